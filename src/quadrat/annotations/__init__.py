@@ -1,0 +1,306 @@
+"""What people have drawn on a slide: one type for every format, and how it becomes pixels (pure).
+
+A pixel belongs to a polygon if its centre does, by the even-odd rule over all rings, so that holes need no care
+(W. Randolph Franklin's PNPOLY half-open edges; Foley et al., Computer Graphics, 3.6, scan-line fill). Everything is
+computed from absolute coordinates, so a crop equals the same part of the whole.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from quadrat.errors import AnnotationError
+from quadrat.geometry import Box
+from quadrat.results import Polygons
+
+Kind = Literal["object", "region"]
+"""An object is counted (QuPath detection or cell); a region is an area of tissue (QuPath annotation)."""
+
+Scale = tuple[float, float]
+"""Level-0 px per grid px: (rows, columns)."""
+
+F64 = npt.NDArray[np.float64]
+Ids = npt.NDArray[np.int64]
+
+
+class Truth(Protocol):
+    """A source of truth for crops, whatever its format. ``box`` is in grid px; ``scale`` is level-0 px per grid px."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The class names that every class_id indexes."""
+
+    def instances(self, box: Box, scale: Scale) -> tuple[npt.NDArray[np.int32], Ids]:
+        """Labels (h, w), 0 none, ids 1..k each present; class_id (k,)."""
+
+    def regions(self, box: Box, scale: Scale) -> npt.NDArray[np.uint8]:
+        """Class index + 1 of every pixel, 0 none; (h, w)."""
+
+    def boxes(self, box: Box, scale: Scale) -> tuple[F64, Ids]:
+        """Full extents (k, 4) x0, y0, x1, y1 in grid px of the objects whose extent meets the box; class_id (k,)."""
+
+    def points(self, box: Box, scale: Scale) -> tuple[F64, Ids]:
+        """Centroids or drawn points (k, 2) x, y in grid px that lie in the box; class_id (k,)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Annotations:
+    """Objects or regions of one slide in the order they were drawn; coordinates in level-0 px, corner-based.
+
+    polygons: n entries, xy level-0 px; an entry without rings is a point. class_id: (n,) int64 into ``classes``.
+    bbox: (n, 4) float64 row0, col0, row1, col1. points_l0: (n, 2) float64 x, y of point entries, NaN for polygons.
+    unclassified, other_kind: features left out because they had no class, or were not of ``kind``.
+    The methods treat every entry alike: load objects and regions of one file apart, by ``kind``.
+    """
+
+    polygons: Polygons
+    class_id: Ids
+    classes: tuple[str, ...]
+    kind: Kind
+    bbox: F64
+    points_l0: F64
+    unclassified: int = 0
+    other_kind: int = 0
+
+    def __post_init__(self) -> None:
+        n = len(self.polygons)
+        for name, shape in (("class_id", (n,)), ("bbox", (n, 4)), ("points_l0", (n, 2))):
+            if getattr(self, name).shape != shape:
+                raise ValueError(f"Annotations.{name} has shape {getattr(self, name).shape}, want {shape}")
+        if n and not 0 <= self.class_id.min() <= self.class_id.max() < len(self.classes):
+            raise ValueError(f"Annotations.class_id leaves 0..{len(self.classes) - 1}")
+
+    def __len__(self) -> int:
+        return len(self.polygons)
+
+    @staticmethod
+    def of(
+        polygons: Polygons,
+        class_id: Ids,
+        *,
+        classes: Sequence[str],
+        kind: Kind,
+        points_l0: F64 | None = None,
+        unclassified: int = 0,
+        other_kind: int = 0,
+    ) -> Annotations:
+        """Annotations with their bounding boxes worked out; ``points_l0`` may be left out where there are none."""
+        points = np.full((len(polygons), 2), np.nan) if points_l0 is None else points_l0
+        bbox = _bounding_boxes(polygons)
+        is_point = ~np.isnan(points[:, 0])
+        bbox[is_point] = points[is_point][:, [1, 0, 1, 0]]
+        return Annotations(polygons, class_id, tuple(classes), kind, bbox, points, unclassified, other_kind)
+
+    def instances(self, box: Box, scale: Scale) -> tuple[npt.NDArray[np.int32], Ids]:
+        """See ``Truth.instances``; a later object covers an earlier one."""
+        return rasterise_instances(self, box, scale_row=scale[0], scale_col=scale[1])
+
+    def regions(self, box: Box, scale: Scale) -> npt.NDArray[np.uint8]:
+        """See ``Truth.regions``; a later region covers an earlier one."""
+        return rasterise_classes(self, box, scale_row=scale[0], scale_col=scale[1])
+
+    def boxes(self, box: Box, scale: Scale) -> tuple[F64, Ids]:
+        """See ``Truth.boxes``; drawn points have no extent and are left out."""
+        index = _touching(self, box, scale)
+        index = index[np.isnan(self.points_l0[index, 0])]
+        xyxy = self.bbox[index][:, [1, 0, 3, 2]] / np.array([scale[1], scale[0], scale[1], scale[0]])
+        return xyxy, self.class_id[index]
+
+    def points(self, box: Box, scale: Scale) -> tuple[F64, Ids]:
+        """See ``Truth.points``; a polygon's point is its centre of area (holes taken off)."""
+        index = _touching(self, box, scale)
+        polygons = self.polygons
+        xy = _centroids(polygons.xy, polygons.ring_starts, polygons.polygon_starts, index)
+        drawn = self.points_l0[index]
+        xy = np.where(np.isnan(drawn), xy, drawn) / np.array([scale[1], scale[0]])
+        inside = points_inside(xy, box)
+        return xy[inside], self.class_id[index[inside]]
+
+
+def objects_in(annotations: Annotations, box_l0: Box) -> npt.NDArray[np.intp]:
+    """Indices, ascending, of the entries whose bounding box meets ``box_l0`` (level-0 px; points: lie in it)."""
+    return _touching(annotations, box_l0, (1.0, 1.0))
+
+
+def rasterise_instances(
+    annotations: Annotations, box: Box, *, scale_row: float, scale_col: float
+) -> tuple[npt.NDArray[np.int32], Ids]:
+    """Label image of the entries in ``box`` (grid px): labels int32 (h, w) and class_id int64 (k,).
+
+    Ids 1..k follow the order of the annotations; a later entry covers an earlier one, and an entry that covers no
+    pixel centre of the box has no id. Points are never drawn.
+    """
+    index = _touching(annotations, box, (scale_row, scale_col))
+    labels = _fill(annotations, box, (scale_row, scale_col), index, np.arange(1, len(index) + 1, dtype=np.int32))
+    present = _compact(labels, len(index))
+    return labels, annotations.class_id[index[present]]
+
+
+def rasterise_classes(
+    annotations: Annotations, box: Box, *, scale_row: float, scale_col: float
+) -> npt.NDArray[np.uint8]:
+    """Class index + 1 of the last entry drawn over each pixel centre of ``box`` (grid px), 0 none; uint8 (h, w)."""
+    index = _touching(annotations, box, (scale_row, scale_col))
+    values = (annotations.class_id[index] + 1).astype(np.int32)
+    return _fill(annotations, box, (scale_row, scale_col), index, values).astype(np.uint8)
+
+
+def points_inside(xy: F64, box: Box) -> npt.NDArray[np.bool_]:
+    """Which (n, 2) x, y lie in the half-open ``box`` of the same frame; bool (n,)."""
+    x, y = xy[:, 0], xy[:, 1]
+    inside: npt.NDArray[np.bool_] = (x >= box.col0) & (x < box.col1) & (y >= box.row0) & (y < box.row1)
+    return inside
+
+
+def class_index(name: str, classes: Sequence[str], *, where: str) -> int:
+    """Index of a class name.
+
+    Raises:
+        AnnotationError: not among ``classes``; names the nearest one and ``where`` (file and feature).
+    """
+    if name in classes:
+        return list(classes).index(name)
+    near = get_close_matches(name, classes, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else "add it to the classes or rename it in the file"
+    raise AnnotationError(f"{where}: class {name!r} is not one of {', '.join(classes)}; {hint}")
+
+
+def check_scale(scale: Scale) -> None:
+    """Refuse a scale that is not two positive finite numbers (ValueError)."""
+    if not all(math.isfinite(s) and s > 0 for s in scale):
+        raise ValueError(f"scale {scale} must be two positive numbers, level-0 px per grid px (rows, columns)")
+
+
+def _touching(annotations: Annotations, box: Box, scale: Scale) -> npt.NDArray[np.intp]:
+    check_scale(scale)
+    row0, row1, col0, col1 = box.row0 * scale[0], box.row1 * scale[0], box.col0 * scale[1], box.col1 * scale[1]
+    bbox = annotations.bbox
+    # `>=` on the near sides as well keeps points (no extent) that lie on them; half-open for the rest
+    rows = (bbox[:, 0] < row1) & ((bbox[:, 2] > row0) | (bbox[:, 0] >= row0))
+    cols = (bbox[:, 1] < col1) & ((bbox[:, 3] > col0) | (bbox[:, 1] >= col0))
+    return np.flatnonzero(rows & cols)
+
+
+def _fill(
+    annotations: Annotations, box: Box, scale: Scale, index: npt.NDArray[np.intp], values: npt.NDArray[np.int32]
+) -> npt.NDArray[np.int32]:
+    """Draw the entries ``index`` with ``values``, one after the other, into a fresh int32 (h, w)."""
+    out = np.zeros(box.shape, np.int32)
+    p = annotations.polygons
+    _scan_fill(out, box.row0, box.col0, scale[0], scale[1], p.xy, p.ring_starts, p.polygon_starts, index, values)
+    return out
+
+
+def _bounding_boxes(polygons: Polygons) -> F64:
+    """(n, 4) row0, col0, row1, col1 of every polygon; NaN for one without rings."""
+    out = np.full((len(polygons), 4), np.nan)
+    first = polygons.ring_starts[polygons.polygon_starts]
+    drawn = first[1:] > first[:-1]
+    if drawn.any():
+        starts = first[:-1][drawn]  # entries without vertices take nothing, so the next start ends the one before
+        out[drawn, 0:2] = np.minimum.reduceat(polygons.xy, starts)[:, ::-1]
+        out[drawn, 2:4] = np.maximum.reduceat(polygons.xy, starts)[:, ::-1]
+    return out
+
+
+@njit(cache=True)
+def _scan_fill(
+    out: npt.NDArray[np.int32],
+    row0: int,
+    col0: int,
+    scale_row: float,
+    scale_col: float,
+    xy: F64,
+    ring_starts: Ids,
+    polygon_starts: Ids,
+    index: npt.NDArray[np.intp],
+    values: npt.NDArray[np.int32],
+) -> None:
+    """Paint the polygons ``index`` with ``values`` into ``out`` (h, w), whose first pixel is grid (row0, col0).
+
+    Even-odd: each edge toggles, on every row whose centre it crosses, all pixels from its crossing on; a running XOR
+    along the row then says what is inside. A crossing depends on the edge and the row alone, never on the crop.
+    """
+    height, width = out.shape
+    toggles = np.zeros((height, width), np.bool_)
+    for k in range(len(index)):
+        top, bottom, left, right = height, 0, width, 0
+        for ring in range(polygon_starts[index[k]], polygon_starts[index[k] + 1]):
+            for i in range(ring_starts[ring], ring_starts[ring + 1] - 1):
+                xa, ya, xb, yb = xy[i, 0], xy[i, 1], xy[i + 1, 0], xy[i + 1, 1]
+                if ya > yb:  # one direction for both polygons that share an edge
+                    xa, ya, xb, yb = xb, yb, xa, ya
+                first = max(0, math.ceil(ya / scale_row - 0.5) - row0)
+                end = min(height, math.ceil(yb / scale_row - 0.5) - row0)
+                for r in range(first, end):
+                    x = xa + ((r + row0 + 0.5) * scale_row - ya) * ((xb - xa) / (yb - ya))
+                    c = max(0, math.ceil(x / scale_col - 0.5) - col0)
+                    right = max(right, min(c, width))
+                    if c < width:
+                        toggles[r, c] ^= True
+                        left = min(left, c)
+                if end > first:
+                    top, bottom = min(top, first), max(bottom, end)
+        for r in range(top, bottom):
+            inside = False
+            for c in range(left, right):
+                inside ^= toggles[r, c]
+                toggles[r, c] = False
+                if inside:
+                    out[r, c] = values[k]
+            if right < width:
+                toggles[r, right] = False
+
+
+@njit(cache=True)
+def _compact(labels: npt.NDArray[np.int32], count: int) -> npt.NDArray[np.intp]:
+    """Renumber ``labels`` (ids 0..count) in place so that those present are 1..k in order; their old ids minus one."""
+    new = np.zeros(count + 1, np.int32)
+    flat = labels.ravel()
+    for i in range(flat.size):
+        new[flat[i]] = 1
+    new[0] = 0
+    present = np.flatnonzero(new[1:])
+    for k in range(len(present)):
+        new[present[k] + 1] = k + 1
+    for i in range(flat.size):
+        flat[i] = new[flat[i]]
+    return present
+
+
+@njit(cache=True)
+def _centroids(xy: F64, ring_starts: Ids, polygon_starts: Ids, index: npt.NDArray[np.intp]) -> F64:
+    """(k, 2) x, y centre of area of the polygons ``index`` (shoelace), holes taken off; mean vertex where area is 0."""
+    out = np.full((len(index), 2), np.nan)
+    for k in range(len(index)):
+        first_ring, end_ring = polygon_starts[index[k]], polygon_starts[index[k] + 1]
+        if end_ring == first_ring:
+            continue
+        ox, oy = xy[ring_starts[first_ring], 0], xy[ring_starts[first_ring], 1]  # near the shape: digits are kept
+        area, sx, sy = 0.0, 0.0, 0.0
+        for ring in range(first_ring, end_ring):
+            ring_area, ring_x, ring_y = 0.0, 0.0, 0.0
+            for i in range(ring_starts[ring], ring_starts[ring + 1] - 1):
+                xa, ya, xb, yb = xy[i, 0] - ox, xy[i, 1] - oy, xy[i + 1, 0] - ox, xy[i + 1, 1] - oy
+                cross = xa * yb - xb * ya
+                ring_area += cross
+                ring_x += (xa + xb) * cross
+                ring_y += (ya + yb) * cross
+            sign = 1.0 if (ring_area >= 0) == (ring == first_ring) else -1.0
+            area += sign * ring_area
+            sx += sign * ring_x
+            sy += sign * ring_y
+        if area > 0:
+            out[k, 0], out[k, 1] = ox + sx / (3 * area), oy + sy / (3 * area)
+        else:
+            vertices = xy[ring_starts[first_ring] : ring_starts[first_ring + 1]]
+            out[k, 0], out[k, 1] = vertices[:, 0].mean(), vertices[:, 1].mean()
+    return out

@@ -1,0 +1,178 @@
+"""Label images and masks (PNG, TIFF; 8, 16 or 32 bits) as a source of truth; one pixel is one level-0 px."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import tifffile
+from numba import njit
+from PIL import Image
+from scipy import ndimage
+
+from quadrat.annotations import F64, Ids, Kind, Scale, check_scale, points_inside
+from quadrat.errors import AnnotationError
+from quadrat.geometry import Box
+
+_LOOKUP_END = 1 << 26
+"""Label values below this are renumbered through a table, larger ones by sorting."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelImage:
+    """Objects or regions painted at level 0. A crop at another scale takes the pixel under each grid pixel's centre.
+
+    labels: (h, w) int32; of kind "object": ids 1..n in the order of the file's values, of kind "region": class index
+    + 1; 0 none. class_id: (n,) class of each object, empty for regions. extents: (n, 4) float64 x0, y0, x1, y1 and
+    centres: (n, 2) float64 x, y, level-0 px, corner-based. ids: (n,) int64 the file's own values.
+    """
+
+    labels: npt.NDArray[np.int32]
+    classes: tuple[str, ...]
+    kind: Kind
+    class_id: Ids
+    extents: F64
+    centres: F64
+    ids: Ids
+
+    def instances(self, box: Box, scale: Scale) -> tuple[npt.NDArray[np.int32], Ids]:
+        """See ``Truth.instances``. Raises AnnotationError for an image of regions."""
+        self._need("object")
+        crop = _nearest(self.labels, box, scale)
+        present, inverse = np.unique(crop, return_inverse=True)
+        shift = 1 if len(present) and present[0] != 0 else 0
+        return (inverse.reshape(crop.shape) + shift).astype(np.int32), self.class_id[present[present > 0] - 1]
+
+    def regions(self, box: Box, scale: Scale) -> npt.NDArray[np.uint8]:
+        """See ``Truth.regions``; of an image of objects, the class of the object at each pixel."""
+        crop = _nearest(self.labels, box, scale)
+        if self.kind == "object":
+            crop = np.concatenate([[0], self.class_id + 1])[crop]
+        return crop.astype(np.uint8)
+
+    def boxes(self, box: Box, scale: Scale) -> tuple[F64, Ids]:
+        """See ``Truth.boxes``. Raises AnnotationError for an image of regions."""
+        self._need("object")
+        check_scale(scale)
+        xyxy = self.extents / np.array([scale[1], scale[0], scale[1], scale[0]])
+        meets = (xyxy[:, 0] < box.col1) & (xyxy[:, 2] > box.col0) & (xyxy[:, 1] < box.row1) & (xyxy[:, 3] > box.row0)
+        return xyxy[meets], self.class_id[meets]
+
+    def points(self, box: Box, scale: Scale) -> tuple[F64, Ids]:
+        """See ``Truth.points``. Raises AnnotationError for an image of regions."""
+        self._need("object")
+        check_scale(scale)
+        xy = self.centres / np.array([scale[1], scale[0]])
+        inside = points_inside(xy, box)
+        return xy[inside], self.class_id[inside]
+
+    def _need(self, kind: Kind) -> None:
+        if self.kind != kind:
+            raise AnnotationError(
+                f"this label image holds {self.kind}s, but {kind}s were asked for; load it with kind={kind!r}"
+            )
+
+
+def load_label_image(
+    path: Path, *, classes: Sequence[str] = ("object",), kind: Kind = "object", threshold: int | None = None
+) -> LabelImage:
+    """Read a label image, or with ``threshold`` a mask (foreground is what lies above it, 127 for an 8-bit mask).
+
+    Objects: every value is one object of ``classes[0]``; the 4-connected parts of a mask are its objects. Regions: a
+    value is class index + 1; a mask is ``classes[0]``.
+
+    Raises:
+        AnnotationError: not an image of one channel of whole numbers, or a region value without a class.
+    """
+    path = Path(path)
+    values = _read(path)
+    if threshold is not None:
+        values = (values > threshold).astype(np.uint8)
+        if kind == "object":
+            values = ndimage.label(values)[0]
+    return from_array(values, classes=classes, kind=kind, where=path.name)
+
+
+def from_array(
+    values: npt.NDArray[np.integer], *, classes: Sequence[str], kind: Kind = "object", where: str = "label image"
+) -> LabelImage:
+    """A LabelImage of an (h, w) array of whole numbers >= 0, in the meaning that ``load_label_image`` gives them."""
+    none = np.zeros(0, np.int64)
+    if kind == "region":
+        highest = int(values.max(initial=0))
+        if highest > len(classes):
+            raise AnnotationError(
+                f"{where}: value {highest} has no class; {len(classes)} are given ({', '.join(classes)})"
+            )
+        return LabelImage(values.astype(np.int32), tuple(classes), kind, none, np.zeros((0, 4)), np.zeros((0, 2)), none)
+    labels, ids = _renumber(values)
+    extents, centres = _measure(labels, len(ids))
+    xyxy = extents[:, [1, 0, 3, 2]].astype(np.float64)
+    return LabelImage(labels, tuple(classes), kind, np.zeros(len(ids), np.int64), xyxy, centres, ids)
+
+
+def _read(path: Path) -> npt.NDArray[np.integer]:
+    """Pixels of a flat image as (h, w) of unsigned integers."""
+    try:
+        if path.suffix.lower() in (".tif", ".tiff"):
+            pixels = tifffile.imread(path, key=0)
+        else:
+            with Image.open(path) as image:
+                pixels = np.asarray(image)  # of a palette image the indices, which are the labels
+    except (OSError, ValueError, tifffile.TiffFileError, IndexError) as error:
+        raise AnnotationError(f"{path}: cannot be read as a label image ({error})") from error
+    if pixels.ndim == 3 and pixels.shape[2] in (3, 4) and (pixels[..., :3] == pixels[..., :1]).all():
+        pixels = pixels[..., 0]  # a grey mask saved as RGB
+    if pixels.dtype == np.bool_:
+        pixels = pixels.astype(np.uint8)
+    if pixels.ndim != 2 or pixels.dtype.kind not in "ui" or (pixels.dtype.kind == "i" and pixels.min(initial=0) < 0):
+        raise AnnotationError(
+            f"{path}: {pixels.dtype}{pixels.shape} is not a label image; want one channel of whole numbers >= 0"
+        )
+    return pixels
+
+
+def _renumber(values: npt.NDArray[np.integer]) -> tuple[npt.NDArray[np.int32], Ids]:
+    """Values to 1..n in their order (0 stays), and the values that were there."""
+    highest = int(values.max(initial=0))
+    if highest < _LOOKUP_END:
+        present = np.zeros(highest + 1, np.bool_)
+        present[values] = True
+        present[0] = False
+        table = np.cumsum(present, dtype=np.int32) * present
+        return table[values].astype(np.int32), np.flatnonzero(present).astype(np.int64)
+    ids = np.unique(values)
+    ids = ids[ids > 0]
+    return np.where(values > 0, np.searchsorted(ids, values) + 1, 0).astype(np.int32), ids.astype(np.int64)
+
+
+def _nearest(labels: npt.NDArray[np.int32], box: Box, scale: Scale) -> npt.NDArray[np.int32]:
+    """The label under the centre of every grid pixel of ``box``; 0 outside the image."""
+    check_scale(scale)
+    rows = np.floor((np.arange(box.row0, box.row1) + 0.5) * scale[0]).astype(np.int64)
+    cols = np.floor((np.arange(box.col0, box.col1) + 0.5) * scale[1]).astype(np.int64)
+    row_in, col_in = (rows >= 0) & (rows < labels.shape[0]), (cols >= 0) & (cols < labels.shape[1])
+    out = np.zeros(box.shape, np.int32)
+    out[np.ix_(row_in, col_in)] = labels[np.ix_(rows[row_in], cols[col_in])]
+    return out
+
+
+@njit(cache=True)
+def _measure(labels: npt.NDArray[np.int32], count: int) -> tuple[Ids, F64]:
+    """Extent (count, 4) int64 row0, col0, row1, col1 and centre (count, 2) x, y of the labels 1..count."""
+    box = np.empty((count, 4), np.int64)
+    box[:, 0], box[:, 1], box[:, 2], box[:, 3] = labels.shape[0], labels.shape[1], 0, 0
+    total = np.zeros((count, 3))
+    for r in range(labels.shape[0]):
+        for c in range(labels.shape[1]):
+            k = labels[r, c] - 1
+            if k >= 0:
+                box[k, 0], box[k, 1] = min(box[k, 0], r), min(box[k, 1], c)
+                box[k, 2], box[k, 3] = max(box[k, 2], r + 1), max(box[k, 3], c + 1)
+                total[k, 0] += c + 0.5
+                total[k, 1] += r + 0.5
+                total[k, 2] += 1
+    return box, total[:, :2] / total[:, 2:]

@@ -1,0 +1,262 @@
+"""Pipeline files: YAML to typed sections. An unknown key is an error that names the nearest one."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from quadrat.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassSection:
+    """A class: the name used in annotations and results, and its colour (red, green, blue; 0-255)."""
+
+    name: str
+    color: tuple[int, ...] = (228, 26, 28)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSection:
+    """What is frozen into the model package at training; sizes in px at ``mpp`` um/px.
+
+    ``package``: folder of the package, relative to the pipeline file's folder or to the working folder.
+    """
+
+    package: str
+    mpp: float = 0.5
+    core: int = 512
+    halo: int = 48
+    stride: int = 8
+    shard: int = 2048
+    widths: tuple[int, ...] = (24, 48, 96)
+    batch: int = 4
+    mean: tuple[float, ...] = (0.75, 0.6, 0.72)
+    std: tuple[float, ...] = (0.2, 0.22, 0.18)
+    license: str = "not stated"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSection:
+    """Where the truth is: ``manifest`` is a CSV (slide, annotation, mpp, label, case, split).
+
+    ``annotations``: "objects", "regions", "points", "labels" (label image), "mask", or "none" (labels column alone).
+    """
+
+    manifest: str = ""
+    annotations: str = "objects"
+    point_diameter_um: float = 0.0
+    point_columns: tuple[str, ...] = ()
+    mask_threshold: int = 127
+    source: str = "not stated"
+    license: str = "not stated"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainSection:
+    """The training loop. ``patch`` px a side; ``precision`` "fp32" or "bf16"; ``threads`` of torch."""
+
+    steps: int = 600
+    batch: int = 8
+    patch: int = 256
+    lr: float = 3e-3
+    weight_decay: float = 1e-4
+    warmup: int = 30
+    seed: int = 0
+    precision: str = "bf16"
+    threads: int = 1
+    stain_jitter: float = 0.08
+    checkpoint_every_s: float = 30.0
+    cache_mb: int = 1500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlideSection:
+    """Reading: ``mpp`` overrides the file's (um/px); ``tissue`` is "auto" or "all" (no mask)."""
+
+    mpp: float | None = None
+    allow_upsampling: bool = False
+    tissue: str = "auto"
+    min_tissue: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSection:
+    """The machine's side; nothing here is visible in ``results/`` but ``threads`` and ``device``.
+
+    ``keep``: of "tiles", "predictions"; what is kept under ``run/`` after a slide is done.
+    """
+
+    executor: str = "dask"
+    workers: int = 2
+    threads: int = 1
+    device: str = "auto"
+    shards_per_unit: int = 1
+    slides_in_flight: int = 8
+    deadline_s: float = 3600.0
+    keep: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputsSection:
+    """Which results are written beside the tables."""
+
+    image: bool = True
+    geojson: bool = True
+    overlay: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pipeline:
+    """One pipeline file. ``thresholds`` holds the task's decisions; what is left out has the task's default."""
+
+    name: str
+    task: str
+    classes: tuple[ClassSection, ...]
+    model: ModelSection
+    description: str = ""
+    data: DataSection = field(default_factory=DataSection)
+    train: TrainSection = field(default_factory=TrainSection)
+    slide: SlideSection = field(default_factory=SlideSection)
+    run: RunSection = field(default_factory=RunSection)
+    outputs: OutputsSection = field(default_factory=OutputsSection)
+    thresholds: dict[str, float] = field(default_factory=dict)
+    folder: str = "."
+
+
+def shipped_pipelines() -> Path:
+    """The folder of the ready-made pipelines: in the installed package, or the checkout's ``pipelines/``."""
+    here = Path(__file__).resolve().parent
+    installed = here / "pipelines"
+    return installed if installed.is_dir() else here.parents[1] / "pipelines"
+
+
+def find_pipeline(name: str) -> Path:
+    """The file of a pipeline given by path or by the name of a shipped one.
+
+    Raises:
+        ConfigError: neither exists.
+    """
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        if path.is_file():
+            return path
+        raise ConfigError(f"there is no pipeline file {path}")
+    shipped = {p.stem: p for p in sorted(shipped_pipelines().glob("*.yaml"))}
+    if name in shipped:
+        return shipped[name]
+    near = difflib.get_close_matches(name, shipped, n=1)
+    hint = f"; did you mean '{near[0]}'?" if near else ""
+    raise ConfigError(f"there is no pipeline '{name}' (shipped: {', '.join(shipped)}; or give a .yaml file){hint}")
+
+
+def load_pipeline(name: str, overrides: Sequence[str] = ()) -> Pipeline:
+    """Read a pipeline file and lay ``section.key=value`` overrides over it.
+
+    Raises:
+        ConfigError: missing file, broken YAML, unknown key (the nearest is named), or a value of the wrong type.
+    """
+    path = find_pipeline(name)
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} must hold keys and values, not {type(content).__name__}")
+    for override in overrides:
+        _apply(content, override)
+    content = {"name": path.stem, "folder": str(path.resolve().parent)} | content
+    pipeline: Pipeline = _build(Pipeline, content, where=str(path))
+    _check(pipeline, str(path))
+    return pipeline
+
+
+def _apply(content: dict[str, Any], override: str) -> None:
+    key, sign, text = override.partition("=")
+    if not sign:
+        raise ConfigError(f"--set {override}: write it as section.key=value")
+    *sections, last = key.strip().split(".")
+    place = content
+    for section in sections:
+        place = place.setdefault(section, {})
+        if not isinstance(place, dict):
+            raise ConfigError(f"--set {override}: '{section}' is not a section")
+    place[last] = yaml.safe_load(text)
+
+
+def _build(kind: Any, content: Mapping[str, Any], *, where: str) -> Any:
+    """A section dataclass from a mapping, checked key by key."""
+    hints = typing.get_type_hints(kind)
+    for key in content:
+        if key not in hints:
+            near = difflib.get_close_matches(str(key), hints, n=1)
+            hint = f"; did you mean '{near[0]}'?" if near else f" (known: {', '.join(hints)})"
+            raise ConfigError(f"{where}: unknown key '{key}'{hint}")
+    for f in dataclasses.fields(kind):
+        needed = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        if needed and f.name not in content:
+            raise ConfigError(f"{where}: the key '{f.name}' is missing")
+    values = {key: _convert(hints[key], value, where=f"{where}: {key}") for key, value in content.items()}
+    return kind(**values)
+
+
+def _convert(hint: Any, value: Any, *, where: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where} must be a section of keys, not {value!r}")
+        return _build(hint, value, where=where)
+    if origin is types.UnionType:
+        return None if value is None else _convert(arguments[0], value, where=where)
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise ConfigError(f"{where} must be a list, not {value!r}")
+        return tuple(_convert(arguments[0], item, where=where) for item in value)
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where} must be a section of keys, not {value!r}")
+        return {str(k): _convert(arguments[1], v, where=f"{where}.{k}") for k, v in value.items()}
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if hint is float and isinstance(value, str):  # YAML reads 1e-3 as text
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    elif isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+        return value
+    raise ConfigError(f"{where} is {value!r}; it must be {'a number' if hint is float else hint.__name__}")
+
+
+CHOICES = {
+    "slide.tissue": ("auto", "all"),
+    "run.executor": ("serial", "dask"),
+    "train.precision": ("fp32", "bf16"),
+    "data.annotations": ("objects", "regions", "points", "labels", "mask", "none"),
+}
+
+
+def _check(pipeline: Pipeline, where: str) -> None:
+    for key, choices in CHOICES.items():
+        section, name = key.split(".")
+        value = getattr(getattr(pipeline, section), name)
+        if value not in choices:
+            raise ConfigError(f"{where}: {key} is '{value}'; it must be one of {', '.join(choices)}")
+    for keep in pipeline.run.keep:
+        if keep not in ("tiles", "predictions"):
+            raise ConfigError(f"{where}: run.keep names '{keep}'; it can hold tiles and predictions")
+    names = [c.name for c in pipeline.classes]
+    if not names or len(set(names)) < len(names):
+        raise ConfigError(f"{where}: classes must be one or more, each name once (they are: {', '.join(names) or 'none'})")
+    for least, key in ((1, "run.workers"), (1, "run.threads"), (1, "train.steps"), (1, "train.batch"), (1, "model.batch")):
+        section, name = key.split(".")
+        if getattr(getattr(pipeline, section), name) < least:
+            raise ConfigError(f"{where}: {key} must be at least {least}")

@@ -1,0 +1,176 @@
+"""Slides and their truth -> training samples. A sample is a pure function of (seed, step, index), so a resumed training
+sees what the uninterrupted one would have seen."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from threading import Lock
+
+import numpy as np
+import numpy.typing as npt
+
+from quadrat.annotations import Truth
+from quadrat.errors import AnnotationError
+from quadrat.geometry import Box
+from quadrat.grid import Cell
+from quadrat.slides.source import PixelSource
+from quadrat.task import Arrays, Crop, ModelSpec, Task, TruthWindow
+
+CONTEXT = 32
+"""px of truth around a window, so that objects cut by its border keep their whole shape while targets are made."""
+Rgb = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSlide:
+    """A slide to learn from. ``cells``: the cores to sample around; ``label``: class of the whole slide or -1.
+
+    ``objects`` and ``regions`` are the truths of counted things and of tissue classes; either may be missing.
+    """
+
+    name: str
+    source: PixelSource
+    cells: Sequence[Cell]
+    objects: Truth | None
+    regions: Truth | None
+    label: int = -1
+
+
+def sample_box(cell: Cell, spec: ModelSpec, *, patch: int) -> Box:
+    """The box from which patches around a core are cut: its window, or more if a patch needs room to move."""
+    window = spec.lattice.window_box(cell)
+    return window.pad(max(0, (patch + spec.lattice.core // 2 - spec.lattice.window) // 2))
+
+
+def truth_window(slide: TrainingSlide, box: Box) -> TruthWindow:
+    """Everything annotated in a box of the slide's grid."""
+    frame = slide.source.frame
+    scale = (frame.scale_row, frame.scale_col)
+    labels, label_class = np.zeros(box.shape, np.int32), np.zeros(0, np.int64)
+    boxes, box_class = np.zeros((0, 4)), np.zeros(0, np.int64)
+    if slide.objects is not None:
+        labels, label_class = slide.objects.instances(box, scale)
+        xyxy, box_class = slide.objects.boxes(box, scale)
+        boxes = xyxy[:, [1, 0, 3, 2]] - np.array([box.row0, box.col0, box.row0, box.col0])
+    regions = np.zeros(box.shape, np.uint8) if slide.regions is None else slide.regions.regions(box, scale)
+    return TruthWindow(
+        labels=labels,
+        label_class=label_class.astype(np.uint8),
+        regions=regions,
+        boxes=boxes,
+        box_class=box_class.astype(np.uint8),
+        label=slide.label,
+    )
+
+
+class WindowSet:
+    """All sampling windows of the training slides, with a byte-bounded cache of pixels and prepared targets."""
+
+    def __init__(
+        self, slides: Sequence[TrainingSlide], task: Task, spec: ModelSpec, *, patch: int, cache_mb: int = 1500
+    ) -> None:
+        self._slides, self._task, self._spec, self._patch = slides, task, spec, patch
+        self._places = [(index, cell) for index, slide in enumerate(slides) for cell in slide.cells]
+        if not self._places:
+            raise AnnotationError("there is nothing to train on: no training slide has tissue")
+        self._cache: OrderedDict[int, tuple[Rgb, Crop]] = OrderedDict()
+        self._room = cache_mb * 2**20
+        self._used = 0
+        self._lock = Lock()
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def window(self, index: int) -> tuple[Rgb, Crop]:
+        """uint8 RGB (h, w, 3) and the prepared truth of one sampling window."""
+        with self._lock:
+            if index in self._cache:
+                self._cache.move_to_end(index)
+                return self._cache[index]
+        number, cell = self._places[index]
+        slide = self._slides[number]
+        box = sample_box(cell, self._spec, patch=self._patch)
+        rgb = slide.source.read(box)
+        around = self._task.prepare(truth_window(slide, box.pad(CONTEXT)), self._spec)
+        crop = cut(around, CONTEXT, CONTEXT, box.height, box.width)
+        with self._lock:
+            self._cache[index] = (rgb, crop)
+            self._used += _bytes(rgb, crop)
+            while self._used > self._room and len(self._cache) > 1:
+                _, old = self._cache.popitem(last=False)
+                self._used -= _bytes(*old)
+        return rgb, crop
+
+    def sample(self, index: int, rng: np.random.Generator, *, stain_jitter: float) -> tuple[Rgb, Arrays]:
+        """One augmented patch: uint8 RGB (patch, patch, 3) and the task's target arrays."""
+        rgb, crop = self.window(index)
+        side = self._patch
+        row = int(rng.integers(0, rgb.shape[0] - side + 1))
+        col = int(rng.integers(0, rgb.shape[1] - side + 1))
+        rgb, crop = rgb[row : row + side, col : col + side], cut(crop, row, col, side, side)
+        if rng.random() < 0.5:
+            rgb, crop = rgb[:, ::-1], flipped(crop)
+        for _ in range(int(rng.integers(0, 4))):
+            rgb, crop = np.rot90(rgb), turned(crop)
+        return jitter(np.ascontiguousarray(rgb), rng, strength=stain_jitter), self._task.targets(crop, self._spec)
+
+    def batch(self, step: int, *, size: int, seed: int, stain_jitter: float) -> tuple[Rgb, Arrays]:
+        """The batch of one step: uint8 (size, patch, patch, 3) and stacked targets; windows in a shuffled round."""
+        n = len(self)
+        samples = []
+        for i in range(size):
+            position = step * size + i
+            order = np.random.default_rng([seed, position // n]).permutation(n)
+            rng = np.random.default_rng([seed, step, i, 1])
+            samples.append(self.sample(int(order[position % n]), rng, stain_jitter=stain_jitter))
+        names = samples[0][1]
+        return np.stack([s[0] for s in samples]), {n: np.stack([s[1][n] for s in samples]) for n in names}
+
+
+def _bytes(rgb: Rgb, crop: Crop) -> int:
+    return rgb.nbytes + crop.boxes.nbytes + sum(a.nbytes for a in crop.maps.values())
+
+
+def cut(crop: Crop, row: int, col: int, height: int, width: int) -> Crop:
+    """The part of a crop's truth; boxes whose centre lies outside are dropped, the others may reach outside."""
+    boxes = crop.boxes - np.array([row, col, row, col], np.float64)
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+    inside = (centre >= 0).all(axis=1) & (centre[:, 0] < height) & (centre[:, 1] < width)
+    return Crop(
+        shape=(height, width),
+        maps={name: a[row : row + height, col : col + width] for name, a in crop.maps.items()},
+        boxes=boxes[inside],
+        box_class=crop.box_class[inside],
+        label=crop.label,
+    )
+
+
+def flipped(crop: Crop) -> Crop:
+    """Mirrored left to right."""
+    width = crop.shape[1]
+    row0, col0, row1, col1 = crop.boxes.T
+    boxes = np.stack([row0, width - col1, row1, width - col0], axis=1)
+    return Crop(crop.shape, {n: a[:, ::-1] for n, a in crop.maps.items()}, boxes, crop.box_class, crop.label)
+
+
+def turned(crop: Crop) -> Crop:
+    """Turned by 90 degrees as ``np.rot90`` does (anticlockwise)."""
+    height, width = crop.shape
+    row0, col0, row1, col1 = crop.boxes.T
+    boxes = np.stack([width - col1, row0, width - col0, row1], axis=1)
+    return Crop((width, height), {n: np.rot90(a) for n, a in crop.maps.items()}, boxes, crop.box_class, crop.label)
+
+
+def jitter(rgb: Rgb, rng: np.random.Generator, *, strength: float) -> Rgb:
+    """Change staining: each channel's optical density is scaled and shifted at random (s.d. ``strength``, half of it)."""
+    density = -np.log((np.arange(256) + 1) / 256)
+    scale = 1 + strength * rng.standard_normal(3)
+    shift = 0.5 * strength * rng.standard_normal(3)
+    table = np.exp(-(density[:, None] * scale + shift * (density[:, None] > 0.05))) * 256 - 1
+    look_up = np.clip(np.floor(table + 0.5), 0, 255).astype(np.uint8)
+    out = np.empty_like(rgb)
+    for channel in range(3):
+        out[..., channel] = look_up[:, channel][rgb[..., channel]]
+    return out

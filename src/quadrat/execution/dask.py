@@ -1,0 +1,130 @@
+"""The embedded dask cluster behind the seam: worker processes on loopback, a small window of jobs in flight.
+
+Facts it leans on (docs/decisions.md): a killed worker is blamed on every job it held, so the window is small, no job is
+retried by the scheduler, and the suspects are run again one at a time; a job must be submitted with ``pure=False``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import dask
+from distributed import Client, Future, LocalCluster, wait
+from distributed.scheduler import KilledWorker
+
+from quadrat.execution import Executor, Failure, Job, Needs, Outcome, guarded
+
+POLL_S = 0.5
+SETTINGS = {
+    "distributed.scheduler.allowed-failures": 0,
+    "distributed.worker.daemon": False,
+    "distributed.worker.memory.pause": False,
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+    "distributed.comm.timeouts.connect": "60s",
+    "distributed.scheduler.worker-ttl": None,
+    "distributed.logging.distributed": "error",
+}
+
+
+class DaskExecutor:
+    """Feeds a cluster from a window of ``workers + 1`` jobs."""
+
+    def __init__(self, client: Client, *, workers: int) -> None:
+        self._client = client
+        self._workers = workers
+
+    def run(
+        self, fn: Callable[[Any], Any], jobs: Iterable[Job], *, needs: Needs = "cpu", deadline_s: float | None = None
+    ) -> Iterator[Outcome]:
+        suspects: list[Job] = []
+        for outcome, job in self._feed(fn, jobs, window=self._workers + 1, deadline_s=deadline_s):
+            if outcome is None:
+                suspects.append(job)
+            else:
+                yield outcome
+        for suspect in suspects:  # alone, so that the blame is clear
+            for outcome, job in self._feed(fn, [suspect], window=1, deadline_s=deadline_s):
+                yield outcome or _lost(job, "its worker process died twice (out of memory, or a crash in native code)")
+
+    def _feed(
+        self, fn: Callable[[Any], Any], jobs: Iterable[Job], *, window: int, deadline_s: float | None
+    ) -> Iterator[tuple[Outcome | None, Job]]:
+        """(outcome, job) as they come; outcome None: the worker that held the job died."""
+        source = iter(jobs)
+        pending: dict[Future, tuple[Job, float]] = {}
+        try:
+            while True:
+                for job in source:
+                    future = self._client.submit(guarded, fn, job, pure=False, retries=0)
+                    pending[future] = (job, time.monotonic())
+                    if len(pending) >= window:
+                        break
+                if not pending:
+                    return
+                done = _first_done(list(pending))
+                for future in done:
+                    job, _ = pending.pop(future)
+                    yield (future.result() if future.status == "finished" else _dead(future, job)), job
+                for future in _overdue(pending, deadline_s):
+                    job, _ = pending.pop(future)
+                    self._stop(future)
+                    yield _lost(job, f"it ran longer than run.deadline_s = {deadline_s:g}"), job
+        finally:
+            self._client.cancel(list(pending), force=True)
+
+    def _stop(self, future: Future) -> None:
+        """Restart the worker on which a job hangs; native code cannot be interrupted otherwise."""
+        busy = self._client.processing()
+        addresses = [address for address, keys in busy.items() if future.key in keys]
+        future.cancel(force=True)
+        if addresses:
+            self._client.restart_workers(addresses, timeout=60)
+
+
+def _first_done(futures: list[Future]) -> list[Future]:
+    try:
+        return list(wait(futures, timeout=POLL_S, return_when="FIRST_COMPLETED").done)
+    except TimeoutError:
+        return []
+
+
+def _overdue(pending: dict[Future, tuple[Job, float]], deadline_s: float | None) -> list[Future]:
+    if deadline_s is None:
+        return []
+    # a job may first wait for the one before it on its worker, so it has twice the time from its submission
+    return [future for future, (_, since) in pending.items() if time.monotonic() - since > 2 * deadline_s]
+
+
+def _dead(future: Future, job: Job) -> Outcome | None:
+    error = future.exception()
+    if isinstance(error, KilledWorker) or future.status in ("cancelled", "lost"):
+        return None
+    return Outcome(job.key, 0.0, failure=Failure(type(error).__name__, str(error), refused=False, trace=""))
+
+
+def _lost(job: Job, reason: str) -> Outcome:
+    return Outcome(job.key, 0.0, failure=Failure("LostJob", f"{job.key} was given up: {reason}", refused=True, trace=""))
+
+
+@contextmanager
+def local_cluster(*, workers: int, threads: int) -> Iterator[Executor]:
+    """``workers`` spawned processes on 127.0.0.1, one job at a time each, ``threads`` native threads a job; no dashboard."""
+    environment = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    with (
+        dask.config.set(SETTINGS | {"distributed.nanny.pre-spawn-environ": environment}),
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address=None,
+            memory_limit=0,
+            silence_logs=50,
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield DaskExecutor(client, workers=workers)

@@ -1,0 +1,1 @@
+"""Plain ``nn.Module`` builders; nothing here knows of slides or tasks."""

@@ -1,0 +1,218 @@
+"""Pages of pictures: a slide beside a detail or a map of it, with legend, colour bar and scale bars (Pillow only)."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from quadrat.outputs import write_whole
+from quadrat.outputs.overlay import BLANK, Rgb, colorize
+
+PANEL = 720
+"""Height of a panel in px; a detail of PANEL x PANEL px is shown as it is."""
+_WIDEST = 1_080
+_MARGIN, _GAP = 28, 24
+_INK, _PALE = (32, 33, 36), (110, 113, 118)
+_TITLE, _TEXT, _SMALL = 24, 18, 15
+
+
+@dataclass(frozen=True, slots=True)
+class LegendEntry:
+    """One line of a legend: a colour (red, green, blue; 0-255), a name, and what is said of it, e.g. a count."""
+
+    name: str
+    color: tuple[int, int, int]
+    value: str = ""
+
+
+def nice_length_um(longest_um: float) -> float:
+    """The greatest of 1, 2, 5 times a power of ten that is not longer than ``longest_um`` (for scale bars)."""
+    power: float = 10.0 ** math.floor(math.log10(longest_um))
+    return max(factor * power for factor in (1, 2, 5) if factor * power <= longest_um * (1 + 1e-9))
+
+
+def compose_overlay(
+    overview: Rgb,
+    detail: Rgb,
+    *,
+    legend: Sequence[LegendEntry],
+    overview_mpp: float,
+    detail_mpp: float,
+    detail_box: tuple[float, float, float, float],
+    title: str,
+    subtitle: str = "",
+) -> Rgb:
+    """The whole slide on the left with a frame where the detail lies, the detail on the right, the legend below.
+
+    Args:
+        overview: uint8 (h, w, 3), the slide with dots or class tint.
+        detail: uint8 (h, w, 3), a crop with outlines.
+        legend: the classes.
+        overview_mpp: um a px of ``overview``.
+        detail_mpp: um a px of ``detail``.
+        detail_box: (x0, y0, x1, y1) of the detail in px of ``overview``.
+        title: first line of the page.
+        subtitle: what stands beside it in small letters.
+    """
+    left, scale = _fit(overview, (_WIDEST, PANEL))
+    right, detail_scale = _fit(detail, (_WIDEST, PANEL))
+    _scale_bar(left, overview_mpp / scale)
+    _scale_bar(right, detail_mpp / detail_scale)
+    _locate(left, [v * scale for v in detail_box])
+    ImageDraw.Draw(right).rectangle((0, 0, right.width - 1, right.height - 1), outline=_INK, width=3)
+    page, top = _page([left, right], title=title, subtitle=subtitle, footer=_legend_rows(legend, _width([left, right])))
+    _draw_legend(page, legend, top)
+    return np.asarray(page)
+
+
+def compose_map(
+    overview: Rgb,
+    values: np.ndarray[tuple[int, ...], np.dtype[np.floating]],
+    *,
+    mask: np.ndarray[tuple[int, ...], np.dtype[np.bool_]] | None = None,
+    low: float,
+    high: float,
+    label: str,
+    overview_mpp: float,
+    title: str,
+    subtitle: str = "",
+) -> Rgb:
+    """The slide on the left, a map of it on the right (a density or a tile heatmap), a colour bar below.
+
+    Args:
+        overview: uint8 (h, w, 3).
+        values: float (rows, cols) in square cells that cover the same field as ``overview``.
+        mask: bool (rows, cols), cells that are shown; all where None.
+        low: the value of the darkest colour.
+        high: the value of the lightest colour.
+        label: what the values are, with their unit.
+        overview_mpp: um a px of ``overview``.
+        title: first line of the page.
+        subtitle: what stands beside it in small letters.
+    """
+    left, scale = _fit(overview, (_WIDEST, PANEL))
+    colours = Image.fromarray(colorize(values, low=low, high=high, mask=mask))
+    right = colours.resize(left.size, Image.Resampling.NEAREST)
+    ImageDraw.Draw(right).rectangle((0, 0, right.width - 1, right.height - 1), outline=(205, 207, 210))
+    _scale_bar(left, overview_mpp / scale)
+    page, top = _page([left, right], title=title, subtitle=subtitle, footer=2)
+    _draw_color_bar(page, low=low, high=high, label=label, top=top)
+    return np.asarray(page)
+
+
+def save_png(image: Rgb, path: Path) -> None:
+    """Write a PNG without time or text chunks, whole or not at all."""
+    data = io.BytesIO()
+    Image.fromarray(image).save(data, format="PNG", compress_level=6)
+    write_whole(path, data.getvalue())
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size=size)
+
+
+def _fit(image: Rgb, room: tuple[int, int]) -> tuple[Image.Image, float]:
+    """The image scaled to fit (width, height), and the factor."""
+    scale = min(room[0] / image.shape[1], room[1] / image.shape[0])
+    if scale == 1:
+        return Image.fromarray(image), 1.0
+    size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
+    method = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC
+    return Image.fromarray(image).resize(size, method), scale
+
+
+def _width(panels: Sequence[Image.Image]) -> int:
+    return sum(p.width for p in panels) + _GAP * (len(panels) - 1)
+
+
+def _page(panels: Sequence[Image.Image], *, title: str, subtitle: str, footer: int) -> tuple[Image.Image, int]:
+    """A white page with title and panels, and the y at which its ``footer`` rows of text begin."""
+    head = _MARGIN + _TITLE + 18
+    body = max(p.height for p in panels)
+    top = head + body + 18
+    page = Image.new("RGB", (_width(panels) + 2 * _MARGIN, top + footer * (_TEXT + 14) + _MARGIN - 10), "white")
+    draw = ImageDraw.Draw(page)
+    draw.text((_MARGIN, _MARGIN - 6), title, fill=_INK, font=_font(_TITLE))
+    if subtitle:
+        after = _MARGIN + draw.textlength(title, font=_font(_TITLE)) + 16
+        draw.text((after, _MARGIN - 6 + _TITLE - _TEXT + 1), subtitle, fill=_PALE, font=_font(_TEXT))
+    left = _MARGIN
+    for panel in panels:
+        page.paste(panel, (left, head + (body - panel.height) // 2))
+        left += panel.width + _GAP
+    return page, top
+
+
+def _scale_bar(panel: Image.Image, mpp: float) -> None:
+    """A labelled bar of a round length in the lower left corner of a panel whose pixels are ``mpp`` um wide."""
+    length_um = nice_length_um(panel.width * mpp / 4)
+    text = f"{length_um / 1000:g} mm" if length_um >= 1000 else f"{length_um:g} µm"
+    bar = length_um / mpp
+    draw = ImageDraw.Draw(panel, "RGBA")
+    wide = max(bar, draw.textlength(text, font=_font(_SMALL)))
+    left, bottom = 14, panel.height - 14
+    draw.rounded_rectangle((left, bottom - 40, left + wide + 20, bottom), radius=5, fill=(255, 255, 255, 215))
+    middle = left + 10 + wide / 2
+    draw.text((middle, bottom - 24), text, fill=_INK, font=_font(_SMALL), anchor="mm")
+    draw.rectangle((middle - bar / 2, bottom - 11, middle + bar / 2, bottom - 8), fill=_INK)
+
+
+def _locate(panel: Image.Image, box: Sequence[float]) -> None:
+    """Frame a box, at least 8 px wide so that it can be seen, dark with a pale rim."""
+    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    half_x, half_y = max(box[2] - box[0], 8) / 2, max(box[3] - box[1], 8) / 2
+    draw = ImageDraw.Draw(panel)
+    for grow, color, line in ((3, (255, 255, 255), 5), (2, _INK, 3)):
+        draw.rectangle(
+            (x - half_x - grow, y - half_y - grow, x + half_x + grow, y + half_y + grow), outline=color, width=line
+        )
+
+
+def _legend_places(legend: Sequence[LegendEntry], width: int) -> list[tuple[float, int]]:
+    """(x, row) of each entry, set like words in lines of ``width`` px."""
+    places: list[tuple[float, int]] = []
+    x, row = 0.0, 0
+    for entry in legend:
+        wide = 28 + _font(_TEXT).getlength(entry.name) + (8 + _font(_TEXT).getlength(entry.value) if entry.value else 0)
+        if x > 0 and x + wide > width:
+            x, row = 0.0, row + 1
+        places.append((x, row))
+        x += wide + 36
+    return places
+
+
+def _legend_rows(legend: Sequence[LegendEntry], width: int) -> int:
+    return 1 + max((row for _, row in _legend_places(legend, width)), default=-1)
+
+
+def _draw_legend(page: Image.Image, legend: Sequence[LegendEntry], top: int) -> None:
+    draw = ImageDraw.Draw(page)
+    for entry, (x, row) in zip(legend, _legend_places(legend, page.width - 2 * _MARGIN), strict=True):
+        left, middle = _MARGIN + x, top + row * (_TEXT + 14) + _TEXT / 2 + 2
+        draw.rounded_rectangle((left, middle - 8, left + 18, middle + 8), radius=4, fill=entry.color)
+        draw.text((left + 28, middle), entry.name, fill=_INK, font=_font(_TEXT), anchor="lm")
+        after = left + 36 + _font(_TEXT).getlength(entry.name)
+        draw.text((after, middle), entry.value, fill=_PALE, font=_font(_TEXT), anchor="lm")
+
+
+def _draw_color_bar(page: Image.Image, *, low: float, high: float, label: str, top: int) -> None:
+    draw = ImageDraw.Draw(page)
+    wide = min(420, page.width - 2 * _MARGIN)
+    ramp = Image.fromarray(colorize(np.tile(np.linspace(low, high, wide), (16, 1)), low=low, high=high))
+    page.paste(ramp, (_MARGIN, top))
+    for share in (0.0, 0.5, 1.0):
+        x = _MARGIN + share * (wide - 1)
+        anchor = "la" if share == 0 else "ra" if share == 1 else "ma"
+        text = f"{low + share * (high - low):,.4g}"
+        draw.line((x, top + 16, x, top + 20), fill=_INK)
+        draw.text((x, top + 23), text, fill=_INK, font=_font(_SMALL), anchor=anchor)
+    draw.text((_MARGIN + wide + 20, top + 8), label, fill=_INK, font=_font(_TEXT), anchor="lm")
+    after = _MARGIN + wide + 20
+    draw.rectangle((after, top + 26, after + 14, top + 38), fill=BLANK, outline=_PALE)
+    draw.text((after + 22, top + 32), "not analysed", fill=_PALE, font=_font(_SMALL), anchor="lm")

@@ -1,0 +1,267 @@
+"""The CSV files of a slide and of a run: comma, UTF-8, ``\\n``, a header row, the empty string for what is undefined.
+
+Numbers are written with a fixed number of decimals (constants below), so equal results give equal bytes.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from quadrat.outputs import write_whole
+from quadrat.predictions import SCORE_MAX, TileScores
+from quadrat.results import ClassInfo, Frame, ObjectTable
+
+ALL = "all"
+"""Name of the row over all classes in counts.csv."""
+AREA_DECIMALS, DENSITY_DECIMALS, FRACTION_DECIMALS, UM_DECIMALS = 6, 3, 6, 3
+PROBABILITY_DECIMALS, PIXEL_DECIMALS, MPP_DECIMALS = 6, 2, 6
+_COUNT_COLUMNS = ("class", "count", "per_mm2", "area_mm2", "covered_fraction", "median_nearest_um")
+_TILE_COLUMNS = ("row", "col", "x0_l0", "y0_l0", "x1_l0", "y1_l0", "class")
+_SUMMARY_COLUMNS = ("slide", "status", "task", "mpp", "tissue_mm2")
+
+
+@dataclass(frozen=True, slots=True)
+class CountRow:
+    """How much of one class a slide holds.
+
+    ``per_mm2`` and ``covered_fraction`` refer to the analysed tissue and are None without tissue; ``median_nearest_um``
+    (to the nearest other object of the same class, in row "all" of any class) is None with fewer than two objects.
+    """
+
+    class_name: str
+    count: int
+    per_mm2: float | None
+    area_mm2: float
+    covered_fraction: float | None
+    median_nearest_um: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class TileRows:
+    """What tiles.csv holds: cell (n, 2) int32 lattice (row, col); box_l0 (n, 4) float64 x0, y0, x1, y1; probability
+    (n, classes) float64; class_names in column order; the winning class of each tile is ``class_id`` (n,) uint8."""
+
+    cell: npt.NDArray[np.int32]
+    box_l0: npt.NDArray[np.float64]
+    class_id: npt.NDArray[np.uint8]
+    probability: npt.NDArray[np.float64]
+    class_names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SummaryRow:
+    """One slide of a run: ``figures`` are the columns special to the task, as (name, value); ``reason`` says why it has
+    no result."""
+
+    slide: str
+    status: str
+    task: str
+    mpp: float | None
+    tissue_mm2: float | None
+    figures: tuple[tuple[str, str], ...] = ()
+    reason: str = ""
+
+
+def count_rows(
+    table: ObjectTable,
+    nearest: npt.NDArray[np.float32],
+    *,
+    classes: Sequence[ClassInfo],
+    frame: Frame,
+    tissue_mm2: float,
+) -> list[CountRow]:
+    """Counts of each class and of all together, from the object table alone.
+
+    Args:
+        table: the slide's objects.
+        nearest: (n, classes) float32 um to the nearest other object of each class, nan for none.
+        classes: the classes, by class_id.
+        frame: the slide's grid (for um).
+        tissue_mm2: analysed tissue.
+
+    Returns:
+        One row a class in the order of ``classes``, then the row "all".
+    """
+    px_mm2 = (frame.mpp / 1000) ** 2
+    rows = []
+    for class_id, info in enumerate(classes):
+        own = table.class_id == class_id
+        area_mm2 = float(table.area_px[own].sum()) * px_mm2  # the sum of whole pixels is exact
+        rows.append(_count_row(info.name, int(own.sum()), area_mm2, nearest[own, class_id], tissue_mm2))
+    any_class = np.fmin.reduce(nearest, axis=1) if nearest.shape[1] else np.zeros(0, np.float32)
+    return [*rows, _count_row(ALL, len(table), float(table.area_px.sum()) * px_mm2, any_class, tissue_mm2)]
+
+
+def _count_row(name: str, count: int, total: float, nearest_um: npt.NDArray[np.float32], tissue_mm2: float) -> CountRow:
+    near = nearest_um[~np.isnan(nearest_um)]
+    return CountRow(
+        class_name=name,
+        count=count,
+        per_mm2=count / tissue_mm2 if tissue_mm2 > 0 else None,
+        area_mm2=total,
+        covered_fraction=total / tissue_mm2 if tissue_mm2 > 0 else None,
+        median_nearest_um=float(np.median(near)) if len(near) else None,
+    )
+
+
+def write_counts(path: Path, rows: Sequence[CountRow]) -> None:
+    """Write counts.csv."""
+    lines = [
+        (
+            row.class_name,
+            str(row.count),
+            _decimal(row.per_mm2, DENSITY_DECIMALS),
+            _decimal(row.area_mm2, AREA_DECIMALS),
+            _decimal(row.covered_fraction, FRACTION_DECIMALS),
+            _decimal(row.median_nearest_um, UM_DECIMALS),
+        )
+        for row in rows
+    ]
+    _write(path, _COUNT_COLUMNS, lines)
+
+
+def read_counts(path: Path) -> list[CountRow]:
+    """Read counts.csv back."""
+    return [
+        CountRow(
+            class_name=line["class"],
+            count=int(line["count"]),
+            per_mm2=_number(line["per_mm2"]),
+            area_mm2=float(line["area_mm2"]),
+            covered_fraction=_number(line["covered_fraction"]),
+            median_nearest_um=_number(line["median_nearest_um"]),
+        )
+        for line in _read(path)
+    ]
+
+
+def write_classes(path: Path, classes: Sequence[ClassInfo], probability: npt.NDArray[np.floating]) -> None:
+    """Write classes.csv: one row a class; the written decimals sum to exactly 1 (largest remainder, ties to the first).
+
+    Raises:
+        ValueError: a probability that is negative or not finite, none above 0, or not one a class.
+    """
+    p = probability.astype(np.float64)
+    if p.shape != (len(classes),) or not np.isfinite(p).all() or (p < 0).any() or p.sum() <= 0:
+        raise ValueError(f"probabilities {p.tolist()} are not one finite value of 0 or more for {len(classes)} classes")
+    unit = 10**PROBABILITY_DECIMALS
+    exact = p / p.sum() * unit
+    whole = np.floor(exact).astype(np.int64)
+    missing = unit - int(whole.sum())
+    whole[np.argsort(-(exact - whole), kind="stable")[:missing]] += 1
+    lines = [(c.name, f"{w // unit}.{w % unit:0{PROBABILITY_DECIMALS}d}") for c, w in zip(classes, whole, strict=True)]
+    _write(path, ("class", "probability"), lines)
+
+
+def read_classes(path: Path) -> dict[str, float]:
+    """Read classes.csv back: probability by class name, in file order."""
+    return {line["class"]: float(line["probability"]) for line in _read(path)}
+
+
+def write_tiles(path: Path, scores: TileScores, *, classes: Sequence[ClassInfo], frame: Frame, core: int) -> None:
+    """Write tiles.csv: one row a core in the order of ``scores``; boxes are clipped to the slide; class is the most
+    probable one (the first of equals)."""
+    low = scores.cell.astype(np.float64) * core
+    high = np.minimum(low + core, np.array([frame.height, frame.width]))
+    box = np.concatenate([frame.xy_l0(low[:, ::-1]), frame.xy_l0(high[:, ::-1])], axis=1)
+    winner = np.argmax(scores.probability, axis=1)
+    lines = (
+        (
+            str(cell[0]),
+            str(cell[1]),
+            *(f"{v:.{PIXEL_DECIMALS}f}" for v in corners),
+            classes[best].name,
+            *(f"{v / SCORE_MAX:.{PROBABILITY_DECIMALS}f}" for v in row),
+        )
+        for cell, corners, best, row in zip(
+            scores.cell.tolist(), box.tolist(), winner.tolist(), scores.probability.tolist(), strict=True
+        )
+    )
+    _write(path, (*_TILE_COLUMNS, *(f"p_{c.name}" for c in classes)), lines)
+
+
+def read_tiles(path: Path) -> TileRows:
+    """Read tiles.csv back."""
+    with path.open(encoding="utf-8", newline="") as file:
+        header, *lines = csv.reader(file)
+    first = len(_TILE_COLUMNS)
+    names = tuple(name.removeprefix("p_") for name in header[first:])
+    return TileRows(
+        cell=np.array([line[:2] for line in lines], dtype=np.int32).reshape(len(lines), 2),
+        box_l0=np.array([line[2:6] for line in lines], dtype=np.float64).reshape(len(lines), 4),
+        class_id=np.array([names.index(line[6]) for line in lines], np.uint8),
+        probability=np.array([line[first:] for line in lines], dtype=np.float64).reshape(len(lines), len(names)),
+        class_names=names,
+    )
+
+
+def write_summary(path: Path, rows: Sequence[SummaryRow]) -> None:
+    """Write summary.csv: one row a slide in the order given; the figures' columns stand in order of first appearance
+    between ``tissue_mm2`` and ``reason``."""
+    names = list(dict.fromkeys(name for row in rows for name, _ in row.figures))
+    clash = set(names) & {*_SUMMARY_COLUMNS, "reason"}
+    if clash:
+        raise ValueError(f"figures {sorted(clash)} have the name of a fixed column of summary.csv")
+    lines = []
+    for row in rows:
+        figures = dict(row.figures)
+        fixed = (
+            row.slide,
+            row.status,
+            row.task,
+            _decimal(row.mpp, MPP_DECIMALS),
+            _decimal(row.tissue_mm2, AREA_DECIMALS),
+        )
+        lines.append((*fixed, *(figures.get(name, "") for name in names), row.reason))
+    _write(path, (*_SUMMARY_COLUMNS, *names, "reason"), lines)
+
+
+def read_summary(path: Path) -> list[SummaryRow]:
+    """Read summary.csv back; figures without a value are left out."""
+    fixed = {*_SUMMARY_COLUMNS, "reason"}
+    return [
+        SummaryRow(
+            slide=line["slide"],
+            status=line["status"],
+            task=line["task"],
+            mpp=_number(line["mpp"]),
+            tissue_mm2=_number(line["tissue_mm2"]),
+            figures=tuple((name, value) for name, value in line.items() if name not in fixed and value),
+            reason=line["reason"],
+        )
+        for line in _read(path)
+    ]
+
+
+def count_figures(rows: Sequence[CountRow]) -> tuple[tuple[str, str], ...]:
+    """The figures of a slide's counts for ``SummaryRow``: ``count`` (all), then ``count_<class>`` of each class."""
+    total = tuple(("count", str(row.count)) for row in rows if row.class_name == ALL)
+    return (*total, *((f"count_{row.class_name}", str(row.count)) for row in rows if row.class_name != ALL))
+
+
+def _decimal(value: float | None, decimals: int) -> str:
+    return "" if value is None else f"{value:.{decimals}f}"
+
+
+def _number(text: str) -> float | None:
+    return float(text) if text else None
+
+
+def _write(path: Path, header: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(lines)
+    write_whole(path, text.getvalue().encode("utf-8"))
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))

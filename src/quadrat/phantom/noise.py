@@ -1,0 +1,85 @@
+"""Hashes and smooth noise that depend on a seed and a place only, so that any block can be made alone.
+
+The hash is SplitMix64 (Steele et al. 2014, doi:10.1145/2660193.2660195); the smooth noise is gradient noise
+(Perlin 2002, doi:10.1145/566654.566636).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar, cast
+
+import numpy as np
+from numba import njit, uint64
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_A = np.uint64(0x9E3779B97F4A7C15)
+_B = np.uint64(0xBF58476D1CE4E5B9)
+_C = np.uint64(0x94D049BB133111EB)
+_S30, _S27, _S31, _S11 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(11)
+_UNIT = 1.0 / 9007199254740992.0
+
+
+def kernel(function: Callable[P, T]) -> Callable[P, T]:
+    """numba's njit with a cache on disk, keeping the types of the function for the type checker."""
+    return cast(Callable[P, T], njit(cache=True)(function))
+
+
+@kernel
+def mix(state: int) -> int:
+    """SplitMix64 step: a uint64 to a uint64 that looks unrelated."""
+    z = uint64(state) + _A
+    z = (z ^ (z >> _S30)) * _B
+    z = (z ^ (z >> _S27)) * _C
+    return z ^ (z >> _S31)
+
+
+@kernel
+def hash3(seed: int, i: int, j: int, channel: int) -> int:
+    """Hash of a seed and three integers, a uint64."""
+    return mix(mix(mix(uint64(seed) ^ uint64(channel)) ^ uint64(i)) ^ uint64(j))
+
+
+@kernel
+def draw(h: int, k: int) -> float:
+    """The k-th uniform number in [0, 1) of the stream that hash `h` begins."""
+    return float(mix(uint64(h) + uint64(k)) >> _S11) * _UNIT
+
+
+@kernel
+def _slope(seed: int, i: int, j: int, channel: int, dx: float, dy: float) -> float:
+    h = hash3(seed, i, j, channel)
+    return (draw(h, 0) * 2.0 - 1.0) * 1.2 * dx + (draw(h, 1) * 2.0 - 1.0) * 1.2 * dy
+
+
+@kernel
+def smooth_noise(seed: int, channel: int, x: float, y: float) -> float:
+    """Gradient noise of wavelength 1 at (x, y): about -0.7..0.7, mean 0, never repeating."""
+    i, j = int(math.floor(x)), int(math.floor(y))
+    dx, dy = x - i, y - j
+    sx = dx * dx * dx * (dx * (dx * 6.0 - 15.0) + 10.0)
+    sy = dy * dy * dy * (dy * (dy * 6.0 - 15.0) + 10.0)
+    top_left = _slope(seed, i, j, channel, dx, dy)
+    top_right = _slope(seed, i + 1, j, channel, dx - 1.0, dy)
+    low_left = _slope(seed, i, j + 1, channel, dx, dy - 1.0)
+    low_right = _slope(seed, i + 1, j + 1, channel, dx - 1.0, dy - 1.0)
+    top = top_left + sx * (top_right - top_left)
+    low = low_left + sx * (low_right - low_left)
+    return top + sy * (low - top)
+
+
+def texture(rng: np.random.Generator, side: int, sigma: float) -> NDArray[np.float32]:
+    """A periodic square of Gaussian noise (side, side), mean 0, s.d. 1, smoothed over `sigma` px."""
+    field = gaussian_filter(rng.standard_normal((side, side)), sigma, mode="wrap")
+    return ((field - field.mean()) / field.std()).astype(np.float32)
+
+
+def profile(rng: np.random.Generator, length: int, sigma: float) -> NDArray[np.float32]:
+    """A periodic line of Gaussian noise (length,), mean 0, s.d. 1, smoothed over `sigma` samples."""
+    field = gaussian_filter(rng.standard_normal(length), sigma, mode="wrap")
+    return ((field - field.mean()) / field.std()).astype(np.float32)

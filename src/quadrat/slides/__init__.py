@@ -1,0 +1,30 @@
+"""Slides: anything that holds one RGB picture in pyramid levels, read by box in a level's own pixels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from quadrat.slides.array import ArraySlide
+from quadrat.slides.protocol import Slide, SlideInfo
+from quadrat.slides.recognise import recognise
+
+__all__ = ["ArraySlide", "Slide", "SlideInfo", "open_slide"]
+
+
+def open_slide(path: str | Path, *, mpp: float | None = None) -> Slide:
+    """Open a slide file, a flat image (PNG, JPEG, TIFF) or a folder of DICOM instances.
+
+    ``mpp`` (um/px, rows and columns alike) stands in for what the file states. The slide's own mpp is passed on as it is
+    found, missing and absurd values included: ``geometry.check_mpp`` judges it.
+
+    Raises:
+        SlideError: the path is missing, empty, truncated, unreadable, or not a picture that quadrat reads.
+    """
+    from quadrat.slides.flat import open_flat
+    from quadrat.slides.openslide import open_openslide
+
+    found = recognise(Path(path))
+    override = None if mpp is None else (float(mpp), float(mpp))
+    if found.reader == "openslide":
+        return open_openslide(found, mpp=override)
+    return open_flat(found, mpp=override)

@@ -1,0 +1,248 @@
+"""Sizes, places and perimeters of labels as integer sums, which add up exactly over pieces of any cut.
+
+Perimeter: Cauchy-Crofton with lines in four directions, P = pi / 8 * (N0 + N90 + (N45 + N135) / sqrt 2) with N the
+number of label / other transitions along the lines of a direction; as ``skimage.measure.perimeter_crofton`` (after
+S. Rivollier, PhD thesis, Ecole des Mines de Saint-Etienne, 2010, https://tel.archives-ouvertes.fr/tel-00560838), here
+for all labels at once. A transition is counted by the label pixel beside it, so that each belongs to one piece.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+from scipy.spatial import cKDTree
+
+from quadrat.results import ObjectTable
+
+IntArray = npt.NDArray[np.integer]
+"""int32 or uint32, checked where it enters."""
+_FAR = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Integer sums of n objects; those of an object's pieces add up to those of the object, in any order.
+
+    area: (n,) int64 pixels. sums: (n, 2) int64 sums of pixel rows and columns. bbox: (n, 4) int64 row0, col0, row1,
+    col1, half-open. first: (n, 2) int64 (row, col) of the first pixel in raster order. transitions: (n, 2) int64 along
+    rows and columns, and along diagonals. value: (n,) int64 sum of the measured values. All in grid px of the slide; an
+    object without pixels has area 0, the greatest int64 in ``first``, ``row0`` and ``col0`` and the least in the rest.
+    """
+
+    area: npt.NDArray[np.int64]
+    sums: npt.NDArray[np.int64]
+    bbox: npt.NDArray[np.int64]
+    first: npt.NDArray[np.int64]
+    transitions: npt.NDArray[np.int64]
+    value: npt.NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        n = len(self.area)
+        for name, shape in (("sums", (n, 2)), ("bbox", (n, 4)), ("first", (n, 2)), ("transitions", (n, 2))):
+            if getattr(self, name).shape != shape:
+                raise ValueError(f"Moments.{name} has shape {getattr(self, name).shape}, want {shape}")
+
+    def __len__(self) -> int:
+        return len(self.area)
+
+    def __add__(self, other: Moments) -> Moments:
+        if len(self) != len(other):
+            raise ValueError(f"moments of {len(self)} and {len(other)} objects cannot be added")
+        later = (other.first[:, 0] < self.first[:, 0]) | (
+            (other.first[:, 0] == self.first[:, 0]) & (other.first[:, 1] < self.first[:, 1])
+        )
+        low, high = np.minimum(self.bbox, other.bbox), np.maximum(self.bbox, other.bbox)
+        return Moments(
+            area=self.area + other.area,
+            sums=self.sums + other.sums,
+            bbox=np.concatenate([low[:, :2], high[:, 2:]], axis=1),
+            first=np.where(later[:, None], other.first, self.first),
+            transitions=self.transitions + other.transitions,
+            value=self.value + other.value,
+        )
+
+    def scatter(self, index: npt.NDArray[np.integer], *, n: int) -> Moments:
+        """Sums of n objects, where row i is (a piece of) object ``index[i]``, 0-based; several rows may name one."""
+        out = Moments.zeros(n)
+        np.add.at(out.area, index, self.area)
+        np.add.at(out.sums, index, self.sums)
+        np.minimum.at(out.bbox[:, :2], index, self.bbox[:, :2])
+        np.maximum.at(out.bbox[:, 2:], index, self.bbox[:, 2:])
+        np.add.at(out.transitions, index, self.transitions)
+        np.add.at(out.value, index, self.value)
+        latest_first = np.lexsort((self.first[:, 1], self.first[:, 0]))[::-1]
+        out.first[index[latest_first]] = self.first[latest_first]  # the last write, the earliest pixel, stays
+        return out
+
+    @staticmethod
+    def zeros(n: int) -> Moments:
+        """Moments of n objects without pixels, the neutral element of the sum."""
+        return Moments(
+            area=np.zeros(n, np.int64),
+            sums=np.zeros((n, 2), np.int64),
+            bbox=np.tile(np.array([_FAR, _FAR, -_FAR, -_FAR], np.int64), (n, 1)),
+            first=np.full((n, 2), _FAR, np.int64),
+            transitions=np.zeros((n, 2), np.int64),
+            value=np.zeros(n, np.int64),
+        )
+
+    @property
+    def area_px(self) -> npt.NDArray[np.float64]:
+        """(n,) float64, grid px squared."""
+        return self.area.astype(np.float64)
+
+    @property
+    def centroid(self) -> npt.NDArray[np.float64]:
+        """(n, 2) float64 (row, col): mean of pixel centres, corner-based grid px; nan without pixels."""
+        area = self.area[:, None]
+        return (2 * self.sums + area) / np.where(area > 0, 2.0 * area, np.nan)
+
+    @property
+    def perimeter_px(self) -> npt.NDArray[np.float64]:
+        """(n,) float64, grid px (Cauchy-Crofton, four directions)."""
+        return math.pi / 8 * (self.transitions[:, 0] + self.transitions[:, 1] / math.sqrt(2))
+
+    @property
+    def mean_value(self) -> npt.NDArray[np.float64]:
+        """(n,) float64 mean of the measured values; nan without pixels."""
+        return self.value / np.where(self.area > 0, self.area, np.nan)
+
+    def table(
+        self,
+        *,
+        class_id: npt.NDArray[np.uint8],
+        score: npt.NDArray[np.float32],
+        anchor: npt.NDArray[np.int64] | None = None,
+        flags: npt.NDArray[np.uint8] | None = None,
+    ) -> ObjectTable:
+        """Object table of these sums; the anchor is the first raster pixel unless given, flags are 0 unless given."""
+        if (self.area == 0).any():
+            raise ValueError(f"object {int(np.argmin(self.area))} has no pixels and cannot stand in an object table")
+        return ObjectTable(
+            anchor=self.first if anchor is None else anchor,
+            class_id=class_id,
+            score=score,
+            bbox=self.bbox.astype(np.float64),
+            centroid=self.centroid,
+            area_px=self.area_px,
+            perimeter_px=self.perimeter_px,
+            flags=np.zeros(len(self), np.uint8) if flags is None else flags,
+        )
+
+
+def measure(
+    labels: IntArray, *, n: int, origin: tuple[int, int], values: npt.NDArray[np.unsignedinteger] | None = None
+) -> Moments:
+    """Moments of each label 1..n of a complete (h, w) array; what lies outside counts as another label.
+
+    Args:
+        labels: (h, w) int32 or uint32, 0 is background; row i of the result is label i + 1.
+        n: number of labels.
+        origin: (row, col) of ``labels[0, 0]`` in grid px.
+        values: (h, w) uint8 or uint16 summed for each label, e.g. quantised scores; 0 where not given.
+
+    Raises:
+        ValueError: a label outside 0..n, or shapes that do not agree.
+    """
+    return measure_piece(np.pad(labels, 1), n=n, origin=origin, values=values)
+
+
+def measure_piece(
+    labels: IntArray, *, n: int, origin: tuple[int, int], values: npt.NDArray[np.unsignedinteger] | None = None
+) -> Moments:
+    """As ``measure`` for one piece: ``labels`` is (h + 2, w + 2) with one pixel of true context on each side.
+
+    ``origin`` is the (row, col) of ``labels[1, 1]``; ``values`` has the shape of the piece without context.
+    """
+    if labels.ndim != 2 or labels.dtype not in (np.int32, np.uint32) or min(labels.shape) < 2:
+        raise ValueError(f"labels is {labels.dtype}{labels.shape}, want int32 or uint32 (h + 2, w + 2)")
+    shape = labels.shape[0] - 2, labels.shape[1] - 2
+    if values is None:
+        values = np.broadcast_to(np.uint8(0), shape)
+    if values.shape != shape or values.dtype not in (np.uint8, np.uint16):
+        raise ValueError(f"values is {values.dtype}{values.shape}, want uint8 or uint16 {shape}")
+    own = np.ascontiguousarray(labels).view(np.int32)
+    out = Moments.zeros(n)
+    wrong = _accumulate(
+        own, np.ascontiguousarray(values), out.area, out.sums, out.bbox, out.first, out.transitions, out.value
+    )
+    if wrong:
+        raise ValueError(f"labels holds {wrong}, want 0 to {n}")
+    some = out.area > 0
+    out.sums[:] += out.area[:, None] * np.array(origin)
+    out.bbox[some] += np.array([*origin, *origin])
+    out.first[some] += np.array(origin)
+    return out
+
+
+def class_votes(labels: IntArray, class_map: npt.NDArray[np.uint8], *, n: int, n_classes: int) -> npt.NDArray[np.int64]:
+    """(n, n_classes) pixels of each class in each label 1..n; both arrays (h, w), class values at least n_classes
+    are not counted. Adds up over pieces."""
+    inside = (labels > 0) & (class_map < n_classes)
+    flat = (labels[inside].astype(np.int64) - 1) * n_classes + class_map[inside]
+    return np.bincount(flat, minlength=n * n_classes).reshape(n, n_classes).astype(np.int64, copy=False)
+
+
+def nearest_distances(
+    centroid_um: npt.NDArray[np.float64], class_id: npt.NDArray[np.uint8], n_classes: int
+) -> npt.NDArray[np.float32]:
+    """Distance in um from each object to the nearest other object of each class.
+
+    Args:
+        centroid_um: (n, 2) float64 centroids in um.
+        class_id: (n,) uint8, below ``n_classes``.
+        n_classes: number of classes, the columns of the result.
+
+    Returns:
+        (n, n_classes) float32; nan where no (other) object of the class exists.
+    """
+    out = np.full((len(centroid_um), n_classes), np.nan, np.float32)
+    for target in range(n_classes):
+        own = class_id == target
+        if not own.any():
+            continue
+        tree = cKDTree(centroid_um[own])
+        if not own.all():
+            out[~own, target] = tree.query(centroid_um[~own], k=1)[0]
+        if own.sum() > 1:
+            out[own, target] = tree.query(centroid_um[own], k=2)[0][:, 1]
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _accumulate(
+    labels: npt.NDArray[np.int32],
+    values: npt.NDArray[np.unsignedinteger],
+    area: npt.NDArray[np.int64],
+    sums: npt.NDArray[np.int64],
+    bbox: npt.NDArray[np.int64],
+    first: npt.NDArray[np.int64],
+    transitions: npt.NDArray[np.int64],
+    value: npt.NDArray[np.int64],
+) -> int:
+    """Add up the pixels of a piece in its own coordinates; return the first label out of range, else 0."""
+    n = len(area)
+    for r in range(labels.shape[0] - 2):
+        for c in range(labels.shape[1] - 2):
+            a = labels[r + 1, c + 1]
+            if a == 0:
+                continue
+            if a < 0 or a > n:
+                return int(a)
+            i = a - 1
+            if area[i] == 0:
+                first[i, 0], first[i, 1] = r, c
+            area[i] += 1
+            sums[i, 0] += r
+            sums[i, 1] += c
+            value[i] += values[r, c]
+            bbox[i, 0], bbox[i, 1] = min(bbox[i, 0], r), min(bbox[i, 1], c)
+            bbox[i, 2], bbox[i, 3] = max(bbox[i, 2], r + 1), max(bbox[i, 3], c + 1)
+            up, here, down = labels[r], labels[r + 1], labels[r + 2]
+            transitions[i, 0] += (up[c + 1] != a) + (down[c + 1] != a) + (here[c] != a) + (here[c + 2] != a)
+            transitions[i, 1] += (up[c] != a) + (up[c + 2] != a) + (down[c] != a) + (down[c + 2] != a)
+    return 0

@@ -1,0 +1,27 @@
+"""Dense maps: quantise, crop a window to its core, decide classes on integers."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+
+def quantise(values: Tensor) -> npt.NDArray[np.uint8]:
+    """Values in 0-1, any shape, to uint8, rounded half up."""
+    scaled = torch.floor(values.detach().to(torch.float32).clamp(0, 1) * 255 + 0.5)
+    result: npt.NDArray[np.uint8] = scaled.to(torch.uint8).cpu().numpy()
+    return result
+
+
+def crop_core(maps: npt.NDArray[np.uint8], *, halo: int) -> npt.NDArray[np.uint8]:
+    """(..., window, window) to (..., core, core)."""
+    if halo == 0:
+        return maps
+    return np.ascontiguousarray(maps[..., halo:-halo, halo:-halo])
+
+
+def argmax_classes(maps: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """(classes, h, w) quantised scores to the class index of the highest, the lowest index on ties."""
+    return np.argmax(maps, axis=0).astype(np.uint8)

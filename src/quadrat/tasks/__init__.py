@@ -1,0 +1,1 @@
+"""The kinds of model, one file each; :func:`quadrat.task.get_task` finds them by the file's name."""

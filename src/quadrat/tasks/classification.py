@@ -1,0 +1,93 @@
+"""Classification: what the picture shows, for each tile, flat image or slide; the slide's answer is the mean of its tiles.
+
+Every core gives one row (class probabilities, embedding); the slide's probabilities are the mean over the very rows that
+the heatmap shows. The network pools its whole window, so it is schedule-exact (canonical windows), not tiling-exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from quadrat.grid import Cell
+from quadrat.models.unet import TileClassifier
+from quadrat.predictions import TileScores, quantise_score
+from quadrat.task import Array, Arrays, Crop, ModelSpec, Prediction, SlideView, Stitched, ThresholdGrid, TruthWindow
+
+IGNORE = -1
+
+
+class ClassificationTask:
+    """One row a core: probability uint16 (classes,), embedding float16."""
+
+    name = "classification"
+    storage: Literal["tiles"] = "tiles"
+    object_type: Literal["annotation"] = "annotation"
+    label_image = None
+    default_thresholds: Mapping[str, float] = {}
+
+    def channels(self, spec: ModelSpec) -> int:
+        return 0
+
+    def build(self, spec: ModelSpec) -> nn.Module:
+        return TileClassifier(spec.widths, classes=len(spec.classes))
+
+    def prepare(self, truth: TruthWindow, spec: ModelSpec) -> Crop:
+        return Crop(shape=truth.regions.shape, maps={"classes": truth.regions}, label=truth.label)
+
+    def targets(self, crop: Crop, spec: ModelSpec) -> Arrays:
+        """The crop's own label, else the class that covers most of it; -1 (ignored) where nothing is annotated."""
+        if crop.label >= 0:
+            return {"label": np.array(crop.label, np.int64)}
+        cover = np.bincount(crop.maps["classes"].ravel(), minlength=len(spec.classes) + 1)[1:]
+        label = int(np.argmax(cover)) if cover.any() else IGNORE
+        return {"label": np.array(label, np.int64)}
+
+    def loss(self, output: Tensor, targets: Mapping[str, Tensor], spec: ModelSpec) -> dict[str, Tensor]:
+        logits = output[:, : len(spec.classes)]
+        if not bool((targets["label"] != IGNORE).any()):
+            return {"loss": logits.sum() * 0}
+        return {"loss": functional.cross_entropy(logits, targets["label"], ignore_index=IGNORE)}
+
+    def decode(self, output: Tensor, cells: Sequence[Cell], spec: ModelSpec) -> list[Prediction]:
+        k = len(spec.classes)
+        probability = quantise_score(torch.softmax(output[:, :k].double(), dim=1).cpu().numpy())
+        embedding = output[:, k:].to(torch.float16).cpu().numpy()
+        return [
+            TileScores(
+                cell=np.array([cell], np.int32), probability=probability[i : i + 1], embedding=embedding[i : i + 1]
+            )
+            for i, cell in enumerate(cells)
+        ]
+
+    def stitch_shard(self, view: SlideView, shard: Cell) -> None:
+        return None
+
+    def merge(self, view: SlideView) -> Stitched:
+        rows = [view.tiles(shard) for shard in view.shards]
+        cell = np.concatenate([r.cell for r in rows]) if rows else np.zeros((0, 2), np.int32)
+        order = np.lexsort((cell[:, 1], cell[:, 0]))
+        if not rows:
+            k = len(view.spec.classes)
+            return Stitched(tiles=TileScores(cell, np.zeros((0, k), np.uint16), np.zeros((0, 0), np.float16)))
+        return Stitched(
+            tiles=TileScores(
+                cell=cell[order],
+                probability=np.concatenate([r.probability for r in rows])[order],
+                embedding=np.concatenate([r.embedding for r in rows])[order],
+            )
+        )
+
+    def paint(self, view: SlideView, shard: Cell, first_id: Mapping[Cell, int]) -> Array:
+        raise TypeError("classification paints no label image")
+
+    def calibrations(self, spec: ModelSpec) -> list[Mapping[str, float]]:
+        return ThresholdGrid().settings(spec.thresholds)
+
+
+TASK = ClassificationTask()

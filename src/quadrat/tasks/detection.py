@@ -1,0 +1,195 @@
+"""Object detection with a dense head: what is where, as boxes; the fast way to count.
+
+Every cell of the head (4 x 4 px) scores each class and gives the distances to the four sides of the object it lies in (FCOS, Tian
+et al. 2019), with a score that peaks at the object's centre (CenterNet, Zhou et al. 2019). Windows emit candidates; the
+slide-level suppression is done once, globally and exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from quadrat.grid import Cell
+from quadrat.models.unet import UNet
+from quadrat.predictions import BOX_UNIT, Candidates, quantise_score
+from quadrat.results import ObjectTable, Polygons
+from quadrat.stitching.suppression import suppress
+from quadrat.task import Array, Arrays, Crop, ModelSpec, Prediction, SlideView, Stitched, ThresholdGrid, TruthWindow
+
+CELL = 4
+"""Input px a side of a head cell."""
+SIZE_UNIT = 8.0
+"""The head's unit of length in grid px: exp(output) * SIZE_UNIT."""
+CANDIDATE_SCORE = 0.1
+"""Cells below this score emit nothing; the working threshold lies above it."""
+SPREAD = 0.16
+"""Standard deviation of the centre peak as a share of the object's side."""
+LEAST_HEAT = 0.2
+"""Cells with at least this much of an object's peak learn its box."""
+
+
+class DetectionTask:
+    """Candidates own their anchor, the cell that emitted them; results are boxes with a class and a score."""
+
+    name = "detection"
+    storage: Literal["candidates"] = "candidates"
+    object_type: Literal["detection"] = "detection"
+    label_image = None
+    default_thresholds: Mapping[str, float] = {"score": 0.3, "iou": 0.4, "class_aware": 0.0}
+
+    def channels(self, spec: ModelSpec) -> int:
+        return 0
+
+    def build(self, spec: ModelSpec) -> nn.Module:
+        network = UNet(spec.widths, outputs=len(spec.classes) + 4, out_stride=CELL)
+        # start from a low prior, or the many empty cells drown the first steps (Lin et al. 2017)
+        bias = network.head.bias
+        assert bias is not None
+        nn.init.constant_(bias[: len(spec.classes)].detach(), -3.0)
+        return network
+
+    def prepare(self, truth: TruthWindow, spec: ModelSpec) -> Crop:
+        return Crop(shape=truth.labels.shape, maps={}, boxes=truth.boxes, box_class=truth.box_class, label=-1)
+
+    def targets(self, crop: Crop, spec: ModelSpec) -> Arrays:
+        rows, cols = crop.shape[0] // CELL, crop.shape[1] // CELL
+        heat, sides, weight = dense_targets(crop.boxes, crop.box_class, rows, cols, len(spec.classes))
+        return {"heat": heat, "sides": sides, "weight": weight}
+
+    def loss(self, output: Tensor, targets: Mapping[str, Tensor], spec: ModelSpec) -> dict[str, Tensor]:
+        k = len(spec.classes)
+        heat = targets["heat"]
+        score = torch.sigmoid(output[:, :k]).clamp(1e-4, 1 - 1e-4)
+        peak = heat == 1
+        positive = torch.log(score) * (1 - score) ** 2 * peak
+        negative = torch.log(1 - score) * score**2 * (1 - heat) ** 4 * ~peak
+        count = peak.sum().clamp(min=1)
+        terms = {"heat": -(positive.sum() + negative.sum()) / count}
+        weight = targets["weight"]
+        sides = sides_of(output[:, k:])
+        overlap = box_overlap(sides, targets["sides"])
+        terms["box"] = 2 * ((1 - overlap) * weight).sum() / weight.sum().clamp(min=1)
+        return terms | {"loss": terms["heat"] + terms["box"]}
+
+    def decode(self, output: Tensor, cells: Sequence[Cell], spec: ModelSpec) -> list[Prediction]:
+        k = len(spec.classes)
+        score, class_id = torch.sigmoid(output[:, :k].double()).max(dim=1)
+        sides = sides_of(output[:, k:].double())
+        return [
+            candidates_of(score[i].cpu().numpy(), class_id[i].cpu().numpy(), sides[i].cpu().numpy(), cell, spec)
+            for i, cell in enumerate(cells)
+        ]
+
+    def stitch_shard(self, view: SlideView, shard: Cell) -> None:
+        return None
+
+    def merge(self, view: SlideView) -> Stitched:
+        thresholds = view.spec.thresholds
+        parts = [select(view.candidates(shard), thresholds["score"]) for shard in view.shards]
+        if not parts:
+            return Stitched(objects=[])
+        merged = Candidates(**{n: np.concatenate([getattr(p, n) for p in parts]) for n in Candidates.__slots__})
+        kept = suppress(merged, iou=thresholds["iou"], class_aware=thresholds["class_aware"] > 0)
+        table = boxes_table(merged, kept)
+        row, col = table.anchor.T
+        shard = view.spec.lattice.shard
+        table = table.take(np.lexsort((col, row, col // shard, row // shard)))
+        return Stitched(objects=[lambda: (table, Polygons.boxes(table.bbox))])
+
+    def paint(self, view: SlideView, shard: Cell, first_id: Mapping[Cell, int]) -> Array:
+        raise TypeError("detection paints no label image")
+
+    def calibrations(self, spec: ModelSpec) -> list[Mapping[str, float]]:
+        grid = ThresholdGrid({"score": tuple(round(0.15 + 0.05 * i, 2) for i in range(9)), "iou": (0.4, 0.3, 0.5)})
+        return grid.settings(spec.thresholds)
+
+
+@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+def dense_targets(boxes, box_class, rows, cols, classes):  # type: ignore[no-untyped-def]
+    """Boxes (n, 4) row0, col0, row1, col1 in crop px -> heat (classes, rows, cols), exactly 1 in the cell of each centre;
+    sides (4, rows, cols) in px to top, left, bottom, right of the object with the highest peak there; weight (rows, cols)."""
+    heat = np.zeros((classes, rows, cols), np.float32)
+    sides = np.ones((4, rows, cols), np.float32)
+    weight = np.zeros((rows, cols), np.float32)
+    for i in range(boxes.shape[0]):
+        row0, col0, row1, col1 = boxes[i]
+        cy, cx = (row0 + row1) / 2, (col0 + col1) / 2
+        spread_y, spread_x = max(SPREAD * (row1 - row0), 2.0), max(SPREAD * (col1 - col0), 2.0)
+        for r in range(max(0, int((cy - 3 * spread_y) // CELL)), min(rows, int((cy + 3 * spread_y) // CELL) + 1)):
+            for c in range(max(0, int((cx - 3 * spread_x) // CELL)), min(cols, int((cx + 3 * spread_x) // CELL) + 1)):
+                y, x = (r + 0.5) * CELL, (c + 0.5) * CELL
+                centre = int(cy // CELL) == r and int(cx // CELL) == c
+                value = 1.0 if centre else 0.99 * np.exp(-((y - cy) ** 2) / (2 * spread_y**2) - (x - cx) ** 2 / (2 * spread_x**2))
+                if value > heat[box_class[i], r, c]:
+                    heat[box_class[i], r, c] = value
+                if value >= LEAST_HEAT and value > weight[r, c] and row0 < y < row1 and col0 < x < col1:
+                    weight[r, c] = value
+                    sides[0, r, c], sides[1, r, c] = y - row0, x - col0
+                    sides[2, r, c], sides[3, r, c] = row1 - y, col1 - x
+    return heat, sides, weight
+
+
+def sides_of(output: Tensor) -> Tensor:
+    """Head output (b, 4, h, w) to distances from the cell's centre to top, left, bottom, right in grid px."""
+    return torch.exp(output.clamp(-4, 4)) * SIZE_UNIT
+
+
+def box_overlap(a: Tensor, b: Tensor) -> Tensor:
+    """IoU, (b, h, w), of boxes given as distances (b, 4, h, w) from a common point."""
+    inter = (torch.minimum(a[:, 0], b[:, 0]) + torch.minimum(a[:, 2], b[:, 2])) * (
+        torch.minimum(a[:, 1], b[:, 1]) + torch.minimum(a[:, 3], b[:, 3])
+    )
+    area_a = (a[:, 0] + a[:, 2]) * (a[:, 1] + a[:, 3])
+    area_b = (b[:, 0] + b[:, 2]) * (b[:, 1] + b[:, 3])
+    return inter / (area_a + area_b - inter).clamp(min=1e-6)
+
+
+def candidates_of(score: Array, class_id: Array, sides: Array, cell: Cell, spec: ModelSpec) -> Candidates:
+    """Candidates of the head cells inside one core. score (h, w), class_id (h, w), sides (4, h, w) of the window."""
+    box = spec.lattice.window_box(cell)
+    halo = spec.lattice.halo // CELL
+    stop = halo + spec.lattice.core // CELL
+    inner = np.zeros(score.shape, bool)
+    inner[halo:stop, halo:stop] = score[halo:stop, halo:stop] >= CANDIDATE_SCORE
+    r, c = np.nonzero(inner)
+    y, x = box.row0 + r * CELL, box.col0 + c * CELL
+    top, left, bottom, right = (np.floor(sides[i, r, c] * BOX_UNIT + 0.5).astype(np.int32) for i in range(4))
+    cy, cx = (y + CELL // 2) * BOX_UNIT, (x + CELL // 2) * BOX_UNIT
+    corners = np.stack([cx - left, cy - top, cx + right, cy + bottom], axis=1).astype(np.int32)
+    return Candidates(
+        box=corners.reshape(-1, 4),
+        score=quantise_score(score[r, c]),
+        class_id=class_id[r, c].astype(np.uint8),
+        cell=np.stack([y, x], axis=1).astype(np.int32).reshape(-1, 2),
+    )
+
+
+def select(candidates: Candidates, score: float) -> Candidates:
+    """Those at or above the working threshold (0-1)."""
+    keep = candidates.score >= quantise_score(np.array([score]))[0]
+    return Candidates(**{name: getattr(candidates, name)[keep] for name in Candidates.__slots__})
+
+
+def boxes_table(candidates: Candidates, kept: Array) -> ObjectTable:
+    """The kept candidates as objects (area and perimeter of the box)."""
+    x0, y0, x1, y1 = (candidates.box[kept].astype(np.float64) / BOX_UNIT).T
+    return ObjectTable(
+        anchor=candidates.cell[kept].astype(np.int64),
+        class_id=candidates.class_id[kept],
+        score=(candidates.score[kept] / np.float64(65535)).astype(np.float32),
+        bbox=np.stack([y0, x0, y1, x1], axis=1),
+        centroid=np.stack([(y0 + y1) / 2, (x0 + x1) / 2], axis=1),
+        area_px=(y1 - y0) * (x1 - x0),
+        perimeter_px=2 * ((y1 - y0) + (x1 - x0)),
+        flags=np.zeros(len(kept), np.uint8),
+    )
+
+
+TASK = DetectionTask()

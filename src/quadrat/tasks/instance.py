@@ -1,0 +1,178 @@
+"""Instance segmentation from dense maps: each object's own outline, one owner each.
+
+The network gives foreground, inner distance (0 at the border, 1 at the object's innermost pixel; the distance of Bai & Urtasun
+2017, scaled an object) and class. Objects come from the *stitched* maps by seeds and watershed, never from a window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Literal
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor, nn
+from torch.nn import functional
+
+from quadrat.grid import Cell
+from quadrat.models.unet import UNet
+from quadrat.results import ObjectTable, Polygons
+from quadrat.stitching.features import measure
+from quadrat.stitching.maps import crop_core, quantise
+from quadrat.stitching.ownership import Decoded, SeedRule, decode_shard
+from quadrat.stitching.parts import load_objects, object_part
+from quadrat.stitching.polygons import trace
+from quadrat.stitching.runs import paint, runs_of
+from quadrat.task import Array, Arrays, Crop, LabelImage, ModelSpec, Prediction, SlideView, Stitched, ThresholdGrid, TruthWindow
+
+FOREGROUND, DISTANCE, FIRST_CLASS = 0, 1, 2
+DISTANCE_WEIGHT = 4.0
+
+
+class InstanceTask:
+    """See the module's text; maps are uint8 (2 + classes, h, w): foreground, inner distance, class probabilities."""
+
+    name = "instance"
+    storage: Literal["maps"] = "maps"
+    object_type: Literal["detection"] = "detection"
+    label_image = LabelImage(name="objects", dtype="uint32", reduce="nearest")
+    default_thresholds: Mapping[str, float] = {
+        "foreground": 0.5,
+        "seed": 0.5,
+        "min_area_um2": 8.0,
+        "cap_um": 1000.0,
+    }
+
+    def channels(self, spec: ModelSpec) -> int:
+        return FIRST_CLASS + len(spec.classes)
+
+    def build(self, spec: ModelSpec) -> nn.Module:
+        return UNet(spec.widths, outputs=self.channels(spec), out_stride=1)
+
+    def prepare(self, truth: TruthWindow, spec: ModelSpec) -> Crop:
+        classes = np.concatenate([[0], truth.label_class + 1]).astype(np.uint8)[truth.labels]
+        maps: Arrays = {"distance": inner_distance(truth.labels), "classes": classes}
+        return Crop(shape=truth.labels.shape, maps=maps)
+
+    def targets(self, crop: Crop, spec: ModelSpec) -> Arrays:
+        return {
+            "distance": crop.maps["distance"].astype(np.float32) / 255,
+            "classes": crop.maps["classes"].astype(np.int64),
+        }
+
+    def loss(self, output: Tensor, targets: Mapping[str, Tensor], spec: ModelSpec) -> dict[str, Tensor]:
+        inside = (targets["classes"] > 0).to(output.dtype)
+        fg = output[:, FOREGROUND]
+        probability = torch.sigmoid(fg)
+        dice = 1 - (2 * (probability * inside).sum() + 1) / (probability.sum() + inside.sum() + 1)
+        terms = {"foreground": functional.binary_cross_entropy_with_logits(fg, inside) + dice}
+        error = (torch.sigmoid(output[:, DISTANCE]) - targets["distance"]).abs()
+        terms["distance"] = DISTANCE_WEIGHT * (error * (0.3 + inside)).mean()
+        if len(spec.classes) > 1:
+            # class 0 of the target is background: ignored, the foreground map answers for it
+            wanted = targets["classes"] - 1
+            terms["class"] = functional.cross_entropy(output[:, FIRST_CLASS:], wanted, ignore_index=-1)
+            terms["class"] = torch.nan_to_num(terms["class"])
+        terms["loss"] = torch.stack(list(terms.values())).sum()
+        return terms
+
+    def decode(self, output: Tensor, cells: Sequence[Cell], spec: ModelSpec) -> list[Prediction]:
+        values = torch.cat(
+            [torch.sigmoid(output[:, :FIRST_CLASS]), torch.softmax(output[:, FIRST_CLASS:], dim=1)], dim=1
+        )
+        maps = crop_core(quantise(values), halo=spec.lattice.halo)
+        return [maps[i] for i in range(len(cells))]
+
+    def stitch_shard(self, view: SlideView, shard: Cell) -> Arrays:
+        spec, frame = view.spec, view.frame
+        decoded = decode_shard(
+            view.maps,
+            spec.lattice.shard_box(shard),
+            slide=frame.box,
+            rule=SeedRule(
+                foreground=round(spec.thresholds["foreground"] * 255),
+                seed=round(spec.thresholds["seed"] * 255),
+                min_area_px=max(1, round(spec.thresholds["min_area_um2"] / frame.mpp**2)),
+                cap_px=round(spec.thresholds["cap_um"] / frame.mpp),
+            ),
+        )
+        n = len(decoded.anchors)
+        origin = (decoded.box.row0, decoded.box.col0)
+        return object_part(
+            table=objects_of(decoded),
+            polygons=trace(decoded.labels, n=n, origin=origin),
+            runs=runs_of(decoded.labels, n=n, origin=origin),
+        )
+
+    def merge(self, view: SlideView) -> Stitched:
+        def part_of(shard: Cell) -> tuple[ObjectTable, Polygons]:
+            table, polygons, _ = load_objects(view.part(shard))
+            return table, polygons
+
+        return Stitched(objects=[partial(part_of, shard) for shard in view.shards])
+
+    def paint(self, view: SlideView, shard: Cell, first_id: Mapping[Cell, int]) -> Array:
+        """Gather the runs that touch the shard from every shard whose objects can reach it; later ids lie on top."""
+        lattice = view.spec.lattice
+        box = lattice.shard_box(shard).intersect(view.frame.box)
+        out = np.zeros(box.shape, np.uint32)
+        for other in view.shards:
+            part = view.part(other)
+            extent = part["extent"]
+            if extent[0] >= box.row1 or extent[2] <= box.row0 or extent[1] >= box.col1 or extent[3] <= box.col0:
+                continue
+            _, _, runs = load_objects(part)
+            ids = np.arange(first_id[other], first_id[other] + len(part["class_id"]), dtype=np.uint32)
+            painted = paint(runs, ids, box, np.uint32)
+            out = np.where(painted > 0, painted, out)
+        return out
+
+    def calibrations(self, spec: ModelSpec) -> list[Mapping[str, float]]:
+        grid = ThresholdGrid({"foreground": (0.5, 0.4, 0.6), "seed": (0.5, 0.4, 0.6, 0.7)})
+        return grid.settings(spec.thresholds)
+
+
+def inner_distance(labels: Array) -> Array:
+    """int32 (h, w) labels to uint8 (h, w): distance to the object's border over the object's largest, 255 = innermost.
+
+    Pixels beside another label count as border, so that touching objects are told apart.
+    """
+    inner = labels > 0
+    for axis in (0, 1):
+        differs = np.diff(labels, axis=axis) != 0
+        low = [slice(None)] * 2
+        high = [slice(None)] * 2
+        low[axis], high[axis] = slice(None, -1), slice(1, None)
+        inner[tuple(low)] &= ~differs
+        inner[tuple(high)] &= ~differs
+    distance = np.where(labels > 0, ndimage.distance_transform_edt(inner) + 1, 0)
+    largest = np.zeros(int(labels.max(initial=0)) + 1)
+    np.maximum.at(largest, labels.ravel(), distance.ravel())
+    return np.floor(distance / np.maximum(largest, 1)[labels] * 255 + 0.5).astype(np.uint8)
+
+
+def objects_of(decoded: Decoded) -> ObjectTable:
+    """The table of a decoded shard: class by the sum of quantised probabilities, score = mean foreground, in integers."""
+    n = len(decoded.anchors)
+    measured = measure(decoded.labels, n=n, origin=(decoded.box.row0, decoded.box.col0))
+    flat = decoded.labels.ravel()
+    inside = np.flatnonzero(flat)
+    label = flat[inside] - 1
+    sums = np.stack(
+        [np.bincount(label, weights=channel.ravel()[inside], minlength=n)[:n] for channel in decoded.maps], axis=0
+    )
+    return ObjectTable(
+        anchor=decoded.anchors,
+        class_id=np.argmax(sums[FIRST_CLASS:], axis=0).astype(np.uint8),
+        score=(sums[FOREGROUND] / np.maximum(measured.area_px, 1) / 255).astype(np.float32),
+        bbox=measured.bbox,
+        centroid=measured.centroid,
+        area_px=measured.area_px,
+        perimeter_px=measured.perimeter_px,
+        flags=decoded.flags,
+    )
+
+
+TASK = InstanceTask()

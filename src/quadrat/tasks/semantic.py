@@ -1,0 +1,80 @@
+"""Semantic segmentation: which class has each pixel, and the connected regions of each class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from quadrat.grid import Cell
+from quadrat.models.unet import UNet
+from quadrat.stitching.maps import argmax_classes, crop_core, quantise
+from quadrat.stitching.regions import merge_regions, region_part
+from quadrat.task import Array, Arrays, Crop, LabelImage, ModelSpec, Prediction, SlideView, Stitched, ThresholdGrid, TruthWindow
+
+
+class SemanticTask:
+    """Maps are uint8 (1 + classes, h, w): probabilities of background, then of each class; argmax decides."""
+
+    name = "semantic"
+    storage: Literal["maps"] = "maps"
+    object_type: Literal["annotation"] = "annotation"
+    label_image = LabelImage(name="classes", dtype="uint8", reduce="mode")
+    default_thresholds: Mapping[str, float] = {"min_area_um2": 400.0}
+
+    def channels(self, spec: ModelSpec) -> int:
+        return 1 + len(spec.classes)
+
+    def build(self, spec: ModelSpec) -> nn.Module:
+        return UNet(spec.widths, outputs=self.channels(spec), out_stride=1)
+
+    def prepare(self, truth: TruthWindow, spec: ModelSpec) -> Crop:
+        return Crop(shape=truth.regions.shape, maps={"classes": truth.regions})
+
+    def targets(self, crop: Crop, spec: ModelSpec) -> Arrays:
+        return {"classes": crop.maps["classes"].astype(np.int64)}
+
+    def loss(self, output: Tensor, targets: Mapping[str, Tensor], spec: ModelSpec) -> dict[str, Tensor]:
+        wanted = targets["classes"]
+        cross_entropy = functional.cross_entropy(output, wanted)
+        probability = torch.softmax(output, dim=1)
+        truth = functional.one_hot(wanted, output.shape[1]).movedim(-1, 1).to(output.dtype)
+        overlap = (probability * truth).sum(dim=(0, 2, 3))
+        dice = (2 * overlap + 1) / ((probability + truth).sum(dim=(0, 2, 3)) + 1)
+        terms = {"cross_entropy": cross_entropy, "dice": 1 - dice.mean()}
+        return terms | {"loss": terms["cross_entropy"] + terms["dice"]}
+
+    def decode(self, output: Tensor, cells: Sequence[Cell], spec: ModelSpec) -> list[Prediction]:
+        maps = crop_core(quantise(torch.softmax(output, dim=1)), halo=spec.lattice.halo)
+        return [maps[i] for i in range(len(cells))]
+
+    def stitch_shard(self, view: SlideView, shard: Cell) -> Arrays:
+        box = view.spec.lattice.shard_box(shard).intersect(view.frame.box)
+        around = box.pad(1)
+        inside = around.intersect(view.frame.box)
+        maps = view.maps(inside)
+        classes = np.zeros(around.shape, np.uint8)
+        classes[inside.slices_in(around)] = argmax_classes(maps)
+        score = maps[(slice(None), *box.slices_in(inside))].max(axis=0)
+        return region_part(classes, score, origin=(box.row0, box.col0))
+
+    def merge(self, view: SlideView) -> Stitched:
+        least = view.spec.thresholds["min_area_um2"] / view.frame.mpp**2
+        parts = {shard: view.part(shard) for shard in view.shards}
+        merged = merge_regions(parts, shard_px=view.spec.lattice.shard, min_area_px=least)
+        return Stitched(objects=[lambda: merged])
+
+    def paint(self, view: SlideView, shard: Cell, first_id: Mapping[Cell, int]) -> Array:
+        """The class map itself (0 = background, class + 1); regions under the least area stay in it."""
+        box = view.spec.lattice.shard_box(shard).intersect(view.frame.box)
+        return argmax_classes(view.maps(box))
+
+    def calibrations(self, spec: ModelSpec) -> list[Mapping[str, float]]:
+        return ThresholdGrid().settings(spec.thresholds)
+
+
+TASK = SemanticTask()
