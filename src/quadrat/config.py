@@ -48,13 +48,17 @@ class ModelSection:
 class DataSection:
     """Where the truth is: ``manifest`` is a CSV (slide, annotation, mpp, label, case, split).
 
-    ``annotations``: "objects", "regions", "points", "labels" (label image), "mask", or "none" (labels column alone).
+    ``annotations``: "objects" or "regions" of a QuPath GeoJSON, "points" of a CSV (drawn as discs of
+    ``point_diameter_um``; ``point_layout`` "x y class" or "y x class" without a header; ``point_first_class``: the number that
+    means the first class), "labels" (label image: a value an object), "mask" (a grey image, class 1 above
+    ``mask_threshold``), or "none" (the column ``label`` alone).
     """
 
     manifest: str = ""
     annotations: str = "objects"
     point_diameter_um: float = 0.0
-    point_columns: tuple[str, ...] = ()
+    point_layout: str = "x y class"
+    point_first_class: int | None = None
     mask_threshold: int = 127
     source: str = "not stated"
     license: str = "not stated"
@@ -62,7 +66,10 @@ class DataSection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainSection:
-    """The training loop. ``patch`` px a side; ``precision`` "fp32" or "bf16"; ``threads`` of torch."""
+    """The training loop. ``patch`` px a side; ``precision`` "fp32" or "bf16"; ``threads`` of torch.
+
+    ``calibrate``: choose the thresholds that the file does not set on the slides of split "val".
+    """
 
     steps: int = 600
     batch: int = 8
@@ -76,6 +83,7 @@ class TrainSection:
     stain_jitter: float = 0.08
     checkpoint_every_s: float = 30.0
     cache_mb: int = 1500
+    calibrate: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,6 +248,7 @@ CHOICES = {
     "slide.tissue": ("auto", "all"),
     "run.executor": ("serial", "dask"),
     "train.precision": ("fp32", "bf16"),
+    "data.point_layout": ("x y class", "y x class"),
     "data.annotations": ("objects", "regions", "points", "labels", "mask", "none"),
 }
 

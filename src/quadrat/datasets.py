@@ -27,7 +27,8 @@ Rgb = npt.NDArray[np.uint8]
 class TrainingSlide:
     """A slide to learn from. ``cells``: the cores to sample around; ``label``: class of the whole slide or -1.
 
-    ``objects`` and ``regions`` are the truths of counted things and of tissue classes; either may be missing.
+    ``objects`` and ``regions`` are the truths of counted things and of tissue classes; either may be missing. Objects that
+    were drawn as points count as boxes of ``point_diameter_um``.
     """
 
     name: str
@@ -36,12 +37,12 @@ class TrainingSlide:
     objects: Truth | None
     regions: Truth | None
     label: int = -1
+    point_diameter_um: float = 0.0
 
 
-def sample_box(cell: Cell, spec: ModelSpec, *, patch: int) -> Box:
-    """The box from which patches around a core are cut: its window, or more if a patch needs room to move."""
-    window = spec.lattice.window_box(cell)
-    return window.pad(max(0, (patch + spec.lattice.core // 2 - spec.lattice.window) // 2))
+def sample_margin(spec: ModelSpec, *, patch: int) -> int:
+    """px beyond the window that patches need, so that they can move by half a core around every core."""
+    return max(0, (patch + spec.lattice.core // 2 - spec.lattice.window + 1) // 2)
 
 
 def truth_window(slide: TrainingSlide, box: Box) -> TruthWindow:
@@ -52,7 +53,7 @@ def truth_window(slide: TrainingSlide, box: Box) -> TruthWindow:
     boxes, box_class = np.zeros((0, 4)), np.zeros(0, np.int64)
     if slide.objects is not None:
         labels, label_class = slide.objects.instances(box, scale)
-        xyxy, box_class = slide.objects.boxes(box, scale)
+        xyxy, box_class = boxes_of(slide, box)
         boxes = xyxy[:, [1, 0, 3, 2]] - np.array([box.row0, box.col0, box.row0, box.col0])
     regions = np.zeros(box.shape, np.uint8) if slide.regions is None else slide.regions.regions(box, scale)
     return TruthWindow(
@@ -65,6 +66,19 @@ def truth_window(slide: TrainingSlide, box: Box) -> TruthWindow:
     )
 
 
+def boxes_of(slide: TrainingSlide, box: Box) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """Boxes (n, 4) x0, y0, x1, y1 in grid px and classes (n,) of the objects annotated in a box."""
+    frame = slide.source.frame
+    scale = (frame.scale_row, frame.scale_col)
+    if slide.objects is None:
+        return np.zeros((0, 4)), np.zeros(0, np.int64)
+    if slide.point_diameter_um == 0:
+        return slide.objects.boxes(box, scale)
+    xy, class_id = slide.objects.points(box, scale)
+    radius = slide.point_diameter_um / frame.mpp / 2
+    return np.concatenate([xy - radius, xy + radius], axis=1), class_id
+
+
 class WindowSet:
     """All sampling windows of the training slides, with a byte-bounded cache of pixels and prepared targets."""
 
@@ -72,6 +86,7 @@ class WindowSet:
         self, slides: Sequence[TrainingSlide], task: Task, spec: ModelSpec, *, patch: int, cache_mb: int = 1500
     ) -> None:
         self._slides, self._task, self._spec, self._patch = slides, task, spec, patch
+        self._margin = sample_margin(spec, patch=patch)
         self._places = [(index, cell) for index, slide in enumerate(slides) for cell in slide.cells]
         if not self._places:
             raise AnnotationError("there is nothing to train on: no training slide has tissue")
@@ -91,7 +106,7 @@ class WindowSet:
                 return self._cache[index]
         number, cell = self._places[index]
         slide = self._slides[number]
-        box = sample_box(cell, self._spec, patch=self._patch)
+        box = self._spec.lattice.window_box(cell).pad(self._margin)
         rgb = slide.source.read(box)
         around = self._task.prepare(truth_window(slide, box.pad(CONTEXT)), self._spec)
         crop = cut(around, CONTEXT, CONTEXT, box.height, box.width)

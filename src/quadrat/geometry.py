@@ -129,9 +129,9 @@ class Level:
 def pyramid_levels(sizes: Sequence[tuple[int, int]]) -> tuple[Level, ...]:
     """Levels from their (height, width) in px, largest first.
 
-    Writers halve and round, so a width of 4443 becomes 2221 and the quotient 2.0005, while pixel (r, c) of the level still
-    covers exactly 2 x 2 pixels. A whole factor that explains both sides is therefore taken as the true one (a power of two
-    before any other); only where there is none do the quotients stand, one an axis.
+    Writers halve and round, so a width of 4443 becomes 2221 and the quotient 2.0005, while pixel (r, c) of the level
+    still covers exactly 2 x 2 pixels. A whole factor that explains both sides is therefore taken as the true one (a
+    power of two before any other); only where there is none do the quotients stand, one an axis.
     """
     height, width = sizes[0]
     return tuple(Level(h, w, *_downsample((height, h), (width, w))) for h, w in sizes)
@@ -151,26 +151,23 @@ def _downsample(rows: tuple[int, int], cols: tuple[int, int]) -> tuple[float, fl
     return quotients
 
 
-def l0_to_grid(
-    xy_l0: npt.NDArray[np.float64], *, scale_row: float, scale_col: float
-) -> npt.NDArray[np.float64]:
+def l0_to_grid(xy_l0: npt.NDArray[np.float64], *, scale_row: float, scale_col: float) -> npt.NDArray[np.float64]:
     """Level-0 (x, y) pairs, shape (n, 2), to grid (x, y); the inverse of ``Frame.xy_l0``, corner-based as that is."""
-    return xy_l0 / np.array([scale_col, scale_row])
+    return np.divide(xy_l0, [scale_col, scale_row], dtype=np.float64)
 
 
-def grid_to_l0(
-    xy_grid: npt.NDArray[np.float64], *, scale_row: float, scale_col: float
-) -> npt.NDArray[np.float64]:
+def grid_to_l0(xy_grid: npt.NDArray[np.float64], *, scale_row: float, scale_col: float) -> npt.NDArray[np.float64]:
     """Grid (x, y) pairs, shape (n, 2), to level-0 (x, y); corner-based, so a factor is all there is."""
-    return xy_grid * np.array([scale_col, scale_row])
+    return np.multiply(xy_grid, [scale_col, scale_row], dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True)
 class ReadPlan:
     """How one slide is read at one mpp: fixed once, so that every region is cut from the same virtual image.
 
-    ``level`` is read; ``ratio_row`` / ``ratio_col`` level pixels make one grid pixel (1 = as stored, an integer = mean of
-    that many, else area resampling, below 1 = bilinear upsampling). ``scale_row`` / ``scale_col`` level-0 px make one grid px.
+    ``level`` is read; ``ratio_row`` / ``ratio_col`` level pixels make one grid pixel (1 = as stored, an integer = mean
+    of that many, else area resampling, below 1 = bilinear upsampling). ``scale_row`` / ``scale_col`` level-0 px make
+    one grid px.
     ``mpp`` is the grid's real one (um/px) and the only one used for figures in um.
     """
 
@@ -201,17 +198,20 @@ def check_mpp(mpp: tuple[float, float] | None, *, slide: str) -> float:
     """
     if mpp is None:
         raise SlideError(
-            f"{slide}: the file states no mpp (micrometres a pixel); give it with --mpp VALUE or a column 'mpp' in the manifest"
+            f"{slide}: the file states no mpp (micrometres a pixel); give it with --mpp VALUE or a "
+            "column 'mpp' in the manifest"
         )
     for value in mpp:
         if not math.isfinite(value) or not MPP_MIN <= value <= MPP_MAX:
             raise SlideError(
-                f"{slide}: mpp {value:g} um/px is outside {MPP_MIN}-{MPP_MAX}; give the true one with --mpp VALUE or a manifest column"
+                f"{slide}: mpp {value:g} um/px is outside {MPP_MIN}-{MPP_MAX}; give the true one with --mpp VALUE "
+                "or a manifest column"
             )
     row, col = mpp
     if abs(row - col) > ANISOTROPY_LIMIT * max(row, col):
         raise SlideError(
-            f"{slide}: mpp differs between rows ({row:g}) and columns ({col:g}) by more than 1 %; give one with --mpp VALUE"
+            f"{slide}: mpp differs between rows ({row:g}) and columns ({col:g}) by more than 1 %; "
+            "give one with --mpp VALUE"
         )
     return (row + col) / 2
 
@@ -221,8 +221,8 @@ def plan_read(
 ) -> ReadPlan:
     """Choose the level and the resampling for reading a slide at ``mpp`` um/px.
 
-    If an integer reduction of a level lies within 5 % of ``mpp`` it is used as it is and the plan's mpp is that real one;
-    else the coarsest level that is finer than ``mpp`` is area-resampled to exactly ``mpp``.
+    If an integer reduction of a level lies within 5 % of ``mpp`` it is used as it is and the plan's mpp is that real
+    one; else the coarsest level that is finer than ``mpp`` is area-resampled to exactly ``mpp``.
 
     Raises:
         SlideError: ``mpp`` is finer than level 0 by more than 5 % and upsampling was not allowed.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from quadrat.geometry import Box
 
 _LOOKUP_END = 1 << 26
 """Label values below this are renumbered through a table, larger ones by sorting."""
+_BLOCK_ROWS, _BLOCK_COLS = 1024, 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,59 @@ def from_array(
     return LabelImage(labels, tuple(classes), kind, np.zeros(len(ids), np.int64), xyxy, centres, ids)
 
 
+def stream_label_image(
+    path: Path, *, shape: tuple[int, int], scale: Scale
+) -> Iterator[tuple[Box, npt.NDArray[np.integer]]]:
+    """A TIFF's label under the centre of every grid pixel, block by block: boxes that partition a grid of ``shape``.
+
+    ``scale``: pixels of the TIFF per grid px (rows, columns). One row of tiles is decoded at a time, so that memory
+    does not grow with the height of the image; values are the file's own, 0 outside the image.
+
+    Raises:
+        AnnotationError: not a TIFF of one channel.
+    """
+    check_scale(scale)
+    done = 0
+    rows = np.floor((np.arange(shape[0]) + 0.5) * scale[0])
+    for top, band in _bands(path):
+        end = int(np.searchsorted(rows, top + len(band)))
+        yield from _band_blocks(band, top, Box(done, 0, end, shape[1]), scale)
+        done = end
+    yield from _band_blocks(np.zeros((0, 0), np.uint8), 0, Box(done, 0, shape[0], shape[1]), scale)
+
+
+def _band_blocks(
+    band: npt.NDArray[np.integer], top: int, box: Box, scale: Scale
+) -> Iterator[tuple[Box, npt.NDArray[np.integer]]]:
+    for row0 in range(box.row0, box.row1, _BLOCK_ROWS):
+        for col0 in range(box.col0, box.col1, _BLOCK_COLS):
+            block = Box(row0, col0, min(box.row1, row0 + _BLOCK_ROWS), min(box.col1, col0 + _BLOCK_COLS))
+            yield block, _nearest(band, block, scale, top=top)
+
+
+def _bands(path: Path) -> Iterator[tuple[int, npt.NDArray[np.integer]]]:
+    """First row and pixels (rows, width) of each row of tiles, or each strip, of a TIFF's first page."""
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            page = tiff.pages.first
+            if page.samplesperpixel != 1 or page.dtype is None or page.dtype.kind != "u":
+                raise AnnotationError(f"{path}: {page.dtype}{page.shape} is not a label image of one channel")
+            top, band = -1, np.zeros((0, 0), page.dtype)
+            for data, index, size in page.segments(maxworkers=2):
+                row, col = index[2], index[3]
+                if row != top:
+                    if top >= 0:
+                        yield top, band
+                    top, band = row, np.zeros((min(page.imagelength - row, size[1]), page.imagewidth), page.dtype)
+                if data is not None:  # None: a tile that the file leaves out, as empty ones may be
+                    rows, cols = min(size[1], len(band)), min(size[2], page.imagewidth - col)
+                    band[:rows, col : col + cols] = data[0, :rows, :cols, 0]
+            if top >= 0:
+                yield top, band
+    except (OSError, ValueError, tifffile.TiffFileError) as error:
+        raise AnnotationError(f"{path}: cannot be read as a TIFF ({error})") from error
+
+
 def _read(path: Path) -> npt.NDArray[np.integer]:
     """Pixels of a flat image as (h, w) of unsigned integers."""
     try:
@@ -149,13 +203,13 @@ def _renumber(values: npt.NDArray[np.integer]) -> tuple[npt.NDArray[np.int32], I
     return np.where(values > 0, np.searchsorted(ids, values) + 1, 0).astype(np.int32), ids.astype(np.int64)
 
 
-def _nearest(labels: npt.NDArray[np.int32], box: Box, scale: Scale) -> npt.NDArray[np.int32]:
-    """The label under the centre of every grid pixel of ``box``; 0 outside the image."""
+def _nearest(labels: npt.NDArray[np.integer], box: Box, scale: Scale, *, top: int = 0) -> npt.NDArray[np.integer]:
+    """The label under the centre of every grid pixel of ``box``, 0 outside; ``labels`` start at row ``top``."""
     check_scale(scale)
-    rows = np.floor((np.arange(box.row0, box.row1) + 0.5) * scale[0]).astype(np.int64)
+    rows = np.floor((np.arange(box.row0, box.row1) + 0.5) * scale[0]).astype(np.int64) - top
     cols = np.floor((np.arange(box.col0, box.col1) + 0.5) * scale[1]).astype(np.int64)
     row_in, col_in = (rows >= 0) & (rows < labels.shape[0]), (cols >= 0) & (cols < labels.shape[1])
-    out = np.zeros(box.shape, np.int32)
+    out = np.zeros(box.shape, labels.dtype)
     out[np.ix_(row_in, col_in)] = labels[np.ix_(rows[row_in], cols[col_in])]
     return out
 

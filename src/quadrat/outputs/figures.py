@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import math
+import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +81,7 @@ def compose_map(
     low: float,
     high: float,
     label: str,
+    cell_um: float,
     overview_mpp: float,
     title: str,
     subtitle: str = "",
@@ -87,18 +90,22 @@ def compose_map(
 
     Args:
         overview: uint8 (h, w, 3).
-        values: float (rows, cols) in square cells that cover the same field as ``overview``.
+        values: float (rows, cols) in square cells from the corner of ``overview``; the last may hang over its edge.
         mask: bool (rows, cols), cells that are shown; all where None.
         low: the value of the darkest colour.
         high: the value of the lightest colour.
         label: what the values are, with their unit.
+        cell_um: side of a cell.
         overview_mpp: um a px of ``overview``.
         title: first line of the page.
         subtitle: what stands beside it in small letters.
     """
     left, scale = _fit(overview, (_WIDEST, PANEL))
-    colours = Image.fromarray(colorize(values, low=low, high=high, mask=mask))
-    right = colours.resize(left.size, Image.Resampling.NEAREST)
+    rows, cols = (
+        np.minimum((np.arange(n) + 0.5) * overview_mpp / scale // cell_um, cells - 1).astype(np.int64)
+        for n, cells in zip((left.height, left.width), values.shape, strict=True)
+    )
+    right = Image.fromarray(colorize(values, low=low, high=high, mask=mask)[np.ix_(rows, cols)])
     ImageDraw.Draw(right).rectangle((0, 0, right.width - 1, right.height - 1), outline=(205, 207, 210))
     _scale_bar(left, overview_mpp / scale)
     page, top = _page([left, right], title=title, subtitle=subtitle, footer=2)
@@ -113,8 +120,46 @@ def save_png(image: Rgb, path: Path) -> None:
     write_whole(path, data.getvalue())
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def _font(size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size=size)
+
+
+def _pieces(text: str) -> list[str]:
+    """Text cut at the two signs drawn by hand; Pillow's own font is ASCII, so letters lose their accents."""
+    parts = re.split("([µ²])", text)
+    return [p if p in "µ²" else unicodedata.normalize("NFKD", p).encode("ascii", "ignore").decode() for p in parts if p]
+
+
+def _advance(piece: str, size: int) -> float:
+    if piece == "²":
+        return _font(size * 0.62).getlength("2")
+    return _font(size).getlength("u" if piece == "µ" else piece)
+
+
+def _length(text: str, size: int) -> float:
+    return sum(_advance(piece, size) for piece in _pieces(text))
+
+
+def _write(
+    draw: ImageDraw.ImageDraw,
+    at: tuple[float, float],
+    text: str,
+    *,
+    size: int,
+    fill: tuple[int, int, int] = _INK,
+    align: float = 0.0,
+) -> None:
+    """Write a line of text on the baseline ``at`` (x, y); ``align`` 0 begins there, 0.5 is centred, 1 ends there."""
+    x, y = at[0] - align * _length(text, size), at[1]
+    for piece in _pieces(text):
+        if piece == "²":
+            draw.text((x, y - 0.3 * size), "2", fill=fill, font=_font(size * 0.62), anchor="ls")
+        else:
+            draw.text((x, y), "u" if piece == "µ" else piece, fill=fill, font=_font(size), anchor="ls")
+        if piece == "µ":
+            stem = x + 0.085 * size
+            draw.rectangle((stem, y - 0.2 * size, stem + 0.06 * size, y + 0.2 * size), fill=fill)
+        x += _advance(piece, size)
 
 
 def _fit(image: Rgb, room: tuple[int, int]) -> tuple[Image.Image, float]:
@@ -138,10 +183,9 @@ def _page(panels: Sequence[Image.Image], *, title: str, subtitle: str, footer: i
     top = head + body + 18
     page = Image.new("RGB", (_width(panels) + 2 * _MARGIN, top + footer * (_TEXT + 14) + _MARGIN - 10), "white")
     draw = ImageDraw.Draw(page)
-    draw.text((_MARGIN, _MARGIN - 6), title, fill=_INK, font=_font(_TITLE))
-    if subtitle:
-        after = _MARGIN + draw.textlength(title, font=_font(_TITLE)) + 16
-        draw.text((after, _MARGIN - 6 + _TITLE - _TEXT + 1), subtitle, fill=_PALE, font=_font(_TEXT))
+    baseline = _MARGIN + _TITLE - 7
+    _write(draw, (_MARGIN, baseline), title, size=_TITLE)
+    _write(draw, (_MARGIN + _length(title, _TITLE) + 16, baseline), subtitle, size=_TEXT, fill=_PALE)
     left = _MARGIN
     for panel in panels:
         page.paste(panel, (left, head + (body - panel.height) // 2))
@@ -155,11 +199,11 @@ def _scale_bar(panel: Image.Image, mpp: float) -> None:
     text = f"{length_um / 1000:g} mm" if length_um >= 1000 else f"{length_um:g} µm"
     bar = length_um / mpp
     draw = ImageDraw.Draw(panel, "RGBA")
-    wide = max(bar, draw.textlength(text, font=_font(_SMALL)))
+    wide = max(bar, _length(text, _SMALL))
     left, bottom = 14, panel.height - 14
     draw.rounded_rectangle((left, bottom - 40, left + wide + 20, bottom), radius=5, fill=(255, 255, 255, 215))
     middle = left + 10 + wide / 2
-    draw.text((middle, bottom - 24), text, fill=_INK, font=_font(_SMALL), anchor="mm")
+    _write(draw, (middle, bottom - 19), text, size=_SMALL, align=0.5)
     draw.rectangle((middle - bar / 2, bottom - 11, middle + bar / 2, bottom - 8), fill=_INK)
 
 
@@ -179,11 +223,11 @@ def _legend_places(legend: Sequence[LegendEntry], width: int) -> list[tuple[floa
     places: list[tuple[float, int]] = []
     x, row = 0.0, 0
     for entry in legend:
-        wide = 28 + _font(_TEXT).getlength(entry.name) + (8 + _font(_TEXT).getlength(entry.value) if entry.value else 0)
+        wide = 36 + _length(entry.name, _TEXT) + _length(entry.value, _TEXT)
         if x > 0 and x + wide > width:
             x, row = 0.0, row + 1
         places.append((x, row))
-        x += wide + 36
+        x += wide + 28
     return places
 
 
@@ -196,9 +240,8 @@ def _draw_legend(page: Image.Image, legend: Sequence[LegendEntry], top: int) -> 
     for entry, (x, row) in zip(legend, _legend_places(legend, page.width - 2 * _MARGIN), strict=True):
         left, middle = _MARGIN + x, top + row * (_TEXT + 14) + _TEXT / 2 + 2
         draw.rounded_rectangle((left, middle - 8, left + 18, middle + 8), radius=4, fill=entry.color)
-        draw.text((left + 28, middle), entry.name, fill=_INK, font=_font(_TEXT), anchor="lm")
-        after = left + 36 + _font(_TEXT).getlength(entry.name)
-        draw.text((after, middle), entry.value, fill=_PALE, font=_font(_TEXT), anchor="lm")
+        _write(draw, (left + 28, middle + 6), entry.name, size=_TEXT)
+        _write(draw, (left + 36 + _length(entry.name, _TEXT), middle + 6), entry.value, size=_TEXT, fill=_PALE)
 
 
 def _draw_color_bar(page: Image.Image, *, low: float, high: float, label: str, top: int) -> None:
@@ -208,11 +251,9 @@ def _draw_color_bar(page: Image.Image, *, low: float, high: float, label: str, t
     page.paste(ramp, (_MARGIN, top))
     for share in (0.0, 0.5, 1.0):
         x = _MARGIN + share * (wide - 1)
-        anchor = "la" if share == 0 else "ra" if share == 1 else "ma"
-        text = f"{low + share * (high - low):,.4g}"
         draw.line((x, top + 16, x, top + 20), fill=_INK)
-        draw.text((x, top + 23), text, fill=_INK, font=_font(_SMALL), anchor=anchor)
-    draw.text((_MARGIN + wide + 20, top + 8), label, fill=_INK, font=_font(_TEXT), anchor="lm")
+        _write(draw, (x, top + 35), f"{low + share * (high - low):,.4g}", size=_SMALL, align=share)
     after = _MARGIN + wide + 20
-    draw.rectangle((after, top + 26, after + 14, top + 38), fill=BLANK, outline=_PALE)
-    draw.text((after + 22, top + 32), "not analysed", fill=_PALE, font=_font(_SMALL), anchor="lm")
+    _write(draw, (after, top + 14), label, size=_TEXT)
+    draw.rectangle((after, top + 25, after + 14, top + 37), fill=BLANK, outline=_PALE)
+    _write(draw, (after + 22, top + 36), "not analysed", size=_SMALL, fill=_PALE)

@@ -85,7 +85,7 @@ class ObjectWriter:
             discard(self._path)
 
     def append(
-        self, table: ObjectTable, polygons: Polygons, *, nearest: npt.NDArray[np.float32], first_id: int
+        self, table: ObjectTable, polygons: Polygons, nearest: npt.NDArray[np.float32], *, first_id: int
     ) -> None:
         """Add objects.
 

@@ -1,4 +1,4 @@
-"""Pictures of a result: outlines, class tints, dots and maps drawn on RGB arrays (Pillow and numpy, no plotting library).
+"""Pictures of a result: outlines, class tints, dots and maps drawn on RGB arrays, with Pillow and numpy alone.
 
 All images are uint8 (h, w, 3). ``figures.py`` sets these pictures on a page with legend and scale bars.
 """
@@ -68,7 +68,7 @@ def draw_overlay(
 
 
 def _cut_corners(polygons: Polygons, corner_px: float) -> tuple[npt.NDArray[np.float64], list[int]]:
-    """Two points an edge, ``corner_px`` (at most half the edge) from its ends, each ring closed; offsets of the rings."""
+    """Two points an edge, ``corner_px`` (at most half the edge) from its ends; rings closed; and the rings' offsets."""
     vertices = np.diff(polygons.ring_starts)
     keep = np.ones(len(polygons.xy), bool)
     keep[polygons.ring_starts[1:] - 1] = False
@@ -117,7 +117,8 @@ def draw_dots(
     class_id: npt.NDArray[np.uint8],
     colors: npt.NDArray[np.uint8],
     radius: float = 2.0,
-    alpha: float = 0.6,
+    alpha: float = 0.7,
+    fade: float = 0.35,
 ) -> Rgb:
     """Put a dot at each (x, y) px; where dots overlap the colour is their mean and grows denser, so order has no say.
 
@@ -128,6 +129,7 @@ def draw_dots(
         colors: (classes, 3) uint8.
         radius: px.
         alpha: opacity of a single dot, 0-1.
+        fade: share of white mixed into the image first, so that dots stand out, 0-1.
     """
     height, width = image.shape[:2]
     at = np.floor(xy).astype(np.int64)
@@ -141,7 +143,8 @@ def draw_dots(
         ink += cover[..., None] * color
         total += cover
     share = (1 - (1 - alpha) ** total)[..., None]
-    return _to_bytes(image * (1 - share) + ink / np.maximum(total, 1e-6)[..., None] * share)
+    paper = image * np.float32(1 - fade) + np.float32(255 * fade)
+    return _to_bytes(paper * (1 - share) + ink / np.maximum(total, 1e-6)[..., None] * share)
 
 
 def _stamp(points: npt.NDArray[np.float32], radius: float) -> npt.NDArray[np.float32]:
@@ -189,4 +192,5 @@ def colorize(
 
 
 def _to_bytes(values: npt.NDArray[np.floating]) -> Rgb:
-    return np.clip(np.floor(values + 0.5), 0, 255).astype(np.uint8)
+    rounded: Rgb = np.clip(np.floor(values + 0.5), 0, 255).astype(np.uint8)
+    return rounded

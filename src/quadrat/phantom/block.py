@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,8 @@ class Layout:
 
     table: NUCLEUS records in order of key; labels: (h, w) int32 of the block, index + 1 into the table, 0 elsewhere;
     rings, starts: outlines, see `keep_visible`; owned: (n,) table indices of kept nuclei centred in the block;
-    window: labels, depth and corner of the block with its margin, for rendering.
+    wide_labels, wide_depth: labels and depth in the nucleus with a margin around the block, for rendering, and their
+    corner (x0, y0).
     """
 
     table: NDArray[np.void]
@@ -46,9 +47,7 @@ def make_layout(plan: Plan, row: int, col: int) -> Layout:
     margin = -(-2 * extent // NODE_PX) * NODE_PX
     left, top = max(0, x0 - margin), max(0, y0 - margin)
     shape = (min(height, y1 + margin) - top, min(width, x1 + margin) - left)
-    table = nuclei_in(
-        plan, x0 - margin - extent, y0 - margin - extent, x1 + margin + extent, y1 + margin + extent
-    )
+    table = nuclei_in(plan, x0 - margin - extent, y0 - margin - extent, x1 + margin + extent, y1 + margin + extent)
     labels, depth = np.zeros(shape, np.int32), np.ones(shape, np.float32)
     paint(table, left, top, labels, depth, extent)
     rings, starts = keep_visible(table, left, top, labels, extent)
@@ -72,15 +71,16 @@ def make_picture(plan: Plan, look: Palette, layout: Layout, row: int, col: int) 
     x0, y0 = col * BLOCK_PX - NODE_PX, row * BLOCK_PX - NODE_PX
     shape = (h + 2 * NODE_PX, w + 2 * NODE_PX)
     nodes = node_fields(plan, x0, y0, -(-shape[0] // NODE_PX) + 1, -(-shape[1] // NODE_PX) + 1)
-    labels = _cut(layout.wide_labels, layout, x0, y0, shape, 0)
-    depth = _cut(layout.wide_depth, layout, x0, y0, shape, 1)
+    labels = _cut(layout.wide_labels, layout, x0, y0, shape)
+    depth = _cut(layout.wide_depth, layout, x0, y0, shape)
     amounts = densities(plan, look, nodes, layout.table, labels, depth, x0, y0)
     add_debris(plan, amounts, labels, x0, y0)
     add_dust(plan, amounts, x0, y0)
     return expose(plan, look, amounts, nodes, x0, y0)[NODE_PX - 1 : NODE_PX - 1 + h, NODE_PX - 1 : NODE_PX - 1 + w]
 
 
-def _cut[T: np.generic](
-    source: NDArray[T], layout: Layout, x0: int, y0: int, shape: tuple[int, int], fill: int
-) -> NDArray[T]:
-    pass
+def _cut(source: NDArray[Any], layout: Layout, x0: int, y0: int, shape: tuple[int, int]) -> NDArray[Any]:
+    """Take the window of `shape` at (x0, y0) out of a wide array, repeating its edge beyond the slide."""
+    rows = np.clip(np.arange(y0, y0 + shape[0]) - layout.y0, 0, source.shape[0] - 1)
+    cols = np.clip(np.arange(x0, x0 + shape[1]) - layout.x0, 0, source.shape[1] - 1)
+    return source[np.ix_(rows, cols)]

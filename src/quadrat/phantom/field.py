@@ -21,7 +21,7 @@ GLAND: Final = 2
 TUMOUR: Final = 3
 
 #: Side of a layout cell (one possible gland a cell), micrometres.
-CELL_UM: Final = 96.0
+CELL_UM: Final = 84.0
 #: Side of a square that may hold one dust speck, micrometres.
 _DUST_CELL_UM: Final = 200.0
 _DOMINANT_SHARE: Final = 0.60
@@ -109,10 +109,10 @@ def region_at(plan: Plan, x: float, y: float) -> int:
 def gland_of_cell(plan: Plan, cx: int, cy: int) -> tuple[float, float, float]:
     """The gland that layout cell (cx, cy) may hold: (x, y, radius), radius 0 if none."""
     h = hash3(plan.seed, cx, cy, 101)
-    x = (cx + 0.38 + 0.24 * draw(h, 0)) * plan.cell
-    y = (cy + 0.38 + 0.24 * draw(h, 1)) * plan.cell
-    radius = plan.cell * (0.33 + 0.11 * draw(h, 2))
-    if draw(h, 3) < 0.06 or region_at(plan, x, y) != GLAND:
+    x = (cx + 0.40 + 0.20 * draw(h, 0)) * plan.cell
+    y = (cy + 0.40 + 0.20 * draw(h, 1)) * plan.cell
+    radius = plan.cell * (0.38 + 0.10 * draw(h, 2))
+    if draw(h, 3) < 0.03 or region_at(plan, x, y) != GLAND:
         radius = 0.0
     return x, y, radius
 
@@ -120,7 +120,7 @@ def gland_of_cell(plan: Plan, cx: int, cy: int) -> tuple[float, float, float]:
 @kernel
 def gland_distance(plan: Plan, x: float, y: float) -> float:
     """Distance to the nearest gland centre in units of its radius; 9 if there is none near."""
-    cx, cy = int(math.floor(x / plan.cell)), int(math.floor(y / plan.cell))
+    cx, cy = math.floor(x / plan.cell), math.floor(y / plan.cell)
     best = 9.0
     for j in range(cy - 1, cy + 2):
         for i in range(cx - 1, cx + 2):
@@ -151,7 +151,7 @@ def near_dust(plan: Plan, x: float, y: float, reach: float) -> bool:
     """Whether a dust speck comes within `reach` px of a place."""
     if not plan.dust:
         return False
-    cx, cy = int(math.floor(x / plan.dust_cell)), int(math.floor(y / plan.dust_cell))
+    cx, cy = math.floor(x / plan.dust_cell), math.floor(y / plan.dust_cell)
     for j in range(cy - 1, cy + 2):
         for i in range(cx - 1, cx + 2):
             dx, dy, radius, _ = dust_of_cell(plan, i, j)

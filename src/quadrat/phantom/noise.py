@@ -36,19 +36,19 @@ def mix(state: int) -> int:
     z = uint64(state) + _A
     z = (z ^ (z >> _S30)) * _B
     z = (z ^ (z >> _S27)) * _C
-    return z ^ (z >> _S31)
+    return z ^ (z >> _S31)  # type: ignore[return-value]  # a uint64 in compiled code, the only place this runs
 
 
 @kernel
 def hash3(seed: int, i: int, j: int, channel: int) -> int:
     """Hash of a seed and three integers, a uint64."""
-    return mix(mix(mix(uint64(seed) ^ uint64(channel)) ^ uint64(i)) ^ uint64(j))
+    return mix(mix(mix(uint64(seed) ^ uint64(channel)) ^ uint64(i)) ^ uint64(j))  # type: ignore[arg-type]  # as above
 
 
 @kernel
 def draw(h: int, k: int) -> float:
     """The k-th uniform number in [0, 1) of the stream that hash `h` begins."""
-    return float(mix(uint64(h) + uint64(k)) >> _S11) * _UNIT
+    return float(mix(uint64(h) + uint64(k)) >> _S11) * _UNIT  # type: ignore[arg-type]  # as above
 
 
 @kernel
@@ -60,7 +60,7 @@ def _slope(seed: int, i: int, j: int, channel: int, dx: float, dy: float) -> flo
 @kernel
 def smooth_noise(seed: int, channel: int, x: float, y: float) -> float:
     """Gradient noise of wavelength 1 at (x, y): about -0.7..0.7, mean 0, never repeating."""
-    i, j = int(math.floor(x)), int(math.floor(y))
+    i, j = math.floor(x), math.floor(y)
     dx, dy = x - i, y - j
     sx = dx * dx * dx * (dx * (dx * 6.0 - 15.0) + 10.0)
     sy = dy * dy * dy * (dy * (dy * 6.0 - 15.0) + 10.0)
@@ -76,10 +76,10 @@ def smooth_noise(seed: int, channel: int, x: float, y: float) -> float:
 def texture(rng: np.random.Generator, side: int, sigma: float) -> NDArray[np.float32]:
     """A periodic square of Gaussian noise (side, side), mean 0, s.d. 1, smoothed over `sigma` px."""
     field = gaussian_filter(rng.standard_normal((side, side)), sigma, mode="wrap")
-    return ((field - field.mean()) / field.std()).astype(np.float32)
+    return np.asarray((field - field.mean()) / field.std(), np.float32)
 
 
 def profile(rng: np.random.Generator, length: int, sigma: float) -> NDArray[np.float32]:
     """A periodic line of Gaussian noise (length,), mean 0, s.d. 1, smoothed over `sigma` samples."""
     field = gaussian_filter(rng.standard_normal(length), sigma, mode="wrap")
-    return ((field - field.mean()) / field.std()).astype(np.float32)
+    return np.asarray((field - field.mean()) / field.std(), np.float32)

@@ -37,9 +37,9 @@ STROMAL: Final = 2
 #: No nucleus reaches further than this from its centre, micrometres.
 EXTENT_UM: Final = 10.5
 
-_GRID: Final = 8  # proposals a side of a cell
+_GRID: Final = 10  # proposals a side of a cell
 _SEAM: Final = 256
-_PER_CELL: Final = 160
+_PER_CELL: Final = 180
 _LATER: Final = np.uint64(1 << 63)  # the top bit of a rank: set on all but the seam points' nuclei
 
 #: One nucleus. key orders nuclei on a slide (cell row, cell column, number); x, y, a, b (semi-axes) in level-0 px;
@@ -75,10 +75,10 @@ def _choose_kind(region: int, in_ring: bool, u: float) -> int:
     if in_ring:
         return EPITHELIAL if u < 0.93 else LYMPHOCYTE
     if region == STROMA:
-        return STROMAL if u < 0.60 else (LYMPHOCYTE if u < 0.92 else EPITHELIAL)
+        return STROMAL if u < 0.55 else (LYMPHOCYTE if u < 0.93 else EPITHELIAL)
     if region == GLAND:
-        return LYMPHOCYTE if u < 0.50 else (STROMAL if u < 0.88 else EPITHELIAL)
-    return EPITHELIAL if u < 0.70 else (LYMPHOCYTE if u < 0.88 else STROMAL)
+        return LYMPHOCYTE if u < 0.58 else (STROMAL if u < 0.93 else EPITHELIAL)
+    return EPITHELIAL if u < 0.66 else (LYMPHOCYTE if u < 0.88 else STROMAL)
 
 
 @kernel
@@ -86,15 +86,15 @@ def _shape(plan: Plan, n: np.void, h: int, region: int, in_ring: bool) -> None:
     """Draw semi-axes, outline and tone of a nucleus of known class into its record."""
     u, v, w = draw(h, 20), draw(h, 21), draw(h, 22)
     if n["kind"] == LYMPHOCYTE:
-        mean, aspect, n["tone"] = 6.0 + 1.9 * u, 1.0 + 0.18 * v, 1.0 + 0.25 * w
+        mean, aspect, n["tone"] = 5.6 + 1.0 * u, 1.0 + 0.2 * v, 1.0 + 0.25 * w
     elif n["kind"] == EPITHELIAL:
-        mean, aspect, n["tone"] = 8.2 + 2.6 * u, 1.15 + 0.4 * v, 0.90 + 0.25 * w
+        mean, aspect, n["tone"] = 7.1 + 1.6 * u, 1.15 + 0.4 * v, 0.90 + 0.25 * w
         if in_ring:
-            mean, aspect = 8.2 + 1.8 * u, 1.3 + 0.35 * v
+            mean, aspect = 6.9 + 1.4 * u, 1.3 + 0.35 * v
         elif region != STROMA and region != GLAND:
-            mean = 8.4 + 4.4 * u * (0.45 + 0.55 * draw(h, 23))
+            mean = 7.3 + 4.4 * u * (0.45 + 0.55 * draw(h, 23))
     else:
-        mean, aspect, n["tone"] = 6.8 + 1.6 * u, 2.5 + 1.4 * v, 0.92 + 0.22 * w
+        mean, aspect, n["tone"] = 5.2 + 1.2 * u, 2.5 + 1.2 * v, 0.92 + 0.22 * w
     root = math.sqrt(aspect)
     n["a"], n["b"] = 0.5 * mean * root * plan.um, 0.5 * mean / root * plan.um
     wild = 1.6 if (region > GLAND and n["kind"] == EPITHELIAL) else 1.0
@@ -142,11 +142,11 @@ def _propose_grid(plan: Plan, cx: int, cy: int, out: NDArray[np.void], count: in
     """Nuclei on the cell's jittered grid; returns the new count."""
     step = plan.cell / _GRID
     for k in range(_GRID * _GRID):
-        h = hash3(plan.seed, cx * 64 + k, cy, 104)
+        h = hash3(plan.seed, cx * 128 + k, cy, 104)
         x = cx * plan.cell + (k % _GRID + draw(h, 0)) * step
         y = cy * plan.cell + (k // _GRID + draw(h, 1)) * step
         region = region_at(plan, x, y)
-        keep = 0.32 if region == STROMA else (0.55 if region == GLAND else 0.97)
+        keep = 0.24 if region == STROMA else (0.50 if region == GLAND else 0.90)
         if region == GLASS or draw(h, 2) > keep or not _allowed(plan, x, y):
             continue
         if region == GLAND and gland_distance(plan, x, y) < 1.12:
@@ -169,7 +169,7 @@ def _propose_ring(plan: Plan, cx: int, cy: int, out: NDArray[np.void], count: in
     gx, gy, radius = gland_of_cell(plan, cx, cy)
     if radius == 0.0:
         return count
-    number = int(2.0 * math.pi * 0.74 * radius / (8.6 * plan.um))
+    number = int(2.0 * math.pi * 0.74 * radius / (7.4 * plan.um))
     for k in range(number):
         h = hash3(plan.seed, cx * 64 + k, cy, 105)
         turn = (k + 0.5 * (draw(h, 0) - 0.5)) / number * 2.0 * math.pi
@@ -194,8 +194,8 @@ def _propose_ring(plan: Plan, cx: int, cy: int, out: NDArray[np.void], count: in
 @kernel
 def _propose_seam(plan: Plan, cx: int, cy: int, out: NDArray[np.void], count: int) -> int:
     """Nuclei on the seam points of the cell, which no other may displace; returns the new count."""
-    for b in range(int(math.ceil(cy * plan.cell / _SEAM)), int(math.ceil((cy + 1) * plan.cell / _SEAM))):
-        for a in range(int(math.ceil(cx * plan.cell / _SEAM)), int(math.ceil((cx + 1) * plan.cell / _SEAM))):
+    for b in range(math.ceil(cy * plan.cell / _SEAM), math.ceil((cy + 1) * plan.cell / _SEAM)):
+        for a in range(math.ceil(cx * plan.cell / _SEAM), math.ceil((cx + 1) * plan.cell / _SEAM)):
             if a % 2 != 0 and b % 2 != 0:
                 continue
             h = hash3(plan.seed, a, b, 106)
@@ -216,7 +216,7 @@ def _propose_seam(plan: Plan, cx: int, cy: int, out: NDArray[np.void], count: in
 def _too_close(p: np.void, q: np.void) -> bool:
     """Whether two proposals cannot both stand. Most pairs keep apart, some may touch, few overlap."""
     u = draw(p["key"] ^ q["key"], 7)
-    share = 0.66 if u < 0.05 else (0.98 if u < 0.30 else 1.14)
+    share = 0.66 if u < 0.06 else (0.96 if u < 0.45 else 1.06)
     for i in range(-1, 2):
         pi = i * max(0.0, p["a"] - p["b"])
         for j in range(-1, 2):
@@ -249,9 +249,9 @@ def _propose(plan: Plan, cx0: int, cy0: int, nx: int, ny: int) -> tuple[NDArray[
 @kernel
 def nuclei_in(plan: Plan, x0: float, y0: float, x1: float, y1: float) -> NDArray[np.void]:
     """The nuclei whose centres lie in [x0, x1) x [y0, y1), as NUCLEUS records in order of key."""
-    cx0, cy0 = int(math.floor(x0 / plan.cell)) - 1, int(math.floor(y0 / plan.cell)) - 1
-    nx = int(math.floor(x1 / plan.cell)) + 2 - cx0
-    ny = int(math.floor(y1 / plan.cell)) + 2 - cy0
+    cx0, cy0 = math.floor(x0 / plan.cell) - 1, math.floor(y0 / plan.cell) - 1
+    nx = math.floor(x1 / plan.cell) + 2 - cx0
+    ny = math.floor(y1 / plan.cell) + 2 - cy0
     table, starts = _propose(plan, cx0, cy0, nx, ny)
     stands = np.zeros(len(table), np.bool_)
     for c in range(nx * ny):

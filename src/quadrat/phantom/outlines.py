@@ -8,6 +8,7 @@ on those that overlap it and on nothing else, and the polygon of its edges is si
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,13 +25,13 @@ def depth_at(n: np.void, x: float, y: float) -> float:
     u, v = (dx * n["cos"] + dy * n["sin"]) / n["a"], (dy * n["cos"] - dx * n["sin"]) / n["b"]
     if n["kind"] == STROMAL:
         v += n["bend"] * (u * u - 0.4) * 2.0
-        return math.sqrt(u * u + v * v) * (1.0 + 0.10 * u * u)
+        return float(math.sqrt(u * u + v * v) * (1.0 + 0.10 * u * u))
     r = math.sqrt(u * u + v * v)
     if r < 1e-6:
         return 0.0
     c, s = u / r, v / r
     wave = c * (c * c - 3.0 * s * s) + 0.8 * (1.0 - 8.0 * c * c * s * s) + 0.7 * s * (3.0 * c * c - s * s)
-    return r / (1.0 + n["lobe"] * wave)
+    return float(r / (1.0 + n["lobe"] * wave))
 
 
 @kernel
@@ -41,7 +42,7 @@ def paint(
     rows, cols = labels.shape
     for k in np.argsort(table["z"]):
         n = table[k]
-        cx, cy = int(math.floor(n["x"])) - x0, int(math.floor(n["y"])) - y0
+        cx, cy = math.floor(n["x"]) - x0, math.floor(n["y"]) - y0
         for r in range(max(0, cy - extent), min(rows, cy + extent + 1)):
             for c in range(max(0, cx - extent), min(cols, cx + extent + 1)):
                 d = depth_at(n, x0 + c + 0.5, y0 + r + 0.5)
@@ -103,31 +104,29 @@ def _count_edges(mask: NDArray[np.uint8]) -> int:
 
 
 @kernel
-def trace(mask: NDArray[np.uint8], start: int, ring: NDArray[np.int32]) -> tuple[int, int]:
-    """Walk the outline from the top-left corner of pixel `start` (flat index), the piece on the right hand.
+def trace(
+    names: NDArray[Any], owner: int, x0: int, y0: int, ring: NDArray[np.int32], done: NDArray[np.bool_]
+) -> tuple[int, int]:
+    """Walk an outline of piece `owner` from the top-left corner of pixel (x0, y0) along its top, the piece on the right.
 
-    mask: (h, w), 0/1, empty rim. Writes the turning points (x, y) into `ring`, open; returns (points, unit steps).
-    Where two pixels meet at a corner only, the walk keeps them apart (4-connected foreground).
+    names: (h, w) labels with an empty rim; the pixel above (x0, y0) is not the owner's. Writes the turning points
+    (x, y) into `ring`, open, and marks in `done` each pixel whose top was walked; returns (points, unit steps). Where
+    two pixels meet at a corner only, the walk keeps them apart (4-connected foreground).
     """
-    cols = mask.shape[1]
-    x0, y0 = start % cols, start // cols
     x, y, dx, dy = x0, y0, 1, 0
-    ring[0, 0], ring[0, 1] = x0, y0
-    points, steps = 1, 0
-    while True:
+    points, steps = 0, 0
+    while steps == 0 or x != x0 or y != y0 or dx != 1:
+        if dx == 1:
+            done[y, x] = True
         x, y, steps = x + dx, y + dy, steps + 1
-        if x == x0 and y == y0 and dx == 0 and dy == -1:
-            return points, steps
-        right = mask[y + (dx + dy - 1) // 2, x + (dx - dy - 1) // 2]
-        left = mask[y + (dy - dx - 1) // 2, x + (dx + dy - 1) // 2]
-        if right == 0:
-            dx, dy = -dy, dx
-        elif left == 1:
-            dx, dy = dy, -dx
-        else:
+        right = names[y + (dx + dy - 1) // 2, x + (dx - dy - 1) // 2] == owner
+        left = names[y + (dy - dx - 1) // 2, x + (dx + dy - 1) // 2] == owner
+        if right and not left:
             continue
+        dx, dy = (dy, -dx) if right else (-dy, dx)
         ring[points, 0], ring[points, 1] = x, y
         points += 1
+    return points, steps
 
 
 @kernel
@@ -144,12 +143,13 @@ def keep_visible(
     side = 2 * extent + 3
     mask = np.zeros((side, side), np.uint8)
     stack = np.zeros(side * side, np.int32)
+    done = np.zeros((side, side), np.bool_)
     ring = np.zeros((2 * side * side, 2), np.int32)
     rings = np.zeros((max(1, len(table)) * 64, 2), np.int32)
     starts = np.zeros(len(table) + 1, np.int64)
     for k in range(len(table)):
-        left = int(math.floor(table[k]["x"])) - x0 - extent - 1
-        top = int(math.floor(table[k]["y"])) - y0 - extent - 1
+        left = math.floor(table[k]["x"]) - x0 - extent - 1
+        top = math.floor(table[k]["y"]) - y0 - extent - 1
         mask[:] = 0
         for r in range(max(0, top), min(rows, top + side)):
             for c in range(max(0, left), min(cols, left + side)):
@@ -162,7 +162,9 @@ def keep_visible(
         starts[k + 1] = starts[k]
         if area < MIN_AREA_PX:
             continue
-        points, steps = trace(mask, int(np.argmax(mask)), ring)
+        first = int(np.argmax(mask))
+        done[:] = False
+        points, steps = trace(mask, 1, first % side, first // side, ring, done)
         if steps != _count_edges(mask):  # a hole
             continue
         if starts[k] + points > len(rings):

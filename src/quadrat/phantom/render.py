@@ -63,7 +63,7 @@ def make_palette(seed: int) -> Palette:
     return Palette(
         vectors=np.maximum(vectors, 0.01).astype(np.float32),
         light=(242.0 + rng.uniform(-1.5, 1.5) + rng.uniform(-0.6, 0.6, 3)).astype(np.float32),
-        strength=rng.uniform(0.92, 1.10, 2).astype(np.float32),
+        strength=rng.uniform(0.95, 1.12, 2).astype(np.float32),
         fine=texture(rng, 512, 0.8),
         medium=texture(rng, 480, 2.2),
         coarse=texture(rng, 448, 7.0),
@@ -118,26 +118,29 @@ def _ground(
     s: NDArray[np.float32], fine: float, medium: float, coarse: float, fibre: float, stain: NDArray[np.float32]
 ) -> None:
     """Stain amounts (H, E) of tissue between nuclei, from the smooth fields `s` and the textures at a pixel."""
-    cleft = 1.0 if fibre + 0.5 * medium > -1.15 else 0.30
-    h_stroma = 0.13 + 0.045 * coarse + 0.05 * max(fibre, 0.0) + 0.16 * max(0.0, s[_VEIL]) + 0.03 * fine
-    e_stroma = (0.72 + 0.20 * fibre + 0.08 * medium + 0.05 * fine) * cleft
+    cleft = min(1.0, max(0.08, (fibre + 0.45 * medium + 0.9 * s[_VEIL] + 1.10) * 2.5))
+    shade = 1.25 * min(1.0, max(0.0, 1.3 * coarse + 1.2 * medium - 2.3))
+    veil = 0.16 * max(0.0, s[_VEIL])
+    h_stroma = cleft * 0.14 + 0.045 * coarse + 0.03 * fine + 0.10 * max(fibre - 0.4, 0.0) + veil + shade
+    e_stroma = (1.02 + 0.40 * fibre + 0.18 * medium + 0.10 * fine) * cleft
     ring = s[_RING]
     if ring < 0.36:
-        h_gland, e_gland = 0.06 + 0.03 * medium, 0.07 + 0.03 * medium
+        h_gland, e_gland = 0.05 + 0.03 * medium, 0.05 + 0.02 * medium
     elif ring < 1.0:
         apical = max(0.0, 1.0 - (ring - 0.36) / 0.22)
         h_gland = 0.30 + 0.05 * medium + 0.05 * fine - 0.12 * apical + 0.10 * max(0.0, s[_VEIL])
-        e_gland = 0.46 + 0.07 * medium + 0.06 * fine - 0.24 * apical
+        e_gland = 0.60 + 0.09 * medium + 0.06 * fine - 0.36 * apical
     else:
         near = max(0.0, 1.0 - (ring - 1.0) / 0.06)
-        h_gland = 0.16 + 0.05 * coarse + 0.04 * fine
-        e_gland = (0.46 + 0.13 * fibre + 0.10 * medium + 0.06 * fine) * (0.5 + 0.5 * cleft) + 0.25 * near
-    h_tumour = 0.40 + 0.09 * coarse + 0.06 * medium + 0.06 * fine + 0.16 * max(0.0, s[_VEIL])
-    e_tumour = 0.52 + 0.10 * coarse + 0.08 * medium + 0.07 * fine
+        h_gland = 0.24 + 0.06 * coarse + 0.05 * medium + 0.05 * fine + shade
+        e_gland = (0.58 + 0.09 * fibre + 0.18 * medium + 0.12 * fine) * (0.4 + 0.6 * cleft) + 0.3 * near
+    h_tumour = 0.50 + 0.14 * coarse + 0.09 * medium + 0.06 * fine + shade + veil
+    e_tumour = 0.64 + 0.20 * coarse + 0.15 * medium + 0.11 * fine
     gland, tumour = s[_GLAND], s[_TUMOUR]
     stroma = 1.0 - gland - tumour
-    stain[_H] = max(0.0, stroma * h_stroma + gland * h_gland + tumour * h_tumour + 0.55 * s[_HAZE])
-    stain[_E] = max(0.0, stroma * e_stroma + gland * e_gland + tumour * e_tumour) * s[_EOSIN]
+    hole = 1.0 - 0.8 * min(1.0, max(0.0, -1.3 - coarse - 0.5 * medium) * 2.0)
+    stain[_H] = hole * max(0.0, stroma * h_stroma + gland * h_gland + tumour * h_tumour + 0.55 * s[_HAZE])
+    stain[_E] = hole * max(0.0, stroma * e_stroma + gland * e_gland + tumour * e_tumour) * s[_EOSIN]
 
 
 @kernel
@@ -145,21 +148,21 @@ def _chromatin(n: np.void, depth: float, x: float, y: float, fine: float, medium
     """Haematoxylin of a nucleus at a pixel."""
     rim = min(1.0, max(0.0, (depth - 0.62) / 0.25))
     if n["kind"] == LYMPHOCYTE:
-        level = 2.05 + 0.16 * medium + 0.06 * fine - 0.25 * max(0.0, depth - 0.8)
+        level = 3.1 + 0.20 * medium + 0.06 * fine
     elif n["kind"] == EPITHELIAL:
-        level = 0.84 + 0.62 * rim + 0.30 * medium + 0.10 * fine
+        level = 1.15 + 1.05 * rim + 0.38 * medium + 0.10 * fine
         turn = draw(n["key"], 30) * 2.0 * math.pi
         for k in range(2):
             u = n["x"] + 0.33 * n["a"] * math.cos(turn + 2.4 * k) - x
             v = n["y"] + 0.33 * n["b"] * math.sin(turn + 2.4 * k) - y
             size = 0.16 * n["b"] * (1.0 - 0.45 * k)
-            level += 0.9 * math.exp(-(u * u + v * v) / (2.0 * size * size))
+            level += 1.2 * math.exp(-(u * u + v * v) / (2.0 * size * size))
     else:
-        level = 1.55 + 0.20 * medium + 0.08 * fine + 0.15 * rim
-    level *= n["tone"]
+        level = 2.6 + 0.3 * medium + 0.08 * fine + 0.15 * rim
+    level *= n["tone"] * (1.0 - 0.45 * min(1.0, max(0.0, (depth - 0.78) / 0.22)))
     if n["faint"] == 1:
-        level = 0.45 * level * (1.15 - 0.5 * depth * depth) + 0.22
-    return max(0.25, level)
+        level = 0.36 * level * (1.15 - 0.5 * depth * depth) + 0.22
+    return float(max(0.25, level))
 
 
 @kernel
@@ -192,7 +195,7 @@ def densities(
             if labels[r, c] == 0 and solid <= 0.0:
                 continue
             line = s[_PHASE] * 26.0 + 5.0 * medium + 3.0 * coarse
-            fibre = look.fibre[int(math.floor(line)) & 4095]
+            fibre = look.fibre[math.floor(line) & 4095]
             _ground(s, fine, medium, coarse, fibre, stain)
             if labels[r, c] > 0:
                 n = table[labels[r, c] - 1]
@@ -210,8 +213,8 @@ def add_debris(plan: Plan, amounts: NDArray[np.float32], labels: NDArray[np.int3
     """Tiny dark dots of dead cells, in small clusters, where tissue is and no nucleus: no objects of the truth."""
     rows, cols = labels.shape
     cell = plan.cell
-    for cy in range(int(math.floor((y0 - 30) / cell)), int(math.floor((y0 + rows + 30) / cell)) + 1):
-        for cx in range(int(math.floor((x0 - 30) / cell)), int(math.floor((x0 + cols + 30) / cell)) + 1):
+    for cy in range(math.floor((y0 - 30) / cell), math.floor((y0 + rows + 30) / cell) + 1):
+        for cx in range(math.floor((x0 - 30) / cell), math.floor((x0 + cols + 30) / cell) + 1):
             for k in range(4):
                 h = hash3(plan.seed, cx * 64 + k, cy, 107)
                 if draw(h, 0) > 0.5:
@@ -232,8 +235,8 @@ def add_dust(plan: Plan, amounts: NDArray[np.float32], x0: int, y0: int) -> None
     """Dark specks out of focus: soft ragged discs."""
     rows, cols = amounts.shape[1:]
     cell, reach = plan.dust_cell, 12.0 * plan.um
-    for cy in range(int(math.floor((y0 - reach) / cell)), int(math.floor((y0 + rows + reach) / cell)) + 1):
-        for cx in range(int(math.floor((x0 - reach) / cell)), int(math.floor((x0 + cols + reach) / cell)) + 1):
+    for cy in range(math.floor((y0 - reach) / cell), math.floor((y0 + rows + reach) / cell) + 1):
+        for cx in range(math.floor((x0 - reach) / cell), math.floor((x0 + cols + reach) / cell) + 1):
             x, y, radius, density = dust_of_cell(plan, cx, cy)
             if radius == 0.0:
                 continue

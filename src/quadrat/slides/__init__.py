@@ -14,8 +14,8 @@ __all__ = ["ArraySlide", "Slide", "SlideInfo", "open_slide"]
 def open_slide(path: str | Path, *, mpp: float | None = None) -> Slide:
     """Open a slide file, a flat image (PNG, JPEG, TIFF) or a folder of DICOM instances.
 
-    ``mpp`` (um/px, rows and columns alike) stands in for what the file states. The slide's own mpp is passed on as it is
-    found, missing and absurd values included: ``geometry.check_mpp`` judges it.
+    ``mpp`` (um/px, rows and columns alike) stands in for what the file states. The slide's own mpp is passed on as it
+    is found, missing and absurd values included: ``geometry.check_mpp`` judges it.
 
     Raises:
         SlideError: the path is missing, empty, truncated, unreadable, or not a picture that quadrat reads.

@@ -65,7 +65,7 @@ class Slide(Protocol):
         ...
 
     def read(self, level: int, box: Box) -> Rgb:
-        """Pixels of ``box``, in that level's own px; white where it lies outside. The same whether read whole or in parts.
+        """Pixels of ``box``, in that level's own px; white where it lies outside; the same whole or in parts.
 
         Raises:
             SlideError: the pixels cannot be decoded; names the slide and the place.

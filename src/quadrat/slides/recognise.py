@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import openslide
-import tifffile
 
 from quadrat.errors import SlideError
+from quadrat.slides.tiff_extent import MAGIC as TIFF_MAGIC
+from quadrat.slides.tiff_extent import missing_bytes
 
-TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 JPEG_MAGIC = b"\xff\xd8\xff"
 SERIES_TAG = struct.pack("<HH", 0x0020, 0x000E) + b"UI"
@@ -53,7 +52,8 @@ def recognise(path: Path) -> Found:
     if head[128:132] == b"DICM":
         raise SlideError(f"{path}: a DICOM file that is not a whole-slide image, or is truncated")
     raise SlideError(
-        f"{path}: neither a slide format that OpenSlide knows nor a PNG, JPEG or TIFF image (it begins with {head[:12]!r})"
+        f"{path}: neither a slide format that OpenSlide knows nor a PNG, JPEG or TIFF image "
+        f"(it begins with {head[:12]!r})"
     )
 
 
@@ -113,28 +113,17 @@ def _series(file: Path) -> bytes | None:
 
 
 def check_complete(path: Path) -> None:
-    """Refuse a TIFF-family file that is shorter than its own directory says (a broken copy or upload).
+    """Refuse a TIFF-family file that is shorter than its own directories say (a broken copy or upload).
 
     Raises:
-        SlideError: a tile, strip or directory lies beyond the end of the file.
+        SlideError: a tile, strip or directory lies beyond the end of the file, or the directories make no sense.
     """
     size = path.stat().st_size
     try:
-        with tifffile.TiffFile(path) as tiff:
-            needed = max(_ends(tiff), default=0)
-    except (tifffile.TiffFileError, ValueError, struct.error, IndexError, KeyError, TypeError) as error:
+        missing = missing_bytes(path)
+    except (ValueError, struct.error) as error:
+        raise SlideError(f"{path}: damaged: its TIFF directory makes no sense ({error})") from error
+    if missing:
         raise SlideError(
-            f"{path}: truncated or damaged: the TIFF directory of this file of {size} bytes cannot be read ({error})"
-        ) from error
-    if needed == 0:
-        raise SlideError(f"{path}: truncated: a TIFF header with no image behind it in {size} bytes")
-    if needed > size:
-        raise SlideError(f"{path}: truncated: its directory needs {needed} bytes but the file has {size}; copy it again")
-
-
-def _ends(tiff: tifffile.TiffFile) -> Iterator[int]:
-    """Where each strip or tile of every page ends, in bytes from the start."""
-    for page in tiff.pages:
-        if isinstance(page, tifffile.TiffPage):
-            for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
-                yield offset + count
+            f"{path}: truncated: its directory speaks of at least {size + missing} bytes, the file has {size}"
+        )

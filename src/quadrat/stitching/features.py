@@ -152,11 +152,21 @@ def measure(
 
 
 def measure_piece(
-    labels: IntArray, *, n: int, origin: tuple[int, int], values: npt.NDArray[np.unsignedinteger] | None = None
+    labels: IntArray,
+    *,
+    n: int,
+    origin: tuple[int, int],
+    values: npt.NDArray[np.unsignedinteger] | None = None,
+    classes: npt.NDArray[np.uint8] | None = None,
 ) -> Moments:
     """As ``measure`` for one piece: ``labels`` is (h + 2, w + 2) with one pixel of true context on each side.
 
     ``origin`` is the (row, col) of ``labels[1, 1]``; ``values`` has the shape of the piece without context.
+
+    Transitions are counted between labels, so labels must mean the same in all pieces. Regions of a class map that
+    were labelled piece by piece do not: two that meet only diagonally here may be one elsewhere. For them give
+    ``classes``, uint8 of the shape of ``labels``: transitions are then counted between classes, which is the same but
+    for such corners, and adds up.
     """
     if labels.ndim != 2 or labels.dtype not in (np.int32, np.uint32) or min(labels.shape) < 2:
         raise ValueError(f"labels is {labels.dtype}{labels.shape}, want int32 or uint32 (h + 2, w + 2)")
@@ -165,11 +175,13 @@ def measure_piece(
         values = np.broadcast_to(np.uint8(0), shape)
     if values.shape != shape or values.dtype not in (np.uint8, np.uint16):
         raise ValueError(f"values is {values.dtype}{values.shape}, want uint8 or uint16 {shape}")
+    if classes is not None and (classes.shape != labels.shape or classes.dtype != np.uint8):
+        raise ValueError(f"classes is {classes.dtype}{classes.shape}, want uint8{labels.shape}")
     own = np.ascontiguousarray(labels).view(np.int32)
+    sides = own if classes is None else np.ascontiguousarray(classes)
     out = Moments.zeros(n)
-    wrong = _accumulate(
-        own, np.ascontiguousarray(values), out.area, out.sums, out.bbox, out.first, out.transitions, out.value
-    )
+    sums = out.area, out.sums, out.bbox, out.first, out.transitions, out.value
+    wrong = _accumulate(own, sides, np.ascontiguousarray(values), *sums)
     if wrong:
         raise ValueError(f"labels holds {wrong}, want 0 to {n}")
     some = out.area > 0
@@ -216,6 +228,7 @@ def nearest_distances(
 @njit(cache=True, nogil=True)
 def _accumulate(
     labels: npt.NDArray[np.int32],
+    sides: npt.NDArray[np.integer],
     values: npt.NDArray[np.unsignedinteger],
     area: npt.NDArray[np.int64],
     sums: npt.NDArray[np.int64],
@@ -242,7 +255,8 @@ def _accumulate(
             value[i] += values[r, c]
             bbox[i, 0], bbox[i, 1] = min(bbox[i, 0], r), min(bbox[i, 1], c)
             bbox[i, 2], bbox[i, 3] = max(bbox[i, 2], r + 1), max(bbox[i, 3], c + 1)
-            up, here, down = labels[r], labels[r + 1], labels[r + 2]
-            transitions[i, 0] += (up[c + 1] != a) + (down[c + 1] != a) + (here[c] != a) + (here[c + 2] != a)
-            transitions[i, 1] += (up[c] != a) + (up[c + 2] != a) + (down[c] != a) + (down[c + 2] != a)
+            up, here, down = sides[r], sides[r + 1], sides[r + 2]
+            b = here[c + 1]
+            transitions[i, 0] += (up[c + 1] != b) + (down[c + 1] != b) + (here[c] != b) + (here[c + 2] != b)
+            transitions[i, 1] += (up[c] != b) + (up[c + 2] != b) + (down[c] != b) + (down[c + 2] != b)
     return 0

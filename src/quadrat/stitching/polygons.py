@@ -123,6 +123,36 @@ def link_edges(edges: Edges, *, n: int) -> Polygons:
     return Polygons(xy=xy[: rings[count]].copy(), ring_starts=rings[: count + 1].copy(), polygon_starts=polygons)
 
 
+def take_polygons(polygons: Polygons, index: npt.NDArray[np.integer]) -> Polygons:
+    """The polygons of an index array (n,), in its order."""
+    rings, polygon_starts = _gather(polygons.polygon_starts, index)
+    points, ring_starts = _gather(polygons.ring_starts, rings)
+    return Polygons(xy=polygons.xy[points], ring_starts=ring_starts, polygon_starts=polygon_starts)
+
+
+def concatenate_polygons(parts: Sequence[Polygons]) -> Polygons:
+    """All polygons of several parts, in order."""
+    return Polygons(
+        xy=np.concatenate([np.zeros((0, 2)), *(p.xy for p in parts)]),
+        ring_starts=_joined_offsets([p.ring_starts for p in parts]),
+        polygon_starts=_joined_offsets([p.polygon_starts for p in parts]),
+    )
+
+
+def _joined_offsets(parts: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
+    return np.cumsum(np.concatenate([np.zeros(1, np.int64), *(np.diff(p) for p in parts)]))
+
+
+def _gather(
+    starts: npt.NDArray[np.int64], index: npt.NDArray[np.integer]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Members of the chosen groups of a ragged array, group after group, and the new offsets."""
+    sizes = starts[index + 1] - starts[index]
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
+    members = np.arange(offsets[-1]) + np.repeat(starts[index] - offsets[:-1], sizes)
+    return members, offsets
+
+
 def _edges(runs: npt.NDArray[np.int64]) -> Edges:
     return Edges(
         label=runs[:, 0].copy(),

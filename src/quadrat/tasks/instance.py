@@ -163,14 +163,10 @@ def objects_of(decoded: Decoded) -> ObjectTable:
     sums = np.stack(
         [np.bincount(label, weights=channel.ravel()[inside], minlength=n)[:n] for channel in decoded.maps], axis=0
     )
-    return ObjectTable(
-        anchor=decoded.anchors,
+    return measured.table(
         class_id=np.argmax(sums[FIRST_CLASS:], axis=0).astype(np.uint8),
         score=(sums[FOREGROUND] / np.maximum(measured.area_px, 1) / 255).astype(np.float32),
-        bbox=measured.bbox,
-        centroid=measured.centroid,
-        area_px=measured.area_px,
-        perimeter_px=measured.perimeter_px,
+        anchor=decoded.anchors,
         flags=decoded.flags,
     )
 

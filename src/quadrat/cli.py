@@ -1,0 +1,224 @@
+"""The command line: parse, call one stage, print. Nothing heavy is imported before a command needs it."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from quadrat import __version__
+from quadrat.errors import Interrupted, QuadratError, StoreError
+
+if TYPE_CHECKING:
+    from quadrat.config import Pipeline
+    from quadrat.manifest import SlideRef
+
+EXAMPLES = """examples:
+  quadrat inspect slide.svs                          what the file says: size, levels, mpp, tissue
+  quadrat train nuclei                               train the model package of a pipeline
+  quadrat run nuclei slide.svs --out nuclei_out      slide -> tissue -> tiles -> model -> stitched counts
+  quadrat run my.yaml --manifest slides.csv          a batch; run it again to go on after an interruption
+  quadrat run nuclei slide.svs --mpp 0.5             a slide without mpp
+  quadrat stitch nuclei slide.svs --set thresholds.seed=0.6     other thresholds, nothing is inferred again
+  quadrat demo --scale small                         phantoms, four trainings, one table
+
+exit codes: 0 all done, 1 some slides failed, 2 wrong usage (nothing ran), 74 output or disk, 75 interrupted (run again)
+quadrat is for research use only, not for diagnosis."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="quadrat",
+        description="Train and run image-analysis models on whole slides; one trustworthy result a slide.",
+        epilog=EXAMPLES,
+        formatter_class=raw,
+    )
+    parser.add_argument("--version", action="version", version=f"quadrat {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+
+    inspect = commands.add_parser(
+        "inspect", help="what a slide file says of itself", formatter_class=raw,
+        epilog="examples:\n  quadrat inspect *.svs\n  quadrat inspect slide.ndpi --json",
+    )  # fmt: skip
+    inspect.add_argument("slides", nargs="+", metavar="SLIDE")
+    inspect.add_argument("--json", action="store_true", help="one JSON object a slide")
+
+    for name, text in (
+        ("tile", "read the tissue of slides into zarr tile stores (kept under OUT/run/work)"),
+        ("predict", "tile and infer; predictions are kept under OUT/run/work"),
+        ("stitch", "merge kept predictions into results (other thresholds need no inference)"),
+        ("run", "from slides to results: tile, predict, stitch"),
+    ):
+        command = commands.add_parser(
+            name, help=text, description=text, formatter_class=raw,
+            epilog=f"examples:\n  quadrat {name} nuclei slide.svs --out out\n"
+            f"  quadrat {name} my.yaml --manifest slides.csv --set run.workers=4",
+        )  # fmt: skip
+        command.add_argument("pipeline", metavar="PIPELINE", help="a shipped pipeline's name, or a YAML file")
+        command.add_argument("slides", nargs="*", metavar="SLIDE")
+        command.add_argument("--manifest", type=Path, help="CSV with the columns slide, mpp, label, ...")
+        command.add_argument("--out", type=Path, default=Path("quadrat_out"), help="folder of the run (%(default)s)")
+        command.add_argument("--mpp", type=float, help="um/px of all given slides, instead of what the files state")
+        command.add_argument("--overwrite", action="store_true", help="replace results of other settings")
+        _add_set(command)
+
+    train = commands.add_parser(
+        "train", help="train the model package of a pipeline", formatter_class=raw,
+        epilog="examples:\n  quadrat train nuclei\n  quadrat train my.yaml --set train.steps=2000 --set train.threads=2",
+    )  # fmt: skip
+    train.add_argument("pipelines", nargs="+", metavar="PIPELINE")
+    train.add_argument("--overwrite", action="store_true", help="train again although the package exists")
+    _add_set(train)
+
+    demo = commands.add_parser(
+        "demo", help="phantoms with exact truth, four trainings, one table of planted and found", formatter_class=raw,
+        epilog="examples:\n  quadrat demo --scale small --out demo",
+    )  # fmt: skip
+    demo.add_argument("--scale", choices=("small", "full"), default="full", help="small: about 4 minutes on two cores")
+    demo.add_argument("--out", type=Path, default=Path("demo"))
+    demo.add_argument("--workers", type=int, default=2)
+
+    phantom = commands.add_parser(
+        "phantom", help="write synthetic slides with exact truth (for developers)", formatter_class=raw,
+        epilog="examples:\n  quadrat phantom --out phantoms --size 4096 --seed 7 --dominant gland",
+    )  # fmt: skip
+    phantom.add_argument("--out", type=Path, default=Path("phantoms"))
+    phantom.add_argument("--name", help="of the slide (default: phantom_SEED)")
+    phantom.add_argument("--size", type=int, nargs="+", default=[2048], metavar="PX", help="side, or height and width")
+    phantom.add_argument("--seed", type=int, default=0)
+    phantom.add_argument("--dominant", choices=("stroma", "gland", "tumour"), default="tumour")
+    phantom.add_argument("--tissue", type=float, default=0.6, metavar="SHARE", help="share of the slide (%(default)s)")
+    return parser
+
+
+def _add_set(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
+        help="override a key of the pipeline, e.g. run.executor=serial, model.package=FOLDER, slide.tissue=all",
+    )  # fmt: skip
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; the exit code."""
+    parser = build_parser()
+    arguments = parser.parse_args(argv)
+    if arguments.command is None:
+        parser.print_help()
+        return 2
+    signal.signal(signal.SIGTERM, _stop)
+    if hasattr(signal, "SIGUSR1"):
+        signal.signal(signal.SIGUSR1, _stop)  # SLURM's warning before the walltime ends
+    try:
+        return COMMANDS[arguments.command](arguments)
+    except (KeyboardInterrupt, Interrupted):
+        print("interrupted; run the same command again to go on", file=sys.stderr)
+        return 75
+    except StoreError as error:
+        print(f"quadrat: {error}", file=sys.stderr)
+        return 74
+    except QuadratError as error:
+        print(f"quadrat: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"quadrat: {error.filename or ''} {error.strerror or error}".strip(), file=sys.stderr)
+        return 74
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise Interrupted(f"signal {number}")
+
+
+def _slides(arguments: argparse.Namespace) -> list[SlideRef]:
+    from dataclasses import replace
+
+    from quadrat.errors import ConfigError
+    from quadrat.manifest import read_manifest, slides_from_paths
+
+    if arguments.manifest is not None:
+        if arguments.slides:
+            raise ConfigError("give slides or --manifest, not both")
+        slides = read_manifest(arguments.manifest)
+        return [replace(s, mpp=arguments.mpp) if arguments.mpp and s.mpp is None else s for s in slides]
+    return slides_from_paths(arguments.slides, mpp=arguments.mpp)
+
+
+def _pipeline(name: str, overrides: Sequence[str]) -> Pipeline:
+    from quadrat.config import load_pipeline
+
+    return load_pipeline(name, overrides)
+
+
+def _stage(arguments: argparse.Namespace) -> int:
+    keep = {"tile": ['run.keep=["tiles"]'], "predict": ['run.keep=["tiles","predictions"]']}
+    keep["stitch"] = keep["predict"]
+    pipeline = _pipeline(arguments.pipeline, [*keep.get(arguments.command, []), *arguments.overrides])
+    slides = _slides(arguments)
+    from quadrat import stages
+
+    until = {"tile": "tile", "predict": "predict"}.get(arguments.command, "results")
+    report = stages.run(pipeline, slides, arguments.out, until=until, overwrite=arguments.overwrite)
+    for row in report.rows:
+        figures = "  ".join(f"{name}={value}" for name, value in row.figures)
+        print(f"{row.slide:<32} {row.status:<8} {figures or row.reason}")
+    if until == "results":
+        print(f"results: {arguments.out / 'results'}")
+    return report.exit_code
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    pipelines = [_pipeline(name, arguments.overrides) for name in arguments.pipelines]
+    from quadrat import stages
+
+    for name, folder in stages.train(pipelines, overwrite=arguments.overwrite).items():
+        print(f"{name}: {folder}")
+    return 0
+
+
+def _inspect(arguments: argparse.Namespace) -> int:
+    from quadrat import stages
+
+    return stages.inspect(arguments.slides, as_json=arguments.json, write=print)
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from quadrat import stages
+
+    return stages.demo(arguments.out, scale=arguments.scale, workers=arguments.workers)
+
+
+def _phantom(arguments: argparse.Namespace) -> int:
+    from quadrat import stages
+
+    height, width = arguments.size[0], arguments.size[-1]
+    written = stages.phantom(
+        arguments.out,
+        name=arguments.name or f"phantom_{arguments.seed}",
+        height=height,
+        width=width,
+        seed=arguments.seed,
+        dominant=arguments.dominant,
+        tissue=arguments.tissue,
+    )
+    print(written)
+    return 0
+
+
+COMMANDS = {
+    "inspect": _inspect,
+    "tile": _stage,
+    "train": _train,
+    "predict": _stage,
+    "stitch": _stage,
+    "run": _stage,
+    "demo": _demo,
+    "phantom": _phantom,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,95 @@
+"""Progress for people: a bar on a terminal, a line every few seconds elsewhere; JSON lines go to the run's log."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+LINE_EVERY_S = 10.0
+
+
+class Reporter:
+    """Tells of phases on stderr, and of every event in ``log`` (JSON lines with a time stamp; exempt from identity)."""
+
+    def __init__(self, log: Path | None = None, *, quiet: bool = False) -> None:
+        if log is not None:
+            log.parent.mkdir(parents=True, exist_ok=True)
+        self._log = log.open("a") if log is not None else None
+        self.quiet = quiet
+
+    def say(self, text: str) -> None:
+        """One line for the person in front."""
+        if not self.quiet:
+            sys.stderr.write(text + "\n")
+            sys.stderr.flush()
+        self.event("say", text=text)
+
+    def event(self, kind: str, **values: Any) -> None:
+        """One JSON line in the log."""
+        if self._log is not None:
+            self._log.write(json.dumps({"time": round(time.time(), 3), "event": kind} | values, default=str) + "\n")
+            self._log.flush()
+
+    def phase(self, name: str, total: int) -> Phase:
+        """Progress of ``total`` jobs."""
+        return Phase(self, name, total)
+
+    def close(self) -> None:
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+class Phase:
+    """One bar; a context manager. ``advance`` after each job, ``note`` for text beside the bar."""
+
+    def __init__(self, reporter: Reporter, name: str, total: int) -> None:
+        self._reporter, self._name, self._total, self._done = reporter, name, total, 0
+        self._started = self._spoken = time.monotonic()
+        self._bar: Any = None
+        self._task: Any = None
+        if sys.stderr.isatty() and not reporter.quiet and total > 0:
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            self._bar = Progress(
+                TextColumn("{task.description:<10}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._task = self._bar.add_task(name, total=total, note="")
+
+    def advance(self, count: int = 1, *, note: str = "") -> None:
+        self._done += count
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self._done, note=note)
+        elif time.monotonic() - self._spoken > LINE_EVERY_S:
+            self._spoken = time.monotonic()
+            rate = (time.monotonic() - self._started) / max(1, self._done)
+            left = rate * (self._total - self._done)
+            self._reporter.say(f"{self._name}: {self._done} of {self._total}, about {left:.0f} s to go {note}".rstrip())
+
+    def __enter__(self) -> Self:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        self._reporter.event("phase", name=self._name, done=self._done, of=self._total,
+                             seconds=round(time.monotonic() - self._started, 3))  # fmt: skip

@@ -1,0 +1,45 @@
+"""A small cache of decoded blocks, shared by the threads that read one slide."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from threading import Lock
+
+from quadrat.slides.protocol import Rgb
+
+CACHE_BYTES = 64 << 20
+
+
+class BlockCache:
+    """Decoded blocks by key, the least recently used dropped first; never more than ``limit_bytes`` in all."""
+
+    __slots__ = ("_blocks", "_bytes", "_limit", "_lock")
+
+    def __init__(self, limit_bytes: int = CACHE_BYTES) -> None:
+        self._blocks: OrderedDict[tuple[int, ...], Rgb] = OrderedDict()
+        self._bytes = 0
+        self._limit = limit_bytes
+        self._lock = Lock()
+
+    def get(self, key: tuple[int, ...], decode: Callable[[], Rgb]) -> Rgb:
+        """The block of this key, decoded outside the lock if it is not held; not to be written to."""
+        with self._lock:
+            block = self._blocks.get(key)
+            if block is not None:
+                self._blocks.move_to_end(key)
+                return block
+        block = decode()
+        with self._lock:
+            if key not in self._blocks:
+                self._blocks[key] = block
+                self._bytes += block.nbytes
+            while self._bytes > self._limit and len(self._blocks) > 1:
+                self._bytes -= self._blocks.popitem(last=False)[1].nbytes
+        return block
+
+    def clear(self) -> None:
+        """Forget all blocks."""
+        with self._lock:
+            self._blocks.clear()
+            self._bytes = 0

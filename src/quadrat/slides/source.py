@@ -1,0 +1,104 @@
+"""Pixels in the grid frame: a slide read at the model's mpp by one plan, whatever level and resampling that takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from quadrat.geometry import Box, ReadPlan, check_mpp, plan_read
+from quadrat.results import Frame
+from quadrat.slides import open_slide
+from quadrat.slides.protocol import Closing, Rgb, Slide, white
+from quadrat.slides.resample import block_mean, separable, taps
+
+PIECE_PX = 2048
+"""Level pixels a side that are held at once while a larger region is reduced (12 MiB)."""
+
+
+class PixelSource(Protocol):
+    """Pixels by box in grid px; a slide and a TileStore look alike."""
+
+    @property
+    def frame(self) -> Frame:
+        """Where the grid lies."""
+        ...
+
+    def read(self, box: Box) -> Rgb:
+        """uint8 (h, w, 3) of ``box`` in grid px, white outside the slide; the same whether read whole or in parts."""
+        ...
+
+
+class SlideSource(Closing):
+    """A slide seen through a read plan; pickles with its slide."""
+
+    __slots__ = ("frame", "plan", "slide")
+
+    def __init__(self, slide: Slide, plan: ReadPlan) -> None:
+        self.slide = slide
+        self.plan = plan
+        self.frame = Frame(
+            height=plan.height, width=plan.width, mpp=plan.mpp, scale_row=plan.scale_row, scale_col=plan.scale_col
+        )
+
+    def read(self, box: Box) -> Rgb:
+        """uint8 (h, w, 3) of ``box`` in grid px, white outside the slide; bit-identical read whole or in parts.
+
+        Raises:
+            SlideError: the slide cannot be read there.
+        """
+        inside = box.intersect(self.frame.box)
+        if inside.empty:
+            return white(box.shape)
+        rows, cols = (max(1, int(PIECE_PX / ratio)) for ratio in (self.plan.ratio_row, self.plan.ratio_col))
+        if inside == box and box.height <= rows and box.width <= cols:
+            return self._read_piece(box)
+        out = white(box.shape)
+        for row in range(inside.row0, inside.row1, rows):
+            for col in range(inside.col0, inside.col1, cols):
+                piece = Box(row, col, row + rows, col + cols).intersect(inside)
+                out[piece.slices_in(box)] = self._read_piece(piece)
+        return out
+
+    def close(self) -> None:
+        """Close the slide."""
+        self.slide.close()
+
+    def _read_piece(self, box: Box) -> Rgb:
+        """A box inside the slide, small enough to be held at the level's resolution."""
+        plan, slide = self.plan, self.slide
+        if not plan.resampled:
+            rows, cols = int(plan.ratio_row), int(plan.ratio_col)
+            wanted = Box(box.row0 * rows, box.col0 * cols, box.row1 * rows, box.col1 * cols)
+            return block_mean(slide.read(plan.level, wanted), rows, cols)
+        level = slide.levels[plan.level]
+        down = taps(box.row0, box.row1, ratio=plan.ratio_row, size=level.height)
+        across = taps(box.col0, box.col1, ratio=plan.ratio_col, size=level.width)
+        return separable(slide.read(plan.level, Box(down.first, across.first, down.stop, across.stop)), down, across)
+
+
+def open_source(
+    path: str | Path, *, mpp: float, slide_mpp: float | None = None, allow_upsampling: bool = False
+) -> SlideSource:
+    """Open a slide to be read at ``mpp`` um/px; ``slide_mpp`` stands in for the level-0 mpp that the file states.
+
+    Raises:
+        SlideError: unreadable, no believable mpp, or finer than the slide is (see ``open_slide``, ``check_mpp``,
+            ``plan_read``).
+    """
+    slide = open_slide(path, mpp=slide_mpp)
+    try:
+        return source_of(slide, mpp=mpp, allow_upsampling=allow_upsampling)
+    except BaseException:
+        slide.close()
+        raise
+
+
+def source_of(slide: Slide, *, mpp: float, allow_upsampling: bool = False) -> SlideSource:
+    """An open slide read at ``mpp`` um/px.
+
+    Raises:
+        SlideError: no believable mpp, or finer than the slide is.
+    """
+    stated = check_mpp(slide.mpp, slide=slide.name)
+    plan = plan_read(slide.levels, slide_mpp=stated, mpp=mpp, slide=slide.name, allow_upsampling=allow_upsampling)
+    return SlideSource(slide, plan)

@@ -1,0 +1,121 @@
+"""How long a TIFF file must be by its own directories: what tells a truncated copy from an unknown format.
+
+Readers say "unsupported format" of a truncated file, or open it and fail in the middle. Layout: TIFF 6.0, section 2;
+BigTIFF. NDPI files beyond 4 GiB keep the high halves of their offsets elsewhere and are not judged.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+
+MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+NDPI_TAG = 65420
+_TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+_OFFSET_TAGS = {324: 325, 273: 279}
+"""Tile and strip offsets, and the byte counts that belong to them."""
+
+
+class Entry(NamedTuple):
+    """One directory entry: value type, number of values, where they lie and the bytes they take."""
+
+    kind: int
+    number: int
+    at: int
+    nbytes: int
+
+
+class _Layout(NamedTuple):
+    order: str
+    number: str
+    entry: str
+    offset: str
+    inline: int
+
+
+def missing_bytes(path: Path) -> int:
+    """Bytes that the directories speak of and the file lacks; 0 for a complete file.
+
+    Raises:
+        ValueError: the header or a directory makes no sense.
+    """
+    size = path.stat().st_size
+    needed = 0
+    try:
+        with path.open("rb") as file:
+            for end in _ends(file):
+                needed = max(needed, end)
+    except _BeyondEnd as beyond:
+        needed = max(needed, beyond.args[0])
+    return max(0, needed - size)
+
+
+class _BeyondEnd(Exception):
+    """A read that the file is too short for; carries where it would have ended."""
+
+
+def _take(file: BinaryIO, at: int, nbytes: int) -> bytes:
+    if at + nbytes > os.fstat(file.fileno()).st_size:  # before reading, so that a garbage count allocates nothing
+        raise _BeyondEnd(at + nbytes)
+    file.seek(at)
+    return file.read(nbytes)
+
+
+def _ends(file: BinaryIO) -> Iterator[int]:
+    """Where each directory, out-of-line value, strip and tile ends."""
+    head = _take(file, 0, 8)
+    order = "<" if head[:2] == b"II" else ">"
+    big = struct.unpack(order + "H", head[2:4])[0] == 43
+    layout = _Layout(order, "Q", "HHQ8s", "Q", 8) if big else _Layout(order, "H", "HHI4s", "I", 4)
+    (at,) = struct.unpack(order + "Q", _take(file, 8, 8)) if big else struct.unpack(order + "I", head[4:8])
+    seen: set[int] = set()
+    while at:
+        if at in seen:
+            raise ValueError(f"directory at byte {at} comes twice")
+        seen.add(at)
+        entries, end = _directory(file, at, layout)
+        if NDPI_TAG in entries and os.fstat(file.fileno()).st_size >= 1 << 32:
+            return
+        yield end
+        yield from (entry.at + entry.nbytes for entry in entries.values())
+        yield from _data_ends(file, entries, order)
+        nbytes = struct.calcsize(layout.offset)
+        (at,) = struct.unpack(order + layout.offset, _take(file, end - nbytes, nbytes))
+    if not seen:
+        raise _BeyondEnd(os.fstat(file.fileno()).st_size + 1)
+
+
+def _directory(file: BinaryIO, at: int, layout: _Layout) -> tuple[dict[int, Entry], int]:
+    """The entries by tag, and where the directory ends (with its link to the next)."""
+    nbytes = struct.calcsize("=" + layout.number)
+    (count,) = struct.unpack(layout.order + layout.number, _take(file, at, nbytes))
+    form = layout.order + layout.entry
+    step, start = struct.calcsize(form), at + nbytes
+    raw = _take(file, start, count * step)
+    entries: dict[int, Entry] = {}
+    for index in range(count):
+        tag, kind, number, value = struct.unpack_from(form, raw, index * step)
+        size = _TYPE_BYTES.get(kind, 1) * number
+        inline = start + (index + 1) * step - layout.inline
+        where = inline if size <= layout.inline else struct.unpack(layout.order + layout.offset, value)[0]
+        entries[tag] = Entry(kind, number, where, size)
+    return entries, start + count * step + struct.calcsize("=" + layout.offset)
+
+
+def _data_ends(file: BinaryIO, entries: dict[int, Entry], order: str) -> Iterator[int]:
+    """Where each strip and tile of one directory ends."""
+    for offsets_tag, counts_tag in _OFFSET_TAGS.items():
+        if offsets_tag in entries and counts_tag in entries:
+            offsets, counts = (_values(file, entries[tag], order) for tag in (offsets_tag, counts_tag))
+            if len(offsets) == len(counts) and len(offsets):
+                yield int((offsets + counts).max())
+
+
+def _values(file: BinaryIO, entry: Entry, order: str) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
+    raw = _take(file, entry.at, entry.nbytes)
+    return np.frombuffer(raw, f"{order}u{_TYPE_BYTES.get(entry.kind, 1)}").astype(np.uint64)

@@ -1,0 +1,423 @@
+"""The stages as functions: what the command line and a Python program call. One slide list, one pipeline, one folder."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+from quadrat import __version__
+from quadrat.batch import UNTIL, Batch, SlideState, results_folder
+from quadrat.config import Pipeline
+from quadrat.datasets import sample_margin
+from quadrat.errors import ConfigError, PackageError, QuadratError, SlideError, StoreError
+from quadrat.execution import Executor, Failure, Job, open_executor
+from quadrat.finishing import read_summary_json
+from quadrat.inference import pick_device
+from quadrat.journal import Journal
+from quadrat.learning import spec_of, versions
+from quadrat.manifest import SlideRef, read_manifest
+from quadrat.outputs.tables import SummaryRow, write_summary
+from quadrat.package import CARD, read_card, spec_from_dict
+from quadrat.progress import Reporter
+from quadrat.task import ModelSpec, get_task
+from quadrat.teaching import TrainJob, train_package
+from quadrat.workplace import Fingerprints, SlideWork, fingerprints
+
+EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_OUTPUT, EXIT_AGAIN = 0, 1, 2, 74, 75
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """What a run came to: a row a slide (the rows of summary.csv), and the exit code."""
+
+    rows: tuple[SummaryRow, ...]
+    exit_code: int
+
+
+def package_folder(pipeline: Pipeline) -> Path:
+    """The model package of a pipeline: as written if it is absolute or exists from here, else beside the pipeline file."""
+    here, beside = Path(pipeline.model.package), Path(pipeline.folder) / pipeline.model.package
+    return beside if not (here / CARD).exists() and (beside / CARD).exists() else here
+
+
+def run_spec(pipeline: Pipeline, package: Path) -> tuple[ModelSpec, dict[str, Any]]:
+    """The package's frozen specification with the thresholds that the pipeline file sets, and the package's card.
+
+    Raises:
+        PackageError: not a package, or one for another task or other classes.
+    """
+    if not (package / CARD).is_file():
+        raise PackageError(
+            f"the model package {package} does not exist; make it with 'quadrat train {pipeline.name}' "
+            "or name another with --set model.package=FOLDER"
+        )
+    card = read_card(package)
+    spec = spec_from_dict(card["spec"])
+    if spec.task != pipeline.task:
+        raise PackageError(f"{package} holds a model for {spec.task}, but the pipeline's task is {pipeline.task}")
+    wanted = tuple(c.name for c in pipeline.classes)
+    if spec.class_names != wanted:
+        raise PackageError(
+            f"{package} knows the classes {', '.join(spec.class_names)}, the pipeline wants {', '.join(wanted)}"
+        )
+    spec_of(pipeline, get_task(pipeline.task))  # checks the names of the thresholds
+    return replace(spec, thresholds=dict(spec.thresholds) | pipeline.thresholds), card
+
+
+def run(
+    pipeline: Pipeline,
+    slides: Sequence[SlideRef],
+    out: Path,
+    *,
+    until: str = "results",
+    overwrite: bool = False,
+    reporter: Reporter | None = None,
+    executor: Executor | None = None,
+) -> RunReport:
+    """Take slides from file to results (or only to ``until``: "tile", "predict").
+
+    A slide whose results carry the same fingerprint is skipped; an interrupted one goes on where its journal ends.
+
+    Raises:
+        ConfigError, PackageError: nothing was run. Interrupted: stopped on request; run again to go on.
+    """
+    if until not in UNTIL:
+        raise ConfigError(f"until is '{until}'; it must be one of {', '.join(UNTIL)}")
+    package = package_folder(pipeline)
+    device = pick_device(pipeline.run.device).type
+    if until == "tile":
+        spec, card = spec_of(pipeline, get_task(pipeline.task)), {"weights_sha256": ""}
+        if (package / CARD).is_file():
+            spec, card = run_spec(pipeline, package)
+    else:
+        spec, card = run_spec(pipeline, package)
+    out.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(driver_lock(out))
+        if reporter is None:
+            reporter = stack.enter_context(Reporter(out / "run" / "log.jsonl"))
+        todo, rows = _prepare(pipeline, slides, out, spec, card, device=device, until=until, overwrite=overwrite)
+        for row in rows.values():
+            reporter.say(f"{row.slide}: {row.status} ({row.reason})")
+        if todo:
+            if executor is None:
+                run_ = pipeline.run
+                executor = stack.enter_context(open_executor(run_.executor, workers=run_.workers, threads=run_.threads))
+            provenance = {
+                "package": {"weights_sha256": card["weights_sha256"], "exactness": card.get("exactness")},
+                "classes": [asdict(c) for c in spec.classes],
+                "pipeline": pipeline.name,
+                "versions": versions() | {"quadrat": __version__},
+                "threads": pipeline.run.threads,
+                "device": device,
+            }
+            batch = Batch(pipeline, executor, reporter, str(package), device, provenance)
+            for start in range(0, len(todo), pipeline.run.slides_in_flight):
+                group = todo[start : start + pipeline.run.slides_in_flight]
+                batch.advance(group, until=until)
+                for state in group:
+                    rows[state.name] = _conclude(state, pipeline, out, until=until)
+                    reporter.say(f"{state.name}: {rows[state.name].status}")
+        ordered = tuple(rows[s.name] for s in slides)
+        write_run_files(out, ordered, todo)
+    failed = any(row.status == "failed" for row in ordered)
+    return RunReport(rows=ordered, exit_code=EXIT_FAILED if failed else EXIT_OK)
+
+
+def _prepare(
+    pipeline: Pipeline,
+    slides: Sequence[SlideRef],
+    out: Path,
+    spec: ModelSpec,
+    card: dict[str, Any],
+    *,
+    device: str,
+    until: str,
+    overwrite: bool,
+) -> tuple[list[SlideState], dict[str, SummaryRow]]:
+    """States of the slides that need work, and rows of those that do not (done already, or not even readable)."""
+    todo: list[SlideState] = []
+    rows: dict[str, SummaryRow] = {}
+    for ref in slides:
+        try:
+            prints = fingerprints(ref, pipeline, spec, weights_sha256=str(card["weights_sha256"]), device=device)
+        except SlideError as error:
+            rows[ref.name] = _failed_row(ref.name, pipeline, "open", str(error))
+            continue
+        if until == "results":
+            summary = read_summary_json(results_folder(out, ref.name))
+            if summary is not None and summary["fingerprint"] == prints.result:
+                rows[ref.name] = _row(summary, status="done", reason="finished before")
+                continue
+            if summary is not None and not overwrite:
+                raise ConfigError(
+                    f"{results_folder(out, ref.name)} holds results of another model, setting or file; "
+                    "give another --out, or --overwrite to replace them"
+                )
+        folder = out / "run" / "work" / ref.name
+        work = SlideWork(ref=ref, folder=str(folder), spec=spec, slide=pipeline.slide, task=pipeline.task)
+        todo.append(SlideState(work=work, prints=prints, journal=_journal(folder, prints)))
+    return todo, rows
+
+
+def _journal(folder: Path, prints: Fingerprints) -> Journal:
+    """The slide's journal; a working folder begun for other pixels is cleared, and one whose store is gone begins anew."""
+    tile = SlideState.key(prints.tile, "plan")
+    journal = Journal(folder / "journal.jsonl")
+    gone = not (folder / "plan.json").exists() or not (folder / "result" / "slide.ome.zarr").exists()
+    if journal.receipts and (tile not in journal or gone):
+        journal.close()
+        shutil.rmtree(folder)
+        journal = Journal(folder / "journal.jsonl")
+    predict = prints.predict[:16]
+    others = [k for k in journal.receipts if k.endswith("/layout") and not k.startswith(predict)]
+    if others:  # the store holds another model's predictions: their receipts must not count once it is replaced
+        keep = {k: v for k, v in journal.receipts.items() if k.split("/")[0] == prints.tile[:16]}
+        journal.close()
+        journal.path.unlink()
+        journal = Journal(folder / "journal.jsonl")
+        for key, receipt in keep.items():
+            journal.add(key, receipt)
+    return journal
+
+
+def _conclude(state: SlideState, pipeline: Pipeline, out: Path, *, until: str) -> SummaryRow:
+    """Commit a finished slide by one rename, or record its failure."""
+    state.journal.close()
+    if state.failure is not None:
+        return _failed_row(state.name, pipeline, state.stage, state.failure.message)
+    if until != "results":
+        return SummaryRow(state.name, until, pipeline.task, state.work.load_plan().frame.mpp,
+                          state.work.load_plan().tissue_mm2)  # fmt: skip
+    target = results_folder(out, state.name)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not pipeline.outputs.image and "tiles" not in pipeline.run.keep:
+        shutil.rmtree(state.work.tiles)
+    if target.exists():
+        old = state.work.path / "replaced"
+        os.rename(target, old)
+        shutil.rmtree(old)
+    if "tiles" in pipeline.run.keep or "predictions" in pipeline.run.keep:
+        staging = state.work.path / "delivery"
+        shutil.rmtree(staging, ignore_errors=True)
+        shutil.copytree(state.work.result, staging)
+        os.rename(staging, target)
+    else:
+        os.rename(state.work.result, target)
+        shutil.rmtree(state.work.path)
+    summary = read_summary_json(target)
+    assert summary is not None
+    return _row(summary, status="done")
+
+
+def _row(summary: dict[str, Any], *, status: str, reason: str = "") -> SummaryRow:
+    if "counts" in summary:
+        figures = tuple((f"count.{row['class_name']}", str(row["count"])) for row in summary["counts"])
+    else:
+        figures = (("class", summary["class"]),)
+        figures += tuple((f"p.{name}", f"{value:.6f}") for name, value in summary["probability"].items())
+    return SummaryRow(
+        slide=summary["slide"],
+        status=status,
+        task=summary["task"],
+        mpp=summary["frame"]["mpp"],
+        tissue_mm2=summary["tissue_mm2"],
+        figures=figures,
+        reason=reason,
+    )
+
+
+def _failed_row(name: str, pipeline: Pipeline, stage: str, reason: str) -> SummaryRow:
+    return SummaryRow(name, "failed", pipeline.task, None, None, (), f"{stage}: {reason}")
+
+
+def write_run_files(out: Path, rows: Sequence[SummaryRow], states: Sequence[SlideState]) -> None:
+    """results/summary.csv, and under run/: failures.jsonl and timings.jsonl."""
+    (out / "results").mkdir(parents=True, exist_ok=True)
+    write_summary(out / "results" / "summary.csv", [replace(r, reason="" if r.status == "done" else r.reason) for r in rows])
+    failures = [{"slide": r.slide, "reason": r.reason} for r in rows if r.status == "failed"]
+    _write_lines(out / "run" / "failures.jsonl", failures)
+    with (out / "run" / "timings.jsonl").open("a") as stream:
+        for state in states:
+            stream.write(json.dumps({"slide": state.name, "seconds": state.seconds}) + "\n")
+
+
+def _write_lines(path: Path, records: Sequence[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+@contextlib.contextmanager
+def driver_lock(out: Path) -> Iterator[None]:
+    """One driver a run folder: an O_EXCL file with host and pid, taken over when that process is gone.
+
+    Raises:
+        StoreError: another driver is at work in the folder.
+    """
+    path = out / "run" / "driver.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mine = {"host": socket.gethostname(), "pid": os.getpid()}
+    for _ in range(2):
+        try:
+            handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+        except FileExistsError:
+            if not _stale(path):
+                raise StoreError(
+                    f"another quadrat is working in {out} ({path.read_text().strip()}); wait for it, use another --out, "
+                    f"or delete {path} if it is gone"
+                ) from None
+            path.unlink(missing_ok=True)
+            continue
+        os.write(handle, json.dumps(mine).encode())
+        os.close(handle)
+        break
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _stale(path: Path) -> bool:
+    try:
+        holder = json.loads(path.read_text())
+        if holder["host"] != socket.gethostname():
+            return False
+        os.kill(holder["pid"], 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, ValueError, KeyError):
+        return True  # torn or vanished
+    return bool(holder["pid"] == os.getpid())
+
+
+def train(
+    pipelines: Sequence[Pipeline],
+    *,
+    overwrite: bool = False,
+    reporter: Reporter | None = None,
+    executor: Executor | None = None,
+) -> dict[str, Path]:
+    """Train the packages of one or more pipelines: tile the training slides, then a job a pipeline; package folders by name.
+
+    Raises:
+        ConfigError: no manifest, or no slide of split "train". Interrupted: run again to go on from the checkpoint.
+    """
+    made: dict[str, Path] = {}
+    jobs: list[Job] = []
+    with contextlib.ExitStack() as stack:
+        if reporter is None:
+            reporter = stack.enter_context(Reporter())
+        for pipeline in pipelines:
+            package = Path(pipeline.model.package)
+            if (package / CARD).exists() and not overwrite:
+                reporter.say(f"{pipeline.name}: {package} exists already; --overwrite trains it again")
+                made[pipeline.name] = package
+                continue
+            jobs.append(Job(pipeline.name, _train_job(pipeline, package)))
+        if jobs and executor is None:
+            run_ = pipelines[0].run
+            executor = stack.enter_context(open_executor(run_.executor, workers=run_.workers, threads=run_.threads))
+        for job in jobs:
+            assert executor is not None
+            _tile_training(job.payload, executor, reporter)
+        with reporter.phase("train", len(jobs)) as bar:
+            for outcome in executor.run(train_package, jobs, needs="gpu") if executor is not None and jobs else ():
+                bar.advance(note=outcome.key)
+                if outcome.failure is not None:
+                    raise _as_error(outcome.failure, outcome.key)
+                made[outcome.key] = Path(outcome.receipt["package"])
+                losses = ", ".join(f"{k} {v:.4f}" for k, v in outcome.receipt["losses"].items())
+                reporter.say(f"{outcome.key}: trained in {outcome.receipt['seconds']:.0f} s ({losses})")
+    return made
+
+
+def _as_error(failure: Failure, name: str) -> Exception:
+    if failure.trace:
+        return RuntimeError(f"{name}: {failure.kind}: {failure.message}\n{failure.trace}")
+    return SlideError(f"{name}: {failure.message}")
+
+
+def _train_job(pipeline: Pipeline, package: Path) -> TrainJob:
+    if not pipeline.data.manifest:
+        raise ConfigError(f"the pipeline {pipeline.name} names no training data; set data.manifest to a CSV of slides")
+    here, beside = Path(pipeline.data.manifest), Path(pipeline.folder) / pipeline.data.manifest
+    slides = read_manifest(here if here.is_file() or not beside.is_file() else beside)
+    if not any(s.split in ("", "train") for s in slides):
+        raise ConfigError(f"{pipeline.data.manifest} has no slide of split 'train'")
+    spec = spec_of(pipeline, get_task(pipeline.task))
+    folder = package.with_name(package.name + ".training")
+    works = tuple(
+        SlideWork(
+            ref=ref,
+            folder=str(folder / "work" / ref.name),
+            spec=spec,
+            slide=pipeline.slide,
+            task=pipeline.task,
+            margin=sample_margin(spec, patch=pipeline.train.patch),
+        )
+        for ref in slides
+        if ref.split in ("", "train", "val")
+    )
+    return TrainJob(pipeline=pipeline, works=works, package=str(package), folder=str(folder))
+
+
+def _tile_training(job: TrainJob, executor: Executor, reporter: Reporter) -> None:
+    """Fill the tile stores of the training slides; a slide that fails ends the training (its data would be missing)."""
+    states = []
+    for work in job.works:
+        prints = fingerprints(
+            work.ref, job.pipeline, work.spec, weights_sha256="", device="", margin=work.margin
+        )
+        states.append(SlideState(work=work, prints=prints, journal=_journal(work.path, prints)))
+    batch = Batch(job.pipeline, executor, reporter, job.package, "cpu", {})
+    batch.advance(states, until="tile")
+    for state in states:
+        state.journal.close()
+        if state.failure is not None:
+            raise _as_error(state.failure, state.name)
+
+
+def inspect(paths: Sequence[str], *, as_json: bool, write: Callable[[str], None]) -> int:
+    """What slide files say of themselves and how much tissue they show; a file that cannot be read is one line."""
+    from quadrat.describe import describe, describe_text
+
+    code = EXIT_OK
+    for path in paths:
+        try:
+            facts = describe(path)
+        except QuadratError as error:
+            code = EXIT_FAILED
+            facts = {"path": path, "error": str(error)}
+        write(json.dumps(facts) if as_json else describe_text(facts))
+    return code
+
+
+def demo(out: Path, *, scale: str, workers: int) -> int:
+    """See :mod:`quadrat.demo`."""
+    from quadrat.demo import demo as run_demo
+
+    with Reporter(out / "log.jsonl") as reporter:
+        return run_demo(out, scale=scale, workers=workers, reporter=reporter)
+
+
+def phantom(out: Path, *, name: str, height: int, width: int, seed: int, dominant: str, tissue: float) -> Path:
+    """Write one phantom slide with its truth; the slide's path."""
+    from quadrat.phantom import PhantomSpec, write_phantom
+    from quadrat.phantom.spec import RegionName
+
+    spec = PhantomSpec(
+        name=name,
+        width=width,
+        height=height,
+        seed=seed,
+        dominant=cast(RegionName, dominant),
+        tissue_fraction=tissue,
+    )
+    return write_phantom(out, spec=spec).slide

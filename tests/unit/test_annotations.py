@@ -1,0 +1,334 @@
+"""Annotations: reading the formats, and exact rasterisation that does not depend on the crop."""
+
+import json
+
+import numpy as np
+import pytest
+import shapely
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from quadrat.annotations import Annotations, objects_in, rasterise_classes, rasterise_instances
+from quadrat.annotations.geojson import load_annotations
+from quadrat.annotations.label_image import from_array, load_label_image, stream_label_image
+from quadrat.annotations.points import load_points
+from quadrat.errors import AnnotationError
+from quadrat.geometry import Box
+from quadrat.results import Polygons
+
+
+def feature(coordinates, name="a", *, sort="Polygon", object_type="detection"):
+    properties = {"objectType": object_type}
+    if name:
+        properties["classification"] = {"name": name}
+    return {"type": "Feature", "geometry": {"type": sort, "coordinates": coordinates}, "properties": properties}
+
+
+def square(x, y, side):
+    return [[x, y], [x + side, y], [x + side, y + side], [x, y + side], [x, y]]
+
+
+def written(tmp_path, features, *, layout="collection"):
+    path = tmp_path / "slide.geojson"
+    if layout == "collection":
+        path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    elif layout == "list":
+        path.write_text(json.dumps(features, indent=1))
+    elif layout == "lines":
+        path.write_text('{"type":"FeatureCollection","features":[\n' + ",\n".join(map(json.dumps, features)) + "\n]}\n")
+    else:
+        path.write_text("\n".join(map(json.dumps, features)) + "\n")
+    return path
+
+
+def of_shapes(shapes, class_id=None, classes=("a", "b", "c")):
+    """Annotations of shapely polygons."""
+    rings = [[np.array(p.exterior.coords), *(np.array(r.coords) for r in p.interiors)] for p in shapes]
+    flat = [ring for polygon in rings for ring in polygon]
+    polygons = Polygons(
+        xy=np.concatenate(flat) if flat else np.zeros((0, 2)),
+        ring_starts=np.cumsum([0, *map(len, flat)]),
+        polygon_starts=np.cumsum([0, *map(len, rings)]),
+    )
+    ids = np.arange(len(shapes)) % 3 if class_id is None else np.array(class_id)
+    return Annotations.of(polygons, ids, classes=classes, kind="object")
+
+
+@pytest.mark.parametrize("layout", ["collection", "list", "lines", "newline"])
+def test_every_layout_of_geojson_gives_the_same_annotations(tmp_path, layout):
+    features = [
+        feature([square(0, 0, 4)], "b"),
+        feature([square(10, 10, 9), square(12, 12, 2)], "a"),
+        feature([[square(20, 0, 2)], [square(30, 0, 2)]], "a", sort="MultiPolygon"),
+        feature([5.5, 6.5], "b", sort="Point"),
+        feature([square(0, 0, 4)], None),
+        feature([square(0, 0, 99)], "stroma", object_type="annotation"),
+    ]
+    got = load_annotations(written(tmp_path, features, layout=layout), kind="object")
+    assert got.classes == ("a", "b")
+    assert got.class_id.tolist() == [1, 0, 0, 0, 1]
+    assert np.diff(got.polygons.polygon_starts).tolist() == [1, 2, 1, 1, 0]
+    assert got.bbox.tolist() == [[0, 0, 4, 4], [10, 10, 19, 19], [0, 20, 2, 22], [0, 30, 2, 32], [6.5, 5.5, 6.5, 5.5]]
+    assert (got.unclassified, got.other_kind) == (1, 1)
+    assert got.points_l0[4].tolist() == [5.5, 6.5]
+    assert np.isnan(got.points_l0[:4]).all()
+
+
+def test_objects_and_regions_of_one_file_must_be_chosen_between(tmp_path):
+    path = written(tmp_path, [feature([square(0, 0, 4)]), feature([square(0, 0, 9)], object_type="annotation")])
+    with pytest.raises(AnnotationError, match="ask for one with kind"):
+        load_annotations(path)
+    assert load_annotations(path, kind="region").kind == "region"
+
+
+def test_an_unknown_class_names_its_feature_and_the_nearest_class(tmp_path):
+    path = written(tmp_path, [feature([square(0, 0, 4)], "stroma"), feature([square(0, 0, 4)], "tumor")])
+    with pytest.raises(AnnotationError, match=r"slide\.geojson, feature 2: class 'tumor'.*did you mean 'tumour'"):
+        load_annotations(path, classes=["stroma", "tumour"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "not valid JSON"),
+        ('{"type": "FeatureCollection", "features": [', "cut short"),
+        ('{"a": 1}', "not GeoJSON"),
+        ("[1]", "feature 1: not a GeoJSON Feature"),
+    ],
+)
+def test_a_broken_file_is_refused_in_a_sentence(tmp_path, text, message):
+    (tmp_path / "bad.geojson").write_text(text)
+    with pytest.raises(AnnotationError, match=message):
+        load_annotations(tmp_path / "bad.geojson")
+
+
+def test_a_file_of_lines_that_was_cut_short_is_refused(tmp_path):
+    path = written(tmp_path, [feature([square(i, 0, 4)]) for i in range(5)], layout="lines")
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:4]))
+    with pytest.raises(AnnotationError, match="cut short"):
+        load_annotations(path)
+    path.write_text("".join(lines)[:-60])
+    with pytest.raises(AnnotationError, match="line 6 is not one whole feature"):
+        load_annotations(path)
+
+
+@pytest.mark.parametrize("sort", ["LineString", None])
+def test_a_geometry_without_area_is_refused(tmp_path, sort):
+    path = written(tmp_path, [feature([square(0, 0, 4)], sort=sort)])
+    with pytest.raises(AnnotationError, match="feature 1: geometry"):
+        load_annotations(path)
+
+
+def test_an_open_ring_is_refused(tmp_path):
+    path = written(tmp_path, [feature([square(0, 0, 4)[:-1]])])
+    with pytest.raises(AnnotationError, match="not closed"):
+        load_annotations(path)
+
+
+def test_pixel_edge_polygons_are_filled_exactly_with_their_holes():
+    shape = shapely.Polygon(square(1, 2, 6), [square(3, 4, 2)])
+    labels, class_id = rasterise_instances(of_shapes([shape]), Box(0, 0, 10, 10), scale_row=1, scale_col=1)
+    want = np.zeros((10, 10), int)
+    want[2:8, 1:7] = 1
+    want[4:6, 3:5] = 0
+    np.testing.assert_array_equal(labels, want)
+    assert class_id.tolist() == [0]
+    assert labels.dtype == np.int32
+
+
+def test_neighbours_that_share_an_edge_leave_no_gap_and_do_not_overlap():
+    left = shapely.Polygon([(0, 0), (5.3, 0), (9.1, 20), (0, 20), (0, 0)])
+    right = shapely.Polygon([(5.3, 0), (20, 0), (20, 20), (9.1, 20), (5.3, 0)])
+    box = Box(0, 0, 20, 20)
+    apart = [rasterise_classes(of_shapes([s]), box, scale_row=1, scale_col=1) for s in (left, right)]
+    np.testing.assert_array_equal(apart[0] + apart[1], np.ones((20, 20)))
+
+
+def test_later_objects_cover_earlier_ones_and_hidden_ones_have_no_id():
+    shapes = [shapely.Polygon(square(2, 2, 2)), shapely.Polygon(square(0, 0, 6)), shapely.Polygon(square(5, 5, 3))]
+    labels, class_id = rasterise_instances(of_shapes(shapes), Box(0, 0, 8, 8), scale_row=1, scale_col=1)
+    assert class_id.tolist() == [1, 2]
+    assert labels[3, 3] == 1
+    assert labels[5, 5] == 2
+    classes = rasterise_classes(of_shapes(shapes), Box(0, 0, 8, 8), scale_row=1, scale_col=1)
+    assert (classes[3, 3], classes[5, 5], classes[0, 7]) == (2, 3, 0)
+    assert classes.dtype == np.uint8
+
+
+def random_annotations(seed, n=12):
+    rng = np.random.default_rng(seed)
+    shapes = []
+    for _ in range(n):
+        angle = np.sort(rng.uniform(0, 2 * np.pi, rng.integers(3, 12)))
+        radius = rng.uniform(2, 14, len(angle))
+        centre = rng.uniform(-5, 65, 2)
+        shell = centre + np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
+        if rng.random() < 0.3:
+            shell = np.round(shell)  # vertices and edges on pixel corners are where rules differ
+        holes = [centre + (shell - centre) * 0.4] if rng.random() < 0.5 else []
+        shapes.append(shapely.Polygon(shell, holes))
+    return of_shapes(shapes), shapes
+
+
+@pytest.mark.parametrize("scale", [(1.0, 1.0), (2.0, 2.0), (1.37, 1.37), (0.5, 0.75)])
+def test_a_pixel_belongs_to_the_polygon_that_holds_its_centre(scale):
+    annotations, shapes = random_annotations(3)
+    box = Box(-3, 2, 57, 60)
+    got = rasterise_classes(annotations, box, scale_row=scale[0], scale_col=scale[1])
+    x = (np.arange(box.col0, box.col1) + 0.5) * scale[1]
+    y = (np.arange(box.row0, box.row1) + 0.5) * scale[0]
+    grid_x, grid_y = np.meshgrid(x, y)
+    want, on_edge = np.zeros(box.shape, int), np.zeros(box.shape, bool)
+    for k, shape in enumerate(shapes):
+        if not shape.is_valid:
+            on_edge |= shapely.contains_xy(shape.convex_hull, grid_x, grid_y)  # even-odd has its own view of crossings
+            continue
+        want[shapely.contains_xy(shape, grid_x, grid_y)] = k % 3 + 1
+        on_edge |= shapely.dwithin(shape.boundary, shapely.points(grid_x, grid_y), 1e-9)
+    np.testing.assert_array_equal(got[~on_edge], want[~on_edge])
+    assert (~on_edge).mean() > 0.5
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 10_000), st.integers(1, 59), st.integers(1, 59), st.sampled_from([1.0, 2.0, 1 / 3, 1.37, 4.0000031])
+)
+def test_pieces_are_the_same_parts_of_the_whole(seed, row, col, scale):
+    annotations, _ = random_annotations(seed)
+    whole_box = Box(-4, -4, 60, 60)
+    whole = rasterise_classes(annotations, whole_box, scale_row=scale, scale_col=scale)
+    labels, class_id = rasterise_instances(annotations, whole_box, scale_row=scale, scale_col=scale)
+    for box in (Box(-4, -4, row, col), Box(-4, col, row, 60), Box(row, -4, 60, 60)):
+        part = whole[box.slices_in(whole_box)]
+        np.testing.assert_array_equal(rasterise_classes(annotations, box, scale_row=scale, scale_col=scale), part)
+        got, got_class = rasterise_instances(annotations, box, scale_row=scale, scale_col=scale)
+        want = labels[box.slices_in(whole_box)]
+        present = np.unique(want[want > 0])
+        np.testing.assert_array_equal(got, np.where(want > 0, np.searchsorted(present, want) + 1, 0))
+        np.testing.assert_array_equal(got_class, class_id[present - 1])
+
+
+def test_objects_in_a_box_are_those_whose_extent_meets_it():
+    annotations = of_shapes([shapely.Polygon(square(0, 0, 4)), shapely.Polygon(square(10, 10, 4))])
+    assert objects_in(annotations, Box(0, 0, 20, 20)).tolist() == [0, 1]
+    assert objects_in(annotations, Box(4, 4, 10, 10)).tolist() == []
+    assert objects_in(annotations, Box(3, 3, 11, 11)).tolist() == [0, 1]
+
+
+def test_boxes_and_points_come_in_grid_px_with_full_extent():
+    annotations = of_shapes([shapely.Polygon(square(4, 8, 8)), shapely.Polygon(square(100, 100, 8))])
+    boxes, class_id = annotations.boxes(Box(0, 0, 3, 3), (4.0, 2.0))
+    assert boxes.tolist() == [[2, 2, 6, 4]]
+    assert class_id.tolist() == [0]
+    assert annotations.points(Box(0, 0, 3, 3), (4.0, 2.0))[0].tolist() == []
+    assert annotations.points(Box(3, 4, 4, 5), (4.0, 2.0))[0].tolist() == [[4, 3]]
+
+
+def test_the_point_of_a_polygon_is_its_centre_of_area_without_its_holes():
+    shapes = [shapely.Polygon(square(0, 0, 8), [square(0.5, 0.5, 3)]), shapely.Polygon(square(0, 0, 6)[::-1])]
+    xy, _ = of_shapes(shapes).points(Box(0, 0, 9, 9), (1.0, 1.0))
+    np.testing.assert_allclose(xy, [list(s.centroid.coords[0]) for s in shapes])
+
+
+def test_a_label_image_and_the_polygons_of_its_pixels_give_the_same_crops():
+    values = np.zeros((30, 40), np.uint16)
+    values[3:9, 4:10], values[9:14, 4:20], values[20:30, 30:40] = 700, 5, 65535
+    source = from_array(values, classes=["nucleus"])
+    assert source.ids.tolist() == [5, 700, 65535]
+    shapes = [shapely.box(4, 9, 20, 14), shapely.box(4, 3, 10, 9), shapely.box(30, 20, 40, 30)]
+    polygons = of_shapes(shapes, [0, 0, 0], ("nucleus",))
+    for box in (Box(0, 0, 30, 40), Box(-5, -5, 10, 12), Box(8, 2, 50, 50)):
+        for scale in ((1.0, 1.0), (2.0, 2.0), (1.3, 0.7)):
+            for got, want in zip(source.instances(box, scale), polygons.instances(box, scale), strict=True):
+                np.testing.assert_array_equal(got, want)
+            for got, want in zip(source.boxes(box, scale), polygons.boxes(box, scale), strict=True):
+                np.testing.assert_allclose(got, want)
+            np.testing.assert_allclose(source.points(box, scale)[0], polygons.points(box, scale)[0])
+            np.testing.assert_array_equal(source.regions(box, scale), polygons.regions(box, scale))
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("a.png", np.uint8), ("a.png", np.uint16), ("a.tiff", np.uint32)])
+def test_label_images_of_8_16_and_32_bits_are_read(tmp_path, name, dtype):
+    values = np.zeros((5, 6), dtype)
+    values[1:3, 1:3] = np.iinfo(dtype).max
+    if name.endswith("png"):
+        Image.fromarray(values).save(tmp_path / name)
+    else:
+        tifffile.imwrite(tmp_path / name, values)
+    got = load_label_image(tmp_path / name)
+    assert got.ids.tolist() == [np.iinfo(dtype).max]
+    assert got.labels.sum() == 4
+
+
+def test_a_mask_is_parted_into_objects_or_taken_as_a_class(tmp_path):
+    mask = np.zeros((4, 6), np.uint8)
+    mask[0, 0] = mask[1, 1] = mask[3, 4:] = 255
+    Image.fromarray(np.stack([mask] * 3, axis=-1)).save(tmp_path / "mask.png")
+    assert len(load_label_image(tmp_path / "mask.png", threshold=127).ids) == 3
+    region = load_label_image(tmp_path / "mask.png", classes=["gland"], kind="region", threshold=127)
+    assert region.regions(Box(0, 0, 4, 6), (1.0, 1.0)).sum() == 4
+    with pytest.raises(AnnotationError, match="holds regions"):
+        region.instances(Box(0, 0, 4, 6), (1.0, 1.0))
+
+
+def test_label_images_that_are_none_are_refused(tmp_path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (4, 4, 3), np.uint8)).save(tmp_path / "rgb.png")
+    (tmp_path / "text.png").write_text("no")
+    with pytest.raises(AnnotationError, match="want one channel"):
+        load_label_image(tmp_path / "rgb.png")
+    with pytest.raises(AnnotationError, match="cannot be read"):
+        load_label_image(tmp_path / "text.png")
+    with pytest.raises(AnnotationError, match="value 3 has no class"):
+        from_array(np.array([[3]], np.uint8), classes=["a", "b"], kind="region")
+
+
+@pytest.mark.parametrize("tile", [None, (32, 16)])
+@pytest.mark.parametrize("scale", [(1.0, 1.0), (2.0, 2.0), (0.125, 0.125), (1.1, 1.1)])
+def test_a_streamed_label_image_equals_one_read_whole(tmp_path, tile, scale):
+    values = np.random.default_rng(1).integers(0, 99, (100, 70)).astype(np.uint32)
+    values[:32, :16] = 0
+    tifffile.imwrite(tmp_path / "a.tiff", values, tile=tile, rowsperstrip=None if tile else 7, compression="zlib")
+    shape = round(100 / scale[0]) + 3, round(70 / scale[1])
+    got = np.full(shape, 1000, np.int64)
+    for box, labels in stream_label_image(tmp_path / "a.tiff", shape=shape, scale=scale):
+        assert (got[box.slices_in(Box(0, 0, *shape))] == 1000).all()
+        got[box.slices_in(Box(0, 0, *shape))] = labels
+    rows = np.floor((np.arange(shape[0]) + 0.5) * scale[0]).astype(int)
+    cols = np.floor((np.arange(shape[1]) + 0.5) * scale[1]).astype(int)
+    np.testing.assert_array_equal(got, np.pad(values, 40)[np.ix_(rows + 40, cols + 40)])
+
+
+def test_points_are_read_with_a_header_in_any_order_or_without(tmp_path):
+    path = tmp_path / "points.csv"
+    path.write_text("id,class,y,x\n1,b,2.5,1.5\n2,a,4,3\n")
+    got = load_points(path)
+    assert got.classes == ("a", "b")
+    assert got.points_l0.tolist() == [[1.5, 2.5], [3, 4]]
+    assert got.class_id.tolist() == [1, 0]
+    xy, class_id = got.points(Box(0, 0, 2, 2), (2.0, 2.0))
+    assert xy.tolist() == [[0.75, 1.25]]
+    assert class_id.tolist() == [1]
+    assert len(got.boxes(Box(0, 0, 9, 9), (1.0, 1.0))[0]) == 0
+    assert got.regions(Box(0, 0, 9, 9), (1.0, 1.0)).sum() == 0
+
+
+def test_the_brca_layout_is_row_column_and_a_numbered_class(tmp_path):
+    path = tmp_path / "points.txt"
+    path.write_text("10 20 1\n30 40 3\n")
+    got = load_points(path, classes=["lymphocyte", "tumour", "stromal"], layout="y x class", first_class=1)
+    assert got.points_l0.tolist() == [[20, 10], [40, 30]]
+    assert got.class_id.tolist() == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [("1,2", "line 2: 2 columns"), ("1,z,a", "line 2: .*not numbers"), ("1,2,c", "line 2: class 'c'")],
+)
+def test_a_wrong_line_of_points_is_named(tmp_path, line, message):
+    path = tmp_path / "points.csv"
+    path.write_text(f"1,2,a\n{line}\n")
+    with pytest.raises(AnnotationError, match=message):
+        load_points(path, classes=["a"])
