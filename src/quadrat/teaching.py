@@ -40,11 +40,12 @@ def train_package(job: TrainJob) -> dict[str, Any]:
     task = get_task(pipeline.task)
     spec = spec_of(pipeline, task)
     device = pick_device(pipeline.run.device)
-    slides = {
-        work: training_slide(work.ref, pipeline, TileStore.open(work.tiles), work.load_plan().cells) for work in job.works
-    }
-    learn = [slide for work, slide in slides.items() if work.ref.split in ("", "train")]
-    judge = {work: slide for work, slide in slides.items() if work.ref.split == "val"}
+    slides = [
+        (work, training_slide(work.ref, pipeline, TileStore.open(work.tiles), work.load_plan().cells))
+        for work in job.works
+    ]
+    learn = [slide for work, slide in slides if work.ref.split != "val"]
+    judge = [(work, slide) for work, slide in slides if work.ref.split == "val"]
     if not learn:
         raise ConfigError(f"{pipeline.data.manifest} has no slide of split 'train'")
     folder = Path(job.folder)
@@ -53,16 +54,13 @@ def train_package(job: TrainJob) -> dict[str, Any]:
     )
     tried: list[dict[str, Any]] = []
     if judge and pipeline.train.calibrate and task.calibrations(spec) != [spec.thresholds]:
-        views = []
-        for work, slide in judge.items():
-            view = _infer(replace(work, spec=spec), trained.model, device)
-            views.append((view, slide))
+        views = [(_infer(replace(work, spec=spec), trained.model, device), slide) for work, slide in judge]
         spec, tried = calibrate(task, spec, pipeline.thresholds, views)
     about = {
         "metrics": {"training_loss": trained.losses, "calibration": tried},
         "training": {
             "slides": [w.ref.name for w in job.works if w.ref.split != "val"],
-            "validation_slides": [w.ref.name for w in judge],
+            "validation_slides": [w.ref.name for w, _ in judge],
             "cases": sorted({w.ref.case for w in job.works if w.ref.case}),
             "source": pipeline.data.source,
             "data_license": pipeline.data.license,

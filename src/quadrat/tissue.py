@@ -1,8 +1,8 @@
 """Where the tissue is: a mask of a low-power overview, and the cores of the canonical lattice that it touches.
 
 The mask works on optical densities against the slide's own background (Beer-Lambert; Ruifrok and Johnston 2001): tissue
-stained with H&E absorbs, and absorbs green more than red and blue; glass does not absorb, shadows and dust absorb all
-colours alike, and pens absorb in their own proportions. The threshold is the slide's (Otsu 1979) within fixed bounds, so
+stained with H&E absorbs, and absorbs green more than red and blue; glass does not absorb, shadows and dust absorb
+all colours alike, and pens absorb in their own proportions. The threshold is the slide's (Otsu 1979) within fixed bounds, so
 that an empty slide gives an empty mask and a slide full of tissue a full one. Every length and area is in um.
 """
 
@@ -33,6 +33,8 @@ THRESHOLD_BOUNDS = 0.10, 0.22
 """Least and greatest threshold of the tissue score, in units of optical density (natural logarithm)."""
 CHROMA_MIN = 0.03
 """Less difference than this between the colours' densities is grey: shadow, dust, black ink."""
+DARK = 64
+"""Pixels darker than this in every colour; a slide that is mostly so is not bright field."""
 PEN_DENSITY = 0.6
 PEN_MIN_MM2, PEN_MARGIN_UM = 0.01, 32.0
 CLOSE_UM, OPEN_UM = 32.0, 10.0
@@ -86,7 +88,10 @@ def tissue_mask(rgb: npt.NDArray[np.uint8], *, mpp: float) -> Mask:
     """Tissue of an overview, uint8 (h, w, 3) at ``mpp`` um/px (best 4-16), as bool (h, w).
 
     Leaves out glass, pen strokes (blue, green, red, black), black borders, grey shadows and specks; closes small holes.
+    For bright field only: a picture that is mostly black has no tissue here.
     """
+    if (rgb.max(axis=2) < DARK).mean() > 0.5:  # dark field (fluorescence): absorption says nothing here
+        return np.zeros(rgb.shape[:2], np.bool_)
     density = _optical_density(rgb)
     pen = _pen(density, mpp=mpp)
     smooth = ndimage.gaussian_filter(density, (SMOOTH_UM / mpp, SMOOTH_UM / mpp, 0), mode="nearest")
@@ -162,7 +167,7 @@ def _optical_density(rgb: npt.NDArray[np.uint8]) -> Floats:
         background = np.maximum(np.median(rgb[glass], axis=0), 215.0)
     table = np.log(np.arange(256, dtype=np.float64) + 1)
     density = np.log(background + 1) - table[rgb]
-    return np.maximum(density, 0).astype(np.float32)
+    return np.asarray(np.maximum(density, 0), np.float32)
 
 
 def _pen(density: Floats, *, mpp: float) -> Mask:

@@ -98,7 +98,10 @@ def _decode(
     # A clump without a seed is one object whose anchor is its own first pixel.
     bare = np.where(seeded[clumps], 0, clumps)
     seeds = np.where(bare > 0, bare + count, seeds).astype(np.int32)
-    labels = watershed(255 - maps[1], seeds, mask=clumps > 0).astype(np.int32)
+    # The flood's queue keeps no order among its equal first entries, so seeds get one: raster order, before all else.
+    depth = 255 - maps[1].astype(np.float64)
+    depth[seeds > 0] = np.arange(-np.count_nonzero(seeds), 0)
+    labels = watershed(depth, seeds, mask=clumps > 0).astype(np.int32)
     ids, first = np.unique(seeds.ravel(), return_index=True)
     keep = ids > 0
     ids, first = ids[keep], first[keep]
