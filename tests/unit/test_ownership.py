@@ -115,7 +115,7 @@ def test_the_place_on_the_slide_moves_objects_and_changes_nothing_else(seed, dow
 @FEW
 @given(st.integers(0, 2**32 - 1), st.integers(11, 50))
 def test_disjoint_ellipses_are_counted_exactly_and_keep_every_pixel(seed, side):
-    labels = fields.disjoint_ellipses(np.random.default_rng(seed), SHAPE, n=60)
+    labels = fields.disjoint_ellipses(np.random.default_rng(seed), SHAPE, n=60, radius=(4, 8))
     maps = fields.maps_of(labels, fields.random_classes(labels, 1, 0), n_classes=1)
     found = in_shards(maps, side, margin=4)
     planted = [np.stack(np.nonzero(labels == i + 1)).astype(np.int64).tobytes() for i in range(labels.max())]

@@ -40,7 +40,14 @@ def wsi() -> Path:
             "native tiles",
         ),
         ("TCGA-CR-7395-01A-01-TS1.svs", [(3567, 4443), (1783, 2221)], None, None, ("thumbnail",), "native tiles"),
-        ("generic_tiff_asap/example.tif", [(690, 1472), (345, 736), (172, 368)], (0.987,) * 2, None, (), "native tiles"),
+        (
+            "generic_tiff_asap/example.tif",
+            [(690, 1472), (345, 736), (172, 368)],
+            (0.987,) * 2,
+            None,
+            (),
+            "native tiles",
+        ),
         ("dicom_camelyon_jpeg", [(700, 1152)], (28.968, 28.969), None, (), "openslide"),
     ],
 )
@@ -236,7 +243,13 @@ def test_a_tiff_in_pixels_a_centimetre_states_an_mpp_and_one_in_dots_an_inch_doe
     ]:
         file = tmp_path / f"{unit}{resolution}.tif"
         tifffile.imwrite(
-            file, PICTURE, resolution=(resolution,) * 2, resolutionunit=unit, tile=tile, photometric="rgb", metadata=None
+            file,
+            PICTURE,
+            resolution=(resolution,) * 2,
+            resolutionunit=unit,
+            tile=tile,
+            photometric="rgb",
+            metadata=None,
         )
         with open_slide(file) as slide:
             assert slide.mpp == want

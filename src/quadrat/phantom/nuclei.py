@@ -94,7 +94,7 @@ def _shape(plan: Plan, n: np.void, h: int, region: int, in_ring: bool) -> None:
         elif region != STROMA and region != GLAND:
             mean = 7.3 + 4.4 * u * (0.45 + 0.55 * draw(h, 23))
     else:
-        mean, aspect, n["tone"] = 5.2 + 1.2 * u, 2.5 + 1.2 * v, 0.92 + 0.22 * w
+        mean, aspect, n["tone"] = 5.3 + 1.3 * u, 2.6 + 1.3 * v, 0.92 + 0.22 * w
     root = math.sqrt(aspect)
     n["a"], n["b"] = 0.5 * mean * root * plan.um, 0.5 * mean / root * plan.um
     wild = 1.6 if (region > GLAND and n["kind"] == EPITHELIAL) else 1.0

@@ -148,7 +148,7 @@ def _chromatin(n: np.void, depth: float, x: float, y: float, fine: float, medium
     """Haematoxylin of a nucleus at a pixel."""
     rim = min(1.0, max(0.0, (depth - 0.62) / 0.25))
     if n["kind"] == LYMPHOCYTE:
-        level = 3.1 + 0.20 * medium + 0.06 * fine
+        level = 3.3 + 0.20 * medium + 0.06 * fine
     elif n["kind"] == EPITHELIAL:
         level = 1.15 + 1.05 * rim + 0.38 * medium + 0.10 * fine
         turn = draw(n["key"], 30) * 2.0 * math.pi
@@ -158,7 +158,7 @@ def _chromatin(n: np.void, depth: float, x: float, y: float, fine: float, medium
             size = 0.16 * n["b"] * (1.0 - 0.45 * k)
             level += 1.2 * math.exp(-(u * u + v * v) / (2.0 * size * size))
     else:
-        level = 2.6 + 0.3 * medium + 0.08 * fine + 0.15 * rim
+        level = 1.65 + 0.24 * medium + 0.08 * fine + 0.15 * rim
     level *= n["tone"] * (1.0 - 0.45 * min(1.0, max(0.0, (depth - 0.78) / 0.22)))
     if n["faint"] == 1:
         level = 0.36 * level * (1.15 - 0.5 * depth * depth) + 0.22

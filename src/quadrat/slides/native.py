@@ -92,8 +92,8 @@ class NativeTiles:
     def _decode(self, level: NativeLevel, row: int, col: int) -> Rgb:
         index = row * level.across + col
         place = level.tile_box(row, col)
-        data = os.pread(self.handle, int(level.counts[index]), int(level.offsets[index]))
         try:
+            data = os.pread(self.handle, int(level.counts[index]), int(level.offsets[index]))
             decoded, _, _ = level.page.decode(data, index, jpegtables=level.page.jpegtables)
         except Exception as error:  # codecs raise a class each; whatever it is, this tile is lost
             raise SlideError(

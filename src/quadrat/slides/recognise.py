@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import openslide
+import tifffile
 
 from quadrat.errors import SlideError
 from quadrat.slides.tiff_extent import MAGIC as TIFF_MAGIC
@@ -43,6 +44,8 @@ def recognise(path: Path) -> Found:
     if head.startswith(TIFF_MAGIC):
         check_complete(path)
     vendor = _vendor(path)
+    if vendor == "generic-tiff" and not _one_picture(path):
+        return Found(path, path, path.stem, "flat", "TIFF")
     if vendor is not None:
         name = path.parent.name if vendor == "dicom" else path.stem
         return Found(path, path, name, "openslide", vendor)
@@ -79,6 +82,22 @@ def _vendor(path: Path) -> str | None:
         return openslide.OpenSlide.detect_format(str(path))
     except openslide.OpenSlideError as error:
         raise SlideError(f"{path}: OpenSlide cannot read the file ({error})") from error
+
+
+def _one_picture(path: Path) -> bool:
+    """Whether a tiled TIFF is one picture of 8-bit RGB(A) or grey.
+
+    OpenSlide shows the first plane of a stack or of separate channels as if it were the picture, and scales 16 bits down.
+    """
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            series, page = tiff.series[0].levels[0], tiff.pages.first
+            axes = "".join(
+                axis for axis, size in zip(series.axes, series.shape, strict=True) if size > 1 or axis in "YX"
+            )
+            return axes in ("YX", "YXS") and series.dtype == "uint8" and int(page.planarconfig) == 1
+    except (tifffile.TiffFileError, ValueError, IndexError) as error:
+        raise SlideError(f"{path}: the TIFF directory cannot be understood ({error})") from error
 
 
 def _recognise_dicom_folder(folder: Path) -> Found:
