@@ -51,7 +51,8 @@ class DataSection:
     ``annotations``: "objects" or "regions" of a QuPath GeoJSON, "points" of a CSV (drawn as discs of
     ``point_diameter_um``; ``point_layout`` "x y class" or "y x class" without a header; ``point_first_class``: the number that
     means the first class), "labels" (label image: a value an object), "mask" (a grey image, class 1 above
-    ``mask_threshold``), or "none" (the column ``label`` alone).
+    ``mask_threshold``), or "none" (the column ``label`` alone). ``tissue`` is for the training slides what slide.tissue is
+    for a run's ("all" for sets of small flat images).
     """
 
     manifest: str = ""
@@ -60,6 +61,7 @@ class DataSection:
     point_layout: str = "x y class"
     point_first_class: int | None = None
     mask_threshold: int = 127
+    tissue: str = "auto"
     source: str = "not stated"
     license: str = "not stated"
 
@@ -175,7 +177,7 @@ def load_pipeline(name: str, overrides: Sequence[str] = ()) -> Pipeline:
     path = find_pipeline(name)
     try:
         content = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path} must hold keys and values, not {type(content).__name__}")
@@ -197,7 +199,10 @@ def _apply(content: dict[str, Any], override: str) -> None:
         place = place.setdefault(section, {})
         if not isinstance(place, dict):
             raise ConfigError(f"--set {override}: '{section}' is not a section")
-    place[last] = yaml.safe_load(text)
+    try:
+        place[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override}: the value is not valid YAML ({' '.join(str(error).split())})") from error
 
 
 def _build(kind: Any, content: Mapping[str, Any], *, where: str) -> Any:
@@ -246,6 +251,7 @@ def _convert(hint: Any, value: Any, *, where: str) -> Any:
 
 CHOICES = {
     "slide.tissue": ("auto", "all"),
+    "data.tissue": ("auto", "all"),
     "run.executor": ("serial", "dask"),
     "train.precision": ("fp32", "bf16"),
     "data.point_layout": ("x y class", "y x class"),
@@ -264,8 +270,16 @@ def _check(pipeline: Pipeline, where: str) -> None:
             raise ConfigError(f"{where}: run.keep names '{keep}'; it can hold tiles and predictions")
     names = [c.name for c in pipeline.classes]
     if not names or len(set(names)) < len(names):
-        raise ConfigError(f"{where}: classes must be one or more, each name once (they are: {', '.join(names) or 'none'})")
-    for least, key in ((1, "run.workers"), (1, "run.threads"), (1, "train.steps"), (1, "train.batch"), (1, "model.batch")):
+        raise ConfigError(
+            f"{where}: classes must be one or more, each name once (they are: {', '.join(names) or 'none'})"
+        )
+    for least, key in (
+        (1, "run.workers"),
+        (1, "run.threads"),
+        (1, "train.steps"),
+        (1, "train.batch"),
+        (1, "model.batch"),
+    ):
         section, name = key.split(".")
         if getattr(getattr(pipeline, section), name) < least:
             raise ConfigError(f"{where}: {key} must be at least {least}")

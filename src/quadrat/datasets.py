@@ -45,6 +45,15 @@ def sample_margin(spec: ModelSpec, *, patch: int) -> int:
     return max(0, (patch + spec.lattice.core // 2 - spec.lattice.window + 1) // 2)
 
 
+def sampling_box(around: Box, slide: Box, *, patch: int) -> Box:
+    """The part of ``around`` from which patches are cut: what lies on the slide or a quarter patch beside it, and at
+    least one patch (small flat images are not to be drowned in the white around them)."""
+    inside = around.intersect(slide.pad(patch // 4))
+    row0 = max(around.row0, min(inside.row0, around.row1 - patch))
+    col0 = max(around.col0, min(inside.col0, around.col1 - patch))
+    return Box(row0, col0, max(inside.row1, row0 + patch), max(inside.col1, col0 + patch))
+
+
 def truth_window(slide: TrainingSlide, box: Box) -> TruthWindow:
     """Everything annotated in a box of the slide's grid."""
     frame = slide.source.frame
@@ -106,7 +115,8 @@ class WindowSet:
                 return self._cache[index]
         number, cell = self._places[index]
         slide = self._slides[number]
-        box = self._spec.lattice.window_box(cell).pad(self._margin)
+        frame = slide.source.frame
+        box = sampling_box(self._spec.lattice.window_box(cell).pad(self._margin), frame.box, patch=self._patch)
         rgb = slide.source.read(box)
         around = self._task.prepare(truth_window(slide, box.pad(CONTEXT)), self._spec)
         crop = cut(around, CONTEXT, CONTEXT, box.height, box.width)

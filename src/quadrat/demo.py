@@ -129,9 +129,7 @@ def demo_pipeline(task: str, out: Path, size: Scale) -> Pipeline:
     return load_pipeline(f"demo_{task}", overrides)
 
 
-def run_task(
-    pipeline: Pipeline, slides: Sequence[SlideRef], out: Path, reporter: Reporter, executor: Executor
-) -> int:
+def run_task(pipeline: Pipeline, slides: Sequence[SlideRef], out: Path, reporter: Reporter, executor: Executor) -> int:
     """One pipeline over the unseen slides."""
     reporter.say(f"running {pipeline.name} on {len(slides)} unseen slides")
     return run(pipeline, slides, out, reporter=reporter, executor=executor).exit_code

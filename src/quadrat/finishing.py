@@ -128,9 +128,7 @@ def finish_slide(job: FinishJob) -> dict[str, Any]:
     return {}
 
 
-def draw_pictures(
-    work: SlideWork, task: Task, stitched: Stitched, plan: SlidePlan, figures: Mapping[str, Any]
-) -> None:
+def draw_pictures(work: SlideWork, task: Task, stitched: Stitched, plan: SlidePlan, figures: Mapping[str, Any]) -> None:
     """overlay.png, and density.png (objects) or heatmap.png (tiles)."""
     spec, frame = work.spec, plan.frame
     overview, overview_mpp = read_overview(work, frame)
@@ -147,7 +145,9 @@ def draw_pictures(
         classes = sample_labels(work, label.name, frame, overview.shape[:2], overview_mpp)
         tinted = blend_classes(overview, classes, np.concatenate([[[0, 0, 0]], colors]).astype(np.uint8), hidden=(0,))
     else:
-        tinted = draw_dots(overview, table.centroid[:, ::-1] * scale, class_id=table.class_id, colors=colors, radius=1.5)
+        tinted = draw_dots(
+            overview, table.centroid[:, ::-1] * scale, class_id=table.class_id, colors=colors, radius=1.5
+        )
     box = busiest_box(table, frame, plan, spec)
     near, outlines = gather(parts, box)
     source = open_work_source(work)

@@ -22,12 +22,10 @@ class Journal:
         if path.exists():
             for line in path.read_bytes().splitlines(keepends=True):
                 try:
-                    record = json.loads(line) if line.endswith(b"\n") else None
-                except ValueError:
-                    record = None
-                if record is None:
+                    record: Any = json.loads(line) if line.endswith(b"\n") else None
+                    self.receipts[record["key"]] = record["receipt"]
+                except (ValueError, TypeError, KeyError):
                     break
-                self.receipts[record["key"]] = record["receipt"]
                 whole += len(line)
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("ab")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,11 @@ def read_manifest(path: Path) -> list[SlideRef]:
     """
     if not path.is_file():
         raise ConfigError(f"there is no manifest {path}")
-    with path.open(newline="") as stream:
+    try:
+        text_of_file = path.read_text(encoding="utf-8-sig")  # a spreadsheet puts a byte order mark first
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from error
+    with io.StringIO(text_of_file, newline="") as stream:
         reader = csv.DictReader(stream)
         fields = reader.fieldnames or []
         if "slide" not in fields:

@@ -102,7 +102,9 @@ def read_card(folder: Path) -> dict[str, Any]:
     """
     path = folder / CARD
     if not path.is_file():
-        raise PackageError(f"{folder} is not a model package (it has no {CARD}); train one with 'quadrat train PIPELINE'")
+        raise PackageError(
+            f"{folder} is not a model package (it has no {CARD}); train one with 'quadrat train PIPELINE'"
+        )
     try:
         card: dict[str, Any] = json.loads(path.read_text())
     except ValueError as error:
@@ -146,5 +148,3 @@ def sha256_of(path: Path) -> str:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-

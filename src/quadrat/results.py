@@ -39,7 +39,8 @@ class Frame:
 
     def xy_l0(self, xy_grid: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Grid (x, y) pairs, shape (n, 2), to level-0 (x, y); corner-based, so a factor is all there is."""
-        return xy_grid * np.array([self.scale_col, self.scale_row])
+        scaled: npt.NDArray[np.float64] = xy_grid * np.array([self.scale_col, self.scale_row])
+        return scaled
 
 
 @dataclass(frozen=True, slots=True)

@@ -241,7 +241,9 @@ def _failed_row(name: str, pipeline: Pipeline, stage: str, reason: str) -> Summa
 def write_run_files(out: Path, rows: Sequence[SummaryRow], states: Sequence[SlideState]) -> None:
     """results/summary.csv, and under run/: failures.jsonl and timings.jsonl."""
     (out / "results").mkdir(parents=True, exist_ok=True)
-    write_summary(out / "results" / "summary.csv", [replace(r, reason="" if r.status == "done" else r.reason) for r in rows])
+    write_summary(
+        out / "results" / "summary.csv", [replace(r, reason="" if r.status == "done" else r.reason) for r in rows]
+    )
     failures = [{"slide": r.slide, "reason": r.reason} for r in rows if r.status == "failed"]
     _write_lines(out / "run" / "failures.jsonl", failures)
     with (out / "run" / "timings.jsonl").open("a") as stream:
@@ -353,28 +355,28 @@ def _train_job(pipeline: Pipeline, package: Path) -> TrainJob:
         raise ConfigError(f"{pipeline.data.manifest} has no slide of split 'train'")
     spec = spec_of(pipeline, get_task(pipeline.task))
     folder = package.with_name(package.name + ".training")
+    # the run's override of mpp is not the training slides': theirs stands in the manifest
+    training = replace(pipeline, slide=replace(pipeline.slide, mpp=None, tissue=pipeline.data.tissue))
     works = tuple(
         SlideWork(
             ref=ref,
             folder=str(folder / "work" / ref.name),
             spec=spec,
-            slide=pipeline.slide,
+            slide=training.slide,
             task=pipeline.task,
             margin=sample_margin(spec, patch=pipeline.train.patch),
         )
         for ref in slides
         if ref.split in ("", "train", "val")
     )
-    return TrainJob(pipeline=pipeline, works=works, package=str(package), folder=str(folder))
+    return TrainJob(pipeline=training, works=works, package=str(package), folder=str(folder))
 
 
 def _tile_training(job: TrainJob, executor: Executor, reporter: Reporter) -> None:
     """Fill the tile stores of the training slides; a slide that fails ends the training (its data would be missing)."""
     states = []
     for work in job.works:
-        prints = fingerprints(
-            work.ref, job.pipeline, work.spec, weights_sha256="", device="", margin=work.margin
-        )
+        prints = fingerprints(work.ref, job.pipeline, work.spec, weights_sha256="", device="", margin=work.margin)
         states.append(SlideState(work=work, prints=prints, journal=_journal(work.path, prints)))
     batch = Batch(job.pipeline, executor, reporter, job.package, "cpu", {})
     batch.advance(states, until="tile")

@@ -50,7 +50,12 @@ def train_package(job: TrainJob) -> dict[str, Any]:
         raise ConfigError(f"{pipeline.data.manifest} has no slide of split 'train'")
     folder = Path(job.folder)
     trained = train(
-        task, spec, window_set(learn, task, spec, pipeline), pipeline.train, device=device, folder=folder / "checkpoints"
+        task,
+        spec,
+        window_set(learn, task, spec, pipeline),
+        pipeline.train,
+        device=device,
+        folder=folder / "checkpoints",
     )
     tried: list[dict[str, Any]] = []
     if judge and pipeline.train.calibrate and task.calibrations(spec) != [spec.thresholds]:

@@ -1,9 +1,9 @@
 """Where the tissue is: a mask of a low-power overview, and the cores of the canonical lattice that it touches.
 
 The mask works on optical densities against the slide's own background (Beer-Lambert; Ruifrok and Johnston 2001): tissue
-stained with H&E absorbs, and absorbs green more than red and blue; glass does not absorb, shadows and dust absorb
-all colours alike, and pens absorb in their own proportions. The threshold is the slide's (Otsu 1979) within fixed bounds, so
-that an empty slide gives an empty mask and a slide full of tissue a full one. Every length and area is in um.
+stained with H&E absorbs, and absorbs green more than red and blue; glass does not absorb, shadows and dust absorb all
+colours alike, and pens absorb in their own proportions. The threshold is the slide's (Otsu 1979) within fixed bounds,
+so that an empty slide gives an empty mask and a slide full of tissue a full one. Lengths and areas are in um and mm2.
 """
 
 from __future__ import annotations

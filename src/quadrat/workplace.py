@@ -205,7 +205,13 @@ def fingerprints(
     """The three fingerprints of a slide in this run."""
     lattice: Lattice = spec.lattice
     tile = _digest(
-        slide_identity(ref.path), ref.mpp, asdict(pipeline.slide), spec.mpp, asdict(lattice), margin, schema=RESULT_SCHEMA
+        slide_identity(ref.path),
+        ref.mpp,
+        asdict(pipeline.slide),
+        spec.mpp,
+        asdict(lattice),
+        margin,
+        schema=RESULT_SCHEMA,
     )
     frozen = {k: v for k, v in asdict(spec).items() if k != "thresholds"}
     predict = _digest(tile, frozen, weights_sha256, pipeline.run.threads, device)

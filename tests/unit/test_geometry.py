@@ -99,7 +99,7 @@ def test_the_plan_takes_the_nearest_finer_level(mpp: float, level: int, ratio: f
 
 def test_detail_is_not_invented_unless_allowed() -> None:
     levels = pyramid_levels([(1000, 1000)])
-    with pytest.raises(SlideError, match="has only 0.5"):
+    with pytest.raises(SlideError, match=r"has only 0\.5"):
         plan_read(levels, slide_mpp=0.5, mpp=0.25, slide="s")
     plan = plan_read(levels, slide_mpp=0.5, mpp=0.25, slide="s", allow_upsampling=True)
     assert (plan.ratio_row, plan.height) == (0.5, 2000)

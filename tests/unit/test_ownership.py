@@ -2,11 +2,11 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from helpers import fields
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from helpers import fields
 from quadrat.geometry import Box
 from quadrat.results import FLAG_CAPPED
 from quadrat.stitching import ownership

@@ -1,5 +1,6 @@
 import os
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ def draw_parts(data: st.DataObject, source: SlideSource, largest: int) -> tuple[
     box = Box(row, col, row + data.draw(st.integers(1, largest)), col + data.draw(st.integers(1, largest)))
     rows = sorted({box.row0, box.row1, *data.draw(st.lists(st.integers(box.row0, box.row1), max_size=4))})
     cols = sorted({box.col0, box.col1, *data.draw(st.lists(st.integers(box.col0, box.col1), max_size=4))})
-    pairs = [(r, c) for r in zip(rows, rows[1:], strict=False) for c in zip(cols, cols[1:], strict=False)]
+    pairs = [(r, c) for r in pairwise(rows) for c in pairwise(cols)]
     return box, [Box(r[0], c[0], r[1], c[1]) for r, c in pairs]
 
 

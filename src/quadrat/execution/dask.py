@@ -55,7 +55,7 @@ class DaskExecutor:
     ) -> Iterator[tuple[Outcome | None, Job]]:
         """(outcome, job) as they come; outcome None: the worker that held the job died."""
         source = iter(jobs)
-        pending: dict[Future, tuple[Job, float]] = {}
+        pending: dict[Future[Any], tuple[Job, float]] = {}
         try:
             while True:
                 for job in source:
@@ -76,7 +76,7 @@ class DaskExecutor:
         finally:
             self._client.cancel(list(pending), force=True)
 
-    def _stop(self, future: Future) -> None:
+    def _stop(self, future: Future[Any]) -> None:
         """Restart the worker on which a job hangs; native code cannot be interrupted otherwise."""
         busy = self._client.processing()
         addresses = [address for address, keys in busy.items() if future.key in keys]
@@ -85,21 +85,21 @@ class DaskExecutor:
             self._client.restart_workers(addresses, timeout=60)
 
 
-def _first_done(futures: list[Future]) -> list[Future]:
+def _first_done(futures: list[Future[Any]]) -> list[Future[Any]]:
     try:
         return list(wait(futures, timeout=POLL_S, return_when="FIRST_COMPLETED").done)
     except TimeoutError:
         return []
 
 
-def _overdue(pending: dict[Future, tuple[Job, float]], deadline_s: float | None) -> list[Future]:
+def _overdue(pending: dict[Future[Any], tuple[Job, float]], deadline_s: float | None) -> list[Future[Any]]:
     if deadline_s is None:
         return []
     # a job may first wait for the one before it on its worker, so it has twice the time from its submission
     return [future for future, (_, since) in pending.items() if time.monotonic() - since > 2 * deadline_s]
 
 
-def _dead(future: Future, job: Job) -> Outcome | None:
+def _dead(future: Future[Any], job: Job) -> Outcome | None:
     error = future.exception()
     if isinstance(error, KilledWorker) or future.status in ("cancelled", "lost"):
         return None
@@ -107,7 +107,9 @@ def _dead(future: Future, job: Job) -> Outcome | None:
 
 
 def _lost(job: Job, reason: str) -> Outcome:
-    return Outcome(job.key, 0.0, failure=Failure("LostJob", f"{job.key} was given up: {reason}", refused=True, trace=""))
+    return Outcome(
+        job.key, 0.0, failure=Failure("LostJob", f"{job.key} was given up: {reason}", refused=True, trace="")
+    )
 
 
 @contextmanager

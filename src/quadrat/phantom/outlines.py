@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quadrat.phantom.nuclei import STROMAL
 from quadrat.phantom.noise import kernel
+from quadrat.phantom.nuclei import STROMAL
 from quadrat.phantom.spec import MIN_AREA_PX
 
 

@@ -87,7 +87,7 @@ def _vendor(path: Path) -> str | None:
 def _one_picture(path: Path) -> bool:
     """Whether a tiled TIFF is one picture of 8-bit RGB(A) or grey.
 
-    OpenSlide shows the first plane of a stack or of separate channels as if it were the picture, and scales 16 bits down.
+    OpenSlide shows the first plane of a stack or of separate channels as if it were the picture, and scales 16 bits.
     """
     try:
         with tifffile.TiffFile(path) as tiff:

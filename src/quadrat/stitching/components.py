@@ -26,7 +26,7 @@ def face_pairs(strips: dict[Cell, Strips], first: dict[Cell, int]) -> npt.NDArra
     return np.concatenate(pairs)
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True)
 def union_find(n, pairs):  # type: ignore[no-untyped-def]
     """The least member of each of 0..n-1's set after joining ``pairs`` (m, 2): int64 (n,). Order of pairs is without effect."""
     parent = np.arange(n)

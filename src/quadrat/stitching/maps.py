@@ -24,4 +24,5 @@ def crop_core(maps: npt.NDArray[np.uint8], *, halo: int) -> npt.NDArray[np.uint8
 
 def argmax_classes(maps: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """(classes, h, w) quantised scores to the class index of the highest, the lowest index on ties."""
-    return np.argmax(maps, axis=0).astype(np.uint8)
+    winner: npt.NDArray[np.uint8] = np.argmax(maps, axis=0).astype(np.uint8)
+    return winner

@@ -20,9 +20,7 @@ SIDES = ("top", "bottom", "left", "right")
 _MOMENTS = ("area", "sums", "bbox", "first", "transitions", "value")
 
 
-def region_part(
-    classes: npt.NDArray[np.uint8], score: npt.NDArray[np.uint8], *, origin: tuple[int, int]
-) -> Arrays:
+def region_part(classes: npt.NDArray[np.uint8], score: npt.NDArray[np.uint8], *, origin: tuple[int, int]) -> Arrays:
     """What one shard knows of its regions.
 
     Args:
@@ -45,9 +43,9 @@ def region_part(
     edges = boundary_edges(labels, origin=origin)
     part: Arrays = {"class_id": class_id} | {f"moments.{name}": getattr(moments, name) for name in _MOMENTS}
     part |= {f"edges.{name}": getattr(edges, name) for name in Edges.__slots__}
-    rows = {"top": (0, slice(None)), "bottom": (-1, slice(None)), "left": (slice(None), 0), "right": (slice(None), -1)}
     both = np.stack([inside, classes[1:-1, 1:-1]], axis=-1).astype(np.int64)
-    return part | {f"strips.{side}": both[where] for side, where in rows.items()}
+    strips = (both[0], both[-1], both[:, 0], both[:, -1])
+    return part | {f"strips.{side}": strip for side, strip in zip(SIDES, strips, strict=True)}
 
 
 def merge_regions(

@@ -39,7 +39,7 @@ def suppress(candidates: Candidates, *, iou: float, class_aware: bool = False) -
     return result
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True)
 def _greedy(box, class_id, threshold, bin_size, class_aware):  # type: ignore[no-untyped-def]
     """Boxes (n, 4) int64 x0, y0, x1, y1 in order of merit -> bool (n,). Each kept box is entered in every bin it meets."""
     n = box.shape[0]

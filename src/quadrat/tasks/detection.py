@@ -14,7 +14,6 @@ import numba
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from quadrat.grid import Cell
 from quadrat.models.unet import UNet
@@ -111,7 +110,7 @@ class DetectionTask:
         return grid.settings(spec.thresholds)
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True)
 def dense_targets(boxes, box_class, rows, cols, classes):  # type: ignore[no-untyped-def]
     """Boxes (n, 4) row0, col0, row1, col1 in crop px -> heat (classes, rows, cols), exactly 1 in the cell of each centre;
     sides (4, rows, cols) in px to top, left, bottom, right of the object with the highest peak there; weight (rows, cols)."""
@@ -126,7 +125,11 @@ def dense_targets(boxes, box_class, rows, cols, classes):  # type: ignore[no-unt
             for c in range(max(0, int((cx - 3 * spread_x) // CELL)), min(cols, int((cx + 3 * spread_x) // CELL) + 1)):
                 y, x = (r + 0.5) * CELL, (c + 0.5) * CELL
                 centre = int(cy // CELL) == r and int(cx // CELL) == c
-                value = 1.0 if centre else 0.99 * np.exp(-((y - cy) ** 2) / (2 * spread_y**2) - (x - cx) ** 2 / (2 * spread_x**2))
+                value = (
+                    1.0
+                    if centre
+                    else 0.99 * np.exp(-((y - cy) ** 2) / (2 * spread_y**2) - (x - cx) ** 2 / (2 * spread_x**2))
+                )
                 if value > heat[box_class[i], r, c]:
                     heat[box_class[i], r, c] = value
                 if value >= LEAST_HEAT and value > weight[r, c] and row0 < y < row1 and col0 < x < col1:

@@ -25,7 +25,18 @@ from quadrat.stitching.ownership import Decoded, SeedRule, decode_shard
 from quadrat.stitching.parts import load_objects, object_part
 from quadrat.stitching.polygons import trace
 from quadrat.stitching.runs import paint, runs_of
-from quadrat.task import Array, Arrays, Crop, LabelImage, ModelSpec, Prediction, SlideView, Stitched, ThresholdGrid, TruthWindow
+from quadrat.task import (
+    Array,
+    Arrays,
+    Crop,
+    LabelImage,
+    ModelSpec,
+    Prediction,
+    SlideView,
+    Stitched,
+    ThresholdGrid,
+    TruthWindow,
+)
 
 FOREGROUND, DISTANCE, FIRST_CLASS = 0, 1, 2
 DISTANCE_WEIGHT = 4.0

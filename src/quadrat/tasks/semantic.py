@@ -14,7 +14,18 @@ from quadrat.grid import Cell
 from quadrat.models.unet import UNet
 from quadrat.stitching.maps import argmax_classes, crop_core, quantise
 from quadrat.stitching.regions import merge_regions, region_part
-from quadrat.task import Array, Arrays, Crop, LabelImage, ModelSpec, Prediction, SlideView, Stitched, ThresholdGrid, TruthWindow
+from quadrat.task import (
+    Array,
+    Arrays,
+    Crop,
+    LabelImage,
+    ModelSpec,
+    Prediction,
+    SlideView,
+    Stitched,
+    ThresholdGrid,
+    TruthWindow,
+)
 
 
 class SemanticTask:

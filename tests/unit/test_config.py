@@ -1,0 +1,176 @@
+import pytest
+import yaml
+
+from quadrat.config import CHOICES, Pipeline, find_pipeline, load_pipeline, shipped_pipelines
+from quadrat.errors import ConfigError
+from quadrat.task import task_names
+
+LEAST = {"task": "instance", "classes": [{"name": "nucleus"}], "model": {"package": "p"}}
+SHIPPED = sorted(p.stem for p in shipped_pipelines().glob("*.yaml"))
+
+
+def written(tmp_path, content):
+    path = tmp_path / "mine.yaml"
+    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+    return str(path)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_shipped_pipeline_loads_by_name_and_by_path(name):
+    pipeline = load_pipeline(name)
+    assert pipeline.task in task_names()
+    assert pipeline.name == name
+    assert pipeline.description
+    assert load_pipeline(str(shipped_pipelines() / f"{name}.yaml")) == pipeline
+
+
+def test_there_are_shipped_pipelines_for_every_task():
+    assert {load_pipeline(name).task for name in SHIPPED} == set(task_names())
+
+
+def test_what_is_left_out_has_its_default(tmp_path):
+    pipeline = load_pipeline(written(tmp_path, LEAST))
+    assert isinstance(pipeline, Pipeline)
+    assert (pipeline.name, pipeline.folder) == ("mine", str(tmp_path))
+    assert (pipeline.model.core, pipeline.train.lr, pipeline.run.executor) == (512, 3e-3, "dask")
+    assert pipeline.thresholds == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"modle": {}}, "unknown key 'modle'; did you mean 'model'"),
+        ({"model": {"package": "p", "haloo": 8}}, "model: unknown key 'haloo'; did you mean 'halo'"),
+        ({"train": {"stesp": 8}}, "train: unknown key 'stesp'; did you mean 'steps'"),
+        ({"run": {"zzz": 1}}, r"run: unknown key 'zzz' \(known: executor, workers"),
+        ({"classes": [{"name": "a", "colour": [1, 2, 3]}]}, "unknown key 'colour'; did you mean 'color'"),
+    ],
+)
+def test_an_unknown_key_is_refused_and_the_nearest_is_named(tmp_path, change, words):
+    with pytest.raises(ConfigError, match=words):
+        load_pipeline(written(tmp_path, LEAST | change))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"train": {"steps": "many"}}, "steps is 'many'; it must be int"),
+        ({"train": {"steps": 1.5}}, "steps is 1.5; it must be int"),
+        ({"train": {"steps": True}}, "steps is True; it must be int"),
+        ({"train": {"lr": "fast"}}, "lr is 'fast'; it must be a number"),
+        ({"train": {"lr": True}}, "lr is True; it must be a number"),
+        ({"train": {"calibrate": 1}}, "calibrate is 1; it must be bool"),
+        ({"train": {"steps": None}}, "steps is None"),
+        ({"model": "p"}, "model must be a section of keys, not 'p'"),
+        ({"model": None}, "model must be a section of keys, not None"),
+        ({"model": {"package": "p", "widths": 24}}, "widths must be a list, not 24"),
+        ({"model": {"package": "p", "widths": ["a"]}}, "widths is 'a'; it must be int"),
+        ({"model": {"package": 3}}, "package is 3; it must be str"),
+        ({"classes": {"a": 1}}, "classes must be a list"),
+        ({"classes": ["a"]}, "classes must be a section of keys, not 'a'"),
+        ({"thresholds": {"seed": "high"}}, "thresholds.seed is 'high'; it must be a number"),
+        ({"thresholds": [1]}, "thresholds must be a section"),
+        ({"slide": {"mpp": "fine"}}, "mpp is 'fine'; it must be a number"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_refused_with_key_and_value(tmp_path, change, words):
+    with pytest.raises(ConfigError, match=words):
+        load_pipeline(written(tmp_path, LEAST | change))
+
+
+@pytest.mark.parametrize("key", ["task", "classes", "model"])
+def test_a_missing_key_is_named(tmp_path, key):
+    with pytest.raises(ConfigError, match=f"the key '{key}' is missing"):
+        load_pipeline(written(tmp_path, {k: v for k, v in LEAST.items() if k != key}))
+
+
+def test_a_missing_key_of_a_section_is_named_with_its_section(tmp_path):
+    with pytest.raises(ConfigError, match="model: the key 'package' is missing"):
+        load_pipeline(written(tmp_path, LEAST | {"model": {"mpp": 1}}))
+
+
+@pytest.mark.parametrize("key", CHOICES)
+def test_a_choice_outside_the_list_is_refused_and_the_list_is_given(tmp_path, key):
+    section, name = key.split(".")
+    with pytest.raises(ConfigError, match=rf"{key} is 'other'; it must be one of .*{CHOICES[key][-1]}"):
+        load_pipeline(written(tmp_path, LEAST | {section: {name: "other"}}))
+    for choice in CHOICES[key]:
+        assert getattr(getattr(load_pipeline(written(tmp_path, LEAST | {section: {name: choice}})), section), name) == choice
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"classes": []}, "classes must be one or more"),
+        ({"classes": [{"name": "a"}, {"name": "a"}]}, "each name once"),
+        ({"run": {"keep": ["tiles", "all"]}}, "run.keep names 'all'"),
+        ({"run": {"workers": 0}}, "run.workers must be at least 1"),
+        ({"train": {"steps": 0}}, "train.steps must be at least 1"),
+        ({"model": {"package": "p", "batch": 0}}, "model.batch must be at least 1"),
+    ],
+)
+def test_values_out_of_range_are_refused(tmp_path, change, words):
+    with pytest.raises(ConfigError, match=words):
+        load_pipeline(written(tmp_path, LEAST | change))
+
+
+def test_numbers_may_be_written_as_yaml_reads_them(tmp_path):
+    text = "task: instance\nclasses: [{name: a}]\nmodel: {package: p, mpp: 1}\ntrain: {lr: 1e-3}\nslide: {mpp: null}\n"
+    pipeline = load_pipeline(written(tmp_path, text))
+    assert (pipeline.model.mpp, pipeline.train.lr, pipeline.slide.mpp) == (1.0, 0.001, None)
+    assert isinstance(pipeline.model.mpp, float)
+
+
+def test_overrides_are_laid_over_the_file_in_order(tmp_path):
+    path = written(tmp_path, LEAST | {"train": {"steps": 5, "lr": 0.1}})
+    overrides = ["train.steps=7", "train.steps = 9", "thresholds.seed=0.4", "run.keep=[tiles]", "slide.mpp=0.3", "name=x=y"]
+    pipeline = load_pipeline(path, overrides)
+    assert (pipeline.train.steps, pipeline.train.lr) == (9, 0.1)
+    assert (pipeline.thresholds, pipeline.run.keep, pipeline.slide.mpp) == ({"seed": 0.4}, ("tiles",), 0.3)
+    assert pipeline.name == "x=y"
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("train.steps", "write it as section.key=value"),
+        ("train.stesp=3", "unknown key 'stesp'; did you mean 'steps'"),
+        ("trian.steps=3", "unknown key 'trian'; did you mean 'train'"),
+        ("train.steps=many", "steps is 'many'"),
+        ("train.steps=", "steps is None"),
+        ("task.name=3", "'task' is not a section"),
+        ("classes.0=3", "'classes' is not a section"),
+        ("=3", "unknown key ''"),
+        ("model=3", "model must be a section"),
+        ("model.widths=[1, 2", "model.widths"),
+        ("model.package=a: b: c", "model.package"),
+    ],
+)
+def test_a_wrong_override_is_refused(tmp_path, override, words):
+    with pytest.raises(ConfigError, match=words):
+        load_pipeline(written(tmp_path, LEAST), [override])
+
+
+def test_a_pipeline_that_does_not_exist_is_refused_and_the_nearest_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=f"did you mean '{SHIPPED[0]}'"):
+        find_pipeline(SHIPPED[0] + "s")
+    with pytest.raises(ConfigError, match="there is no pipeline file"):
+        find_pipeline(str(tmp_path / "none.yaml"))
+
+
+@pytest.mark.parametrize("text", ["", "- a\n- b\n", "just text", "a: [1", "a: b: c"])
+def test_a_file_that_is_no_mapping_is_refused(tmp_path, text):
+    with pytest.raises(ConfigError, match=r"mine\.yaml"):
+        load_pipeline(written(tmp_path, text))
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path):
+    (tmp_path / "mine.yaml").write_bytes(b"task: \xff\xfe\n")
+    with pytest.raises(ConfigError, match=r"mine\.yaml"):
+        load_pipeline(str(tmp_path / "mine.yaml"))
+
+
+def test_a_colour_is_three_values_from_0_to_255(tmp_path):
+    for color in ([1, 2], [1, 2, 3, 4], [1, 2, 256], [-1, 2, 3]):
+        with pytest.raises(ConfigError, match="color"):
+            load_pipeline(written(tmp_path, LEAST | {"classes": [{"name": "a", "color": color}]}))

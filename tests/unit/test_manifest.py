@@ -1,0 +1,77 @@
+import pytest
+
+from quadrat.errors import ConfigError
+from quadrat.manifest import SlideRef, read_manifest, slides_from_paths, unique_names
+
+
+def written(tmp_path, text, encoding="utf-8"):
+    path = tmp_path / "slides.csv"
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+def test_every_column_arrives_and_paths_are_relative_to_the_manifest(tmp_path):
+    path = written(
+        tmp_path,
+        "slide,annotation,mpp,label,case,split\n"
+        "a/one.tif,a/one.geojson,0.25,tumour,7,train\n"
+        " two.svs , , , , , \n",
+    )
+    assert read_manifest(path) == [
+        SlideRef("one", str(tmp_path / "a/one.tif"), 0.25, str(tmp_path / "a/one.geojson"), "tumour", "7", "train"),
+        SlideRef("two", str(tmp_path / "two.svs")),
+    ]
+
+
+def test_only_the_column_slide_is_needed_and_absolute_paths_stay(tmp_path):
+    assert read_manifest(written(tmp_path, "slide\n/data/x.svs\n")) == [SlideRef("x", "/data/x.svs")]
+
+
+def test_columns_may_stand_in_any_order_and_rows_may_be_short(tmp_path):
+    path = written(tmp_path, "split,slide,mpp\nval,x.svs\n\ntest,y.svs,1\n")
+    assert [(s.name, s.split, s.mpp) for s in read_manifest(path)] == [("x", "val", None), ("y", "test", 1.0)]
+
+
+def test_a_manifest_saved_by_a_spreadsheet_is_read(tmp_path):
+    path = written(tmp_path, "slide,label\r\nx.svs,Größe\r\n", encoding="utf-8-sig")
+    assert [(s.name, s.label) for s in read_manifest(path)] == [("x", "Größe")]
+
+
+def test_a_folder_is_called_by_its_whole_name(tmp_path):
+    (tmp_path / "case.1").mkdir()
+    assert read_manifest(written(tmp_path, "slide\ncase.1\n"))[0].name == "case.1"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "no column 'slide'.*none"),
+        ("path,label\nx,y\n", "no column 'slide'.*path, label"),
+        ("slide,lable\nx,y\n", "unknown column 'lable'"),
+        ("slide,mpp\nx.svs,fine\n", "line 2: mpp 'fine'"),
+        ("slide,mpp\nx.svs,0.5\ny.svs,\"0,5\"\n", "line 3: mpp '0,5'"),
+        ("slide,label\n,y\n", "line 2: the slide is missing"),
+        ("slide\na/x.svs\nb/x.tif\n", "two slides are called 'x'"),
+    ],
+)
+def test_a_wrong_manifest_is_refused_with_the_place_and_the_word(tmp_path, text, words):
+    with pytest.raises(ConfigError, match=words):
+        read_manifest(written(tmp_path, text))
+
+
+def test_a_missing_manifest_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="there is no manifest"):
+        read_manifest(tmp_path / "none.csv")
+
+
+def test_a_manifest_that_is_no_text_is_refused(tmp_path):
+    (tmp_path / "slides.csv").write_bytes(b"slide\n\xff\xfe\x00.svs\n")
+    with pytest.raises(ConfigError):
+        read_manifest(tmp_path / "slides.csv")
+
+
+def test_slides_of_the_command_line_share_their_mpp_and_must_differ_in_name():
+    assert [(s.name, s.mpp) for s in slides_from_paths(["a/x.svs", "y.tif"], mpp=0.3)] == [("x", 0.3), ("y", 0.3)]
+    with pytest.raises(ConfigError, match=r"two slides are called 'x' \(a/x\.svs and b/x\.svs\)"):
+        slides_from_paths(["a/x.svs", "b/x.svs"], mpp=None)
+    assert unique_names([]) == []

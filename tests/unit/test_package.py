@@ -1,0 +1,189 @@
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from quadrat.errors import ConfigError, PackageError, QuadratError
+from quadrat.grid import Lattice
+from quadrat.models.unet import UNet
+from quadrat.package import CARD, WEIGHTS, exactness, load_package, read_card, save_package, sha256_of, spec_from_dict, spec_to_dict, write_card
+from quadrat.results import ClassInfo
+from quadrat.task import ModelSpec, get_task
+
+LATTICE = Lattice(core=64, halo=48, stride=8, shard=128)
+
+
+def spec_for(task, *, widths=(4, 6, 8), lattice=LATTICE):
+    return ModelSpec(
+        task=task,
+        classes=(ClassInfo("a", (1, 2, 3)), ClassInfo("b", (4, 5, 6))),
+        mpp=0.5,
+        lattice=lattice,
+        widths=widths,
+        thresholds=dict(get_task(task).default_thresholds),
+        mean=(0.1, 0.2, 0.3),
+        std=(0.4, 0.5, 0.6),
+        batch=3,
+    )
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    """(folder, model, spec) of a saved package; never changed."""
+    torch.manual_seed(0)
+    spec = spec_for("instance")
+    model = get_task("instance").build(spec)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_()
+    folder = tmp_path_factory.mktemp("packages") / "mine"
+    save_package(folder, model, spec, about={"metrics": {"f1": 0.5}, "license": "Apache-2.0"})
+    return folder, model, spec
+
+
+@pytest.fixture
+def folder(original, tmp_path):
+    """A copy that a test may spoil."""
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name in (WEIGHTS, CARD):
+        (copy / name).write_bytes((original[0] / name).read_bytes())
+    return copy
+
+
+def test_weights_specification_and_text_survive_a_round_trip(original):
+    folder, model, spec = original
+    package = load_package(folder, task="instance")
+    assert package.spec == spec
+    assert not package.model.training
+    want = model.state_dict()
+    found = package.model.state_dict()
+    assert found.keys() == want.keys()
+    assert all(torch.equal(found[k], want[k]) and found[k].dtype == want[k].dtype for k in want)
+    assert package.card["metrics"] == {"f1": 0.5}
+    assert package.card["license"] == "Apache-2.0"
+    assert package.card["weights_sha256"] == sha256_of(folder / WEIGHTS)
+    assert "not for diagnosis" in package.card["intended_use"]
+    assert sorted(p.name for p in folder.parent.iterdir()) == ["mine"]
+    assert sorted(p.name for p in folder.iterdir()) == sorted((WEIGHTS, CARD))
+
+
+def test_specifications_of_all_kinds_pass_through_json():
+    for task in ("classification", "detection", "instance", "semantic"):
+        spec = spec_for(task)
+        assert spec_from_dict(json.loads(json.dumps(spec_to_dict(spec)))) == spec
+
+
+def test_saving_again_replaces_the_whole_package_and_is_byte_for_byte_the_same(original, tmp_path):
+    folder, model, spec = original
+    again = tmp_path / "mine"
+    again.mkdir()
+    (again / "left over").write_text("x")
+    save_package(again, model, spec, about={"metrics": {"f1": 0.5}, "license": "Apache-2.0"})
+    for name in (WEIGHTS, CARD):
+        assert (again / name).read_bytes() == (folder / name).read_bytes()
+    assert sorted(p.name for p in again.iterdir()) == sorted((WEIGHTS, CARD))
+
+
+def test_changed_weights_are_refused_with_both_hashes(folder):
+    stated = read_card(folder)["weights_sha256"]
+    content = bytearray((folder / WEIGHTS).read_bytes())
+    content[-1] ^= 1
+    (folder / WEIGHTS).write_bytes(content)
+    found = sha256_of(folder / WEIGHTS)
+    assert found != stated
+    with pytest.raises(PackageError) as error:
+        load_package(folder)
+    assert found[:12] in str(error.value)
+    assert stated[:12] in str(error.value)
+
+
+def test_a_package_of_another_task_is_refused_with_both_names(folder):
+    with pytest.raises(PackageError, match="instance.*detection"):
+        load_package(folder, task="detection")
+
+
+def test_a_missing_folder_or_card_or_weights_is_refused(folder, tmp_path):
+    with pytest.raises(PackageError, match="not a model package"):
+        load_package(tmp_path / "none")
+    (folder / WEIGHTS).unlink()
+    with pytest.raises(PackageError, match=WEIGHTS):
+        load_package(folder)
+    (folder / CARD).unlink()
+    with pytest.raises(PackageError, match=CARD):
+        load_package(folder)
+
+
+@pytest.mark.parametrize("text", [b"{", b"", b"\xff\xfe", b"[]", b"null", b"3", b"{}", b'{"schema": 2}', b'{"schema": 1}'])
+def test_a_card_that_is_no_card_is_refused(folder, text):
+    (folder / CARD).write_bytes(text)
+    with pytest.raises(PackageError, match=CARD):
+        load_package(folder)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda card: card.pop("spec"),
+        lambda card: card.pop("weights_sha256"),
+        lambda card: card["spec"].pop("lattice"),
+        lambda card: card["spec"].pop("thresholds"),
+        lambda card: card["spec"]["lattice"].update(extra=1),
+        lambda card: card["spec"].update(widths=3),
+        lambda card: card["spec"].update(mpp="fine"),
+        lambda card: card["spec"].update(classes=[{"name": "a"}]),
+        lambda card: card["spec"].update(task="other"),
+        lambda card: card["spec"]["lattice"].update(core=63),
+    ],
+)
+def test_a_card_with_something_missing_or_wrong_is_refused(folder, spoil):
+    card = json.loads((folder / CARD).read_text())
+    spoil(card)
+    (folder / CARD).write_text(json.dumps(card))
+    with pytest.raises(QuadratError):
+        load_package(folder)
+
+
+def test_weights_that_do_not_fit_the_card_or_are_no_weights_are_refused(folder, original):
+    spec = original[2]
+    write_card(folder, replace(spec, widths=(4, 6, 10)), about={})
+    with pytest.raises(PackageError, match="does not fit"):
+        load_package(folder)
+    (folder / WEIGHTS).write_bytes(b"not safetensors")
+    write_card(folder, spec, about={})
+    with pytest.raises(PackageError, match="does not fit"):
+        load_package(folder)
+
+
+def test_the_shipped_network_is_tiling_exact_at_a_halo_of_48_and_says_so_in_its_card(tmp_path):
+    lattice = Lattice(core=512, halo=48, stride=8, shard=2048)
+    spec = spec_for("instance", widths=(24, 48, 96), lattice=lattice)
+    save_package(tmp_path / "p", get_task("instance").build(spec), spec, about={})
+    card = read_card(tmp_path / "p")["exactness"]
+    assert (card["stride"], card["receptive_radius_px"], card["promise"]) == (8, 47, "tiling-exact")
+    assert card["window_over_core"] == pytest.approx((608 / 512) ** 2, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("task", "halo", "promise"),
+    [
+        ("instance", 48, "tiling-exact"),
+        ("semantic", 48, "tiling-exact"),
+        ("detection", 48, "tiling-exact"),
+        ("instance", 40, "schedule-exact"),
+        ("instance", 0, "schedule-exact"),
+        ("classification", 48, "schedule-exact"),
+    ],
+)
+def test_the_promise_follows_from_the_halo_and_the_measured_radius(task, halo, promise):
+    spec = spec_for(task, lattice=Lattice(core=64, halo=halo, stride=8, shard=64))
+    found = exactness(get_task(task).build(spec), spec)
+    assert found["promise"] == promise
+    assert (found["receptive_radius_px"] is None) == (task == "classification")
+
+
+def test_a_lattice_that_is_out_of_step_with_the_network_is_refused():
+    spec = spec_for("instance", lattice=Lattice(core=60, halo=48, stride=4, shard=60))
+    with pytest.raises(ConfigError, match="stride"):
+        exactness(UNet((4, 6, 8), outputs=4, out_stride=1), spec)
