@@ -273,6 +273,11 @@ def _check(pipeline: Pipeline, where: str) -> None:
         raise ConfigError(
             f"{where}: classes must be one or more, each name once (they are: {', '.join(names) or 'none'})"
         )
+    for c in pipeline.classes:
+        if len(c.color) != 3 or not all(0 <= value <= 255 for value in c.color):
+            raise ConfigError(
+                f"{where}: the color of class '{c.name}' is {list(c.color)}; it must be three values, 0 to 255"
+            )
     for least, key in (
         (1, "run.workers"),
         (1, "run.threads"),

@@ -152,7 +152,8 @@ def draw_pictures(work: SlideWork, task: Task, stitched: Stitched, plan: SlidePl
     near, outlines = gather(parts, box)
     source = open_work_source(work)
     detail = draw_overlay(source.read(box), polygons=outlines, class_id=near.class_id, colors=colors, zoom=2)
-    entries = [_entry(c, row) for c, row in zip(spec.classes, figures["counts"], strict=False)]
+    regions = task.object_type == "annotation"
+    entries = [_entry(c, row, regions=regions) for c, row in zip(spec.classes, figures["counts"], strict=False)]
     page = compose_overlay(
         tinted,
         detail,
@@ -161,13 +162,16 @@ def draw_pictures(work: SlideWork, task: Task, stitched: Stitched, plan: SlidePl
         detail_mpp=frame.mpp / 2,
         detail_box=(box.col0 * scale, box.row0 * scale, box.col1 * scale, box.row1 * scale),
         title=title,
-        subtitle=f"{len(table):,} objects on {plan.tissue_mm2:.2f} mm² of tissue",
+        subtitle=f"{len(table):,} {'regions' if regions else 'objects'} on {plan.tissue_mm2:.2f} mm² of tissue",
     )
     save_png(page, work.result / "overlay.png")
+    if regions:
+        return
     density = density_map(table.centroid, frame, cell_um=DENSITY_CELL_UM)
     page = compose_map(
         overview,
         density,
+        mask=_analysed(plan, spec, density.shape),
         low=0.0,
         high=max(1.0, float(np.percentile(density, 99.5))),
         label="objects / mm²",
@@ -178,8 +182,19 @@ def draw_pictures(work: SlideWork, task: Task, stitched: Stitched, plan: SlidePl
     save_png(page, work.result / "density.png")
 
 
-def _entry(info: ClassInfo, row: Mapping[str, Any]) -> LegendEntry:
-    return LegendEntry(info.name, info.color, f"{row['count']:,}")
+def _entry(info: ClassInfo, row: Mapping[str, Any], *, regions: bool) -> LegendEntry:
+    """Objects are counted, regions are measured."""
+    return LegendEntry(info.name, info.color, f"{row['area_mm2']:.3f} mm²" if regions else f"{row['count']:,}")
+
+
+def _analysed(plan: SlidePlan, spec: ModelSpec, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    """Density cells whose centre lies in an analysed core."""
+    core, cell_px = spec.lattice.core, DENSITY_CELL_UM / plan.frame.mpp
+    cores = np.zeros((-(-plan.frame.height // core), -(-plan.frame.width // core)), bool)
+    rows, cols = np.array(plan.cells).T
+    cores[rows, cols] = True
+    at = [np.minimum((np.arange(n) + 0.5) * cell_px // core, m - 1).astype(int) for n, m in zip(shape, cores.shape, strict=True)]
+    return cores[np.ix_(*at)]
 
 
 def draw_heatmaps(

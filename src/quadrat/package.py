@@ -106,12 +106,15 @@ def read_card(folder: Path) -> dict[str, Any]:
             f"{folder} is not a model package (it has no {CARD}); train one with 'quadrat train PIPELINE'"
         )
     try:
-        card: dict[str, Any] = json.loads(path.read_text())
+        card: Any = json.loads(path.read_text())
     except ValueError as error:
         raise PackageError(f"{path} is not valid JSON ({error})") from error
+    if not isinstance(card, dict):
+        raise PackageError(f"{path} must hold keys and values, not {type(card).__name__}")
     if card.get("schema") != SCHEMA:
         raise PackageError(f"{path} has schema {card.get('schema')}; this version of quadrat reads {SCHEMA}")
-    return card
+    checked: dict[str, Any] = card
+    return checked
 
 
 def load_package(folder: Path, *, task: str | None = None) -> Package:
@@ -121,16 +124,19 @@ def load_package(folder: Path, *, task: str | None = None) -> Package:
         PackageError: files missing, weights whose sha256 differs from the card's, or a package of another task.
     """
     card = read_card(folder)
-    spec = spec_from_dict(card["spec"])
+    try:
+        spec, stated = spec_from_dict(card["spec"]), str(card["weights_sha256"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise PackageError(f"{folder / CARD} is incomplete or wrong ({type(error).__name__}: {error})") from error
     if task is not None and spec.task != task:
         raise PackageError(f"{folder} holds a model for {spec.task}, but the pipeline's task is {task}")
     weights = folder / WEIGHTS
     if not weights.is_file():
         raise PackageError(f"{folder} has no {WEIGHTS}")
     found = sha256_of(weights)
-    if found != card["weights_sha256"]:
+    if found != stated:
         raise PackageError(
-            f"{weights} has sha256 {found[:12]}..., the card says {str(card['weights_sha256'])[:12]}...: "
+            f"{weights} has sha256 {found[:12]}..., the card says {stated[:12]}...: "
             "the file was changed or damaged; copy the package again"
         )
     model = get_task(spec.task).build(spec)

@@ -51,6 +51,7 @@ def test_a_folder_is_called_by_its_whole_name(tmp_path):
         ("slide,mpp\nx.svs,fine\n", "line 2: mpp 'fine'"),
         ("slide,mpp\nx.svs,0.5\ny.svs,\"0,5\"\n", "line 3: mpp '0,5'"),
         ("slide,label\n,y\n", "line 2: the slide is missing"),
+        ("slide,label\n", "no slide was given"),
         ("slide\na/x.svs\nb/x.tif\n", "two slides are called 'x'"),
     ],
 )
@@ -74,4 +75,5 @@ def test_slides_of_the_command_line_share_their_mpp_and_must_differ_in_name():
     assert [(s.name, s.mpp) for s in slides_from_paths(["a/x.svs", "y.tif"], mpp=0.3)] == [("x", 0.3), ("y", 0.3)]
     with pytest.raises(ConfigError, match=r"two slides are called 'x' \(a/x\.svs and b/x\.svs\)"):
         slides_from_paths(["a/x.svs", "b/x.svs"], mpp=None)
-    assert unique_names([]) == []
+    with pytest.raises(ConfigError, match="no slide was given"):
+        unique_names([])

@@ -93,7 +93,7 @@ def test_the_perimeter_of_a_disc_is_near_the_circle_and_the_same_in_any_cut(radi
     disc = fields.ellipse((side, side), (side / 2, side / 2), (radius, radius)).astype(np.uint8)
     found = {float(in_shards(disc, cut)[0].perimeter_px[0]) for cut in (3, 7, radius, side)}
     assert len(found) == 1
-    assert found.pop() == pytest.approx(2 * np.pi * radius, rel=0.03)
+    assert found.pop() == pytest.approx(2 * np.pi * radius, rel=0.04)
 
 
 @SOME

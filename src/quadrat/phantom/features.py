@@ -30,16 +30,12 @@ def region_lines(seed: int, number: int, codes: NDArray[np.uint8], reduction: in
     """
     for code, name in enumerate(REGION_NAMES, start=1):
         for loops in _pieces(codes == code):
-            rings = [
-                _closed([[min(x * reduction, size[0]), min(y * reduction, size[1])] for x, y in loop]) for loop in loops
-            ]
+            rings = [_closed([[min(x * reduction, size[0]), min(y * reduction, size[1])] for x, y in loop]) for loop in loops]
             yield _line(seed, number, "annotation", name, REGION_COLOURS[code - 1], rings)
             number += 1
 
 
-def _line(
-    seed: int, number: int, kind: str, name: str, colour: tuple[int, int, int], rings: list[list[list[int]]]
-) -> str:
+def _line(seed: int, number: int, kind: str, name: str, colour: tuple[int, int, int], rings: list[list[list[int]]]) -> str:
     identity = UUID(int=(hash3(seed, number, 0, 201) << 64) | hash3(seed, number, 1, 201), version=4)
     feature = {
         "type": "Feature",

@@ -35,9 +35,7 @@ def depth_at(n: np.void, x: float, y: float) -> float:
 
 
 @kernel
-def paint(
-    table: NDArray[np.void], x0: int, y0: int, labels: NDArray[np.int32], depth: NDArray[np.float32], extent: int
-) -> None:
+def paint(table: NDArray[np.void], x0: int, y0: int, labels: NDArray[np.int32], depth: NDArray[np.float32], extent: int) -> None:
     """Write index + 1 of the topmost nucleus, and the depth in it, into (h, w) arrays with corner (x0, y0)."""
     rows, cols = labels.shape
     for k in np.argsort(table["z"]):
@@ -104,9 +102,7 @@ def _count_edges(mask: NDArray[np.uint8]) -> int:
 
 
 @kernel
-def trace(
-    names: NDArray[Any], owner: int, x0: int, y0: int, ring: NDArray[np.int32], done: NDArray[np.bool_]
-) -> tuple[int, int]:
+def trace(names: NDArray[Any], owner: int, x0: int, y0: int, ring: NDArray[np.int32], done: NDArray[np.bool_]) -> tuple[int, int]:
     """Walk an outline of piece `owner` from the top-left corner of pixel (x0, y0) along its top, the piece on the right.
 
     names: (h, w) labels with an empty rim; the pixel above (x0, y0) is not the owner's. Writes the turning points

@@ -1,0 +1,215 @@
+"""The seam between what is to be done and where it runs: both executors keep one contract."""
+
+import os
+import time
+
+import pytest
+
+from quadrat.errors import ConfigError
+from quadrat.execution import Job, Serial, guarded, open_executor
+
+
+def behaviour():
+    """What a job does, told by its payload; made here so that it travels to workers by value."""
+
+    def act(payload):
+        import os
+        import signal
+        import time
+
+        from quadrat.errors import SlideError
+
+        what, value = payload
+        if what == "refuse":
+            raise SlideError(f"slide {value} has no mpp")
+        if what == "fail":
+            raise ZeroDivisionError(f"job {value}")
+        if what == "exit":
+            os._exit(value)
+        if what == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if what == "sleep":
+            time.sleep(value)
+        if what == "threads":
+            return [os.environ.get(name) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")]
+        if what == "unpicklable":
+            return lambda: value
+        return {"value": value, "process": os.getpid()}
+
+    return act
+
+
+ACT = behaviour()
+
+
+@pytest.fixture(scope="module", params=["serial", "dask"])
+def executor(request):
+    with open_executor(request.param, workers=2, threads=1) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with open_executor("dask", workers=2, threads=1) as opened:
+        yield opened
+
+
+def jobs(*payloads):
+    return [Job(f"job {i}", payload) for i, payload in enumerate(payloads)]
+
+
+def by_key(outcomes):
+    outcomes = list(outcomes)
+    found = {o.key: o for o in outcomes}
+    assert len(found) == len(outcomes), "an outcome came twice"
+    return found
+
+
+def test_every_outcome_comes_back_once_with_its_receipt(executor):
+    found = by_key(executor.run(ACT, jobs(*(("give", i) for i in range(25)))))
+    assert {key: o.receipt["value"] for key, o in found.items()} == {f"job {i}": i for i in range(25)}
+    assert all(o.failure is None and o.seconds >= 0 for o in found.values())
+
+
+def test_no_jobs_give_no_outcomes_and_the_executor_can_be_used_again(executor):
+    assert list(executor.run(ACT, [])) == []
+    assert list(executor.run(ACT, iter([]))) == []
+    for _ in range(2):
+        assert set(by_key(executor.run(ACT, jobs(("give", 1))))) == {"job 0"}
+
+
+def test_equal_payloads_are_all_run(executor):
+    found = by_key(executor.run(ACT, jobs(*[("give", 1)] * 6)))
+    assert len(found) == 6
+    again = by_key(executor.run(ACT, jobs(*[("give", 1)] * 6)))
+    assert len(again) == 6
+
+
+def test_a_knowing_refusal_and_a_crash_are_told_apart_and_stop_nobody(executor):
+    found = by_key(executor.run(ACT, jobs(("give", 0), ("refuse", 7), ("fail", 3), ("give", 1), ("give", 2))))
+    assert len(found) == 5
+    refused, crashed = found["job 1"].failure, found["job 2"].failure
+    assert (refused.kind, refused.refused, refused.trace) == ("SlideError", True, "")
+    assert refused.message == "slide 7 has no mpp"
+    assert (crashed.kind, crashed.refused) == ("ZeroDivisionError", False)
+    assert crashed.message == "job 3"
+    assert "Traceback" in crashed.trace
+    assert "in act" in crashed.trace
+    assert [found[f"job {i}"].receipt["value"] for i in (0, 3, 4)] == [0, 1, 2]
+
+
+def test_seconds_are_measured_where_the_job_runs(executor):
+    (outcome,) = executor.run(ACT, jobs(("sleep", 0.3)))
+    assert 0.25 < outcome.seconds < 5
+
+
+def test_jobs_are_drawn_only_as_fast_as_they_are_worked_off(executor):
+    drawn = []
+
+    def source():
+        for job in jobs(*[("sleep", 0.0)] * 12):
+            drawn.append(job.key)
+            yield job
+
+    for done, _ in enumerate(executor.run(ACT, source()), start=1):
+        assert len(drawn) <= done + 3  # workers + 1
+    assert len(drawn) == 12
+
+
+def test_long_jobs_do_not_make_the_window_grow(cluster):
+    drawn = []
+
+    def source():
+        for job in jobs(*[("sleep", 1.8)] * 2, *[("give", 0)] * 6):
+            drawn.append((job.key, time.monotonic()))
+            yield job
+
+    start = time.monotonic()
+    found = by_key(cluster.run(ACT, source()))
+    assert len(found) == 8
+    assert sum(at - start < 1.5 for _, at in drawn) <= 3
+
+
+@pytest.mark.parametrize("death", [("exit", 3), ("exit", 0), ("kill", 0)])
+def test_a_job_that_kills_its_process_fails_alone(cluster, death):
+    payloads = [("give", i) for i in range(8)]
+    payloads[2] = death
+    found = by_key(cluster.run(ACT, jobs(*payloads)))
+    assert len(found) == 8
+    lost = found.pop("job 2")
+    assert lost.receipt is None
+    assert lost.failure.kind == "LostJob"
+    assert "job 2" in lost.failure.message
+    assert "died" in lost.failure.message
+    assert all(o.failure is None for o in found.values())
+
+
+def test_two_deadly_jobs_do_not_drag_others_along(cluster):
+    found = by_key(cluster.run(ACT, jobs(("kill", 0), ("exit", 1), *[("give", i) for i in range(6)])))
+    assert {key for key, o in found.items() if o.failure} == {"job 0", "job 1"}
+    assert len(found) == 8
+
+
+def test_a_receipt_that_cannot_travel_is_a_failure_of_its_job(cluster):
+    import threading as unpicklable
+
+    found = by_key(cluster.run(lambda p: unpicklable.Lock() if p else 1, [Job("a", 1), Job("b", 0)]))
+    assert found["a"].failure is not None
+    assert found["b"].failure is None
+
+
+def test_a_deadline_stops_a_hanging_job_and_nobody_else(cluster):
+    start = time.monotonic()
+    found = by_key(cluster.run(ACT, jobs(("sleep", 600), *[("give", i) for i in range(5)]), deadline_s=1.0))
+    assert time.monotonic() - start < 60
+    assert len(found) == 6
+    lost = found.pop("job 0")
+    assert "deadline" in lost.failure.message
+    assert all(o.failure is None for o in found.values())
+    assert set(by_key(cluster.run(ACT, jobs(("give", 1))))) == {"job 0"}
+
+
+def test_jobs_that_wait_behind_hanging_ones_are_not_given_up_with_them(cluster):
+    payloads = [("sleep", 600), ("sleep", 600), *[("give", i) for i in range(4)]]
+    found = by_key(cluster.run(ACT, jobs(*payloads), deadline_s=1.0))
+    assert {key for key, o in found.items() if o.failure} == {"job 0", "job 1"}
+
+
+def test_many_jobs_within_the_deadline_are_all_done_however_long_they_take_together(cluster):
+    found = by_key(cluster.run(ACT, jobs(*[("sleep", 0.8)] * 8), deadline_s=1.0))
+    assert [o.failure for o in found.values()] == [None] * 8
+
+
+def test_giving_up_half_way_leaves_the_executor_usable(executor):
+    outcomes = iter(executor.run(ACT, jobs(*[("give", i) for i in range(9)])))
+    next(outcomes)
+    if hasattr(outcomes, "close"):
+        outcomes.close()
+    assert len(by_key(executor.run(ACT, jobs(("give", 1), ("give", 2))))) == 2
+
+
+def test_workers_are_other_processes_with_the_stated_threads(cluster):
+    found = by_key(cluster.run(ACT, jobs(*[("give", i) for i in range(6)])))
+    assert os.getpid() not in {o.receipt["process"] for o in found.values()}
+    (outcome,) = cluster.run(ACT, jobs(("threads", 0)))
+    assert outcome.receipt == ["1", "1"]
+
+
+def test_an_interrupt_is_not_taken_for_a_failed_job():
+    def interrupted(payload):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(Serial().run(interrupted, jobs(("give", 1))))
+
+
+def test_a_failure_without_words_still_has_a_message():
+    def fail(payload):
+        raise ValueError
+
+    assert guarded(fail, Job("a", None)).failure.message == "ValueError()"
+
+
+def test_an_unknown_executor_is_refused():
+    with pytest.raises(ConfigError, match="run.executor is 'slurm'"):
+        open_executor("slurm", workers=1, threads=1)

@@ -1,0 +1,189 @@
+import csv
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from helpers import fields
+from scipy import ndimage
+
+from quadrat.config import TrainSection
+from quadrat.datasets import TrainingSlide, WindowSet
+from quadrat.errors import QuadratError
+from quadrat.geometry import Box
+from quadrat.grid import Lattice
+from quadrat.results import ClassInfo
+from quadrat.slides.array import ArraySlide
+from quadrat.slides.source import source_of
+from quadrat.task import ModelSpec, get_task, task_names
+from quadrat.training import learning_rate, train
+
+CFG = TrainSection(steps=24, batch=2, patch=32, warmup=3, seed=5, precision="fp32", checkpoint_every_s=1e9)
+CPU = torch.device("cpu")
+SLIDE = (70, 90)
+
+
+class Stop(Exception):
+    pass
+
+
+class Planted:
+    """A truth held in memory at a scale of 1."""
+
+    classes = ("a", "b")
+
+    def __init__(self, labels):
+        self.labels = np.pad(labels, 100)
+        self.class_id = fields.random_classes(labels, 2, 0).astype(np.int64)
+
+    def instances(self, box, scale):
+        part = self.labels[box.row0 + 100 : box.row1 + 100, box.col0 + 100 : box.col1 + 100]
+        present = np.unique(part[part > 0])
+        rename = np.zeros(len(self.class_id) + 1, np.int32)
+        rename[present] = np.arange(1, len(present) + 1)
+        return rename[part], self.class_id[present - 1]
+
+    def regions(self, box, scale):
+        labels, class_id = self.instances(box, scale)
+        return np.concatenate([[0], class_id + 1]).astype(np.uint8)[labels]
+
+    def boxes(self, box, scale):
+        labels, class_id = self.instances(box, scale)
+        rows = [(w[1].start, w[0].start, w[1].stop, w[0].stop) for w in ndimage.find_objects(labels)]
+        return np.array(rows, np.float64).reshape(-1, 4) + [box.col0, box.row0] * 2, class_id
+
+    def points(self, box, scale):
+        raise NotImplementedError
+
+
+def spec_for(task):
+    return ModelSpec(
+        task=task,
+        classes=(ClassInfo("a", (1, 2, 3)), ClassInfo("b", (4, 5, 6))),
+        mpp=0.5,
+        lattice=Lattice(core=32, halo=8, stride=8, shard=32),
+        widths=(4, 6, 8),
+        thresholds={},
+    )
+
+
+def data_for(task, spec, patch=32):
+    labels = fields.ellipses(np.random.default_rng(0), SLIDE, n=30)
+    rgb = np.random.default_rng(1).integers(0, 60, (*SLIDE, 3)).astype(np.uint8)
+    rgb[labels == 0] += 150
+    truth = Planted(labels)
+    slide = TrainingSlide("s", source_of(ArraySlide(rgb, mpp=0.5), mpp=0.5), [(0, 0), (0, 1), (1, 0), (1, 1)], truth, truth)
+    assert slide.source.frame.box == Box(0, 0, *SLIDE)
+    return WindowSet([slide], task, spec, patch=patch)
+
+
+def trained(folder, cfg=CFG, *, task="instance", progress=None):
+    kind, spec = get_task(task), spec_for(task)
+    return train(kind, spec, data_for(kind, spec), cfg, device=CPU, folder=folder, progress=progress)
+
+
+def same_weights(a, b):
+    a, b = a.state_dict(), b.state_dict()
+    assert a.keys() == b.keys()
+    return all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """(folder, result) of a training that nothing disturbed; never changed."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    return folder, trained(folder)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_gives_others(uninterrupted, tmp_path):
+    again = trained(tmp_path / "again")
+    assert same_weights(again.model, uninterrupted[1].model)
+    assert again.losses == uninterrupted[1].losses
+    assert not same_weights(trained(tmp_path / "other", replace(CFG, seed=6)).model, again.model)
+
+
+def test_the_state_of_torchs_own_generator_before_training_does_not_matter(uninterrupted, tmp_path):
+    torch.manual_seed(12345)
+    torch.rand(7)
+    assert same_weights(trained(tmp_path / "x").model, uninterrupted[1].model)
+
+
+@pytest.mark.parametrize("task", task_names())
+def test_stopped_and_resumed_is_bit_for_bit_the_uninterrupted_training(task, tmp_path):
+    cfg = replace(CFG, checkpoint_every_s=-1.0)
+    whole = trained(tmp_path / "whole", cfg, task=task)
+
+    with pytest.raises(Stop):
+        trained(tmp_path / "cut", cfg, task=task, progress=_stop_after(10))
+    about = json.loads((tmp_path / "cut" / "checkpoint.json").read_text())
+    assert 0 < about["step"] < cfg.steps
+    started_at = []
+    resumed = trained(tmp_path / "cut", cfg, task=task, progress=lambda done, total, loss: started_at.append(done))
+    assert min(started_at) > about["step"]
+    assert same_weights(resumed.model, whole.model)
+    assert resumed.losses == whole.losses
+    for name in ("log.csv",):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_how_often_checkpoints_are_written_is_not_seen_in_the_weights(uninterrupted, tmp_path):
+    assert same_weights(trained(tmp_path / "often", replace(CFG, checkpoint_every_s=-1.0)).model, uninterrupted[1].model)
+
+
+def test_a_training_that_is_done_is_not_done_again(uninterrupted):
+    folder, first = uninterrupted
+    again = trained(folder, progress=lambda *_: pytest.fail("a step was taken"))
+    assert same_weights(again.model, first.model)
+    assert again.losses == first.losses
+
+
+def test_a_checkpoint_of_other_settings_is_not_resumed(uninterrupted, tmp_path):
+    cfg = replace(CFG, lr=1e-4, checkpoint_every_s=-1.0)
+    with pytest.raises(Stop):
+        trained(tmp_path / "a", replace(cfg, lr=1e-2), progress=_stop_after(10))
+    assert same_weights(trained(tmp_path / "a", cfg).model, trained(tmp_path / "b", cfg).model)
+
+
+def _stop_after(step):
+    def progress(done, total, loss):
+        if done > step:
+            raise Stop
+
+    return progress
+
+
+def test_the_result_is_in_eval_mode_and_the_log_has_a_row_a_step(uninterrupted):
+    folder, result = uninterrupted
+    assert not result.model.training
+    with (folder / "log.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [int(r["step"]) for r in rows] == list(range(CFG.steps))
+    last = [float(r["loss"]) for r in rows[-2:]]
+    assert result.losses["loss"] == pytest.approx(sum(last) / 2)
+    assert sorted(p.name for p in folder.iterdir()) == ["checkpoint.24.safetensors", "checkpoint.json", "log.csv"]
+
+
+def test_the_network_learns(tmp_path):
+    losses = []
+    cfg = replace(CFG, steps=61, lr=1e-2)
+    trained(tmp_path, cfg, progress=lambda done, total, loss: losses.append(loss))
+    assert losses[-1] < 0.8 * losses[0]
+
+
+@pytest.mark.parametrize("task", task_names())
+def test_a_loss_that_is_no_number_stops_the_training_and_spoils_no_checkpoint(task, tmp_path):
+    with pytest.raises(QuadratError, match=r"the loss became (nan|inf) at step [0-9]+; lower train\.lr"):
+        trained(tmp_path, replace(CFG, lr=1e30, warmup=0), task=task)
+    assert not (tmp_path / "checkpoint.json").exists()
+
+
+def test_the_rate_warms_up_and_falls_to_nothing():
+    cfg = replace(CFG, steps=100, warmup=10, lr=2.0)
+    rates = [learning_rate(step, cfg) for step in range(100)]
+    assert rates[0] == pytest.approx(0.2)
+    assert max(rates) == rates[9] == rates[10] == 2.0
+    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert 0 < rates[-1] < 0.01
+    assert learning_rate(0, replace(cfg, warmup=0)) == 2.0
