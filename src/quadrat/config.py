@@ -37,6 +37,7 @@ class ModelSection:
     halo: int = 48
     stride: int = 8
     shard: int = 2048
+    encoder: str = "small"
     widths: tuple[int, ...] = (24, 48, 96)
     batch: int = 4
     mean: tuple[float, ...] = (0.75, 0.6, 0.72)

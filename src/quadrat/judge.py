@@ -81,7 +81,7 @@ class Case:
             raise QuadratError(
                 f"{results / slide / 'summary.json'}: no frame with {', '.join(Frame.__slots__)}"
             ) from error
-        return Case(slide, truth, results / slide, frame, facts, summary.get("seconds"))
+        return Case(slide, truth, results / slide, frame, facts, _seconds(results, slide))
 
     def truth_file(self, end: str) -> Path:
         return self.truth / f"{self.slide}.truth.{end}"
@@ -89,6 +89,16 @@ class Case:
     def score(self, task: str, metric: str, value: float, planted: Value = None, found: Value = None) -> Score:
         """A record; a value that is not finite (nothing planted, nothing found) becomes None."""
         return Score(task, self.slide, metric, value if math.isfinite(value) else None, planted, found, self.seconds)
+
+
+def _seconds(results: Path, slide: str) -> float | None:
+    """Seconds of work on a slide, summed over its units, from the run's timings (the last complete run of it)."""
+    path = results.parent / "run" / "timings.jsonl"
+    if not path.is_file():
+        return None
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    found = [sum(r["seconds"].values()) for r in records if r["slide"] == slide and r["seconds"]]
+    return round(found[-1], 2) if found else None
 
 
 def judge_instance(case: Case) -> list[Score]:

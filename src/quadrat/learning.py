@@ -59,6 +59,7 @@ def spec_of(pipeline: Pipeline, task: Task) -> ModelSpec:
         mean=cast(tuple[float, float, float], model.mean),
         std=cast(tuple[float, float, float], model.std),
         batch=model.batch,
+        encoder=model.encoder,
     )
 
 

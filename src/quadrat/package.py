@@ -52,6 +52,7 @@ def spec_from_dict(values: Mapping[str, Any]) -> ModelSpec:
         mean=tuple(values["mean"]),
         std=tuple(values["std"]),
         batch=int(values["batch"]),
+        encoder=values["encoder"],
     )
 
 

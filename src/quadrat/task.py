@@ -34,7 +34,8 @@ Prediction = Array | Candidates | TileScores
 class ModelSpec:
     """Everything about a model but its weights: frozen into the package at training and never changed at inference.
 
-    ``mpp`` um/px; ``widths`` channels a level; ``thresholds`` the task's decisions (see each task's ``THRESHOLDS``);
+    ``mpp`` um/px; ``encoder`` "small" or a ResNet of torchvision;
+    ``widths`` channels a level; ``thresholds`` the task's decisions (see each task's ``THRESHOLDS``);
     ``mean`` and ``std`` normalise RGB in 0-1.
     """
 
@@ -47,6 +48,7 @@ class ModelSpec:
     mean: tuple[float, float, float] = (0.75, 0.6, 0.72)
     std: tuple[float, float, float] = (0.2, 0.22, 0.18)
     batch: int = 4
+    encoder: str = "small"
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -6,6 +6,8 @@ retried by the scheduler, and the suspects are run again one at a time; a job mu
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -33,8 +35,9 @@ SETTINGS = {
 class DaskExecutor:
     """Feeds a cluster from a window of ``workers + 1`` jobs."""
 
-    def __init__(self, client: Client, *, workers: int) -> None:
+    def __init__(self, client: Client, cluster: LocalCluster, *, workers: int) -> None:
         self._client = client
+        self._cluster = cluster
         self._workers = workers
 
     def run(
@@ -58,31 +61,32 @@ class DaskExecutor:
         pending: dict[Future[Any], tuple[Job, float]] = {}
         try:
             while True:
-                for job in source:
+                while len(pending) < window and (job := next(source, None)) is not None:
                     future = self._client.submit(guarded, fn, job, pure=False, retries=0)
                     pending[future] = (job, time.monotonic())
-                    if len(pending) >= window:
-                        break
                 if not pending:
                     return
-                done = _first_done(list(pending))
-                for future in done:
+                for future in _first_done(list(pending)):
                     job, _ = pending.pop(future)
-                    yield (future.result() if future.status == "finished" else _dead(future, job)), job
-                for future in _overdue(pending, deadline_s):
-                    job, _ = pending.pop(future)
-                    self._stop(future)
+                    yield _settled(future, job), job
+                late = _overdue(pending, deadline_s)
+                if late is not None:
+                    job, _ = pending.pop(late)
+                    self._stop(late)
+                    # the others may have waited behind it all the time, so their time begins again
+                    pending = {future: (other, time.monotonic()) for future, (other, _) in pending.items()}
                     yield _lost(job, f"it ran longer than run.deadline_s = {deadline_s:g}"), job
         finally:
             self._client.cancel(list(pending), force=True)
 
-    def _stop(self, future: Future[Any]) -> None:
-        """Restart the worker on which a job hangs; native code cannot be interrupted otherwise."""
+    def _stop(self, future: Future) -> None:
+        """Kill the worker on which a job hangs (native code cannot be interrupted otherwise); its nanny starts another."""
         busy = self._client.processing()
         addresses = [address for address, keys in busy.items() if future.key in keys]
         future.cancel(force=True)
-        if addresses:
-            self._client.restart_workers(addresses, timeout=60)
+        for nanny in self._cluster.workers.values():
+            if nanny.worker_address in addresses and nanny.pid is not None:
+                os.kill(nanny.pid, signal.SIGKILL)
 
 
 def _first_done(futures: list[Future[Any]]) -> list[Future[Any]]:
@@ -92,11 +96,24 @@ def _first_done(futures: list[Future[Any]]) -> list[Future[Any]]:
         return []
 
 
-def _overdue(pending: dict[Future[Any], tuple[Job, float]], deadline_s: float | None) -> list[Future[Any]]:
+def _overdue(pending: dict[Future, tuple[Job, float]], deadline_s: float | None) -> Future | None:
+    """The job that is overdue for longest."""
     if deadline_s is None:
-        return []
+        return None
     # a job may first wait for the one before it on its worker, so it has twice the time from its submission
-    return [future for future, (_, since) in pending.items() if time.monotonic() - since > 2 * deadline_s]
+    late = [future for future, (_, since) in pending.items() if time.monotonic() - since > 2 * deadline_s]
+    return min(late, key=lambda future: pending[future][1], default=None)
+
+
+def _settled(future: Future, job: Job) -> Outcome | None:
+    """What became of a job that is done; None: the worker that held it died."""
+    if future.status != "finished":
+        return _dead(future, job)
+    try:
+        outcome: Outcome = future.result()
+    except Exception as error:  # a receipt that cannot travel
+        return Outcome(job.key, 0.0, failure=Failure(type(error).__name__, str(error), refused=False, trace=""))
+    return outcome
 
 
 def _dead(future: Future[Any], job: Job) -> Outcome | None:
@@ -129,4 +146,4 @@ def local_cluster(*, workers: int, threads: int) -> Iterator[Executor]:
         ) as cluster,
         Client(cluster) as client,
     ):
-        yield DaskExecutor(client, workers=workers)
+        yield DaskExecutor(client, cluster, workers=workers)

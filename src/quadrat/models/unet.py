@@ -9,8 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
+from torchvision.models import get_model, list_models
+from torchvision.models.feature_extraction import create_feature_extractor
+
+from quadrat.errors import ConfigError
 
 STEM = 2
 
@@ -30,6 +35,7 @@ class Encoder(nn.Module):
         super().__init__()
         inputs = [3 * STEM * STEM, *widths[:-1]]
         self.blocks = nn.ModuleList(conv_block(i, o) for i, o in zip(inputs, widths, strict=True))
+        self.channels = list(widths)
         self.stride = STEM * 2 ** (len(widths) - 1)
 
     def forward(self, image: Tensor) -> list[Tensor]:
@@ -41,19 +47,52 @@ class Encoder(nn.Module):
         return features
 
 
+class TorchvisionEncoder(nn.Module):
+    """A ResNet of torchvision (random weights) cut after ``depth`` strides: features at strides 2, 4, 8, ...
+
+    Raises:
+        ConfigError: torchvision has no such network, or it is not a ResNet.
+    """
+
+    NODES = ("relu", "layer1", "layer2", "layer3", "layer4")
+
+    def __init__(self, name: str, depth: int) -> None:
+        super().__init__()
+        if name not in list_models(torchvision.models) or "resnet" not in name:
+            raise ConfigError(f"model.encoder '{name}' is unknown; use 'small' or a ResNet of torchvision, e.g. resnet18")
+        network = get_model(name, weights=None)
+        nodes = {node: str(i) for i, node in enumerate(self.NODES[:depth])}
+        self.body = create_feature_extractor(network, return_nodes=nodes)
+        self.stride = 2**depth
+        with torch.no_grad():
+            self.channels = [int(f.shape[1]) for f in self.eval().forward(torch.zeros(1, 3, 64, 64))]
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        return list(self.body(image).values())
+
+
+def build_encoder(name: str, widths: Sequence[int]) -> Encoder | TorchvisionEncoder:
+    """``small`` (see :class:`Encoder`), or a ResNet of torchvision of as many strides as there are widths."""
+    return Encoder(widths) if name == "small" else TorchvisionEncoder(name, len(widths))
+
+
 class UNet(nn.Module):
     """(b, 3, h, w) float -> (b, outputs, h / out_stride, w / out_stride) logits.
 
     ``out_stride`` is 1 (head by pixel shuffle), 2, 4, ...: the decoder stops where the head begins.
     """
 
-    def __init__(self, widths: Sequence[int], *, outputs: int, out_stride: int) -> None:
+    def __init__(self, widths: Sequence[int], *, outputs: int, out_stride: int, encoder: str = "small") -> None:
         super().__init__()
-        self.encoder = Encoder(widths)
+        self.encoder = build_encoder(encoder, widths)
+        channels = self.encoder.channels
         stop = max(out_stride, STEM)
         self.levels = [i for i in range(len(widths) - 2, -1, -1) if STEM * 2**i >= stop]
-        self.decoder = nn.ModuleList(conv_block(widths[i + 1] + widths[i], widths[i]) for i in self.levels)
-        last = widths[self.levels[-1]] if self.levels else widths[-1]
+        last = channels[-1]
+        self.decoder = nn.ModuleList()
+        for i in self.levels:
+            self.decoder.append(conv_block(last + channels[i], widths[i]))
+            last = widths[i]
         self.shuffle = STEM if out_stride == 1 else 1
         self.head = nn.Conv2d(last, outputs * self.shuffle**2, 1)
         self.stride = self.encoder.stride
@@ -72,10 +111,10 @@ class UNet(nn.Module):
 class TileClassifier(nn.Module):
     """(b, 3, h, w) -> (b, classes + d): class logits, then the d-dimensional embedding they were computed from."""
 
-    def __init__(self, widths: Sequence[int], *, classes: int) -> None:
+    def __init__(self, widths: Sequence[int], *, classes: int, encoder: str = "small") -> None:
         super().__init__()
-        self.encoder = Encoder(widths)
-        self.head = nn.Linear(widths[-1], classes)
+        self.encoder = build_encoder(encoder, widths)
+        self.head = nn.Linear(self.encoder.channels[-1], classes)
         self.stride = self.encoder.stride
         self.out_stride = 0
 

@@ -86,15 +86,15 @@ def _shape(plan: Plan, n: np.void, h: int, region: int, in_ring: bool) -> None:
     """Draw semi-axes, outline and tone of a nucleus of known class into its record."""
     u, v, w = draw(h, 20), draw(h, 21), draw(h, 22)
     if n["kind"] == LYMPHOCYTE:
-        mean, aspect, n["tone"] = 5.55 + 0.9 * u, 1.0 + 0.2 * v, 1.0 + 0.25 * w
+        mean, aspect, n["tone"] = 5.45 + 0.85 * u, 1.0 + 0.2 * v, 1.0 + 0.25 * w
     elif n["kind"] == EPITHELIAL:
         mean, aspect, n["tone"] = 6.8 + 1.4 * u, 1.15 + 0.4 * v, 0.90 + 0.25 * w
         if in_ring:
-            mean, aspect = 6.7 + 1.2 * u, 1.3 + 0.35 * v
+            mean, aspect = 6.5 + 1.2 * u, 1.3 + 0.35 * v
         elif region != STROMA and region != GLAND:
-            mean = 7.0 + 4.2 * u * (0.45 + 0.55 * draw(h, 23))
+            mean = 6.9 + 4.0 * u * (0.45 + 0.55 * draw(h, 23))
     else:
-        mean, aspect, n["tone"] = 5.3 + 1.1 * u, 2.5 + 1.2 * v, 0.92 + 0.22 * w
+        mean, aspect, n["tone"] = 5.25 + 1.1 * u, 2.5 + 1.2 * v, 0.92 + 0.22 * w
     root = math.sqrt(aspect)
     n["a"], n["b"] = 0.5 * mean * root * plan.um, 0.5 * mean / root * plan.um
     wild = 1.6 if (region > GLAND and n["kind"] == EPITHELIAL) else 1.0

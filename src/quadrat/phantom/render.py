@@ -117,7 +117,7 @@ def _between(nodes: NDArray[np.float32], r: int, c: int, out: NDArray[np.float32
 def _ground(s: NDArray[np.float32], fine: float, medium: float, coarse: float, fibre: float, stain: NDArray[np.float32]) -> None:
     """Stain amounts (H, E) of tissue between nuclei, from the smooth fields `s` and the textures at a pixel."""
     cleft = min(1.0, max(0.08, (fibre + 0.45 * medium + 0.9 * s[_VEIL] + 1.10) * 2.5))
-    shade = 1.0 * min(1.0, max(0.0, 1.3 * coarse + 1.2 * medium - 2.3))
+    shade = 1.1 * min(1.0, max(0.0, 1.3 * coarse + 1.2 * medium - 2.3))
     veil = 0.16 * max(0.0, s[_VEIL])
     h_stroma = cleft * 0.14 + 0.045 * coarse + 0.03 * fine + 0.10 * max(fibre - 0.4, 0.0) + veil + shade
     e_stroma = (1.02 + 0.40 * fibre + 0.18 * medium + 0.10 * fine) * cleft
@@ -157,7 +157,7 @@ def _chromatin(n: np.void, depth: float, x: float, y: float, fine: float, medium
             level += 1.2 * math.exp(-(u * u + v * v) / (2.0 * size * size))
     else:
         level = 1.85 + 0.24 * medium + 0.08 * fine + 0.15 * rim
-    level *= n["tone"] * (1.0 - 0.45 * min(1.0, max(0.0, (depth - 0.78) / 0.22)))
+    level *= n["tone"] * (1.0 - 0.52 * min(1.0, max(0.0, (depth - 0.78) / 0.22)))
     if n["faint"] == 1:
         level = 0.36 * level * (1.15 - 0.5 * depth * depth) + 0.22
     return float(max(0.25, level))

@@ -35,7 +35,7 @@ class ClassificationTask:
         return 0
 
     def build(self, spec: ModelSpec) -> nn.Module:
-        return TileClassifier(spec.widths, classes=len(spec.classes))
+        return TileClassifier(spec.widths, classes=len(spec.classes), encoder=spec.encoder)
 
     def prepare(self, truth: TruthWindow, spec: ModelSpec) -> Crop:
         return Crop(shape=truth.regions.shape, maps={"classes": truth.regions}, label=truth.label)

@@ -14,6 +14,7 @@ import numba
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torchvision.ops import generalized_box_iou_loss
 
 from quadrat.grid import Cell
 from quadrat.models.unet import UNet
@@ -47,7 +48,7 @@ class DetectionTask:
         return 0
 
     def build(self, spec: ModelSpec) -> nn.Module:
-        network = UNet(spec.widths, outputs=len(spec.classes) + 4, out_stride=CELL)
+        network = UNet(spec.widths, outputs=len(spec.classes) + 4, out_stride=CELL, encoder=spec.encoder)
         # start from a low prior, or the many empty cells drown the first steps (Lin et al. 2017)
         bias = network.head.bias
         assert bias is not None
@@ -72,9 +73,8 @@ class DetectionTask:
         count = peak.sum().clamp(min=1)
         terms = {"heat": -(positive.sum() + negative.sum()) / count}
         weight = targets["weight"]
-        sides = sides_of(output[:, k:])
-        overlap = box_overlap(sides, targets["sides"])
-        terms["box"] = 2 * ((1 - overlap) * weight).sum() / weight.sum().clamp(min=1)
+        error = box_loss(sides_of(output[:, k:]), targets["sides"])
+        terms["box"] = 2 * (error * weight).sum() / weight.sum().clamp(min=1)
         return terms | {"loss": terms["heat"] + terms["box"]}
 
     def decode(self, output: Tensor, cells: Sequence[Cell], spec: ModelSpec) -> list[Prediction]:
@@ -144,14 +144,11 @@ def sides_of(output: Tensor) -> Tensor:
     return torch.exp(output.clamp(-4, 4)) * SIZE_UNIT
 
 
-def box_overlap(a: Tensor, b: Tensor) -> Tensor:
-    """IoU, (b, h, w), of boxes given as distances (b, 4, h, w) from a common point."""
-    inter = (torch.minimum(a[:, 0], b[:, 0]) + torch.minimum(a[:, 2], b[:, 2])) * (
-        torch.minimum(a[:, 1], b[:, 1]) + torch.minimum(a[:, 3], b[:, 3])
-    )
-    area_a = (a[:, 0] + a[:, 2]) * (a[:, 1] + a[:, 3])
-    area_b = (b[:, 0] + b[:, 2]) * (b[:, 1] + b[:, 3])
-    return inter / (area_a + area_b - inter).clamp(min=1e-6)
+def box_loss(found: Tensor, wanted: Tensor) -> Tensor:
+    """1 - generalised IoU (Rezatofighi et al. 2019), (b, h, w), of boxes given as distances (b, 4, h, w) from a point."""
+    corners = [torch.stack([-s[:, 1], -s[:, 0], s[:, 3], s[:, 2]], dim=-1) for s in (found, wanted)]
+    loss: Tensor = generalized_box_iou_loss(corners[0], corners[1], reduction="none")
+    return loss
 
 
 def candidates_of(score: Array, class_id: Array, sides: Array, cell: Cell, spec: ModelSpec) -> Candidates:

@@ -60,7 +60,7 @@ class InstanceTask:
         return FIRST_CLASS + len(spec.classes)
 
     def build(self, spec: ModelSpec) -> nn.Module:
-        return UNet(spec.widths, outputs=self.channels(spec), out_stride=1)
+        return UNet(spec.widths, outputs=self.channels(spec), out_stride=1, encoder=spec.encoder)
 
     def prepare(self, truth: TruthWindow, spec: ModelSpec) -> Crop:
         classes = np.concatenate([[0], truth.label_class + 1]).astype(np.uint8)[truth.labels]

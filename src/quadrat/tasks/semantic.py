@@ -41,7 +41,7 @@ class SemanticTask:
         return 1 + len(spec.classes)
 
     def build(self, spec: ModelSpec) -> nn.Module:
-        return UNet(spec.widths, outputs=self.channels(spec), out_stride=1)
+        return UNet(spec.widths, outputs=self.channels(spec), out_stride=1, encoder=spec.encoder)
 
     def prepare(self, truth: TruthWindow, spec: ModelSpec) -> Crop:
         return Crop(shape=truth.regions.shape, maps={"classes": truth.regions})
