@@ -211,5 +211,5 @@ def test_a_failure_without_words_still_has_a_message():
 
 
 def test_an_unknown_executor_is_refused():
-    with pytest.raises(ConfigError, match="run.executor is 'slurm'"):
+    with pytest.raises(ConfigError, match=r"run\.executor is 'slurm'"):
         open_executor("slurm", workers=1, threads=1)

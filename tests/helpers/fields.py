@@ -57,9 +57,7 @@ def ellipses(rng: np.random.Generator, shape: Shape, *, n: int, radius: tuple[fl
     return connected(labels)
 
 
-def disjoint_ellipses(
-    rng: np.random.Generator, shape: Shape, *, n: int, radius: tuple[float, float] = (3, 9)
-) -> Labels:
+def disjoint_ellipses(rng: np.random.Generator, shape: Shape, *, n: int, radius: tuple[float, float] = (3, 9)) -> Labels:
     """Up to ``n`` ellipses of which no two touch, not even at a corner: as many objects as labels."""
     labels = empty(shape)
     count = 0

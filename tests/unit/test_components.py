@@ -90,5 +90,7 @@ def test_union_find_gives_the_least_member_whatever_the_order_of_the_pairs(n, da
 def test_a_missing_neighbour_joins_nothing():
     strip = np.array([[1, 1]] * 4, np.int64)
     one = dict.fromkeys(("top", "bottom", "left", "right"), strip)
-    assert face_pairs({(0, 0): one, (0, 2): one, (2, 0): one, (1, 1): one}, {(0, 0): 0, (0, 2): 1, (2, 0): 2, (1, 1): 3}).size == 0
+    assert (
+        face_pairs({(0, 0): one, (0, 2): one, (2, 0): one, (1, 1): one}, {(0, 0): 0, (0, 2): 1, (2, 0): 2, (1, 1): 3}).size == 0
+    )
     assert face_pairs({}, {}).shape == (0, 2)

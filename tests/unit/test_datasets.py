@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
-from helpers import fields
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from helpers import fields
 from quadrat.datasets import TrainingSlide, WindowSet, boxes_of, cut, flipped, jitter, sample_margin, truth_window, turned
 from quadrat.errors import AnnotationError
 from quadrat.geometry import Box
@@ -225,8 +225,12 @@ def test_a_batch_is_a_pure_function_of_seed_and_step():
             assert targets.keys() == other[1].keys()
             assert all(np.array_equal(targets[n], other[1][n]) for n in targets)
         second = fresh()
-    assert not np.array_equal(first.batch(0, size=3, seed=7, stain_jitter=0.1)[0], first.batch(0, size=3, seed=8, stain_jitter=0.1)[0])
-    assert not np.array_equal(first.batch(0, size=3, seed=7, stain_jitter=0.1)[0], first.batch(1, size=3, seed=7, stain_jitter=0.1)[0])
+    assert not np.array_equal(
+        first.batch(0, size=3, seed=7, stain_jitter=0.1)[0], first.batch(0, size=3, seed=8, stain_jitter=0.1)[0]
+    )
+    assert not np.array_equal(
+        first.batch(0, size=3, seed=7, stain_jitter=0.1)[0], first.batch(1, size=3, seed=7, stain_jitter=0.1)[0]
+    )
 
 
 def test_every_window_is_seen_once_in_each_round():

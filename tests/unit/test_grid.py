@@ -15,9 +15,7 @@ CELLS = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), unique=True,
 def lattices(draw):
     stride = draw(st.sampled_from([1, 2, 4, 8]))
     core = stride * draw(st.integers(1, 6))
-    return Lattice(
-        core=core, halo=stride * draw(st.integers(0, 6)), stride=stride, shard=core * draw(st.integers(1, 4))
-    )
+    return Lattice(core=core, halo=stride * draw(st.integers(0, 6)), stride=stride, shard=core * draw(st.integers(1, 4)))
 
 
 @SOME

@@ -13,9 +13,7 @@ def written(tmp_path, text, encoding="utf-8"):
 def test_every_column_arrives_and_paths_are_relative_to_the_manifest(tmp_path):
     path = written(
         tmp_path,
-        "slide,annotation,mpp,label,case,split\n"
-        "a/one.tif,a/one.geojson,0.25,tumour,7,train\n"
-        " two.svs , , , , , \n",
+        "slide,annotation,mpp,label,case,split\na/one.tif,a/one.geojson,0.25,tumour,7,train\n two.svs , , , , , \n",
     )
     assert read_manifest(path) == [
         SlideRef("one", str(tmp_path / "a/one.tif"), 0.25, str(tmp_path / "a/one.geojson"), "tumour", "7", "train"),
@@ -49,7 +47,7 @@ def test_a_folder_is_called_by_its_whole_name(tmp_path):
         ("path,label\nx,y\n", "no column 'slide'.*path, label"),
         ("slide,lable\nx,y\n", "unknown column 'lable'"),
         ("slide,mpp\nx.svs,fine\n", "line 2: mpp 'fine'"),
-        ("slide,mpp\nx.svs,0.5\ny.svs,\"0,5\"\n", "line 3: mpp '0,5'"),
+        ('slide,mpp\nx.svs,0.5\ny.svs,"0,5"\n', "line 3: mpp '0,5'"),
         ("slide,label\n,y\n", "line 2: the slide is missing"),
         ("slide,label\n", "no slide was given"),
         ("slide\na/x.svs\nb/x.tif\n", "two slides are called 'x'"),

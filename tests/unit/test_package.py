@@ -7,7 +7,18 @@ import torch
 from quadrat.errors import ConfigError, PackageError, QuadratError
 from quadrat.grid import Lattice
 from quadrat.models.unet import UNet
-from quadrat.package import CARD, WEIGHTS, exactness, load_package, read_card, save_package, sha256_of, spec_from_dict, spec_to_dict, write_card
+from quadrat.package import (
+    CARD,
+    WEIGHTS,
+    exactness,
+    load_package,
+    read_card,
+    save_package,
+    sha256_of,
+    spec_from_dict,
+    spec_to_dict,
+    write_card,
+)
 from quadrat.results import ClassInfo
 from quadrat.task import ModelSpec, get_task
 
@@ -100,7 +111,7 @@ def test_changed_weights_are_refused_with_both_hashes(folder):
 
 
 def test_a_package_of_another_task_is_refused_with_both_names(folder):
-    with pytest.raises(PackageError, match="instance.*detection"):
+    with pytest.raises(PackageError, match=r"instance.*detection"):
         load_package(folder, task="detection")
 
 

@@ -83,7 +83,10 @@ def test_a_path_behind_a_dead_rectifier_still_counts():
     assert receptive_radius(nn.Sequential(first, nn.ReLU(), conv(3, padding=1)), stride=1, out_stride=1) == 3
 
 
-@pytest.mark.parametrize("model", [Pooled(), nn.InstanceNorm2d(3), nn.Sequential(conv(3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Upsample(scale_factor=64))])
+@pytest.mark.parametrize(
+    "model",
+    [Pooled(), nn.InstanceNorm2d(3), nn.Sequential(conv(3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Upsample(scale_factor=64))],
+)
 def test_a_network_that_sees_everything_has_no_radius(model):
     assert receptive_radius(model, stride=1, out_stride=1) is None
 

@@ -4,6 +4,7 @@ import os
 import pickle
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,13 @@ def test_we_read_what_zarr_wrote(tmp_path: Path) -> None:
     data = rng.integers(0, 9, (2, 100, 130)).astype(np.uint16)
     zarr.open_array(tmp_path / "a", mode="r+")[...] = data
     np.testing.assert_array_equal(array.read(array.box), data)
+
+
+def test_a_shard_has_the_bytes_that_zarr_itself_writes(tmp_path: Path) -> None:
+    ours, data = filled(tmp_path / "a")
+    ShardedArray.create(tmp_path / "b", shape=ours.shape, chunk=32, shard=64, dtype="uint8", fill=7)
+    zarr.open_array(tmp_path / "b", mode="r+").with_config({"write_empty_chunks": True})[...] = data
+    assert tree(tmp_path / "a") == tree(tmp_path / "b")
 
 
 def test_zarrs_own_metadata_of_such_an_array_is_ours(tmp_path: Path) -> None:
@@ -129,6 +137,47 @@ def test_a_flipped_bit_is_a_store_error_and_never_a_pixel(tmp_path: Path, share:
     path.write_bytes(content)
     with pytest.raises(StoreError, match="damaged"):
         array.read(array.box)
+
+
+def test_damage_is_said_in_a_sentence_that_names_the_array_and_the_shard(tmp_path: Path) -> None:
+    array, data = filled(tmp_path / "a", (100, 100))
+    path = array.shard_path((1, 0))
+    path.write_bytes(b"\1" + path.read_bytes()[1:])
+    np.testing.assert_array_equal(array.read(Box(0, 0, 64, 100)), data[:64])
+    with pytest.raises(StoreError) as raised:
+        array.read(Box(60, 20, 70, 80))
+    said = str(raised.value)
+    assert said.startswith(f"{tmp_path / 'a'}: shard (1, 0) is damaged (")
+    assert said.endswith(f"); remove {path} and run again")
+    assert "\n" not in said
+    assert ". " not in said
+    assert raised.value.__cause__ is None
+    assert raised.value.__suppress_context__ or raised.value.__context__ is None
+
+
+@pytest.mark.parametrize("name", ["zarr.json", "shard"])
+def test_files_are_synced_before_they_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    events: list[str] = []
+    sync, rename = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: (events.append("sync"), sync(handle))[1])
+    monkeypatch.setattr(os, "replace", lambda a, b: (events.append(Path(b).name), rename(a, b))[1])
+    array = ShardedArray.create(tmp_path / "a", shape=(64, 64), chunk=32, shard=64, dtype="uint8")
+    if name == "shard":
+        events.clear()
+        array.write_shard((0, 0), np.zeros((64, 64), np.uint8))
+    assert events == ["sync", "0" if name == "shard" else name]
+
+
+def test_threads_may_read_and_write_one_array_and_it_pickles(tmp_path: Path) -> None:
+    array, data = filled(tmp_path / "a", (600, 600))
+    copy = pickle.loads(pickle.dumps(array))
+    boxes = [Box(r, c, r + 100, c + 100) for r, c in itertools.product(range(0, 500, 90), repeat=2)]
+    with ThreadPoolExecutor(4) as pool:
+        again = pool.map(lambda c: array.write_shard(c, data[array.shard_box(c).slices_in(array.box)]), array.box.cells(64))
+        for box, found in zip(boxes, pool.map(copy.read, boxes), strict=True):
+            np.testing.assert_array_equal(found, data[box.slices_in(array.box)])
+    assert copy == array
+    assert array.verify(again) == []
 
 
 @pytest.mark.parametrize("keep", [0, 10, 0.5, 0.99])

@@ -1,13 +1,14 @@
 import csv
 import json
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
-from helpers import fields
 from scipy import ndimage
 
+from helpers import fields
 from quadrat.config import TrainSection
 from quadrat.datasets import TrainingSlide, WindowSet
 from quadrat.errors import QuadratError
@@ -184,6 +185,6 @@ def test_the_rate_warms_up_and_falls_to_nothing():
     rates = [learning_rate(step, cfg) for step in range(100)]
     assert rates[0] == pytest.approx(0.2)
     assert max(rates) == rates[9] == rates[10] == 2.0
-    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert all(a >= b for a, b in pairwise(rates[10:]))
     assert 0 < rates[-1] < 0.01
     assert learning_rate(0, replace(cfg, warmup=0)) == 2.0

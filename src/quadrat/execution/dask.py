@@ -69,15 +69,29 @@ class DaskExecutor:
                 for future in _first_done(list(pending)):
                     job, _ = pending.pop(future)
                     yield _settled(future, job), job
-                late = _overdue(pending, deadline_s)
+                late = self._overdue(pending, deadline_s)
                 if late is not None:
                     job, _ = pending.pop(late)
                     self._stop(late)
-                    # the others may have waited behind it all the time, so their time begins again
-                    pending = {future: (other, time.monotonic()) for future, (other, _) in pending.items()}
                     yield _lost(job, f"it ran longer than run.deadline_s = {deadline_s:g}"), job
         finally:
             self._client.cancel(list(pending), force=True)
+
+    def _overdue(self, pending: dict[Future, tuple[Job, float]], deadline_s: float | None) -> Future | None:
+        """The job that has run for too long; the time of one that only waited (for a worker, or behind another) begins anew."""
+        if deadline_s is None:
+            return None
+        now = time.monotonic()
+        # a job may first wait for the one before it on its worker, so it has twice the time from its submission
+        late = [future for future, (_, since) in pending.items() if now - since > 2 * deadline_s]
+        if not late:
+            return None
+        running = {keys[0] for keys in self._client.processing().values() if keys}
+        for future in late:
+            if future.key in running:
+                return future
+            pending[future] = (pending[future][0], now)
+        return None
 
     def _stop(self, future: Future) -> None:
         """Kill the worker on which a job hangs (native code cannot be interrupted otherwise); its nanny starts another."""
@@ -94,15 +108,6 @@ def _first_done(futures: list[Future[Any]]) -> list[Future[Any]]:
         return list(wait(futures, timeout=POLL_S, return_when="FIRST_COMPLETED").done)
     except TimeoutError:
         return []
-
-
-def _overdue(pending: dict[Future, tuple[Job, float]], deadline_s: float | None) -> Future | None:
-    """The job that is overdue for longest."""
-    if deadline_s is None:
-        return None
-    # a job may first wait for the one before it on its worker, so it has twice the time from its submission
-    late = [future for future, (_, since) in pending.items() if time.monotonic() - since > 2 * deadline_s]
-    return min(late, key=lambda future: pending[future][1], default=None)
 
 
 def _settled(future: Future, job: Job) -> Outcome | None:

@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import zarr
 
 from quadrat.errors import StoreError
 from quadrat.geometry import Box
 from quadrat.grid import Cell
 from quadrat.outputs.pyramid import Reduce, halve, pyramid_depth
 from quadrat.results import Frame
-from quadrat.sharded import ShardedArray, ShardReceipt, read_node, write_node
+from quadrat.sharded import UNREADABLE, DurableStore, ShardedArray, ShardReceipt
 
 VERSION = "0.5"
 Rgb = tuple[int, int, int]
@@ -162,12 +163,26 @@ def group_attributes(group: Path) -> dict[str, Any]:
     Raises:
         StoreError: there is none.
     """
-    return dict(read_node(group, "group").get("attributes", {}))
+    try:
+        return zarr.open_group(DurableStore(group, read_only=True), mode="r", zarr_format=3).attrs.asdict()
+    except UNREADABLE as error:
+        raise StoreError(f"{group}: there is no zarr group that can be opened ({error})") from error
 
 
 def write_group(group: Path, attributes: Mapping[str, Any]) -> None:
-    """Write a zarr v3 group's metadata, whole or not at all; what is below the group stays."""
-    write_node(group, {"attributes": dict(attributes), "zarr_format": 3, "node_type": "group"})
+    """Write a zarr v3 group's metadata, whole or not at all; what is below the group stays.
+
+    Raises:
+        StoreError: something else is at ``group``, or the disk refuses.
+    """
+    store = DurableStore(group)
+    try:
+        if (group / "zarr.json").exists():
+            zarr.open_group(store, mode="r+", zarr_format=3).attrs.put(dict(attributes))
+        else:
+            zarr.create_group(store, zarr_format=3, attributes=dict(attributes))
+    except UNREADABLE as error:
+        raise StoreError(f"{group}: zarr.json cannot be written ({error})") from error
 
 
 def create_level(group: Path, level: int, *, chunk: int, shard: int) -> ShardedArray:

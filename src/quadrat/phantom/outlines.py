@@ -126,6 +126,27 @@ def trace(names: NDArray[Any], owner: int, x0: int, y0: int, ring: NDArray[np.in
 
 
 @kernel
+def _lift(labels: NDArray[np.int32], name: int, left: int, top: int, mask: NDArray[np.uint8]) -> None:
+    """Move the pixels of one label out of `labels` into `mask`, a window at (left, top) that may leave the array."""
+    side = mask.shape[0]
+    mask[:] = 0
+    for r in range(max(0, top), min(labels.shape[0], top + side)):
+        for c in range(max(0, left), min(labels.shape[1], left + side)):
+            if labels[r, c] == name:
+                mask[r - top, c - left] = 1
+                labels[r, c] = 0
+
+
+@kernel
+def _lay(labels: NDArray[np.int32], name: int, left: int, top: int, mask: NDArray[np.uint8]) -> None:
+    """Write the pixels of `mask` back as one label: the reverse of `_lift`."""
+    for r in range(mask.shape[0]):
+        for c in range(mask.shape[1]):
+            if mask[r, c] == 1:
+                labels[r + top, c + left] = name
+
+
+@kernel
 def keep_visible(
     table: NDArray[np.void], x0: int, y0: int, labels: NDArray[np.int32], extent: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
@@ -135,7 +156,6 @@ def keep_visible(
     not kept has an empty ring. What lies within 2 extents of the array's border is not to be trusted, unless the border
     is the slide's own.
     """
-    rows, cols = labels.shape
     side = 2 * extent + 3
     mask = np.zeros((side, side), np.uint8)
     stack = np.zeros(side * side, np.int32)
@@ -146,12 +166,7 @@ def keep_visible(
     for k in range(len(table)):
         left = math.floor(table[k]["x"]) - x0 - extent - 1
         top = math.floor(table[k]["y"]) - y0 - extent - 1
-        mask[:] = 0
-        for r in range(max(0, top), min(rows, top + side)):
-            for c in range(max(0, left), min(cols, left + side)):
-                if labels[r, c] == k + 1:
-                    mask[r - top, c - left] = 1
-                    labels[r, c] = 0
+        _lift(labels, k + 1, left, top, mask)
         area = _largest_piece(mask, stack)
         while area > 0 and _cut_pinches(mask):
             area = _largest_piece(mask, stack)
@@ -171,8 +186,5 @@ def keep_visible(
         for i in range(points):
             rings[starts[k] + i, 0] = ring[i, 0] + left + x0
             rings[starts[k] + i, 1] = ring[i, 1] + top + y0
-        for r in range(side):
-            for c in range(side):
-                if mask[r, c] == 1:
-                    labels[r + top, c + left] = k + 1
+        _lay(labels, k + 1, left, top, mask)
     return rings[: starts[-1]], starts

@@ -1,0 +1,61 @@
+"""The results do not depend on how the work was cut, nor on where it ran."""
+
+import pytest
+from helpers.runs import TASKS, contents, difference, phases, quadrat, table
+
+from quadrat import stages
+from quadrat.config import load_pipeline
+from quadrat.manifest import slides_from_paths
+from quadrat.progress import Reporter
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_one_shard_a_unit_three_shards_a_unit_and_two_dask_workers_give_equal_bytes(
+    task, lab, reference, cluster, tmp_path
+):
+    want = contents(reference(task))
+    assert {"summary.csv", "square/summary.json", "oblong/overlay.png"} <= want.keys()
+
+    done = quadrat("run", lab.pipeline(task), *lab.slides, "--out", tmp_path / "three", "--set", "run.shards_per_unit=3")
+    assert done.code == 0, done.err
+    assert difference(contents(tmp_path / "three" / "results"), want) == []
+
+    slides = slides_from_paths([str(p) for p in lab.slides], mpp=None)
+    with Reporter(tmp_path / "dask" / "run" / "log.jsonl", quiet=True) as reporter:
+        pipeline = load_pipeline(str(lab.pipeline(task)), ["run.workers=2"])
+        report = stages.run(pipeline, slides, tmp_path / "dask", reporter=reporter, executor=cluster)
+    assert report.exit_code == 0
+    assert difference(contents(tmp_path / "dask" / "results"), want) == []
+
+    units = phases(reference(task).parent)["predict"]
+    assert units >= 24, "two slides of 16 shards, some of them glass: too few to prove anything"
+    assert phases(tmp_path / "three")["predict"] < units / 2
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_reference_has_something_to_compare(task, reference):
+    rows = table(reference(task) / "summary.csv")
+    assert [row["slide"] for row in rows] == ["oblong", "square"]
+    assert {row["status"] for row in rows} == {"done"}
+    if task != "classification":
+        assert sum(int(row["count"]) for row in rows) > 30
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_slide_alone_has_the_results_it_has_in_a_batch(task, lab, reference, tmp_path):
+    done = quadrat("run", lab.pipeline(task), lab.slides[0], "--out", tmp_path)
+    assert done.code == 0, done.err
+    found = contents(tmp_path / "results")
+    want = contents(reference(task))
+    assert difference({k: v for k, v in found.items() if k.startswith("oblong/")},
+                      {k: v for k, v in want.items() if k.startswith("oblong/")}) == []  # fmt: skip
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_nothing_under_results_holds_a_path_of_the_machine_or_a_half_written_name(task, lab, reference):
+    folder = reference(task)
+    for path in contents(folder):
+        assert "partial" not in path
+        content = (folder / path).read_bytes()
+        assert str(lab.folder).encode() not in content, path
+        assert b"/tmp/" not in content, path
