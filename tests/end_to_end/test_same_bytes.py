@@ -28,7 +28,7 @@ def test_one_shard_a_unit_three_shards_a_unit_and_two_dask_workers_give_equal_by
     assert difference(contents(tmp_path / "dask" / "results"), want) == []
 
     units = phases(reference(task).parent)["predict"]
-    assert units >= 24, "two slides of 16 shards, some of them glass: too few to prove anything"
+    assert units >= 20, "two slides of 16 shards, some of them glass: too few to prove anything"
     assert phases(tmp_path / "three")["predict"] < units / 2
 
 
@@ -37,18 +37,18 @@ def test_the_reference_has_something_to_compare(task, reference):
     rows = table(reference(task) / "summary.csv")
     assert [row["slide"] for row in rows] == ["oblong", "square"]
     assert {row["status"] for row in rows} == {"done"}
-    if task != "classification":
-        assert sum(int(row["count"]) for row in rows) > 30
+    for row in rows:
+        lines = table(reference(task) / row["slide"] / ("tiles.csv" if task == "classification" else "counts.csv"))
+        found = len(lines) if task == "classification" else int(lines[-1]["count"])
+        assert found > 3 if task == "semantic" else found > 100
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_a_slide_alone_has_the_results_it_has_in_a_batch(task, lab, reference, tmp_path):
-    done = quadrat("run", lab.pipeline(task), lab.slides[0], "--out", tmp_path)
-    assert done.code == 0, done.err
-    found = contents(tmp_path / "results")
-    want = contents(reference(task))
-    assert difference({k: v for k, v in found.items() if k.startswith("oblong/")},
-                      {k: v for k, v in want.items() if k.startswith("oblong/")}) == []  # fmt: skip
+@pytest.mark.parametrize("task", ["instance", "detection", "semantic"])
+def test_the_summary_states_the_counts_under_the_documented_names(task, reference):
+    for row in table(reference(task) / "summary.csv"):
+        for line in table(reference(task) / row["slide"] / "counts.csv"):
+            column = "count" if line["class"] == "all" else f"count_{line['class']}"
+            assert row[column] == line["count"]
 
 
 @pytest.mark.parametrize("task", TASKS)

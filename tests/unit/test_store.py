@@ -59,7 +59,7 @@ def test_we_read_what_zarr_wrote(tmp_path: Path) -> None:
 def test_a_shard_has_the_bytes_that_zarr_itself_writes(tmp_path: Path) -> None:
     ours, data = filled(tmp_path / "a")
     ShardedArray.create(tmp_path / "b", shape=ours.shape, chunk=32, shard=64, dtype="uint8", fill=7)
-    zarr.open_array(tmp_path / "b", mode="r+").with_config({"write_empty_chunks": True})[...] = data
+    zarr.open_array(tmp_path / "b", mode="r+", config={"write_empty_chunks": True})[...] = data
     assert tree(tmp_path / "a") == tree(tmp_path / "b")
 
 

@@ -28,6 +28,7 @@ SETTINGS = {
     "distributed.worker.memory.spill": False,
     "distributed.comm.timeouts.connect": "60s",
     "distributed.scheduler.worker-ttl": None,
+    "distributed.deploy.lost-worker-timeout": "1000h",  # else a worker that is down 15 s after a crash is dropped for good
     "distributed.logging.distributed": "error",
 }
 
@@ -77,7 +78,7 @@ class DaskExecutor:
         finally:
             self._client.cancel(list(pending), force=True)
 
-    def _overdue(self, pending: dict[Future, tuple[Job, float]], deadline_s: float | None) -> Future | None:
+    def _overdue(self, pending: dict[Future[Any], tuple[Job, float]], deadline_s: float | None) -> Future[Any] | None:
         """The job that has run for too long; the time of one that only waited (for a worker, or behind another) begins anew."""
         if deadline_s is None:
             return None
@@ -93,7 +94,7 @@ class DaskExecutor:
             pending[future] = (pending[future][0], now)
         return None
 
-    def _stop(self, future: Future) -> None:
+    def _stop(self, future: Future[Any]) -> None:
         """Kill the worker on which a job hangs (native code cannot be interrupted otherwise); its nanny starts another."""
         busy = self._client.processing()
         addresses = [address for address, keys in busy.items() if future.key in keys]
@@ -110,7 +111,7 @@ def _first_done(futures: list[Future[Any]]) -> list[Future[Any]]:
         return []
 
 
-def _settled(future: Future, job: Job) -> Outcome | None:
+def _settled(future: Future[Any], job: Job) -> Outcome | None:
     """What became of a job that is done; None: the worker that held it died."""
     if future.status != "finished":
         return _dead(future, job)

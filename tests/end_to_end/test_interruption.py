@@ -1,0 +1,193 @@
+"""Killed, stopped and crashed runs: nothing half-written looks finished, nothing finished is done again."""
+
+import json
+import os
+import signal
+import time
+
+import pytest
+from helpers.runs import (
+    TASKS,
+    contents,
+    difference,
+    end_session,
+    gone_within,
+    journal,
+    log_lines,
+    of_stage,
+    phases,
+    quadrat,
+    session_members,
+    sha256,
+    start,
+    wait_until,
+    write_pipeline,
+)
+
+from quadrat import training
+from quadrat.journal import Journal
+from quadrat.package import WEIGHTS
+
+KEEP = 'run.keep=["tiles","predictions"]'
+
+
+@pytest.fixture
+def begin(tmp_path):
+    """Start a command in a session of its own; whatever is left of it dies with the test."""
+    begun = []
+
+    def _begin(*words):
+        begun.append(start(*words, log=tmp_path / "output.txt"))
+        return begun[-1]
+
+    yield _begin
+    for process in begun:
+        end_session(process)
+
+
+def interrupted_while_predicting(begin, lab, out, *, executor, stop):
+    """A run of one slide, stopped by ``stop(process)`` when the first predictions have their receipts."""
+    words = ("run", lab.pipeline("instance"), lab.slides[0], "--out", out)
+    process = begin(*words, "--set", f"run.executor={executor}", "--set", "run.workers=2", "--set", KEEP)
+    wait_until(lambda: of_stage(journal(out, "oblong"), "predict"), process=process)
+    stop(process)
+    return process
+
+
+def assert_the_next_run_goes_on(lab, reference, out):
+    before, said = journal(out, "oblong"), len(log_lines(out))
+    assert not (out / "results" / "oblong").exists()
+    done = quadrat("run", lab.pipeline("instance"), lab.slides[0], "--out", out, "--set", KEEP)
+    assert done.code == 0, done.err
+    after = journal(out, "oblong")
+    assert after[: len(before)] == before
+    assert len(set(after)) == len(after), "work with a receipt was done again"
+    receipts = len(of_stage(before, "predict"))
+    assert phases(out, since=said)["predict"] == len(of_stage(after, "predict")) - receipts < len(of_stage(after, "predict"))
+    assert difference(contents(out / "results" / "oblong"), contents(reference("instance") / "oblong")) == []
+
+
+def test_a_run_killed_in_the_middle_goes_on_where_its_journal_ends(begin, lab, reference, tmp_path):
+    def kill(process):
+        process.kill()
+        process.wait(timeout=10)
+
+    process = interrupted_while_predicting(begin, lab, tmp_path / "out", executor="dask", stop=kill)
+    assert process.returncode == -signal.SIGKILL
+    assert gone_within(process.pid, 20), "worker processes outlive their driver"
+    assert not (tmp_path / "out" / "results").exists()
+    assert_the_next_run_goes_on(lab, reference, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("executor", "number"),
+    [("serial", signal.SIGTERM), ("serial", signal.SIGUSR1), ("dask", signal.SIGTERM)],
+    ids=["serial-SIGTERM", "serial-SIGUSR1", "dask-SIGTERM"],
+)
+def test_a_run_that_is_told_to_stop_ends_with_75_within_seconds_and_can_go_on(
+    begin, lab, reference, tmp_path, executor, number
+):
+    process = interrupted_while_predicting(
+        begin, lab, tmp_path / "out", executor=executor, stop=lambda p: p.send_signal(number)
+    )
+    assert_it_ends_well(process, tmp_path)
+    assert_the_next_run_goes_on(lab, reference, tmp_path / "out")
+
+
+@pytest.mark.parametrize("executor", ["serial", "dask"])
+def test_ctrl_c_in_a_terminal_reaches_all_processes_and_ends_with_75(begin, lab, reference, tmp_path, executor):
+    process = interrupted_while_predicting(
+        begin, lab, tmp_path / "out", executor=executor, stop=lambda p: os.killpg(p.pid, signal.SIGINT)
+    )
+    assert_it_ends_well(process, tmp_path)
+    assert_the_next_run_goes_on(lab, reference, tmp_path / "out")
+
+
+def assert_it_ends_well(process, tmp_path):
+    said = tmp_path / "output.txt"
+    assert process.wait(timeout=20) == 75, said.read_text()
+    assert session_members(process.pid) == [], "processes were left behind"
+    assert "run the same command again to go on" in said.read_text()
+    assert "Traceback" not in said.read_text()
+    assert not (tmp_path / "out" / "run" / "driver.lock").exists()
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_run_that_dies_once_in_every_stage_gives_the_bytes_of_a_run_that_never_died(
+    task, lab, reference, tmp_path, monkeypatch
+):
+    write, died, seen = Journal.add, [], {}
+
+    def add(self, key, receipt):
+        """Dies when work is done that has no receipt yet; in the middle of a unit where a unit has several."""
+        stage = key.split("/")[1]
+        seen[stage] = seen.get(stage, 0) + 1
+        if stage not in died and (stage == "tile" or key.count("/") == 1 or seen[stage] == 2):
+            died.append(stage)
+            raise KeyboardInterrupt
+        write(self, key, receipt)
+
+    monkeypatch.setattr(Journal, "add", add)
+    words = ("run", lab.pipeline(task), lab.slides[0], "--out", tmp_path, "--set", "run.shards_per_unit=3")
+    for _ in range(12):
+        done = quadrat(*words)
+        if done.code == 0:
+            break
+        assert done.code == 75, done.err
+        assert not (tmp_path / "results" / "oblong").exists()
+    assert done.code == 0
+    assert {"plan", "tile", "layout", "predict", "merge", "pyramid", "finish"} <= set(died)
+    assert difference(contents(tmp_path / "results" / "oblong"), contents(reference(task) / "oblong")) == []
+
+
+def test_two_drivers_in_one_folder_are_refused_and_the_lock_of_a_dead_one_is_taken_over(lab, tmp_path):
+    words = ("run", lab.pipeline("semantic"), lab.slides[0], "--out", tmp_path, "--set", "outputs.overlay=false")
+    lock = tmp_path / "run" / "driver.lock"
+    lock.parent.mkdir(parents=True)
+    lock.write_text(json.dumps({"host": os.uname().nodename, "pid": os.getppid()}))
+    done = quadrat(*words)
+    assert done.code == 74
+    assert "another quadrat is working in" in done.err
+    assert "Traceback" not in done.err
+    assert lock.exists()
+    lock.write_text(json.dumps({"host": os.uname().nodename, "pid": 2**22 + 1}))
+    assert quadrat(*words).code == 0
+
+
+def test_a_training_killed_after_a_checkpoint_goes_on_from_it_to_the_same_weights(begin, lab, tmp_path, monkeypatch):
+    package = tmp_path / "package"
+    pipeline = write_pipeline(
+        tmp_path / "again.yaml",
+        "instance",
+        package=package,
+        manifest=lab.manifest,
+        train={"checkpoint_every_s": 0.0},
+    )
+    process = begin("train", pipeline)
+    about = tmp_path / "package.training" / "checkpoints" / "checkpoint.json"
+    wait_until(lambda: about.exists() and json.loads(about.read_text())["step"] >= 3, process=process)
+    process.kill()
+    process.wait(timeout=10)
+    reached = json.loads(about.read_text())["step"]
+    assert reached < 40, "the training was over before it could be killed"
+    assert not package.exists()
+
+    steps, real = [], training.train_step
+
+    def counted(*values, **named):
+        steps.append(time.monotonic())
+        return real(*values, **named)
+
+    monkeypatch.setattr(training, "train_step", counted)
+    done = quadrat("train", pipeline)
+    assert done.code == 0, done.err
+    assert len(steps) == 40 - reached, "the training did not go on from its checkpoint"
+    assert sha256(package / WEIGHTS) == sha256(lab.package("instance") / WEIGHTS)
+
+
+def test_a_package_that_exists_is_not_trained_again(lab):
+    before = contents(lab.package("semantic"))
+    done = quadrat("train", lab.pipeline("semantic"))
+    assert done.code == 0
+    assert "exists already" in done.err
+    assert contents(lab.package("semantic")) == before
