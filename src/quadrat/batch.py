@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from quadrat.config import Pipeline
-from quadrat.execution import Executor, Failure, Job, Needs
+from quadrat.execution import Executor, Failure, Job, Needs, Outcome
 from quadrat.finishing import FinishJob, finish_slide, merge_slide
 from quadrat.grid import Cell, work_units
 from quadrat.journal import Journal
@@ -125,7 +125,7 @@ class Batch:
         with self.reporter.phase(stage, len(todo)) as bar:
             for outcome in self.executor.run(fn, jobs, deadline_s=self.pipeline.run.deadline_s):
                 state, journal_key = todo[outcome.key]
-                self._settle(state, stage, outcome.failure, outcome.seconds)
+                self._settle(state, stage, outcome)
                 if outcome.failure is None:
                     state.journal.add(journal_key, outcome.receipt)
                 bar.advance(note=state.name)
@@ -159,13 +159,15 @@ class Batch:
         with self.reporter.phase(stage, len(todo)) as bar:
             for outcome in self.executor.run(fn, jobs(), needs=needs, deadline_s=self.pipeline.run.deadline_s):
                 state, _ = todo[outcome.key]
-                self._settle(state, stage, outcome.failure, outcome.seconds)
+                self._settle(state, stage, outcome)
                 for item, receipt in (outcome.receipt or {}).items():
                     state.journal.add(state.key(getattr(state.prints, level), stage, item), receipt)
                 bar.advance(note=state.name)
 
-    def _settle(self, state: SlideState, stage: str, failure: Failure | None, seconds: float) -> None:
-        state.seconds[stage] = round(state.seconds.get(stage, 0.0) + seconds, 3)
+    def _settle(self, state: SlideState, stage: str, outcome: Outcome) -> None:
+        state.seconds[stage] = round(state.seconds.get(stage, 0.0) + outcome.seconds, 3)
+        self.reporter.saw_memory(outcome.peak_mb)
+        failure = outcome.failure
         if failure is not None and state.failure is None:
             state.failure, state.stage = failure, stage
             self.reporter.say(f"{state.name}: failed in {stage}: {failure.message}")

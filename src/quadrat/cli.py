@@ -11,11 +11,12 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from quadrat import __version__
-from quadrat.errors import Interrupted, QuadratError, StoreError
+from quadrat.errors import ConfigError, Interrupted, QuadratError, StoreError
 
 if TYPE_CHECKING:
     from quadrat.config import Pipeline
     from quadrat.manifest import SlideRef
+    from quadrat.stages import RunReport
 
 EXAMPLES = """examples:
   quadrat inspect slide.svs                          what the file says: size, levels, mpp, tissue
@@ -131,15 +132,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    raise Interrupted(f"signal {number}")
+    raise KeyboardInterrupt(f"signal {number}")  # not an Exception: no code that survives a bad slide survives this
 
 
 def _slides(arguments: argparse.Namespace) -> list[SlideRef]:
     from dataclasses import replace
 
-    from quadrat.errors import ConfigError
     from quadrat.manifest import read_manifest, slides_from_paths
 
+    if arguments.mpp is not None and not 0 < arguments.mpp < float("inf"):
+        raise ConfigError(f"--mpp is {arguments.mpp:g}; it must be a number of um/px above 0")
     if arguments.manifest is not None:
         if arguments.slides:
             raise ConfigError("give slides or --manifest, not both")
@@ -163,12 +165,25 @@ def _stage(arguments: argparse.Namespace) -> int:
 
     until = {"tile": "tile", "predict": "predict"}.get(arguments.command, "results")
     report = stages.run(pipeline, slides, arguments.out, until=until, overwrite=arguments.overwrite)
-    for row in report.rows:
-        figures = "  ".join(f"{name}={value}" for name, value in row.figures)
-        print(f"{row.slide:<32} {row.status:<8} {figures or row.reason}")
+    for line in _table(report):
+        print(line)
     if until == "results":
         print(f"results: {arguments.out / 'results'}")
     return report.exit_code
+
+
+def _table(report: RunReport) -> list[str]:
+    """Slides by rows, in aligned columns; a failed slide shows its reason instead of figures."""
+    rows = report.rows
+    names = list(dict.fromkeys(name for row in rows for name, _ in row.figures))
+    cells = [["slide", "status", "tissue mm2", *(name.removeprefix("count.") for name in names)]]
+    for row in rows:
+        figures = dict(row.figures)
+        tissue = "" if row.tissue_mm2 is None else f"{row.tissue_mm2:.2f}"
+        cells.append([row.slide, row.status, tissue, *(figures.get(name, "") for name in names)])
+    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
+    lines = ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in cells]
+    return [lines[0], *(f"{line}  {row.reason}".rstrip() for line, row in zip(lines[1:], rows, strict=True))]
 
 
 def _train(arguments: argparse.Namespace) -> int:

@@ -271,21 +271,25 @@ def _check(pipeline: Pipeline, where: str) -> None:
             raise ConfigError(f"{where}: run.keep names '{keep}'; it can hold tiles and predictions")
     names = [c.name for c in pipeline.classes]
     if not names or len(set(names)) < len(names):
-        raise ConfigError(
-            f"{where}: classes must be one or more, each name once (they are: {', '.join(names) or 'none'})"
-        )
+        raise ConfigError(f"{where}: classes must be one or more, each name once (they are: {', '.join(names) or 'none'})")
     for c in pipeline.classes:
         if len(c.color) != 3 or not all(0 <= value <= 255 for value in c.color):
-            raise ConfigError(
-                f"{where}: the color of class '{c.name}' is {list(c.color)}; it must be three values, 0 to 255"
-            )
+            raise ConfigError(f"{where}: the color of class '{c.name}' is {list(c.color)}; it must be three values, 0 to 255")
     for least, key in (
         (1, "run.workers"),
         (1, "run.threads"),
         (1, "train.steps"),
         (1, "train.batch"),
         (1, "model.batch"),
+        (1, "run.shards_per_unit"),
+        (1, "run.slides_in_flight"),
     ):
         section, name = key.split(".")
         if getattr(getattr(pipeline, section), name) < least:
             raise ConfigError(f"{where}: {key} must be at least {least}")
+    if not pipeline.run.deadline_s > 0:
+        raise ConfigError(f"{where}: run.deadline_s must be above 0")
+    if not pipeline.model.widths or min(pipeline.model.widths) < 1:
+        raise ConfigError(
+            f"{where}: model.widths is {list(pipeline.model.widths)}; it must be one or more channels, each at least 1"
+        )

@@ -91,9 +91,7 @@ def boxes_of(slide: TrainingSlide, box: Box) -> tuple[npt.NDArray[np.float64], n
 class WindowSet:
     """All sampling windows of the training slides, with a byte-bounded cache of pixels and prepared targets."""
 
-    def __init__(
-        self, slides: Sequence[TrainingSlide], task: Task, spec: ModelSpec, *, patch: int, cache_mb: int = 1500
-    ) -> None:
+    def __init__(self, slides: Sequence[TrainingSlide], task: Task, spec: ModelSpec, *, patch: int, cache_mb: int = 1500) -> None:
         self._slides, self._task, self._spec, self._patch = slides, task, spec, patch
         self._margin = sample_margin(spec, patch=patch)
         self._places = [(index, cell) for index, slide in enumerate(slides) for cell in slide.cells]

@@ -68,9 +68,12 @@ def demo(out: Path, *, scale: str, workers: int, reporter: Reporter) -> int:
         seconds["run"] = time.perf_counter() - started - sum(seconds.values())
     judge(out, reporter)
     seconds["judge"] = time.perf_counter() - started - sum(seconds.values())
-    (out / "seconds.json").write_text(json.dumps({k: round(v, 1) for k, v in seconds.items()}) + "\n")
+    about = {"seconds": {k: round(v, 1) for k, v in seconds.items()}, "peak_worker_mb": reporter.peak_mb}
+    (out / "cost.json").write_text(json.dumps(about) + "\n")
     spent = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
-    reporter.say(f"done in {time.perf_counter() - started:.0f} s ({spent})")
+    reporter.say(
+        f"done in {time.perf_counter() - started:.0f} s ({spent}); largest worker process {reporter.peak_mb / 1024:.2f} GiB"
+    )
     reporter.say(f"figures: {out / 'scores.json'}; pictures: {out}/runs/TASK/results/SLIDE/overlay.png")
     return max(codes, default=EXIT_OK)
 

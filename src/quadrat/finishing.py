@@ -74,9 +74,7 @@ def write_objects(job: FinishJob, task: Task, parts: Parts, plan: SlidePlan) -> 
         if job.outputs.geojson:
             path = folder / "objects.geojson"
             writers.append(
-                stack.enter_context(
-                    GeoJSONWriter(path, frame=frame, classes=classes, slide=name, object_type=task.object_type)
-                )
+                stack.enter_context(GeoJSONWriter(path, frame=frame, classes=classes, slide=name, object_type=task.object_type))
             )
         start = 0
         for part in parts:
@@ -145,9 +143,7 @@ def draw_pictures(work: SlideWork, task: Task, stitched: Stitched, plan: SlidePl
         classes = sample_labels(work, label.name, frame, overview.shape[:2], overview_mpp)
         tinted = blend_classes(overview, classes, np.concatenate([[[0, 0, 0]], colors]).astype(np.uint8), hidden=(0,))
     else:
-        tinted = draw_dots(
-            overview, table.centroid[:, ::-1] * scale, class_id=table.class_id, colors=colors, radius=1.5
-        )
+        tinted = draw_dots(overview, table.centroid[:, ::-1] * scale, class_id=table.class_id, colors=colors, radius=1.5)
     box = busiest_box(table, frame, plan, spec)
     near, outlines = gather(parts, box)
     source = open_work_source(work)
@@ -197,9 +193,7 @@ def _analysed(plan: SlidePlan, spec: ModelSpec, shape: tuple[int, ...]) -> npt.N
     return cores[np.ix_(*at)]
 
 
-def draw_heatmaps(
-    work: SlideWork, tiles: TileScores, plan: SlidePlan, overview: Rgb, overview_mpp: float, title: str
-) -> None:
+def draw_heatmaps(work: SlideWork, tiles: TileScores, plan: SlidePlan, overview: Rgb, overview_mpp: float, title: str) -> None:
     """heatmap.png (probability of the slide's class) and overlay.png (the class of each tile), from the rows themselves."""
     spec, frame, core = work.spec, plan.frame, work.spec.lattice.core
     shape = math.ceil(frame.height / core), math.ceil(frame.width / core)
@@ -259,9 +253,7 @@ def read_overview(work: SlideWork, frame: Frame) -> tuple[Rgb, float]:
     return whole.read(plan.box), plan.mpp
 
 
-def sample_labels(
-    work: SlideWork, name: str, frame: Frame, shape: tuple[int, ...], overview_mpp: float
-) -> npt.NDArray[np.uint8]:
+def sample_labels(work: SlideWork, name: str, frame: Frame, shape: tuple[int, ...], overview_mpp: float) -> npt.NDArray[np.uint8]:
     """The label image at the pixel centres of the overview, read in bands of shards (bounded memory)."""
     array = open_label_image(work.tiles, name)
     ratio = overview_mpp / frame.mpp
@@ -309,7 +301,7 @@ def gather(parts: Parts, box: Box) -> tuple[ObjectTable, Polygons]:
 def read_summary_json(folder: Path) -> dict[str, Any] | None:
     """summary.json of a finished slide, or None where there is none."""
     try:
-        summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+        summary = json.loads((folder / "summary.json").read_text())
     except (OSError, ValueError):
         return None
-    return summary
+    return summary if isinstance(summary, dict) else None

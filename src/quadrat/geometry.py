@@ -90,9 +90,7 @@ class Box:
         )
 
     def contains(self, other: Box) -> bool:
-        return (
-            self.row0 <= other.row0 and self.col0 <= other.col0 and self.row1 >= other.row1 and self.col1 >= other.col1
-        )
+        return self.row0 <= other.row0 and self.col0 <= other.col0 and self.row1 >= other.row1 and self.col1 >= other.col1
 
     def slices_in(self, frame: Box) -> tuple[slice, slice]:
         """Slices that select this box from an array that covers ``frame`` (this box must lie inside it)."""
@@ -198,8 +196,7 @@ def check_mpp(mpp: tuple[float, float] | None, *, slide: str) -> float:
     """
     if mpp is None:
         raise SlideError(
-            f"{slide}: the file states no mpp (micrometres a pixel); give it with --mpp VALUE or a "
-            "column 'mpp' in the manifest"
+            f"{slide}: the file states no mpp (micrometres a pixel); give it with --mpp VALUE or a column 'mpp' in the manifest"
         )
     for value in mpp:
         if not math.isfinite(value) or not MPP_MIN <= value <= MPP_MAX:
@@ -210,15 +207,12 @@ def check_mpp(mpp: tuple[float, float] | None, *, slide: str) -> float:
     row, col = mpp
     if abs(row - col) > ANISOTROPY_LIMIT * max(row, col):
         raise SlideError(
-            f"{slide}: mpp differs between rows ({row:g}) and columns ({col:g}) by more than 1 %; "
-            "give one with --mpp VALUE"
+            f"{slide}: mpp differs between rows ({row:g}) and columns ({col:g}) by more than 1 %; give one with --mpp VALUE"
         )
     return (row + col) / 2
 
 
-def plan_read(
-    levels: Sequence[Level], *, slide_mpp: float, mpp: float, slide: str, allow_upsampling: bool = False
-) -> ReadPlan:
+def plan_read(levels: Sequence[Level], *, slide_mpp: float, mpp: float, slide: str, allow_upsampling: bool = False) -> ReadPlan:
     """Choose the level and the resampling for reading a slide at ``mpp`` um/px.
 
     If an integer reduction of a level lies within 5 % of ``mpp`` it is used as it is and the plan's mpp is that real

@@ -38,9 +38,7 @@ class Lattice:
             raise ConfigError(f"lattice.halo is {self.halo}; it must not be negative")
         for name in ("core", "halo"):
             if getattr(self, name) % self.stride:
-                raise ConfigError(
-                    f"lattice.{name} {getattr(self, name)} is not a multiple of the network's stride {self.stride}"
-                )
+                raise ConfigError(f"lattice.{name} {getattr(self, name)} is not a multiple of the network's stride {self.stride}")
         if self.shard % self.core:
             raise ConfigError(f"lattice.shard {self.shard} is not a multiple of core {self.core}")
 

@@ -78,9 +78,7 @@ class Case:
         try:
             frame = Frame(**{name: summary["frame"][name] for name in Frame.__slots__})
         except (KeyError, TypeError) as error:
-            raise QuadratError(
-                f"{results / slide / 'summary.json'}: no frame with {', '.join(Frame.__slots__)}"
-            ) from error
+            raise QuadratError(f"{results / slide / 'summary.json'}: no frame with {', '.join(Frame.__slots__)}") from error
         return Case(slide, truth, results / slide, frame, facts, _seconds(results, slide))
 
     def truth_file(self, end: str) -> Path:
@@ -137,12 +135,8 @@ def judge_detection(case: Case) -> list[Score]:
     classes = _class_names(truth.classes, names)
     truth_class = _as_index(np.array(truth.classes, object)[truth.class_id], classes)
     found_class = _as_index(names, classes)
-    matches = detection.match_boxes(
-        truth.bbox[:, [1, 0, 3, 2]], boxes, score, truth_class=truth_class, found_class=found_class
-    )
-    by_class = detection.detection_by_class(
-        matches, truth_class=truth_class, found_class=found_class, n_classes=len(classes)
-    )
+    matches = detection.match_boxes(truth.bbox[:, [1, 0, 3, 2]], boxes, score, truth_class=truth_class, found_class=found_class)
+    by_class = detection.detection_by_class(matches, truth_class=truth_class, found_class=found_class, n_classes=len(classes))
     planted, found = len(truth), len(names)
     scores = [_count(case, "detection", planted, found)]
     scores.append(case.score("detection", "f1", detection.macro_f1(by_class), planted, found))

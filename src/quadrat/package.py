@@ -103,9 +103,7 @@ def read_card(folder: Path) -> dict[str, Any]:
     """
     path = folder / CARD
     if not path.is_file():
-        raise PackageError(
-            f"{folder} is not a model package (it has no {CARD}); train one with 'quadrat train PIPELINE'"
-        )
+        raise PackageError(f"{folder} is not a model package (it has no {CARD}); train one with 'quadrat train PIPELINE'")
     try:
         card: Any = json.loads(path.read_text())
     except ValueError as error:

@@ -64,6 +64,4 @@ class TileScores:
                 f"TileScores.probability is {self.probability.dtype}{self.probability.shape}, want uint16({n}, classes)"
             )
         if self.embedding.ndim != 2 or len(self.embedding) != n or self.embedding.dtype != np.float16:
-            raise ValueError(
-                f"TileScores.embedding is {self.embedding.dtype}{self.embedding.shape}, want float16({n}, d)"
-            )
+            raise ValueError(f"TileScores.embedding is {self.embedding.dtype}{self.embedding.shape}, want float16({n}, d)")

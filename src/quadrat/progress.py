@@ -20,6 +20,7 @@ class Reporter:
             log.parent.mkdir(parents=True, exist_ok=True)
         self._log = log.open("a") if log is not None else None
         self.quiet = quiet
+        self.peak_mb = 0.0
 
     def say(self, text: str) -> None:
         """One line for the person in front."""
@@ -27,6 +28,10 @@ class Reporter:
             sys.stderr.write(text + "\n")
             sys.stderr.flush()
         self.event("say", text=text)
+
+    def saw_memory(self, peak_mb: float) -> None:
+        """Remember the largest process seen."""
+        self.peak_mb = max(self.peak_mb, peak_mb)
 
     def event(self, kind: str, **values: Any) -> None:
         """One JSON line in the log."""

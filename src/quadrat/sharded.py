@@ -209,9 +209,7 @@ class ShardedArray:
         if not self.writable:
             raise StoreError(f"{self.path}: opened for reading; shard {cell} cannot be written")
         if box.empty or array.shape != want or array.dtype != self.dtype:
-            raise StoreError(
-                f"{self.path}: shard {cell} is {array.dtype}{array.shape}, want {self.dtype}{want} (empty: outside)"
-            )
+            raise StoreError(f"{self.path}: shard {cell} is {array.dtype}{array.shape}, want {self.dtype}{want} (empty: outside)")
         files: dict[str, Buffer] = {}
         self._like(MemoryStore(files))[(..., *box.slices_in(self.box))] = array
         path = self.shard_path(cell)

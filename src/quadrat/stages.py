@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -23,8 +23,8 @@ from quadrat.inference import pick_device
 from quadrat.journal import Journal
 from quadrat.learning import spec_of, versions
 from quadrat.manifest import SlideRef, read_manifest
-from quadrat.outputs.tables import SummaryRow, write_summary
-from quadrat.package import CARD, read_card, spec_from_dict
+from quadrat.outputs.tables import ALL, SummaryRow, write_summary
+from quadrat.package import CARD, load_package
 from quadrat.progress import Reporter
 from quadrat.task import ModelSpec, get_task
 from quadrat.teaching import TrainJob, train_package
@@ -51,23 +51,22 @@ def run_spec(pipeline: Pipeline, package: Path) -> tuple[ModelSpec, dict[str, An
     """The package's frozen specification with the thresholds that the pipeline file sets, and the package's card.
 
     Raises:
-        PackageError: not a package, or one for another task or other classes.
+        PackageError: not a package, an altered one, or one for another task or other classes.
+        ConfigError: the pipeline's task or one of its thresholds is unknown.
     """
+    spec_of(pipeline, get_task(pipeline.task))  # checks the names of the task and of the thresholds
     if not (package / CARD).is_file():
         raise PackageError(
             f"the model package {package} does not exist; make it with 'quadrat train {pipeline.name}' "
             "or name another with --set model.package=FOLDER"
         )
-    card = read_card(package)
-    spec = spec_from_dict(card["spec"])
+    loaded = load_package(package)  # whole and unaltered? It is better said now than by every worker
+    spec, card = loaded.spec, dict(loaded.card)
     if spec.task != pipeline.task:
         raise PackageError(f"{package} holds a model for {spec.task}, but the pipeline's task is {pipeline.task}")
     wanted = tuple(c.name for c in pipeline.classes)
     if spec.class_names != wanted:
-        raise PackageError(
-            f"{package} knows the classes {', '.join(spec.class_names)}, the pipeline wants {', '.join(wanted)}"
-        )
-    spec_of(pipeline, get_task(pipeline.task))  # checks the names of the thresholds
+        raise PackageError(f"{package} knows the classes {', '.join(spec.class_names)}, the pipeline wants {', '.join(wanted)}")
     return replace(spec, thresholds=dict(spec.thresholds) | pipeline.thresholds), card
 
 
@@ -126,7 +125,7 @@ def run(
                     rows[state.name] = _conclude(state, pipeline, out, until=until)
                     reporter.say(f"{state.name}: {rows[state.name].status}")
         ordered = tuple(rows[s.name] for s in slides)
-        write_run_files(out, ordered, todo)
+        write_run_files(out, ordered, todo, paths={s.name: s.path for s in slides})
     failed = any(row.status == "failed" for row in ordered)
     return RunReport(rows=ordered, exit_code=EXIT_FAILED if failed else EXIT_OK)
 
@@ -153,7 +152,7 @@ def _prepare(
             continue
         if until == "results":
             summary = read_summary_json(results_folder(out, ref.name))
-            if summary is not None and summary["fingerprint"] == prints.result:
+            if summary is not None and summary.get("fingerprint") == prints.result:
                 rows[ref.name] = _row(summary, status="done", reason="finished before")
                 continue
             if summary is not None and not overwrite:
@@ -176,16 +175,29 @@ def _journal(folder: Path, prints: Fingerprints) -> Journal:
         journal.close()
         shutil.rmtree(folder)
         journal = Journal(folder / "journal.jsonl")
-    predict = prints.predict[:16]
-    others = [k for k in journal.receipts if k.endswith("/layout") and not k.startswith(predict)]
-    if others:  # the store holds another model's predictions: their receipts must not count once it is replaced
-        keep = {k: v for k, v in journal.receipts.items() if k.split("/")[0] == prints.tile[:16]}
+    # the stores hold one model's predictions and one setting's results at a time: receipts of others, which this run
+    # replaces, must not count when their turn comes again
+    valid = [prints.tile[:16], prints.predict[:16], prints.result[:16]]
+    others = {k.split("/")[0] for k in journal.receipts} - set(valid)
+    if others:
+        if any(k.endswith("/layout") and k.split("/")[0] in others for k in journal.receipts):
+            valid = valid[:1]  # another model's predictions
+        keep = {k: v for k, v in journal.receipts.items() if k.split("/")[0] in valid}
+        _drop_results(folder / "result")
         journal.close()
         journal.path.unlink()
         journal = Journal(folder / "journal.jsonl")
         for key, receipt in keep.items():
             journal.add(key, receipt)
     return journal
+
+
+def _drop_results(folder: Path) -> None:
+    """Remove what stitching left in a working folder, so that no output of other settings is delivered; tiles stay."""
+    for path in folder.iterdir():
+        if path.name != "slide.ome.zarr":
+            path.unlink()
+    shutil.rmtree(folder / "slide.ome.zarr" / "labels", ignore_errors=True)
 
 
 def _conclude(state: SlideState, pipeline: Pipeline, out: Path, *, until: str) -> SummaryRow:
@@ -198,20 +210,19 @@ def _conclude(state: SlideState, pipeline: Pipeline, out: Path, *, until: str) -
                           state.work.load_plan().tissue_mm2)  # fmt: skip
     target = results_folder(out, state.name)
     target.parent.mkdir(parents=True, exist_ok=True)
-    if not pipeline.outputs.image and "tiles" not in pipeline.run.keep:
-        shutil.rmtree(state.work.tiles)
-    if target.exists():
-        old = state.work.path / "replaced"
-        os.rename(target, old)
-        shutil.rmtree(old)
-    if "tiles" in pipeline.run.keep or "predictions" in pipeline.run.keep:
-        staging = state.work.path / "delivery"
-        shutil.rmtree(staging, ignore_errors=True)
-        shutil.copytree(state.work.result, staging)
-        os.rename(staging, target)
+    old, staging = state.work.path / "replaced", state.work.path / "delivery"
+    for left in (old, staging):  # by a run that died here
+        shutil.rmtree(left, ignore_errors=True)
+    skip = () if pipeline.outputs.image else (state.work.tiles.name,)
+    kept = bool(pipeline.run.keep)
+    if kept or skip:
+        shutil.copytree(state.work.result, staging, ignore=shutil.ignore_patterns(*skip))
     else:
-        os.rename(state.work.result, target)
-        shutil.rmtree(state.work.path)
+        staging = state.work.result
+    if target.exists():
+        os.rename(target, old)
+    os.rename(staging, target)
+    shutil.rmtree(old if kept else state.work.path, ignore_errors=True)
     summary = read_summary_json(target)
     assert summary is not None
     return _row(summary, status="done")
@@ -219,10 +230,11 @@ def _conclude(state: SlideState, pipeline: Pipeline, out: Path, *, until: str) -
 
 def _row(summary: dict[str, Any], *, status: str, reason: str = "") -> SummaryRow:
     if "counts" in summary:
-        figures = tuple((f"count.{row['class_name']}", str(row["count"])) for row in summary["counts"])
+        counts = {row["class_name"]: str(row["count"]) for row in summary["counts"]}
+        figures = (("count", counts.pop(ALL)), *((f"count_{name}", count) for name, count in counts.items()))
     else:
         figures = (("class", summary["class"]),)
-        figures += tuple((f"p.{name}", f"{value:.6f}") for name, value in summary["probability"].items())
+        figures += tuple((f"p_{name}", f"{value:.6f}") for name, value in summary["probability"].items())
     return SummaryRow(
         slide=summary["slide"],
         status=status,
@@ -238,12 +250,15 @@ def _failed_row(name: str, pipeline: Pipeline, stage: str, reason: str) -> Summa
     return SummaryRow(name, "failed", pipeline.task, None, None, (), f"{stage}: {reason}")
 
 
-def write_run_files(out: Path, rows: Sequence[SummaryRow], states: Sequence[SlideState]) -> None:
-    """results/summary.csv, and under run/: failures.jsonl and timings.jsonl."""
+def write_run_files(out: Path, rows: Sequence[SummaryRow], states: Sequence[SlideState], *, paths: Mapping[str, str]) -> None:
+    """results/summary.csv (where files have names and no places), and under run/: failures.jsonl and timings.jsonl."""
     (out / "results").mkdir(parents=True, exist_ok=True)
-    write_summary(
-        out / "results" / "summary.csv", [replace(r, reason="" if r.status == "done" else r.reason) for r in rows]
-    )
+
+    def placeless(row: SummaryRow) -> str:
+        reason = row.reason.replace(paths[row.slide], Path(paths[row.slide]).name).replace(f"{out}{os.sep}", "")
+        return "" if row.status == "done" else reason
+
+    write_summary(out / "results" / "summary.csv", [replace(row, reason=placeless(row)) for row in rows])
     failures = [{"slide": r.slide, "reason": r.reason} for r in rows if r.status == "failed"]
     _write_lines(out / "run" / "failures.jsonl", failures)
     with (out / "run" / "timings.jsonl").open("a") as stream:
@@ -332,6 +347,7 @@ def train(
         with reporter.phase("train", len(jobs)) as bar:
             for outcome in executor.run(train_package, jobs, needs="gpu") if executor is not None and jobs else ():
                 bar.advance(note=outcome.key)
+                reporter.saw_memory(outcome.peak_mb)
                 if outcome.failure is not None:
                     raise _as_error(outcome.failure, outcome.key)
                 made[outcome.key] = Path(outcome.receipt["package"])

@@ -111,9 +111,7 @@ class TileStore:
         stored = np.zeros((-(-frame.height // chunk), -(-frame.width // chunk)), np.bool_)
         for row, col in plan.chunks:
             if not (0 <= row < stored.shape[0] and 0 <= col < stored.shape[1]):
-                raise StoreError(
-                    f"{place}: chunk {(row, col)} lies outside {slide} ({frame.height} x {frame.width} px)"
-                )
+                raise StoreError(f"{place}: chunk {(row, col)} lies outside {slide} ({frame.height} x {frame.width} px)")
             stored[row, col] = True
         check_free_space(place, plan.nbytes, what=f"the tile store of {slide}")
         own = {
@@ -196,6 +194,4 @@ class TileStore:
             raise StoreError(f"{self.path}: {box} reaches beyond the tissue that the store of {self.slide} holds")
         for cell in box.cells(self.array.shard):
             if not self.array.has(cell):
-                raise StoreError(
-                    f"{self.path}: shard {cell}, needed for {box}, is not written; run the tile stage again"
-                )
+                raise StoreError(f"{self.path}: shard {cell}, needed for {box}, is not written; run the tile stage again")

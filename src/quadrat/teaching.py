@@ -41,8 +41,7 @@ def train_package(job: TrainJob) -> dict[str, Any]:
     spec = spec_of(pipeline, task)
     device = pick_device(pipeline.run.device)
     slides = [
-        (work, training_slide(work.ref, pipeline, TileStore.open(work.tiles), work.load_plan().cells))
-        for work in job.works
+        (work, training_slide(work.ref, pipeline, TileStore.open(work.tiles), work.load_plan().cells)) for work in job.works
     ]
     learn = [slide for work, slide in slides if work.ref.split != "val"]
     judge = [(work, slide) for work, slide in slides if work.ref.split == "val"]

@@ -150,9 +150,7 @@ def tissue_cells(tissue: TissueMap, *, lattice: Lattice, frame: Frame, min_fract
     cells = []
     for cell in frame.box.cells(lattice.core):
         box = tissue.pixels_of(lattice.core_box(cell).intersect(frame.box), frame)
-        count = (
-            sums[box.row1, box.col1] - sums[box.row0, box.col1] - sums[box.row1, box.col0] + sums[box.row0, box.col0]
-        )
+        count = sums[box.row1, box.col1] - sums[box.row0, box.col1] - sums[box.row1, box.col0] + sums[box.row0, box.col0]
         if count > min_fraction * box.area:
             cells.append(cell)
     return cells

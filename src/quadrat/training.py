@@ -146,7 +146,11 @@ class _Run:
             tensors |= {f"optimizer.{index}.{k}": v.detach().cpu().contiguous() for k, v in state.items()}
         about = {"step": step, "key": self.key, "history": self.history, "seconds": self.seconds_before + seconds}
         weights = self.folder / f"checkpoint.{step}.safetensors"
-        save_file(tensors, weights)
+        if weights.exists():
+            return  # this very state is on disk already
+        staged = weights.with_suffix(".partial")
+        save_file(tensors, staged)
+        os.replace(staged, weights)
         temporary = self.folder / "checkpoint.json.partial"
         temporary.write_text(json.dumps(about))
         os.replace(temporary, self.folder / "checkpoint.json")

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from helpers.runs import TASKS, quadrat, write_pipeline
 
+from helpers.runs import TASKS, quadrat, write_pipeline
 from quadrat.execution import open_executor
 from quadrat.phantom import PhantomSpec, write_phantom
 

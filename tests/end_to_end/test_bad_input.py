@@ -9,9 +9,9 @@ import time
 import numpy as np
 import pytest
 import tifffile
-from helpers.runs import contents, difference, journal, lines_of, quadrat, table, write_pipeline
 from PIL import Image
 
+from helpers.runs import contents, difference, journal, lines_of, quadrat, table, write_pipeline
 from quadrat.cli import COMMANDS
 
 NO_PICTURES = ("--set", "outputs.overlay=false")

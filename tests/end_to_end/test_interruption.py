@@ -6,6 +6,7 @@ import signal
 import time
 
 import pytest
+
 from helpers.runs import (
     TASKS,
     contents,
@@ -23,7 +24,6 @@ from helpers.runs import (
     wait_until,
     write_pipeline,
 )
-
 from quadrat import training
 from quadrat.journal import Journal
 from quadrat.package import WEIGHTS
@@ -84,12 +84,8 @@ def test_a_run_killed_in_the_middle_goes_on_where_its_journal_ends(begin, lab, r
     [("serial", signal.SIGTERM), ("serial", signal.SIGUSR1), ("dask", signal.SIGTERM)],
     ids=["serial-SIGTERM", "serial-SIGUSR1", "dask-SIGTERM"],
 )
-def test_a_run_that_is_told_to_stop_ends_with_75_within_seconds_and_can_go_on(
-    begin, lab, reference, tmp_path, executor, number
-):
-    process = interrupted_while_predicting(
-        begin, lab, tmp_path / "out", executor=executor, stop=lambda p: p.send_signal(number)
-    )
+def test_a_run_that_is_told_to_stop_ends_with_75_within_seconds_and_can_go_on(begin, lab, reference, tmp_path, executor, number):
+    process = interrupted_while_predicting(begin, lab, tmp_path / "out", executor=executor, stop=lambda p: p.send_signal(number))
     assert_it_ends_well(process, tmp_path)
     assert_the_next_run_goes_on(lab, reference, tmp_path / "out")
 

@@ -9,9 +9,10 @@ import ome_zarr_models
 import pyarrow.parquet as pq
 import pytest
 import zarr
-from helpers.runs import table
 from PIL import Image
 from scipy import ndimage
+
+from helpers.runs import table
 
 OBJECT_TASKS = ("instance", "detection", "semantic")
 LABELS = {"instance": "objects", "semantic": "classes"}

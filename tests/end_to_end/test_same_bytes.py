@@ -1,8 +1,8 @@
 """The results do not depend on how the work was cut, nor on where it ran."""
 
 import pytest
-from helpers.runs import TASKS, contents, difference, phases, quadrat, table
 
+from helpers.runs import TASKS, contents, difference, phases, quadrat, table
 from quadrat import stages
 from quadrat.config import load_pipeline
 from quadrat.manifest import slides_from_paths
@@ -10,9 +10,7 @@ from quadrat.progress import Reporter
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_one_shard_a_unit_three_shards_a_unit_and_two_dask_workers_give_equal_bytes(
-    task, lab, reference, cluster, tmp_path
-):
+def test_one_shard_a_unit_three_shards_a_unit_and_two_dask_workers_give_equal_bytes(task, lab, reference, cluster, tmp_path):
     want = contents(reference(task))
     assert {"summary.csv", "square/summary.json", "oblong/overlay.png"} <= want.keys()
 

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+
 from helpers.runs import contents, difference, journal, log_lines, of_stage, phases, quadrat, table
 
 KEEP = 'run.keep=["tiles","predictions"]'
@@ -82,9 +83,7 @@ def test_other_thresholds_are_refused_and_the_results_stay(lab, kept, tmp_path):
 
 @pytest.mark.parametrize("command", ["run", "stitch"])
 @pytest.mark.parametrize("task", OTHER)
-def test_other_thresholds_are_stitched_from_kept_predictions_without_inferring(
-    task, command, lab, kept, fresh, tmp_path
-):
+def test_other_thresholds_are_stitched_from_kept_predictions_without_inferring(task, command, lab, kept, fresh, tmp_path):
     out = kept(task, tmp_path / "out")
     said, inferred = len(log_lines(out)), of_stage(journal(out, "oblong"), "predict")
     done = run(lab, task, out, "--overwrite", "--set", OTHER[task], command=command)

@@ -193,9 +193,7 @@ def test_a_pixel_belongs_to_the_polygon_that_holds_its_centre(scale):
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    st.integers(0, 10_000), st.integers(1, 59), st.integers(1, 59), st.sampled_from([1.0, 2.0, 1 / 3, 1.37, 4.0000031])
-)
+@given(st.integers(0, 10_000), st.integers(1, 59), st.integers(1, 59), st.sampled_from([1.0, 2.0, 1 / 3, 1.37, 4.0000031]))
 def test_pieces_are_the_same_parts_of_the_whole(seed, row, col, scale):
     annotations, _ = random_annotations(seed)
     whole_box = Box(-4, -4, 60, 60)

@@ -44,9 +44,7 @@ def test_a_box_with_a_negative_side_is_refused() -> None:
         Box(0, 0, -1, 5)
 
 
-@given(
-    st.lists(st.tuples(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6)), min_size=1), st.floats(0.2, 70), st.floats(0.2, 70)
-)
+@given(st.lists(st.tuples(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6)), min_size=1), st.floats(0.2, 70), st.floats(0.2, 70))
 def test_grid_and_level_0_coordinates_convert_into_each_other(
     points: list[tuple[float, float]], scale_row: float, scale_col: float
 ) -> None:
@@ -59,9 +57,7 @@ def test_grid_and_level_0_coordinates_convert_into_each_other(
 
 def test_the_far_corner_of_the_grid_is_the_far_corner_of_level_0() -> None:
     plan = plan_read(pyramid_levels([(4000, 6000)]), slide_mpp=0.25, mpp=0.5, slide="s")
-    corner = grid_to_l0(
-        np.array([[plan.width, plan.height]], float), scale_row=plan.scale_row, scale_col=plan.scale_col
-    )
+    corner = grid_to_l0(np.array([[plan.width, plan.height]], float), scale_row=plan.scale_row, scale_col=plan.scale_col)
     assert corner.tolist() == [[6000.0, 4000.0]]
 
 

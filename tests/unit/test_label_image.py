@@ -37,9 +37,7 @@ def fill(array: ShardedArray, data: np.ndarray) -> None:
 
 
 def image(folder: Path) -> np.ndarray:
-    level = create_image_group(
-        folder, frame=FRAME, dtype="uint8", channels=3, chunk=32, shard=64, name="s", own={"a": 1}
-    )
+    level = create_image_group(folder, frame=FRAME, dtype="uint8", channels=3, chunk=32, shard=64, name="s", own={"a": 1})
     data = rng.integers(0, 256, level.shape, np.uint8)
     fill(level, data)
     return data
@@ -120,25 +118,23 @@ def build_in_order(folder: Path, order: int) -> dict[str, bytes]:
 def test_shards_may_be_built_as_tasks_in_any_order(tmp_path: Path) -> None:
     found: list[dict[str, bytes]] = []
     for name, order in (("a", 1), ("b", -1)):
-        level = create_image_group(
-            tmp_path / name, frame=FRAME, dtype="uint8", channels=3, chunk=32, shard=64, name="s"
-        )
+        level = create_image_group(tmp_path / name, frame=FRAME, dtype="uint8", channels=3, chunk=32, shard=64, name="s")
         fill(level, np.random.default_rng(5).integers(0, 256, level.shape, np.uint8))
         found.append(build_in_order(tmp_path / name, order))
     assert found[0] == found[1]
     build_pyramid(tmp_path / "a", reduce="mean", chunk=32, shard=64, min_size=64)
-    assert {
-        p.relative_to(tmp_path / "a").as_posix(): p.read_bytes() for p in (tmp_path / "a").rglob("*") if p.is_file()
-    } == (found[0])
+    assert {p.relative_to(tmp_path / "a").as_posix(): p.read_bytes() for p in (tmp_path / "a").rglob("*") if p.is_file()} == (
+        found[0]
+    )
 
 
 def test_what_level_0_does_not_hold_is_not_written_below(tmp_path: Path) -> None:
     level = create_image_group(tmp_path / "z", frame=FRAME, dtype="uint8", channels=None, chunk=32, shard=64, name="s")
     level.write_shard((0, 0), np.ones((64, 64), np.uint8))
     build_pyramid(tmp_path / "z", reduce="nearest", chunk=32, shard=64, min_size=64)
-    assert [
-        p.relative_to(tmp_path / "z" / "1").as_posix() for p in (tmp_path / "z" / "1" / "c").rglob("*") if p.is_file()
-    ] == ["c/0/0"]
+    assert [p.relative_to(tmp_path / "z" / "1").as_posix() for p in (tmp_path / "z" / "1" / "c").rglob("*") if p.is_file()] == [
+        "c/0/0"
+    ]
     assert ShardedArray.open(tmp_path / "z" / "1").read(Box(0, 0, 64, 64)).sum() == 32 * 32
 
 

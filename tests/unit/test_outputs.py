@@ -82,10 +82,7 @@ def test_the_parquet_schema_and_geo_metadata_are_as_documented(tmp_path):
         "class dictionary<values=string, indices=int32, ordered=0>",
         "class_id uint8",
         "score float",
-        *(
-            f"{name} double"
-            for name in ("area_um2", "perimeter_um", "x_l0", "y_l0", "x0_l0", "y0_l0", "x1_l0", "y1_l0")
-        ),
+        *(f"{name} double" for name in ("area_um2", "perimeter_um", "x_l0", "y_l0", "x0_l0", "y0_l0", "x1_l0", "y1_l0")),
         "flags uint8",
         "nearest_same_um float",
         "nearest_um.tumour float",
@@ -197,9 +194,7 @@ def test_feature_ids_differ_between_slides_and_not_between_runs():
 
 def test_an_object_without_outline_or_score_is_not_written_to_geojson(tmp_path):
     table, polygons, nearest = sample()
-    hollow = Polygons(
-        xy=np.zeros((0, 2)), ring_starts=np.zeros(1, np.int64), polygon_starts=np.zeros(len(table) + 1, np.int64)
-    )
+    hollow = Polygons(xy=np.zeros((0, 2)), ring_starts=np.zeros(1, np.int64), polygon_starts=np.zeros(len(table) + 1, np.int64))
     with GeoJSONWriter(tmp_path / "o", frame=FRAME, classes=CLASSES, slide="s") as out:
         with pytest.raises(ValueError, match="object 1 has no outline"):
             out.append(table, hollow, nearest=nearest, first_id=1)
@@ -281,9 +276,7 @@ def test_the_summary_has_a_column_for_each_figure_and_keeps_reasons(tmp_path):
 def test_outlines_are_drawn_in_class_colours_on_the_enlarged_image():
     image = np.full((20, 30, 3), 255, np.uint8)
     square = Polygons.boxes(np.array([[5.0, 10.0, 15.0, 20.0]]))
-    drawn = overlay.draw_overlay(
-        image, polygons=square, class_id=np.array([1], np.uint8), colors=COLORS, width=3, zoom=2
-    )
+    drawn = overlay.draw_overlay(image, polygons=square, class_id=np.array([1], np.uint8), colors=COLORS, width=3, zoom=2)
     assert drawn.shape == (40, 60, 3)
     assert tuple(drawn[20, 20]) == CLASSES[1].color
     assert (drawn[20, 30] == 255).all()
@@ -309,9 +302,7 @@ def test_dots_look_the_same_in_any_order_and_ignore_what_lies_outside():
     order = rng.permutation(200)
     assert np.array_equal(overlay.draw_dots(image, xy[order], class_id=class_id[order], colors=COLORS), drawn)
     none = np.zeros((0, 2))
-    assert np.array_equal(
-        overlay.draw_dots(image, none, class_id=np.zeros(0, np.uint8), colors=COLORS, fade=0.0), image
-    )
+    assert np.array_equal(overlay.draw_dots(image, none, class_id=np.zeros(0, np.uint8), colors=COLORS, fade=0.0), image)
 
 
 def test_density_times_cell_area_is_the_count():

@@ -67,10 +67,7 @@ def test_the_bytes_of_a_store_do_not_depend_on_the_order(tmp_path: Path) -> None
     cells = [(0, 0), (5, 5), (11, 13), (3, 9)]
     tiled(tmp_path / "a", cells)
     tiled(tmp_path / "b", cells[::-1], order=-1)
-    files = [
-        {p.relative_to(d): p.read_bytes() for p in d.rglob("*") if p.is_file()}
-        for d in (tmp_path / "a", tmp_path / "b")
-    ]
+    files = [{p.relative_to(d): p.read_bytes() for p in d.rglob("*") if p.is_file()} for d in (tmp_path / "a", tmp_path / "b")]
     assert files[0] == files[1]
 
 

@@ -144,9 +144,7 @@ def rasterise_instances(
     return labels, annotations.class_id[index[present]]
 
 
-def rasterise_classes(
-    annotations: Annotations, box: Box, *, scale_row: float, scale_col: float
-) -> npt.NDArray[np.uint8]:
+def rasterise_classes(annotations: Annotations, box: Box, *, scale_row: float, scale_col: float) -> npt.NDArray[np.uint8]:
     """Class index + 1 of the last entry drawn over each pixel centre of ``box`` (grid px), 0 none; uint8 (h, w)."""
     index = _touching(annotations, box, (scale_row, scale_col))
     values = (annotations.class_id[index] + 1).astype(np.int32)

@@ -72,9 +72,7 @@ def load_annotations(path: Path, *, classes: Sequence[str] | None = None, kind: 
         kinds.add(found)
         _take(feature.get("geometry"), name, number, where, columns)
     if len(kinds) > 1:
-        raise AnnotationError(
-            f"{path.name}: holds both objects and regions; ask for one with kind='object' or 'region'"
-        )
+        raise AnnotationError(f"{path.name}: holds both objects and regions; ask for one with kind='object' or 'region'")
     return _arrays(columns, path, classes, kind or (kinds.pop() if kinds else "object"))
 
 

@@ -72,9 +72,7 @@ class LabelImage:
 
     def _need(self, kind: Kind) -> None:
         if self.kind != kind:
-            raise AnnotationError(
-                f"this label image holds {self.kind}s, but {kind}s were asked for; load it with kind={kind!r}"
-            )
+            raise AnnotationError(f"this label image holds {self.kind}s, but {kind}s were asked for; load it with kind={kind!r}")
 
 
 def load_label_image(
@@ -105,9 +103,7 @@ def from_array(
     if kind == "region":
         highest = int(values.max(initial=0))
         if highest > len(classes):
-            raise AnnotationError(
-                f"{where}: value {highest} has no class; {len(classes)} are given ({', '.join(classes)})"
-            )
+            raise AnnotationError(f"{where}: value {highest} has no class; {len(classes)} are given ({', '.join(classes)})")
         return LabelImage(values.astype(np.int32), tuple(classes), kind, none, np.zeros((0, 4)), np.zeros((0, 2)), none)
     labels, ids = _renumber(values)
     extents, centres = _measure(labels, len(ids))
@@ -115,9 +111,7 @@ def from_array(
     return LabelImage(labels, tuple(classes), kind, np.zeros(len(ids), np.int64), xyxy, centres, ids)
 
 
-def stream_label_image(
-    path: Path, *, shape: tuple[int, int], scale: Scale
-) -> Iterator[tuple[Box, npt.NDArray[np.integer]]]:
+def stream_label_image(path: Path, *, shape: tuple[int, int], scale: Scale) -> Iterator[tuple[Box, npt.NDArray[np.integer]]]:
     """A TIFF's label under the centre of every grid pixel, block by block: boxes that partition a grid of ``shape``.
 
     ``scale``: pixels of the TIFF per grid px (rows, columns). One row of tiles is decoded at a time, so that memory

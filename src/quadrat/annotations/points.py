@@ -83,9 +83,7 @@ def _annotations(
     ids = []
     for name, number in names:
         where = f"{path.name}, line {number}"
-        ids.append(
-            class_index(name, known, where=where) if first_class is None else _number(name, known, first_class, where)
-        )
+        ids.append(class_index(name, known, where=where) if first_class is None else _number(name, known, first_class, where))
     n = len(points)
     return Annotations.of(
         Polygons(xy=np.zeros((0, 2)), ring_starts=np.zeros(1, np.int64), polygon_starts=np.zeros(n + 1, np.int64)),
@@ -102,7 +100,5 @@ def _number(text: str, classes: Sequence[str], first_class: int, where: str) -> 
     index = value - first_class
     if not 0 <= index < len(classes):
         last = first_class + len(classes) - 1
-        raise AnnotationError(
-            f"{where}: class {text!r} is not a number in {first_class}..{last} ({', '.join(classes)})"
-        )
+        raise AnnotationError(f"{where}: class {text!r} is not a number in {first_class}..{last} ({', '.join(classes)})")
     return int(index)

@@ -6,6 +6,7 @@ process and an embedded dask cluster; the code in front of it is the same for bo
 
 from __future__ import annotations
 
+import resource
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -38,12 +39,13 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a job: a receipt or a failure, and the seconds it took where it ran."""
+    """What became of a job: a receipt or a failure, the seconds it took, and the peak memory (MiB) of its process so far."""
 
     key: str
     seconds: float
     receipt: Any = None
     failure: Failure | None = None
+    peak_mb: float = 0.0
 
 
 class Executor(Protocol):
@@ -84,8 +86,13 @@ def guarded(fn: Callable[[Any], Any], job: Job) -> Outcome:
     except Exception as error:
         failure = Failure(type(error).__name__, str(error) or repr(error), refused=False, trace=traceback.format_exc())
     else:
-        return Outcome(job.key, time.perf_counter() - start, receipt=receipt)
-    return Outcome(job.key, time.perf_counter() - start, failure=failure)
+        return Outcome(job.key, time.perf_counter() - start, receipt=receipt, peak_mb=_peak_mb())
+    return Outcome(job.key, time.perf_counter() - start, failure=failure, peak_mb=_peak_mb())
+
+
+def _peak_mb() -> float:
+    """Largest resident size of this process so far (Linux counts in KiB)."""
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
 
 
 def open_executor(name: str, *, workers: int, threads: int) -> AbstractContextManager[Executor]:

@@ -20,6 +20,7 @@ from distributed.scheduler import KilledWorker
 from quadrat.execution import Executor, Failure, Job, Needs, Outcome, guarded
 
 POLL_S = 0.5
+GONE_S = 30.0
 SETTINGS = {
     "distributed.scheduler.allowed-failures": 0,
     "distributed.worker.daemon": False,
@@ -79,19 +80,16 @@ class DaskExecutor:
             self._client.cancel(list(pending), force=True)
 
     def _overdue(self, pending: dict[Future[Any], tuple[Job, float]], deadline_s: float | None) -> Future[Any] | None:
-        """The job that has run for too long; the time of one that only waited (for a worker, or behind another) begins anew."""
+        """A job that has run for too long; the time of those that wait (for a worker, or behind another) begins anew."""
         if deadline_s is None:
             return None
         now = time.monotonic()
-        # a job may first wait for the one before it on its worker, so it has twice the time from its submission
-        late = [future for future, (_, since) in pending.items() if now - since > 2 * deadline_s]
-        if not late:
-            return None
         running = {keys[0] for keys in self._client.processing().values() if keys}
-        for future in late:
-            if future.key in running:
+        for future, (job, since) in pending.items():
+            if future.key not in running:
+                pending[future] = (job, now)
+            elif now - since > deadline_s + POLL_S:
                 return future
-            pending[future] = (pending[future][0], now)
         return None
 
     def _stop(self, future: Future[Any]) -> None:
@@ -102,6 +100,9 @@ class DaskExecutor:
         for nanny in self._cluster.workers.values():
             if nanny.worker_address in addresses and nanny.pid is not None:
                 os.kill(nanny.pid, signal.SIGKILL)
+        until = time.monotonic() + GONE_S
+        while time.monotonic() < until and any(a in self._client.processing() for a in addresses):
+            time.sleep(0.05)  # or the next job would be given to the dead
 
 
 def _first_done(futures: list[Future[Any]]) -> list[Future[Any]]:
@@ -130,9 +131,7 @@ def _dead(future: Future[Any], job: Job) -> Outcome | None:
 
 
 def _lost(job: Job, reason: str) -> Outcome:
-    return Outcome(
-        job.key, 0.0, failure=Failure("LostJob", f"{job.key} was given up: {reason}", refused=True, trace="")
-    )
+    return Outcome(job.key, 0.0, failure=Failure("LostJob", f"{job.key} was given up: {reason}", refused=True, trace=""))
 
 
 @contextmanager

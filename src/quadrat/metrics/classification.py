@@ -17,9 +17,7 @@ __all__ = ["auroc", "balanced_accuracy", "confusion", "recalls"]
 def recalls(matrix: Counts) -> npt.NDArray[np.float64]:
     """Share of each true class (row) that was found as such; NaN for a class that does not occur."""
     planted = matrix.sum(axis=1)
-    share: npt.NDArray[np.float64] = np.divide(
-        np.diag(matrix), planted, out=np.full(len(matrix), np.nan), where=planted > 0
-    )
+    share: npt.NDArray[np.float64] = np.divide(np.diag(matrix), planted, out=np.full(len(matrix), np.nan), where=planted > 0)
     return share
 
 

@@ -69,9 +69,7 @@ def match_boxes(
     return _greedy(pair_truth[order], pair_found[order], value[order])
 
 
-def match_points(
-    truth: F64, found: F64, *, truth_class: Ids, found_class: Ids, mpp: float, distance_um: float
-) -> Matches:
+def match_points(truth: F64, found: F64, *, truth_class: Ids, found_class: Ids, mpp: float, distance_um: float) -> Matches:
     """Match points of one class at most ``distance_um`` apart, the nearest pairs first; value is the distance in um.
 
     truth (n, 2) and found (m, 2): x, y in one frame of ``mpp`` um/px. Ties are broken by y, x of truth, then of found.
@@ -95,9 +93,7 @@ def box_iou(a: F64, b: F64) -> F64:
     return iou
 
 
-def detection_by_class(
-    matches: Matches, *, truth_class: Ids, found_class: Ids, n_classes: int
-) -> tuple[Detection, ...]:
+def detection_by_class(matches: Matches, *, truth_class: Ids, found_class: Ids, n_classes: int) -> tuple[Detection, ...]:
     """Figures of each class 0..n_classes - 1 from matches made within classes."""
     matched = np.bincount(truth_class[matches.truth], minlength=n_classes).tolist()
     planted = np.bincount(truth_class, minlength=n_classes).tolist()

@@ -125,14 +125,10 @@ def panoptic_quality(overlaps: Overlaps) -> Quality:
     """Quality of all objects taken as one class."""
     hit = overlaps.iou > 0.5
     matched = int(hit.sum())
-    return Quality(
-        matched, len(overlaps.truth_ids) - matched, len(overlaps.found_ids) - matched, float(overlaps.iou[hit].sum())
-    )
+    return Quality(matched, len(overlaps.truth_ids) - matched, len(overlaps.found_ids) - matched, float(overlaps.iou[hit].sum()))
 
 
-def panoptic_quality_by_class(
-    overlaps: Overlaps, truth_class: Ids, found_class: Ids, *, n_classes: int
-) -> tuple[Quality, ...]:
+def panoptic_quality_by_class(overlaps: Overlaps, truth_class: Ids, found_class: Ids, *, n_classes: int) -> tuple[Quality, ...]:
     """Quality of each class; objects of different classes never match.
 
     truth_class, found_class: class of each of ``overlaps.truth_ids`` and ``overlaps.found_ids``, 0..n_classes - 1.
@@ -148,9 +144,7 @@ def panoptic_quality_by_class(
     iou_sum = np.bincount(of_pair[hit], weights=overlaps.iou[hit], minlength=n_classes)
     planted = np.bincount(truth_class, minlength=n_classes)
     found = np.bincount(found_class, minlength=n_classes)
-    rows = zip(
-        matched.tolist(), (planted - matched).tolist(), (found - matched).tolist(), iou_sum.tolist(), strict=True
-    )
+    rows = zip(matched.tolist(), (planted - matched).tolist(), (found - matched).tolist(), iou_sum.tolist(), strict=True)
     return tuple(Quality(*row) for row in rows)
 
 

@@ -23,17 +23,23 @@ def receptive_radius(model: nn.Module, *, stride: int, out_stride: int) -> int |
     if out_stride == 0:
         return None
     probe = copy.deepcopy(model).to("cpu", torch.float64).eval()
-    size = 16 * stride
+    gap = stride * _widest_dilation(probe)  # taps this far apart may jump over a narrower border unseen
+    size = max(16 * stride, 4 * gap)
     while size <= LARGEST:
-        radius = _radius_at(probe, size=size, stride=stride, out_stride=out_stride)
+        radius = _radius_at(probe, size=size, stride=stride, out_stride=out_stride, gap=gap)
         if radius is not None:
             return radius
         size *= 2
     return None
 
 
-def _radius_at(probe: nn.Module, *, size: int, stride: int, out_stride: int) -> int | None:
-    """R seen in a size x size px input, or None where the field of influence reaches the border."""
+def _widest_dilation(network: nn.Module) -> int:
+    dilations = [m.dilation for m in network.modules() if isinstance(getattr(m, "dilation", None), int | tuple)]
+    return max((max(d) if isinstance(d, tuple) else d for d in dilations), default=1)
+
+
+def _radius_at(probe: nn.Module, *, size: int, stride: int, out_stride: int, gap: int) -> int | None:
+    """R seen in a size x size px input, or None where the field of influence comes within ``gap`` px of the border."""
     centre = (size // 2) // stride * stride
     radius = 0
     for phase in range(stride):
@@ -44,8 +50,10 @@ def _radius_at(probe: nn.Module, *, size: int, stride: int, out_stride: int) -> 
             reached = torch.isnan(probe(image)[0]).any(dim=0)
         for axis in (0, 1):
             cells = torch.nonzero(reached.any(dim=1 - axis)).flatten()
+            if not len(cells):
+                continue  # a phase that no output sees
             first, last = int(cells[0]), int(cells[-1])
-            if first == 0 or last == reached.shape[axis] - 1:
+            if first * out_stride < gap or (reached.shape[axis] - 1 - last) * out_stride < gap:
                 return None
             radius = max(radius, position - first * out_stride, (last + 1) * out_stride - 1 - position)
     return radius

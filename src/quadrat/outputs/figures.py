@@ -213,9 +213,7 @@ def _locate(panel: Image.Image, box: Sequence[float]) -> None:
     half_x, half_y = max(box[2] - box[0], 8) / 2, max(box[3] - box[1], 8) / 2
     draw = ImageDraw.Draw(panel)
     for grow, color, line in ((3, (255, 255, 255), 5), (2, _INK, 3)):
-        draw.rectangle(
-            (x - half_x - grow, y - half_y - grow, x + half_x + grow, y + half_y + grow), outline=color, width=line
-        )
+        draw.rectangle((x - half_x - grow, y - half_y - grow, x + half_x + grow, y + half_y + grow), outline=color, width=line)
 
 
 def _legend_places(legend: Sequence[LegendEntry], width: int) -> list[tuple[float, int]]:

@@ -73,9 +73,7 @@ class GeoJSONWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         with self._file:
             if kind is None:
                 self._file.write(b"]}\n" if self._first else b"\n]}\n")
@@ -84,9 +82,7 @@ class GeoJSONWriter:
         else:
             discard(self._path)
 
-    def append(
-        self, table: ObjectTable, polygons: Polygons, nearest: npt.NDArray[np.float32], *, first_id: int
-    ) -> None:
+    def append(self, table: ObjectTable, polygons: Polygons, nearest: npt.NDArray[np.float32], *, first_id: int) -> None:
         """Add objects; arguments as for ``ObjectWriter.append`` (``nearest`` is checked but not written here).
 
         Raises:
@@ -136,9 +132,7 @@ def coordinates_json(polygons: Polygons, frame: Frame, *, origin_l0: npt.NDArray
 
 def _class_json(info: ClassInfo, *, object_type: str, score: str) -> bytes:
     """What stands between the geometry and the score, the same for all objects of a class."""
-    classification = json.dumps(
-        {"name": info.name, "color": list(info.color)}, ensure_ascii=False, separators=(",", ":")
-    )
+    classification = json.dumps({"name": info.name, "color": list(info.color)}, ensure_ascii=False, separators=(",", ":"))
     text = f'"properties":{{"objectType":"{object_type}","classification":{classification},"measurements":{{"{score}":'
     return text.encode("utf-8")
 

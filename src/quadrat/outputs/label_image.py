@@ -82,9 +82,7 @@ def create_image_group(
     return level
 
 
-def multiscale(
-    name: str, *, axes: tuple[str, ...], mpp: float, levels: int, method: str | None = None
-) -> dict[str, Any]:
+def multiscale(name: str, *, axes: tuple[str, ...], mpp: float, levels: int, method: str | None = None) -> dict[str, Any]:
     """The multiscales entry of ``levels`` levels, each half the one before; corners of all levels coincide.
 
     OME-Zarr places pixel *centres* at index * scale + translation, hence the half-pixel translation of coarser levels.

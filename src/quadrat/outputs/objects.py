@@ -30,9 +30,7 @@ def slice_polygons(polygons: Polygons, start: int, stop: int) -> Polygons:
     """Polygons ``start`` to ``stop`` (half-open)."""
     rings = polygons.polygon_starts[start : stop + 1]
     points = polygons.ring_starts[rings[0] : rings[-1] + 1]
-    return Polygons(
-        xy=polygons.xy[points[0] : points[-1]], ring_starts=points - points[0], polygon_starts=rings - rings[0]
-    )
+    return Polygons(xy=polygons.xy[points[0] : points[-1]], ring_starts=points - points[0], polygon_starts=rings - rings[0])
 
 
 def check_append(
@@ -41,9 +39,7 @@ def check_append(
     """Raise ValueError unless the parts of one append agree with each other and with the classes."""
     n = len(table)
     if len(polygons) != n or nearest.shape != (n, n_classes):
-        raise ValueError(
-            f"{n} objects of {n_classes} classes came with {len(polygons)} polygons and nearest {nearest.shape}"
-        )
+        raise ValueError(f"{n} objects of {n_classes} classes came with {len(polygons)} polygons and nearest {nearest.shape}")
     if n and int(table.class_id.max()) >= n_classes:
         raise ValueError(f"class_id {table.class_id.max()} has no class; there are {n_classes}")
     if first_id < 1:
@@ -75,18 +71,14 @@ class ObjectWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if kind is None:
             self._finish()
         else:
             self._writer.close()
             discard(self._path)
 
-    def append(
-        self, table: ObjectTable, polygons: Polygons, nearest: npt.NDArray[np.float32], *, first_id: int
-    ) -> None:
+    def append(self, table: ObjectTable, polygons: Polygons, nearest: npt.NDArray[np.float32], *, first_id: int) -> None:
         """Add objects.
 
         Args:

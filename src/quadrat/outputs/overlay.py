@@ -179,9 +179,7 @@ def density_map(centroid: npt.NDArray[np.float64], frame: Frame, *, cell_um: flo
     return (counts.reshape(shape) / (cell_um / 1000) ** 2).astype(np.float32)
 
 
-def colorize(
-    values: npt.NDArray[np.floating], *, low: float, high: float, mask: npt.NDArray[np.bool_] | None = None
-) -> Rgb:
+def colorize(values: npt.NDArray[np.floating], *, low: float, high: float, mask: npt.NDArray[np.bool_] | None = None) -> Rgb:
     """Colours of viridis for ``low`` (dark blue) to ``high`` (yellow), clipped; BLANK where nan or outside ``mask``."""
     anchors = np.array(_VIRIDIS, np.float64)
     scaled = (values.astype(np.float64) - low) / max(high - low, 1e-12)

@@ -30,9 +30,7 @@ class ArraySlide(Closing):
         info: SlideInfo | None = None,
     ) -> None:
         if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8 or array.size == 0:
-            raise SlideError(
-                f"{name}: an array of {array.dtype}{array.shape} is not a picture of uint8 (height, width, 3)"
-            )
+            raise SlideError(f"{name}: an array of {array.dtype}{array.shape} is not a picture of uint8 (height, width, 3)")
         self._array = array
         height, width = array.shape[:2]
         self.name = name

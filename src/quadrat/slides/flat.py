@@ -100,14 +100,10 @@ def _read_pillow(found: Found) -> tuple[Rgb, None]:
         with _pillow_limit_lifted(), Image.open(found.file, formats=["PNG", "JPEG"]) as image:
             _check_size(found, image.height, image.width)
             if image.mode not in ("RGB", "RGBA", "L", "LA", "P", "PA"):
-                raise SlideError(
-                    f"{found.path}: pixel mode {image.mode} is not 8-bit RGB, RGBA or grey; convert it first"
-                )
+                raise SlideError(f"{found.path}: pixel mode {image.mode} is not 8-bit RGB, RGBA or grey; convert it first")
             if image.mode in ("LA", "PA") or "transparency" in image.info:
                 return on_white(np.asarray(image.convert("RGBA"))), None
-            return _as_rgb(
-                np.asarray(image if image.mode in ("RGB", "RGBA", "L") else image.convert("RGB")), found
-            ), None
+            return _as_rgb(np.asarray(image if image.mode in ("RGB", "RGBA", "L") else image.convert("RGB")), found), None
     except (OSError, SyntaxError, ValueError) as error:
         word = "truncated" if "truncated" in str(error) or "incomplete" in str(error) else "damaged"
         raise SlideError(f"{found.path}: the {found.format} image is {word} ({error})") from error
@@ -119,9 +115,7 @@ def _read_tiff(found: Found) -> tuple[Rgb, tuple[float, float] | None]:
         with tifffile.TiffFile(found.file) as tiff:
             series = tiff.series[0].levels[0]
             page = tiff.pages.first
-            axes = "".join(
-                axis for axis, size in zip(series.axes, series.shape, strict=True) if size > 1 or axis in "YX"
-            )
+            axes = "".join(axis for axis, size in zip(series.axes, series.shape, strict=True) if size > 1 or axis in "YX")
             if axes not in ("YX", "YXS", "SYX", "CYX") or series.dtype != np.uint8 or int(page.photometric) > 6:
                 raise SlideError(
                     f"{found.path}: a TIFF of {series.dtype} with axes {series.axes} {series.shape} is not one picture "

@@ -55,8 +55,7 @@ def recognise(path: Path) -> Found:
     if head[128:132] == b"DICM":
         raise SlideError(f"{path}: a DICOM file that is not a whole-slide image, or is truncated")
     raise SlideError(
-        f"{path}: neither a slide format that OpenSlide knows nor a PNG, JPEG or TIFF image "
-        f"(it begins with {head[:12]!r})"
+        f"{path}: neither a slide format that OpenSlide knows nor a PNG, JPEG or TIFF image (it begins with {head[:12]!r})"
     )
 
 
@@ -92,9 +91,7 @@ def _one_picture(path: Path) -> bool:
     try:
         with tifffile.TiffFile(path) as tiff:
             series, page = tiff.series[0].levels[0], tiff.pages.first
-            axes = "".join(
-                axis for axis, size in zip(series.axes, series.shape, strict=True) if size > 1 or axis in "YX"
-            )
+            axes = "".join(axis for axis, size in zip(series.axes, series.shape, strict=True) if size > 1 or axis in "YX")
             return axes in ("YX", "YXS") and series.dtype == "uint8" and int(page.planarconfig) == 1
     except (tifffile.TiffFileError, ValueError, IndexError) as error:
         raise SlideError(f"{path}: the TIFF directory cannot be understood ({error})") from error
@@ -143,6 +140,4 @@ def check_complete(path: Path) -> None:
     except (ValueError, struct.error) as error:
         raise SlideError(f"{path}: damaged: its TIFF directory makes no sense ({error})") from error
     if missing:
-        raise SlideError(
-            f"{path}: truncated: its directory speaks of at least {size + missing} bytes, the file has {size}"
-        )
+        raise SlideError(f"{path}: truncated: its directory speaks of at least {size + missing} bytes, the file has {size}")

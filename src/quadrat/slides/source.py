@@ -36,9 +36,7 @@ class SlideSource(Closing):
     def __init__(self, slide: Slide, plan: ReadPlan) -> None:
         self.slide = slide
         self.plan = plan
-        self.frame = Frame(
-            height=plan.height, width=plan.width, mpp=plan.mpp, scale_row=plan.scale_row, scale_col=plan.scale_col
-        )
+        self.frame = Frame(height=plan.height, width=plan.width, mpp=plan.mpp, scale_row=plan.scale_row, scale_col=plan.scale_col)
 
     def read(self, box: Box) -> Rgb:
         """uint8 (h, w, 3) of ``box`` in grid px, white outside the slide; bit-identical read whole or in parts.
@@ -76,9 +74,7 @@ class SlideSource(Closing):
         return separable(slide.read(plan.level, Box(down.first, across.first, down.stop, across.stop)), down, across)
 
 
-def open_source(
-    path: str | Path, *, mpp: float, slide_mpp: float | None = None, allow_upsampling: bool = False
-) -> SlideSource:
+def open_source(path: str | Path, *, mpp: float, slide_mpp: float | None = None, allow_upsampling: bool = False) -> SlideSource:
     """Open a slide to be read at ``mpp`` um/px; ``slide_mpp`` stands in for the level-0 mpp that the file states.
 
     Raises:

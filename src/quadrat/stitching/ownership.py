@@ -61,9 +61,7 @@ def decode_shard(read: Callable[[Box], npt.NDArray[np.uint8]], core: Box, *, sli
         margin = min(2 * margin, rule.cap_px)
 
 
-def _clumps(
-    foreground: npt.NDArray[np.bool_], box: Box, *, core: Box, slide: Box
-) -> tuple[Labels, npt.NDArray[np.bool_]]:
+def _clumps(foreground: npt.NDArray[np.bool_], box: Box, *, core: Box, slide: Box) -> tuple[Labels, npt.NDArray[np.bool_]]:
     """4-connected clumps that meet the core (others set to 0), and for each label whether the block's border cuts it."""
     clumps, count = ndimage.label(foreground)
     meets = np.zeros(count + 1, bool)

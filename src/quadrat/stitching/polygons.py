@@ -44,9 +44,7 @@ class Edges:
         for name, dtype in want.items():
             array = getattr(self, name)
             if array.shape != self.label.shape or array.ndim != 1 or array.dtype != dtype:
-                raise ValueError(
-                    f"Edges.{name} is {array.dtype}{array.shape}, want {np.dtype(dtype)}{self.label.shape}"
-                )
+                raise ValueError(f"Edges.{name} is {array.dtype}{array.shape}, want {np.dtype(dtype)}{self.label.shape}")
 
     def __len__(self) -> int:
         return len(self.label)
@@ -143,9 +141,7 @@ def _joined_offsets(parts: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.in
     return np.cumsum(np.concatenate([np.zeros(1, np.int64), *(np.diff(p) for p in parts)]))
 
 
-def _gather(
-    starts: npt.NDArray[np.int64], index: npt.NDArray[np.integer]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _gather(starts: npt.NDArray[np.int64], index: npt.NDArray[np.integer]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Members of the chosen groups of a ragged array, group after group, and the new offsets."""
     sizes = starts[index + 1] - starts[index]
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])

@@ -59,9 +59,7 @@ class ClassificationTask:
         probability = quantise_score(torch.softmax(output[:, :k].double(), dim=1).cpu().numpy())
         embedding = output[:, k:].to(torch.float16).cpu().numpy()
         return [
-            TileScores(
-                cell=np.array([cell], np.int32), probability=probability[i : i + 1], embedding=embedding[i : i + 1]
-            )
+            TileScores(cell=np.array([cell], np.int32), probability=probability[i : i + 1], embedding=embedding[i : i + 1])
             for i, cell in enumerate(cells)
         ]
 

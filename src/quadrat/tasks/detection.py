@@ -125,11 +125,7 @@ def dense_targets(boxes, box_class, rows, cols, classes):  # type: ignore[no-unt
             for c in range(max(0, int((cx - 3 * spread_x) // CELL)), min(cols, int((cx + 3 * spread_x) // CELL) + 1)):
                 y, x = (r + 0.5) * CELL, (c + 0.5) * CELL
                 centre = int(cy // CELL) == r and int(cx // CELL) == c
-                value = (
-                    1.0
-                    if centre
-                    else 0.99 * np.exp(-((y - cy) ** 2) / (2 * spread_y**2) - (x - cx) ** 2 / (2 * spread_x**2))
-                )
+                value = 1.0 if centre else 0.99 * np.exp(-((y - cy) ** 2) / (2 * spread_y**2) - (x - cx) ** 2 / (2 * spread_x**2))
                 if value > heat[box_class[i], r, c]:
                     heat[box_class[i], r, c] = value
                 if value >= LEAST_HEAT and value > weight[r, c] and row0 < y < row1 and col0 < x < col1:

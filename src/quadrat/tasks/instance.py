@@ -90,9 +90,7 @@ class InstanceTask:
         return terms
 
     def decode(self, output: Tensor, cells: Sequence[Cell], spec: ModelSpec) -> list[Prediction]:
-        values = torch.cat(
-            [torch.sigmoid(output[:, :FIRST_CLASS]), torch.softmax(output[:, FIRST_CLASS:], dim=1)], dim=1
-        )
+        values = torch.cat([torch.sigmoid(output[:, :FIRST_CLASS]), torch.softmax(output[:, FIRST_CLASS:], dim=1)], dim=1)
         maps = crop_core(quantise(values), halo=spec.lattice.halo)
         return [maps[i] for i in range(len(cells))]
 
@@ -171,9 +169,7 @@ def objects_of(decoded: Decoded) -> ObjectTable:
     flat = decoded.labels.ravel()
     inside = np.flatnonzero(flat)
     label = flat[inside] - 1
-    sums = np.stack(
-        [np.bincount(label, weights=channel.ravel()[inside], minlength=n)[:n] for channel in decoded.maps], axis=0
-    )
+    sums = np.stack([np.bincount(label, weights=channel.ravel()[inside], minlength=n)[:n] for channel in decoded.maps], axis=0)
     return measured.table(
         class_id=np.argmax(sums[FIRST_CLASS:], axis=0).astype(np.uint8),
         score=(sums[FOREGROUND] / np.maximum(measured.area_px, 1) / 255).astype(np.float32),
