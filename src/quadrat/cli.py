@@ -176,7 +176,7 @@ def _table(report: RunReport) -> list[str]:
     """Slides by rows, in aligned columns; a failed slide shows its reason instead of figures."""
     rows = report.rows
     names = list(dict.fromkeys(name for row in rows for name, _ in row.figures))
-    cells = [["slide", "status", "tissue mm2", *(name.removeprefix("count.") for name in names)]]
+    cells = [["slide", "status", "tissue mm2", *(name.removeprefix("count_") for name in names)]]
     for row in rows:
         figures = dict(row.figures)
         tissue = "" if row.tissue_mm2 is None else f"{row.tissue_mm2:.2f}"

@@ -40,7 +40,7 @@ class Lab:
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory):
     lab = Lab(tmp_path_factory.mktemp("lab"))
-    for seed, (name, height, tissue) in enumerate(((NAMES[0], 2000, 0.4), (NAMES[1], 2048, 0.75)), start=11):
+    for seed, (name, height, tissue) in enumerate(((NAMES[0], 2000, 0.4), (NAMES[1], 2048, 0.6)), start=11):
         spec = PhantomSpec(name=name, height=height, width=2048, seed=seed, dominant="tumour", tissue_fraction=tissue)
         write_phantom(lab.folder, spec=spec)
     lab.manifest.write_text(f"slide,annotation,split,case\n{NAMES[0]}.tiff,{NAMES[0]}.truth.geojson,train,case 1\n")

@@ -155,7 +155,7 @@ WRONG = {
     "no time at all": ("run {good} {slide} --set run.deadline_s=0", "deadline_s"),
     "a negative mpp": ("run {good} {slide} --mpp -1", "mpp"),
     "an mpp that is no number": ("run {good} {slide} --mpp nan", "mpp"),
-    "no training data": ("train {files}/untrained.yaml --set data.manifest=", "data.manifest"),
+    "no training data": ("train {files}/untrained.yaml --set data.manifest=''", "data.manifest"),
     "training data that is missing": ("train {files}/untrained.yaml --set data.manifest=none.csv", "none.csv"),
     "a lattice that does not fit": ("train {files}/untrained.yaml --set model.core=60", "60"),
     "widths without channels": ("train {files}/untrained.yaml --set model.widths=[]", "widths"),

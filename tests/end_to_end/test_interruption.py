@@ -8,6 +8,7 @@ import time
 import pytest
 
 from helpers.runs import (
+    SMALL,
     TASKS,
     contents,
     difference,
@@ -24,7 +25,7 @@ from helpers.runs import (
     wait_until,
     write_pipeline,
 )
-from quadrat import training
+from quadrat import training, units
 from quadrat.journal import Journal
 from quadrat.package import WEIGHTS
 
@@ -79,24 +80,51 @@ def test_a_run_killed_in_the_middle_goes_on_where_its_journal_ends(begin, lab, r
     assert_the_next_run_goes_on(lab, reference, tmp_path / "out")
 
 
-@pytest.mark.parametrize(
-    ("executor", "number"),
-    [("serial", signal.SIGTERM), ("serial", signal.SIGUSR1), ("dask", signal.SIGTERM)],
-    ids=["serial-SIGTERM", "serial-SIGUSR1", "dask-SIGTERM"],
-)
-def test_a_run_that_is_told_to_stop_ends_with_75_within_seconds_and_can_go_on(begin, lab, reference, tmp_path, executor, number):
-    process = interrupted_while_predicting(begin, lab, tmp_path / "out", executor=executor, stop=lambda p: p.send_signal(number))
+SERIAL_OR_DASK = [pytest.param("serial", marks=pytest.mark.slow), "dask"]
+
+
+@pytest.mark.parametrize("executor", SERIAL_OR_DASK)
+def test_a_run_that_is_told_to_stop_ends_with_75_within_seconds_and_can_go_on(begin, lab, reference, tmp_path, executor):
+    def stop(process):
+        process.send_signal(signal.SIGTERM)
+
+    process = interrupted_while_predicting(begin, lab, tmp_path / "out", executor=executor, stop=stop)
     assert_it_ends_well(process, tmp_path)
     assert_the_next_run_goes_on(lab, reference, tmp_path / "out")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("executor", ["serial", "dask"])
 def test_ctrl_c_in_a_terminal_reaches_all_processes_and_ends_with_75(begin, lab, reference, tmp_path, executor):
-    process = interrupted_while_predicting(
-        begin, lab, tmp_path / "out", executor=executor, stop=lambda p: os.killpg(p.pid, signal.SIGINT)
-    )
+    def stop(process):
+        os.killpg(process.pid, signal.SIGINT)
+
+    process = interrupted_while_predicting(begin, lab, tmp_path / "out", executor=executor, stop=stop)
     assert_it_ends_well(process, tmp_path)
     assert_the_next_run_goes_on(lab, reference, tmp_path / "out")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1], ids=lambda n: n.name)
+def test_a_signal_in_the_middle_of_a_work_unit_stops_the_run_and_is_no_failure_of_the_slide(
+    number, lab, reference, tmp_path, monkeypatch
+):
+    calls, real = [], units.predict_cells
+
+    def signalled(*values, **named):
+        calls.append(1)
+        if len(calls) == 3:
+            os.kill(os.getpid(), number)
+        return real(*values, **named)
+
+    monkeypatch.setattr(units, "predict_cells", signalled)
+    words = ("run", lab.pipeline("semantic"), lab.slides[0], "--out", tmp_path)
+    done = quadrat(*words)
+    assert done.code == 75, done.err
+    assert len(calls) == len(of_stage(journal(tmp_path, "oblong"), "predict")) + 1 == 3
+    assert not (tmp_path / "results").exists()
+    done = quadrat(*words)
+    assert done.code == 0, done.err
+    assert difference(contents(tmp_path / "results" / "oblong"), contents(reference("semantic") / "oblong")) == []
 
 
 def assert_it_ends_well(process, tmp_path):
@@ -108,7 +136,7 @@ def assert_it_ends_well(process, tmp_path):
     assert not (tmp_path / "out" / "run" / "driver.lock").exists()
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", [pytest.param(t, marks=pytest.mark.slow) if t == "detection" else t for t in TASKS])
 def test_a_run_that_dies_once_in_every_stage_gives_the_bytes_of_a_run_that_never_died(
     task, lab, reference, tmp_path, monkeypatch
 ):
@@ -165,7 +193,7 @@ def test_a_training_killed_after_a_checkpoint_goes_on_from_it_to_the_same_weight
     process.kill()
     process.wait(timeout=10)
     reached = json.loads(about.read_text())["step"]
-    assert reached < 40, "the training was over before it could be killed"
+    assert reached < SMALL["instance"]["train"]["steps"], "the training was over before it could be killed"
     assert not package.exists()
 
     steps, real = [], training.train_step
@@ -177,7 +205,7 @@ def test_a_training_killed_after_a_checkpoint_goes_on_from_it_to_the_same_weight
     monkeypatch.setattr(training, "train_step", counted)
     done = quadrat("train", pipeline)
     assert done.code == 0, done.err
-    assert len(steps) == 40 - reached, "the training did not go on from its checkpoint"
+    assert len(steps) == SMALL["instance"]["train"]["steps"] - reached, "the training did not go on from its checkpoint"
     assert sha256(package / WEIGHTS) == sha256(lab.package("instance") / WEIGHTS)
 
 

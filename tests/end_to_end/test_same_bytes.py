@@ -38,7 +38,7 @@ def test_the_reference_has_something_to_compare(task, reference):
     for row in rows:
         lines = table(reference(task) / row["slide"] / ("tiles.csv" if task == "classification" else "counts.csv"))
         found = len(lines) if task == "classification" else int(lines[-1]["count"])
-        assert found > 3 if task == "semantic" else found > 100
+        assert found >= (1 if task == "semantic" else 20), row
 
 
 @pytest.mark.parametrize("task", ["instance", "detection", "semantic"])

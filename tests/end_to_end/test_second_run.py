@@ -81,8 +81,7 @@ def test_other_thresholds_are_refused_and_the_results_stay(lab, kept, tmp_path):
         assert contents(out / "results") == before
 
 
-@pytest.mark.parametrize("command", ["run", "stitch"])
-@pytest.mark.parametrize("task", OTHER)
+@pytest.mark.parametrize(("task", "command"), [*((task, "run") for task in OTHER), ("instance", "stitch")])
 def test_other_thresholds_are_stitched_from_kept_predictions_without_inferring(task, command, lab, kept, fresh, tmp_path):
     out = kept(task, tmp_path / "out")
     said, inferred = len(log_lines(out)), of_stage(journal(out, "oblong"), "predict")

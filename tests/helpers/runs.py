@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -23,8 +23,8 @@ TASKS = ("instance", "detection", "semantic", "classification")
 
 # A slide of 2,048 px has 4 x 4 shards at each task's mpp.
 SMALL = {
-    "instance": {"model": {"core": 256, "shard": 512}, "train": {"patch": 128}},
-    "detection": {"model": {"core": 256, "shard": 512}, "train": {"patch": 128}},
+    "instance": {"model": {"core": 256, "halo": 16, "shard": 512}, "train": {"patch": 128, "steps": 80}},
+    "detection": {"model": {"core": 256, "halo": 16, "shard": 512}, "train": {"patch": 128}},
     "semantic": {"model": {"core": 64, "shard": 128, "batch": 8}, "train": {"patch": 96}},
     "classification": {"model": {"core": 64, "shard": 256}, "train": {"patch": 64}, "slide": {"min_tissue": 0.1}},
 }
@@ -127,10 +127,8 @@ def gone_within(leader, seconds):
 def end_session(process):
     """Let nothing of a command outlive its test."""
     for pid in session_members(process.pid):
-        try:
+        with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
     process.wait()
 
 
