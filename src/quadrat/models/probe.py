@@ -34,8 +34,12 @@ def receptive_radius(model: nn.Module, *, stride: int, out_stride: int) -> int |
 
 
 def _widest_dilation(network: nn.Module) -> int:
-    dilations = [m.dilation for m in network.modules() if isinstance(getattr(m, "dilation", None), int | tuple)]
-    return max((max(d) if isinstance(d, tuple) else d for d in dilations), default=1)
+    widest = 1
+    for module in network.modules():
+        dilation = getattr(module, "dilation", 1)
+        if isinstance(dilation, int | tuple):
+            widest = max(widest, dilation if isinstance(dilation, int) else max(dilation))
+    return widest
 
 
 def _radius_at(probe: nn.Module, *, size: int, stride: int, out_stride: int, gap: int) -> int | None:
