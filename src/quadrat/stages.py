@@ -123,7 +123,8 @@ def run(
                 batch.advance(group, until=until)
                 for state in group:
                     rows[state.name] = _conclude(state, pipeline, out, until=until)
-                    reporter.say(f"{state.name}: {rows[state.name].status}")
+                    if state.failure is None:
+                        reporter.say(f"{state.name}: {rows[state.name].status}")
         ordered = tuple(rows[s.name] for s in slides)
         write_run_files(out, ordered, todo, paths={s.name: s.path for s in slides})
     failed = any(row.status == "failed" for row in ordered)

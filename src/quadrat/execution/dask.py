@@ -145,7 +145,8 @@ def local_cluster(*, workers: int, threads: int) -> Iterator[Executor]:
             threads_per_worker=1,
             processes=True,
             host="127.0.0.1",
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",  # without it the status server listens on every interface
+            worker_dashboard_address="127.0.0.1:0",
             memory_limit=0,
             silence_logs=50,
         ) as cluster,
