@@ -56,6 +56,12 @@ class SlideState:
     def receipt(self, fingerprint: str, stage: str) -> Any:
         return self.journal.receipts[self.key(fingerprint, stage)]
 
+    @property
+    def shards(self) -> list[list[int]]:
+        """Shards that hold analysed cores, as planned."""
+        planned: list[list[int]] = self.receipt(self.prints.tile, "plan")["shards"]
+        return planned
+
     @staticmethod
     def key(fingerprint: str, stage: str, item: str = "") -> str:
         return f"{fingerprint[:16]}/{stage}" + (f"/{item}" if item else "")
@@ -84,16 +90,16 @@ class Batch:
         def predict_job(state: SlideState, shards: tuple[Cell, ...]) -> PredictJob:
             return PredictJob(state.work, shards, self.package, self.device, run.threads)
 
-        self._sharded(states, "predict", "predict", predict_shards, _shards, make=predict_job, needs="gpu")
+        self._sharded(states, "predict", "predict", predict_shards, lambda s: s.shards, make=predict_job, needs="gpu")
         if until == "predict":
             return
         task = get_task(self.pipeline.task)
         if task.storage == "maps":
-            self._sharded(states, "stitch", "result", stitch_shards, _shards)
+            self._sharded(states, "stitch", "result", stitch_shards, lambda s: s.shards)
         self._whole(states, "merge", "result", merge_slide, make=self._finish_job)
         if task.label_image is not None:
             self._whole(states, "labels", "result", create_labels)
-            self._sharded(states, "paint", "result", paint_shards, _shards)
+            self._sharded(states, "paint", "result", paint_shards, lambda s: s.shards)
         self._whole(states, "pyramid", "result", build_pyramids)
         self._whole(states, "finish", "result", finish_slide, make=self._finish_job)
 
@@ -173,11 +179,6 @@ class Batch:
             self.reporter.say(f"{state.name}: failed in {stage}: {failure.message}")
             if failure.trace:
                 self.reporter.event("traceback", slide=state.name, stage=stage, trace=failure.trace)
-
-
-def _shards(state: SlideState) -> Sequence[Sequence[int]]:
-    receipt: list[list[int]] = state.receipt(state.prints.tile, "plan")["shards"]
-    return receipt
 
 
 def results_folder(out: Path, name: str) -> Path:

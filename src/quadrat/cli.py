@@ -24,7 +24,8 @@ EXAMPLES = """examples:
   quadrat run nuclei slide.svs --out nuclei_out      slide -> tissue -> tiles -> model -> stitched counts
   quadrat run my.yaml --manifest slides.csv          a batch; run it again to go on after an interruption
   quadrat run nuclei slide.svs --mpp 0.5             a slide without mpp
-  quadrat stitch nuclei slide.svs --set thresholds.seed=0.6     other thresholds, nothing is inferred again
+  quadrat stitch nuclei slide.svs --set thresholds.seed=0.6 --overwrite   other thresholds on predictions that
+                                                     were kept (run with --set 'run.keep=["tiles","predictions"]')
   quadrat demo --scale small                         phantoms, four trainings, one table
 
 exit codes: 0 all done, 1 some slides failed, 2 wrong usage (nothing ran), 74 output or disk, 75 interrupted (run again)
@@ -164,7 +165,8 @@ def _stage(arguments: argparse.Namespace) -> int:
     from quadrat import stages
 
     until = {"tile": "tile", "predict": "predict"}.get(arguments.command, "results")
-    report = stages.run(pipeline, slides, arguments.out, until=until, overwrite=arguments.overwrite)
+    infer = arguments.command != "stitch"
+    report = stages.run(pipeline, slides, arguments.out, until=until, overwrite=arguments.overwrite, infer=infer)
     for line in _table(report):
         print(line)
     if until == "results":

@@ -77,12 +77,14 @@ def run(
     *,
     until: str = "results",
     overwrite: bool = False,
+    infer: bool = True,
     reporter: Reporter | None = None,
     executor: Executor | None = None,
 ) -> RunReport:
     """Take slides from file to results (or only to ``until``: "tile", "predict").
 
-    A slide whose results carry the same fingerprint is skipped; an interrupted one goes on where its journal ends.
+    A slide whose results carry the same fingerprint is skipped; an interrupted one goes on where its journal ends. Without
+    ``infer`` the predictions must be there already (kept by an earlier run).
 
     Raises:
         ConfigError, PackageError: nothing was run. Interrupted: stopped on request; run again to go on.
@@ -105,6 +107,8 @@ def run(
         todo, rows = _prepare(pipeline, slides, out, spec, card, device=device, until=until, overwrite=overwrite)
         for row in rows.values():
             reporter.say(f"{row.slide}: {row.status} ({row.reason})")
+        if not infer:
+            _need_predictions(todo)
         if todo:
             if executor is None:
                 run_ = pipeline.run
@@ -129,6 +133,15 @@ def run(
         write_run_files(out, ordered, todo, paths={s.name: s.path for s in slides})
     failed = any(row.status == "failed" for row in ordered)
     return RunReport(rows=ordered, exit_code=EXIT_FAILED if failed else EXIT_OK)
+
+
+def _need_predictions(states: Sequence[SlideState]) -> None:
+    for state in states:
+        done = state.done(state.prints.predict, "layout")
+        if not done or not all(state.done(state.prints.predict, "predict", f"{r}.{c}") for r, c in state.shards):
+            raise ConfigError(
+                f"{state.name}: there are no kept predictions of this model and these settings; make them with 'quadrat predict'"
+            )
 
 
 def _prepare(

@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,8 @@ def train(
     torch.manual_seed(cfg.seed)
     model = task.build(spec).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(model.parameters(), lr=cfg.lr, weight_decay=cfg.weight_decay)
-    run = _Run(folder, model, optimizer, spec_key=f"{spec}{cfg}")
+    decisive = replace(cfg, checkpoint_every_s=0.0, cache_mb=0)  # the others change the weights that come out
+    run = _Run(folder, model, optimizer, spec_key=f"{spec}{decisive}")
     first = run.resume()
     started, saved = time.perf_counter(), time.perf_counter()
     with ThreadPoolExecutor(1) as loader:

@@ -31,6 +31,8 @@ SETTINGS = {
     "distributed.scheduler.worker-ttl": None,
     "distributed.deploy.lost-worker-timeout": "1000h",  # else a worker that is down 15 s after a crash is dropped for good
     "distributed.logging.distributed": "error",
+    # Ctrl-C reaches the whole process group; the driver alone answers it and closes the cluster
+    "distributed.worker.preload": ["import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"],
 }
 
 
