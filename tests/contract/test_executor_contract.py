@@ -172,7 +172,8 @@ def test_a_deadline_stops_a_hanging_job_and_nobody_else(cluster):
 
 def test_jobs_that_wait_behind_hanging_ones_are_not_given_up_with_them(cluster):
     payloads = [("sleep", 600), ("sleep", 600), *[("give", i) for i in range(4)]]
-    found = by_key(cluster.run(ACT, jobs(*payloads), deadline_s=1.0))
+    # long enough for a fresh worker to import what the job needs, which its first job pays for
+    found = by_key(cluster.run(ACT, jobs(*payloads), deadline_s=6.0))
     assert {key for key, o in found.items() if o.failure} == {"job 0", "job 1"}
 
 
