@@ -31,8 +31,6 @@ SETTINGS = {
     "distributed.scheduler.worker-ttl": None,
     "distributed.deploy.lost-worker-timeout": "1000h",  # else a worker that is down 15 s after a crash is dropped for good
     "distributed.logging.distributed": "error",
-    # Ctrl-C reaches the whole process group; the driver alone answers it and closes the cluster
-    "distributed.worker.preload": ["import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"],
 }
 
 
@@ -86,7 +84,10 @@ class DaskExecutor:
         if deadline_s is None:
             return None
         now = time.monotonic()
-        running = {keys[0] for keys in self._client.processing().values() if keys}
+        # dask lists a worker's jobs in no order, but runs them in that of their submission, which is that of ``pending``
+        rank = {future.key: number for number, future in enumerate(pending)}
+        held = ([key for key in keys if key in rank] for keys in self._client.processing().values())
+        running = {min(keys, key=rank.__getitem__) for keys in held if keys}
         for future, (job, since) in pending.items():
             if future.key not in running:
                 pending[future] = (job, now)
