@@ -11,7 +11,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from quadrat import __version__
-from quadrat.errors import ConfigError, Interrupted, QuadratError, StoreError
+from quadrat.errors import ConfigError, QuadratError, StoreError
 
 if TYPE_CHECKING:
     from quadrat.config import Pipeline
@@ -118,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGUSR1, _stop)  # SLURM's warning before the walltime ends
     try:
         return COMMANDS[arguments.command](arguments)
-    except (KeyboardInterrupt, Interrupted):
+    except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)
         return 75
     except StoreError as error:

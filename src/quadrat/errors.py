@@ -23,7 +23,3 @@ class PackageError(QuadratError):
 
 class AnnotationError(QuadratError):
     """An annotation file or record that cannot be used as it is."""
-
-
-class Interrupted(QuadratError):
-    """The run was asked to stop (Ctrl-C, SIGTERM, walltime); running again goes on (exit code 75)."""

@@ -87,7 +87,7 @@ def run(
     ``infer`` the predictions must be there already (kept by an earlier run).
 
     Raises:
-        ConfigError, PackageError: nothing was run. Interrupted: stopped on request; run again to go on.
+        ConfigError, PackageError: nothing was run. KeyboardInterrupt: stopped on request; run again to go on.
     """
     if until not in UNTIL:
         raise ConfigError(f"until is '{until}'; it must be one of {', '.join(UNTIL)}")
@@ -338,7 +338,7 @@ def train(
     """Train the packages of one or more pipelines: tile the training slides, then a job a pipeline; package folders by name.
 
     Raises:
-        ConfigError: no manifest, or no slide of split "train". Interrupted: run again to go on from the checkpoint.
+        ConfigError: no manifest, or no slide of split "train". KeyboardInterrupt: run again to go on from the checkpoint.
     """
     made: dict[str, Path] = {}
     jobs: list[Job] = []

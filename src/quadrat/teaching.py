@@ -12,14 +12,14 @@ import torch
 from quadrat import __version__
 from quadrat.config import Pipeline
 from quadrat.errors import ConfigError
-from quadrat.grid import Cell
-from quadrat.inference import pick_device, predict_cells
+from quadrat.inference import pick_device
 from quadrat.learning import calibrate, spec_of, training_slide, versions, window_set
 from quadrat.package import save_package
 from quadrat.prediction_store import PredictionStore
 from quadrat.store import TileStore
-from quadrat.task import Prediction, get_task
+from quadrat.task import get_task
 from quadrat.training import train
+from quadrat.units import create_predictions, infer_shards
 from quadrat.workplace import SlideWork, WorkView
 
 
@@ -81,19 +81,6 @@ def train_package(job: TrainJob) -> dict[str, Any]:
 
 def _infer(work: SlideWork, model: torch.nn.Module, device: torch.device) -> WorkView:
     """Predictions of a validation slide, in its training folder."""
-    task, plan = get_task(work.task), work.load_plan()
-    groups: dict[Cell, list[Cell]] = work.spec.lattice.by_shard(plan.cells)
-    shutil.rmtree(work.predictions, ignore_errors=True)
-    store = PredictionStore.create(
-        work.predictions,
-        storage=task.storage,
-        frame=plan.frame,
-        lattice=work.spec.lattice,
-        channels=task.channels(work.spec),
-        shards=list(groups),
-    )
-    source = TileStore.open(work.tiles)
-    for shard, cells in groups.items():
-        found: dict[Cell, Prediction] = dict(predict_cells(model, task, work.spec, source, cells, device=device))
-        store.write(shard, found)
+    create_predictions(work)
+    infer_shards(work, model, PredictionStore(work.predictions).shards, device=device)
     return WorkView(work)

@@ -138,21 +138,20 @@ def create_predictions(work: SlideWork) -> dict[str, Any]:
 
 
 def predict_shards(job: PredictJob) -> dict[str, Receipt]:
-    """Infer all analysed cores of some shards and store the quantised predictions."""
+    """Infer all analysed cores of some shards with the job's package."""
     torch.set_num_threads(job.threads)
     card_sha = (Path(job.package) / "card.json").read_text()
     package = _package(job.package, card_sha)
-    task = get_task(job.work.task)
-    plan = job.work.load_plan()
-    source = TileStore.open(job.work.tiles)
-    predictions = PredictionStore(job.work.predictions)
-    groups = job.work.spec.lattice.by_shard(plan.cells)
-    device = pick_device(job.device)
+    return infer_shards(job.work, package.model, job.shards, device=pick_device(job.device))
+
+
+def infer_shards(work: SlideWork, model: torch.nn.Module, shards: Sequence[Cell], *, device: torch.device) -> dict[str, Receipt]:
+    """Infer all analysed cores of some shards and store the quantised predictions; a receipt a shard."""
+    task, source, predictions = get_task(work.task), TileStore.open(work.tiles), PredictionStore(work.predictions)
+    groups = work.spec.lattice.by_shard(work.load_plan().cells)
     receipts = {}
-    for shard in job.shards:
-        found: dict[Cell, Prediction] = dict(
-            predict_cells(package.model, task, job.work.spec, source, groups[shard], device=device)
-        )
+    for shard in shards:
+        found: dict[Cell, Prediction] = dict(predict_cells(model, task, work.spec, source, groups[shard], device=device))
         receipts[f"{shard[0]}.{shard[1]}"] = predictions.write(shard, found)
     return receipts
 

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from quadrat.errors import ConfigError, Interrupted, QuadratError
+from quadrat.errors import ConfigError, QuadratError
 
 Needs = Literal["cpu", "gpu"]
 
@@ -81,8 +81,6 @@ def guarded(fn: Callable[[Any], Any], job: Job) -> Outcome:
     start = time.perf_counter()
     try:
         receipt = fn(job.payload)
-    except Interrupted:
-        raise
     except QuadratError as error:
         failure = Failure(type(error).__name__, str(error), refused=True, trace="")
     except Exception as error:
