@@ -30,6 +30,10 @@ def behaviour():
             os.kill(os.getpid(), signal.SIGKILL)
         if what == "sleep":
             time.sleep(value)
+        if what == "grip":  # native code that never lets go of the interpreter
+            import re
+
+            re.match(r"(a+)+$", "a" * 60 + "b")
         if what == "threads":
             return [os.environ.get(name) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")]
         if what == "unpicklable":
@@ -159,13 +163,15 @@ def test_a_receipt_that_cannot_travel_is_a_failure_of_its_job(cluster):
     assert found["b"].failure is None
 
 
-def test_a_deadline_stops_a_hanging_job_and_nobody_else(cluster):
+@pytest.mark.parametrize("hang", ["sleep", "grip"])
+def test_a_deadline_stops_a_hanging_job_and_nobody_else(cluster, hang):
     start = time.monotonic()
-    found = by_key(cluster.run(ACT, jobs(("sleep", 600), *[("give", i) for i in range(5)]), deadline_s=1.0))
+    found = by_key(cluster.run(ACT, jobs((hang, 600), *[("give", i) for i in range(5)]), deadline_s=1.0))
     assert time.monotonic() - start < 60
     assert len(found) == 6
     lost = found.pop("job 0")
     assert "deadline" in lost.failure.message
+    assert "in act" in lost.failure.trace, "where it hung"
     assert all(o.failure is None for o in found.values())
     assert set(by_key(cluster.run(ACT, jobs(("give", 1))))) == {"job 0"}
 

@@ -1,16 +1,19 @@
 """The embedded dask cluster behind the seam: worker processes on loopback, a small window of jobs in flight.
 
 Facts it leans on (docs/decisions.md): a killed worker is blamed on every job it held, so the window is small, no job is
-retried by the scheduler, and the suspects are run again one at a time; a job must be submitted with ``pure=False``.
+retried by the scheduler, and the suspects are run again one at a time; a job must be submitted with ``pure=False``;
+a deadline is kept by the worker itself, since finding and killing a worker from outside goes through three tables that
+need not agree.
 """
 
 from __future__ import annotations
 
-import os
-import signal
-import time
+import faulthandler
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import dask
@@ -20,7 +23,6 @@ from distributed.scheduler import KilledWorker
 from quadrat.execution import Executor, Failure, Job, Needs, Outcome, guarded
 
 POLL_S = 0.5
-GONE_S = 30.0
 SETTINGS = {
     "distributed.scheduler.allowed-failures": 0,
     "distributed.worker.daemon": False,
@@ -46,66 +48,72 @@ class DaskExecutor:
         self, fn: Callable[[Any], Any], jobs: Iterable[Job], *, needs: Needs = "cpu", deadline_s: float | None = None
     ) -> Iterator[Outcome]:
         suspects: list[Job] = []
-        for outcome, job in self._feed(fn, jobs, window=self._workers + 1, deadline_s=deadline_s):
-            if outcome is None:
-                suspects.append(job)
-            else:
-                yield outcome
-        for suspect in suspects:  # alone, so that the blame is clear
-            for outcome, job in self._feed(fn, [suspect], window=1, deadline_s=deadline_s):
-                yield outcome or _lost(job, "its worker process died twice (out of memory, or a crash in native code)")
+        with TemporaryDirectory(prefix="quadrat-") as folder:
+            watch = _Watch(deadline_s, Path(folder))
+            for outcome, job in self._feed(fn, jobs, watch, window=self._workers + 1):
+                if outcome is None:
+                    suspects.append(job)
+                else:
+                    yield outcome
+            for suspect in suspects:  # alone, so that the blame is clear
+                for outcome, job in self._feed(fn, [suspect], watch, window=1):
+                    yield outcome or _lost(job, "its worker process died twice (out of memory, or a crash in native code)")
 
     def _feed(
-        self, fn: Callable[[Any], Any], jobs: Iterable[Job], *, window: int, deadline_s: float | None
+        self, fn: Callable[[Any], Any], jobs: Iterable[Job], watch: _Watch, *, window: int
     ) -> Iterator[tuple[Outcome | None, Job]]:
         """(outcome, job) as they come; outcome None: the worker that held the job died."""
         source = iter(jobs)
-        pending: dict[Future[Any], tuple[Job, float]] = {}
+        pending: dict[Future[Any], tuple[Job, Path]] = {}
         try:
             while True:
                 while len(pending) < window and (job := next(source, None)) is not None:
-                    future = self._client.submit(guarded, fn, job, pure=False, retries=0)
-                    pending[future] = (job, time.monotonic())
+                    log = watch.log()
+                    future = self._client.submit(_within, watch.deadline_s, str(log), fn, job, pure=False, retries=0)
+                    pending[future] = (job, log)
                 if not pending:
                     return
                 for future in _first_done(list(pending)):
-                    job, _ = pending.pop(future)
-                    yield _settled(future, job), job
-                late = self._overdue(pending, deadline_s)
-                if late is not None:
-                    job, _ = pending.pop(late)
-                    self._stop(late)
-                    yield _lost(job, f"it ran longer than run.deadline_s = {deadline_s:g}"), job
+                    job, log = pending.pop(future)
+                    yield _settled(future, job) or watch.verdict(job, log), job
         finally:
             self._client.cancel(list(pending), force=True)
 
-    def _overdue(self, pending: dict[Future[Any], tuple[Job, float]], deadline_s: float | None) -> Future[Any] | None:
-        """A job that has run for too long; the time of those that wait (for a worker, or behind another) begins anew."""
-        if deadline_s is None:
-            return None
-        now = time.monotonic()
-        # dask lists a worker's jobs in no order, but runs them in that of their submission, which is that of ``pending``
-        rank = {future.key: number for number, future in enumerate(pending)}
-        held = ([key for key in keys if key in rank] for keys in self._client.processing().values())
-        running = {min(keys, key=rank.__getitem__) for keys in held if keys}
-        for future, (job, since) in pending.items():
-            if future.key not in running:
-                pending[future] = (job, now)
-            elif now - since > deadline_s + POLL_S:
-                return future
-        return None
 
-    def _stop(self, future: Future[Any]) -> None:
-        """Kill the worker on which a job hangs (native code cannot be interrupted otherwise); its nanny starts another."""
-        busy = self._client.processing()
-        addresses = [address for address, keys in busy.items() if future.key in keys]
-        future.cancel(force=True)
-        for nanny in self._cluster.workers.values():
-            if nanny.worker_address in addresses and nanny.pid is not None:
-                os.kill(nanny.pid, signal.SIGKILL)
-        until = time.monotonic() + GONE_S
-        while time.monotonic() < until and any(a in self._client.processing() for a in addresses):
-            time.sleep(0.05)  # or the next job would be given to the dead
+def _within(deadline_s: float | None, log: str, fn: Callable[[Any], Any], job: Job) -> Outcome:
+    """Run a job in a worker; one that is not done in time ends its process, which writes first where it hung.
+
+    The watchdog is faulthandler's own thread: it needs no GIL, so that a hang in native code is ended as well.
+    """
+    if deadline_s is None:
+        return guarded(fn, job)
+    with open(log, "w") as file:
+        faulthandler.dump_traceback_later(deadline_s, exit=True, file=file)
+        try:
+            return guarded(fn, job)
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+            Path(log).unlink()
+
+
+@dataclass
+class _Watch:
+    """The deadline of a run's jobs, and a file for each in which a worker that exceeds it leaves its stack."""
+
+    deadline_s: float | None
+    folder: Path
+    jobs: int = 0
+
+    def log(self) -> Path:
+        self.jobs += 1
+        return self.folder / f"{self.jobs}.txt"
+
+    def verdict(self, job: Job, log: Path) -> Outcome | None:
+        """What became of a job whose worker died: too late, or (None) not known."""
+        trace = log.read_text() if log.exists() else ""
+        if not trace:
+            return None
+        return _lost(job, f"it ran longer than run.deadline_s = {self.deadline_s:g}", trace=trace)
 
 
 def _first_done(futures: list[Future[Any]]) -> list[Future[Any]]:
@@ -133,8 +141,8 @@ def _dead(future: Future[Any], job: Job) -> Outcome | None:
     return Outcome(job.key, 0.0, failure=Failure(type(error).__name__, str(error), refused=False, trace=""))
 
 
-def _lost(job: Job, reason: str) -> Outcome:
-    return Outcome(job.key, 0.0, failure=Failure("LostJob", f"{job.key} was given up: {reason}", refused=True, trace=""))
+def _lost(job: Job, reason: str, *, trace: str = "") -> Outcome:
+    return Outcome(job.key, 0.0, failure=Failure("LostJob", f"{job.key} was given up: {reason}", refused=True, trace=trace))
 
 
 @contextmanager
