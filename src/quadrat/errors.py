@@ -13,6 +13,21 @@ class SlideError(QuadratError):
     """A slide that cannot be read or must not be guessed at (no mpp, truncated, not an image)."""
 
 
+class DamagedTileError(SlideError):
+    """One tile (or block) of a slide cannot be decoded; the others can.
+
+    ``level`` and ``box`` (row0, col0, row1, col1 in that level's px, half-open) say what is lost.
+    """
+
+    def __init__(self, message: str, *, level: int, box: tuple[int, int, int, int]) -> None:
+        super().__init__(message)
+        self.level = level
+        self.box = box
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _damaged_tile, (str(self), self.level, self.box)  # exceptions pickle by position otherwise
+
+
 class StoreError(QuadratError):
     """A store that lacks, or holds damaged, data; or a read outside what is stored."""
 
@@ -23,3 +38,7 @@ class PackageError(QuadratError):
 
 class AnnotationError(QuadratError):
     """An annotation file or record that cannot be used as it is."""
+
+
+def _damaged_tile(message: str, level: int, box: tuple[int, int, int, int]) -> DamagedTileError:
+    return DamagedTileError(message, level=level, box=box)

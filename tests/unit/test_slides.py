@@ -12,6 +12,7 @@ from quadrat.errors import SlideError
 from quadrat.geometry import Box, check_mpp
 from quadrat.slides import ArraySlide, open_slide
 from quadrat.slides import flat as flat_module
+from quadrat.slides import openslide as openslide_module
 from quadrat.slides.openslide import OpenSlideSlide
 from quadrat.slides.protocol import on_white
 from quadrat.slides.source import open_source
@@ -116,7 +117,7 @@ def test_a_level_that_openslide_shifts_is_read_unshifted(wsi: Path) -> None:
 
 
 def test_openslide_alone_serves_what_the_self_check_refuses(wsi: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(OpenSlideSlide, "_agrees", lambda *_: False)
+    monkeypatch.setattr(openslide_module, "refuse_reason", lambda *_, **__: "level 0: the tile differs")
     with open_slide(wsi / "CMU-1-Small-Region.svs") as slide:
         assert slide.info.reader.startswith("openslide 4")
         whole = slide.read(0, Box(100, 100, 1300, 1400))
@@ -174,7 +175,7 @@ def test_what_is_not_a_slide_is_refused_in_one_sentence(tmp_path: Path) -> None:
         ("none.svs", "no such file"),
         ("empty.svs", r"empty \(0 bytes\)"),
         ("text.svs", "neither a slide format"),
-        ("folder", "without DICOM"),
+        ("folder", "is empty"),
     ]:
         with pytest.raises(SlideError, match=f"{name}: .*{reason}"):
             open_slide(tmp_path / name)
@@ -225,10 +226,8 @@ def test_a_cut_off_png_or_jpeg_is_refused(tmp_path: Path) -> None:
 def test_a_flat_image_beyond_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flat_module, "MAX_PIXELS", 1000)
     Image.fromarray(PICTURE).save(tmp_path / "big.png")
-    tifffile.imwrite(tmp_path / "big.tif", PICTURE)
-    for name in ("big.png", "big.tif"):
-        with pytest.raises(SlideError, match=r"200 x 120 px is more than the 1000 px"):
-            open_slide(tmp_path / name)
+    with pytest.raises(SlideError, match=r"200 x 120 px is more than the 1000 px"):
+        open_slide(tmp_path / "big.png")
 
 
 @pytest.mark.parametrize("tile", [None, (64, 64)])

@@ -12,19 +12,28 @@ __all__ = ["ArraySlide", "Slide", "SlideInfo", "open_slide"]
 
 
 def open_slide(path: str | Path, *, mpp: float | None = None) -> Slide:
-    """Open a slide file, a flat image (PNG, JPEG, TIFF) or a folder of DICOM instances.
+    """Open a slide file, a flat image (PNG, JPEG, TIFF), an OME-TIFF, an OME-Zarr folder or a folder of DICOM instances.
 
     ``mpp`` (um/px, rows and columns alike) stands in for what the file states. The slide's own mpp is passed on as it
-    is found, missing and absurd values included: ``geometry.check_mpp`` judges it.
+    is found, missing and absurd values included: ``geometry.check_mpp`` judges it. docs/formats.md lists what is read.
 
     Raises:
         SlideError: the path is missing, empty, truncated, unreadable, or not a picture that quadrat reads.
     """
-    from quadrat.slides.flat import open_flat
-    from quadrat.slides.openslide import open_openslide
-
     found = recognise(Path(path))
     override = None if mpp is None else (float(mpp), float(mpp))
     if found.reader == "openslide":
+        from quadrat.slides.openslide import open_openslide
+
         return open_openslide(found, mpp=override)
+    if found.reader == "tiff":
+        from quadrat.slides.tiff import open_tiff
+
+        return open_tiff(found, mpp=override)
+    if found.reader == "ome-zarr":
+        from quadrat.slides.ome_zarr import open_ome_zarr
+
+        return open_ome_zarr(found, mpp=override)
+    from quadrat.slides.flat import open_flat
+
     return open_flat(found, mpp=override)

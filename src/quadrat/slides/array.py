@@ -49,3 +49,6 @@ class ArraySlide(Closing):
         if not inside.empty:
             out[inside.slices_in(box)] = self._array[rows, cols]
         return out
+
+    def tiles(self, level: int) -> None:
+        """None: there are no compressed tiles."""

@@ -1,4 +1,4 @@
-"""Tiles of TIFF-family slides, read with ``pread`` and decoded by imagecodecs instead of OpenSlide.
+"""Tiles of TIFF-family slides, read with ``pread`` and decoded one by one instead of through OpenSlide.
 
 OpenSlide spends most of its time in a cairo blit, and it shifts (blurs) levels whose downsample is not whole by up to
 half a level-0 pixel (openslide#641, #719). The native tile has neither fault. It is used only where a self-check
@@ -8,120 +8,234 @@ at opening finds it equal to OpenSlide, which stays the reference.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
 import tifffile
 
-from quadrat.errors import SlideError
+from quadrat.errors import DamagedTileError, SlideError
 from quadrat.geometry import Box
 from quadrat.slides.cache import BlockCache
-from quadrat.slides.protocol import Rgb, white
+from quadrat.slides.protocol import Rgb, TileGrid, damaged_tile
+from quadrat.slides.tile_codec import TileCodec
 
 MAX_TILE_PX = 2048
 """Larger tiles (whole-width strips of some scanners) would be decoded for every small read."""
-COMPRESSIONS = {1, 5, 7, 8, 32946, 33003, 33005, 34712}
-"""None, LZW, JPEG, deflate (2), JPEG 2000 (3). Tests have JPEG, deflate and 33005; the self-check judges the rest."""
+PLAIN = (1, 5, 8, 32946)
+"""Compressions of exact pixels: none, LZW, deflate (2); tifffile decodes them."""
+JPEG2000 = {33003: "ycbcr", 33005: "rgb", 34712: "rgb"}
+"""Compressions by JPEG 2000, and what their codestreams hold."""
+JPEG = 7
+RGB, YCBCR = 2, 6
+"""Photometric interpretations."""
+UNREADABLE = (tifffile.TiffFileError, struct.error, ValueError, OSError, RuntimeError, LookupError, ArithmeticError, TypeError)
+"""What tifffile raises at directories that make no sense."""
 
 
 @dataclass(frozen=True, slots=True)
 class NativeLevel:
-    """One tiled page: size in px, tile size, and where each tile lies in the file (raster order)."""
+    """One tiled page: size and tile size (height, width) in px, and where each tile lies in the file (raster order).
 
-    page: tifffile.TiffPage
-    height: int
-    width: int
+    A count of 0 bytes is a tile that the file does not hold. ``codec`` is None for tiles of exact pixels; ``decode``
+    takes a tile's bytes and index and gives uint8 (h, w, 3), at least what lies inside the level.
+    """
+
+    size: tuple[int, int]
     tile: tuple[int, int]
     offsets: npt.NDArray[np.int64]
     counts: npt.NDArray[np.int64]
+    codec: TileCodec | None
+    decode: Callable[[bytes, int], Rgb]
 
     @property
     def across(self) -> int:
         """Tiles a row."""
-        return -(-self.width // self.tile[1])
+        return -(-self.size[1] // self.tile[1])
 
     def tile_box(self, row: int, col: int) -> Box:
         """The tile's part of the level (the last ones are cut at the edge)."""
         top, left = row * self.tile[0], col * self.tile[1]
-        return Box(top, left, min(top + self.tile[0], self.height), min(left + self.tile[1], self.width))
+        return Box(top, left, min(top + self.tile[0], self.size[0]), min(left + self.tile[1], self.size[1]))
 
 
-@dataclass(slots=True)
 class NativeTiles:
-    """The tiled levels of one TIFF-family file, by (height, width); safe to read from several threads."""
+    """The tiled levels of one TIFF-family file by level index; safe to read from several threads.
 
-    path: Path
-    levels: dict[tuple[int, int], NativeLevel]
-    handle: int
-    cache: BlockCache = field(default_factory=BlockCache)
-    lock: Lock = field(default_factory=Lock)
+    ``missing(level, box)`` gives the pixels of a tile that the file does not hold.
+    """
 
-    @staticmethod
-    def open(path: Path) -> NativeTiles:
-        """List the pages that can be read natively; none is an answer, too."""
-        levels: dict[tuple[int, int], NativeLevel] = {}
-        with tifffile.TiffFile(path) as tiff:
-            for page in tiff.pages:
-                level = _native_level(page) if isinstance(page, tifffile.TiffPage) else None
-                if level is not None:
-                    levels.setdefault((level.height, level.width), level)
-        return NativeTiles(path=path, levels=levels, handle=os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+    __slots__ = ("_cache", "_handle", "_missing", "_stamp", "levels", "path")
 
-    def read(self, size: tuple[int, int], box: Box) -> Rgb:
-        """Pixels of ``box`` (inside the level) of the level of that (height, width), uint8 (h, w, 3).
+    def __init__(
+        self, path: Path, levels: Mapping[int, NativeLevel], *, missing: Callable[[int, Box], Rgb] | None = None
+    ) -> None:
+        self.path = path
+        self.levels = dict(levels)
+        self._missing = missing
+        self._cache = BlockCache()
+        self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._stamp = _stamp(self._handle)
+
+    def read(self, level: int, box: Box) -> Rgb:
+        """Pixels of ``box`` (inside the level), uint8 (h, w, 3).
 
         Raises:
-            SlideError: a tile cannot be read or decoded.
+            DamagedTileError: a tile that the box touches cannot be decoded.
+            SlideError: the file cannot be read, or has changed since it was opened.
         """
-        level = self.levels[size]
-        out = white(box.shape)
-        rows = range(box.row0 // level.tile[0], -(-box.row1 // level.tile[0]))
-        cols = range(box.col0 // level.tile[1], -(-box.col1 // level.tile[1]))
-        for row in rows:
-            for col in cols:
-                place = level.tile_box(row, col)
-                part = place.intersect(box)
-                pixels = self.cache.get((*size, row, col), partial(self._decode, level, row, col))
-                out[part.slices_in(box)] = pixels[part.slices_in(place)]
+        if _stamp(self._handle) != self._stamp:
+            raise SlideError(f"{self.path}: the file was changed while it was read; run again when it is at rest")
+        grid = self.levels[level]
+        height, width = grid.tile
+        out = np.empty((*box.shape, 3), np.uint8)  # each pixel of it lies in one tile, so it need not be white first
+        for row in range(box.row0 // height, -(-box.row1 // height)):
+            top = row * height
+            row0, row1 = max(box.row0, top), min(box.row1, top + height)
+            for col in range(box.col0 // width, -(-box.col1 // width)):
+                left = col * width
+                col0, col1 = max(box.col0, left), min(box.col1, left + width)
+                pixels = self._cache.get((level, row, col), partial(self._decode, level, row, col))
+                out[row0 - box.row0 : row1 - box.row0, col0 - box.col0 : col1 - box.col0] = pixels[
+                    row0 - top : row1 - top, col0 - left : col1 - left
+                ]
         return out
 
-    def _decode(self, level: NativeLevel, row: int, col: int) -> Rgb:
-        index = row * level.across + col
-        place = level.tile_box(row, col)
+    def grid(self, level: int) -> TileGrid | None:
+        """The level's compressed tiles, if they are JPEG or JPEG 2000 and all of them are there."""
+        found = self.levels.get(level)
+        if found is None or found.codec is None or not found.counts.all():
+            return None
+        return NativeGrid(tiles=self, level=level, tile=found.tile, codec=found.codec)
+
+    def data(self, level: int, row: int, col: int) -> bytes:
+        """The bytes of one tile.
+
+        Raises:
+            SlideError: the file cannot be read to the tile's end.
+        """
+        grid = self.levels[level]
+        index = row * grid.across + col
+        nbytes, offset = int(grid.counts[index]), int(grid.offsets[index])
         try:
-            data = os.pread(self.handle, int(level.counts[index]), int(level.offsets[index]))
-            decoded, _, _ = level.page.decode(data, index, jpegtables=level.page.jpegtables)
-        except Exception as error:  # codecs raise a class each; whatever it is, this tile is lost
-            raise SlideError(
-                f"{self.path}: the tile at {place} of the level of {level.width} x {level.height} px is "
-                f"damaged ({type(error).__name__}: {error})"
-            ) from error
-        if decoded is None or decoded.ndim != 4 or decoded.shape[3] != 3 or decoded.dtype != np.uint8:
-            raise SlideError(f"{self.path}: the tile at {place} does not decode to uint8 (height, width, 3)")
-        return np.ascontiguousarray(decoded[0, : place.height, : place.width])
+            data = os.pread(self._handle, nbytes, offset)
+        except OSError as error:
+            raise SlideError(f"{self.path}: bytes {offset} to {offset + nbytes} cannot be read ({error.strerror})") from error
+        if len(data) < nbytes:
+            raise SlideError(f"{self.path}: the file ends within a tile at byte {offset + len(data)}; it was cut while open")
+        return data
+
+    def damaged(self, level: int, row: int, col: int, reason: object) -> DamagedTileError:
+        """The error for a tile that is lost."""
+        return damaged_tile(self.path, level=level, box=self.levels[level].tile_box(row, col), reason=reason)
 
     def close(self) -> None:
         """Give the file handle back."""
-        with self.lock:
-            if self.handle >= 0:
-                os.close(self.handle)
-                self.handle = -1
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
+
+    def _decode(self, level: int, row: int, col: int) -> Rgb:
+        grid = self.levels[level]
+        index = row * grid.across + col
+        if not grid.counts[index]:
+            if self._missing is None:
+                raise self.damaged(level, row, col, "the file does not hold it")
+            return self._missing(level, grid.tile_box(row, col))
+        data = self.data(level, row, col)
+        try:
+            pixels = grid.decode(data, index)
+        except ValueError as error:
+            raise self.damaged(level, row, col, error) from error
+        if grid.codec is not None and pixels.shape[:2] != grid.tile:
+            raise self.damaged(level, row, col, f"it is {pixels.shape[1]} x {pixels.shape[0]} px, not {grid.tile[::-1]}")
+        return pixels
 
 
-def _native_level(page: tifffile.TiffPage) -> NativeLevel | None:
-    """The page as a level, or None where OpenSlide must serve it (strips, missing tiles, rare formats)."""
+@dataclass(frozen=True, slots=True)
+class NativeGrid:
+    """One level's compressed tiles; see ``TileGrid``."""
+
+    tiles: NativeTiles
+    level: int
+    tile: tuple[int, int]
+    codec: TileCodec
+
+    def data(self, row: int, col: int) -> bytes:
+        """The bytes of one tile; see ``TileGrid.data``."""
+        data = self.tiles.data(self.level, row, col)
+        reason = self.codec.flaw(data)
+        if reason is not None:
+            raise self.tiles.damaged(self.level, row, col, reason)
+        return data
+
+
+def pages_by_size(path: Path) -> dict[tuple[int, int], NativeLevel]:
+    """The pages of a file that can be read natively, the first of each (height, width); none is an answer, too.
+
+    Raises:
+        SlideError: the directories make no sense.
+    """
+    levels: dict[tuple[int, int], NativeLevel] = {}
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            for page in tiff.pages:
+                level = native_level(page) if isinstance(page, tifffile.TiffPage) else None
+                if level is not None:
+                    levels.setdefault(level.size, level)
+    except UNREADABLE as error:
+        raise SlideError(f"{path}: damaged: its TIFF directory cannot be understood ({error})") from error
+    return levels
+
+
+def native_level(page: tifffile.TiffPage) -> NativeLevel | None:
+    """The page (of an open file) as a level, or None where it has no tiles of 8-bit RGB that are read here."""
     plain = page.is_tiled and page.dtype == np.uint8 and page.samplesperpixel == 3 and page.planarconfig == 1
-    if not plain or int(page.compression) not in COMPRESSIONS or page.ndim != 3:
+    if not plain or page.ndim != 3:
         return None
-    height, width = page.imagelength, page.imagewidth
-    tile = page.tilelength, page.tilewidth
+    size, tile = (page.imagelength, page.imagewidth), (page.tilelength, page.tilewidth)
     counts, offsets = np.array(page.databytecounts, np.int64), np.array(page.dataoffsets, np.int64)
-    tiles = -(-height // tile[0]) * -(-width // tile[1]) if min(tile) else 0
-    if max(tile) > MAX_TILE_PX or len(counts) != tiles or len(offsets) != tiles or counts.min(initial=1) <= 0:
-        return None  # a tile of 0 bytes is drawn by OpenSlide from a coarser level
-    page.decode, page.jpegtables  # noqa: B018 - both look into the file once and remember, so ask while it is open
-    return NativeLevel(page, height, width, tile, offsets, counts)
+    tiles = -(-size[0] // tile[0]) * -(-size[1] // tile[1]) if min(tile) else 0
+    if max(tile) > MAX_TILE_PX or tiles == 0 or len(counts) != tiles or len(offsets) != tiles or counts.min() < 0:
+        return None
+    codec = _codec(page)
+    if codec is not None:
+        return NativeLevel(size, tile, offsets, counts, codec, lambda data, _: codec.decode(data))
+    if int(page.compression) not in PLAIN:
+        return None
+    page.decode  # noqa: B018 - it looks into the file once and remembers, so ask while that is open
+    return NativeLevel(size, tile, offsets, counts, None, partial(_decode_plain, page))
+
+
+def _codec(page: tifffile.TiffPage) -> TileCodec | None:
+    compression, photometric = int(page.compression), int(page.photometric)
+    if compression == JPEG and photometric in (RGB, YCBCR):
+        return TileCodec("jpeg", "rgb" if photometric == RGB else "ycbcr", page.jpegtables or b"")
+    if compression in JPEG2000:
+        return TileCodec("jpeg2000", "ycbcr" if JPEG2000[compression] == "ycbcr" else "rgb")
+    return None
+
+
+def _decode_plain(page: tifffile.TiffPage, data: bytes, index: int) -> Rgb:
+    """A tile of exact pixels.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        decoded = page.decode(data, index)[0]
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:  # codecs raise a class each
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+    if decoded is None or decoded.ndim != 4 or decoded.dtype != np.uint8 or decoded.shape[3] != 3:
+        raise ValueError("it does not decode to uint8 (height, width, 3)")
+    return np.ascontiguousarray(decoded[0])
+
+
+def _stamp(handle: int) -> tuple[int, int]:
+    """Size and time of change of an open file's content."""
+    found = os.fstat(handle)
+    return found.st_size, found.st_mtime_ns

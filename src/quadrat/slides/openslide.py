@@ -14,18 +14,24 @@ from threading import Lock
 import numpy as np
 import openslide
 
-from quadrat.errors import SlideError
+from quadrat.errors import DamagedTileError, SlideError
 from quadrat.geometry import Box, Level, pyramid_levels
 from quadrat.slides.cache import BlockCache
-from quadrat.slides.native import NativeTiles
-from quadrat.slides.protocol import Closing, Rgb, Slide, SlideInfo, on_white, white
+from quadrat.slides.colour_profile import handle_profile
+from quadrat.slides.dicom import mistagged_sizes
+from quadrat.slides.native import NativeTiles, pages_by_size
+from quadrat.slides.protocol import Closing, Rgb, Slide, SlideInfo, TileGrid, damaged_tile, on_white, white
 from quadrat.slides.recognise import Found, recognise
+from quadrat.slides.self_check import refuse_reason
+from quadrat.slides.tile_codec import ycbcr_to_rgb
 
 BLOCK_PX = 512
-NATIVE_VENDORS = ("aperio", "generic-tiff")
-CHECKED_BLOCKS = 3
-SHIFT_TOLERANCE = 3.0
-"""Mean grey levels by which a native block may differ from one that OpenSlide shifts by a part of a pixel."""
+PIECE_PX = 128
+"""Side of the pieces in which a damaged block is tried again, where the file states no tile size."""
+NATIVE_VENDORS = ("aperio", "generic-tiff", "leica", "philips", "philips-tiff", "trestle", "ventana")
+"""Formats of the TIFF family whose pages may be tried as levels; the self-check decides. Only the first two were tried
+on files. Not Hamamatsu's: a page of theirs is one JPEG stream."""
+MISTAGGED = "the DICOM header says RGB, but the JPEG frames are YCbCr: colours are converted after reading"
 
 
 class OpenSlideSlide(Closing):
@@ -35,31 +41,39 @@ class OpenSlideSlide(Closing):
         self._found = found
         self._override = mpp
         self._lock = Lock()
+        self._stamp = _stamp(found)
         self._handle = _open(found)
+        self._downsamples = self._handle.level_downsamples
+        self._tile_sizes = _tile_sizes(self._handle)
         self._cache = BlockCache()
+        self._lost: dict[tuple[int, int, int], tuple[DamagedTileError, ...]] = {}
         self.name = found.name
         self.path = str(found.path)
         self.levels: tuple[Level, ...] = pyramid_levels([(h, w) for w, h in self._handle.level_dimensions])
         self.mpp = mpp if mpp is not None else _stated_mpp(self._handle, found)
-        self._native = self._open_native()
-        self.info = _info(self._handle, found, native=self._native is not None)
+        self._ycbcr = mistagged_sizes(found.file) if found.format == "dicom" else frozenset[tuple[int, int]]()
+        self._native, reader = self._open_native()
+        self.info = _info(self._handle, found, reader=reader, notes=(MISTAGGED,) if self._ycbcr else ())
 
     def __reduce__(self) -> tuple[object, ...]:
         return _reopen, (str(self._found.path), self._override)
 
     def read(self, level: int, box: Box) -> Rgb:
         """Pixels of ``box`` of that level, uint8 (h, w, 3); white outside; see ``Slide.read``."""
-        whole = self.levels[level].box
-        inside = box.intersect(whole)
+        inside = box.intersect(self.levels[level].box)
         if inside.empty:
             return white(box.shape)
-        native = self._native is not None and whole.shape in self._native.levels
-        pixels = self._native.read(whole.shape, inside) if self._native and native else self._read_blocks(level, inside)
+        native = self._native is not None and level in self._native.levels
+        pixels = self._native.read(level, inside) if self._native and native else self._read_blocks(level, inside)
         if inside == box:
             return pixels
         out = white(box.shape)
         out[inside.slices_in(box)] = pixels
         return out
+
+    def tiles(self, level: int) -> TileGrid | None:
+        """The level's compressed tiles, if the native reader serves the level; see ``Slide.tiles``."""
+        return None if self._native is None else self._native.grid(level)
 
     def close(self) -> None:
         """Give the file handles back; reading afterwards fails."""
@@ -73,57 +87,91 @@ class OpenSlideSlide(Closing):
         for row, col in box.cells(BLOCK_PX):
             place = Box(row, col, row + 1, col + 1).scale_out(BLOCK_PX, BLOCK_PX).intersect(self.levels[level].box)
             part = place.intersect(box)
-            block = self._cache.get((level, row, col), partial(self._read_block, level, place))
+            key = level, row, col
+            block = self._cache.get(key, partial(self._read_block, key, place))
+            for lost in self._lost.get(key, ()):
+                if not Box(*lost.box).intersect(part).empty:
+                    raise lost
             out[part.slices_in(box)] = block[part.slices_in(place)]
         return out
 
-    def _read_block(self, level: int, place: Box) -> Rgb:
+    def _read_block(self, key: tuple[int, int, int], place: Box) -> Rgb:
+        """One block; what of it cannot be decoded is white in it and named in ``_lost``."""
+        if _stamp(self._found) != self._stamp:
+            raise SlideError(f"{self.path}: the file was changed while it was read; run again when it is at rest")
         try:
-            return self._ask(self._handle, level, place)
-        except openslide.OpenSlideError as first:
+            return self._ask(self._handle, key[0], place)
+        except openslide.OpenSlideError:
             with self._lock:  # the handle refuses all reads from now on, good tiles included
-                self._handle = _open(self._found)
+                pixels, self._lost[key], self._handle = self._read_pieces(key[0], place)
+            return pixels
+
+    def _read_pieces(self, level: int, place: Box) -> tuple[Rgb, tuple[DamagedTileError, ...], openslide.OpenSlide]:
+        """A block tile by tile, each failure on a handle of its own: pixels, what is lost, and a handle that is sound."""
+        handle = _open(self._found)
+        try:  # another thread may have spoilt the handle
+            return self._ask(handle, level, place), (), handle
+        except openslide.OpenSlideError:
+            handle = _open(self._found)
+        pixels, lost = white(place.shape), list[DamagedTileError]()
+        for tile in self._tiles_of(level, place):
+            piece = tile.intersect(place)
             try:
-                return self._ask(self._handle, level, place)
+                pixels[piece.slices_in(place)] = self._ask(handle, level, piece)
             except openslide.OpenSlideError as error:
-                with self._lock:
-                    self._handle = _open(self._found)
-                raise SlideError(f"{self.path}: level {level} cannot be read at {place} ({error})") from first
+                lost.append(damaged_tile(self.path, level=level, box=tile, reason=error))
+                handle = _open(self._found)
+        return pixels, tuple(lost), handle
+
+    def _tiles_of(self, level: int, place: Box) -> list[Box]:
+        """The file's tiles (or, where it states none, pieces of 128 px) that touch a box, cut at the level's edge."""
+        height, width = self._tile_sizes[level]
+        rows = range(place.row0 // height, -(-place.row1 // height))
+        cols = range(place.col0 // width, -(-place.col1 // width))
+        whole = self.levels[level].box
+        return [Box(r * height, c * width, (r + 1) * height, (c + 1) * width).intersect(whole) for r in rows for c in cols]
 
     def _ask(self, handle: openslide.OpenSlide, level: int, place: Box) -> Rgb:
-        down = handle.level_downsamples[level]  # OpenSlide divides by this one, so it is the one to multiply by
+        down = self._downsamples[level]  # OpenSlide divides by this one, so it is the one to multiply by
         location = round(place.col0 * down), round(place.row0 * down)
-        return on_white(np.asarray(handle.read_region(location, level, (place.width, place.height))))
+        rgba = np.asarray(handle.read_region(location, level, (place.width, place.height)))
+        if self.levels[level].box.shape in self._ycbcr:
+            rgba = np.concatenate([ycbcr_to_rgb(rgba[..., :3]), rgba[..., 3:]], axis=2)
+        return on_white(rgba)
 
-    def _open_native(self) -> NativeTiles | None:
-        """The native reader, if it reads level 0 and each level it offers looks like OpenSlide's."""
-        if self._found.format not in NATIVE_VENDORS:
-            return None
-        native = NativeTiles.open(self._found.file)
+    def _reference(self, level: int, place: Box) -> Rgb:
+        """A few pixels through OpenSlide alone, for the self-check."""
         try:
-            for index, level in enumerate(self.levels):
-                if level.box.shape in native.levels and not self._agrees(native, index):
-                    del native.levels[level.box.shape]
-        except SlideError:  # a damaged tile among the checked ones: OpenSlide is to say so when it is read
-            native.levels.clear()
-        if self.levels[0].box.shape in native.levels:
-            return native
-        native.close()
-        return None
+            return self._ask(self._handle, level, place)
+        except openslide.OpenSlideError as error:
+            self._handle = _open(self._found)
+            raise damaged_tile(self.path, level=level, box=place, reason=error) from error
 
-    def _agrees(self, native: NativeTiles, index: int) -> bool:
-        """Whether blocks on the level's diagonal are equal (for shifted levels: alike) in both readers."""
-        box = self.levels[index].box
-        exact = float(self._handle.level_downsamples[index]).is_integer()
-        for step in range(CHECKED_BLOCKS):
-            row, col = (side // 128 * step // CHECKED_BLOCKS * 128 for side in box.shape)
-            place = Box(row, col, row + 128, col + 128).intersect(box)
-            ours = native.read(box.shape, place).astype(np.int16)
-            theirs = self._ask(self._handle, index, place)
-            difference = np.abs(ours - theirs)
-            if (exact and difference.any()) or difference.mean() > SHIFT_TOLERANCE + 0.1 * theirs.std():
-                return False
-        return True
+    def _open_native(self) -> tuple[NativeTiles | None, str]:
+        """The native reader of the levels where it shows what OpenSlide shows, and a sentence on who reads what."""
+        other = f"openslide {openslide.__library_version__}"
+        pages = pages_by_size(self._found.file) if self._found.format in NATIVE_VENDORS else {}
+        levels = {index: pages[level.box.shape] for index, level in enumerate(self.levels) if level.box.shape in pages}
+        if not levels:
+            return None, other
+        native = NativeTiles(self._found.file, levels, missing=self._read_blocks)
+        refused: list[str] = []
+        lacking = [index for index, level in levels.items() if not level.counts.all()]
+        for index in levels:
+            shifted = not float(self._downsamples[index]).is_integer()
+            reason = refuse_reason(native, index, reference=self._reference, shifted=shifted)
+            if self._found.format == "aperio" and lacking and index > lacking[0]:
+                # OpenSlide draws an Aperio tile anew, from the finer level, where that lacks one of the tiles below it
+                reason = f"level {index}: level {lacking[0]} lacks tiles"
+            if reason is not None:
+                refused.append(reason)
+                del native.levels[index]
+        doubts = f" (native tiles refused: {'; '.join(refused)})" if refused else ""
+        if not native.levels:
+            native.close()
+            return None, other + doubts
+        rest = [str(index) for index in range(len(self.levels)) if index not in native.levels]
+        return native, f"native tiles; {other} for level {', '.join(rest)}{doubts}" if rest else "native tiles"
 
 
 def open_openslide(found: Found, *, mpp: tuple[float, float] | None) -> Slide:
@@ -135,11 +183,27 @@ def _reopen(path: str, mpp: tuple[float, float] | None) -> OpenSlideSlide:
     return OpenSlideSlide(recognise(Path(path)), mpp=mpp)
 
 
+def _stamp(found: Found) -> tuple[int, int, int]:
+    """Which file lies at the path (OpenSlide opens it by name again and again), its size and time of change."""
+    try:
+        at = found.file.stat()
+    except OSError as error:
+        raise SlideError(f"{found.path}: the file cannot be read ({error.strerror})") from error
+    return at.st_ino, at.st_size, at.st_mtime_ns
+
+
 def _open(found: Found) -> openslide.OpenSlide:
     try:
         return openslide.OpenSlide(str(found.file))
     except openslide.OpenSlideError as error:
         raise SlideError(f"{found.path}: OpenSlide cannot open this {found.format} slide ({error})") from error
+
+
+def _tile_sizes(handle: openslide.OpenSlide) -> list[tuple[int, int]]:
+    """(height, width) of each level's tiles as the file has them, or 128 px where it states none."""
+    properties, levels = handle.properties, range(handle.level_count)
+    sides = ([f"openslide.level[{level}].tile-{side}" for side in ("height", "width")] for level in levels)
+    return [(int(properties.get(height, PIECE_PX)), int(properties.get(width, PIECE_PX))) for height, width in sides]
 
 
 def _stated_mpp(handle: openslide.OpenSlide, found: Found) -> tuple[float, float] | None:
@@ -149,7 +213,7 @@ def _stated_mpp(handle: openslide.OpenSlide, found: Found) -> tuple[float, float
     """
     properties = handle.properties
     if found.format == "generic-tiff":
-        from quadrat.slides.flat import ome_mpp
+        from quadrat.slides.tiff import ome_mpp
 
         stated = ome_mpp(found.file)
         if stated is not None:
@@ -163,7 +227,7 @@ def _stated_mpp(handle: openslide.OpenSlide, found: Found) -> tuple[float, float
         return None
 
 
-def _info(handle: openslide.OpenSlide, found: Found, *, native: bool) -> SlideInfo:
+def _info(handle: openslide.OpenSlide, found: Found, *, reader: str, notes: tuple[str, ...]) -> SlideInfo:
     properties = handle.properties
     sizes = tuple((h, w) for w, h in handle.level_dimensions)
     try:
@@ -175,5 +239,6 @@ def _info(handle: openslide.OpenSlide, found: Found, *, native: bool) -> SlideIn
         bounds: Box | None = Box(top, left, top + height, left + width)
     except (KeyError, ValueError):
         bounds = None
-    reader = "native tiles" if native else f"openslide {openslide.__library_version__}"
-    return SlideInfo(found.format, reader, objective, tuple(sorted(handle.associated_images)), bounds, sizes[0], sizes)
+    associated = tuple(sorted(handle.associated_images))
+    profile = handle_profile(handle)
+    return SlideInfo(found.format, reader, objective, associated, bounds, sizes[0], sizes, icc_profile=profile, notes=notes)

@@ -9,7 +9,9 @@ from typing import Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
+from quadrat.errors import DamagedTileError
 from quadrat.geometry import Box, Level
+from quadrat.slides.tile_codec import TileCodec
 
 Rgb = npt.NDArray[np.uint8]
 """Pixels, uint8, shape (height, width, 3)."""
@@ -24,7 +26,8 @@ class SlideInfo:
     format: vendor or file format. reader: what decodes its pixels. objective: magnification as stated, or None.
     associated: names of label, macro and thumbnail images (listed, never read). bounds: the scanned part in level-0 px
     where the file states one (not subtracted: level-0 px always means the full frame). size: level-0 (height, width).
-    level_sizes: (height, width) of every level.
+    level_sizes: (height, width) of every level. icc_profile: the name of the colour profile, listed and not applied. notes:
+    sentences on what a user should know of the pixels.
     """
 
     format: str
@@ -34,6 +37,31 @@ class SlideInfo:
     bounds: Box | None
     size: tuple[int, int]
     level_sizes: tuple[tuple[int, int], ...]
+    icc_profile: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+class TileGrid(Protocol):
+    """The compressed tiles of one level as the file holds them; tile (0, 0) begins at pixel (0, 0)."""
+
+    @property
+    def tile(self) -> tuple[int, int]:
+        """(height, width) in px; the last tiles reach beyond the level."""
+        ...
+
+    @property
+    def codec(self) -> TileCodec:
+        """What turns a tile's bytes into pixels."""
+        ...
+
+    def data(self, row: int, col: int) -> bytes:
+        """The bytes of one tile, not decoded.
+
+        Raises:
+            DamagedTileError: the bytes do not begin and end like a tile of this compression.
+            SlideError: the file cannot be read.
+        """
+        ...
 
 
 class Slide(Protocol):
@@ -68,8 +96,13 @@ class Slide(Protocol):
         """Pixels of ``box``, in that level's own px; white where it lies outside; the same whole or in parts.
 
         Raises:
-            SlideError: the pixels cannot be decoded; names the slide and the place.
+            DamagedTileError: a tile that the box touches cannot be decoded; other boxes can still be read.
+            SlideError: the file cannot be read; names the slide.
         """
+        ...
+
+    def tiles(self, level: int) -> TileGrid | None:
+        """The level's own compressed tiles, where they are what ``read`` shows and can be moved; else None."""
         ...
 
     def close(self) -> None:
@@ -79,6 +112,16 @@ class Slide(Protocol):
     def __enter__(self) -> Self: ...
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None: ...
+
+
+def damaged_tile(path: object, *, level: int, box: Box, reason: object) -> DamagedTileError:
+    """The error for a tile (or block) of a level that cannot be decoded."""
+    return DamagedTileError(
+        f"{path}: the tile at {box} of level {level} is damaged ({reason}); fetch the file again, or leave the tile out "
+        "with --set slide.damaged=mark",
+        level=level,
+        box=(box.row0, box.col0, box.row1, box.col1),
+    )
 
 
 class Closing:

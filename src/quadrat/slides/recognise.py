@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,13 +14,13 @@ import openslide
 import tifffile
 
 from quadrat.errors import SlideError
+from quadrat.slides.dicom import read_instance, series_instances
+from quadrat.slides.native import UNREADABLE
 from quadrat.slides.tiff_extent import MAGIC as TIFF_MAGIC
 from quadrat.slides.tiff_extent import missing_bytes
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 JPEG_MAGIC = b"\xff\xd8\xff"
-SERIES_TAG = struct.pack("<HH", 0x0020, 0x000E) + b"UI"
-"""DICOM Series Instance UID as it stands in an explicit-VR little-endian header."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,7 @@ class Found:
     path: Path
     file: Path
     name: str
-    reader: Literal["openslide", "flat"]
+    reader: Literal["openslide", "tiff", "flat", "ome-zarr"]
     format: str
 
 
@@ -36,24 +38,25 @@ def recognise(path: Path) -> Found:
     """Look at a path without decoding pixels.
 
     Raises:
-        SlideError: missing, a folder without one DICOM series, empty, not allowed, truncated or not a picture.
+        SlideError: missing, a folder without one DICOM series or OME-Zarr image, empty, not allowed, truncated or not a picture.
     """
     if path.is_dir():
-        return _recognise_dicom_folder(path)
+        return _recognise_folder(path)
+    if path.name in ("zarr.json", ".zattrs", ".zgroup"):
+        raise SlideError(f"{path}: the metadata of a zarr folder; give the folder that it lies in")
     head = _head(path)
     if head.startswith(TIFF_MAGIC):
         check_complete(path)
     vendor = _vendor(path)
-    if vendor == "generic-tiff" and not _one_picture(path):
-        return Found(path, path, path.stem, "flat", "TIFF")
+    if head.startswith(TIFF_MAGIC) and (vendor is None or (vendor == "generic-tiff" and not _openslide_shows_all(path))):
+        return Found(path, path, path.stem, "tiff", "OME-TIFF" if _is_ome(path) else "TIFF")
+    if head[128:132] == b"DICM":
+        return _recognise_dicom(path)
     if vendor is not None:
-        name = path.parent.name if vendor == "dicom" else path.stem
-        return Found(path, path, name, "openslide", vendor)
-    for magic, kind in ((PNG_MAGIC, "PNG"), (JPEG_MAGIC, "JPEG"), *((magic, "TIFF") for magic in TIFF_MAGIC)):
+        return Found(path, path, path.stem, "openslide", vendor)
+    for magic, kind in ((PNG_MAGIC, "PNG"), (JPEG_MAGIC, "JPEG")):
         if head.startswith(magic):
             return Found(path, path, path.stem, "flat", kind)
-    if head[128:132] == b"DICM":
-        raise SlideError(f"{path}: a DICOM file that is not a whole-slide image, or is truncated")
     raise SlideError(
         f"{path}: neither a slide format that OpenSlide knows nor a PNG, JPEG or TIFF image (it begins with {head[:12]!r})"
     )
@@ -83,49 +86,72 @@ def _vendor(path: Path) -> str | None:
         raise SlideError(f"{path}: OpenSlide cannot read the file ({error})") from error
 
 
-def _one_picture(path: Path) -> bool:
-    """Whether a tiled TIFF is one picture of 8-bit RGB(A) or grey.
+def _openslide_shows_all(path: Path) -> bool:
+    """Whether a tiled TIFF is one picture of 8-bit RGB(A) or grey whose levels, if any, are pages.
 
-    OpenSlide shows the first plane of a stack or of separate channels as if it were the picture, and scales 16 bits.
+    OpenSlide shows the first plane of a stack or of separate channels as if it were the picture, scales 16 bits, and does
+    not see the levels that OME-TIFF keeps in SubIFDs.
     """
+    with _directory(path) as tiff:
+        series, page = tiff.series[0].levels[0], tiff.pages.first
+        axes = "".join(axis for axis, size in zip(series.axes, series.shape, strict=True) if size > 1 or axis in "YX")
+        one = axes in ("YX", "YXS") and series.dtype == "uint8" and int(page.planarconfig) == 1
+        unnamed = page.samplesperpixel == 4 and not any(page.extrasamples)  # which OpenSlide takes for alpha
+        return one and not page.subifds and not unnamed
+
+
+def _is_ome(path: Path) -> bool:
+    with _directory(path) as tiff:
+        return bool(tiff.is_ome)
+
+
+@contextmanager
+def _directory(path: Path) -> Iterator[tifffile.TiffFile]:
     try:
         with tifffile.TiffFile(path) as tiff:
-            series, page = tiff.series[0].levels[0], tiff.pages.first
-            axes = "".join(axis for axis, size in zip(series.axes, series.shape, strict=True) if size > 1 or axis in "YX")
-            return axes in ("YX", "YXS") and series.dtype == "uint8" and int(page.planarconfig) == 1
-    except (tifffile.TiffFileError, ValueError, IndexError) as error:
+            yield tiff
+    except UNREADABLE as error:
         raise SlideError(f"{path}: the TIFF directory cannot be understood ({error})") from error
 
 
-def _recognise_dicom_folder(folder: Path) -> Found:
+def is_zarr(folder: Path) -> bool:
+    """Whether a folder is a zarr group or array."""
+    return any((folder / name).is_file() for name in ("zarr.json", ".zgroup", ".zattrs", ".zarray"))
+
+
+def _recognise_folder(folder: Path) -> Found:
     try:
-        files = sorted(p for p in folder.iterdir() if p.is_file() and p.suffix.lower() in (".dcm", ".dicom"))
+        names = [path.name for path in folder.iterdir()]
     except PermissionError:
         raise SlideError(f"{folder}: permission to read the folder is denied") from None
-    if not files:
-        raise SlideError(f"{folder}: a folder without DICOM (.dcm) files; give a slide file instead")
-    series = {uid for uid in map(_series, files) if uid is not None}
+    if is_zarr(folder):
+        return Found(folder, folder, folder.name, "ome-zarr", "OME-Zarr")
+    if not names:
+        raise SlideError(f"{folder}: the folder is empty")
+    instances = series_instances(folder)
+    series = {instance.series for _, instance in instances}
     if len(series) > 1:
         raise SlideError(f"{folder}: holds {len(series)} DICOM series; keep one in a folder, or give one of its files")
-    for file in files:
-        _head(file)
-        if _vendor(file) == "dicom":
-            return Found(folder, file, folder.name, "openslide", "dicom")
-    raise SlideError(f"{folder}: none of its {len(files)} DICOM files is a whole-slide image, or all are truncated")
+    if not instances:
+        raise SlideError(
+            f"{folder}: a folder without DICOM slide files (.dcm) and not an OME-Zarr image; give a slide file instead"
+        )
+    return _found_dicom(folder, instances[0][0], name=folder.name)
 
 
-def _series(file: Path) -> bytes | None:
-    """The Series Instance UID found in the first 64 KiB, or None."""
-    try:
-        with file.open("rb") as stream:
-            head = stream.read(1 << 16)
-    except OSError:
-        return None
-    at = head.find(SERIES_TAG)
-    if at < 0:
-        return None
-    (length,) = struct.unpack_from("<H", head, at + 6)
-    return head[at + 8 : at + 8 + length].rstrip(b"\0 ")
+def _recognise_dicom(path: Path) -> Found:
+    """One file of a series; OpenSlide takes in those beside it, so all of them have to be whole."""
+    instance = read_instance(path)
+    if instance is not None and not instance.is_slide:
+        raise SlideError(f"{path}: a DICOM file that is not a whole-slide image (SOP class {instance.sop_class or 'unstated'})")
+    series_instances(path)
+    return _found_dicom(path, path, name=path.parent.name)
+
+
+def _found_dicom(path: Path, file: Path, *, name: str) -> Found:
+    if _vendor(file) != "dicom":
+        raise SlideError(f"{path}: a DICOM whole-slide image that OpenSlide does not read (damaged, or of an unknown kind)")
+    return Found(path, file, name, "openslide", "dicom")
 
 
 def check_complete(path: Path) -> None:

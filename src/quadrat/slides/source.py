@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
+from quadrat.errors import DamagedTileError
 from quadrat.geometry import Box, ReadPlan, check_mpp, plan_read
 from quadrat.results import Frame
 from quadrat.slides import open_slide
@@ -29,20 +30,35 @@ class PixelSource(Protocol):
 
 
 class SlideSource(Closing):
-    """A slide seen through a read plan; pickles with its slide."""
+    """A slide seen through a read plan; pickles with its slide.
 
-    __slots__ = ("frame", "plan", "slide")
+    ``damaged`` says what a tile that cannot be decoded means: "fail" raises; with "mark" it reads as white and is listed
+    in ``damage``.
+    """
 
-    def __init__(self, slide: Slide, plan: ReadPlan) -> None:
+    __slots__ = ("_lost", "damaged", "frame", "plan", "slide")
+
+    def __init__(self, slide: Slide, plan: ReadPlan, *, damaged: Literal["fail", "mark"] = "fail") -> None:
         self.slide = slide
         self.plan = plan
+        self.damaged: Literal["fail", "mark"] = damaged
         self.frame = Frame(height=plan.height, width=plan.width, mpp=plan.mpp, scale_row=plan.scale_row, scale_col=plan.scale_col)
+        self._lost: set[Box] = set()
+
+    @property
+    def damage(self) -> list[Box]:
+        """Boxes in grid px, sorted, of the damaged tiles that reads have met so far: each the whole tile, scaled out and
+        cut at the slide's edge, so that they are the slide's and not the reads'.
+        """
+        found = {self._in_grid(box).intersect(self.frame.box) for box in set(self._lost)}
+        return sorted(box for box in found if not box.empty)
 
     def read(self, box: Box) -> Rgb:
         """uint8 (h, w, 3) of ``box`` in grid px, white outside the slide; bit-identical read whole or in parts.
 
         Raises:
-            SlideError: the slide cannot be read there.
+            DamagedTileError: a tile cannot be decoded, and damaged tiles are to fail.
+            SlideError: the slide cannot be read.
         """
         inside = box.intersect(self.frame.box)
         if inside.empty:
@@ -63,15 +79,54 @@ class SlideSource(Closing):
 
     def _read_piece(self, box: Box) -> Rgb:
         """A box inside the slide, small enough to be held at the level's resolution."""
-        plan, slide = self.plan, self.slide
+        plan = self.plan
         if not plan.resampled:
             rows, cols = int(plan.ratio_row), int(plan.ratio_col)
             wanted = Box(box.row0 * rows, box.col0 * cols, box.row1 * rows, box.col1 * cols)
-            return block_mean(slide.read(plan.level, wanted), rows, cols)
-        level = slide.levels[plan.level]
+            return block_mean(self._read_level(wanted), rows, cols)
+        level = self.slide.levels[plan.level]
         down = taps(box.row0, box.row1, ratio=plan.ratio_row, size=level.height)
         across = taps(box.col0, box.col1, ratio=plan.ratio_col, size=level.width)
-        return separable(slide.read(plan.level, Box(down.first, across.first, down.stop, across.stop)), down, across)
+        return separable(self._read_level(Box(down.first, across.first, down.stop, across.stop)), down, across)
+
+    def _read_level(self, box: Box) -> Rgb:
+        """Pixels of a box in the level's px; damaged tiles are white in it if they are to be marked."""
+        level = self.plan.level
+        try:
+            return self.slide.read(level, box)
+        except DamagedTileError:
+            if self.damaged == "fail":
+                raise
+        out = white(box.shape)
+        todo = [box]
+        while todo:
+            part = todo.pop()
+            try:
+                out[part.slices_in(box)] = self.slide.read(level, part)
+            except DamagedTileError as lost:
+                hole = Box(*lost.box).intersect(part)
+                if hole.empty:  # it would be met for ever
+                    raise
+                self._lost.add(Box(*lost.box))
+                todo.extend(_around(part, hole))
+        return out
+
+    def _in_grid(self, box: Box) -> Box:
+        """The grid px that a box of the level has a part in; enlarging looks one level px to each side."""
+        plan = self.plan
+        reach = 1 if min(plan.ratio_row, plan.ratio_col) < 1 else 0
+        return box.pad(reach).scale_out(1 / plan.ratio_row, 1 / plan.ratio_col)
+
+
+def _around(box: Box, hole: Box) -> list[Box]:
+    """What is left of a box without a hole in it: at most four boxes, none empty."""
+    parts = (
+        Box(box.row0, box.col0, hole.row0, box.col1),
+        Box(hole.row0, box.col0, hole.row1, hole.col0),
+        Box(hole.row0, hole.col1, hole.row1, box.col1),
+        Box(hole.row1, box.col0, box.row1, box.col1),
+    )
+    return [part for part in parts if not part.empty]
 
 
 def open_source(path: str | Path, *, mpp: float, slide_mpp: float | None = None, allow_upsampling: bool = False) -> SlideSource:

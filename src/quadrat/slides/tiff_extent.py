@@ -15,10 +15,13 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-NDPI_TAG = 65420
+NDPI_TAG, SUBIFDS_TAG = 65420, 330
 _TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _OFFSET_TAGS = {324: 325, 273: 279}
 """Tile and strip offsets, and the byte counts that belong to them."""
+_WIDTH, _HEIGHT, _ROWS, _TILE_WIDTH, _TILE_HEIGHT, _TILES = 256, 257, 278, 322, 323, 324
+MAX_TILE_PX = 1 << 26
+"""A tile is decoded whole: 8,192 x 8,192 px is the limit."""
 
 
 class Entry(NamedTuple):
@@ -74,18 +77,27 @@ def _ends(file: BinaryIO) -> Iterator[int]:
     layout = _Layout(order, "Q", "HHQ8s", "Q", 8) if big else _Layout(order, "H", "HHI4s", "I", 4)
     (at,) = struct.unpack(order + "Q", _take(file, 8, 8)) if big else struct.unpack(order + "I", head[4:8])
     seen: set[int] = set()
-    while at:
+    waiting = [at]
+    while waiting:
+        at = waiting.pop()
+        if not at:
+            continue
         if at in seen:
             raise ValueError(f"directory at byte {at} comes twice")
         seen.add(at)
         entries, end = _directory(file, at, layout)
-        if NDPI_TAG in entries and os.fstat(file.fileno()).st_size >= 1 << 32:
-            return
+        if NDPI_TAG in entries:
+            if os.fstat(file.fileno()).st_size >= 1 << 32:
+                return
+            yield end + 4 + 4 * len(entries)  # the high halves of the link and of every value follow
         yield end
         yield from (entry.at + entry.nbytes for entry in entries.values())
+        _check_declared(file, entries, order)
         yield from _data_ends(file, entries, order)
         nbytes = struct.calcsize(layout.offset)
-        (at,) = struct.unpack(order + layout.offset, _take(file, end - nbytes, nbytes))
+        waiting += struct.unpack(order + layout.offset, _take(file, end - nbytes, nbytes))
+        if SUBIFDS_TAG in entries:
+            waiting += _values(file, entries[SUBIFDS_TAG], order).tolist()
     if not seen:
         raise _BeyondEnd(os.fstat(file.fileno()).st_size + 1)
 
@@ -113,7 +125,37 @@ def _data_ends(file: BinaryIO, entries: dict[int, Entry], order: str) -> Iterato
         if offsets_tag in entries and counts_tag in entries:
             offsets, counts = (_values(file, entries[tag], order) for tag in (offsets_tag, counts_tag))
             if len(offsets) == len(counts) and len(offsets):
-                yield int((offsets + counts).max())
+                ends = offsets + counts
+                if (ends < offsets).any():
+                    raise ValueError("a tile or strip ends beyond byte 2^64")
+                yield int(ends.max())
+
+
+def _check_declared(file: BinaryIO, entries: dict[int, Entry], order: str) -> None:
+    """Refuse a picture without px, or one of more tiles or strips than are listed: a garbled or forged size."""
+
+    def number(tag: int) -> int:
+        values = _values(file, entries[tag], order)
+        if not len(values):
+            raise ValueError(f"tag {tag} has no value")
+        return int(values[0])
+
+    if _WIDTH not in entries or _HEIGHT not in entries:
+        return
+    width, height, tiled = number(_WIDTH), number(_HEIGHT), _TILES in entries
+    across, down = width, min(height, number(_ROWS) if _ROWS in entries else height)
+    if tiled and _TILE_WIDTH in entries and _TILE_HEIGHT in entries:
+        across, down = number(_TILE_WIDTH), number(_TILE_HEIGHT)
+    if not (width and height and across and down):
+        raise ValueError(f"a picture of {width} x {height} px in pieces of {across} x {down} px")
+    if tiled and across * down > MAX_TILE_PX:
+        raise ValueError(f"tiles of {across} x {down} px, more than the {MAX_TILE_PX} px that are decoded at once")
+    needed = -(-width // across) * -(-height // down)
+    for tag in _OFFSET_TAGS:
+        if tag in entries and entries[tag].number < needed:
+            raise ValueError(
+                f"a picture of {width} x {height} px needs {needed} tiles or strips, {entries[tag].number} are listed"
+            )
 
 
 def _values(file: BinaryIO, entry: Entry, order: str) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:

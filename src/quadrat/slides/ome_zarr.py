@@ -1,0 +1,237 @@
+"""Local OME-Zarr images (0.4 on zarr v2, 0.5 on zarr v3) as slides: uint8 RGB or grey in multiscale levels.
+
+Format: https://ngff.openmicroscopy.org/0.5/ . A chunk that has no file is read as the array's fill value, as zarr
+defines it: the format cannot tell a chunk that was lost from one that was never written.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from quadrat.durable import DurableStore
+from quadrat.errors import DamagedTileError, SlideError
+from quadrat.geometry import Box
+from quadrat.slides.blocks import BlockSlide
+from quadrat.slides.ome_xml import colours_are_rgb
+from quadrat.slides.protocol import Rgb, Slide, SlideInfo
+from quadrat.slides.recognise import Found, recognise
+
+BLOCK_PX = 128
+"""Smaller chunks are read together up to this side: zarr spends about a ms a call, and a lost block is lost whole."""
+MAX_CHUNK_BYTES = 1 << 30
+MICROMETRES = {
+    "angstrom": 1e-4, "nanometer": 1e-3, "micrometer": 1.0, "millimeter": 1e3, "centimeter": 1e4, "meter": 1e6,
+}  # fmt: skip
+"""Micrometres in the units of length (UDUNITS-2 names) that a microscope can mean."""
+_VERSIONS = ("0.4", "0.5")
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Image:
+    """The picture of a group: its folder, axes in order, (path, scale, translation) a level, units, and notes."""
+
+    folder: Path
+    version: str
+    axes: tuple[str, ...]
+    datasets: tuple[tuple[str, tuple[float, ...], tuple[float, ...]], ...]
+    units: tuple[str | None, ...]
+    colours: tuple[str, ...]
+    others: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+class ZarrSlide(BlockSlide):
+    """An OME-Zarr image, from several threads if need be; pickles as path and mpp."""
+
+    def __init__(self, found: Found, *, mpp: tuple[float, float] | None = None) -> None:
+        self._override = mpp
+        image = _read_image(found.path)
+        self._axes = image.axes
+        self._arrays = [_open_array(found.path, image, dataset[0]) for dataset in image.datasets]
+        y, x = (image.axes.index(axis) for axis in "yx")
+        sizes = tuple((int(array.shape[y]), int(array.shape[x])) for array in self._arrays)
+        _check_levels(found.path, image, sizes)
+        super().__init__(
+            name=found.name,
+            path=str(found.path),
+            sizes=sizes,
+            grids=[(_block(array.chunks[y]), _block(array.chunks[x])) for array in self._arrays],
+            mpp=mpp or _mpp(image),
+            info=SlideInfo(
+                format=f"OME-Zarr {image.version}",
+                reader=f"zarr {zarr.__version__}",
+                objective=None,
+                associated=image.others,
+                bounds=None,
+                size=sizes[0],
+                level_sizes=sizes,
+                notes=image.notes,
+            ),
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _reopen, (self.path, self._override)
+
+    def decode(self, level: int, row: int, col: int, place: Box) -> Rgb:
+        """One block of chunks; see ``BlockSlide``."""
+        where = {"y": slice(place.row0, place.row1), "x": slice(place.col0, place.col1), "c": slice(None)}
+        index = tuple(where.get(axis, 0) for axis in self._axes)
+        kept = [axis for axis in self._axes if axis in where]
+        try:
+            pixels = np.asarray(self._arrays[level][index])
+        except Exception as error:  # codecs raise a class each; whatever it is, this block is lost
+            raise DamagedTileError(
+                f"{self.path}: the chunk at {place} of level {level} is damaged ({type(error).__name__}: {error}); "
+                "fetch the image again, or have damaged tiles marked and left out",
+                level=level,
+                box=(place.row0, place.col0, place.row1, place.col1),
+            ) from error
+        if "c" not in kept:
+            return np.repeat(pixels.transpose([kept.index(a) for a in "yx"])[..., None], 3, axis=2)
+        pixels = pixels.transpose([kept.index(axis) for axis in "yxc"])
+        return np.ascontiguousarray(np.broadcast_to(pixels, (*place.shape, 3)))
+
+
+def open_ome_zarr(found: Found, *, mpp: tuple[float, float] | None) -> Slide:
+    """Open a recognised OME-Zarr folder.
+
+    Raises:
+        SlideError: no image of uint8 RGB or grey, other than version 0.4 or 0.5, or levels that do not fit each other.
+    """
+    return ZarrSlide(found, mpp=mpp)
+
+
+def _reopen(path: str, mpp: tuple[float, float] | None) -> ZarrSlide:
+    return ZarrSlide(recognise(Path(path)), mpp=mpp)
+
+
+def _attributes(folder: Path) -> Json:
+    """A group's OME attributes, where 0.5 ("ome") and 0.4 (at the top) keep them; empty if there are none."""
+    try:
+        if (folder / "zarr.json").is_file():
+            attributes = json.loads((folder / "zarr.json").read_bytes()).get("attributes", {})
+            return dict(attributes.get("ome", {}), quadrat=attributes.get("quadrat"))
+        if (folder / ".zattrs").is_file():
+            return dict(json.loads((folder / ".zattrs").read_bytes()))
+    except PermissionError:
+        raise SlideError(f"{folder}: permission to read the folder is denied") from None
+    except (ValueError, TypeError, AttributeError, OSError) as error:
+        raise SlideError(f"{folder}: the OME-Zarr metadata cannot be read ({error})") from error
+    return {}
+
+
+def _read_image(path: Path) -> _Image:
+    """The image at a path; of a bioformats2raw collection the first, which is the slide, the others being listed."""
+    folder, attributes, others = path, _attributes(path), list[str]()
+    if "bioformats2raw.layout" in attributes and (path / "0").is_dir():
+        others = sorted(sub.name for sub in path.iterdir() if sub.name.isdigit() and sub.name != "0")
+        folder, attributes = path / "0", _attributes(path / "0")
+    if "multiscales" not in attributes:
+        kind = "a plate" if "plate" in attributes else "a zarr group or array"
+        raise SlideError(f"{path}: {kind} without an OME-Zarr image (multiscales); give the folder of one image")
+    try:
+        scales = attributes["multiscales"][0]
+        version = str(attributes.get("version") or scales.get("version") or "unstated")
+        if version not in _VERSIONS:
+            raise SlideError(f"{path}: OME-Zarr version {version}; {' and '.join(_VERSIONS)} are read, so convert it")
+        axes = tuple(str(axis["name"]) for axis in scales["axes"])
+        units = tuple(axis.get("unit") for axis in scales["axes"])
+        common = _transform(scales, len(axes))
+        datasets = [(str(d["path"]), *_compose(_transform(d, len(axes)), common)) for d in scales["datasets"]]
+        channels = (attributes.get("omero") or {}).get("channels", [])
+        colours = tuple(str(channel["color"]) for channel in channels if "color" in channel)
+        own = attributes.get("quadrat")
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise SlideError(f"{path}: the OME-Zarr metadata makes no sense ({type(error).__name__}: {error})") from error
+    if not {"y", "x"} <= set(axes) or not datasets:
+        raise SlideError(f"{path}: an OME-Zarr image of axes {', '.join(axes)} with {len(datasets)} levels; y and x are needed")
+    partial = isinstance(own, dict) and "stored" in own
+    notes = ("quadrat stored only the tissue in it; the rest is white",) if partial else ()
+    return _Image(folder, version, axes, tuple(datasets), units, colours, tuple(others), notes)
+
+
+def _transform(entry: Json, axes: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The scale and translation of a list of coordinateTransformations."""
+    scale, shift = (1.0,) * axes, (0.0,) * axes
+    for step in entry.get("coordinateTransformations", ()):
+        if step["type"] == "scale":
+            scale = tuple(float(value) for value in step["scale"])
+        elif step["type"] == "translation":
+            shift = tuple(float(value) for value in step["translation"])
+        elif step["type"] != "identity":
+            raise ValueError(f"coordinate transformation {step['type']}")
+    if len(scale) != axes or len(shift) != axes:
+        raise ValueError(f"a coordinate transformation that has not {axes} values")
+    return scale, shift
+
+
+def _compose(
+    inner: tuple[tuple[float, ...], tuple[float, ...]], outer: tuple[tuple[float, ...], tuple[float, ...]]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The transformation of a level followed by the one of all levels."""
+    scale = tuple(a * b for a, b in zip(inner[0], outer[0], strict=True))
+    return scale, tuple(a * b + c for a, b, c in zip(inner[1], outer[0], outer[1], strict=True))
+
+
+def _open_array(path: Path, image: _Image, name: str) -> zarr.Array[Any]:
+    place = image.folder / name
+    if not place.resolve().is_relative_to(image.folder.resolve()):
+        raise SlideError(f"{path}: level {name} lies outside the image")
+    try:
+        array = zarr.open_array(DurableStore(place, read_only=True), mode="r")
+    except Exception as error:  # zarr, its codecs and JSON raise many; none of them names the slide
+        raise SlideError(f"{path}: level {name} cannot be opened ({type(error).__name__}: {error})") from error
+    sizes = dict(zip(image.axes, array.shape, strict=False))
+    stack = [axis for axis in image.axes if axis not in "cyx" and sizes.get(axis) != 1]
+    if len(array.shape) != len(image.axes) or array.dtype != np.uint8 or stack or sizes.get("c", 1) not in (1, 3):
+        raise SlideError(
+            f"{path}: level {name} of {array.dtype}{array.shape} with axes {', '.join(image.axes)} is not one picture of 8-bit "
+            "RGB or grey; convert it first"
+        )
+    if sizes.get("c", 1) == 3 and not colours_are_rgb(image.colours):
+        raise SlideError(
+            f"{path}: its channels have the colours {', '.join(image.colours)}, not red, green and blue: fluorescence, not a "
+            "picture in natural colours; render it to RGB first"
+        )
+    if min(array.shape) < 1 or math.prod(array.chunks) > MAX_CHUNK_BYTES:
+        raise SlideError(
+            f"{path}: level {name} of {array.shape} px in chunks of {array.chunks}; at most {MAX_CHUNK_BYTES} bytes each"
+        )
+    return array
+
+
+def _check_levels(path: Path, image: _Image, sizes: tuple[tuple[int, int], ...]) -> None:
+    """Refuse levels that do not show the same rectangle: not ever smaller, or shifted by more than a px of theirs."""
+    for (name, scale, shift), size, above in zip(image.datasets[1:], sizes[1:], sizes[:-1], strict=True):
+        if any(side > upper for side, upper in zip(size, above, strict=True)):
+            raise SlideError(f"{path}: level {name} of {size[1]} x {size[0]} px is larger than the one before it")
+        for axis in "yx":
+            at = image.axes.index(axis)
+            moved = shift[at] - image.datasets[0][2][at]
+            if abs(moved) > scale[at]:
+                raise SlideError(f"{path}: level {name} is shifted along {axis} by {moved / scale[at]:.2g} of its px")
+
+
+def _mpp(image: _Image) -> tuple[float, float] | None:
+    """(rows, columns) um/px of level 0; None without a unit of length, because a bare number may mean anything."""
+    values = []
+    for axis in "yx":
+        at = image.axes.index(axis)
+        factor = MICROMETRES.get(image.units[at] or "")
+        if factor is None:
+            return None
+        values.append(image.datasets[0][1][at] * factor)
+    return values[0], values[1]
+
+
+def _block(chunk: int) -> int:
+    """The side of a block: whole chunks, of about 128 px if they are smaller."""
+    return chunk * max(1, BLOCK_PX // chunk)
