@@ -1,12 +1,16 @@
-"""A slide's tissue at one mpp as an OME-Zarr 0.5 image: read like a slide, it never returns what it does not hold."""
+"""A slide's tissue at one mpp as a zarr store: read like a slide, it never returns what it does not hold.
+
+Two makes: an OME-Zarr 0.5 image (zstd, lossless, for everybody), or the slide's own compressed tiles, moved (internal).
+"""
 
 from __future__ import annotations
 
 import base64
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +18,17 @@ import numpy.typing as npt
 from quadrat.errors import StoreError
 from quadrat.geometry import Box
 from quadrat.grid import Cell
-from quadrat.outputs.label_image import create_image_group, group_attributes
+from quadrat.moved_tiles import MovedTiles
+from quadrat.outputs.label_image import create_image_group, group_attributes, write_group
 from quadrat.results import Frame
-from quadrat.sharded import ShardedArray, ShardReceipt
+from quadrat.shard_files import CRC_BYTES, ShardReceipt, index_bytes
+from quadrat.sharded import ShardedArray
+from quadrat.slides.cache import BlockCache
+from quadrat.slides.protocol import Rgb, white
+from quadrat.slides.tile_codec import TileCodec
 
 __all__ = [
+    "MovedTiles",
     "ShardReceipt",
     "ShardedArray",
     "TilePlan",
@@ -52,17 +62,26 @@ def estimate_bytes(chunks: int, *, chunk: int = CHUNK_PX) -> int:
 
 @dataclass(frozen=True, slots=True)
 class TilePlan:
-    """What of a slide is stored: chunks to read, shards to write (both raster order), their sizes in px, and bytes."""
+    """What of a slide is stored: chunks to read, shards to write (both raster order), their sizes in px, and bytes.
+
+    ``codec``: of the slide's own tiles if these are to be moved, each one a chunk; None to store pixels. ``chunk_bytes``: what
+    a moved tile takes on average.
+    """
 
     chunks: tuple[Cell, ...]
     shards: tuple[Cell, ...]
     chunk: int
     shard: int
+    codec: TileCodec | None = None
+    chunk_bytes: float = 0.0
 
     @property
     def nbytes(self) -> int:
-        """About what the store takes on disk."""
-        return estimate_bytes(len(self.chunks), chunk=self.chunk)
+        """About what the store takes on disk, the indices of its shards included."""
+        if self.codec is None:
+            return estimate_bytes(len(self.chunks), chunk=self.chunk)
+        index = len(self.shards) * index_bytes((self.shard // self.chunk) ** 2)
+        return int(len(self.chunks) * (self.chunk_bytes + CRC_BYTES)) + index
 
 
 def check_free_space(path: str | Path, needed_bytes: int, *, what: str) -> None:
@@ -85,14 +104,15 @@ def check_free_space(path: str | Path, needed_bytes: int, *, what: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class TileStore:
-    """Pixels of the declared chunks of a slide, in grid px; a ``PixelSource``. Pickles; threads may share it."""
+    """Pixels of the declared chunks of a slide, in grid px; a ``PixelSource``. Pickles as its path; threads may share it."""
 
     path: Path
     frame: Frame
     slide: str
     stored: npt.NDArray[np.bool_]
     """(chunk rows, chunk columns): which chunks are, or are to be, held."""
-    array: ShardedArray
+    array: ShardedArray | MovedTiles
+    _cache: BlockCache = field(default_factory=BlockCache, repr=False, compare=False)
 
     @staticmethod
     def create(
@@ -122,9 +142,12 @@ class TileStore:
                 "bits": base64.b64encode(np.packbits(stored).tobytes()).decode("ascii"),
             },
         }
-        create_image_group(
-            place, frame=frame, dtype=np.uint8, channels=3, chunk=chunk, shard=shard, fill=WHITE, own=own, name=slide
-        )
+        if plan.codec is not None:
+            _create_moved(place, frame=frame, plan=plan, codec=plan.codec, own=own)
+        else:
+            create_image_group(
+                place, frame=frame, dtype=np.uint8, channels=3, chunk=chunk, shard=shard, fill=WHITE, own=own, name=slide
+            )
         return TileStore.open(place)
 
     @staticmethod
@@ -145,8 +168,11 @@ class TileStore:
             frame=Frame(**own["frame"]),
             slide=own["slide"],
             stored=np.unpackbits(bits, count=rows * cols).astype(np.bool_).reshape(rows, cols),
-            array=ShardedArray.open(place / "0", "r+"),
+            array=MovedTiles.open(place / "0") if "moved" in own else ShardedArray.open(place / "0", "r+"),
         )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return TileStore.open, (self.path,)
 
     @property
     def shards(self) -> list[Cell]:
@@ -161,30 +187,41 @@ class TileStore:
 
     def chunks_of(self, cell: Cell) -> list[Box]:
         """Boxes of the chunks to hold in one shard, clipped to the slide; raster order."""
-        size = self.array.chunk
-        found = (c for c in self.array.shard_box(cell).cells(size) if self.stored[c])
-        return [Box(r, c, r + 1, c + 1).scale_out(size, size).intersect(self.frame.box) for r, c in found]
+        size, height, width = self.array.chunk, self.frame.height, self.frame.width
+        return [
+            Box(row * size, col * size, min(row * size + size, height), min(col * size + size, width))
+            for row, col in self.array.shard_box(cell).cells(size)
+            if self.stored[row, col]
+        ]
 
-    def write_shard(self, cell: Cell, rgb: npt.NDArray[np.uint8]) -> ShardReceipt:
-        """Write one shard: uint8 (h, w, 3) of ``array.shard_box(cell)``.
+    def write_shard(self, cell: Cell, rgb: Rgb, *, lost: Iterable[Box] = ()) -> ShardReceipt:
+        """Write one shard: uint8 (h, w, 3) of ``array.shard_box(cell)``. ``lost`` goes into the receipt.
 
         Raises:
-            StoreError: not a shard of this store, wrong shape, or the disk refuses.
+            StoreError: not a shard of this store, wrong shape, a store of moved tiles, or the disk refuses.
         """
-        return self.array.write_shard(cell, np.ascontiguousarray(np.moveaxis(rgb, 2, 0)))
+        if isinstance(self.array, MovedTiles):
+            raise StoreError(f"{self.path}: holds the slide's own tiles; pixels cannot be written to it")
+        return self.array.write_shard(cell, np.moveaxis(rgb, 2, 0), lost=lost)
 
-    def read(self, box: Box) -> npt.NDArray[np.uint8]:
-        """uint8 (h, w, 3) of ``box`` in grid px, white outside the slide.
+    def read(self, box: Box) -> Rgb:
+        """uint8 (h, w, 3) of ``box`` in grid px, white outside the slide and where its damaged tiles were marked.
 
         Raises:
             StoreError: a pixel inside the slide is not held, its shard is not yet written, or is damaged.
+            SlideError: a moved tile was damaged in the slide already.
         """
         inside = box.intersect(self.frame.box)
-        out = np.full((*box.shape, 3), WHITE, np.uint8)
         if inside.empty:
-            return out
+            return white(box.shape)
         self._check_held(inside)
-        out[inside.slices_in(box)] = np.moveaxis(self.array.read(inside), 0, 2)
+        pixels = self.array.read(inside, cache=self._cache)
+        # stacking takes a quarter of the time that copying a view with moved axes takes
+        rgb: Rgb = pixels if isinstance(self.array, MovedTiles) else np.stack(list(pixels), axis=-1)
+        if inside == box:
+            return rgb
+        out = white(box.shape)
+        out[inside.slices_in(box)] = rgb
         return out
 
     def _check_held(self, box: Box) -> None:
@@ -195,3 +232,10 @@ class TileStore:
         for cell in box.cells(self.array.shard):
             if not self.array.has(cell):
                 raise StoreError(f"{self.path}: shard {cell}, needed for {box}, is not written; run the tile stage again")
+
+
+def _create_moved(place: Path, *, frame: Frame, plan: TilePlan, codec: TileCodec, own: dict[str, Any]) -> None:
+    """A group that is no image to other programs: it states that it is internal and what made it."""
+    MovedTiles.create(place / "0", height=frame.height, width=frame.width, tile=plan.chunk, shard=plan.shard, codec=codec)
+    said = "the slide's own compressed tiles, moved; internal to quadrat, not an OME-Zarr image"
+    write_group(place, {"quadrat": {**own, "moved": said}})

@@ -7,6 +7,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 import zarr
@@ -56,11 +57,15 @@ def test_we_read_what_zarr_wrote(tmp_path: Path) -> None:
     np.testing.assert_array_equal(array.read(array.box), data)
 
 
-def test_a_shard_has_the_bytes_that_zarr_itself_writes(tmp_path: Path) -> None:
+def test_a_shard_holds_the_chunks_that_zarr_itself_writes(tmp_path: Path) -> None:
     ours, data = filled(tmp_path / "a")
-    ShardedArray.create(tmp_path / "b", shape=ours.shape, chunk=32, shard=64, dtype="uint8", fill=7)
+    theirs = ShardedArray.create(tmp_path / "b", shape=ours.shape, chunk=32, shard=64, dtype="uint8", fill=7)
     zarr.open_array(tmp_path / "b", mode="r+", config={"write_empty_chunks": True})[...] = data
-    assert tree(tmp_path / "a") == tree(tmp_path / "b")
+    for cell in ours.box.cells(64):
+        with ours.files.open(cell) as mine, theirs.files.open(cell) as its:
+            for chunk in ours.files.chunk_cells(cell):
+                payloads = [shard.payload(chunk) for shard in (mine, its)]
+                assert len({payload and imagecodecs.zstd_decode(payload) for payload in payloads}) == 1
 
 
 def test_zarrs_own_metadata_of_such_an_array_is_ours(tmp_path: Path) -> None:
