@@ -7,25 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from quadrat.config import Pipeline
+from quadrat.delivery import build_pyramids, create_image, create_labels, image_shards, paint_shards
 from quadrat.execution import Executor, Failure, Job, Needs, Outcome
 from quadrat.finishing import FinishJob, finish_slide, merge_slide
+from quadrat.geometry import Box
 from quadrat.grid import Cell, work_units
 from quadrat.journal import Journal
 from quadrat.progress import Reporter
 from quadrat.task import get_task
 from quadrat.units import (
     PredictJob,
+    SealJob,
     ShardJob,
-    build_pyramids,
-    create_labels,
     create_predictions,
-    paint_shards,
+    create_tiles,
     plan_slide,
     predict_shards,
+    seal_tiles,
     shards_of,
     stitch_shards,
     tile_shards,
@@ -62,6 +63,18 @@ class SlideState:
         planned: list[list[int]] = self.receipt(self.prints.tile, "plan")["shards"]
         return planned
 
+    @property
+    def stored(self) -> bool:
+        """Whether the tile store is there and complete."""
+        return self.done(self.prints.tile, "seal")
+
+    @property
+    def lost(self) -> tuple[Box, ...]:
+        """Damaged tiles that any receipt of this slide's pixels or predictions tells of (grid px)."""
+        valid = (self.prints.tile[:16], self.prints.predict[:16])
+        receipts = [r for key, r in self.journal.receipts.items() if key.startswith(valid)]
+        return tuple(sorted({Box(*box) for receipt in receipts for box in receipt.get("lost", ())}))
+
     @staticmethod
     def key(fingerprint: str, stage: str, item: str = "") -> str:
         return f"{fingerprint[:16]}/{stage}" + (f"/{item}" if item else "")
@@ -81,14 +94,17 @@ class Batch:
     def advance(self, states: Sequence[SlideState], *, until: str) -> None:
         """Take the slides through the stages; afterwards each is done or has its failure."""
         self._whole(states, "plan", "tile", plan_slide)
-        self._sharded(states, "tile", "tile", tile_shards, lambda s: s.receipt(s.prints.tile, "plan")["tile_shards"])
+        if until == "tile" or self.pipeline.run.source == "stored":
+            self._whole(states, "store", "tile", create_tiles)
+            self._sharded(states, "tile", "tile", tile_shards, lambda s: s.receipt(s.prints.tile, "store")["tile_shards"])
+            self._whole(states, "seal", "tile", seal_tiles, make=self._seal_job)
         if until == "tile":
             return
         self._whole(states, "layout", "predict", create_predictions)
         run = self.pipeline.run
 
         def predict_job(state: SlideState, shards: tuple[Cell, ...]) -> PredictJob:
-            return PredictJob(state.work, shards, self.package, self.device, run.threads)
+            return PredictJob(state.work, shards, state.stored, self.package, self.device, run.threads)
 
         self._sharded(states, "predict", "predict", predict_shards, lambda s: s.shards, make=predict_job, needs="gpu")
         if until == "predict":
@@ -97,6 +113,9 @@ class Batch:
         if task.storage == "maps":
             self._sharded(states, "stitch", "result", stitch_shards, lambda s: s.shards)
         self._whole(states, "merge", "result", merge_slide, make=self._finish_job)
+        if self.pipeline.outputs.image:
+            self._whole(states, "image", "result", create_image)
+            self._sharded(states, "copy", "result", image_shards, lambda s: s.receipt(s.prints.result, "image")["image_shards"])
         if task.label_image is not None:
             self._whole(states, "labels", "result", create_labels)
             self._sharded(states, "paint", "result", paint_shards, lambda s: s.shards)
@@ -111,7 +130,13 @@ class Batch:
             outputs=self.pipeline.outputs,
             fingerprint=state.prints.result,
             provenance=self.provenance | {"figures": figures},
+            lost=state.lost,
         )
+
+    def _seal_job(self, state: SlideState) -> SealJob:
+        prefix = state.key(state.prints.tile, "tile") + "/"
+        receipts = {k.removeprefix(prefix): r for k, r in state.journal.receipts.items() if k.startswith(prefix)}
+        return SealJob(state.work, receipts)
 
     def _whole(
         self,
@@ -160,7 +185,7 @@ class Batch:
         def jobs() -> Iterator[Job]:
             for key, (state, unit) in todo.items():
                 if state.failure is None:  # a slide that failed meanwhile gets no more work
-                    yield Job(key, make(state, unit) if make else ShardJob(state.work, unit))
+                    yield Job(key, make(state, unit) if make else ShardJob(state.work, unit, state.stored))
 
         with self.reporter.phase(stage, len(todo)) as bar:
             for outcome in self.executor.run(fn, jobs(), needs=needs, deadline_s=self.pipeline.run.deadline_s):
@@ -179,8 +204,3 @@ class Batch:
             self.reporter.say(f"{state.name}: failed in {stage}: {failure.message}")
             if failure.trace:
                 self.reporter.event("traceback", slide=state.name, stage=stage, trace=failure.trace)
-
-
-def results_folder(out: Path, name: str) -> Path:
-    """Where a finished slide's results lie."""
-    return out / "results" / name

@@ -46,10 +46,20 @@ def build_parser() -> argparse.ArgumentParser:
 
     inspect = commands.add_parser(
         "inspect", help="what a slide file says of itself", formatter_class=raw,
-        epilog="examples:\n  quadrat inspect *.svs\n  quadrat inspect slide.ndpi --json",
+        epilog="examples:\n  quadrat inspect *.svs\n  quadrat inspect slide.ndpi --json\n"
+        "  quadrat inspect *.svs --mpp 0.25 --pictures looks",
     )  # fmt: skip
     inspect.add_argument("slides", nargs="+", metavar="SLIDE")
     inspect.add_argument("--json", action="store_true", help="one JSON object a slide")
+    inspect.add_argument("--mpp", type=float, help="um/px of all given slides, instead of what the files state")
+    inspect.add_argument("--pictures", type=Path, metavar="DIR", help="write a thumbnail and a tissue overlay of each slide")
+
+    verify = commands.add_parser(
+        "verify", help="check stores for changed, missing, cut-off and stray files", formatter_class=raw,
+        epilog="examples:\n  quadrat verify out/results/slide/slide.ome.zarr\n\n"
+        "exit codes: 0 all sound, 1 a store is damaged or unfinished, 2 a path is no store",
+    )  # fmt: skip
+    verify.add_argument("stores", nargs="+", type=Path, metavar="STORE", help="a tile or prediction store, an OME-Zarr image")
 
     for name, text in (
         ("tile", "read the tissue of slides into zarr tile stores (kept under OUT/run/work)"),
@@ -67,6 +77,10 @@ def build_parser() -> argparse.ArgumentParser:
         command.add_argument("--manifest", type=Path, help="CSV with the columns slide, mpp, label, ...")
         command.add_argument("--out", type=Path, default=Path("quadrat_out"), help="folder of the run (%(default)s)")
         command.add_argument("--mpp", type=float, help="um/px of all given slides, instead of what the files state")
+        command.add_argument(
+            "--regions", type=Path, metavar="GEOJSON",
+            help="regions to include or exclude on the one given slide (QuPath; for a batch: manifest column 'regions')",
+        )  # fmt: skip
         command.add_argument("--overwrite", action="store_true", help="replace results of other settings")
         _add_set(command)
 
@@ -136,19 +150,26 @@ def _stop(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt(f"signal {number}")  # not an Exception: no code that survives a bad slide survives this
 
 
+def _check_mpp(mpp: float | None) -> None:
+    if mpp is not None and not 0 < mpp < float("inf"):
+        raise ConfigError(f"--mpp is {mpp:g}; it must be a number of um/px above 0")
+
+
 def _slides(arguments: argparse.Namespace) -> list[SlideRef]:
     from dataclasses import replace
 
     from quadrat.manifest import read_manifest, slides_from_paths
 
-    if arguments.mpp is not None and not 0 < arguments.mpp < float("inf"):
-        raise ConfigError(f"--mpp is {arguments.mpp:g}; it must be a number of um/px above 0")
+    _check_mpp(arguments.mpp)
+    if arguments.regions is not None and (arguments.manifest is not None or len(arguments.slides) != 1):
+        raise ConfigError("--regions belongs to one slide; for several, give a manifest with the column 'regions'")
     if arguments.manifest is not None:
         if arguments.slides:
             raise ConfigError("give slides or --manifest, not both")
         slides = read_manifest(arguments.manifest)
         return [replace(s, mpp=arguments.mpp) if arguments.mpp and s.mpp is None else s for s in slides]
-    return slides_from_paths(arguments.slides, mpp=arguments.mpp)
+    slides = slides_from_paths(arguments.slides, mpp=arguments.mpp)
+    return [replace(s, regions=str(arguments.regions or "")) for s in slides]
 
 
 def _pipeline(name: str, overrides: Sequence[str]) -> Pipeline:
@@ -200,7 +221,14 @@ def _train(arguments: argparse.Namespace) -> int:
 def _inspect(arguments: argparse.Namespace) -> int:
     from quadrat import stages
 
-    return stages.inspect(arguments.slides, as_json=arguments.json, write=print)
+    _check_mpp(arguments.mpp)
+    return stages.inspect(arguments.slides, as_json=arguments.json, write=print, mpp=arguments.mpp, pictures=arguments.pictures)
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from quadrat import stages
+
+    return stages.verify(arguments.stores, write=print)
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -228,6 +256,7 @@ def _phantom(arguments: argparse.Namespace) -> int:
 
 COMMANDS = {
     "inspect": _inspect,
+    "verify": _verify,
     "tile": _stage,
     "train": _train,
     "predict": _stage,

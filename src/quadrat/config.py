@@ -91,22 +91,39 @@ class TrainSection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlideSection:
-    """Reading: ``mpp`` overrides the file's (um/px); ``tissue`` is "auto" or "all" (no mask)."""
+    """Reading: ``mpp`` overrides the file's (um/px); ``tissue`` is "auto" or "all" (no mask).
+
+    ``damaged``: what becomes of a slide with a tile that cannot be decoded: "fail", or "mark" (the tile is read as white,
+    recorded, and taken off the analysed area).
+
+    The mask of "auto": pieces under ``tissue_min_mm2`` are specks; ``tissue_margin_um`` of glass around tissue is taken
+    along; ``tissue_threshold`` is the least optical density of tissue (lower for paler stain). ``include``, ``exclude``:
+    class names of a slide's region file, in any case, ``*`` for anything.
+    """
 
     mpp: float | None = None
     allow_upsampling: bool = False
+    damaged: str = "fail"
     tissue: str = "auto"
     min_tissue: float = 0.0
+    tissue_min_mm2: float = 0.02
+    tissue_margin_um: float = 0.0
+    tissue_threshold: float = 0.06
+    include: tuple[str, ...] = ("Include", "ROI", "Region*", "Tissue")
+    exclude: tuple[str, ...] = ("Exclude", "Artefact", "Artifact", "Pen", "Fold", "Ignore*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSection:
     """The machine's side; nothing here is visible in ``results/`` but ``threads`` and ``device``.
 
-    ``keep``: of "tiles", "predictions"; what is kept under ``run/`` after a slide is done.
+    ``source``: inference reads "streamed" from the slide, or "stored" from a tile store that is filled first (a complete
+    one that was kept is always used). ``keep``: of "tiles", "predictions"; what is kept under ``run/`` after a slide is
+    done.
     """
 
     executor: str = "dask"
+    source: str = "streamed"
     workers: int = 2
     threads: int = 1
     device: str = "auto"
@@ -118,9 +135,9 @@ class RunSection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputsSection:
-    """Which results are written beside the tables."""
+    """Which results are written beside the tables. ``image``: the analysed part at full resolution as OME-Zarr."""
 
-    image: bool = True
+    image: bool = False
     geojson: bool = True
     overlay: bool = True
 
@@ -253,7 +270,9 @@ def _convert(hint: Any, value: Any, *, where: str) -> Any:
 CHOICES = {
     "slide.tissue": ("auto", "all"),
     "data.tissue": ("auto", "all"),
+    "slide.damaged": ("fail", "mark"),
     "run.executor": ("serial", "dask"),
+    "run.source": ("streamed", "stored"),
     "train.precision": ("fp32", "bf16"),
     "data.point_layout": ("x y class", "y x class"),
     "data.annotations": ("objects", "regions", "points", "labels", "mask", "none"),
@@ -269,6 +288,7 @@ def _check(pipeline: Pipeline, where: str) -> None:
     for keep in pipeline.run.keep:
         if keep not in ("tiles", "predictions"):
             raise ConfigError(f"{where}: run.keep names '{keep}'; it can hold tiles and predictions")
+    _check_slide(pipeline.slide, where)
     names = [c.name for c in pipeline.classes]
     if not names or len(set(names)) < len(names):
         raise ConfigError(f"{where}: classes must be one or more, each name once (they are: {', '.join(names) or 'none'})")
@@ -293,3 +313,17 @@ def _check(pipeline: Pipeline, where: str) -> None:
         raise ConfigError(
             f"{where}: model.widths is {list(pipeline.model.widths)}; it must be one or more channels, each at least 1"
         )
+
+
+def _check_slide(slide: SlideSection, where: str) -> None:
+    for least, key, most in (
+        (0, "min_tissue", 1),
+        (0, "tissue_min_mm2", 1000),
+        (0, "tissue_margin_um", 5000),
+        (0.01, "tissue_threshold", 1),
+    ):
+        if not least <= getattr(slide, key) <= most:
+            raise ConfigError(f"{where}: slide.{key} is {getattr(slide, key):g}; it must lie in {least} to {most}")
+    shared = {name.lower() for name in slide.include} & {name.lower() for name in slide.exclude}
+    if shared:
+        raise ConfigError(f"{where}: slide.include and slide.exclude both name {', '.join(sorted(shared))}; keep one of them")

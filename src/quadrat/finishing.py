@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from quadrat.account import analysed_area
 from quadrat.config import OutputsSection
-from quadrat.geometry import Box, plan_read
+from quadrat.delivery import read_overview
+from quadrat.geometry import Box
 from quadrat.outputs.figures import LegendEntry, compose_map, compose_overlay, save_png
 from quadrat.outputs.geojson import GeoJSONWriter
 from quadrat.outputs.label_image import open_label_image
@@ -24,14 +26,12 @@ from quadrat.outputs.overlay import blend_classes, density_map, draw_dots, draw_
 from quadrat.outputs.tables import CountRow, count_rows, write_classes, write_counts, write_tiles
 from quadrat.predictions import SCORE_MAX, TileScores
 from quadrat.results import FLAG_CAPPED, ClassInfo, Frame, ObjectTable, Polygons
-from quadrat.slides.source import SlideSource
 from quadrat.stitching.features import nearest_distances
 from quadrat.stitching.polygons import concatenate_polygons, take_polygons
 from quadrat.task import ModelSpec, Stitched, Task, get_task
 from quadrat.units import open_work_source
-from quadrat.workplace import SlidePlan, SlideWork, WorkView
+from quadrat.workplace import SlidePlan, SlideWork, WorkView, unchanged
 
-OVERVIEW_PX = 1000
 DETAIL_PX = 360
 DENSITY_CELL_UM = 50.0
 Rgb = npt.NDArray[np.uint8]
@@ -40,30 +40,34 @@ Parts = Sequence[Callable[[], tuple[ObjectTable, Polygons]]]
 
 @dataclass(frozen=True, slots=True)
 class FinishJob:
-    """A slide whose shards are all stitched. ``provenance`` goes into summary.json as it is."""
+    """A slide whose shards are all stitched. ``provenance`` goes into summary.json as it is. ``lost``: boxes (grid px) of
+    damaged tiles that were met while reading."""
 
     work: SlideWork
     outputs: OutputsSection
     fingerprint: str
     provenance: Mapping[str, Any]
+    lost: tuple[Box, ...] = ()
 
 
 def merge_slide(job: FinishJob) -> dict[str, Any]:
     """Write the slide's tables: objects, counts, tiles, classes. Returns the figures of the summary."""
     task, view, plan = get_task(job.work.task), WorkView(job.work), job.work.load_plan()
+    area = analysed_area(job.work, plan, job.lost)
+    job.work.result.mkdir(exist_ok=True)
     stitched = task.merge(view)
-    figures: dict[str, Any] = {}
+    figures: dict[str, Any] = area.to_json(plan)
     if stitched.objects is not None:
-        rows, capped = write_objects(job, task, stitched.objects, plan)
-        figures = {"counts": [asdict(row) for row in rows], "capped_objects": capped}
+        rows, capped = write_objects(job, task, stitched.objects, area.analysed_mm2)
+        figures |= {"counts": [asdict(row) for row in rows], "capped_objects": capped}
     if stitched.tiles is not None:
         figures |= write_scores(job.work, stitched.tiles, plan.frame)
     return figures
 
 
-def write_objects(job: FinishJob, task: Task, parts: Parts, plan: SlidePlan) -> tuple[list[CountRow], int]:
+def write_objects(job: FinishJob, task: Task, parts: Parts, area_mm2: float) -> tuple[list[CountRow], int]:
     """Stream the objects into GeoParquet and GeoJSON; the counts come from this very table. Also: how many are capped."""
-    spec, frame, folder = job.work.spec, plan.frame, job.work.result
+    spec, frame, folder = job.work.spec, job.work.load_plan().frame, job.work.result
     table = ObjectTable.concatenate([part()[0] for part in parts])
     nearest = nearest_distances(table.centroid * frame.mpp, table.class_id, len(spec.classes))
     classes, name = list(spec.classes), job.work.ref.name
@@ -82,7 +86,7 @@ def write_objects(job: FinishJob, task: Task, parts: Parts, plan: SlidePlan) -> 
             for writer in writers:
                 writer.append(rows, polygons, nearest[start : start + len(rows)], first_id=start + 1)
             start += len(rows)
-    counts = count_rows(table, nearest, classes=classes, frame=frame, tissue_mm2=plan.tissue_mm2)
+    counts = count_rows(table, nearest, classes=classes, frame=frame, tissue_mm2=area_mm2)
     write_counts(folder / "counts.csv", counts)
     return counts, int((table.flags & FLAG_CAPPED > 0).sum())
 
@@ -113,7 +117,6 @@ def finish_slide(job: FinishJob) -> dict[str, Any]:
         "task": task.name,
         "fingerprint": job.fingerprint,
         "frame": {name: getattr(plan.frame, name) for name in Frame.__slots__},
-        "tissue_mm2": round(plan.tissue_mm2, 6),
         "reader": {"format": plan.format, "reader": plan.reader},
         "slide_mpp": {"value": plan.slide_mpp, "source": plan.mpp_source},
         "cores": len(plan.cells),
@@ -133,7 +136,7 @@ def draw_pictures(work: SlideWork, task: Task, stitched: Stitched, plan: SlidePl
     colors = np.array([c.color for c in spec.classes], np.uint8)
     title = f"{plan.name}   {task.name}"
     if stitched.tiles is not None:
-        draw_heatmaps(work, stitched.tiles, plan, overview, overview_mpp, title)
+        draw_heatmaps(work, stitched.tiles, plan, overview, overview_mpp, title, figures)
         return
     parts = stitched.objects or ()
     table = ObjectTable.concatenate([part()[0] for part in parts])
@@ -146,8 +149,9 @@ def draw_pictures(work: SlideWork, task: Task, stitched: Stitched, plan: SlidePl
         tinted = draw_dots(overview, table.centroid[:, ::-1] * scale, class_id=table.class_id, colors=colors, radius=1.5)
     box = busiest_box(table, frame, plan, spec)
     near, outlines = gather(parts, box)
-    source = open_work_source(work)
-    detail = draw_overlay(source.read(box), polygons=outlines, class_id=near.class_id, colors=colors, zoom=2)
+    with unchanged(work), open_work_source(work) as source:
+        pixels = source.read(box)
+    detail = draw_overlay(pixels, polygons=outlines, class_id=near.class_id, colors=colors, zoom=2)
     regions = task.object_type == "annotation"
     entries = [_entry(c, row, regions=regions) for c, row in zip(spec.classes, figures["counts"], strict=False)]
     page = compose_overlay(
@@ -158,7 +162,7 @@ def draw_pictures(work: SlideWork, task: Task, stitched: Stitched, plan: SlidePl
         detail_mpp=frame.mpp / 2,
         detail_box=(box.col0 * scale, box.row0 * scale, box.col1 * scale, box.row1 * scale),
         title=title,
-        subtitle=f"{len(table):,} {'regions' if regions else 'objects'} on {plan.tissue_mm2:.2f} mm² of tissue",
+        subtitle=f"{len(table):,} {'regions' if regions else 'objects'} on {figures['tissue_mm2']:.2f} mm² of tissue",
     )
     save_png(page, work.result / "overlay.png")
     if regions:
@@ -193,7 +197,15 @@ def _analysed(plan: SlidePlan, spec: ModelSpec, shape: tuple[int, ...]) -> npt.N
     return cores[np.ix_(*at)]
 
 
-def draw_heatmaps(work: SlideWork, tiles: TileScores, plan: SlidePlan, overview: Rgb, overview_mpp: float, title: str) -> None:
+def draw_heatmaps(
+    work: SlideWork,
+    tiles: TileScores,
+    plan: SlidePlan,
+    overview: Rgb,
+    overview_mpp: float,
+    title: str,
+    figures: Mapping[str, Any],
+) -> None:
     """heatmap.png (probability of the slide's class) and overlay.png (the class of each tile), from the rows themselves."""
     spec, frame, core = work.spec, plan.frame, work.spec.lattice.core
     shape = math.ceil(frame.height / core), math.ceil(frame.width / core)
@@ -233,29 +245,14 @@ def draw_heatmaps(work: SlideWork, tiles: TileScores, plan: SlidePlan, overview:
     crop = tinted[int(box[1]) : int(box[3]), int(box[0]) : int(box[2])]
     page = compose_overlay(
         tinted, crop, legend=entries, overview_mpp=overview_mpp, detail_mpp=overview_mpp, detail_box=box, title=title,
-        subtitle=f"{len(rows):,} tiles on {plan.tissue_mm2:.2f} mm² of tissue; slide: {spec.classes[top].name}",
+        subtitle=f"{len(rows):,} tiles on {figures['tissue_mm2']:.2f} mm² of tissue; slide: {spec.classes[top].name}",
     )  # fmt: skip
     save_png(page, work.result / "overlay.png")
 
 
-def read_overview(work: SlideWork, frame: Frame) -> tuple[Rgb, float]:
-    """The whole slide at about OVERVIEW_PX a side, and its mpp."""
-    source = open_work_source(work)
-    mpp = frame.mpp * max(1.0, max(frame.height, frame.width) / OVERVIEW_PX)
-    plan = plan_read(
-        source.slide.levels,
-        slide_mpp=source.plan.mpp / source.plan.scale_row,
-        mpp=mpp,
-        slide=work.ref.path,
-        allow_upsampling=True,
-    )
-    whole = SlideSource(source.slide, plan)
-    return whole.read(plan.box), plan.mpp
-
-
 def sample_labels(work: SlideWork, name: str, frame: Frame, shape: tuple[int, ...], overview_mpp: float) -> npt.NDArray[np.uint8]:
     """The label image at the pixel centres of the overview, read in bands of shards (bounded memory)."""
-    array = open_label_image(work.tiles, name)
+    array = open_label_image(work.image, name)
     ratio = overview_mpp / frame.mpp
     rows = np.minimum((np.arange(shape[0]) + 0.5) * ratio, frame.height - 1).astype(np.int64)
     cols = np.minimum((np.arange(shape[1]) + 0.5) * ratio, frame.width - 1).astype(np.int64)

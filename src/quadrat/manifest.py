@@ -10,12 +10,13 @@ from pathlib import Path
 
 from quadrat.errors import ConfigError
 
-COLUMNS = ("slide", "annotation", "mpp", "label", "case", "split")
+COLUMNS = ("slide", "annotation", "mpp", "label", "case", "split", "regions")
 
 
 @dataclass(frozen=True, slots=True)
 class SlideRef:
-    """One slide of a run or a training set. ``mpp``: override in um/px; ``label``: class of the whole slide, or ""."""
+    """One slide of a run or a training set. ``mpp``: override in um/px; ``label``: class of the whole slide, or "";
+    ``regions``: GeoJSON file of what to include and exclude, or ""."""
 
     name: str
     path: str
@@ -24,10 +25,11 @@ class SlideRef:
     label: str = ""
     case: str = ""
     split: str = ""
+    regions: str = ""
 
 
 def read_manifest(path: Path) -> list[SlideRef]:
-    """Slides of a CSV with the columns slide, annotation, mpp, label, case, split (only ``slide`` is needed).
+    """Slides of a CSV with the columns slide, annotation, mpp, label, case, split, regions (only ``slide`` is needed).
 
     Paths are relative to the manifest.
 
@@ -55,7 +57,7 @@ def read_manifest(path: Path) -> list[SlideRef]:
         if not text["slide"]:
             raise ConfigError(f"{path}, line {number}: the slide is missing")
         slide = path.parent / text["slide"]
-        annotation = text.get("annotation", "")
+        annotation, regions = text.get("annotation", ""), text.get("regions", "")
         slides.append(
             SlideRef(
                 name=slide_name(slide),
@@ -65,6 +67,7 @@ def read_manifest(path: Path) -> list[SlideRef]:
                 label=text.get("label", ""),
                 case=text.get("case", ""),
                 split=text.get("split", ""),
+                regions=str(path.parent / regions) if regions else "",
             )
         )
     return unique_names(slides)

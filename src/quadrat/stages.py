@@ -5,30 +5,28 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
-import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 from quadrat import __version__
-from quadrat.batch import UNTIL, Batch, SlideState, results_folder
+from quadrat.batch import UNTIL, Batch, SlideState
 from quadrat.config import Pipeline
 from quadrat.datasets import sample_margin
 from quadrat.errors import ConfigError, PackageError, QuadratError, SlideError, StoreError
 from quadrat.execution import Executor, Failure, Job, open_executor
 from quadrat.finishing import read_summary_json
 from quadrat.inference import pick_device
-from quadrat.journal import Journal
 from quadrat.learning import spec_of, versions
 from quadrat.manifest import SlideRef, read_manifest
 from quadrat.outputs.tables import ALL, SummaryRow, write_summary
 from quadrat.package import CARD, load_package
 from quadrat.progress import Reporter
+from quadrat.rundir import commit_result, driver_lock, open_journal, results_folder
 from quadrat.task import ModelSpec, get_task
 from quadrat.teaching import TrainJob, train_package
-from quadrat.workplace import Fingerprints, SlideWork, fingerprints
+from quadrat.workplace import SlideWork, fingerprints, slide_identity
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_OUTPUT, EXIT_AGAIN = 0, 1, 2, 74, 75
 
@@ -106,7 +104,7 @@ def run(
             reporter = stack.enter_context(Reporter(out / "run" / "log.jsonl"))
         todo, rows = _prepare(pipeline, slides, out, spec, card, device=device, until=until, overwrite=overwrite)
         for row in rows.values():
-            reporter.say(f"{row.slide}: {row.status} ({row.reason})")
+            reporter.say(f"{row.slide}: {row.status} ({'finished before' if row.status == 'done' else row.reason})")
         if not infer:
             _need_predictions(todo)
         if todo:
@@ -159,90 +157,42 @@ def _prepare(
     todo: list[SlideState] = []
     rows: dict[str, SummaryRow] = {}
     for ref in slides:
+        folder = out / "run" / "work" / ref.name
         try:
-            prints = fingerprints(ref, pipeline, spec, weights_sha256=str(card["weights_sha256"]), device=device)
+            work = SlideWork(ref, str(folder), spec, pipeline.slide, pipeline.task, slide_identity(ref.path))
+            prints = fingerprints(work, pipeline, weights_sha256=str(card["weights_sha256"]), device=device)
         except SlideError as error:
             rows[ref.name] = _failed_row(ref.name, pipeline, "open", str(error))
             continue
         if until == "results":
             summary = read_summary_json(results_folder(out, ref.name))
             if summary is not None and summary.get("fingerprint") == prints.result:
-                rows[ref.name] = _row(summary, status="done", reason="finished before")
+                rows[ref.name] = _done_row(summary)
                 continue
             if summary is not None and not overwrite:
                 raise ConfigError(
                     f"{results_folder(out, ref.name)} holds results of another model, setting or file; "
                     "give another --out, or --overwrite to replace them"
                 )
-        folder = out / "run" / "work" / ref.name
-        work = SlideWork(ref=ref, folder=str(folder), spec=spec, slide=pipeline.slide, task=pipeline.task)
-        todo.append(SlideState(work=work, prints=prints, journal=_journal(folder, prints)))
+        todo.append(SlideState(work=work, prints=prints, journal=open_journal(work, prints)))
     return todo, rows
 
 
-def _journal(folder: Path, prints: Fingerprints) -> Journal:
-    """The slide's journal; a working folder begun for other pixels is cleared, and one whose store is gone begins anew."""
-    tile = SlideState.key(prints.tile, "plan")
-    journal = Journal(folder / "journal.jsonl")
-    gone = not (folder / "plan.json").exists() or not (folder / "result" / "slide.ome.zarr").exists()
-    if journal.receipts and (tile not in journal or gone):
-        journal.close()
-        shutil.rmtree(folder)
-        journal = Journal(folder / "journal.jsonl")
-    # the stores hold one model's predictions and one setting's results at a time: receipts of others, which this run
-    # replaces, must not count when their turn comes again
-    valid = [prints.tile[:16], prints.predict[:16], prints.result[:16]]
-    others = {k.split("/")[0] for k in journal.receipts} - set(valid)
-    if others:
-        if any(k.endswith("/layout") and k.split("/")[0] in others for k in journal.receipts):
-            valid = valid[:1]  # another model's predictions
-        keep = {k: v for k, v in journal.receipts.items() if k.split("/")[0] in valid}
-        _drop_results(folder / "result")
-        journal.close()
-        journal.path.unlink()
-        journal = Journal(folder / "journal.jsonl")
-        for key, receipt in keep.items():
-            journal.add(key, receipt)
-    return journal
-
-
-def _drop_results(folder: Path) -> None:
-    """Remove what stitching left in a working folder, so that no output of other settings is delivered; tiles stay."""
-    for path in folder.iterdir():
-        if path.name != "slide.ome.zarr":
-            path.unlink()
-    shutil.rmtree(folder / "slide.ome.zarr" / "labels", ignore_errors=True)
-
-
 def _conclude(state: SlideState, pipeline: Pipeline, out: Path, *, until: str) -> SummaryRow:
-    """Commit a finished slide by one rename, or record its failure."""
+    """Commit a finished slide, or record its failure."""
     state.journal.close()
     if state.failure is not None:
         return _failed_row(state.name, pipeline, state.stage, state.failure.message)
     if until != "results":
-        return SummaryRow(state.name, until, pipeline.task, state.work.load_plan().frame.mpp,
-                          state.work.load_plan().tissue_mm2)  # fmt: skip
-    target = results_folder(out, state.name)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    old, staging = state.work.path / "replaced", state.work.path / "delivery"
-    for left in (old, staging):  # by a run that died here
-        shutil.rmtree(left, ignore_errors=True)
-    skip = () if pipeline.outputs.image else (state.work.tiles.name,)
-    kept = bool(pipeline.run.keep)
-    if kept or skip:
-        shutil.copytree(state.work.result, staging, ignore=shutil.ignore_patterns(*skip))
-    else:
-        staging = state.work.result
-    if target.exists():
-        os.rename(target, old)
-    os.rename(staging, target)
-    shutil.rmtree(old if kept else state.work.path, ignore_errors=True)
+        plan = state.work.load_plan()
+        return SummaryRow(state.name, until, pipeline.task, plan.frame.mpp, plan.tissue_mm2)
+    target = commit_result(state.work, out, keep=pipeline.run.keep)
     summary = read_summary_json(target)
     assert summary is not None
-    return _row(summary, status="done")
+    return _done_row(summary)
 
 
-def _row(summary: dict[str, Any], *, status: str, reason: str = "") -> SummaryRow:
+def _done_row(summary: dict[str, Any]) -> SummaryRow:
     if "counts" in summary:
         counts = {row["class_name"]: str(row["count"]) for row in summary["counts"]}
         figures = (("count", counts.pop(ALL)), *((f"count_{name}", count) for name, count in counts.items()))
@@ -251,12 +201,12 @@ def _row(summary: dict[str, Any], *, status: str, reason: str = "") -> SummaryRo
         figures += tuple((f"p_{name}", f"{value:.6f}") for name, value in summary["probability"].items())
     return SummaryRow(
         slide=summary["slide"],
-        status=status,
+        status="done",
         task=summary["task"],
         mpp=summary["frame"]["mpp"],
         tissue_mm2=summary["tissue_mm2"],
         figures=figures,
-        reason=reason,
+        reason=f"{damaged} damaged tiles read as white" if (damaged := len(summary["damaged_tiles_l0"])) else "",
     )
 
 
@@ -269,8 +219,7 @@ def write_run_files(out: Path, rows: Sequence[SummaryRow], states: Sequence[Slid
     (out / "results").mkdir(parents=True, exist_ok=True)
 
     def placeless(row: SummaryRow) -> str:
-        reason = row.reason.replace(paths[row.slide], Path(paths[row.slide]).name).replace(f"{out}{os.sep}", "")
-        return "" if row.status == "done" else reason
+        return row.reason.replace(paths[row.slide], Path(paths[row.slide]).name).replace(f"{out}{os.sep}", "")
 
     write_summary(out / "results" / "summary.csv", [replace(row, reason=placeless(row)) for row in rows])
     failures = [{"slide": r.slide, "reason": r.reason} for r in rows if r.status == "failed"]
@@ -283,49 +232,6 @@ def write_run_files(out: Path, rows: Sequence[SummaryRow], states: Sequence[Slid
 def _write_lines(path: Path, records: Sequence[dict[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
-
-
-@contextlib.contextmanager
-def driver_lock(out: Path) -> Iterator[None]:
-    """One driver a run folder: an O_EXCL file with host and pid, taken over when that process is gone.
-
-    Raises:
-        StoreError: another driver is at work in the folder.
-    """
-    path = out / "run" / "driver.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    mine = {"host": socket.gethostname(), "pid": os.getpid()}
-    for _ in range(2):
-        try:
-            handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-        except FileExistsError:
-            if not _stale(path):
-                raise StoreError(
-                    f"another quadrat is working in {out} ({path.read_text().strip()}); wait for it, use another --out, "
-                    f"or delete {path} if it is gone"
-                ) from None
-            path.unlink(missing_ok=True)
-            continue
-        os.write(handle, json.dumps(mine).encode())
-        os.close(handle)
-        break
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-
-
-def _stale(path: Path) -> bool:
-    try:
-        holder = json.loads(path.read_text())
-        if holder["host"] != socket.gethostname():
-            return False
-        os.kill(holder["pid"], 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, ValueError, KeyError):
-        return True  # torn or vanished
-    return bool(holder["pid"] == os.getpid())
 
 
 def train(
@@ -394,6 +300,7 @@ def _train_job(pipeline: Pipeline, package: Path) -> TrainJob:
             spec=spec,
             slide=training.slide,
             task=pipeline.task,
+            identity=slide_identity(ref.path),
             margin=sample_margin(spec, patch=pipeline.train.patch),
         )
         for ref in slides
@@ -406,8 +313,8 @@ def _tile_training(job: TrainJob, executor: Executor, reporter: Reporter) -> Non
     """Fill the tile stores of the training slides; a slide that fails ends the training (its data would be missing)."""
     states = []
     for work in job.works:
-        prints = fingerprints(work.ref, job.pipeline, work.spec, weights_sha256="", device="", margin=work.margin)
-        states.append(SlideState(work=work, prints=prints, journal=_journal(work.path, prints)))
+        prints = fingerprints(work, job.pipeline, weights_sha256="", device="")
+        states.append(SlideState(work=work, prints=prints, journal=open_journal(work, prints)))
     batch = Batch(job.pipeline, executor, reporter, job.package, "cpu", {})
     batch.advance(states, until="tile")
     for state in states:
@@ -416,18 +323,47 @@ def _tile_training(job: TrainJob, executor: Executor, reporter: Reporter) -> Non
             raise _as_error(state.failure, state.name)
 
 
-def inspect(paths: Sequence[str], *, as_json: bool, write: Callable[[str], None]) -> int:
-    """What slide files say of themselves and how much tissue they show; a file that cannot be read is one line."""
+def inspect(
+    paths: Sequence[str],
+    *,
+    as_json: bool,
+    write: Callable[[str], None],
+    mpp: float | None = None,
+    pictures: Path | None = None,
+) -> int:
+    """What slide files say of themselves and how much tissue they show; a file that cannot be read never stops the others.
+
+    ``pictures``: a folder for a thumbnail and a tissue overlay of each.
+    """
     from quadrat.describe import describe, describe_text
 
-    code = EXIT_OK
+    code, taken = EXIT_OK, set[str]()
     for path in paths:
         try:
-            facts = describe(path)
+            facts = describe(path, mpp=mpp, pictures=pictures, taken=taken)
         except QuadratError as error:
-            code = EXIT_FAILED
             facts = {"path": path, "error": str(error)}
+        taken.update(facts.get("pictures", ()))
+        code = EXIT_FAILED if "error" in facts else code
         write(json.dumps(facts) if as_json else describe_text(facts))
+    return code
+
+
+def verify(stores: Sequence[Path], *, write: Callable[[str], None]) -> int:
+    """Check stores against their seals: a line a problem, and one for each sound store; 2 if a path is no store."""
+    from quadrat.verify import verify as problems_of
+
+    code = EXIT_OK
+    for store in stores:
+        try:
+            problems = problems_of(store)
+        except StoreError as error:
+            write(str(error))
+            code = EXIT_USAGE
+            continue
+        for line in problems or [f"{store}: sound"]:
+            write(line)
+        code = max(code, EXIT_FAILED) if problems else code
     return code
 
 

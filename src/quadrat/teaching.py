@@ -16,6 +16,7 @@ from quadrat.inference import pick_device
 from quadrat.learning import calibrate, spec_of, training_slide, versions, window_set
 from quadrat.package import save_package
 from quadrat.prediction_store import PredictionStore
+from quadrat.slides.source import PixelSource
 from quadrat.store import TileStore
 from quadrat.task import get_task
 from quadrat.training import train
@@ -58,7 +59,7 @@ def train_package(job: TrainJob) -> dict[str, Any]:
     )
     tried: list[dict[str, Any]] = []
     if judge and pipeline.train.calibrate and task.calibrations(spec) != [spec.thresholds]:
-        views = [(_infer(replace(work, spec=spec), trained.model, device), slide) for work, slide in judge]
+        views = [(_infer(replace(work, spec=spec), trained.model, slide.source, device), slide) for work, slide in judge]
         spec, tried = calibrate(task, spec, pipeline.thresholds, views)
     about = {
         "metrics": {"training_loss": trained.losses, "calibration": tried},
@@ -79,8 +80,8 @@ def train_package(job: TrainJob) -> dict[str, Any]:
     return {"package": job.package, "seconds": trained.seconds, "losses": dict(trained.losses)}
 
 
-def _infer(work: SlideWork, model: torch.nn.Module, device: torch.device) -> WorkView:
+def _infer(work: SlideWork, model: torch.nn.Module, source: PixelSource, device: torch.device) -> WorkView:
     """Predictions of a validation slide, in its training folder."""
     create_predictions(work)
-    infer_shards(work, model, PredictionStore(work.predictions).shards, device=device)
+    infer_shards(work, model, PredictionStore(work.predictions).shards, source, device=device)
     return WorkView(work)

@@ -1,4 +1,4 @@
-"""The work units: what runs on a worker. Each takes one small picklable payload and returns a small receipt.
+"""The work units up to the stitched parts: what runs on a worker. Each takes one small payload and returns a small receipt.
 
 Every unit writes files that no other unit writes, and may be run twice without harm.
 """
@@ -6,7 +6,7 @@ Every unit writes files that no other unit writes, and may be run twice without 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,40 +15,47 @@ from typing import Any
 import torch
 
 from quadrat.errors import SlideError
-from quadrat.geometry import check_mpp, plan_read
+from quadrat.geometry import Box, check_mpp, plan_read
 from quadrat.grid import Cell
 from quadrat.inference import pick_device, predict_cells
-from quadrat.outputs.label_image import build_pyramid, create_label_image, open_label_image
 from quadrat.package import Package, load_package
 from quadrat.prediction_store import PredictionStore, Receipt
-from quadrat.slides import open_slide
-from quadrat.slides.source import SlideSource
-from quadrat.store import TileStore
+from quadrat.regions_of_interest import load_regions, restrict
+from quadrat.results import Frame
+from quadrat.slides import Slide, open_slide
+from quadrat.slides.source import PixelSource, SlideSource
+from quadrat.store import ShardReceipt, TileStore
 from quadrat.task import Prediction, get_task
-from quadrat.tiling import fill_shard, plan_tiles
-from quadrat.tissue import find_tissue, tissue_cells, whole_slide
-from quadrat.workplace import SlidePlan, SlideWork, WorkView, save_part
-
-TILE_CHUNK, TILE_SHARD = 512, 2048
+from quadrat.tiling import fill_shard, movable_tiles, plan_tiles
+from quadrat.tissue import TissueMap, find_tissue, tissue_cells, whole_slide
+from quadrat.verify import seal
+from quadrat.workplace import SlidePlan, SlideWork, WorkView, save_part, unchanged
 
 
 @dataclass(frozen=True, slots=True)
 class ShardJob:
-    """A unit that concerns some shards of one slide."""
+    """A unit that concerns some shards of one slide. ``stored``: its pixels come from the tile store, not the slide."""
 
     work: SlideWork
     shards: tuple[Cell, ...]
+    stored: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class PredictJob:
+class PredictJob(ShardJob):
     """Inference of some shards of one slide with the package in ``package``."""
 
+    package: str = ""
+    device: str = "cpu"
+    threads: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class SealJob:
+    """A slide whose tile store is complete, with the receipts of its shards."""
+
     work: SlideWork
-    shards: tuple[Cell, ...]
-    package: str
-    device: str
-    threads: int
+    receipts: Mapping[str, Receipt]
 
 
 def open_work_source(work: SlideWork) -> SlideSource:
@@ -62,57 +69,109 @@ def open_work_source(work: SlideWork) -> SlideSource:
         slide=work.ref.path,
         allow_upsampling=work.slide.allow_upsampling,
     )
-    return SlideSource(slide, plan)
+    return SlideSource(slide, plan, damaged="mark" if work.slide.damaged == "mark" else "fail")
+
+
+def windows_of(work: SlideWork, cells: Sequence[Cell]) -> list[Box]:
+    """What is read of the slide for these cores: their windows, and the margin that training wants."""
+    return [work.spec.lattice.window_box(cell).pad(work.margin) for cell in cells]
 
 
 def plan_slide(work: SlideWork) -> dict[str, Any]:
-    """Open the slide, find its tissue, choose the cores, and lay out empty stores; returns the shards of the tile store.
+    """Open the slide, find its tissue, and choose the cores; returns their shards.
 
     Raises:
         SlideError: unreadable, no usable mpp, or no tissue.
     """
-    source = open_work_source(work)
-    slide, frame = source.slide, source.frame
-    slide_mpp = check_mpp(slide.mpp, slide=work.ref.path)
-    tissue = find_tissue(slide, slide_mpp=slide_mpp) if work.slide.tissue == "auto" else whole_slide(frame)
-    lattice = work.spec.lattice
-    cells = tissue_cells(tissue, lattice=lattice, frame=frame, min_fraction=work.slide.min_tissue)
-    if not cells:
-        raise SlideError(f"{work.ref.path}: no tissue was found; analyse everything with --set slide.tissue=all")
-    shutil.rmtree(work.result, ignore_errors=True)
-    work.result.mkdir(parents=True, exist_ok=True)
-    windows = [lattice.window_box(cell).pad(work.margin) for cell in cells]
-    stored = plan_tiles(windows, frame=frame, chunk=TILE_CHUNK, shard=TILE_SHARD)
-    TileStore.create(work.tiles, frame=frame, slide=work.ref.name, plan=stored)
-    overridden = work.ref.mpp is not None or work.slide.mpp is not None
-    plan = SlidePlan(
-        name=work.ref.name,
-        frame=frame,
-        cells=tuple(cells),
-        tissue_mm2=tissue.area_mm2,
-        tissue_um_per_px=tissue.um_per_px,
-        reader=slide.info.reader,
-        format=slide.info.format,
-        slide_mpp=slide_mpp,
-        mpp_source="override" if overridden else "file",
-    )
-    work.save_plan(plan, tissue.mask)
-    return {"tile_shards": [list(s) for s in stored.shards], "shards": _shards(work, plan)}
+    with unchanged(work), open_work_source(work) as source:
+        slide, frame = source.slide, source.frame
+        slide_mpp = check_mpp(slide.mpp, slide=work.ref.path)
+        tissue = analysed_part(work, slide, slide_mpp=slide_mpp, frame=frame)
+        cells = tissue_cells(tissue, lattice=work.spec.lattice, frame=frame, min_fraction=work.slide.min_tissue)
+        if not cells:
+            raise SlideError(
+                f"{work.ref.path}: nothing to analyse ({tissue.account()}); "
+                "look at it with 'quadrat inspect --pictures', or analyse everything with --set slide.tissue=all"
+            )
+        overridden = work.ref.mpp is not None or work.slide.mpp is not None
+        plan = SlidePlan(
+            name=work.ref.name,
+            frame=frame,
+            cells=tuple(cells),
+            tissue_mm2=tissue.area_mm2,
+            tissue_frame=tissue.frame,
+            reader=slide.info.reader,
+            format=slide.info.format,
+            slide_mpp=slide_mpp,
+            mpp_source="override" if overridden else "file",
+            excluded=tuple((part.reason, part.mm2) for part in tissue.excluded),
+        )
+    work.save_plan(plan, tissue)
+    return {"shards": _shards(work, plan)}
+
+
+def analysed_part(work: SlideWork, slide: Slide, *, slide_mpp: float, frame: Frame) -> TissueMap:
+    """The tissue as the run's settings find it, inside what the user's regions allow."""
+    how = work.slide
+    if how.tissue == "auto":
+        tissue = find_tissue(
+            slide,
+            slide_mpp=slide_mpp,
+            min_mm2=how.tissue_min_mm2,
+            margin_um=how.tissue_margin_um,
+            threshold=how.tissue_threshold,
+        )
+    else:
+        tissue = whole_slide(frame)
+    if not work.ref.regions:
+        return tissue
+    return restrict(tissue, load_regions(Path(work.ref.regions), include=how.include, exclude=how.exclude))
 
 
 def _shards(work: SlideWork, plan: SlidePlan) -> list[list[int]]:
     return [list(shard) for shard in work.spec.lattice.by_shard(plan.cells)]
 
 
+def create_tiles(work: SlideWork) -> dict[str, Any]:
+    """Lay out an empty tile store (dropping one that was begun); returns its shards.
+
+    Raises:
+        StoreError: the disk has too little room.
+    """
+    with unchanged(work), open_work_source(work) as source:
+        tiles = movable_tiles(source)
+        stored = plan_tiles(windows_of(work, work.load_plan().cells), frame=source.frame, tiles=tiles)
+    shutil.rmtree(work.tiles, ignore_errors=True)
+    TileStore.create(work.tiles, frame=source.frame, slide=work.ref.name, plan=stored)
+    return {"tile_shards": [list(s) for s in stored.shards], "moved": tiles is not None}
+
+
 def tile_shards(job: ShardJob) -> dict[str, Receipt]:
     """Read the tissue of some shards from the slide into the tile store."""
-    source = open_work_source(job.work)
     store = TileStore.open(job.work.tiles)
     receipts = {}
-    for shard in job.shards:
-        receipt = fill_shard(source, store, shard)
-        receipts[f"{shard[0]}.{shard[1]}"] = {"sha256": receipt.sha256, "nbytes": receipt.nbytes}
+    with unchanged(job.work), open_work_source(job.work) as source:
+        for shard in job.shards:
+            receipts[f"{shard[0]}.{shard[1]}"] = noted(fill_shard(source, store, shard))
     return receipts
+
+
+def seal_tiles(job: SealJob) -> dict[str, Any]:
+    """Close a complete tile store: from now on it vouches for itself, without the journal."""
+    cells = [(int(row), int(col)) for row, col in (item.split(".") for item in job.receipts)]
+    written = zip(cells, job.receipts.values(), strict=True)
+    seal(job.work.tiles, [ShardReceipt(cell, r["nbytes"], r["sha256"]) for cell, r in written])
+    return {"shards": len(job.receipts)}
+
+
+def noted(receipt: ShardReceipt) -> Receipt:
+    """A shard's receipt as the journal holds it."""
+    return {"sha256": receipt.sha256, "nbytes": receipt.nbytes} | lost_note(receipt.lost)
+
+
+def lost_note(boxes: Sequence[Box]) -> Receipt:
+    """What a receipt says of damaged tiles: their boxes in grid px; nothing if there are none."""
+    return {"lost": [[b.row0, b.col0, b.row1, b.col1] for b in boxes]} if boxes else {}
 
 
 @lru_cache(maxsize=2)
@@ -141,18 +200,24 @@ def predict_shards(job: PredictJob) -> dict[str, Receipt]:
     """Infer all analysed cores of some shards with the job's package."""
     torch.set_num_threads(job.threads)
     card_sha = (Path(job.package) / "card.json").read_text()
-    package = _package(job.package, card_sha)
-    return infer_shards(job.work, package.model, job.shards, device=pick_device(job.device))
+    package, device = _package(job.package, card_sha), pick_device(job.device)
+    if job.stored:
+        return infer_shards(job.work, package.model, job.shards, TileStore.open(job.work.tiles), device=device)
+    with unchanged(job.work), open_work_source(job.work) as source:
+        return infer_shards(job.work, package.model, job.shards, source, device=device)
 
 
-def infer_shards(work: SlideWork, model: torch.nn.Module, shards: Sequence[Cell], *, device: torch.device) -> dict[str, Receipt]:
+def infer_shards(
+    work: SlideWork, model: torch.nn.Module, shards: Sequence[Cell], source: PixelSource, *, device: torch.device
+) -> dict[str, Receipt]:
     """Infer all analysed cores of some shards and store the quantised predictions; a receipt a shard."""
-    task, source, predictions = get_task(work.task), TileStore.open(work.tiles), PredictionStore(work.predictions)
+    task, predictions = get_task(work.task), PredictionStore(work.predictions)
     groups = work.spec.lattice.by_shard(work.load_plan().cells)
     receipts = {}
     for shard in shards:
         found: dict[Cell, Prediction] = dict(predict_cells(model, task, work.spec, source, groups[shard], device=device))
-        receipts[f"{shard[0]}.{shard[1]}"] = predictions.write(shard, found)
+        damage = source.damage if isinstance(source, SlideSource) else []
+        receipts[f"{shard[0]}.{shard[1]}"] = predictions.write(shard, found) | lost_note(damage)
     return receipts
 
 
@@ -165,48 +230,6 @@ def stitch_shards(job: ShardJob) -> dict[str, Receipt]:
         if part is not None:
             receipts[f"{shard[0]}.{shard[1]}"] = save_part(job.work.part(shard), part)
     return receipts
-
-
-def create_labels(work: SlideWork) -> dict[str, Any]:
-    """Lay out the empty label image of a slide."""
-    task, frame = get_task(work.task), work.load_plan().frame
-    if task.label_image is None:
-        return {}
-    colors = {i + 1: c.color for i, c in enumerate(work.spec.classes)} if task.label_image.reduce == "mode" else None
-    create_label_image(
-        work.tiles,
-        task.label_image.name,
-        frame=frame,
-        dtype=task.label_image.dtype,
-        chunk=work.spec.lattice.core,
-        shard=work.spec.lattice.shard,
-        colors=colors,
-    )
-    return {"label_image": task.label_image.name}
-
-
-def paint_shards(job: ShardJob) -> dict[str, Receipt]:
-    """Paint the label image of some shards: each has one writer, and gathers whatever touches it."""
-    task, view = get_task(job.work.task), WorkView(job.work)
-    assert task.label_image is not None
-    array = open_label_image(job.work.tiles, task.label_image.name)
-    first_id = view.first_id
-    receipts = {}
-    for shard in job.shards:
-        receipt = array.write_shard(shard, task.paint(view, shard, first_id))
-        receipts[f"{shard[0]}.{shard[1]}"] = {"sha256": receipt.sha256, "nbytes": receipt.nbytes}
-    return receipts
-
-
-def build_pyramids(work: SlideWork) -> dict[str, Any]:
-    """Coarser levels of the image (mean) and of its label image (mode or nearest)."""
-    task = get_task(work.task)
-    build_pyramid(work.tiles, reduce="mean", chunk=TILE_CHUNK, shard=TILE_SHARD)
-    if task.label_image is not None:
-        lattice = work.spec.lattice
-        folder = work.tiles / "labels" / task.label_image.name
-        build_pyramid(folder, reduce=task.label_image.reduce, chunk=lattice.core, shard=lattice.shard)
-    return {}
 
 
 def shards_of(keys: Sequence[Sequence[int]]) -> list[Cell]:

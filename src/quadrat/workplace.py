@@ -3,8 +3,9 @@
 ::
 
     run/work/<slide>/plan.json          frame, cores, analysed area (written last: a plan is complete or absent)
-                     tissue.npy         the tissue mask
+                     tissue.npy         the tissue mask, as codes that say why not
                      journal.jsonl      receipts of finished shards
+                     tiles.zarr         the tile store, if the run has one
                      predictions/       quantised predictions
                      parts/             what stitching work units hand on
                      result/            becomes results/<slide>/ by one rename
@@ -15,9 +16,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +29,18 @@ import numpy.typing as npt
 from quadrat.config import Pipeline, SlideSection
 from quadrat.errors import SlideError, StoreError
 from quadrat.geometry import Box
-from quadrat.grid import Cell, Lattice
+from quadrat.grid import Cell
 from quadrat.manifest import SlideRef
 from quadrat.prediction_store import PredictionStore
 from quadrat.predictions import Candidates, TileScores
+from quadrat.regions_of_interest import inside
 from quadrat.results import Frame
 from quadrat.task import Array, Arrays, ModelSpec
+from quadrat.tissue import TissueMap
 
-RESULT_SCHEMA = 1
+RESULT_SCHEMA = 2
 END_BYTES = 2**20
+COMPANIONS = {".mrxs", ".vms", ".vmu"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,24 +54,27 @@ class Fingerprints:
 
 @dataclass(frozen=True, slots=True)
 class SlidePlan:
-    """What is to be read and analysed of a slide. ``cells``: analysed cores; ``tissue_mm2``: analysed tissue."""
+    """What is to be read and analysed of a slide. ``cells``: analysed cores; ``tissue_mm2``: analysed tissue;
+    ``tissue_frame``: where the mask lies; ``excluded``: (reason, mm2) of what is left out."""
 
     name: str
     frame: Frame
     cells: tuple[Cell, ...]
     tissue_mm2: float
-    tissue_um_per_px: float
+    tissue_frame: Frame
     reader: str
     format: str
     slide_mpp: float
     mpp_source: str
+    excluded: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class SlideWork:
     """The working folder of one slide in one run, and what every work unit needs to know of it (picklable, small).
 
-    ``margin``: px stored around every window beyond the halo (training cuts its patches there).
+    ``identity``: of the slide file when the run began (see ``slide_identity``). ``margin``: px stored around every window
+    beyond the halo (training cuts its patches there).
     """
 
     ref: SlideRef
@@ -74,6 +82,7 @@ class SlideWork:
     spec: ModelSpec
     slide: SlideSection
     task: str
+    identity: str
     margin: int = 0
 
     @property
@@ -86,18 +95,27 @@ class SlideWork:
 
     @property
     def tiles(self) -> Path:
-        """The tile store: also the OME-Zarr image that is delivered with the results."""
+        """The tile store: the working copy of the slide's tissue, if the run has one."""
+        return self.path / "tiles.zarr"
+
+    @property
+    def image(self) -> Path:
+        """The OME-Zarr image (with its label image) that is delivered with the results."""
         return self.result / "slide.ome.zarr"
 
     @property
     def predictions(self) -> Path:
         return self.path / "predictions"
 
-    def part(self, shard: Cell) -> Path:
-        return self.path / "parts" / f"{shard[0]}.{shard[1]}.npz"
+    @property
+    def parts(self) -> Path:
+        return self.path / "parts"
 
-    def save_plan(self, plan: SlidePlan, tissue: npt.NDArray[np.bool_]) -> None:
-        np.save(self.path / "tissue.npy", tissue)
+    def part(self, shard: Cell) -> Path:
+        return self.parts / f"{shard[0]}.{shard[1]}.npz"
+
+    def save_plan(self, plan: SlidePlan, tissue: TissueMap) -> None:
+        np.save(self.path / "tissue.npy", tissue.codes)
         temporary = self.path / "plan.json.partial"
         temporary.write_text(json.dumps(asdict(plan)))
         os.replace(temporary, self.path / "plan.json")
@@ -105,11 +123,12 @@ class SlideWork:
     def load_plan(self) -> SlidePlan:
         values = json.loads((self.path / "plan.json").read_text())
         cells = tuple((r, c) for r, c in values["cells"])
-        return SlidePlan(**values | {"frame": Frame(**values["frame"]), "cells": cells})
+        excluded = tuple((reason, mm2) for reason, mm2 in values["excluded"])
+        frames = {name: Frame(**values[name]) for name in ("frame", "tissue_frame")}
+        return SlidePlan(**values | frames | {"cells": cells, "excluded": excluded})
 
-    def load_tissue(self) -> npt.NDArray[np.bool_]:
-        mask: npt.NDArray[np.bool_] = np.load(self.path / "tissue.npy")
-        return mask
+    def load_tissue(self) -> TissueMap:
+        return TissueMap.of_codes(np.load(self.path / "tissue.npy"), frame=self.load_plan().tissue_frame)
 
 
 class WorkView:
@@ -133,6 +152,16 @@ class WorkView:
 
     def maps(self, box: Box) -> npt.NDArray[np.uint8]:
         return self.store.maps(box)
+
+    def permits(self, rows: Array, cols: Array) -> npt.NDArray[np.bool_]:
+        if self._tissue is None:
+            return np.ones(np.broadcast_shapes(rows.shape, cols.shape), np.bool_)
+        return inside(self._tissue, rows, cols, frame=self.frame)
+
+    @cached_property
+    def _tissue(self) -> TissueMap | None:
+        """The mask, if the user drew regions."""
+        return self.work.load_tissue() if self.work.ref.regions else None
 
     def candidates(self, shard: Cell) -> Candidates:
         return self.store.candidates(shard)
@@ -174,43 +203,85 @@ def load_part(path: Path) -> Mapping[str, Array]:
     return part
 
 
-def slide_identity(path: str) -> dict[str, Any]:
-    """Size, and sha256 of the first and last MiB, of a slide file (a folder: of all its files); not the mtime, which
-    staging changes.
+def slide_identity(path: str) -> str:
+    """Total size, and sha256 of the first and last MiB, of a slide's files; not the mtime, which staging changes.
 
     Raises:
         SlideError: the file does not exist or cannot be read.
     """
     place = Path(path)
-    if not place.exists():
-        raise SlideError(f"there is no slide {path}")
-    files = sorted(p for p in place.rglob("*") if p.is_file()) if place.is_dir() else [place]
-    digest, size = hashlib.sha256(), 0
     try:
-        for file in files:
-            length = file.stat().st_size
-            size += length
-            with file.open("rb") as stream:
-                digest.update(stream.read(END_BYTES))
-                stream.seek(max(0, length - END_BYTES))
-                digest.update(stream.read(END_BYTES))
+        if not place.exists():
+            raise SlideError(f"there is no slide {path}")
+        stats = [(str(file), file.stat()) for file in slide_files(place)]
+        return _identity(tuple((name, s.st_size, s.st_mtime_ns, s.st_ino) for name, s in stats))
     except OSError as error:
         raise SlideError(f"{path} cannot be read: {error.strerror}") from error
-    return {"bytes": size, "sha256_ends": digest.hexdigest()}
 
 
-def fingerprints(
-    ref: SlideRef, pipeline: Pipeline, spec: ModelSpec, *, weights_sha256: str, device: str, margin: int = 0
-) -> Fingerprints:
+def regions_digest(path: str) -> str:
+    """sha256 of the user's regions file; "" where there is none.
+
+    Raises:
+        SlideError: it cannot be read.
+    """
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else ""
+    except OSError as error:
+        raise SlideError(f"{path}: the regions cannot be read ({error.strerror})") from error
+
+
+def slide_files(path: Path) -> list[Path]:
+    """The files that a slide consists of: itself, a folder's, and those in the folder beside a MIRAX or VMS index."""
+    beside = path.with_suffix("")
+    folder = path if path.is_dir() else beside if path.suffix.lower() in COMPANIONS and beside.is_dir() else None
+    files = [] if folder is None else sorted(p for p in folder.rglob("*") if p.is_file())
+    return files if path.is_dir() else [path, *files]
+
+
+@lru_cache(maxsize=64)
+def _identity(files: tuple[tuple[str, int, int, int], ...]) -> str:
+    """The hash over files given as (path, size, mtime, inode); looked up only while all of these stay the same."""
+    digest = hashlib.sha256(str(sum(size for _, size, _, _ in files)).encode())
+    for name, size, _, _ in files:
+        with open(name, "rb") as stream:
+            digest.update(stream.read(END_BYTES))
+            stream.seek(max(0, size - END_BYTES))
+            digest.update(stream.read(END_BYTES))
+    return digest.hexdigest()
+
+
+@contextmanager
+def unchanged(work: SlideWork) -> Iterator[None]:
+    """Around every reading of the slide: the file must be the one that was planned, before and after.
+
+    Raises:
+        SlideError: it was replaced or written to; nothing that was read since is to be used.
+    """
+    _check_identity(work)
+    yield
+    _check_identity(work)
+
+
+def _check_identity(work: SlideWork) -> None:
+    if slide_identity(work.ref.path) != work.identity:
+        raise SlideError(
+            f"{work.ref.path}: the file was replaced or changed while the run was reading it; "
+            "run again when it is complete (the slide is then begun anew)"
+        )
+
+
+def fingerprints(work: SlideWork, pipeline: Pipeline, *, weights_sha256: str, device: str) -> Fingerprints:
     """The three fingerprints of a slide in this run."""
-    lattice: Lattice = spec.lattice
+    spec, lattice = work.spec, work.spec.lattice
     tile = _digest(
-        slide_identity(ref.path),
-        ref.mpp,
-        asdict(pipeline.slide),
+        work.identity,
+        work.ref.mpp,
+        regions_digest(work.ref.regions),
+        asdict(work.slide),
         spec.mpp,
         asdict(lattice),
-        margin,
+        work.margin,
         schema=RESULT_SCHEMA,
     )
     frozen = {k: v for k, v in asdict(spec).items() if k != "thresholds"}

@@ -103,7 +103,7 @@ def test_glass_without_tissue_fails_with_advice_and_an_mpp_from_the_command_line
     words = ("run", lab.pipeline("semantic"), glass, "--out", tmp_path, "--mpp", "2.0", *NO_PICTURES)
     done = quadrat(*words)
     assert done.code == 1
-    assert "no tissue" in done.out
+    assert "nothing to analyse" in done.out
     assert "slide.tissue=all" in done.out
     done = quadrat(*words, "--set", "slide.tissue=all")
     assert done.code == 0, done.err

@@ -152,15 +152,16 @@ def test_a_run_that_dies_once_in_every_stage_gives_the_bytes_of_a_run_that_never
         write(self, key, receipt)
 
     monkeypatch.setattr(Journal, "add", add)
-    words = ("run", lab.pipeline(task), lab.slides[0], "--out", tmp_path, "--set", "run.shards_per_unit=3")
-    for _ in range(12):
+    words = ("run", lab.pipeline(task), lab.slides[0], "--out", tmp_path, "--set", "run.shards_per_unit=3",
+             "--set", "run.source=stored")  # fmt: skip
+    for _ in range(14):
         done = quadrat(*words)
         if done.code == 0:
             break
         assert done.code == 75, done.err
         assert not (tmp_path / "results" / "oblong").exists()
     assert done.code == 0
-    assert {"plan", "tile", "layout", "predict", "merge", "pyramid", "finish"} <= set(died)
+    assert {"plan", "store", "tile", "seal", "layout", "predict", "merge", "pyramid", "finish"} <= set(died)
     assert difference(contents(tmp_path / "results" / "oblong"), contents(reference(task) / "oblong")) == []
 
 

@@ -13,7 +13,8 @@ import zarr
 from PIL import Image
 from scipy import ndimage
 
-from helpers.runs import table
+from helpers.runs import quadrat, table
+from quadrat.slides.source import open_source
 
 OBJECT_TASKS = ("instance", "detection", "semantic")
 LABELS = {"instance": "objects", "semantic": "classes"}
@@ -80,9 +81,12 @@ def test_the_geojson_has_a_feature_a_line_with_the_keys_of_qupath(task, referenc
     assert read.geometry.is_valid.all()
 
 
-@pytest.mark.parametrize("task", [*OBJECT_TASKS, "classification"])
-def test_the_image_and_its_labels_are_valid_ome_zarr_that_zarr_opens(task, reference):
-    folder = reference(task) / "oblong"
+@pytest.mark.parametrize("source", ["streamed", "stored"])
+def test_the_image_is_delivered_on_request_and_holds_the_pixels_of_the_slide(source, lab, reference, tmp_path):
+    done = quadrat("run", lab.pipeline("semantic"), lab.slides[0], "--out", tmp_path, "--set", "outputs.image=true",
+                   "--set", f"run.source={source}")  # fmt: skip
+    assert done.code == 0, done.err
+    folder = tmp_path / "results" / "oblong"
     frame = summary(folder)["frame"]
     group = zarr.open_group(folder / "slide.ome.zarr", mode="r")
     ome_zarr_models.v05.Image.from_zarr(group)
@@ -94,9 +98,31 @@ def test_the_image_and_its_labels_are_valid_ome_zarr_that_zarr_opens(task, refer
     scale = entry["datasets"][0]["coordinateTransformations"][0]["scale"]
     assert scale[-2:] == [frame["mpp"], frame["mpp"]]
     assert len(entry["datasets"]) == len(below)
+    pixels = np.moveaxis(group["0"][:], 0, 2)
+    with open_source(lab.slides[0], mpp=frame["mpp"]) as slide:
+        direct = slide.read(slide.frame.box)
+    held = (pixels < 255).any(axis=2)
+    assert held.mean() > 0.3
+    np.testing.assert_array_equal(pixels[held], direct[held])
+    plain = reference("semantic") / "oblong"
+    assert (plain / "counts.csv").read_bytes() == (folder / "counts.csv").read_bytes()
+    assert (plain / "overlay.png").read_bytes() == (folder / "overlay.png").read_bytes()
+
+
+@pytest.mark.parametrize("task", OBJECT_TASKS)
+def test_labels_are_valid_ome_zarr_under_an_overview_of_the_slide(task, reference):
+    folder = reference(task) / "oblong"
+    frame = summary(folder)["frame"]
     if task not in LABELS:
-        assert "labels" not in group
+        assert not (folder / "slide.ome.zarr").exists()
         return
+    group = zarr.open_group(folder / "slide.ome.zarr", mode="r")
+    ome_zarr_models.v05.Image.from_zarr(group)
+    assert 400 < max(group["0"].shape) <= 1100
+    for dataset in group.attrs["ome"]["multiscales"][0]["datasets"]:
+        scale, *shift = dataset["coordinateTransformations"]
+        corner = (shift[0]["translation"][-1] if shift else 0.0) - scale["scale"][-1] / 2
+        assert corner == pytest.approx(-frame["mpp"] / 2), "the corners of image and labels coincide"
     labels = group["labels"]
     assert labels.attrs["ome"]["labels"] == [LABELS[task]]
     ome_zarr_models.v05.Labels.from_zarr(labels)

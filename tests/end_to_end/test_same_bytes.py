@@ -10,12 +10,15 @@ from quadrat.progress import Reporter
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_one_shard_a_unit_three_shards_a_unit_and_two_dask_workers_give_equal_bytes(task, lab, reference, cluster, tmp_path):
+def test_one_shard_a_unit_three_of_a_tile_store_and_two_dask_workers_give_equal_bytes(task, lab, reference, cluster, tmp_path):
     want = contents(reference(task))
     assert {"summary.csv", "square/summary.json", "oblong/overlay.png"} <= want.keys()
 
-    done = quadrat("run", lab.pipeline(task), *lab.slides, "--out", tmp_path / "three", "--set", "run.shards_per_unit=3")
+    done = quadrat("run", lab.pipeline(task), *lab.slides, "--out", tmp_path / "three",
+                   "--set", "run.shards_per_unit=3", "--set", "run.source=stored")  # fmt: skip
     assert done.code == 0, done.err
+    assert phases(tmp_path / "three")["tile"] > 0
+    assert not list((tmp_path / "three" / "run").rglob("tiles.zarr")), "the tile store goes when the slide is done"
     assert difference(contents(tmp_path / "three" / "results"), want) == []
 
     slides = slides_from_paths([str(p) for p in lab.slides], mpp=None)
@@ -25,6 +28,7 @@ def test_one_shard_a_unit_three_shards_a_unit_and_two_dask_workers_give_equal_by
     assert report.exit_code == 0
     assert difference(contents(tmp_path / "dask" / "results"), want) == []
 
+    assert phases(reference(task).parent)["tile"] == 0
     units = phases(reference(task).parent)["predict"]
     assert units >= 20, "two slides of 16 shards, some of them glass: too few to prove anything"
     assert phases(tmp_path / "three")["predict"] < units / 2

@@ -52,10 +52,6 @@ def run(lab, task, out, *words, command="run"):
 def test_what_is_kept_under_run_is_not_seen_in_the_results(lab, kept, reference, tmp_path):
     out = kept("instance", tmp_path / "out")
     assert difference(contents(out / "results" / "oblong"), contents(reference("instance") / "oblong")) == []
-    done = quadrat("run", lab.pipeline("semantic"), lab.slides[0], "--out", tmp_path / "lean", "--set", KEEP,
-                   "--set", "outputs.image=false")  # fmt: skip
-    assert done.code == 0, done.err
-    assert not (tmp_path / "lean" / "results" / "oblong" / "slide.ome.zarr").exists()
 
 
 def test_a_second_run_skips_what_is_done(lab, kept, tmp_path):
@@ -113,9 +109,9 @@ def test_an_output_that_is_switched_off_does_not_stay_behind_from_the_run_before
     assert "oblong/objects.geojson" not in after
 
 
-def test_kept_predictions_without_the_image_can_still_be_stitched_again(lab, fresh, tmp_path):
-    words = ("--set", "outputs.image=false")
-    assert run(lab, "semantic", tmp_path, *words).code == 0
+def test_kept_predictions_can_be_stitched_again_with_the_image(lab, fresh, tmp_path):
+    words = ("--set", "outputs.image=true")
+    assert run(lab, "semantic", tmp_path).code == 0
     said = len(log_lines(tmp_path))
     done = run(lab, "semantic", tmp_path, *words, "--overwrite", "--set", OTHER["semantic"])
     assert done.code == 0, done.err

@@ -23,7 +23,7 @@ TASKS = ("instance", "detection", "semantic", "classification")
 
 # A slide of 2,048 px has 4 x 4 shards at each task's mpp.
 SMALL = {
-    "instance": {"model": {"core": 256, "halo": 16, "shard": 512}, "train": {"patch": 128, "steps": 80}},
+    "instance": {"model": {"core": 256, "halo": 16, "shard": 512}, "train": {"patch": 128, "steps": 250}},
     "detection": {"model": {"core": 256, "halo": 16, "shard": 512}, "train": {"patch": 128}},
     "semantic": {"model": {"core": 64, "shard": 128, "batch": 8}, "train": {"patch": 96}},
     "classification": {"model": {"core": 64, "shard": 256}, "train": {"patch": 64}, "slide": {"min_tissue": 0.1}},

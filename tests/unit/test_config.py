@@ -42,7 +42,7 @@ def test_what_is_left_out_has_its_default(tmp_path):
         ({"modle": {}}, "unknown key 'modle'; did you mean 'model'"),
         ({"model": {"package": "p", "haloo": 8}}, "model: unknown key 'haloo'; did you mean 'halo'"),
         ({"train": {"stesp": 8}}, "train: unknown key 'stesp'; did you mean 'steps'"),
-        ({"run": {"zzz": 1}}, r"run: unknown key 'zzz' \(known: executor, workers"),
+        ({"run": {"zzz": 1}}, r"run: unknown key 'zzz' \(known: executor, source"),
         ({"classes": [{"name": "a", "colour": [1, 2, 3]}]}, "unknown key 'colour'; did you mean 'color'"),
     ],
 )
@@ -174,3 +174,17 @@ def test_a_colour_is_three_values_from_0_to_255(tmp_path):
     for color in ([1, 2], [1, 2, 3, 4], [1, 2, 256], [-1, 2, 3]):
         with pytest.raises(ConfigError, match="color"):
             load_pipeline(written(tmp_path, LEAST | {"classes": [{"name": "a", "color": color}]}))
+
+
+@pytest.mark.parametrize(
+    ("slide", "words"),
+    [
+        ({"tissue_min_mm2": -1}, r"slide.tissue_min_mm2 is -1; it must lie in 0 to 1000"),
+        ({"tissue_threshold": 0}, r"slide.tissue_threshold is 0; it must lie in 0.01 to 1"),
+        ({"min_tissue": 2}, r"slide.min_tissue is 2; it must lie in 0 to 1"),
+        ({"include": ["Pen"]}, "slide.include and slide.exclude both name pen"),
+    ],
+)
+def test_settings_of_the_mask_that_make_no_sense_are_refused(tmp_path, slide, words):
+    with pytest.raises(ConfigError, match=words):
+        load_pipeline(written(tmp_path, LEAST | {"slide": slide}))

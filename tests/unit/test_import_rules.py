@@ -19,7 +19,7 @@ FILES = sorted(path.relative_to(SRC).as_posix() for path in SRC.rglob("*.py"))
 HOMES = {
     "dask": ("execution/dask.py",),
     "distributed": ("execution/dask.py",),
-    "zarr": ("store.py", "sharded.py", "slides/", "outputs/label_image.py"),
+    "zarr": ("durable.py", "sharded.py", "moved_tiles.py", "slides/", "outputs/label_image.py"),
     "openslide": ("slides/",),
 }
 # files -> what they may not import

@@ -35,12 +35,14 @@ def create_image_group(
     shard: int,
     name: str,
     fill: int | float = 0,
+    finest_mpp: float | None = None,
     own: Mapping[str, Any] | None = None,
     ome: Mapping[str, Any] | None = None,
 ) -> ShardedArray:
     """Make an OME-Zarr image of one level, axes (c,) y, x at the frame's mpp; returns its level 0 to write to.
 
-    ``own`` is kept under the attribute "quadrat", ``ome`` beside the multiscales.
+    ``finest_mpp``: of the image or label image with which its corner is to coincide, if that is a finer one. ``own`` is
+    kept under the attribute "quadrat", ``ome`` beside the multiscales.
 
     Raises:
         StoreError: another image is at ``group`` already.
@@ -59,7 +61,7 @@ def create_image_group(
     attributes: dict[str, Any] = {
         "ome": {
             "version": VERSION,
-            "multiscales": [multiscale(name, axes=axes, mpp=frame.mpp, levels=1)],
+            "multiscales": [multiscale(name, axes=axes, mpp=frame.mpp, finest_mpp=finest_mpp or frame.mpp, levels=1)],
             **(ome or {}),
         }
     }
@@ -82,18 +84,21 @@ def create_image_group(
     return level
 
 
-def multiscale(name: str, *, axes: tuple[str, ...], mpp: float, levels: int, method: str | None = None) -> dict[str, Any]:
+def multiscale(
+    name: str, *, axes: tuple[str, ...], mpp: float, finest_mpp: float, levels: int, method: str | None = None
+) -> dict[str, Any]:
     """The multiscales entry of ``levels`` levels, each half the one before; corners of all levels coincide.
 
-    OME-Zarr places pixel *centres* at index * scale + translation, hence the half-pixel translation of coarser levels.
+    OME-Zarr places pixel *centres* at index * scale + translation; the centre of the first pixel of ``finest_mpp`` is the
+    origin, hence the translation of all that is coarser.
     """
     spatial = {"type": "space", "unit": "micrometer"}
     leading = len(axes) - 2
     datasets = []
     for level in range(levels):
-        scale, shift = mpp * 2**level, mpp * (2**level - 1) / 2
+        scale, shift = mpp * 2**level, (mpp * 2**level - finest_mpp) / 2
         transforms: list[dict[str, Any]] = [{"type": "scale", "scale": [*[1.0] * leading, scale, scale]}]
-        if level:
+        if shift:
             transforms.append({"type": "translation", "translation": [*[0.0] * leading, shift, shift]})
         datasets.append({"path": str(level), "coordinateTransformations": transforms})
     entry: dict[str, Any] = {
@@ -222,19 +227,23 @@ def build_shard(group: Path, level: int, cell: Cell, *, reduce: Reduce) -> Shard
 
 
 def finish_pyramid(group: Path, *, levels: int, reduce: Reduce) -> None:
-    """List ``levels`` levels in the group's multiscales: the last act, so that a half-built level is never seen."""
+    """List ``levels`` (> 1) levels in the group's multiscales: the last act, so that a half-built level is never seen."""
     attributes = group_attributes(group)
     entry = attributes["ome"]["multiscales"][0]
-    first = entry["datasets"][0]["coordinateTransformations"][0]["scale"]
+    scale, *shift = entry["datasets"][0]["coordinateTransformations"]
+    mpp = scale["scale"][-1]
+    finest_mpp = mpp - 2 * shift[0]["translation"][-1] if shift else mpp
     axes = tuple(axis["name"] for axis in entry["axes"])
     attributes["ome"]["multiscales"] = [
-        multiscale(entry["name"], axes=axes, mpp=first[-1], levels=levels, method=reduce if levels > 1 else None)
+        multiscale(entry["name"], axes=axes, mpp=mpp, finest_mpp=finest_mpp, levels=levels, method=reduce)
     ]
     write_group(group, attributes)
 
 
-def build_pyramid(group: Path, *, reduce: Reduce, chunk: int = 512, shard: int = 2048, min_size: int = 512) -> int:
-    """Build all levels in this process and list them; returns how many there are.
+def build_pyramid(
+    group: Path, *, reduce: Reduce, chunk: int = 512, shard: int = 2048, min_size: int = 512, levels: int | None = None
+) -> int:
+    """Build all levels in this process and list them; returns how many there are (``levels``, or until ``min_size`` px).
 
     Memory: four shards of one level. What was not written in level 0 stays unwritten below.
 
@@ -242,12 +251,13 @@ def build_pyramid(group: Path, *, reduce: Reduce, chunk: int = 512, shard: int =
         StoreError: no image, or damaged.
     """
     base = ShardedArray.open(group / "0")
-    levels = pyramid_depth(*base.box.shape, min_size=min_size)
+    levels = levels or pyramid_depth(*base.box.shape, min_size=min_size)
     for level in range(1, levels):
         below = create_level(group, level, chunk=chunk, shard=shard)
         for cell in level_shards(ShardedArray.open(group / str(level - 1)), below):
             build_shard(group, level, cell, reduce=reduce)
-    finish_pyramid(group, levels=levels, reduce=reduce)
+    if levels > 1:
+        finish_pyramid(group, levels=levels, reduce=reduce)
     return levels
 
 

@@ -33,6 +33,14 @@ class Decoded:
     flags: npt.NDArray[np.uint8]
     maps: npt.NDArray[np.uint8]
 
+    def only(self, keep: npt.NDArray[np.bool_]) -> Decoded:
+        """Without the objects where ``keep``, bool (n,), is false."""
+        if keep.all():
+            return self
+        renumber = np.zeros(len(keep) + 1, np.int32)
+        renumber[1:][keep] = np.arange(1, int(keep.sum()) + 1)
+        return Decoded(self.box, renumber[self.labels], self.anchors[keep], self.flags[keep], self.maps)
+
 
 @dataclass(frozen=True, slots=True)
 class SeedRule:

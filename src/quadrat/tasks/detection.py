@@ -91,7 +91,7 @@ class DetectionTask:
 
     def merge(self, view: SlideView) -> Stitched:
         thresholds = view.spec.thresholds
-        parts = [select(view.candidates(shard), thresholds["score"]) for shard in view.shards]
+        parts = [select(view, shard) for shard in view.shards]
         if not parts:
             return Stitched(objects=[])
         merged = Candidates(**{n: np.concatenate([getattr(p, n) for p in parts]) for n in Candidates.__slots__})
@@ -167,9 +167,11 @@ def candidates_of(score: Array, class_id: Array, sides: Array, cell: Cell, spec:
     )
 
 
-def select(candidates: Candidates, score: float) -> Candidates:
-    """Those at or above the working threshold (0-1)."""
-    keep = candidates.score >= quantise_score(np.array([score]))[0]
+def select(view: SlideView, shard: Cell) -> Candidates:
+    """A shard's candidates at or above the working threshold, where the user's regions allow them."""
+    candidates = view.candidates(shard)
+    keep = candidates.score >= quantise_score(np.array([view.spec.thresholds["score"]]))[0]
+    keep &= view.permits(*candidates.cell.T)
     return Candidates(**{name: getattr(candidates, name)[keep] for name in Candidates.__slots__})
 
 

@@ -107,6 +107,7 @@ class InstanceTask:
                 cap_px=round(spec.thresholds["cap_um"] / frame.mpp),
             ),
         )
+        decoded = decoded.only(view.permits(*decoded.anchors.T))
         n = len(decoded.anchors)
         origin = (decoded.box.row0, decoded.box.col0)
         return object_part(

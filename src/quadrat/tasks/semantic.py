@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from quadrat.geometry import Box
 from quadrat.grid import Cell
 from quadrat.models.unet import UNet
 from quadrat.stitching.maps import argmax_classes, crop_core, quantise
@@ -69,7 +71,7 @@ class SemanticTask:
         inside = around.intersect(view.frame.box)
         maps = view.maps(inside)
         classes = np.zeros(around.shape, np.uint8)
-        classes[inside.slices_in(around)] = argmax_classes(maps)
+        classes[inside.slices_in(around)] = class_map(view, inside, maps)
         score = maps[(slice(None), *box.slices_in(inside))].max(axis=0)
         return region_part(classes, score, origin=(box.row0, box.col0))
 
@@ -82,10 +84,16 @@ class SemanticTask:
     def paint(self, view: SlideView, shard: Cell, first_id: Mapping[Cell, int]) -> Array:
         """The class map itself (0 = background, class + 1); regions under the least area stay in it."""
         box = view.spec.lattice.shard_box(shard).intersect(view.frame.box)
-        return argmax_classes(view.maps(box))
+        return class_map(view, box, view.maps(box))
 
     def calibrations(self, spec: ModelSpec) -> list[Mapping[str, float]]:
         return ThresholdGrid().settings(spec.thresholds)
+
+
+def class_map(view: SlideView, box: Box, maps: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Classes uint8 (h, w) of the maps of a box; what the user's regions exclude is background."""
+    rows, cols = np.arange(box.row0, box.row1), np.arange(box.col0, box.col1)
+    return np.where(view.permits(rows[:, None], cols[None, :]), argmax_classes(maps), np.uint8(0))
 
 
 TASK = SemanticTask()
