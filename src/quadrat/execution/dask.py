@@ -9,6 +9,8 @@ need not agree.
 from __future__ import annotations
 
 import faulthandler
+import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -151,16 +153,32 @@ def local_cluster(*, workers: int, threads: int) -> Iterator[Executor]:
     environment = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
     with (
         dask.config.set(SETTINGS | {"distributed.nanny.pre-spawn-environ": environment}),
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",  # without it the status server listens on every interface
-            worker_dashboard_address="127.0.0.1:0",
-            memory_limit=0,
-            silence_logs=50,
+        _deaf_to_ctrl_c(
+            lambda: LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                processes=True,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",  # without it the status server listens on every interface
+                worker_dashboard_address="127.0.0.1:0",
+                memory_limit=0,
+                silence_logs=50,
+            )
         ) as cluster,
         Client(cluster) as client,
     ):
         yield DaskExecutor(client, cluster, workers=workers)
+
+
+def _deaf_to_ctrl_c(start: Callable[[], LocalCluster]) -> LocalCluster:
+    """Start processes that ignore Ctrl-C, which a terminal sends to all: stopping them is the driver's to do.
+
+    An ignored signal stays ignored in children; a worker that is started later, after a crash, would hear it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return start()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        return start()
+    finally:
+        signal.signal(signal.SIGINT, before)
