@@ -17,6 +17,7 @@ from quadrat.geometry import Box
 from quadrat.grid import Cell, work_units
 from quadrat.journal import Journal
 from quadrat.progress import Reporter
+from quadrat.store import check_free_space
 from quadrat.task import get_task
 from quadrat.units import (
     PredictJob,
@@ -96,6 +97,7 @@ class Batch:
         self._whole(states, "plan", "tile", plan_slide)
         if until == "tile" or self.pipeline.run.source == "stored":
             self._whole(states, "store", "tile", create_tiles)
+            self._check_room(states)
             self._sharded(states, "tile", "tile", tile_shards, lambda s: s.receipt(s.prints.tile, "store")["tile_shards"])
             self._whole(states, "seal", "tile", seal_tiles, make=self._seal_job)
         if until == "tile":
@@ -104,7 +106,7 @@ class Batch:
         run = self.pipeline.run
 
         def predict_job(state: SlideState, shards: tuple[Cell, ...]) -> PredictJob:
-            return PredictJob(state.work, shards, state.stored, self.package, self.device, run.threads)
+            return PredictJob(state.work, shards, state.stored, state.lost, self.package, self.device, run.threads)
 
         self._sharded(states, "predict", "predict", predict_shards, lambda s: s.shards, make=predict_job, needs="gpu")
         if until == "predict":
@@ -121,6 +123,14 @@ class Batch:
             self._sharded(states, "paint", "result", paint_shards, lambda s: s.shards)
         self._whole(states, "pyramid", "result", build_pyramids)
         self._whole(states, "finish", "result", finish_slide, make=self._finish_job)
+
+    def _check_room(self, states: Sequence[SlideState]) -> None:
+        """Refuse to fill stores that together do not fit: each alone was found to."""
+        empty = [s for s in states if s.failure is None and not s.stored]
+        needed = sum(s.receipt(s.prints.tile, "store")["nbytes"] for s in empty)
+        if empty:
+            what = f"filling {len(empty)} tile stores at a time (run.slides_in_flight)"
+            check_free_space(empty[0].work.path, needed, what=what)
 
     def _finish_job(self, state: SlideState) -> FinishJob:
         key = state.key(state.prints.result, "merge")

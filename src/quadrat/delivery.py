@@ -13,7 +13,7 @@ from quadrat.outputs.label_image import build_pyramid, create_image_group, creat
 from quadrat.prediction_store import Receipt
 from quadrat.results import Frame
 from quadrat.slides.source import SlideSource
-from quadrat.store import CHUNK_PX, SHARD_PX, TileStore
+from quadrat.store import CHUNK_PX, SHARD_PX, TileStore, is_tile_store
 from quadrat.task import get_task
 from quadrat.tiling import fill_shard, plan_tiles
 from quadrat.units import ShardJob, noted, open_work_source, windows_of
@@ -38,13 +38,10 @@ def create_image(work: SlideWork) -> dict[str, Any]:
 
 
 def image_shards(job: ShardJob) -> dict[str, Receipt]:
-    """Copy some shards of the image, from the tile store or the slide."""
-    image, receipts = TileStore.open(job.work.image), {}
-    with unchanged(job.work), open_work_source(job.work) as slide:
-        source = TileStore.open(job.work.tiles) if job.stored else slide
-        for shard in job.shards:
-            receipts[f"{shard[0]}.{shard[1]}"] = noted(fill_shard(source, image, shard))
-    return receipts
+    """Copy some shards of the image from the slide (a store of moved tiles holds other pixels around the tissue)."""
+    image = TileStore.open(job.work.image)
+    with unchanged(job.work), open_work_source(job.work) as source:
+        return {f"{shard[0]}.{shard[1]}": noted(fill_shard(source, image, shard)) for shard in job.shards}
 
 
 def create_labels(work: SlideWork) -> dict[str, Any]:
@@ -52,7 +49,8 @@ def create_labels(work: SlideWork) -> dict[str, Any]:
     label, frame = get_task(work.task).label_image, work.load_plan().frame
     assert label is not None
     lattice = work.spec.lattice
-    if not work.image.exists():
+    if not is_tile_store(work.image):
+        shutil.rmtree(work.image, ignore_errors=True)  # an overview that was begun
         write_overview(work, frame)
     create_label_image(
         work.image,

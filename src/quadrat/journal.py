@@ -9,7 +9,7 @@ import json
 import os
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 
 class Journal:
@@ -18,31 +18,36 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.receipts: dict[str, Any] = {}
-        whole = 0
-        if path.exists():
-            for line in path.read_bytes().splitlines(keepends=True):
-                try:
-                    record: Any = json.loads(line) if line.endswith(b"\n") else None
-                    self.receipts[record["key"]] = record["receipt"]
-                except (ValueError, TypeError, KeyError):
-                    break
-                whole += len(line)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("ab")
-        self._file.truncate(whole)
+        self._file: BinaryIO | None = None
+        self._whole = 0
+        for line in path.read_bytes().splitlines(keepends=True) if path.exists() else ():
+            try:
+                record: Any = json.loads(line) if line.endswith(b"\n") else None
+                self.receipts[record["key"]] = record["receipt"]
+            except (ValueError, TypeError, KeyError):
+                break
+            self._whole += len(line)
 
     def __contains__(self, key: str) -> bool:
         return key in self.receipts
 
     def add(self, key: str, receipt: Any) -> None:
         """Record that the work called ``key`` is finished; ``receipt`` is anything JSON holds."""
+        if self._file is None:  # not before there is something to write: a batch has many journals
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("ab")
+            self._file.truncate(self._whole)
         self._file.write(json.dumps({"key": key, "receipt": receipt}, sort_keys=True).encode() + b"\n")
         self._file.flush()
         os.fsync(self._file.fileno())
         self.receipts[key] = receipt
 
     def close(self) -> None:
-        self._file.close()
+        """Give the file handle back; adding opens it again."""
+        if self._file is not None:
+            self._whole = self._file.tell()
+            self._file.close()
+            self._file = None
 
     def __enter__(self) -> Self:
         return self

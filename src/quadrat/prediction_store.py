@@ -104,6 +104,10 @@ class PredictionStore:
     def tiles(self, shard: Cell) -> TileScores:
         return TileScores(**_read_table(self._part(shard)))
 
+    def shard_path(self, shard: Cell) -> Path:
+        """Where the predictions of a shard lie, or will lie."""
+        return self._part(shard) if self._array is None else self._array.shard_path(shard)
+
     def _part(self, shard: Cell) -> Path:
         return self.folder / f"{self.storage}.{shard[0]}.{shard[1]}.parquet"
 

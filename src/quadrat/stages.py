@@ -18,15 +18,16 @@ from quadrat.errors import ConfigError, PackageError, QuadratError, SlideError, 
 from quadrat.execution import Executor, Failure, Job, open_executor
 from quadrat.finishing import read_summary_json
 from quadrat.inference import pick_device
+from quadrat.journal import Journal
 from quadrat.learning import spec_of, versions
 from quadrat.manifest import SlideRef, read_manifest
 from quadrat.outputs.tables import ALL, SummaryRow, write_summary
 from quadrat.package import CARD, load_package
 from quadrat.progress import Reporter
-from quadrat.rundir import commit_result, driver_lock, open_journal, results_folder
+from quadrat.rundir import commit_result, driver_lock, open_journal, results_folder, valid_receipts
 from quadrat.task import ModelSpec, get_task
 from quadrat.teaching import TrainJob, train_package
-from quadrat.workplace import SlideWork, fingerprints, slide_identity
+from quadrat.workplace import Fingerprints, SlideWork, fingerprints, slide_identity
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_OUTPUT, EXIT_AGAIN = 0, 1, 2, 74, 75
 
@@ -102,11 +103,9 @@ def run(
         stack.enter_context(driver_lock(out))
         if reporter is None:
             reporter = stack.enter_context(Reporter(out / "run" / "log.jsonl"))
-        todo, rows = _prepare(pipeline, slides, out, spec, card, device=device, until=until, overwrite=overwrite)
+        todo, rows = _prepare(pipeline, slides, out, spec, card, device=device, until=until, overwrite=overwrite, infer=infer)
         for row in rows.values():
             reporter.say(f"{row.slide}: {row.status} ({'finished before' if row.status == 'done' else row.reason})")
-        if not infer:
-            _need_predictions(todo)
         if todo:
             if executor is None:
                 run_ = pipeline.run
@@ -133,13 +132,14 @@ def run(
     return RunReport(rows=ordered, exit_code=EXIT_FAILED if failed else EXIT_OK)
 
 
-def _need_predictions(states: Sequence[SlideState]) -> None:
-    for state in states:
-        done = state.done(state.prints.predict, "layout")
-        if not done or not all(state.done(state.prints.predict, "predict", f"{r}.{c}") for r, c in state.shards):
-            raise ConfigError(
-                f"{state.name}: there are no kept predictions of this model and these settings; make them with 'quadrat predict'"
-            )
+def _need_predictions(work: SlideWork, prints: Fingerprints) -> None:
+    receipts = valid_receipts(work, prints, Journal(work.path / "journal.jsonl").receipts)
+    shards = receipts.get(SlideState.key(prints.tile, "plan"), {"shards": [None]})["shards"]
+    wanted = [SlideState.key(prints.predict, "predict", f"{s[0]}.{s[1]}") if s else "" for s in shards]
+    if not all(key in receipts for key in wanted):
+        raise ConfigError(
+            f"{work.ref.name}: there are no kept predictions of this model and these settings; make them with 'quadrat predict'"
+        )
 
 
 def _prepare(
@@ -152,9 +152,13 @@ def _prepare(
     device: str,
     until: str,
     overwrite: bool,
+    infer: bool,
 ) -> tuple[list[SlideState], dict[str, SummaryRow]]:
-    """States of the slides that need work, and rows of those that do not (done already, or not even readable)."""
-    todo: list[SlideState] = []
+    """States of the slides that need work, and rows of those that do not (done already, or not even readable).
+
+    All that is to be refused is refused before any earlier work is given up.
+    """
+    todo: list[tuple[SlideWork, Fingerprints, bool]] = []
     rows: dict[str, SummaryRow] = {}
     for ref in slides:
         folder = out / "run" / "work" / ref.name
@@ -164,9 +168,10 @@ def _prepare(
         except SlideError as error:
             rows[ref.name] = _failed_row(ref.name, pipeline, "open", str(error))
             continue
+        summary = read_summary_json(results_folder(out, ref.name))
+        damaged = overwrite and summary is not None and bool(summary.get("damaged_tiles_l0"))  # the file may be a better one now
         if until == "results":
-            summary = read_summary_json(results_folder(out, ref.name))
-            if summary is not None and summary.get("fingerprint") == prints.result:
+            if summary is not None and summary.get("fingerprint") == prints.result and not damaged:
                 rows[ref.name] = _done_row(summary)
                 continue
             if summary is not None and not overwrite:
@@ -174,8 +179,10 @@ def _prepare(
                     f"{results_folder(out, ref.name)} holds results of another model, setting or file; "
                     "give another --out, or --overwrite to replace them"
                 )
-        todo.append(SlideState(work=work, prints=prints, journal=open_journal(work, prints)))
-    return todo, rows
+        if not infer:
+            _need_predictions(work, prints)
+        todo.append((work, prints, damaged and infer))
+    return [SlideState(work, prints, open_journal(work, prints, anew=anew)) for work, prints, anew in todo], rows
 
 
 def _conclude(state: SlideState, pipeline: Pipeline, out: Path, *, until: str) -> SummaryRow:

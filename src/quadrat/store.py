@@ -239,3 +239,11 @@ def _create_moved(place: Path, *, frame: Frame, plan: TilePlan, codec: TileCodec
     MovedTiles.create(place / "0", height=frame.height, width=frame.width, tile=plan.chunk, shard=plan.shard, codec=codec)
     said = "the slide's own compressed tiles, moved; internal to quadrat, not an OME-Zarr image"
     write_group(place, {"quadrat": {**own, "moved": said}})
+
+
+def is_tile_store(path: Path) -> bool:
+    """Whether a tile store was laid out there."""
+    try:
+        return isinstance(group_attributes(path).get("quadrat"), dict)
+    except StoreError:
+        return False

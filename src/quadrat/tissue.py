@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -143,11 +144,12 @@ def find_tissue(
     min_mm2: float = SPECK_MAX_MM2,
     margin_um: float = 0.0,
     threshold: float = THRESHOLD,
+    damaged: Literal["fail", "mark"] = "fail",
 ) -> TissueMap:
     """The tissue of a slide of ``slide_mpp`` um/px at level 0, from an overview read in strips (bounded memory).
 
-    min_mm2, margin_um, threshold: see ``overview.judge_overview``. A slide without tissue gives a map without tissue, whose
-    ``excluded`` says what is there instead.
+    min_mm2, margin_um, threshold: see ``overview.judge_overview``; damaged: see ``SlideSource``. A slide without tissue gives
+    a map without tissue, whose ``excluded`` says what is there instead.
 
     Raises:
         SlideError: the slide cannot be read, or is not transmitted light (fluorescence).
@@ -155,7 +157,7 @@ def find_tissue(
     shorter_um = min(slide.levels[0].box.shape) * slide_mpp
     coarsest = math.sqrt(slide.levels[0].box.area * slide_mpp**2 / OVERVIEW_MAX_PX)
     mpp = max(slide_mpp, min(OVERVIEW_MPP, shorter_um / OVERVIEW_MIN_PX), coarsest)
-    source = SlideSource(slide, plan_read(slide.levels, slide_mpp=slide_mpp, mpp=mpp, slide=slide.name))
+    source = SlideSource(slide, plan_read(slide.levels, slide_mpp=slide_mpp, mpp=mpp, slide=slide.name), damaged=damaged)
     rgb = read_strips(source)
     dark = dark_field(rgb)
     if dark is not None:

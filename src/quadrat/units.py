@@ -10,20 +10,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from quadrat.errors import SlideError
-from quadrat.geometry import Box, check_mpp, plan_read
+from quadrat.geometry import Box, check_mpp
 from quadrat.grid import Cell
 from quadrat.inference import pick_device, predict_cells
 from quadrat.package import Package, load_package
 from quadrat.prediction_store import PredictionStore, Receipt
 from quadrat.regions_of_interest import load_regions, restrict
 from quadrat.results import Frame
-from quadrat.slides import Slide, open_slide
-from quadrat.slides.source import PixelSource, SlideSource
+from quadrat.slides import Slide
+from quadrat.slides.source import PixelSource, SlideSource, open_source
 from quadrat.store import ShardReceipt, TileStore
 from quadrat.task import Prediction, get_task
 from quadrat.tiling import fill_shard, movable_tiles, plan_tiles
@@ -43,8 +43,9 @@ class ShardJob:
 
 @dataclass(frozen=True, slots=True)
 class PredictJob(ShardJob):
-    """Inference of some shards of one slide with the package in ``package``."""
+    """Inference of some shards of one slide with the package in ``package``. ``lost``: what of the tile store is damage."""
 
+    lost: tuple[Box, ...] = ()
     package: str = ""
     device: str = "cpu"
     threads: int = 1
@@ -60,16 +61,17 @@ class SealJob:
 
 def open_work_source(work: SlideWork) -> SlideSource:
     """The slide itself at the model's mpp, by its one read plan."""
-    slide = open_slide(work.ref.path, mpp=work.ref.mpp if work.ref.mpp is not None else work.slide.mpp)
-    mpp = check_mpp(slide.mpp, slide=work.ref.path)
-    plan = plan_read(
-        slide.levels,
-        slide_mpp=mpp,
+    return open_source(
+        work.ref.path,
         mpp=work.spec.mpp,
-        slide=work.ref.path,
+        slide_mpp=work.ref.mpp if work.ref.mpp is not None else work.slide.mpp,
         allow_upsampling=work.slide.allow_upsampling,
+        damaged=_damaged(work),
     )
-    return SlideSource(slide, plan, damaged="mark" if work.slide.damaged == "mark" else "fail")
+
+
+def _damaged(work: SlideWork) -> Literal["fail", "mark"]:
+    return "mark" if work.slide.damaged == "mark" else "fail"
 
 
 def windows_of(work: SlideWork, cells: Sequence[Cell]) -> list[Box]:
@@ -120,6 +122,7 @@ def analysed_part(work: SlideWork, slide: Slide, *, slide_mpp: float, frame: Fra
             min_mm2=how.tissue_min_mm2,
             margin_um=how.tissue_margin_um,
             threshold=how.tissue_threshold,
+            damaged=_damaged(work),
         )
     else:
         tissue = whole_slide(frame)
@@ -143,7 +146,7 @@ def create_tiles(work: SlideWork) -> dict[str, Any]:
         stored = plan_tiles(windows_of(work, work.load_plan().cells), frame=source.frame, tiles=tiles)
     shutil.rmtree(work.tiles, ignore_errors=True)
     TileStore.create(work.tiles, frame=source.frame, slide=work.ref.name, plan=stored)
-    return {"tile_shards": [list(s) for s in stored.shards], "moved": tiles is not None}
+    return {"tile_shards": [list(s) for s in stored.shards], "moved": tiles is not None, "nbytes": stored.nbytes}
 
 
 def tile_shards(job: ShardJob) -> dict[str, Receipt]:
@@ -202,7 +205,8 @@ def predict_shards(job: PredictJob) -> dict[str, Receipt]:
     card_sha = (Path(job.package) / "card.json").read_text()
     package, device = _package(job.package, card_sha), pick_device(job.device)
     if job.stored:
-        return infer_shards(job.work, package.model, job.shards, TileStore.open(job.work.tiles), device=device)
+        receipts = infer_shards(job.work, package.model, job.shards, TileStore.open(job.work.tiles), device=device)
+        return {shard: receipt | lost_note(job.lost) for shard, receipt in receipts.items()}  # they may outlive the store
     with unchanged(job.work), open_work_source(job.work) as source:
         return infer_shards(job.work, package.model, job.shards, source, device=device)
 

@@ -24,7 +24,7 @@ VERSION = 1
 FIRST_ARRAY = "0"
 MARKS = ("zarr.json", "about.json", SEAL)
 """A folder with one of these is a store (a zarr group or array, a prediction store)."""
-ANEW = "remove the store and run again (--overwrite if it is a delivered result)"
+ANEW = "remove the store (of a result: the slide's whole folder) and run again"
 
 
 def seal(path: str | Path, receipts: Iterable[ShardReceipt] = (), *, array: str = FIRST_ARRAY) -> Path:

@@ -13,10 +13,11 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
@@ -27,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quadrat.config import Pipeline, SlideSection
-from quadrat.errors import SlideError, StoreError
+from quadrat.errors import QuadratError, SlideError, StoreError
 from quadrat.geometry import Box
 from quadrat.grid import Cell
 from quadrat.manifest import SlideRef
@@ -40,7 +41,6 @@ from quadrat.tissue import TissueMap
 
 RESULT_SCHEMA = 2
 END_BYTES = 2**20
-COMPANIONS = {".mrxs", ".vms", ".vmu"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +115,7 @@ class SlideWork:
         return self.parts / f"{shard[0]}.{shard[1]}.npz"
 
     def save_plan(self, plan: SlidePlan, tissue: TissueMap) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
         np.save(self.path / "tissue.npy", tissue.codes)
         temporary = self.path / "plan.json.partial"
         temporary.write_text(json.dumps(asdict(plan)))
@@ -232,11 +233,18 @@ def regions_digest(path: str) -> str:
 
 
 def slide_files(path: Path) -> list[Path]:
-    """The files that a slide consists of: itself, a folder's, and those in the folder beside a MIRAX or VMS index."""
-    beside = path.with_suffix("")
-    folder = path if path.is_dir() else beside if path.suffix.lower() in COMPANIONS and beside.is_dir() else None
-    files = [] if folder is None else sorted(p for p in folder.rglob("*") if p.is_file())
-    return files if path.is_dir() else [path, *files]
+    """The files that a slide may consist of: a folder's; itself and the folder beside it (MIRAX); or all that lie beside it
+    and belong to its kind (the instances of a DICOM series, the pictures of a VMS index)."""
+    kind, beside = path.suffix.lower(), path.with_suffix("")
+    if path.is_dir():
+        found: Iterable[Path] = path.rglob("*")
+    elif kind == ".mrxs" and beside.is_dir():
+        found = [path, *beside.rglob("*")]
+    elif kind in (".vms", ".vmu"):
+        found = [path, *path.parent.glob(f"{glob.escape(path.stem)}*")]
+    else:
+        found = [path, *(path.parent.glob("*.dcm") if kind == ".dcm" else ())]
+    return sorted({p for p in found if p.is_file()} | (set() if path.is_dir() else {path}))
 
 
 @lru_cache(maxsize=64)
@@ -259,7 +267,11 @@ def unchanged(work: SlideWork) -> Iterator[None]:
         SlideError: it was replaced or written to; nothing that was read since is to be used.
     """
     _check_identity(work)
-    yield
+    try:
+        yield
+    except QuadratError:
+        _check_identity(work)  # if so, that is the reason, and not what was made of half a file
+        raise
     _check_identity(work)
 
 

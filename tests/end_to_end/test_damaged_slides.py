@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 import tifffile
@@ -88,3 +89,30 @@ def test_a_slide_that_is_replaced_while_it_is_read_fails_and_is_begun_anew(how, 
     done = quadrat(*words)
     assert done.code == 0, done.err
     assert difference(contents(tmp_path / "out" / "results" / "oblong"), contents(reference("semantic") / "oblong")) == []
+
+
+def test_the_record_of_damage_outlives_the_tile_store_also_where_tissue_is_sought_in_the_damaged_level(lab, tmp_path):
+    sample = Path(os.environ.get("QUADRAT_DATA", "")) / "wsi" / "CMU-1-Small-Region.svs"
+    if not sample.exists():
+        pytest.skip("QUADRAT_DATA does not lead to the public samples")
+    path = tmp_path / "one_level.svs"
+    shutil.copyfile(sample, path)
+    with tifffile.TiffFile(path) as tiff:
+        page = tiff.pages.first
+        index = 5 * -(-page.imagewidth // page.tilewidth) + 5
+        at, length = page.dataoffsets[index], page.databytecounts[index]
+    with path.open("r+b") as file:
+        file.seek(at + length // 4)
+        file.write(bytes(length // 2))
+    words = (lab.pipeline("instance"), path, "--out", tmp_path / "out", *MARK, "--set", 'run.keep=["predictions"]')
+    done = quadrat("run", *words, "--set", "run.source=stored")
+    assert done.code == 0, done.err
+    summary = tmp_path / "out" / "results" / "one_level" / "summary.json"
+    before = json.loads(summary.read_text())
+    assert len(before["damaged_tiles_l0"]) == 1
+    done = quadrat("run", *words, "--overwrite", "--set", "thresholds.min_area_um2=30")
+    assert done.code == 0, done.err
+    after = json.loads(summary.read_text())
+    assert after["fingerprint"] != before["fingerprint"]
+    for key in ("damaged_tiles_l0", "tissue_mm2", "excluded_mm2"):
+        assert after[key] == before[key]

@@ -179,3 +179,25 @@ def test_new_weights_under_the_old_name_are_another_model(lab, kept, tmp_path):
     assert phases(out, since=said)["predict"] > 0
     assert phases(out, since=said)["tile"] == 0
     assert table(out / "results" / "summary.csv")[0]["status"] == "done"
+
+
+def test_a_refused_stitch_leaves_the_kept_predictions_alone(lab, kept, tmp_path):
+    out = kept("semantic", tmp_path / "out")
+    before = contents(out / "run" / "work" / "oblong")
+    words = ("--overwrite", "--set", OTHER["semantic"])
+    assert run(lab, "semantic", out, *words, "--set", "slide.min_tissue=0.3", command="stitch").code == 2
+    assert contents(out / "run" / "work" / "oblong") == before
+    assert run(lab, "semantic", out, *words, command="stitch").code == 0
+
+
+def test_a_lost_prediction_shard_is_inferred_again(lab, kept, fresh, tmp_path):
+    out = kept("semantic", tmp_path / "out")
+    shard = next(
+        p for p in sorted((out / "run" / "work" / "oblong" / "predictions").rglob("*")) if p.is_file() and "c" in p.parts
+    )
+    shard.unlink()
+    said = len(log_lines(out))
+    done = run(lab, "semantic", out, "--overwrite", "--set", OTHER["semantic"])
+    assert done.code == 0, done.err
+    assert phases(out, since=said)["predict"] == 1
+    assert difference(contents(out / "results"), contents(fresh("semantic"))) == []

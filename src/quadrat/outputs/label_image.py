@@ -196,7 +196,7 @@ def create_level(group: Path, level: int, *, chunk: int, shard: int) -> ShardedA
     """
     above = ShardedArray.open(group / str(level - 1))
     place = group / str(level)
-    if place.exists():
+    if (place / "zarr.json").exists():
         return ShardedArray.open(place, "r+")
     names = group_attributes(group)["ome"]["multiscales"][0]["axes"]
     return ShardedArray.create(

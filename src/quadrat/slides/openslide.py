@@ -53,7 +53,11 @@ class OpenSlideSlide(Closing):
         self.mpp = mpp if mpp is not None else _stated_mpp(self._handle, found)
         self._ycbcr = mistagged_sizes(found.file) if found.format == "dicom" else frozenset[tuple[int, int]]()
         self._native, reader = self._open_native()
-        self.info = _info(self._handle, found, reader=reader, notes=(MISTAGGED,) if self._ycbcr else ())
+        try:
+            self.info = _info(self._handle, found, reader=reader, notes=(MISTAGGED,) if self._ycbcr else ())
+        except BaseException:
+            self.close()
+            raise
 
     def __reduce__(self) -> tuple[object, ...]:
         return _reopen, (str(self._found.path), self._override)

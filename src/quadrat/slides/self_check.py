@@ -24,7 +24,7 @@ def refuse_reason(native: NativeTiles, level: int, *, reference: Callable[[int, 
 
     The tile of most bytes (the most to tell apart), the last, the first and some between are taken. Of a ``shifted``
     level, which the reference blurs by a part of a pixel away from (0, 0), the first tile must be equal and the others
-    alike. A tile that neither reader decodes is damaged and says nothing.
+    alike. A tile that does not decode is damaged and says nothing; if none does, the level is refused.
     """
     compared = 0
     for row, col in _chosen(native.levels[level], first=shifted):
@@ -34,10 +34,10 @@ def refuse_reason(native: NativeTiles, level: int, *, reference: Callable[[int, 
         if at_origin:  # read from (0, 0) on, nothing is shifted
             place = Box(0, 0, min(tile.row1, CHECKED_PX), min(tile.col1, CHECKED_PX))
         ours, theirs = (_try(read, level, place) for read in (native.read, reference))
-        if ours is None and theirs is None:
+        if ours is None:  # damaged, whatever the reference makes of it: reading it will say so
             continue
-        if ours is None or theirs is None:
-            return f"level {level}: one reader finds the tile at {tile} damaged"
+        if theirs is None:
+            return f"level {level}: OpenSlide finds the tile at {tile} damaged"
         difference = np.abs(ours.astype(np.int16) - theirs)
         alike = shifted and not at_origin and difference.mean() <= SHIFT_TOLERANCE + 0.1 * theirs.std()
         if difference.any() and not alike:

@@ -129,7 +129,14 @@ def _around(box: Box, hole: Box) -> list[Box]:
     return [part for part in parts if not part.empty]
 
 
-def open_source(path: str | Path, *, mpp: float, slide_mpp: float | None = None, allow_upsampling: bool = False) -> SlideSource:
+def open_source(
+    path: str | Path,
+    *,
+    mpp: float,
+    slide_mpp: float | None = None,
+    allow_upsampling: bool = False,
+    damaged: Literal["fail", "mark"] = "fail",
+) -> SlideSource:
     """Open a slide to be read at ``mpp`` um/px; ``slide_mpp`` stands in for the level-0 mpp that the file states.
 
     Raises:
@@ -138,18 +145,20 @@ def open_source(path: str | Path, *, mpp: float, slide_mpp: float | None = None,
     """
     slide = open_slide(path, mpp=slide_mpp)
     try:
-        return source_of(slide, mpp=mpp, allow_upsampling=allow_upsampling)
+        return source_of(slide, mpp=mpp, allow_upsampling=allow_upsampling, damaged=damaged)
     except BaseException:
         slide.close()
         raise
 
 
-def source_of(slide: Slide, *, mpp: float, allow_upsampling: bool = False) -> SlideSource:
+def source_of(
+    slide: Slide, *, mpp: float, allow_upsampling: bool = False, damaged: Literal["fail", "mark"] = "fail"
+) -> SlideSource:
     """An open slide read at ``mpp`` um/px.
 
     Raises:
         SlideError: no believable mpp, or finer than the slide is.
     """
-    stated = check_mpp(slide.mpp, slide=slide.name)
-    plan = plan_read(slide.levels, slide_mpp=stated, mpp=mpp, slide=slide.name, allow_upsampling=allow_upsampling)
-    return SlideSource(slide, plan)
+    stated = check_mpp(slide.mpp, slide=slide.path or slide.name)
+    plan = plan_read(slide.levels, slide_mpp=stated, mpp=mpp, slide=slide.path or slide.name, allow_upsampling=allow_upsampling)
+    return SlideSource(slide, plan, damaged=damaged)
