@@ -71,6 +71,7 @@ def test_a_region_larger_than_one_piece_is_the_same_in_pieces() -> None:
 
 @example(1.0, 0)
 @example(0.999999, 100)
+@settings(deadline=None)
 @given(st.floats(0.05, 40), st.integers(0, 3000))
 def test_weights_are_whole_and_sum_to_one(ratio: float, start: int) -> None:
     found = taps(start, start + 50, ratio=ratio, size=10**6)

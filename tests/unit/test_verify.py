@@ -179,7 +179,7 @@ def test_the_command_says_sound_damaged_or_no_store_by_its_exit_code(tmp_path: P
     TileStore.open(store).array.shard_path((1, 1)).unlink()
     assert main(["verify", str(store)]) == 1
     out = capsys.readouterr().out
-    assert out.startswith(f"{store / '0/c/0/1/1'}: is missing; remove the store and run again")
+    assert out.startswith(f"{store / '0/c/0/1/1'}: is missing; remove the store")
     assert out.count("\n") == 1
     assert main(["verify", str(store), str(tmp_path), str(tmp_path / "none")]) == 2
     assert "not a store" in capsys.readouterr().out

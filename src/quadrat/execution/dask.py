@@ -25,6 +25,7 @@ from distributed.scheduler import KilledWorker
 from quadrat.execution import Executor, Failure, Job, Needs, Outcome, guarded
 
 POLL_S = 0.5
+TRIES_ALONE = 2
 SETTINGS = {
     "distributed.scheduler.allowed-failures": 0,
     "distributed.worker.daemon": False,
@@ -57,9 +58,17 @@ class DaskExecutor:
                     suspects.append(job)
                 else:
                     yield outcome
-            for suspect in suspects:  # alone, so that the blame is clear
-                for outcome, job in self._feed(fn, [suspect], watch, window=1):
-                    yield outcome or _lost(job, "its worker process died twice (out of memory, or a crash in native code)")
+            for suspect in suspects:
+                yield self._alone(fn, suspect, watch)
+
+    def _alone(self, fn: Callable[[Any], Any], job: Job, watch: _Watch) -> Outcome:
+        """Run a suspect by itself, so that the blame is clear; once more, since a death may be noticed late and blamed on it."""
+        for _ in range(TRIES_ALONE):
+            for outcome, _ in self._feed(fn, [job], watch, window=1):
+                if outcome is not None:
+                    return outcome
+        deaths = 1 + TRIES_ALONE
+        return _lost(job, f"its worker process died {deaths} times (out of memory, or a crash in native code)")
 
     def _feed(
         self, fn: Callable[[Any], Any], jobs: Iterable[Job], watch: _Watch, *, window: int
