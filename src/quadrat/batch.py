@@ -26,6 +26,7 @@ from quadrat.units import (
     paint_shards,
     plan_slide,
     predict_shards,
+    select_slide,
     shards_of,
     stitch_shards,
     tile_shards,
@@ -94,7 +95,9 @@ class Batch:
         if until == "predict":
             return
         task = get_task(self.pipeline.task)
-        if task.storage == "maps":
+        if task.storage == "masks":
+            self._whole(states, "select", "result", select_slide)
+        if task.storage in ("maps", "masks"):
             self._sharded(states, "stitch", "result", stitch_shards, lambda s: s.shards)
         self._whole(states, "merge", "result", merge_slide, make=self._finish_job)
         if task.label_image is not None:

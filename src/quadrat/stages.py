@@ -367,6 +367,7 @@ def train(
                 made[outcome.key] = Path(outcome.receipt["package"])
                 losses = ", ".join(f"{k} {v:.4f}" for k, v in outcome.receipt["losses"].items())
                 reporter.say(f"{outcome.key}: trained in {outcome.receipt['seconds']:.0f} s ({losses})")
+                reporter.say(f"{outcome.key}: {outcome.receipt['promise']}")
     return made
 
 
@@ -429,6 +430,23 @@ def inspect(paths: Sequence[str], *, as_json: bool, write: Callable[[str], None]
             facts = {"path": path, "error": str(error)}
         write(json.dumps(facts) if as_json else describe_text(facts))
     return code
+
+
+def seams(
+    result: Path,
+    *,
+    tile: float | None,
+    origin: tuple[float, float],
+    mpp: float | None,
+    as_json: bool,
+    write: Callable[[str], None],
+) -> int:
+    """Print the seam report of a result (see :mod:`quadrat.seam_files`)."""
+    from quadrat.seam_files import read_seams, seams_text
+
+    report = read_seams(result, tile=tile, origin=origin, mpp=mpp)
+    write(json.dumps(report, indent=2) if as_json else seams_text(report))
+    return EXIT_OK
 
 
 def demo(out: Path, *, scale: str, workers: int) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -24,7 +24,7 @@ from quadrat.prediction_store import PredictionStore, Receipt
 from quadrat.slides import open_slide
 from quadrat.slides.source import SlideSource
 from quadrat.store import TileStore
-from quadrat.task import Prediction, get_task
+from quadrat.task import Prediction, SelectingTask, get_task
 from quadrat.tiling import fill_shard, plan_tiles
 from quadrat.tissue import find_tissue, tissue_cells, whole_slide
 from quadrat.workplace import SlidePlan, SlideWork, WorkView, save_part
@@ -154,6 +154,12 @@ def infer_shards(work: SlideWork, model: torch.nn.Module, shards: Sequence[Cell]
         found: dict[Cell, Prediction] = dict(predict_cells(model, task, work.spec, source, groups[shard], device=device))
         receipts[f"{shard[0]}.{shard[1]}"] = predictions.write(shard, found)
     return receipts
+
+
+def select_slide(work: SlideWork) -> dict[str, Any]:
+    """Decide over the whole slide what stays (tasks whose candidates carry masks), before its shards are stitched."""
+    task = cast(SelectingTask, get_task(work.task))
+    return save_part(work.selection, task.select(WorkView(work)))
 
 
 def stitch_shards(job: ShardJob) -> dict[str, Receipt]:
