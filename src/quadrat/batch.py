@@ -5,13 +5,15 @@ Progress is what the journals say; a failed slide is set aside with its reason a
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from quadrat.beside import StitchQueue
 from quadrat.config import Pipeline
 from quadrat.delivery import build_pyramids, create_image, create_labels, image_shards, paint_shards
-from quadrat.execution import Executor, Failure, Job, Needs, Outcome
+from quadrat.execution import Executor, Failure, Job, Outcome
 from quadrat.finishing import FinishJob, finish_slide, merge_slide
 from quadrat.geometry import Box
 from quadrat.grid import Cell, work_units
@@ -25,9 +27,11 @@ from quadrat.units import (
     ShardJob,
     create_predictions,
     create_tiles,
+    item_of,
     plan_slide,
-    predict_shards,
+    predict_or_stitch,
     seal_tiles,
+    select_slide,
     shards_of,
     stitch_shards,
     tile_shards,
@@ -81,6 +85,10 @@ class SlideState:
         return f"{fingerprint[:16]}/{stage}" + (f"/{item}" if item else "")
 
 
+Units = dict[str, tuple[SlideState, tuple[Cell, ...]]]
+"""Work units by the key of their job."""
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """What the stages share."""
@@ -108,11 +116,14 @@ class Batch:
         def predict_job(state: SlideState, shards: tuple[Cell, ...]) -> PredictJob:
             return PredictJob(state.work, shards, state.stored, state.lost, self.package, self.device, run.threads)
 
-        self._sharded(states, "predict", "predict", predict_shards, lambda s: s.shards, make=predict_job, needs="gpu")
+        task = get_task(self.pipeline.task)
+        beside = until != "predict" and task.storage == "maps"
+        self._predict(states, predict_job, stitch_beside=beside)
         if until == "predict":
             return
-        task = get_task(self.pipeline.task)
-        if task.storage == "maps":
+        if task.storage == "masks":
+            self._whole(states, "select", "result", select_slide)
+        if task.storage in ("maps", "masks"):
             self._sharded(states, "stitch", "result", stitch_shards, lambda s: s.shards)
         self._whole(states, "merge", "result", merge_slide, make=self._finish_job)
         if self.pipeline.outputs.image:
@@ -178,32 +189,73 @@ class Batch:
         level: str,
         fn: Callable[[Any], Any],
         shards: Callable[[SlideState], Sequence[Sequence[int]]],
-        *,
-        make: Callable[[SlideState, tuple[Cell, ...]], Any] | None = None,
-        needs: Needs = "cpu",
     ) -> None:
         """Work units of ``run.shards_per_unit`` shards; shards with a receipt are not done again."""
-        todo: dict[str, tuple[SlideState, tuple[Cell, ...]]] = {}
+        todo = self._open_units(states, stage, level, shards)
+        with self.reporter.phase(stage, len(todo)) as bar:
+            for outcome in self.executor.run(fn, _jobs(todo, _shard_job), deadline_s=self.pipeline.run.deadline_s):
+                self._record(todo[outcome.key][0], stage, level, outcome)
+                bar.advance(note=todo[outcome.key][0].name)
+
+    def _predict(
+        self, states: Sequence[SlideState], make: Callable[[SlideState, tuple[Cell, ...]], PredictJob], *, stitch_beside: bool
+    ) -> None:
+        """Inference. With ``stitch_beside`` what is ready is stitched by workers that are free of it, so that the network never
+        waits for stitching: at most as many jobs stitch as infer."""
+        todo = self._open_units(states, "predict", "predict", lambda s: s.shards)
+        queues = {s.name: _stitch_queue(s) for s in states if stitch_beside and s.failure is None}
+        stitching: Units = {}
+        in_flight = Counter[str]()
+
+        def ready() -> tuple[SlideState, tuple[Cell, ...]] | None:
+            for state in states:
+                queue = queues.get(state.name) if state.failure is None else None
+                if queue and (unit := queue.take(self.pipeline.run.shards_per_unit)):
+                    return state, unit
+            return None
+
+        def jobs() -> Iterator[Job]:
+            for job in _jobs(todo, make):
+                while in_flight["stitch"] <= in_flight["predict"] and (found := ready()):
+                    key = f"{found[0].name}/stitch beside/{len(stitching)}"
+                    stitching[key] = found
+                    in_flight["stitch"] += 1
+                    yield Job(key, _shard_job(*found))
+                in_flight["predict"] += 1
+                yield job
+
+        with self.reporter.phase("predict", len(todo)) as bar:
+            for outcome in self.executor.run(predict_or_stitch, jobs(), needs="gpu", deadline_s=self.pipeline.run.deadline_s):
+                if outcome.key in stitching:
+                    in_flight["stitch"] -= 1
+                    self._record(stitching[outcome.key][0], "stitch", "result", outcome)
+                    continue
+                in_flight["predict"] -= 1
+                state, unit = todo[outcome.key]
+                self._record(state, "predict", "predict", outcome)
+                if outcome.failure is None and state.name in queues:
+                    queues[state.name].predicted(unit)
+                bar.advance(note=state.name)
+
+    def _open_units(
+        self, states: Sequence[SlideState], stage: str, level: str, shards: Callable[[SlideState], Sequence[Sequence[int]]]
+    ) -> Units:
+        """What is still to be done of a stage, by the key of the job."""
+        todo: Units = {}
         for state in states:
             if state.failure is not None:
                 continue
             print_ = getattr(state.prints, level)
-            open_ = [s for s in shards_of(shards(state)) if not state.done(print_, stage, f"{s[0]}.{s[1]}")]
+            open_ = [s for s in shards_of(shards(state)) if not state.done(print_, stage, item_of(s))]
             for number, unit in enumerate(work_units(open_, per_unit=self.pipeline.run.shards_per_unit)):
                 todo[f"{state.name}/{stage}/{number}"] = (state, unit)
+        return todo
 
-        def jobs() -> Iterator[Job]:
-            for key, (state, unit) in todo.items():
-                if state.failure is None:  # a slide that failed meanwhile gets no more work
-                    yield Job(key, make(state, unit) if make else ShardJob(state.work, unit, state.stored))
-
-        with self.reporter.phase(stage, len(todo)) as bar:
-            for outcome in self.executor.run(fn, jobs(), needs=needs, deadline_s=self.pipeline.run.deadline_s):
-                state, _ = todo[outcome.key]
-                self._settle(state, stage, outcome)
-                for item, receipt in (outcome.receipt or {}).items():
-                    state.journal.add(state.key(getattr(state.prints, level), stage, item), receipt)
-                bar.advance(note=state.name)
+    def _record(self, state: SlideState, stage: str, level: str, outcome: Outcome) -> None:
+        """A receipt a shard, or the failure."""
+        self._settle(state, stage, outcome)
+        for item, receipt in (outcome.receipt or {}).items():
+            state.journal.add(state.key(getattr(state.prints, level), stage, item), receipt)
 
     def _settle(self, state: SlideState, stage: str, outcome: Outcome) -> None:
         state.seconds[stage] = round(state.seconds.get(stage, 0.0) + outcome.seconds, 3)
@@ -214,3 +266,22 @@ class Batch:
             self.reporter.say(f"{state.name}: failed in {stage}: {failure.message}")
             if failure.trace:
                 self.reporter.event("traceback", slide=state.name, stage=stage, trace=failure.trace)
+
+
+def _jobs(todo: Units, make: Callable[[SlideState, tuple[Cell, ...]], ShardJob]) -> Iterator[Job]:
+    """The jobs of units, made as they are asked for: a slide that failed meanwhile gets no more work."""
+    for key, (state, unit) in todo.items():
+        if state.failure is None:
+            yield Job(key, make(state, unit))
+
+
+def _shard_job(state: SlideState, unit: tuple[Cell, ...]) -> ShardJob:
+    return ShardJob(state.work, unit, state.stored)
+
+
+def _stitch_queue(state: SlideState) -> StitchQueue:
+    """What of a slide can be stitched, as its journal says."""
+    planned = shards_of(state.shards)
+    predicted = [s for s in planned if state.done(state.prints.predict, "predict", item_of(s))]
+    stitched = [s for s in planned if state.done(state.prints.result, "stitch", item_of(s))]
+    return StitchQueue(planned, predicted=predicted, stitched=stitched)

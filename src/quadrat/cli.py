@@ -92,6 +92,19 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--overwrite", action="store_true", help="train again although the package exists")
     _add_set(train)
 
+    seams = commands.add_parser(
+        "seams", help="whether a result shows where the slide was cut into tiles", formatter_class=raw,
+        epilog="examples:\n  quadrat seams nuclei_out/results/slide\n"
+        "  quadrat seams other_tool.geojson --tile 1024 --origin 0 0 --mpp 0.25",
+    )  # fmt: skip
+    seams.add_argument("result", metavar="RESULT", type=Path, help="a slide's folder under results/, or a GeoJSON file")
+    seams.add_argument("--tile", type=float, metavar="PX", help="side of the tiles in level-0 px (needed for a GeoJSON file)")
+    seams.add_argument(
+        "--origin", type=float, nargs=2, default=(0.0, 0.0), metavar=("X", "Y"), help="a tile's corner, level-0 px"
+    )
+    seams.add_argument("--mpp", type=float, help="um per level-0 px (needed for a GeoJSON file)")
+    seams.add_argument("--json", action="store_true", help="one JSON object")
+
     demo = commands.add_parser(
         "demo", help="phantoms with exact truth, four trainings, one table of planted and found", formatter_class=raw,
         epilog="examples:\n  quadrat demo --scale small --out demo",
@@ -219,29 +232,42 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
-    from quadrat import stages
+    from quadrat import commands
 
     _check_mpp(arguments.mpp)
-    return stages.inspect(arguments.slides, as_json=arguments.json, write=print, mpp=arguments.mpp, pictures=arguments.pictures)
+    return commands.inspect(arguments.slides, as_json=arguments.json, write=print, mpp=arguments.mpp, pictures=arguments.pictures)
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    from quadrat import stages
+    from quadrat import commands
 
-    return stages.verify(arguments.stores, write=print)
+    return commands.verify(arguments.stores, write=print)
+
+
+def _seams(arguments: argparse.Namespace) -> int:
+    from quadrat import commands
+
+    return commands.seams(
+        arguments.result,
+        tile=arguments.tile,
+        origin=tuple(arguments.origin),
+        mpp=arguments.mpp,
+        as_json=arguments.json,
+        write=print,
+    )
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    from quadrat import stages
+    from quadrat import commands
 
-    return stages.demo(arguments.out, scale=arguments.scale, workers=arguments.workers)
+    return commands.demo(arguments.out, scale=arguments.scale, workers=arguments.workers)
 
 
 def _phantom(arguments: argparse.Namespace) -> int:
-    from quadrat import stages
+    from quadrat import commands
 
     height, width = arguments.size[0], arguments.size[-1]
-    written = stages.phantom(
+    written = commands.phantom(
         arguments.out,
         name=arguments.name or f"phantom_{arguments.seed}",
         height=height,
@@ -262,6 +288,7 @@ COMMANDS = {
     "predict": _stage,
     "stitch": _stage,
     "run": _stage,
+    "seams": _seams,
     "demo": _demo,
     "phantom": _phantom,
 }

@@ -26,6 +26,7 @@ from quadrat.outputs.overlay import blend_classes, density_map, draw_dots, draw_
 from quadrat.outputs.tables import CountRow, count_rows, write_classes, write_counts, write_tiles
 from quadrat.predictions import SCORE_MAX, TileScores
 from quadrat.results import FLAG_CAPPED, ClassInfo, Frame, ObjectTable, Polygons
+from quadrat.seams import slide_seams
 from quadrat.stitching.features import nearest_distances
 from quadrat.stitching.polygons import concatenate_polygons, take_polygons
 from quadrat.task import ModelSpec, Stitched, Task, get_task
@@ -56,19 +57,23 @@ def merge_slide(job: FinishJob) -> dict[str, Any]:
     area = analysed_area(job.work, plan, job.lost)
     job.work.result.mkdir(exist_ok=True)
     stitched = task.merge(view)
+    if task.label_image is not None:
+        view.keep_first_ids()
     figures: dict[str, Any] = area.to_json(plan)
     if stitched.objects is not None:
-        rows, capped = write_objects(job, task, stitched.objects, area.analysed_mm2)
-        figures |= {"counts": [asdict(row) for row in rows], "capped_objects": capped}
+        rows, capped, seams = write_objects(job, task, stitched.objects, area.analysed_mm2)
+        figures |= {"counts": [asdict(row) for row in rows], "capped_objects": capped, "seams": seams}
     if stitched.tiles is not None:
         figures |= write_scores(job.work, stitched.tiles, plan.frame)
     return figures
 
 
-def write_objects(job: FinishJob, task: Task, parts: Parts, area_mm2: float) -> tuple[list[CountRow], int]:
-    """Stream the objects into GeoParquet and GeoJSON; the counts come from this very table. Also: how many are capped."""
-    spec, frame, folder = job.work.spec, job.work.load_plan().frame, job.work.result
-    table = ObjectTable.concatenate([part()[0] for part in parts])
+def write_objects(job: FinishJob, task: Task, parts: Parts, area_mm2: float) -> tuple[list[CountRow], int, dict[str, Any]]:
+    """Stream the objects into GeoParquet and GeoJSON; the counts come from this very table. Also: how many are capped, and
+    the seam report."""
+    spec, plan, folder = job.work.spec, job.work.load_plan(), job.work.result
+    frame = plan.frame
+    table = ObjectTable.concatenate([counted_columns(part()[0]) for part in parts])
     nearest = nearest_distances(table.centroid * frame.mpp, table.class_id, len(spec.classes))
     classes, name = list(spec.classes), job.work.ref.name
     with ExitStack() as stack:
@@ -88,7 +93,21 @@ def write_objects(job: FinishJob, task: Task, parts: Parts, area_mm2: float) -> 
             start += len(rows)
     counts = count_rows(table, nearest, classes=classes, frame=frame, tissue_mm2=area_mm2)
     write_counts(folder / "counts.csv", counts)
-    return counts, int((table.flags & FLAG_CAPPED > 0).sum())
+    seams = slide_seams(table, parts, lattice=spec.lattice, frame=frame, cells=plan.cells)
+    return counts, int((table.flags & FLAG_CAPPED > 0).sum()), seams
+
+
+def counted_columns(table: ObjectTable) -> ObjectTable:
+    """The table with what counts and distances need (centroid, class, area, flags), 26 bytes an object that stay in memory
+    for a whole slide; the other columns are zeros without memory."""
+    n, zero = len(table), np.zeros(1)
+    return replace(
+        table,
+        anchor=np.broadcast_to(zero.astype(np.int64), (n, 2)),
+        score=np.broadcast_to(zero.astype(np.float32), n),
+        bbox=np.broadcast_to(zero, (n, 4)),
+        perimeter_px=np.broadcast_to(zero, n),
+    )
 
 
 def write_scores(work: SlideWork, tiles: TileScores, frame: Frame) -> dict[str, Any]:

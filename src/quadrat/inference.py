@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from quadrat.errors import QuadratError
 from quadrat.grid import Cell
 from quadrat.slides.source import PixelSource
-from quadrat.task import ModelSpec, Prediction, Task
+from quadrat.task import ModelSpec, Output, Prediction, Task
 
 
 def normalise(rgb: Tensor, spec: ModelSpec) -> Tensor:
@@ -54,10 +54,16 @@ def predict_cells(
             windows = ahead.result()
             if index + 1 < len(batches):
                 ahead = reader.submit(read_windows, source, batches[index + 1], spec)
-            output = model(normalise(torch.from_numpy(windows).to(device), spec))
-            if not bool(torch.isfinite(output[: len(batch)]).all()):
+            output = model(normalise(torch.from_numpy(windows).to(device), spec))[: len(batch)]
+            if not is_finite(output):
                 raise QuadratError(f"the network gave NaN or infinity near core {batch[0]}; its weights are not usable")
-            yield from zip(batch, task.decode(output[: len(batch)], batch, spec), strict=True)
+            yield from zip(batch, task.decode(output, batch, spec), strict=True)
+
+
+def is_finite(output: Output) -> bool:
+    """Whether no value of a network's answer is NaN or infinite."""
+    tensors = [output] if isinstance(output, Tensor) else output.tensors()
+    return all(bool(torch.isfinite(t).all()) for t in tensors)
 
 
 def pick_device(name: str) -> torch.device:

@@ -24,7 +24,7 @@ from quadrat.manifest import SlideRef
 from quadrat.metrics.detection import match_boxes
 from quadrat.results import ClassInfo, ObjectTable
 from quadrat.slides.source import PixelSource
-from quadrat.task import ModelSpec, Task
+from quadrat.task import ModelSpec, SelectingTask, Task
 from quadrat.workplace import WorkView
 
 VERSIONS = ("torch", "numpy", "scikit-image", "numba", "openslide-python", "zarr")
@@ -148,6 +148,8 @@ def calibrate(
 def _stitch(task: Task, spec: ModelSpec, view: WorkView) -> ObjectTable:
     """The slide's objects under other thresholds, in memory, nothing written."""
     trial = TrialView(view, spec)
+    if task.storage == "masks":
+        trial.chosen = cast(SelectingTask, task).select(trial)
     for shard in view.shards:
         part = task.stitch_shard(trial, shard)
         if part is not None:
@@ -163,10 +165,14 @@ class TrialView(WorkView):
         self.work, self.store = view.work, view.store
         self._spec = spec
         self.parts: dict[Cell, Any] = {}
+        self.chosen: Mapping[str, Any] = {}
 
     @property
     def spec(self) -> ModelSpec:
         return self._spec
+
+    def selection(self) -> Mapping[str, Any]:
+        return self.chosen
 
     def part(self, shard: Cell) -> Mapping[str, Any]:
         part: Mapping[str, Any] = self.parts[shard]

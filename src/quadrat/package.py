@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -18,12 +18,14 @@ from torch import nn
 
 from quadrat.errors import ConfigError, PackageError
 from quadrat.grid import Lattice
-from quadrat.models.probe import receptive_radius
+from quadrat.models.probe import least_radius, probe
 from quadrat.results import ClassInfo
 from quadrat.task import ModelSpec, get_task
 
 WEIGHTS, CARD = "weights.safetensors", "card.json"
 SCHEMA = 1
+TILING_EXACT, SCHEDULE_EXACT = "tiling-exact", "schedule-exact"
+AGAIN = "copy the package again, or train it again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,27 +59,94 @@ def spec_from_dict(values: Mapping[str, Any]) -> ModelSpec:
 
 
 def exactness(model: nn.Module, spec: ModelSpec) -> dict[str, Any]:
-    """Measured stride, receptive radius and what follows: ``tiling-exact`` if the halo covers the radius."""
-    stride, out_stride = int(model.stride), int(model.out_stride)  # type: ignore[arg-type]
-    if spec.lattice.stride % stride:
-        raise ConfigError(f"model.stride {spec.lattice.stride} is not a multiple of the network's stride {stride}")
-    radius = receptive_radius(model, stride=stride, out_stride=out_stride)
-    exact = radius is not None and radius <= spec.lattice.halo
+    """What was measured of a network, and what follows for its lattice (JSON values, see docs/artifacts.md).
+
+    ``tiling-exact`` needs a measured stride that divides the lattice's and a halo that covers the receptive radius.
+
+    Raises:
+        ConfigError: the lattice is not in multiples of the network's stride, stated or measured.
+    """
+    stride, out_stride = strides_of(model)
+    lattice = spec.lattice
+    if lattice.stride % stride:
+        raise ConfigError(f"model.stride {lattice.stride} is not a multiple of the network's stride {stride}")
+    reach = probe(model, stride=stride, out_stride=out_stride)
+    if reach.stride is not None and lattice.stride % reach.stride:
+        raise ConfigError(
+            f"model.stride {lattice.stride} is not a multiple of the network's measured stride {reach.stride} "
+            f"(it states {stride}); set model.stride={reach.stride} and core and halo to multiples of it"
+        )
+    exact = reach.radius is not None and reach.stride is not None and reach.radius <= lattice.halo
     return {
         "stride": stride,
-        "receptive_radius_px": radius,
-        "promise": "tiling-exact" if exact else "schedule-exact",
-        "window_over_core": round((spec.lattice.window / spec.lattice.core) ** 2, 3),
+        "measured_stride": reach.stride,
+        "receptive_radius_px": reach.radius,
+        "structural_radius_px": reach.structural,
+        "impulse_radius_px": reach.impulse,
+        "halo_px": lattice.halo,
+        "promise": TILING_EXACT if exact else SCHEDULE_EXACT,
+        "window_over_core": round((lattice.window / lattice.core) ** 2, 3),
     }
 
 
-def save_package(folder: Path, model: nn.Module, spec: ModelSpec, *, about: Mapping[str, Any]) -> None:
-    """Write the package complete or not at all. ``about``: metrics, training data, licence, versions (JSON values)."""
+def strides_of(model: nn.Module) -> tuple[int, int]:
+    """(stride, out_stride) that a network states, in input px."""
+    return int(model.stride), int(model.out_stride)  # type: ignore[arg-type]
+
+
+def check_exactness(folder: Path, model: nn.Module, spec: ModelSpec, stated: object) -> None:
+    """Refuse a card whose promise its own figures, its lattice or its network contradict.
+
+    A promise of ``tiling-exact`` is held against the network itself by a quick lower bound of its radius, so that an edited
+    figure is found out. ``schedule-exact`` promises nothing that a lattice could break but its phase.
+
+    Raises:
+        PackageError: with the value, the limit and the remedy.
+    """
+    where = folder / CARD
+    if not isinstance(stated, dict) or stated.get("promise") not in (TILING_EXACT, SCHEDULE_EXACT):
+        raise PackageError(f"{where} does not say what was measured of the network (exactness); {AGAIN}")
+    stride, out_stride = strides_of(model)
+    lattice = spec.lattice
+    for name, value in (("stride", stated.get("stride")), ("network's stride", stride)):
+        if not _is_whole(value, least=1) or lattice.stride % value:
+            raise PackageError(f"{where}: the lattice is in multiples of {lattice.stride} px, not of the {name} {value}; {AGAIN}")
+    if stated["promise"] == SCHEDULE_EXACT:
+        return
+    radius, measured = stated.get("receptive_radius_px"), stated.get("measured_stride", stated.get("stride"))
+    if not _is_whole(measured, least=1) or lattice.stride % measured:
+        raise PackageError(f"{where} promises {TILING_EXACT}, but its measured stride {measured} does not divide the lattice's "
+                           f"{lattice.stride}; {AGAIN}")  # fmt: skip
+    if not _is_whole(radius, least=0) or radius > lattice.halo:
+        raise PackageError(f"{where} promises {TILING_EXACT}, but its receptive radius {radius} px is more than the halo "
+                           f"{lattice.halo} px; {AGAIN}")  # fmt: skip
+    found = least_radius(model, stride=stride, out_stride=out_stride, stated=radius)
+    if found is None or found > radius:
+        reaches = "farther than that" if found is None else f"{found} px"
+        raise PackageError(
+            f"{where} states a receptive radius of {radius} px, but the network reaches {reaches}: the card was edited, "
+            f"or made for another network; {AGAIN}"
+        )
+
+
+def _is_whole(value: object, *, least: int) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def save_package(
+    folder: Path, model: nn.Module, spec: ModelSpec, *, about: Mapping[str, Any], measured: Mapping[str, Any] | None = None
+) -> None:
+    """Write the package complete or not at all. ``about``: metrics, training data, licence, versions (JSON values).
+
+    ``measured``: what :func:`exactness` gave for this network and lattice, where the caller has it already (it may have
+    added the seam mismatch); it is measured here otherwise.
+    """
+    exact = dict(exactness(model, spec) if measured is None else measured)
     staging = folder.with_name(folder.name + ".partial")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     save_file({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, staging / WEIGHTS)
-    write_card(staging, spec, about=dict(about) | {"exactness": exactness(model, spec)})
+    write_card(staging, spec, about=dict(about) | {"exactness": exact})
     shutil.rmtree(folder, ignore_errors=True)
     os.rename(staging, folder)
 
@@ -120,7 +189,8 @@ def load_package(folder: Path, *, task: str | None = None) -> Package:
     """Load and check a package.
 
     Raises:
-        PackageError: files missing, weights whose sha256 differs from the card's, or a package of another task.
+        PackageError: files missing, weights whose sha256 differs from the card's, a package of another task, or a promise
+            of exactness that the network or the lattice does not keep.
     """
     card = read_card(folder)
     try:
@@ -143,6 +213,7 @@ def load_package(folder: Path, *, task: str | None = None) -> Package:
         model.load_state_dict(load_file(weights))
     except (RuntimeError, SafetensorError) as error:
         raise PackageError(f"{weights} does not fit the network that its card describes ({error})") from error
+    check_exactness(folder, model, spec, card.get("exactness"))
     return Package(model=model.eval(), spec=spec, card=card)
 
 

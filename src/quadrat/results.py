@@ -10,7 +10,7 @@ import numpy.typing as npt
 from quadrat.geometry import Box
 
 FLAG_CAPPED = 1
-"""The object was larger than the decoding cap and was cut at shard borders; counted once a piece, shape not certain."""
+"""Larger than what is decoded at once (the cap, or a mask model's window): counted once, its shape is not certain."""
 FLAG_OCCLUDED = 2
 """Later objects cover every pixel of it in the label image."""
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from quadrat import __version__
 from quadrat.batch import UNTIL, Batch, SlideState
 from quadrat.config import Pipeline
 from quadrat.datasets import sample_margin
-from quadrat.errors import ConfigError, PackageError, QuadratError, SlideError, StoreError
+from quadrat.errors import ConfigError, PackageError, SlideError
 from quadrat.execution import Executor, Failure, Job, open_executor
 from quadrat.finishing import read_summary_json
 from quadrat.inference import pick_device
@@ -280,6 +280,7 @@ def train(
                 made[outcome.key] = Path(outcome.receipt["package"])
                 losses = ", ".join(f"{k} {v:.4f}" for k, v in outcome.receipt["losses"].items())
                 reporter.say(f"{outcome.key}: trained in {outcome.receipt['seconds']:.0f} s ({losses})")
+                reporter.say(f"{outcome.key}: {outcome.receipt['promise']}")
     return made
 
 
@@ -328,71 +329,3 @@ def _tile_training(job: TrainJob, executor: Executor, reporter: Reporter) -> Non
         state.journal.close()
         if state.failure is not None:
             raise _as_error(state.failure, state.name)
-
-
-def inspect(
-    paths: Sequence[str],
-    *,
-    as_json: bool,
-    write: Callable[[str], None],
-    mpp: float | None = None,
-    pictures: Path | None = None,
-) -> int:
-    """What slide files say of themselves and how much tissue they show; a file that cannot be read never stops the others.
-
-    ``pictures``: a folder for a thumbnail and a tissue overlay of each.
-    """
-    from quadrat.describe import describe, describe_text
-
-    code, taken = EXIT_OK, set[str]()
-    for path in paths:
-        try:
-            facts = describe(path, mpp=mpp, pictures=pictures, taken=taken)
-        except QuadratError as error:
-            facts = {"path": path, "error": str(error)}
-        taken.update(facts.get("pictures", ()))
-        code = EXIT_FAILED if "error" in facts else code
-        write(json.dumps(facts) if as_json else describe_text(facts))
-    return code
-
-
-def verify(stores: Sequence[Path], *, write: Callable[[str], None]) -> int:
-    """Check stores against their seals: a line a problem, and one for each sound store; 2 if a path is no store."""
-    from quadrat.verify import verify as problems_of
-
-    code = EXIT_OK
-    for store in stores:
-        try:
-            problems = problems_of(store)
-        except StoreError as error:
-            write(str(error))
-            code = EXIT_USAGE
-            continue
-        for line in problems or [f"{store}: sound"]:
-            write(line)
-        code = max(code, EXIT_FAILED) if problems else code
-    return code
-
-
-def demo(out: Path, *, scale: str, workers: int) -> int:
-    """See :mod:`quadrat.demo`."""
-    from quadrat.demo import demo as run_demo
-
-    with Reporter(out / "log.jsonl") as reporter:
-        return run_demo(out, scale=scale, workers=workers, reporter=reporter)
-
-
-def phantom(out: Path, *, name: str, height: int, width: int, seed: int, dominant: str, tissue: float) -> Path:
-    """Write one phantom slide with its truth; the slide's path."""
-    from quadrat.phantom import PhantomSpec, write_phantom
-    from quadrat.phantom.spec import RegionName
-
-    spec = PhantomSpec(
-        name=name,
-        width=width,
-        height=height,
-        seed=seed,
-        dominant=cast(RegionName, dominant),
-        tissue_fraction=tissue,
-    )
-    return write_phantom(out, spec=spec).slide

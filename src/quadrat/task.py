@@ -20,14 +20,17 @@ from torch import Tensor, nn
 from quadrat.errors import ConfigError
 from quadrat.geometry import Box
 from quadrat.grid import Cell, Lattice
-from quadrat.predictions import Candidates, TileScores
+from quadrat.predictions import Candidates, MaskCandidates, TileScores
 from quadrat.results import ClassInfo, Frame, ObjectTable, Polygons
 
 Array = npt.NDArray[Any]
 Arrays = dict[str, Array]
-Storage = Literal["maps", "candidates", "tiles"]
-Prediction = Array | Candidates | TileScores
-"""One core's quantised prediction: uint8 maps (channels, core, core), candidates, or one row of tile scores."""
+Storage = Literal["maps", "candidates", "masks", "tiles"]
+Prediction = Array | Candidates | MaskCandidates | TileScores
+"""One core's quantised prediction: uint8 maps (channels, core, core), candidates (with masks), or one row of tile scores."""
+Output = Any
+"""What a network answers to a batch: a tensor, batch first, or a structure of such tensors that offers what the training
+loop and the inference need of one: cutting along the batch, ``float()``, and ``tensors()``, which yields them all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +127,14 @@ class SlideView(Protocol):
         ...
 
     def candidates(self, shard: Cell) -> Candidates: ...
+    def masks(self, shard: Cell, *, pixels: bool = True) -> MaskCandidates:
+        """Candidates with masks; without ``pixels`` the masks themselves are not read."""
+        ...
+
+    def selection(self) -> Mapping[str, Array]:
+        """What :meth:`SelectingTask.select` returned for the slide; arrays are read when they are asked for."""
+        ...
+
     def tiles(self, shard: Cell) -> TileScores: ...
     def part(self, shard: Cell) -> Mapping[str, Array]:
         """What ``stitch_shard`` returned for the shard; arrays are read when they are asked for."""
@@ -162,11 +173,11 @@ class Task(Protocol):
         """Target arrays of one augmented crop."""
         ...
 
-    def loss(self, output: Tensor, targets: Mapping[str, Tensor], spec: ModelSpec) -> dict[str, Tensor]:
+    def loss(self, output: Output, targets: Mapping[str, Tensor], spec: ModelSpec) -> dict[str, Tensor]:
         """Terms of the loss of a batch; ``loss`` is what is minimised."""
         ...
 
-    def decode(self, output: Tensor, cells: Sequence[Cell], spec: ModelSpec) -> list[Prediction]:
+    def decode(self, output: Output, cells: Sequence[Cell], spec: ModelSpec) -> list[Prediction]:
         """A batch of windows to one quantised prediction a core."""
         ...
 
@@ -184,6 +195,14 @@ class Task(Protocol):
 
     def calibrations(self, spec: ModelSpec) -> list[Mapping[str, float]]:
         """Settings of the thresholds to try on validation slides, the preferred first."""
+        ...
+
+
+class SelectingTask(Task, Protocol):
+    """A task whose shards can be stitched only after a decision over the whole slide (storage "masks")."""
+
+    def select(self, view: SlideView) -> Arrays:
+        """The decision, taken from all predictions in one work unit; has an array ``class_id`` of a row an object."""
         ...
 
 

@@ -14,7 +14,8 @@ from quadrat.config import Pipeline
 from quadrat.errors import ConfigError
 from quadrat.inference import pick_device
 from quadrat.learning import calibrate, spec_of, training_slide, versions, window_set
-from quadrat.package import save_package
+from quadrat.mismatch import describe_promise, seam_mismatch
+from quadrat.package import SCHEDULE_EXACT, exactness, save_package
 from quadrat.prediction_store import PredictionStore
 from quadrat.slides.source import PixelSource
 from quadrat.store import TileStore
@@ -35,7 +36,7 @@ class TrainJob:
 
 
 def train_package(job: TrainJob) -> dict[str, Any]:
-    """Train, choose thresholds on the validation slides, write the package; the receipt holds losses and seconds."""
+    """Train, choose thresholds on the validation slides, write the package; the receipt holds losses, seconds and the promise."""
     pipeline = job.pipeline
     torch.set_num_threads(pipeline.train.threads)
     task = get_task(pipeline.task)
@@ -75,9 +76,14 @@ def train_package(job: TrainJob) -> dict[str, Any]:
         "license": pipeline.model.license,
         "versions": versions() | {"quadrat": __version__},
     }
-    save_package(Path(job.package), trained.model, spec, about=about)
+    measured = exactness(trained.model, spec)
+    if measured["promise"] == SCHEDULE_EXACT:
+        seen = [(slide.source, slide.cells) for slide in ([s for _, s in judge] or learn)]
+        measured["seam_mismatch"] = seam_mismatch(trained.model, task, spec, seen, device=device)
+    save_package(Path(job.package), trained.model, spec, about=about, measured=measured)
     shutil.copyfile(folder / "checkpoints" / "log.csv", Path(job.package) / "training.csv")
-    return {"package": job.package, "seconds": trained.seconds, "losses": dict(trained.losses)}
+    promise = describe_promise(measured)
+    return {"package": job.package, "seconds": trained.seconds, "losses": dict(trained.losses), "promise": promise}
 
 
 def _infer(work: SlideWork, model: torch.nn.Module, source: PixelSource, device: torch.device) -> WorkView:

@@ -22,7 +22,7 @@ from quadrat.config import TrainSection
 from quadrat.datasets import WindowSet
 from quadrat.errors import QuadratError
 from quadrat.inference import normalise
-from quadrat.task import Arrays, ModelSpec, Task
+from quadrat.task import Arrays, ModelSpec, Output, Task
 
 LOG_EVERY = 10
 Progress = Callable[[int, int, float], None]
@@ -44,6 +44,12 @@ def learning_rate(step: int, cfg: TrainSection) -> float:
         return cfg.lr * (step + 1) / cfg.warmup
     share = (step - cfg.warmup) / max(1, cfg.steps - cfg.warmup)
     return cfg.lr * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def step_seed(seed: int, step: int) -> int:
+    """The seed of torch's generator in one step: what chance decides in a loss (which regions are looked at) must be the
+    same in a resumed training."""
+    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 1)
 
 
 def train(
@@ -79,6 +85,7 @@ def train(
             rgb, targets = ahead.result()
             if step + 1 < cfg.steps:
                 ahead = loader.submit(load, step + 1)
+            torch.manual_seed(step_seed(cfg.seed, step))
             terms = train_step(task, spec, model, optimizer, rgb, targets, rate=learning_rate(step, cfg), cfg=cfg)
             if not math.isfinite(terms["loss"]):
                 raise QuadratError(
@@ -114,7 +121,7 @@ def train_step(
     image = normalise(torch.from_numpy(rgb).to(device), spec)
     wanted = {name: torch.from_numpy(np.ascontiguousarray(a)).to(device) for name, a in targets.items()}
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=cfg.precision == "bf16"):
-        output: Tensor = model(image)
+        output: Output = model(image)
     terms = task.loss(output.float(), wanted, spec)
     optimizer.zero_grad(set_to_none=True)
     terms["loss"].backward()  # type: ignore[no-untyped-call]

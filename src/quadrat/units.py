@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 
@@ -19,13 +20,13 @@ from quadrat.geometry import Box, check_mpp
 from quadrat.grid import Cell
 from quadrat.inference import pick_device, predict_cells
 from quadrat.package import Package, load_package
-from quadrat.prediction_store import PredictionStore, Receipt
+from quadrat.prediction_store import PredictionMissing, PredictionStore, Receipt
 from quadrat.regions_of_interest import load_regions, restrict
 from quadrat.results import Frame
 from quadrat.slides import Slide
 from quadrat.slides.source import PixelSource, SlideSource, open_source
 from quadrat.store import ShardReceipt, TileStore
-from quadrat.task import Prediction, get_task
+from quadrat.task import Prediction, SelectingTask, get_task
 from quadrat.tiling import fill_shard, movable_tiles, plan_tiles
 from quadrat.tissue import TissueMap, find_tissue, tissue_cells, whole_slide
 from quadrat.verify import seal
@@ -155,7 +156,7 @@ def tile_shards(job: ShardJob) -> dict[str, Receipt]:
     receipts = {}
     with unchanged(job.work), open_work_source(job.work) as source:
         for shard in job.shards:
-            receipts[f"{shard[0]}.{shard[1]}"] = noted(fill_shard(source, store, shard))
+            receipts[item_of(shard)] = noted(fill_shard(source, store, shard))
     return receipts
 
 
@@ -221,8 +222,14 @@ def infer_shards(
     for shard in shards:
         found: dict[Cell, Prediction] = dict(predict_cells(model, task, work.spec, source, groups[shard], device=device))
         damage = source.damage if isinstance(source, SlideSource) else []
-        receipts[f"{shard[0]}.{shard[1]}"] = predictions.write(shard, found) | lost_note(damage)
+        receipts[item_of(shard)] = predictions.write(shard, found) | lost_note(damage)
     return receipts
+
+
+def select_slide(work: SlideWork) -> dict[str, Any]:
+    """Decide over the whole slide what stays (tasks whose candidates carry masks), before its shards are stitched."""
+    task = cast(SelectingTask, get_task(work.task))
+    return save_part(work.selection, task.select(WorkView(work)))
 
 
 def stitch_shards(job: ShardJob) -> dict[str, Receipt]:
@@ -232,8 +239,24 @@ def stitch_shards(job: ShardJob) -> dict[str, Receipt]:
     for shard in job.shards:
         part = task.stitch_shard(view, shard)
         if part is not None:
-            receipts[f"{shard[0]}.{shard[1]}"] = save_part(job.work.part(shard), part)
+            receipts[item_of(shard)] = save_part(job.work.part(shard), part)
     return receipts
+
+
+def predict_or_stitch(job: ShardJob) -> dict[str, Receipt]:
+    """Inference, or what can be stitched beside it; a shard whose objects reach what is not predicted yet gets no receipt."""
+    if isinstance(job, PredictJob):
+        return predict_shards(job)
+    receipts: dict[str, Receipt] = {}
+    for shard in job.shards:
+        with suppress(PredictionMissing):
+            receipts |= stitch_shards(replace(job, shards=(shard,)))
+    return receipts
+
+
+def item_of(shard: Cell) -> str:
+    """A shard as journals and receipts name it."""
+    return f"{shard[0]}.{shard[1]}"
 
 
 def shards_of(keys: Sequence[Sequence[int]]) -> list[Cell]:

@@ -33,13 +33,13 @@ from quadrat.geometry import Box
 from quadrat.grid import Cell
 from quadrat.manifest import SlideRef
 from quadrat.prediction_store import PredictionStore
-from quadrat.predictions import Candidates, TileScores
+from quadrat.predictions import Candidates, MaskCandidates, TileScores
 from quadrat.regions_of_interest import inside
 from quadrat.results import Frame
 from quadrat.task import Array, Arrays, ModelSpec
 from quadrat.tissue import TissueMap
 
-RESULT_SCHEMA = 2
+RESULT_SCHEMA = 3
 END_BYTES = 2**20
 
 
@@ -111,6 +111,14 @@ class SlideWork:
     def parts(self) -> Path:
         return self.path / "parts"
 
+    @property
+    def selection(self) -> Path:
+        return self.parts / "selection.npz"
+
+    @property
+    def first_ids(self) -> Path:
+        return self.parts / "first_ids.npz"
+
     def part(self, shard: Cell) -> Path:
         return self.parts / f"{shard[0]}.{shard[1]}.npz"
 
@@ -167,20 +175,34 @@ class WorkView:
     def candidates(self, shard: Cell) -> Candidates:
         return self.store.candidates(shard)
 
+    def masks(self, shard: Cell, *, pixels: bool = True) -> MaskCandidates:
+        return self.store.masks(shard, pixels=pixels)
+
     def tiles(self, shard: Cell) -> TileScores:
         return self.store.tiles(shard)
+
+    def selection(self) -> Mapping[str, Array]:
+        return load_part(self.work.selection)
 
     def part(self, shard: Cell) -> Mapping[str, Array]:
         return load_part(self.work.part(shard))
 
     @cached_property
     def first_id(self) -> dict[Cell, int]:
-        """The id of each shard's first object: ids count from 1 through the shards in raster order."""
-        first, out = 1, {}
-        for shard in self.shards:
-            out[shard] = first
-            first += len(self.part(shard)["class_id"])
-        return out
+        """The id of each shard's first object: ids count from 1 through the shards in raster order.
+
+        Merging keeps it in a file, or every unit that paints would open every part.
+        """
+        ids = load_part(self.work.first_ids)["first_id"] if self.work.first_ids.exists() else self._count_ids()
+        return dict(zip(self.shards, ids.tolist(), strict=True))
+
+    def keep_first_ids(self) -> None:
+        """Count the parts as they are now and write the file that ``first_id`` reads; all shards must be stitched."""
+        save_part(self.work.first_ids, {"first_id": self._count_ids(), "class_id": np.zeros(0, np.uint8)})
+
+    def _count_ids(self) -> npt.NDArray[np.int64]:
+        counts = [len(self.part(shard)["class_id"]) for shard in self.shards]
+        return 1 + np.cumsum([0, *counts], dtype=np.int64)[:-1]
 
 
 def save_part(path: Path, arrays: Arrays) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from quadrat.geometry import Box
 from quadrat.grid import Lattice
 from quadrat.inference import normalise, predict_cells, read_windows
 from quadrat.package import exactness
-from quadrat.predictions import Candidates, TileScores
+from quadrat.predictions import Candidates, MaskCandidates, TileScores
 from quadrat.results import ClassInfo
 from quadrat.slides.array import ArraySlide
 from quadrat.slides.source import source_of
@@ -90,7 +90,7 @@ classes = pytest.mark.parametrize("classes", [1, 3])
 def test_a_task_says_what_it_is(name):
     task = get_task(name)
     assert task.name == name
-    assert task.storage in ("maps", "candidates", "tiles")
+    assert task.storage in ("maps", "candidates", "masks", "tiles")
     assert task.object_type in ("detection", "annotation")
     assert task.label_image is None or task.label_image.dtype in ("uint8", "uint32")
     spec = spec_for(name)
@@ -111,8 +111,9 @@ def test_decoding_gives_one_quantised_prediction_a_core(name, classes):
         if task.storage == "maps":
             assert prediction.dtype == np.uint8
             assert prediction.shape == (task.channels(spec), spec.lattice.core, spec.lattice.core)
-        elif task.storage == "candidates":
-            assert isinstance(prediction, Candidates)
+        elif task.storage in ("candidates", "masks"):
+            assert isinstance(prediction, Candidates if task.storage == "candidates" else MaskCandidates)
+            assert len(prediction) > 0
             assert (prediction.class_id < classes).all()
             row, col = prediction.cell.T
             assert ((row >= core.row0) & (row < core.row1) & (col >= core.col0) & (col < core.col1)).all()
@@ -206,7 +207,7 @@ def untiled(name, spec, model, source):
     return get_task(name).decode(outputs(model, one, source, [(0, 0)]), [(0, 0)], one)[0]
 
 
-dense = pytest.mark.parametrize("name", [n for n in task_names() if get_task(n).storage != "tiles"])
+dense = pytest.mark.parametrize("name", [n for n in task_names() if get_task(n).storage in ("maps", "candidates")])
 
 
 @dense

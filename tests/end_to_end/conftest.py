@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.runs import TASKS, quadrat, write_pipeline
+from helpers.runs import MASKS, TASKS, quadrat, write_pipeline
 from quadrat.execution import open_executor
 from quadrat.phantom import PhantomSpec, write_phantom
 
@@ -47,6 +47,16 @@ def lab(tmp_path_factory):
     for task in TASKS:
         write_pipeline(lab.pipeline(task), task, package=lab.package(task), manifest=lab.manifest)
     done = quadrat("train", *(lab.pipeline(task) for task in TASKS))
+    assert done.code == 0, done.err
+    return lab
+
+
+@pytest.fixture(scope="session")
+def mask_lab(lab):
+    """The lab with a package of a mask model as well."""
+    nuclei = [{"name": "lymphocyte"}, {"name": "epithelial"}, {"name": "stromal"}]
+    write_pipeline(lab.pipeline(MASKS), MASKS, package=lab.package(MASKS), manifest=lab.manifest, classes=nuclei)
+    done = quadrat("train", lab.pipeline(MASKS))
     assert done.code == 0, done.err
     return lab
 

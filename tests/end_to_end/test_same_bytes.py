@@ -1,8 +1,10 @@
 """The results do not depend on how the work was cut, nor on where it ran."""
 
+import json
+
 import pytest
 
-from helpers.runs import TASKS, contents, difference, phases, quadrat, table
+from helpers.runs import MASKS, TASKS, contents, difference, phases, quadrat, table
 from quadrat import stages
 from quadrat.config import load_pipeline
 from quadrat.manifest import slides_from_paths
@@ -11,6 +13,19 @@ from quadrat.progress import Reporter
 
 @pytest.mark.parametrize("task", TASKS)
 def test_one_shard_a_unit_three_of_a_tile_store_and_two_dask_workers_give_equal_bytes(task, lab, reference, cluster, tmp_path):
+    check_equal_bytes(task, lab, reference, cluster, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_mask_model_too_gives_equal_bytes_however_the_work_is_cut(mask_lab, reference, cluster, tmp_path):
+    check_equal_bytes(MASKS, mask_lab, reference, cluster, tmp_path)
+    for row in table(reference(MASKS) / "summary.csv"):
+        assert int(row["count"]) >= 20, row
+    card = json.loads((mask_lab.package(MASKS) / "card.json").read_text())
+    assert card["exactness"]["promise"] == "schedule-exact"
+
+
+def check_equal_bytes(task, lab, reference, cluster, tmp_path):
     want = contents(reference(task))
     assert {"summary.csv", "square/summary.json", "oblong/overlay.png"} <= want.keys()
 

@@ -20,12 +20,19 @@ from quadrat.cli import main
 from quadrat.config import shipped_pipelines
 
 TASKS = ("instance", "detection", "semantic", "classification")
+MASKS = "instance_masks"
+"""Trained apart from the others, and only for the slow tests."""
 
 # A slide of 2,048 px has 4 x 4 shards at each task's mpp.
 SMALL = {
     "instance": {"model": {"core": 256, "halo": 16, "shard": 512}, "train": {"patch": 128, "steps": 250}},
     "detection": {"model": {"core": 256, "halo": 16, "shard": 512}, "train": {"patch": 128}},
     "semantic": {"model": {"core": 64, "shard": 128, "batch": 8}, "train": {"patch": 96}},
+    "instance_masks": {
+        "model": {"core": 256, "halo": 32, "stride": 8, "shard": 512, "mpp": 0.5},
+        "train": {"patch": 128, "steps": 120, "batch": 2, "lr": 2e-3},
+        "thresholds": {"score": 0.2, "min_area_um2": 4},
+    },
     "classification": {"model": {"core": 64, "shard": 256}, "train": {"patch": 64}, "slide": {"min_tissue": 0.1}},
 }
 FOR_ALL = {
@@ -54,7 +61,8 @@ def merged(base, over):
 
 def write_pipeline(path, task, *, package, manifest="", **changes):
     """A shipped demo pipeline made small; ``changes`` are sections laid over it last."""
-    content = yaml.safe_load((shipped_pipelines() / f"demo_{task}.yaml").read_text())
+    shipped = "masks" if task == MASKS else f"demo_{task}"
+    content = yaml.safe_load((shipped_pipelines() / f"{shipped}.yaml").read_text())
     places = {"model": {"package": str(package)}, "data": {"manifest": str(manifest)}}
     for layer in (FOR_ALL, SMALL[task], places, changes):
         content = merged(content, layer)

@@ -194,6 +194,86 @@ def test_the_promise_follows_from_the_halo_and_the_measured_radius(task, halo, p
     assert (found["receptive_radius_px"] is None) == (task == "classification")
 
 
+def edited(folder, **changes):
+    """The folder with its card's exactness changed by hand."""
+    card = json.loads((folder / CARD).read_text())
+    card["exactness"] = card["exactness"] | changes
+    (folder / CARD).write_text(json.dumps(card))
+    return folder
+
+
+def edited_lattice(folder, **changes):
+    card = json.loads((folder / CARD).read_text())
+    card["spec"]["lattice"] |= changes
+    (folder / CARD).write_text(json.dumps(card))
+    return folder
+
+
+def test_the_card_says_what_was_measured(original):
+    card = read_card(original[0])["exactness"]
+    assert (card["stride"], card["measured_stride"], card["halo_px"]) == (8, 8, 48)
+    assert card["receptive_radius_px"] == max(card["structural_radius_px"], card["impulse_radius_px"]) == 47
+
+
+def test_a_card_that_promises_more_than_its_halo_covers_is_refused(folder):
+    with pytest.raises(PackageError, match=r"radius 47 px is more than the halo 40 px"):
+        load_package(edited_lattice(folder, halo=40))
+
+
+def test_a_radius_made_smaller_by_hand_is_found_out(folder):
+    edited_lattice(edited(folder, receptive_radius_px=24), halo=24)
+    with pytest.raises(PackageError, match=r"24 px, but the network reaches"):
+        load_package(folder)
+
+
+def test_a_promise_changed_by_hand_is_found_out(tmp_path):
+    spec = spec_for("classification")
+    save_package(tmp_path / "p", get_task("classification").build(spec), spec, about={})
+    for radius in (None, 10):
+        with pytest.raises(PackageError, match=r"tiling-exact|reaches"):
+            load_package(edited(tmp_path / "p", promise="tiling-exact", receptive_radius_px=radius, measured_stride=8))
+
+
+def test_a_lattice_out_of_step_with_the_network_is_refused_when_loaded(folder):
+    with pytest.raises(PackageError, match="not of the stride 8"):
+        load_package(edited_lattice(folder, stride=4))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"stride": 16}, {"stride": 0}, {"stride": "8"}, {"measured_stride": 16}, {"measured_stride": None},
+     {"receptive_radius_px": None}, {"receptive_radius_px": -1}, {"receptive_radius_px": True}, {"promise": "exact"}],
+)  # fmt: skip
+def test_a_card_whose_measurements_make_no_sense_is_refused(folder, changes):
+    with pytest.raises(PackageError, match=CARD):
+        load_package(edited(folder, **changes))
+
+
+def test_a_card_without_measurements_is_refused(folder):
+    card = json.loads((folder / CARD).read_text())
+    del card["exactness"]
+    (folder / CARD).write_text(json.dumps(card))
+    with pytest.raises(PackageError, match="exactness"):
+        load_package(folder)
+
+
+def test_a_schedule_exact_package_loads_with_a_halo_smaller_than_its_reach(tmp_path):
+    spec = spec_for("instance", lattice=Lattice(core=64, halo=16, stride=8, shard=64))
+    model = get_task("instance").build(spec)
+    measured = exactness(model, spec)
+    save_package(tmp_path / "p", model, spec, about={}, measured=measured | {"seam_mismatch": {"pairs": 3}})
+    card = load_package(tmp_path / "p").card["exactness"]
+    assert card == measured | {"seam_mismatch": {"pairs": 3}}
+    assert card["promise"] == "schedule-exact"
+
+
+def test_a_network_whose_measured_stride_is_not_what_it_states_is_refused_at_an_unfit_lattice():
+    model = UNet((4, 6), outputs=4, out_stride=1)
+    model.stride = 2  # it is 4
+    with pytest.raises(ConfigError, match=r"measured stride 4 .*set model.stride=4"):
+        exactness(model, spec_for("instance", lattice=Lattice(core=66, halo=34, stride=2, shard=66)))
+
+
 def test_a_lattice_that_is_out_of_step_with_the_network_is_refused():
     spec = spec_for("instance", lattice=Lattice(core=60, halo=48, stride=4, shard=60))
     with pytest.raises(ConfigError, match="stride"):

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from quadrat.models.probe import receptive_radius
+from quadrat.models.probe import least_radius, probe, receptive_radius
 from quadrat.models.unet import TileClassifier, UNet
 
 
@@ -36,6 +36,26 @@ class EverySecond(nn.Module):
 
     def forward(self, x):
         return x[:, :, ::2, ::2]
+
+
+class Gated(nn.Module):
+    """A comparison opens or closes each pixel by its neighbours: it swallows a NaN, but not a high pixel."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate = nn.AvgPool2d(9, 1, 4)
+
+    def forward(self, x):
+        return torch.where(self.gate(x) > 1, torch.ones(()).to(x), torch.zeros(()).to(x)) + functional.avg_pool2d(x, 3, 1, 1)
+
+
+class Coarse(nn.Module):
+    """Says it has stride 2, but answers in blocks of 4 px."""
+
+    stride, out_stride = 2, 1
+
+    def forward(self, x):
+        return functional.interpolate(functional.max_pool2d(x, 4), scale_factor=4.0)
 
 
 @pytest.mark.parametrize(
@@ -140,3 +160,48 @@ def test_an_impulse_never_reaches_farther_than_the_radius():
         with torch.inference_mode():
             rows, cols = torch.nonzero((model(touched) != model(image))[0].any(dim=0), as_tuple=True)
         assert max(at - int(rows.min()), int(rows.max()) - at, at - int(cols.min()), int(cols.max()) - at) <= radius
+
+
+def test_an_impulse_finds_what_a_comparison_hides_from_a_nan():
+    reach = probe(Gated(), stride=1, out_stride=1)
+    assert (reach.structural, reach.impulse, reach.radius) == (1, 4, 4)
+
+
+def test_a_nan_finds_what_zero_weights_hide_from_an_impulse():
+    layer = conv(5, padding=2)
+    nn.init.zeros_(layer.weight)
+    reach = probe(layer, stride=1, out_stride=1)
+    assert (reach.structural, reach.impulse, reach.radius) == (2, 0, 2)
+
+
+@pytest.mark.parametrize(
+    ("model", "stated", "out_stride", "stride"),
+    [
+        (conv(3, padding=1), 1, 1, 1),
+        (nn.Sequential(nn.AvgPool2d(2), nn.Upsample(scale_factor=2)), 2, 1, 2),
+        (conv(4, stride=4), 4, 4, 4),
+        (Coarse(), 2, 1, 4),
+        (nn.Conv2d(3, 2, 3, padding=1), 4, 1, 1),
+    ],
+)
+def test_the_stride_is_the_least_shift_that_only_shifts_the_output(model, stated, out_stride, stride):
+    torch.manual_seed(0)
+    assert probe(model, stride=stated, out_stride=out_stride).stride == stride
+
+
+def test_the_shipped_network_has_the_stride_it_states():
+    model = UNet((4, 6, 8), outputs=3, out_stride=1)
+    assert probe(model, stride=model.stride, out_stride=1).stride == model.stride == 8
+
+
+@pytest.mark.parametrize("out_stride", [1, 4])
+def test_the_quick_bound_is_the_radius_of_a_network_without_surprises(out_stride):
+    model = UNet((4, 6, 8), outputs=3, out_stride=out_stride)
+    radius = receptive_radius(model, stride=8, out_stride=out_stride)
+    assert least_radius(model, stride=8, out_stride=out_stride, stated=radius) == radius
+
+
+def test_the_quick_bound_sees_that_a_radius_was_stated_too_small_or_that_there_is_none():
+    found = least_radius(UNet((4, 6, 8), outputs=3, out_stride=1), stride=8, out_stride=1, stated=20)
+    assert found is None or found > 20
+    assert least_radius(Pooled(), stride=1, out_stride=1, stated=40) is None

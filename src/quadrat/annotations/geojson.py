@@ -43,12 +43,15 @@ class _Columns:
     other_kind: int = 0
 
 
-def load_annotations(path: Path, *, classes: Sequence[str] | None = None, kind: Kind | None = None) -> Annotations:
+def load_annotations(
+    path: Path, *, classes: Sequence[str] | None = None, kind: Kind | None = None, unclassified: str | None = None
+) -> Annotations:
     """Read the objects or the regions of a QuPath GeoJSON file: a FeatureCollection, a bare list, one feature a line.
 
     A MultiPolygon gives one entry a part, holes are kept, a cell gives its outer border, a Point a point entry. What
-    has no class is left out and counted in ``unclassified``; what is not of ``kind`` in ``other_kind``. A feature
-    without objectType is taken as ``kind``. With ``kind=None`` all are taken, and the file must hold one kind only.
+    has no class is left out and counted in ``unclassified`` (or is of the class ``unclassified``, if one is given); what
+    is not of ``kind`` in ``other_kind``. A feature without objectType is taken as ``kind``. With ``kind=None`` all are
+    taken, and the file must hold one kind only.
     ``classes`` fixes names and order; None takes the names found, sorted.
 
     Raises:
@@ -65,7 +68,7 @@ def load_annotations(path: Path, *, classes: Sequence[str] | None = None, kind: 
         if found is None or (kind is not None and found != kind):
             columns.other_kind += 1
             continue
-        name = _class_name(feature, where)
+        name = _class_name(feature, where) or unclassified
         if name is None:
             columns.unclassified += 1
             continue

@@ -1,36 +1,124 @@
-"""Measure a network's stride-phase and receptive radius structurally: what can one input pixel reach at all?
+"""Measure a network's stride and receptive radius: what can one input pixel reach, and what shift does it commute with?
 
-A NaN at one input pixel spreads along every path of the network, whatever the weights are, so the set of NaN outputs is
-the pixel's whole field of influence. A float impulse would miss the paths whose weights are small or zero.
+The radius is measured twice and the larger counts. A NaN at one input pixel spreads along every path, whatever the weights
+are, so the NaN outputs are the pixel's field of influence; a float impulse misses paths whose weights are small or zero.
+But a comparison (a gate, an argmax) swallows a NaN, and there the impulse sees more.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 LARGEST = 1024
 """Side in px of the largest probe; a network that reaches its border is taken as unbounded."""
+IMPULSE = 100.0
+"""Height of the impulse over normalised pixels (standard deviation about 1)."""
+ROUNDING = 1e-9
+"""Relative difference in float64 up to which two outputs count as equal: kernels may sum in another order."""
+THIN = 2
+"""Height, in strides, of the strip on which :func:`least_radius` looks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What was measured, in input px. ``structural``, ``impulse``: radius a side by NaN and by float64 impulse, None
+    where it is unbounded; ``stride``: the least shift of the input that only shifts the output, None where no shift does."""
+
+    structural: int | None
+    impulse: int | None
+    stride: int | None
+
+    @property
+    def radius(self) -> int | None:
+        """The larger of the two radii; None if one of them is unbounded."""
+        return None if self.structural is None or self.impulse is None else max(self.structural, self.impulse)
+
+
+def probe(model: nn.Module, *, stride: int, out_stride: int) -> Reach:
+    """Measure a copy of a network on the CPU in float64, in eval mode (BatchNorm frozen), at every phase modulo ``stride``.
+
+    Args:
+        model: (1, 3, h, w) to (1, c, h / out_stride, w / out_stride), h and w multiples of ``stride``.
+        stride: what the network says its stride is; the measured one is sought among its divisors and small multiples.
+        out_stride: input px an output cell covers (0: the network pools everything, so nothing is bounded).
+    """
+    if out_stride == 0:
+        return Reach(structural=None, impulse=None, stride=None)
+    network = copy.deepcopy(model).to("cpu", torch.float64).eval()
+    gap = stride * _widest_dilation(network)  # taps this far apart may jump over a narrower border unseen
+    with _one_thread():
+        return _measure(network, stride=stride, out_stride=out_stride, gap=gap)
+
+
+def _measure(network: nn.Module, *, stride: int, out_stride: int, gap: int) -> Reach:
+    side = _first_side(network, stride=stride, out_stride=out_stride, gap=gap)
+    while side <= LARGEST:
+        radii: list[int] = []
+        for impulse in (False, True):
+            found = _radius_at(network, shape=(side, side), stride=stride, out_stride=out_stride, gap=gap, impulse=impulse)
+            if found is None:
+                break
+            radii.append(found)
+        if len(radii) == 2:
+            measured = _stride(network, stride=stride, out_stride=out_stride, radius=max(radii))
+            return Reach(structural=radii[0], impulse=radii[1], stride=measured)
+        side *= 2
+    return Reach(structural=None, impulse=None, stride=None)
+
+
+def _first_side(network: nn.Module, *, stride: int, out_stride: int, gap: int) -> int:
+    """A side in px that the field of influence is likely to fit in, from cheap strips; beyond LARGEST where none does."""
+    length = max(16 * stride, 4 * gap)
+    while length <= LARGEST:
+        shape = THIN * stride, length
+        radius = _radius_at(network, shape=shape, stride=stride, out_stride=out_stride, gap=gap, impulse=False)
+        if radius is not None:
+            return 2 * stride * (math.ceil((radius + gap) / stride) + 2)
+        length *= 2
+    return length
 
 
 def receptive_radius(model: nn.Module, *, stride: int, out_stride: int) -> int | None:
-    """Receptive radius R a side in input px (float64, eval mode, every phase modulo ``stride``); None if unbounded.
+    """Receptive radius R a side in input px, the larger of :func:`probe`'s two; None if unbounded."""
+    return probe(model, stride=stride, out_stride=out_stride).radius
 
-    ``out_stride`` is the input px an output cell covers (0: the network pools everything, so R is unbounded).
+
+def least_radius(model: nn.Module, *, stride: int, out_stride: int, stated: int) -> int | None:
+    """A quick lower bound of the structural radius (NaN on thin strips, both axes, float32), to refute a stated one.
+
+    Seconds become hundredths: a path along one axis hardly ever needs room along the other. Returns None where the field
+    of influence leaves the strip, which is as long as the ``stated`` radius can need.
     """
     if out_stride == 0:
         return None
-    probe = copy.deepcopy(model).to("cpu", torch.float64).eval()
-    gap = stride * _widest_dilation(probe)  # taps this far apart may jump over a narrower border unseen
-    size = max(16 * stride, 4 * gap)
-    while size <= LARGEST:
-        radius = _radius_at(probe, size=size, stride=stride, out_stride=out_stride, gap=gap)
-        if radius is not None:
-            return radius
-        size *= 2
-    return None
+    network = copy.deepcopy(model).to("cpu", torch.float32).eval()
+    gap = stride * _widest_dilation(network)
+    length = 2 * stride * math.ceil((stated + 2 * gap) / stride) + 2 * stride
+    with _one_thread():
+        radii = [
+            _radius_at(network, shape=shape, stride=stride, out_stride=out_stride, gap=gap, impulse=False)
+            for shape in ((THIN * stride, length), (length, THIN * stride))
+        ]
+    found = [radius for radius in radii if radius is not None]
+    return max(found) if len(found) == len(radii) else None
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Small images leave more threads nothing to do but wait for each other (ten times slower on a busy machine)."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _widest_dilation(network: nn.Module) -> int:
@@ -42,22 +130,60 @@ def _widest_dilation(network: nn.Module) -> int:
     return widest
 
 
-def _radius_at(probe: nn.Module, *, size: int, stride: int, out_stride: int, gap: int) -> int | None:
-    """R seen in a size x size px input, or None where the field of influence comes within ``gap`` px of the border."""
-    centre = (size // 2) // stride * stride
+def _radius_at(
+    network: nn.Module, *, shape: tuple[int, int], stride: int, out_stride: int, gap: int, impulse: bool
+) -> int | None:
+    """R seen in an input of ``shape`` px along its longer axes, or None where the field comes within ``gap`` px of a border.
+
+    Row and column of the touched pixel have the same phase: the reach along one axis depends on the phase along it alone.
+    """
+    dtype = next((p.dtype for p in network.parameters()), torch.float64)
+    image = torch.zeros(1, 3, *shape, dtype=dtype)
+    if impulse:
+        image = torch.randn(image.shape, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    base = _forward(network, image)
     radius = 0
+    axes = [axis for axis in (0, 1) if shape[axis] == max(shape)]
     for phase in range(stride):
-        position = centre + phase
-        image = torch.zeros(1, 3, size, size, dtype=torch.float64)
-        image[0, :, position, position] = torch.nan
-        with torch.inference_mode():
-            reached = torch.isnan(probe(image)[0]).any(dim=0)
-        for axis in (0, 1):
+        at = [side // 2 // stride * stride + phase for side in shape]
+        touched = image.clone()
+        touched[0, :, at[0], at[1]] = touched[0, :, at[0], at[1]] + IMPULSE if impulse else torch.nan
+        out = _forward(network, touched)
+        reached = (out != base if impulse else torch.isnan(out)).any(dim=0)
+        for axis in axes:
             cells = torch.nonzero(reached.any(dim=1 - axis)).flatten()
             if not len(cells):
                 continue  # a phase that no output sees
             first, last = int(cells[0]), int(cells[-1])
             if first * out_stride < gap or (reached.shape[axis] - 1 - last) * out_stride < gap:
                 return None
-            radius = max(radius, position - first * out_stride, (last + 1) * out_stride - 1 - position)
+            radius = max(radius, at[axis] - first * out_stride, (last + 1) * out_stride - 1 - at[axis])
     return radius
+
+
+def _stride(network: nn.Module, *, stride: int, out_stride: int, radius: int) -> int | None:
+    """The least shift, among divisors and small multiples of ``stride``, that the network commutes with on both axes."""
+    candidates = [s for s in range(1, stride) if stride % s == 0] + [stride * k for k in (1, 2, 3, 4)]
+    margin = (radius // stride + 2) * stride  # outputs nearer to a border see the padding, which does not shift
+    side = 2 * margin + 8 * stride
+    image = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    base = _forward(network, image)
+    lowest = margin // out_stride
+    for shift in candidates:
+        if shift % out_stride:
+            continue  # the output's cells cannot move by less than one
+        cells = shift // out_stride
+        highest = base.shape[-1] - lowest
+        want = base[:, lowest : highest - cells, lowest : highest - cells]
+        moved = _forward(network, torch.roll(image, (shift, shift), dims=(2, 3)))
+        found = moved[:, lowest + cells : highest, lowest + cells : highest]
+        if bool((found - want).abs().max() <= ROUNDING * base.abs().max().clamp(min=1e-300)):
+            return shift
+    return None
+
+
+def _forward(network: nn.Module, image: Tensor) -> Tensor:
+    """The output (c, h, w) of one image."""
+    with torch.inference_mode():
+        output: Tensor = network(image)[0]
+    return output

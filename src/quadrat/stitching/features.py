@@ -17,6 +17,7 @@ from numba import njit
 from scipy.spatial import cKDTree
 
 from quadrat.results import ObjectTable
+from quadrat.stitching.runs import Runs
 
 IntArray = npt.NDArray[np.integer]
 """int32 or uint32, checked where it enters."""
@@ -64,6 +65,10 @@ class Moments:
             transitions=self.transitions + other.transitions,
             value=self.value + other.value,
         )
+
+    def take(self, index: npt.NDArray[np.integer]) -> Moments:
+        """The rows of an index array."""
+        return Moments(**{name: getattr(self, name)[index] for name in self.__slots__})
 
     def scatter(self, index: npt.NDArray[np.integer], *, n: int) -> Moments:
         """Sums of n objects, where row i is (a piece of) object ``index[i]``, 0-based; several rows may name one."""
@@ -184,11 +189,16 @@ def measure_piece(
     wrong = _accumulate(own, sides, np.ascontiguousarray(values), *sums)
     if wrong:
         raise ValueError(f"labels holds {wrong}, want 0 to {n}")
-    some = out.area > 0
-    out.sums[:] += out.area[:, None] * np.array(origin)
-    out.bbox[some] += np.array([*origin, *origin])
-    out.first[some] += np.array(origin)
+    _shift(out, origin)
     return out
+
+
+def _shift(moments: Moments, origin: tuple[int, int]) -> None:
+    """From the piece's coordinates to grid px."""
+    some = moments.area > 0
+    moments.sums[:] += moments.area[:, None] * np.array(origin)
+    moments.bbox[some] += np.array([*origin, *origin])
+    moments.first[some] += np.array(origin)
 
 
 def class_votes(labels: IntArray, class_map: npt.NDArray[np.uint8], *, n: int, n_classes: int) -> npt.NDArray[np.int64]:
@@ -197,6 +207,30 @@ def class_votes(labels: IntArray, class_map: npt.NDArray[np.uint8], *, n: int, n
     inside = (labels > 0) & (class_map < n_classes)
     flat = (labels[inside].astype(np.int64) - 1) * n_classes + class_map[inside]
     return np.bincount(flat, minlength=n * n_classes).reshape(n, n_classes).astype(np.int64, copy=False)
+
+
+def measure_runs(
+    padded: npt.NDArray[np.int32], maps: npt.NDArray[np.uint8], runs: Runs, *, n: int, origin: tuple[int, int]
+) -> tuple[Moments, npt.NDArray[np.int64]]:
+    """As ``measure``, looking only where objects are; also the sums of each channel over each object.
+
+    Args:
+        padded: (h + 2, w + 2) int32, labels 0..n with one pixel of context on each side.
+        maps: (channels, h, w) uint8.
+        runs: the labels' runs in grid px, in raster order.
+        n: number of labels.
+        origin: (row, col) in grid px of ``padded[1, 1]``.
+
+    Returns:
+        Moments of each label, and int64 (channels, n).
+    """
+    if padded.shape != (maps.shape[1] + 2, maps.shape[2] + 2):
+        raise ValueError(f"labels have shape {padded.shape}, want {(maps.shape[1] + 2, maps.shape[2] + 2)}")
+    out, channels = Moments.zeros(n), np.zeros((n, len(maps)), np.int64)
+    places = np.stack([runs.object, runs.row - origin[0], runs.col0 - origin[1], runs.col1 - origin[1]])
+    _accumulate_runs(padded, maps, places, out.area, out.sums, out.bbox, out.first, out.transitions, channels)
+    _shift(out, origin)
+    return out, np.ascontiguousarray(channels.T)
 
 
 def nearest_distances(
@@ -218,11 +252,20 @@ def nearest_distances(
         if not own.any():
             continue
         tree = cKDTree(centroid_um[own])
-        if not own.all():
-            out[~own, target] = tree.query(centroid_um[~own], k=1)[0]
-        if own.sum() > 1:
-            out[own, target] = tree.query(centroid_um[own], k=2)[0][:, 1]
+        for start in range(0, len(out), _QUERY):
+            some = slice(start, start + _QUERY)
+            mine, points = own[some], centroid_um[some]
+            found = np.full(len(points), np.nan)
+            if not mine.all():
+                found[~mine] = tree.query(points[~mine], k=1)[0]
+            if tree.n > 1 and mine.any():
+                found[mine] = tree.query(points[mine], k=2)[0][:, 1]
+            out[some, target] = found
     return out
+
+
+_QUERY = 1 << 17
+"""Objects asked for at once; bounds the memory of a query."""
 
 
 @njit(cache=True, nogil=True)
@@ -260,3 +303,42 @@ def _accumulate(
             transitions[i, 0] += (up[c + 1] != b) + (down[c + 1] != b) + (here[c] != b) + (here[c + 2] != b)
             transitions[i, 1] += (up[c] != b) + (up[c + 2] != b) + (down[c] != b) + (down[c + 2] != b)
     return 0
+
+
+@njit(cache=True, nogil=True)
+def _accumulate_runs(
+    padded: npt.NDArray[np.int32],
+    maps: npt.NDArray[np.uint8],
+    places: npt.NDArray[np.int32],
+    area: npt.NDArray[np.int64],
+    sums: npt.NDArray[np.int64],
+    bbox: npt.NDArray[np.int64],
+    first: npt.NDArray[np.int64],
+    transitions: npt.NDArray[np.int64],
+    channels: npt.NDArray[np.int64],
+) -> None:
+    """Add up the pixels of raster-ordered runs (object, row, col0, col1)."""
+    for k in range(places.shape[1]):
+        i, r, start, stop = places[0, k], places[1, k], places[2, k], places[3, k]
+        if area[i] == 0:
+            first[i, 0], first[i, 1] = r, start
+        n = np.int64(stop) - start
+        area[i] += n
+        sums[i, 0] += n * r
+        sums[i, 1] += n * (np.int64(start) + stop - 1) // 2
+        bbox[i, 0], bbox[i, 1] = min(bbox[i, 0], r), min(bbox[i, 1], start)
+        bbox[i, 2], bbox[i, 3] = max(bbox[i, 2], r + 1), max(bbox[i, 3], stop)
+        b = i + 1
+        up, down = padded[r], padded[r + 2]
+        straight, diagonal = 2, 0
+        for c in range(start, stop):
+            straight += (up[c + 1] != b) + (down[c + 1] != b)
+            diagonal += (up[c] != b) + (up[c + 2] != b) + (down[c] != b) + (down[c + 2] != b)
+        transitions[i, 0] += straight
+        transitions[i, 1] += diagonal
+        for channel in range(maps.shape[0]):
+            line = maps[channel, r]
+            total = 0
+            for c in range(start, stop):
+                total += line[c]
+            channels[i, channel] += total

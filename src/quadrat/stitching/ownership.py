@@ -2,44 +2,79 @@
 
 Each object is owned by the shard that holds its anchor, the first raster pixel of its seed. Its shape depends on the whole
 clump (connected foreground) it grew in, so it is final only if that clump does not touch the border of the block it was
-decoded in; otherwise the clump is decoded again in a larger block. Because seeds and flood depend on the clump alone, every
-block that sees the whole clump decodes the same objects (design: stitching.md, L2 and L3).
+decoded in; otherwise the block grows. Because seeds and flood depend on the clump alone, every block that sees the whole
+clump decodes the same objects (design: stitching.md, L2 and L3).
+
+Beyond the largest block the shape is not certain and says so (``FLAG_CAPPED``), but the count is: whether a seed begins
+earlier than the block shows, or a clump that shows no seed has one elsewhere, is looked up by following that one component
+over the slide (:mod:`quadrat.stitching.search`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
-from skimage.segmentation import watershed
+from numba import njit
 
 from quadrat.geometry import Box
 from quadrat.results import FLAG_CAPPED
+from quadrat.stitching.flood import (
+    BOTTOM,
+    LEFT,
+    RIGHT,
+    TOP,
+    Components,
+    Labels,
+    components_inside,
+    components_of,
+    flood,
+)
+from quadrat.stitching.runs import Runs
+from quadrat.stitching.search import component_holds
 
-Labels = npt.NDArray[np.int32]
 FIRST_MARGIN = 64
+GROWTH = 4
+"""A side of the block that cuts a clump is moved out to this many times its margin."""
+Read = Callable[[Box], npt.NDArray[np.uint8]]
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """Objects of one shard in the frame of ``box``: labels int32 (1..n in canonical order), anchors (n, 2) grid px, flags."""
+    """Objects of one shard in the frame of ``box``.
+
+    padded: int32 (h + 2, w + 2), labels 1..n in canonical order with a border of zeros. anchors: (n, 2) int64 grid px.
+    flags: (n,) uint8. maps: uint8 (channels, h, w), what was decoded. runs: the objects' pixels in raster order, grid px.
+    """
 
     box: Box
-    labels: Labels
+    padded: Labels
     anchors: npt.NDArray[np.int64]
     flags: npt.NDArray[np.uint8]
     maps: npt.NDArray[np.uint8]
+    runs: Runs
+
+    @property
+    def labels(self) -> Labels:
+        """int32 (h, w)."""
+        return self.padded[1:-1, 1:-1]
 
     def only(self, keep: npt.NDArray[np.bool_]) -> Decoded:
         """Without the objects where ``keep``, bool (n,), is false."""
         if keep.all():
             return self
-        renumber = np.zeros(len(keep) + 1, np.int32)
-        renumber[1:][keep] = np.arange(1, int(keep.sum()) + 1)
-        return Decoded(self.box, renumber[self.labels], self.anchors[keep], self.flags[keep], self.maps)
+        number = np.zeros(len(keep) + 1, np.int32)
+        number[1:][keep] = np.arange(1, int(keep.sum()) + 1)
+        runs = self.runs.take(keep[self.runs.object])
+        return replace(
+            self,
+            padded=number[self.padded],
+            anchors=self.anchors[keep],
+            flags=self.flags[keep],
+            runs=replace(runs, object=number[runs.object + 1] - 1),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,76 +87,168 @@ class SeedRule:
     cap_px: int
 
 
-def decode_shard(read: Callable[[Box], npt.NDArray[np.uint8]], core: Box, *, slide: Box, rule: SeedRule) -> Decoded:
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What a block shows: clumps, their seeds, and each candidate object's anchor.
+
+    Candidate i is seed i + 1, and after the seeds clump i + 1 - seeds, an object only where it has no seed. clump: 0-based.
+    anchor: (n, 2) int64 grid px. owned: (n,) bool, the anchor as the block shows it lies in the core.
+    """
+
+    clumps: Components
+    seeds: Components
+    seed_clump: Labels
+    clump: npt.NDArray[np.int64]
+    anchor: npt.NDArray[np.int64]
+    owned: npt.NDArray[np.bool_]
+
+
+def decode_shard(read: Read, core: Box, *, slide: Box, rule: SeedRule) -> Decoded:
     """The objects owned by ``core``; ``read`` returns the stitched maps of a box inside ``slide``.
 
-    Grows the block until every clump that meets the core is whole, or until ``rule.cap_px`` of margin; what is cut even
-    then keeps its one owner and is flagged.
+    The block grows until every clump that decides an owned object is whole, or until ``rule.cap_px`` of margin; what is cut
+    even then keeps its one owner and is flagged.
     """
     core = core.intersect(slide)
-    margin = FIRST_MARGIN
+    limit = core.pad(max(rule.cap_px, FIRST_MARGIN)).intersect(slide)
+    box = core.pad(FIRST_MARGIN).intersect(slide)
+    maps = read(box)
     while True:
-        box = core.pad(margin).intersect(slide)
-        maps = read(box)
-        clumps, cut = _clumps(maps[0] >= rule.foreground, box, core=core, slide=slide)
-        if not cut.any() or margin >= rule.cap_px:
-            return _decode(maps, clumps, cut, box, core=core, rule=rule)
-        margin = min(2 * margin, rule.cap_px)
+        found = _find(maps, box, core=core, rule=rule)
+        cut = found.clumps.sides & _open_sides(box, slide)
+        deciding = np.zeros(len(found.clumps), bool)
+        deciding[found.clump[found.owned]] = True
+        wider = _grow(box, int(np.bitwise_or.reduce(cut[deciding], initial=0)), core=core, limit=limit)
+        if wider == box:
+            return _decode(read, maps, box, found, cut, slide=slide, rule=rule)
+        maps, box = _read_wider(read, maps, box, wider), wider
 
 
-def _clumps(foreground: npt.NDArray[np.bool_], box: Box, *, core: Box, slide: Box) -> tuple[Labels, npt.NDArray[np.bool_]]:
-    """4-connected clumps that meet the core (others set to 0), and for each label whether the block's border cuts it."""
-    clumps, count = ndimage.label(foreground)
-    meets = np.zeros(count + 1, bool)
-    meets[np.unique(clumps[core.slices_in(box)])] = True
-    meets[0] = False
-    cut = np.zeros(count + 1, bool)
-    edges = []
-    if box.row0 > slide.row0:
-        edges.append(clumps[0])
-    if box.row1 < slide.row1:
-        edges.append(clumps[-1])
-    if box.col0 > slide.col0:
-        edges.append(clumps[:, 0])
-    if box.col1 < slide.col1:
-        edges.append(clumps[:, -1])
-    for edge in edges:
-        cut[edge] = True
-    return np.where(meets[clumps], clumps, 0).astype(np.int32), cut & meets
+def _find(maps: npt.NDArray[np.uint8], box: Box, *, core: Box, rule: SeedRule) -> _Found:
+    clumps = components_of(maps[0], rule.foreground)
+    seeds, seed_clump = components_inside(maps[1], rule.seed, clumps)
+    anchor = np.concatenate([seeds.first_pixels(), clumps.first_pixels()]) + np.array([box.row0, box.col0])
+    clump = np.concatenate([seed_clump - 1, np.arange(len(clumps))]).astype(np.int64)
+    owned = (anchor[:, 0] >= core.row0) & (anchor[:, 0] < core.row1) & (anchor[:, 1] >= core.col0) & (anchor[:, 1] < core.col1)
+    owned[len(seeds) + seed_clump - 1] = False  # a clump with a seed is no object of its own
+    return _Found(clumps=clumps, seeds=seeds, seed_clump=seed_clump, clump=clump, anchor=anchor, owned=owned)
+
+
+def _open_sides(box: Box, slide: Box) -> np.uint8:
+    """Sides of a block beyond which the slide goes on, as bits."""
+    sides = TOP * (box.row0 > slide.row0) | BOTTOM * (box.row1 < slide.row1)
+    return np.uint8(sides | LEFT * (box.col0 > slide.col0) | RIGHT * (box.col1 < slide.col1))
+
+
+def _grow(box: Box, sides: int, *, core: Box, limit: Box) -> Box:
+    """The block moved out at the sides given as bits."""
+
+    def further(margin: int, side: int) -> int:
+        return max(GROWTH * margin, 1) if sides & side else margin
+
+    return Box(
+        core.row0 - further(core.row0 - box.row0, TOP),
+        core.col0 - further(core.col0 - box.col0, LEFT),
+        core.row1 + further(box.row1 - core.row1, BOTTOM),
+        core.col1 + further(box.col1 - core.col1, RIGHT),
+    ).intersect(limit)
+
+
+def _read_wider(read: Read, maps: npt.NDArray[np.uint8], box: Box, wider: Box) -> npt.NDArray[np.uint8]:
+    """The maps of ``wider``, of which only what lies beyond ``box`` is read."""
+    out = np.empty((len(maps), *wider.shape), np.uint8)
+    out[(slice(None), *box.slices_in(wider))] = maps
+    strips = (
+        Box(wider.row0, wider.col0, box.row0, wider.col1),
+        Box(box.row1, wider.col0, wider.row1, wider.col1),
+        Box(box.row0, wider.col0, box.row1, box.col0),
+        Box(box.row0, box.col1, box.row1, wider.col1),
+    )
+    for strip in strips:
+        if not strip.empty:
+            out[(slice(None), *strip.slices_in(wider))] = read(strip)
+    return out
 
 
 def _decode(
+    read: Read,
     maps: npt.NDArray[np.uint8],
-    clumps: Labels,
-    cut: npt.NDArray[np.bool_],
     box: Box,
+    found: _Found,
+    cut: npt.NDArray[np.uint8],
     *,
-    core: Box,
+    slide: Box,
     rule: SeedRule,
 ) -> Decoded:
-    seeds, count = ndimage.label((maps[1] >= rule.seed) & (clumps > 0))
-    seeded = np.zeros(len(cut), bool)
-    seeded[clumps[seeds > 0]] = True
-    seeded[0] = True
-    # A clump without a seed is one object whose anchor is its own first pixel.
-    bare = np.where(seeded[clumps], 0, clumps)
-    seeds = np.where(bare > 0, bare + count, seeds).astype(np.int32)
-    # The flood's queue keeps no order among its equal first entries, so seeds get one: raster order, before all else.
-    depth = 255 - maps[1].astype(np.float64)
-    depth[seeds > 0] = np.arange(-np.count_nonzero(seeds), 0)
-    labels = watershed(depth, seeds, mask=clumps > 0).astype(np.int32)
-    ids, first = np.unique(seeds.ravel(), return_index=True)
-    keep = ids > 0
-    ids, first = ids[keep], first[keep]
-    anchors = np.stack([first // box.width + box.row0, first % box.width + box.col0], axis=1).astype(np.int64)
-    area = np.bincount(labels.ravel(), minlength=int(ids.max(initial=0)) + 1)[ids]
-    inside = (anchors[:, 0] >= core.row0) & (anchors[:, 0] < core.row1)
-    inside &= (anchors[:, 1] >= core.col0) & (anchors[:, 1] < core.col1)
-    owned = inside & (area >= rule.min_area_px)
-    is_cut = cut[clumps.ravel()[first]]
-    ids, anchors, is_cut = ids[owned], anchors[owned], is_cut[owned]
-    order = np.lexsort((anchors[:, 1], anchors[:, 0]))
-    renumber = np.zeros(int(labels.max(initial=0)) + 1, np.int32)
-    renumber[ids[order]] = np.arange(1, len(ids) + 1)
-    flags = np.where(is_cut[order], FLAG_CAPPED, 0).astype(np.uint8)
-    return Decoded(box=box, labels=renumber[labels], anchors=anchors[order], flags=flags, maps=maps)
+    owned = found.owned.copy()
+    for i in np.flatnonzero(owned & (cut[found.clump] > 0)):
+        owned[i] = _owns(read, box, found, int(i), slide=slide, rule=rule)
+    wanted = np.zeros(len(found.clumps), bool)
+    wanted[found.clump[owned]] = True
+    padded = flood(maps[1], found.clumps, found.seeds, found.seed_clump, wanted)
+    clump_runs = found.clumps.row, found.clumps.col0, found.clumps.col1
+    area, pieces = _areas(padded, *clump_runs, len(found.anchor))
+    kept = np.flatnonzero(owned & (area >= rule.min_area_px))
+    kept = kept[np.lexsort((found.anchor[kept, 1], found.anchor[kept, 0]))]
+    number = np.zeros(len(found.anchor) + 1, np.int32)
+    number[kept + 1] = np.arange(1, len(kept) + 1)
+    runs = np.empty((4, pieces), np.int32)
+    used = _renumber(padded, *clump_runs, number, runs, box.row0, box.col0)
+    flags = np.where(cut[found.clump[kept]] > 0, FLAG_CAPPED, 0).astype(np.uint8)
+    painted = Runs(**dict(zip(Runs.__slots__, runs[:, :used], strict=True)))
+    return Decoded(box=box, padded=padded, anchors=found.anchor[kept], flags=flags, maps=maps, runs=painted)
+
+
+def _owns(read: Read, box: Box, found: _Found, index: int, *, slide: Box, rule: SeedRule) -> bool:
+    """Whether the anchor of a candidate in a clump that the largest block cuts is its true one."""
+    row, col = (int(v) for v in found.anchor[index])
+    seed = index < len(found.seeds)
+    if seed and not found.seeds.sides[index] & _open_sides(box, slide):
+        return True
+
+    def foreground(values: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+        return np.asarray(values[0] >= rule.foreground)
+
+    def seeded(values: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+        return np.asarray(foreground(values) & (values[1] >= rule.seed))
+
+    def disproof(values: npt.NDArray[np.uint8], where: Box) -> npt.NDArray[np.bool_]:
+        rows, cols = np.arange(where.row0, where.row1)[:, None], np.arange(where.col0, where.col1)[None]
+        earlier = (rows < row) | ((rows == row) & (cols < col))
+        return np.asarray(earlier if seed else earlier | seeded(values), np.bool_)
+
+    return not component_holds(read, (row, col), slide=slide, mask=seeded if seed else foreground, wanted=disproof)
+
+
+@njit(cache=True, nogil=True)
+def _areas(padded, row, col0, col1, n):  # type: ignore[no-untyped-def]
+    """Pixels of each label 1..n, and how many runs they make."""
+    area = np.zeros(n, np.int64)
+    pieces = 0
+    for i in range(len(row)):
+        before = 0
+        for c in range(col0[i] + 1, col1[i] + 1):
+            here = padded[row[i] + 1, c]
+            if here > 0:
+                area[here - 1] += 1
+                pieces += here != before
+            before = here
+    return area, pieces
+
+
+@njit(cache=True, nogil=True)
+def _renumber(padded, row, col0, col1, number, runs, row0, left):  # type: ignore[no-untyped-def]
+    """Give labels their final numbers; write (object, row, col0, col1) of what remains; return how many runs."""
+    used = 0
+    for i in range(len(row)):
+        before = 0
+        for c in range(col0[i] + 1, col1[i] + 1):
+            here = number[padded[row[i] + 1, c]]
+            padded[row[i] + 1, c] = here
+            if here != 0:
+                if here != before:
+                    runs[0, used], runs[1, used], runs[2, used] = here - 1, row0 + row[i], left + c - 1
+                    used += 1
+                runs[3, used - 1] = left + c
+            before = here
+    return used

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from numba import njit
 
 from quadrat.results import Polygons
+from quadrat.stitching.runs import Runs
 
 EAST, SOUTH, WEST, NORTH = 0, 1, 2, 3
 """Directions of travel; +1 turns right, -1 turns left (rows grow downwards)."""
@@ -79,23 +80,30 @@ def trace(labels: IntArray, *, n: int, origin: tuple[int, int]) -> Polygons:
     return link_edges(boundary_edges(np.pad(labels, 1), origin=origin), n=n)
 
 
-def boundary_edges(labels: IntArray, *, origin: tuple[int, int]) -> Edges:
+def boundary_edges(labels: IntArray, *, origin: tuple[int, int], runs: Runs | None = None) -> Edges:
     """The directed boundary edges owned by the pixels of one piece.
 
     Args:
         labels: (h + 2, w + 2) int32 or uint32, the piece with one pixel of true context on each side (0 outside the
             slide); labels must mean the same in all pieces.
         origin: (row, col) in grid px of the piece's first own pixel, ``labels[1, 1]``.
+        runs: where labelled pixels are, in raster order and grid px, if it is known; spares the background.
     """
     if labels.ndim != 2 or labels.dtype not in (np.int32, np.uint32) or min(labels.shape) < 2:
         raise ValueError(f"labels is {labels.dtype}{labels.shape}, want int32 or uint32 (h + 2, w + 2)")
     own = np.ascontiguousarray(labels).view(np.int32)
-    if own.size and own.min() < 0:
-        raise ValueError("labels holds a value below 0 or above 2147483647")
-    count = _scan_edges(own, origin[0], origin[1], np.empty((0, 5), np.int64))
-    runs = np.empty((count, 5), np.int64)
-    _scan_edges(own, origin[0], origin[1], runs)
-    return _edges(runs)
+    if runs is None:
+        if own.size and own.min() < 0:
+            raise ValueError("labels holds a value below 0 or above 2147483647")
+        places = _labelled_runs(own)
+    else:
+        places = np.stack([runs.row - origin[0], runs.col0 - origin[1], runs.col1 - origin[1]])
+    found = np.empty((8 * places.shape[1] + 64, 5), np.int64)
+    count = _scan_edges(own, places, origin[0], origin[1], found)
+    if count > len(found):
+        found = np.empty((count, 5), np.int64)
+        _scan_edges(own, places, origin[0], origin[1], found)
+    return _edges(found[:count])
 
 
 def link_edges(edges: Edges, *, n: int) -> Polygons:
@@ -177,19 +185,46 @@ _CLOSED, _OPEN, _MANY = 0, 1, 2
 
 
 @njit(cache=True, nogil=True)
-def _scan_edges(labels: npt.NDArray[np.int32], row0: int, col0: int, runs: npt.NDArray[np.int64]) -> int:
+def _labelled_runs(labels: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    """(3, m) row, col0, col1 of the horizontal stretches of labelled pixels inside a padded array, in raster order."""
+    height, width = labels.shape[0] - 2, labels.shape[1] - 2
+    count = 0
+    for r in range(height):
+        for c in range(width):
+            count += (labels[r + 1, c + 1] > 0) and (c == 0 or labels[r + 1, c] <= 0)
+    out = np.empty((3, count), np.int32)
+    at = 0
+    for r in range(height):
+        c = 0
+        while c < width:
+            if labels[r + 1, c + 1] <= 0:
+                c += 1
+                continue
+            out[0, at], out[1, at] = r, c
+            while c < width and labels[r + 1, c + 1] > 0:
+                c += 1
+            out[2, at] = c
+            at += 1
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _scan_edges(
+    labels: npt.NDArray[np.int32], places: npt.NDArray[np.int32], row0: int, col0: int, runs: npt.NDArray[np.int64]
+) -> int:
     """Write (label, row, col, direction, length) of each run until ``runs`` is full; return how many there are."""
     height, width = labels.shape[0] - 2, labels.shape[1] - 2
     west_from = np.zeros(width + 2, np.int64)
     east_from = np.zeros(width + 2, np.int64)
     count = 0
-    for r in range(1, height + 1):
+    for i in range(places.shape[1]):
+        r = places[0, i] + 1
         top_from = bottom_from = 0
-        for c in range(1, width + 1):
+        for c in range(places[1, i] + 1, places[2, i] + 1):
             a = labels[r, c]
-            if a == 0:
-                continue
             up, down, left, right = labels[r - 1, c], labels[r + 1, c], labels[r, c - 1], labels[r, c + 1]
+            if up == a and down == a and left == a and right == a:
+                continue
             first_col, last_col = c == 1 or left != a, c == width or right != a
             first_row, last_row = r == 1 or up != a, r == height or down != a
             if up != a:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -11,9 +13,9 @@ from skimage.measure import label as label_components
 
 from quadrat.grid import Cell
 from quadrat.results import ObjectTable, Polygons
-from quadrat.stitching.components import face_pairs, union_find
+from quadrat.stitching.components import Strips, face_pairs, union_find
 from quadrat.stitching.features import Moments, measure_piece
-from quadrat.stitching.polygons import Edges, boundary_edges, link_edges
+from quadrat.stitching.polygons import Edges, boundary_edges, concatenate_polygons, link_edges
 from quadrat.task import Array, Arrays
 
 SIDES = ("top", "bottom", "left", "right")
@@ -51,49 +53,91 @@ def region_part(classes: npt.NDArray[np.uint8], score: npt.NDArray[np.uint8], *,
 def merge_regions(
     parts: Mapping[Cell, Mapping[str, Array]], *, shard_px: int, min_area_px: float
 ) -> tuple[ObjectTable, Polygons]:
-    """All regions of a slide of at least ``min_area_px``, in canonical order (shard of the first pixel, then pixel)."""
-    shards = sorted(parts)
-    counts = [len(parts[s]["class_id"]) for s in shards]
-    first = dict(zip(shards, np.concatenate([[0], np.cumsum(counts)[:-1]]).tolist() if shards else [], strict=True))
-    total = sum(counts)
-    strips = {s: {side: parts[s][f"strips.{side}"] for side in SIDES} for s in shards}
-    root = union_find(total, face_pairs(strips, first))
-    pieces = Moments(**{n: _gather([parts[s][f"moments.{n}"] for s in shards], Moments.zeros(0), n) for n in _MOMENTS})
-    class_id = np.concatenate([parts[s]["class_id"] for s in shards]) if shards else np.zeros(0, np.uint8)
+    """All regions of :func:`region_parts` at once, of parts that are in memory."""
+    found = [make() for make in region_parts(sorted(parts), parts.__getitem__, shard_px=shard_px, min_area_px=min_area_px)]
+    return ObjectTable.concatenate([table for table, _ in found]), concatenate_polygons([outline for _, outline in found])
+
+
+def region_parts(
+    shards: Sequence[Cell], load: Callable[[Cell], Mapping[str, Array]], *, shard_px: int, min_area_px: float
+) -> list[Callable[[], tuple[ObjectTable, Polygons]]]:
+    """The regions of a slide of at least ``min_area_px``, in canonical order (shard of the first pixel, then pixel).
+
+    In memory are the sums of all pieces, about 150 bytes each; outlines are read and linked when a part is asked for, and
+    are never more than those of the regions that begin in one shard.
+
+    Args:
+        shards: the shards that have a part, in raster order.
+        load: ``region_part`` of a shard; read once here, and again for outlines.
+        shard_px: side of a shard.
+        min_area_px: smaller regions are left out.
+
+    Returns:
+        A function for each shard in which regions begin.
+    """
+    pieces, class_id, counts, pairs = _pieces(shards, load)
+    total = len(class_id)
+    root = union_find(total, pairs)
     moments = pieces.scatter(root, n=total)
     keep = np.flatnonzero((root == np.arange(total)) & (moments.area >= max(1.0, min_area_px)))
     anchor = moments.first[keep]
-    order = np.lexsort((anchor[:, 1], anchor[:, 0], anchor[:, 1] // shard_px, anchor[:, 0] // shard_px))
-    keep = keep[order]
-    number = np.zeros(total, np.int64)
-    number[keep] = np.arange(1, len(keep) + 1)
-    outline = []
-    for shard in shards:
-        edges = Edges(**{name: parts[shard][f"edges.{name}"] for name in Edges.__slots__})
-        if not len(edges):
-            continue
-        label = number[root[edges.label - 1 + first[shard]]]
-        relabelled = Edges(label=label, row=edges.row, col=edges.col, direction=edges.direction, length=edges.length)
-        outline.append(relabelled.take(label > 0))
-    polygons = link_edges(Edges.concatenate(outline), n=len(keep))
-    area = moments.area[keep].astype(np.float64)
-    return (
-        ObjectTable(
-            anchor=moments.first[keep],
-            class_id=class_id[keep],
-            score=(moments.value[keep] / np.maximum(area, 1) / 255).astype(np.float32),
-            bbox=moments.bbox[keep].astype(np.float64),
-            centroid=moments.centroid[keep],
-            area_px=area,
-            perimeter_px=polygon_perimeters(polygons),
-            flags=np.zeros(len(keep), np.uint8),
-        ),
-        polygons,
-    )
+    keep = keep[np.lexsort((anchor[:, 1], anchor[:, 0], anchor[:, 1] // shard_px, anchor[:, 0] // shard_px))]
+    rank = np.zeros(total, np.int64)
+    rank[keep] = np.arange(1, len(keep) + 1)
+    number = rank[root]
+    first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    home = np.repeat(np.arange(len(shards)), counts)
+    begin = moments.first[keep] // shard_px
+    starts = np.flatnonzero(np.concatenate([[True], (np.diff(begin, axis=0) != 0).any(axis=1)])) if len(keep) else keep
+
+    def part(start: int, stop: int) -> tuple[ObjectTable, Polygons]:
+        places = np.unique(home[(number > start) & (number <= stop)])
+        edges = [_edges_of(load(shards[i]), number[first[i] : first[i + 1]] - start, n=stop - start) for i in places]
+        polygons = link_edges(Edges.concatenate(edges), n=stop - start)
+        return _region_table(moments.take(keep[start:stop]), class_id[keep[start:stop]], polygons), polygons
+
+    stops = [*starts[1:].tolist(), len(keep)]
+    return [partial(part, a, b) for a, b in zip(starts.tolist(), stops, strict=False)]
 
 
-def _gather(arrays: list[npt.NDArray[np.int64]], empty: Moments, name: str) -> npt.NDArray[np.int64]:
-    return np.concatenate(arrays) if arrays else getattr(empty, name)
+def _pieces(
+    shards: Sequence[Cell], load: Callable[[Cell], Mapping[str, Array]]
+) -> tuple[Moments, npt.NDArray[np.uint8], list[int], npt.NDArray[np.int64]]:
+    """Sums and classes of all pieces in the order of ``shards``, how many each shard has, and the pairs that touch."""
+    sums, classes, counts = [Moments.zeros(0)], [np.zeros(0, np.uint8)], []
+    pairs = [np.zeros((0, 2), np.int64)]
+    first: dict[Cell, int] = {}
+    recent: dict[Cell, Strips] = {}  # of this row of shards and the one above: a slide's strips together would be large
+    total = 0
+    for row, col in shards:
+        part = load((row, col))
+        recent = {cell: strips for cell, strips in recent.items() if cell >= (row - 1, col)}
+        recent[(row, col)] = {side: part[f"strips.{side}"] for side in SIDES}
+        first[(row, col)] = total
+        for other in ((row, col - 1), (row - 1, col)):
+            if other in recent:
+                both = {cell: recent[cell] for cell in (other, (row, col))}
+                pairs.append(face_pairs(both, first))
+        sums.append(Moments(**{name: part[f"moments.{name}"] for name in _MOMENTS}))
+        classes.append(part["class_id"])
+        counts.append(len(classes[-1]))
+        total += counts[-1]
+    joined = Moments(**{name: np.concatenate([getattr(m, name) for m in sums]) for name in _MOMENTS})
+    return joined, np.concatenate(classes), counts, np.concatenate(pairs)
+
+
+def _edges_of(part: Mapping[str, Array], number: npt.NDArray[np.int64], *, n: int) -> Edges:
+    """A shard's edges of the pieces numbered 1..n, under those numbers."""
+    edges = Edges(**{name: part[f"edges.{name}"] for name in Edges.__slots__})
+    if not len(edges):
+        return edges
+    label = number[edges.label - 1]
+    return replace(edges, label=label).take((label > 0) & (label <= n))
+
+
+def _region_table(moments: Moments, class_id: npt.NDArray[np.uint8], polygons: Polygons) -> ObjectTable:
+    table = moments.table(class_id=class_id, score=(moments.mean_value / 255).astype(np.float32))
+    return replace(table, perimeter_px=polygon_perimeters(polygons))
 
 
 def polygon_perimeters(polygons: Polygons) -> npt.NDArray[np.float64]:

@@ -75,7 +75,14 @@ def runs_of(labels: npt.NDArray[np.integer], *, n: int, origin: tuple[int, int])
     return Runs(object=out[0], row=out[1], col0=out[2], col1=out[3])
 
 
-def paint(runs: Runs, ids: npt.NDArray[np.integer], box: Box, dtype: npt.DTypeLike = np.uint32) -> npt.NDArray[Any]:
+def paint(
+    runs: Runs,
+    ids: npt.NDArray[np.integer],
+    box: Box,
+    dtype: npt.DTypeLike = np.uint32,
+    *,
+    onto: npt.NDArray[Any] | None = None,
+) -> npt.NDArray[Any]:
     """Label array of ``box`` with ``ids[object]`` painted in each run, 0 elsewhere.
 
     Where runs overlap the greatest id is seen, whatever the order of the runs. Runs outside ``box`` are ignored.
@@ -85,6 +92,7 @@ def paint(runs: Runs, ids: npt.NDArray[np.integer], box: Box, dtype: npt.DTypeLi
         ids: (objects,) the value of each object, 1 or more.
         box: the part of the plane to paint, grid px.
         dtype: integer dtype of the result.
+        onto: an array of ``box`` and ``dtype`` that is painted on and returned, instead of a new one.
 
     Raises:
         ValueError: an id that is not positive or does not fit ``dtype``, or a run of an object without id.
@@ -94,7 +102,9 @@ def paint(runs: Runs, ids: npt.NDArray[np.integer], box: Box, dtype: npt.DTypeLi
         raise ValueError(f"ids run from {ids.min()} to {ids.max()}, want 1 to {limit} for {np.dtype(dtype)}")
     if len(runs) and (runs.object.min() < 0 or runs.object.max() >= len(ids)):
         raise ValueError(f"runs name objects {runs.object.min()} to {runs.object.max()}, but there are {len(ids)} ids")
-    out = np.zeros(box.shape, dtype)
+    out = np.zeros(box.shape, dtype) if onto is None else onto
+    if out.shape != box.shape or out.dtype != dtype:
+        raise ValueError(f"the array to paint on is {out.dtype}{out.shape}, want {np.dtype(dtype)}{box.shape}")
     _paint(runs.object, runs.row, runs.col0, runs.col1, ids.astype(dtype, copy=False), box.row0, box.col0, out)
     return out
 

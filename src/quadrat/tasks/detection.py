@@ -8,6 +8,7 @@ slide-level suppression is done once, globally and exactly.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Literal
 
 import numba
@@ -31,6 +32,8 @@ CANDIDATE_SCORE = 0.1
 """Cells below this score emit nothing; the working threshold lies above it."""
 SPREAD = 0.16
 """Standard deviation of the centre peak as a share of the object's side."""
+PART_ROWS = 65_536
+"""Objects a part of the merged answer."""
 LEAST_HEAT = 0.2
 """Cells with at least this much of an object's peak learn its box."""
 
@@ -100,7 +103,8 @@ class DetectionTask:
         row, col = table.anchor.T
         shard = view.spec.lattice.shard
         table = table.take(np.lexsort((col, row, col // shard, row // shard)))
-        return Stitched(objects=[lambda: (table, Polygons.boxes(table.bbox))])
+        chunks = [slice(start, start + PART_ROWS) for start in range(0, len(table), PART_ROWS)]
+        return Stitched(objects=[partial(boxed, table, rows) for rows in chunks])
 
     def paint(self, view: SlideView, shard: Cell, first_id: Mapping[Cell, int]) -> Array:
         raise TypeError("detection paints no label image")
@@ -173,6 +177,12 @@ def select(view: SlideView, shard: Cell) -> Candidates:
     keep = candidates.score >= quantise_score(np.array([view.spec.thresholds["score"]]))[0]
     keep &= view.permits(*candidates.cell.T)
     return Candidates(**{name: getattr(candidates, name)[keep] for name in Candidates.__slots__})
+
+
+def boxed(table: ObjectTable, rows: slice) -> tuple[ObjectTable, Polygons]:
+    """Some objects with their boxes as outlines, which for a whole slide would take more memory than all else."""
+    part = ObjectTable(**{name: getattr(table, name)[rows] for name in ObjectTable.__slots__})
+    return part, Polygons.boxes(part.bbox)
 
 
 def boxes_table(candidates: Candidates, kept: Array) -> ObjectTable:

@@ -19,12 +19,12 @@ from torch.nn import functional
 from quadrat.grid import Cell
 from quadrat.models.unet import UNet
 from quadrat.results import ObjectTable, Polygons
-from quadrat.stitching.features import measure
+from quadrat.stitching.features import measure_runs
 from quadrat.stitching.maps import crop_core, quantise
-from quadrat.stitching.ownership import Decoded, SeedRule, decode_shard
-from quadrat.stitching.parts import load_objects, object_part
-from quadrat.stitching.polygons import trace
-from quadrat.stitching.runs import paint, runs_of
+from quadrat.stitching.ownership import FIRST_MARGIN, Decoded, SeedRule, decode_shard
+from quadrat.stitching.parts import load_runs, load_table, object_part
+from quadrat.stitching.polygons import boundary_edges, link_edges
+from quadrat.stitching.runs import paint
 from quadrat.task import (
     Array,
     Arrays,
@@ -109,34 +109,26 @@ class InstanceTask:
         )
         decoded = decoded.only(view.permits(*decoded.anchors.T))
         n = len(decoded.anchors)
-        origin = (decoded.box.row0, decoded.box.col0)
-        return object_part(
-            table=objects_of(decoded),
-            polygons=trace(decoded.labels, n=n, origin=origin),
-            runs=runs_of(decoded.labels, n=n, origin=origin),
-        )
+        edges = boundary_edges(decoded.padded, origin=(decoded.box.row0, decoded.box.col0), runs=decoded.runs)
+        return object_part(table=objects_of(decoded), polygons=link_edges(edges, n=n), runs=decoded.runs)
 
     def merge(self, view: SlideView) -> Stitched:
-        def part_of(shard: Cell) -> tuple[ObjectTable, Polygons]:
-            table, polygons, _ = load_objects(view.part(shard))
-            return table, polygons
-
-        return Stitched(objects=[partial(part_of, shard) for shard in view.shards])
+        return Stitched(objects=[partial(part_of, view, shard) for shard in view.shards])
 
     def paint(self, view: SlideView, shard: Cell, first_id: Mapping[Cell, int]) -> Array:
         """Gather the runs that touch the shard from every shard whose objects can reach it; later ids lie on top."""
         lattice = view.spec.lattice
         box = lattice.shard_box(shard).intersect(view.frame.box)
         out = np.zeros(box.shape, np.uint32)
-        for other in view.shards:
+        for other in box.pad(reach_px(view)).intersect(view.frame.box).cells(lattice.shard):
+            if other not in first_id:
+                continue
             part = view.part(other)
             extent = part["extent"]
             if extent[0] >= box.row1 or extent[2] <= box.row0 or extent[1] >= box.col1 or extent[3] <= box.col0:
                 continue
-            _, _, runs = load_objects(part)
             ids = np.arange(first_id[other], first_id[other] + len(part["class_id"]), dtype=np.uint32)
-            painted = paint(runs, ids, box, np.uint32)
-            out = np.where(painted > 0, painted, out)
+            paint(load_runs(part), ids, box, np.uint32, onto=out)
         return out
 
     def calibrations(self, spec: ModelSpec) -> list[Mapping[str, float]]:
@@ -163,14 +155,20 @@ def inner_distance(labels: Array) -> Array:
     return np.floor(distance / np.maximum(largest, 1)[labels] * 255 + 0.5).astype(np.uint8)
 
 
+def part_of(view: SlideView, shard: Cell) -> tuple[ObjectTable, Polygons]:
+    """The objects of one shard with their outlines."""
+    return load_table(view.part(shard))
+
+
+def reach_px(view: SlideView) -> int:
+    """How far beyond its own shard an object can lie: the greatest margin of a block."""
+    return max(FIRST_MARGIN, round(view.spec.thresholds["cap_um"] / view.frame.mpp))
+
+
 def objects_of(decoded: Decoded) -> ObjectTable:
     """The table of a decoded shard: class by the sum of quantised probabilities, score = mean foreground, in integers."""
-    n = len(decoded.anchors)
-    measured = measure(decoded.labels, n=n, origin=(decoded.box.row0, decoded.box.col0))
-    flat = decoded.labels.ravel()
-    inside = np.flatnonzero(flat)
-    label = flat[inside] - 1
-    sums = np.stack([np.bincount(label, weights=channel.ravel()[inside], minlength=n)[:n] for channel in decoded.maps], axis=0)
+    origin = (decoded.box.row0, decoded.box.col0)
+    measured, sums = measure_runs(decoded.padded, decoded.maps, decoded.runs, n=len(decoded.anchors), origin=origin)
     return measured.table(
         class_id=np.argmax(sums[FIRST_CLASS:], axis=0).astype(np.uint8),
         score=(sums[FOREGROUND] / np.maximum(measured.area_px, 1) / 255).astype(np.float32),

@@ -15,7 +15,7 @@ from quadrat.geometry import Box
 from quadrat.grid import Cell
 from quadrat.models.unet import UNet
 from quadrat.stitching.maps import argmax_classes, crop_core, quantise
-from quadrat.stitching.regions import merge_regions, region_part
+from quadrat.stitching.regions import region_part, region_parts
 from quadrat.task import (
     Array,
     Arrays,
@@ -77,9 +77,8 @@ class SemanticTask:
 
     def merge(self, view: SlideView) -> Stitched:
         least = view.spec.thresholds["min_area_um2"] / view.frame.mpp**2
-        parts = {shard: view.part(shard) for shard in view.shards}
-        merged = merge_regions(parts, shard_px=view.spec.lattice.shard, min_area_px=least)
-        return Stitched(objects=[lambda: merged])
+        shard_px = view.spec.lattice.shard
+        return Stitched(objects=region_parts(view.shards, view.part, shard_px=shard_px, min_area_px=least))
 
     def paint(self, view: SlideView, shard: Cell, first_id: Mapping[Cell, int]) -> Array:
         """The class map itself (0 = background, class + 1); regions under the least area stay in it."""

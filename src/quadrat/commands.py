@@ -1,0 +1,97 @@
+"""What can be done beside taking slides through the stages: look at files, check stores, report seams, make phantoms."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import cast
+
+from quadrat.errors import QuadratError, StoreError
+from quadrat.progress import Reporter
+from quadrat.stages import EXIT_FAILED, EXIT_OK, EXIT_USAGE
+
+
+def inspect(
+    paths: Sequence[str],
+    *,
+    as_json: bool,
+    write: Callable[[str], None],
+    mpp: float | None = None,
+    pictures: Path | None = None,
+) -> int:
+    """What slide files say of themselves and how much tissue they show; a file that cannot be read never stops the others.
+
+    ``pictures``: a folder for a thumbnail and a tissue overlay of each.
+    """
+    from quadrat.describe import describe, describe_text
+
+    code, taken = EXIT_OK, set[str]()
+    for path in paths:
+        try:
+            facts = describe(path, mpp=mpp, pictures=pictures, taken=taken)
+        except QuadratError as error:
+            facts = {"path": path, "error": str(error)}
+        taken.update(facts.get("pictures", ()))
+        code = EXIT_FAILED if "error" in facts else code
+        write(json.dumps(facts) if as_json else describe_text(facts))
+    return code
+
+
+def verify(stores: Sequence[Path], *, write: Callable[[str], None]) -> int:
+    """Check stores against their seals: a line a problem, and one for each sound store; 2 if a path is no store."""
+    from quadrat.verify import verify as problems_of
+
+    code = EXIT_OK
+    for store in stores:
+        try:
+            problems = problems_of(store)
+        except StoreError as error:
+            write(str(error))
+            code = EXIT_USAGE
+            continue
+        for line in problems or [f"{store}: sound"]:
+            write(line)
+        code = max(code, EXIT_FAILED) if problems else code
+    return code
+
+
+def seams(
+    result: Path,
+    *,
+    tile: float | None,
+    origin: tuple[float, float],
+    mpp: float | None,
+    as_json: bool,
+    write: Callable[[str], None],
+) -> int:
+    """Print the seam report of a result (see :mod:`quadrat.seam_files`)."""
+    from quadrat.seam_files import read_seams, seams_text
+
+    report = read_seams(result, tile=tile, origin=origin, mpp=mpp)
+    write(json.dumps(report, indent=2) if as_json else seams_text(report))
+    return EXIT_OK
+
+
+def demo(out: Path, *, scale: str, workers: int) -> int:
+    """See :mod:`quadrat.demo`."""
+    from quadrat.demo import demo as run_demo
+
+    with Reporter(out / "log.jsonl") as reporter:
+        return run_demo(out, scale=scale, workers=workers, reporter=reporter)
+
+
+def phantom(out: Path, *, name: str, height: int, width: int, seed: int, dominant: str, tissue: float) -> Path:
+    """Write one phantom slide with its truth; the slide's path."""
+    from quadrat.phantom import PhantomSpec, write_phantom
+    from quadrat.phantom.spec import RegionName
+
+    spec = PhantomSpec(
+        name=name,
+        width=width,
+        height=height,
+        seed=seed,
+        dominant=cast(RegionName, dominant),
+        tissue_fraction=tissue,
+    )
+    return write_phantom(out, spec=spec).slide

@@ -1,0 +1,270 @@
+"""One slide's work done in any order: shuffled, interleaved between workers, tried again, done twice; in memory or on disk.
+
+The work itself is the shipped code: ``predict_cells``, the task's methods, and the work units of ``quadrat.units``.
+"""
+
+import json
+import shutil
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from helpers import oracle
+from helpers.runs import contents
+from quadrat import delivery, finishing, inference, units
+from quadrat.config import OutputsSection, SlideSection
+from quadrat.grid import work_units
+from quadrat.manifest import SlideRef
+from quadrat.predictions import Candidates, TileScores
+from quadrat.results import ObjectTable, Polygons
+from quadrat.slides.array import ArraySlide
+from quadrat.slides.source import source_of
+from quadrat.stitching.polygons import concatenate_polygons, take_polygons
+from quadrat.task import get_task
+from quadrat.workplace import SlideWork, slide_identity
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How the work is cut and ordered: shards a unit, workers, and a seed for everything that chance decides.
+
+    Of the units some are done twice, and some fail half-way and are done again from the start.
+    """
+
+    per_unit: int = 1
+    workers: int = 1
+    seed: int | None = None
+
+    def units(self, shards):
+        """Lists of shards in the order in which they are worked on; a shard may come up more than once."""
+        planned = work_units(shards, per_unit=self.per_unit)
+        if self.seed is None:
+            return planned
+        rng = np.random.default_rng(self.seed)
+        rng.shuffle(planned)
+        tried = []
+        for unit in planned:
+            fate = rng.integers(6)
+            if fate == 0 and len(unit) > 1:
+                tried.append(unit[: int(rng.integers(1, len(unit)))])  # it failed after these
+            tried += [unit] * (2 if fate == 1 else 1)
+        queues = [tried[i :: self.workers] for i in range(self.workers)]
+        order = []
+        while any(queues):  # the workers take steps in turns that nobody foresees
+            queue = queues[int(rng.integers(self.workers))]
+            if queue:
+                order.append(queue.pop(0))
+        return order
+
+
+IN_ORDER = Schedule()
+AT_ONCE = Schedule(per_unit=10**6)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A slide (uint8 (h, w, 3)), a network, and the specification it is used with."""
+
+    rgb: np.ndarray
+    model: torch.nn.Module
+    spec: object
+
+    @property
+    def source(self):
+        return source_of(ArraySlide(self.rgb, mpp=self.spec.mpp), mpp=self.spec.mpp)
+
+    @property
+    def cells(self):
+        return self.source.frame.box.cells(self.spec.lattice.core)
+
+
+@dataclass
+class MemoryView:
+    """A slide as stitching sees it, held in memory: ``maps`` whole, candidates and tiles by shard, ``parts`` as they come."""
+
+    spec: object
+    frame: object
+    stored: dict
+    parts: dict = field(default_factory=dict)
+
+    @property
+    def shards(self):
+        return sorted(self.stored)
+
+    @cached_property
+    def whole(self):
+        lattice, channels = self.spec.lattice, get_task(self.spec.task).channels(self.spec)
+        out = np.zeros((channels, *self.frame.box.shape), np.uint8)
+        for found in self.stored.values():
+            for cell, maps in found.items():
+                core = lattice.core_box(cell)
+                part = core.intersect(self.frame.box)
+                out[(slice(None), *part.slices_in(self.frame.box))] = maps[(slice(None), *part.slices_in(core))]
+        return out
+
+    def maps(self, box):
+        assert self.frame.box.intersect(box) == box, f"{box} leaves the slide"
+        return self.whole[(slice(None), *box.slices_in(self.frame.box))]
+
+    def permits(self, rows, cols):
+        return np.ones(np.broadcast_shapes(rows.shape, cols.shape), bool)
+
+    def _joined(self, kind, shard):
+        rows = [self.stored[shard][cell] for cell in sorted(self.stored[shard])]
+        return kind(**{name: np.concatenate([getattr(row, name) for row in rows]) for name in kind.__slots__})
+
+    def candidates(self, shard):
+        return self._joined(Candidates, shard)
+
+    def tiles(self, shard):
+        return self._joined(TileScores, shard)
+
+    def part(self, shard):
+        return self.parts[shard]
+
+    @property
+    def first_id(self):
+        first, out = 1, {}
+        for shard in self.shards:
+            out[shard] = first
+            first += len(self.parts[shard]["class_id"])
+        return out
+
+
+@dataclass(frozen=True)
+class Answer:
+    """All that is said of a slide: objects in order of their ids, outlines, the label image, or the rows of tiles."""
+
+    table: ObjectTable | None = None
+    polygons: Polygons | None = None
+    image: np.ndarray | None = None
+    tiles: TileScores | None = None
+
+    def __len__(self):
+        return len(self.table) if self.table is not None else len(self.tiles.cell)
+
+
+def inferred(case, schedule=IN_ORDER):
+    """A view of the predictions, made in the order of the schedule."""
+    spec, task, source, stored = case.spec, get_task(case.spec.task), case.source, {}
+    groups = spec.lattice.by_shard(case.cells)
+    for unit in schedule.units(groups):
+        cells = [cell for shard in unit for cell in groups[shard]]
+        found = dict(inference.predict_cells(case.model, task, spec, source, cells, device=CPU))
+        stored |= {shard: {cell: found[cell] for cell in groups[shard]} for shard in unit}
+    return MemoryView(spec, source.frame, stored)
+
+
+def stitched(view, schedule=IN_ORDER):
+    """The answer from a view, its shards stitched and painted in the order of the schedule."""
+    task = get_task(view.spec.task)
+    order = [shard for unit in schedule.units(view.shards) for shard in unit]
+    if task.storage == "maps":
+        view.parts.clear()
+        for shard in order:
+            view.parts[shard] = task.stitch_shard(view, shard)
+    merged = task.merge(view)
+    if merged.objects is None:
+        return Answer(tiles=merged.tiles)
+    pieces = [part() for part in merged.objects]
+    table = ObjectTable.concatenate([piece[0] for piece in pieces])
+    polygons = concatenate_polygons([piece[1] for piece in pieces])
+    return Answer(table, polygons, painted(view, order) if task.label_image is not None else None)
+
+
+def painted(view, order):
+    task, first = get_task(view.spec.task), view.first_id
+    image = np.zeros(view.frame.box.shape, task.label_image.dtype)
+    for shard in order:
+        box = view.spec.lattice.shard_box(shard).intersect(view.frame.box)
+        image[box.slices_in(view.frame.box)] = task.paint(view, shard, first)
+    return image
+
+
+def from_one_pass(case):
+    """The answer of one forward pass over the whole slide, with the ids that the package's shards give."""
+    prediction, whole = oracle.one_pass(case.model, case.spec, case.rgb)
+    view = MemoryView(whole, case.source.frame, {(0, 0): {(0, 0): prediction}})
+    answer = stitched(view)
+    row, col = answer.table.anchor.T
+    side = case.spec.lattice.shard
+    order = np.lexsort((col, row, col // side, row // side))
+    image = answer.image
+    if image is not None and image.dtype == np.uint32:
+        image = np.concatenate([[0], np.argsort(order) + 1]).astype(np.uint32)[image]
+    return view, Answer(answer.table.take(order), take_polygons(answer.polygons, order), image)
+
+
+def differences(one, other):
+    """Where two answers differ, in words; nothing where they are the same bytes."""
+    found = []
+    for part in ("table", "polygons", "tiles"):
+        a, b = getattr(one, part), getattr(other, part)
+        if (a is None) != (b is None):
+            found.append(f"only one has {part}")
+        elif a is not None:
+            found += [f"{part}.{n}: {_unlike(getattr(a, n), getattr(b, n))}" for n in a.__slots__
+                      if _unlike(getattr(a, n), getattr(b, n))]  # fmt: skip
+    if one.image is not None and _unlike(one.image, other.image):
+        found.append(f"label image: {_unlike(one.image, other.image)}")
+    return found
+
+
+def _unlike(a, b):
+    if a.dtype != b.dtype or a.shape != b.shape:
+        return f"{a.dtype}{a.shape} and {b.dtype}{b.shape}"
+    if a.tobytes() == b.tobytes():
+        return ""
+    return f"{int((a != b).sum())} of {a.size} values differ" if a.size else ""
+
+
+@dataclass(frozen=True)
+class OnDisk:
+    """A slide file and a folder for its work: the same work units as a run's, each schedule in an empty folder."""
+
+    folder: Path
+    case: Case
+
+    def work(self, name):
+        path = self.folder / "slide.png"
+        if not path.exists():
+            Image.fromarray(self.case.rgb).save(path, compress_level=1)
+        return SlideWork(
+            ref=SlideRef(path=str(path), name="slide", mpp=self.case.spec.mpp),
+            folder=str(self.folder / name),
+            spec=self.case.spec,
+            slide=SlideSection(tissue="all"),
+            task=self.case.spec.task,
+            identity=slide_identity(str(path)),
+        )
+
+    def results(self, name, schedule):
+        """sha256 of every file of the slide's results but its picture, made in the order of the schedule."""
+        work, task = self.work(name), get_task(self.case.spec.task)
+        work.path.mkdir(parents=True)
+        plan = units.plan_slide(work)
+        units.create_predictions(work)
+        planned = units.shards_of(plan["shards"])
+        for unit in schedule.units(planned):
+            with units.open_work_source(work) as source:
+                units.infer_shards(work, self.case.model, unit, source, device=CPU)
+        if task.storage == "maps":
+            again = replace(schedule, seed=None if schedule.seed is None else schedule.seed + 1)
+            for unit in again.units(planned):
+                units.stitch_shards(units.ShardJob(work, tuple(unit)))
+        job = finishing.FinishJob(work=work, outputs=OutputsSection(overlay=False), fingerprint="", provenance={"figures": {}})
+        figures = finishing.merge_slide(job)
+        if task.label_image is not None:
+            delivery.create_labels(work)
+            for unit in schedule.units(planned):
+                delivery.paint_shards(units.ShardJob(work, tuple(unit)))
+        (work.result / "figures.json").write_text(json.dumps(figures, sort_keys=True))
+        found = contents(work.result)
+        shutil.rmtree(work.path)
+        return found
