@@ -34,7 +34,7 @@ import tifffile
 import torch
 from numpy.typing import NDArray
 
-from quadrat import units
+from quadrat import delivery, units
 from quadrat.config import OutputsSection, SlideSection, shipped_pipelines
 from quadrat.execution import Job, open_executor
 from quadrat.finishing import FinishJob, merge_slide
@@ -50,7 +50,7 @@ from quadrat.slides.array import ArraySlide
 from quadrat.slides.source import SlideSource, open_source, source_of
 from quadrat.stitching.maps import argmax_classes
 from quadrat.task import ModelSpec, get_task
-from quadrat.workplace import SlideWork
+from quadrat.workplace import SlideWork, slide_identity
 
 SLIDES = {"CMU-1-Small-Region.svs": None, "TCGA-CR-7395-01A-01-TS1.svs": 0.25}
 """Real slides, and the mpp that stands in where the file states none."""
@@ -99,6 +99,10 @@ class Held:
     @property
     def shards(self) -> list[Cell]:
         return [(0, 0)]
+
+    def permits(self, rows: NDArray[Any], cols: NDArray[Any]) -> NDArray[np.bool_]:
+        """No regions are drawn."""
+        return np.ones(np.broadcast_shapes(rows.shape, cols.shape), np.bool_)
 
     def maps(self, box: Box) -> NDArray[np.uint8]:
         assert self.whole is not None
@@ -272,9 +276,8 @@ def run_schedule(work: SlideWork, package: Path, schedule: ScheduleSpec) -> tupl
             return units.ShardJob(work, unit)
 
         def predict_job(unit: tuple[Cell, ...]) -> units.PredictJob:
-            return units.PredictJob(work, unit, str(package), "cpu", 1)
+            return units.PredictJob(work, unit, package=str(package), device="cpu", threads=1)
 
-        do(units.tile_shards, schedule.units(units.shards_of(plan["tile_shards"])), job)
         units.create_predictions(work)
         do(units.predict_shards, schedule.units(shards), predict_job)
         if task.storage == "maps":
@@ -282,8 +285,8 @@ def run_schedule(work: SlideWork, package: Path, schedule: ScheduleSpec) -> tupl
         finish = FinishJob(work=work, outputs=OutputsSection(overlay=False), fingerprint="", provenance={"figures": {}})
         figures = merge_slide(finish)
         if task.label_image is not None:
-            units.create_labels(work)
-            do(units.paint_shards, schedule.units(shards), job)
+            delivery.create_labels(work)
+            do(delivery.paint_shards, schedule.units(shards), job)
     files = [path for path in sorted(work.result.rglob("*")) if path.is_file()]
     return {str(p.relative_to(work.result)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}, figures
 
@@ -304,7 +307,14 @@ def four_schedules(folder: Path, data: Path, place: Path, package: Package, *, s
     for number, schedule in enumerate(SCHEDULES):
         start = time.perf_counter()
         at = folder / f"{place.name}-{number}"
-        work = SlideWork(ref=ref, folder=str(at), spec=spec, slide=SlideSection(tissue="all"), task=spec.task)
+        work = SlideWork(
+            ref=ref,
+            folder=str(at),
+            spec=spec,
+            slide=SlideSection(tissue="all"),
+            task=spec.task,
+            identity=slide_identity(ref.path),
+        )
         found, figures = run_schedule(work, place, schedule)
         shutil.rmtree(at)
         want = want or found
