@@ -40,6 +40,8 @@ def read_seams(result: Path, *, tile: float | None, origin: tuple[float, float],
             raise ConfigError(f"{name} is {value:g}; it must be a number above 0")
     if tile is not None and tile < LEAST_TILE_PX:
         raise ConfigError(f"--tile is {tile:g} px; it must be at least {LEAST_TILE_PX} level-0 px")
+    if not result.exists():
+        raise QuadratError(f"there is no result {result}; name a slide's folder under results/, or a GeoJSON file")
     if result.is_dir():
         summary = _summary(result)
         if tile is None:

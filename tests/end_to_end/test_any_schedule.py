@@ -59,6 +59,29 @@ def run(lab, task, out, executor, *, per_unit):
     return contents(out / "results")
 
 
+class Watched(Serial):
+    """Remembers the keys of its jobs."""
+
+    def __init__(self):
+        self.keys = []
+
+    def run(self, fn, jobs, *, needs="cpu", deadline_s=None):
+        for outcome in super().run(fn, jobs, needs=needs, deadline_s=deadline_s):
+            self.keys.append(outcome.key)
+            yield outcome
+
+
+def test_shards_are_stitched_while_others_are_still_inferred(lab, reference, tmp_path):
+    watched = Watched()
+    found = run(lab, "instance", tmp_path, watched, per_unit=1)
+    beside = [i for i, key in enumerate(watched.keys) if "/stitch beside/" in key]
+    inferred = [i for i, key in enumerate(watched.keys) if "/predict/" in key]
+    behind = [key for key in watched.keys if "/stitch/" in key]
+    assert len(beside) > len(behind) > 0
+    assert beside[0] < inferred[-1]
+    assert difference(found, contents(reference("instance"))) == []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("seed", [0, 1, 2])

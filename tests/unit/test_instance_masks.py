@@ -101,6 +101,23 @@ class Slide:
 SOME = settings(deadline=None, derandomize=True, max_examples=60)
 
 
+class LeftHalf(Slide):
+    """A slide of which the user drew the left half."""
+
+    def permits(self, rows, cols):
+        return np.broadcast_to(cols < FRAME.width // 2, np.broadcast_shapes(rows.shape, cols.shape))
+
+
+def test_the_users_regions_decide_at_the_anchor():
+    found = planted(3, 60)
+    table, labels = LeftHalf(found).stitch(FRAME.box.cells(LATTICE.shard))
+    allowed = found.take(np.flatnonzero(found.cell[:, 1] < FRAME.width // 2))
+    want, _ = Slide(allowed).stitch(FRAME.box.cells(LATTICE.shard))
+    assert 0 < len(table) < 60
+    assert np.array_equal(table.anchor, want.anchor)
+    assert labels[:, FRAME.width // 2 :].any()  # an object that begins inside is in as a whole
+
+
 @SOME
 @given(st.integers(0, 2**32 - 1), st.integers(0, 80))
 def test_the_objects_are_those_of_one_suppression_and_ids_and_flags_those_of_one_painting(seed, n):

@@ -134,3 +134,8 @@ def test_the_command_prints_a_table_or_json(tmp_path, boxes):
     assert refused.code == 2
     assert "--tile" in refused.err
     assert quadrat("seams", tmp_path / "none").code == 2
+
+
+def test_a_result_that_is_not_there_is_said_to_be_missing(tmp_path):
+    with pytest.raises(QuadratError, match="there is no result"):
+        read_seams(tmp_path / "none", tile=None, origin=(0.0, 0.0), mpp=None)
