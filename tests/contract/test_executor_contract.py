@@ -34,6 +34,9 @@ def behaviour():
             import re
 
             re.match(r"(a+)+$", "a" * 60 + "b")
+        if what == "append":
+            with open(value, "a") as file:
+                file.write("x")
         if what == "threads":
             return [os.environ.get(name) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")]
         if what == "unpicklable":
@@ -147,6 +150,16 @@ def test_a_job_that_kills_its_process_fails_alone(cluster, death):
     assert "job 2" in lost.failure.message
     assert "died" in lost.failure.message
     assert all(o.failure is None for o in found.values())
+
+
+@pytest.mark.parametrize("deaths", [3, 8])
+def test_whatever_the_scheduler_blames_a_death_on_bystanders_answer_once(cluster, tmp_path, deaths):
+    """Many deaths among many jobs: each bystander runs, and runs once, though its finished result died with a worker."""
+    payloads = [("kill", 0) if i % (40 // deaths) == 2 else ("append", str(tmp_path / f"{i}")) for i in range(40)]
+    found = by_key(cluster.run(ACT, jobs(*payloads)))
+    for i, (what, _) in enumerate(payloads):
+        assert (found[f"job {i}"].failure is None) == (what != "kill")
+        assert what == "kill" or (tmp_path / f"{i}").read_text() == "x"
 
 
 def test_two_deadly_jobs_do_not_drag_others_along(cluster):

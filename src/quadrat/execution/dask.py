@@ -1,9 +1,9 @@
 """The embedded dask cluster behind the seam: worker processes on loopback, a small window of jobs in flight.
 
-Facts it leans on (docs/decisions.md): a killed worker is blamed on every job it held, so the window is small, no job is
-retried by the scheduler, and the suspects are run again one at a time; a job must be submitted with ``pure=False``;
-a deadline is kept by the worker itself, since finding and killing a worker from outside goes through three tables that
-need not agree.
+Facts it leans on (docs/decisions.md): the scheduler blames a killed worker on every job it held and computes again what it
+had finished, so a job leaves files that say whether it was running and what came of it, and the scheduler retries none; a
+job that was running is tried again by itself; a job must be submitted with ``pure=False``; a deadline is kept by the worker
+itself, since finding and killing a worker from outside goes through three tables that need not agree.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 
 import dask
 from distributed import Client, Future, LocalCluster, wait
+from distributed.protocol import pickle
 from distributed.scheduler import KilledWorker
 
 from quadrat.execution import Executor, Failure, Job, Needs, Outcome, guarded
@@ -52,79 +53,122 @@ class DaskExecutor:
     ) -> Iterator[Outcome]:
         suspects: list[Job] = []
         with TemporaryDirectory(prefix="quadrat-") as folder:
-            watch = _Watch(deadline_s, Path(folder))
-            for outcome, job in self._feed(fn, jobs, watch, window=self._workers + 1):
+            desk = _Desk(deadline_s, Path(folder))
+            for outcome, job in self._feed(fn, jobs, desk, window=self._workers + 1):
                 if outcome is None:
                     suspects.append(job)
                 else:
                     yield outcome
             for suspect in suspects:
-                yield self._alone(fn, suspect, watch)
+                yield self._alone(fn, suspect, desk)
 
-    def _alone(self, fn: Callable[[Any], Any], job: Job, watch: _Watch) -> Outcome:
-        """Run a suspect by itself, so that the blame is clear; once more, since a death may be noticed late and blamed on it."""
+    def _alone(self, fn: Callable[[Any], Any], job: Job, desk: _Desk) -> Outcome:
+        """Run a job whose process died by itself: all memory is its own; again, since somebody may have killed its process."""
         for _ in range(TRIES_ALONE):
-            for outcome, _ in self._feed(fn, [job], watch, window=1):
+            for outcome, _ in self._feed(fn, [job], desk, window=1):
                 if outcome is not None:
                     return outcome
         deaths = 1 + TRIES_ALONE
         return _lost(job, f"its worker process died {deaths} times (out of memory, or a crash in native code)")
 
     def _feed(
-        self, fn: Callable[[Any], Any], jobs: Iterable[Job], watch: _Watch, *, window: int
+        self, fn: Callable[[Any], Any], jobs: Iterable[Job], desk: _Desk, *, window: int
     ) -> Iterator[tuple[Outcome | None, Job]]:
-        """(outcome, job) as they come; outcome None: the worker that held the job died."""
+        """(outcome, job) as they come; outcome None: its process died while the job ran. What only waited there is sent again."""
         source = iter(jobs)
-        pending: dict[Future[Any], tuple[Job, Path]] = {}
+        again: list[Job] = []
+        pending: dict[Future[Any], tuple[Job, _Slot]] = {}
         try:
             while True:
-                while len(pending) < window and (job := next(source, None)) is not None:
-                    log = watch.log()
-                    future = self._client.submit(_within, watch.deadline_s, str(log), fn, job, pure=False, retries=0)
-                    pending[future] = (job, log)
+                while len(pending) < window and (job := again.pop() if again else next(source, None)) is not None:
+                    slot = desk.slot()
+                    pending[self._client.submit(_within, slot, fn, job, pure=False, retries=0)] = (job, slot)
                 if not pending:
                     return
                 for future in _first_done(list(pending)):
-                    job, log = pending.pop(future)
-                    yield _settled(future, job) or watch.verdict(job, log), job
+                    job, slot = pending.pop(future)
+                    outcome = slot.outcome() or _refused(future, job) or slot.too_late(job)
+                    future.release()
+                    if outcome is None and slot.waiting.exists():
+                        again.append(job)
+                    else:
+                        yield outcome, job
+                    slot.clear()
         finally:
             self._client.cancel(list(pending), force=True)
 
 
-def _within(deadline_s: float | None, log: str, fn: Callable[[Any], Any], job: Job) -> Outcome:
-    """Run a job in a worker; one that is not done in time ends its process, which writes first where it hung.
+@dataclass(frozen=True)
+class _Slot:
+    """What is known of one job, in files, so that it outlives a process: one of three is there, and each only once.
 
-    The watchdog is faulthandler's own thread: it needs no GIL, so that a hang in native code is ended as well.
+    ``waiting`` until a worker takes it, ``running`` while it runs (or since its process died; it holds the stack of one that
+    ran too long), ``done`` with its outcome.
     """
-    if deadline_s is None:
-        return guarded(fn, job)
-    with open(log, "w") as file:
-        faulthandler.dump_traceback_later(deadline_s, exit=True, file=file)
-        try:
-            return guarded(fn, job)
-        finally:
-            faulthandler.cancel_dump_traceback_later()
-            Path(log).unlink()
+
+    waiting: Path
+    running: Path
+    done: Path
+    deadline_s: float | None
+
+    def outcome(self) -> Outcome | None:
+        if not self.done.exists():
+            return None
+        outcome: Outcome = pickle.loads(self.done.read_bytes())
+        return outcome
+
+    def too_late(self, job: Job) -> Outcome | None:
+        """The failure of a job that exceeded its deadline; None: it did not."""
+        trace = self.running.read_text() if self.running.exists() else ""
+        if not trace:
+            return None
+        return _lost(job, f"it ran longer than run.deadline_s = {self.deadline_s:g}", trace=trace)
+
+    def clear(self) -> None:
+        for file in (self.waiting, self.running, self.done):
+            file.unlink(missing_ok=True)
 
 
 @dataclass
-class _Watch:
-    """The deadline of a run's jobs, and a file for each in which a worker that exceeds it leaves its stack."""
+class _Desk:
+    """The slots of a run, and the deadline of its jobs."""
 
     deadline_s: float | None
     folder: Path
     jobs: int = 0
 
-    def log(self) -> Path:
+    def slot(self) -> _Slot:
         self.jobs += 1
-        return self.folder / f"{self.jobs}.txt"
+        waiting, running, done = (self.folder / f"{self.jobs}.{state}" for state in ("waiting", "running", "done"))
+        waiting.touch()
+        return _Slot(waiting, running, done, self.deadline_s)
 
-    def verdict(self, job: Job, log: Path) -> Outcome | None:
-        """What became of a job whose worker died: too late, or (None) not known."""
-        trace = log.read_text() if log.exists() else ""
-        if not trace:
-            return None
-        return _lost(job, f"it ran longer than run.deadline_s = {self.deadline_s:g}", trace=trace)
+
+def _within(slot: _Slot, fn: Callable[[Any], Any], job: Job) -> None:
+    """Run a job in a worker; one that is not done in time ends its process, which writes first where it hung.
+
+    The watchdog is faulthandler's own thread: it needs no GIL, so that a hang in native code is ended as well. A job is taken
+    once, though the scheduler computes again what a dead worker had finished.
+    """
+    try:
+        slot.waiting.rename(slot.running)
+    except FileNotFoundError:
+        return
+    with open(slot.running, "w") as file:
+        if slot.deadline_s is not None:
+            faulthandler.dump_traceback_later(slot.deadline_s, exit=True, file=file)
+        try:
+            outcome = guarded(fn, job)
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+    try:
+        packed = pickle.dumps(outcome)
+    except Exception as error:  # a receipt that cannot travel
+        packed = pickle.dumps(_failed(job, error))
+    part = slot.done.with_suffix(".part")
+    part.write_bytes(packed)
+    part.rename(slot.done)
+    slot.running.unlink()
 
 
 def _first_done(futures: list[Future[Any]]) -> list[Future[Any]]:
@@ -134,21 +178,14 @@ def _first_done(futures: list[Future[Any]]) -> list[Future[Any]]:
         return []
 
 
-def _settled(future: Future[Any], job: Job) -> Outcome | None:
-    """What became of a job that is done; None: the worker that held it died."""
-    if future.status != "finished":
-        return _dead(future, job)
-    try:
-        outcome: Outcome = future.result()
-    except Exception as error:  # a receipt that cannot travel
-        return Outcome(job.key, 0.0, failure=Failure(type(error).__name__, str(error), refused=False, trace=""))
-    return outcome
-
-
-def _dead(future: Future[Any], job: Job) -> Outcome | None:
-    error = future.exception()
-    if isinstance(error, KilledWorker) or future.status in ("cancelled", "lost"):
+def _refused(future: Future[Any], job: Job) -> Outcome | None:
+    """The failure of a job that could not even be begun, such as one that cannot be sent; None: its process died."""
+    if future.status != "error" or isinstance(error := future.exception(), KilledWorker):
         return None
+    return _failed(job, error)
+
+
+def _failed(job: Job, error: BaseException) -> Outcome:
     return Outcome(job.key, 0.0, failure=Failure(type(error).__name__, str(error), refused=False, trace=""))
 
 
