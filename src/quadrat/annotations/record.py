@@ -38,7 +38,8 @@ class Record:
 
     place: where it stands ("feature 12", "line 3", "object 4"). name: its class as the file writes it, "" for none.
     kind: None where the format does not tell objects from regions. parts: polygons, level-0 px, corner-based. points:
-    (k, 2) x, y. box: it was drawn as a box. fault: why it has no geometry that can be used, or None.
+    (k, 2) x, y. box: it was drawn as a box. crowd: one outline around many things, which no count can use. fault: why it
+    has no geometry that can be used, or None.
     """
 
     place: str
@@ -47,6 +48,7 @@ class Record:
     parts: tuple[Rings, ...] = ()
     points: F64 = field(default_factory=lambda: NO_POINTS)
     box: bool = False
+    crowd: bool = False
     fault: Problem | None = None
 
 

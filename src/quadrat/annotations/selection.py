@@ -13,7 +13,7 @@ from quadrat.annotations.faults import geometry_problems
 from quadrat.annotations.record import Problem, Record, Sheet, to_annotations
 from quadrat.errors import AnnotationError
 
-Role = Literal["taken", "bound", "ignored", "other"]
+Role = Literal["taken", "bound", "ignored", "crowd", "other"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,7 @@ def select(
     ``bounding``: name of the region class that bounds what is learnt; it is no class to learn unless the pipeline has it.
     """
     ignored: Counter[str] = Counter()
+    crowds = 0
     derived: Counter[tuple[str, str]] = Counter()
     taken: list[Record] = []
     ids: list[int | None] = []
@@ -58,6 +59,8 @@ def select(
             other_of_classes += target is not None
         elif role == "ignored":
             ignored[name] += 1
+        elif role == "crowd":
+            crowds += 1
         elif role == "taken":
             taken.append(record)
             ids.append(target)
@@ -72,6 +75,7 @@ def select(
     )
     notes = [f"{n} of class '{name}' taken as '{base}'" for (name, base), n in derived.items()]
     notes += [f"{n} of the ignored class '{name}' left out" for name, n in ignored.items()]
+    notes += [f"{crowds} crowds (iscrowd) left out, since they are no single objects"] if crowds else []
     return Selected(drawn, bad, tuple(notes), other_of_classes)
 
 
@@ -162,7 +166,7 @@ def role_of(
     bounding: str,
     objects_as: str,
 ) -> Role:
-    """Whether a record is learnt, bounds what is learnt, is of an ignored class, or of another kind than asked for."""
+    """Whether a record is learnt, bounds what is learnt, is of an ignored class or a crowd, or of another kind."""
     if bounding not in ("", "all") and name == bounding and record.kind != "object" and target is None:
         return "bound"
     if want == "points":
@@ -177,4 +181,4 @@ def role_of(
     bases = [name, *name.split(": ")]
     if target is None and (name.endswith("*") or any(fnmatchcase(b, p) for b in bases for p in ignore)):
         return "ignored"
-    return "taken"
+    return "crowd" if record.crowd and want == "objects" else "taken"

@@ -53,7 +53,7 @@ def load_truth(ref: SlideRef, data: DataSection, classes: Sequence[str], *, size
     if not ref.annotation:
         raise ConfigError(f"{ref.path}: the manifest names no annotation, but data.annotations is '{data.annotations}'")
     if data.annotations in ("labels", "mask"):
-        return _of_pixels(ref, data, classes, label)
+        return _of_pixels(ref, data, classes, label, size)
     if data.annotations == "points" and data.point_diameter_um <= 0:
         raise ConfigError("data.annotations is 'points': state their size with data.point_diameter_um")
     sheet = read_sheet(Path(ref.annotation), choice=choice_of(ref, data, classes))
@@ -87,16 +87,24 @@ def choice_of(ref: SlideRef, data: DataSection, classes: Sequence[str]) -> Choic
     )
 
 
-def _of_pixels(ref: SlideRef, data: DataSection, classes: Sequence[str], label: int) -> SlideTruth:
+def _of_pixels(ref: SlideRef, data: DataSection, classes: Sequence[str], label: int, size: tuple[int, int] | None) -> SlideTruth:
     path = Path(ref.annotation)
     if ref.annotated not in ("", "all"):
         raise AnnotationError(
             f"{path}: the manifest says annotated '{ref.annotated}' for {ref.name}, but a label image or mask holds no region "
             "of that name; write 'all' if all of it is annotated, or leave it empty"
         )
-    if data.annotations == "labels":
-        return SlideTruth(load_label_image(path, classes=classes, kind="object"), None, None, label)
-    return SlideTruth(None, load_label_image(path, classes=classes, kind="region", threshold=data.mask_threshold), None, label)
+    labels = data.annotations == "labels"
+    image = load_label_image(
+        path, classes=classes, kind="object" if labels else "region", threshold=None if labels else data.mask_threshold
+    )
+    height, width = image.labels.shape
+    if size is not None and max(abs(height - size[0]), abs(width - size[1])) > 1:  # writers halve and round
+        raise AnnotationError(
+            f"{path}: {width} x {height} px, but the slide {ref.name} has {size[1]} x {size[0]}; a label image or mask needs a "
+            "pixel for each of the slide's full resolution, so resample it (nearest neighbour) or name the right file"
+        )
+    return SlideTruth(image, None, None, label) if labels else SlideTruth(None, image, None, label)
 
 
 def _judge(picked: Selected, ref: SlideRef, data: DataSection) -> None:
