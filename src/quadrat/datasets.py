@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quadrat.annotations import Truth
+from quadrat.augment import jitter
 from quadrat.errors import AnnotationError
 from quadrat.geometry import Box
 from quadrat.grid import Cell
@@ -184,16 +185,3 @@ def turned(crop: Crop) -> Crop:
     row0, col0, row1, col1 = crop.boxes.T
     boxes = np.stack([width - col1, row0, width - col0, row1], axis=1)
     return Crop((width, height), {n: np.rot90(a) for n, a in crop.maps.items()}, boxes, crop.box_class, crop.label)
-
-
-def jitter(rgb: Rgb, rng: np.random.Generator, *, strength: float) -> Rgb:
-    """Change staining: each channel's optical density is scaled and shifted at random (s.d. ``strength``, half of it)."""
-    density = -np.log((np.arange(256) + 1) / 256)
-    scale = 1 + strength * rng.standard_normal(3)
-    shift = 0.5 * strength * rng.standard_normal(3)
-    table = np.exp(-(density[:, None] * scale + shift * (density[:, None] > 0.05))) * 256 - 1
-    look_up = np.clip(np.floor(table + 0.5), 0, 255).astype(np.uint8)
-    out = np.empty_like(rgb)
-    for channel in range(3):
-        out[..., channel] = look_up[:, channel][rgb[..., channel]]
-    return out
