@@ -73,6 +73,40 @@ class DataSection:
     license: str = "not stated"
 
 
+AUGMENTATION_LIMITS = {"stain": 0.5, "colour": 0.5, "blur": 4.0, "jpeg": 1.0, "noise": 40.0, "scale": 1.0, "rotate": 45.0}
+"""The strongest value of each field of :class:`Augmentation`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Augmentation:
+    """How strongly samples are varied; 0 is off.
+
+    Moderate: stain 0.1, colour 0.1, blur 1, jpeg 0.3, noise 4, scale 0.15, rotate 10.
+
+    stain: s.d. of the relative amount of each stain (and half of it of each channel's density). colour: largest relative
+    change of brightness, contrast and saturation (hue: half of it in rad). blur: largest sigma in px; sharpening by as much.
+    jpeg: share of the samples that are compressed again. noise: largest s.d. in grey values of 0-255. scale: largest
+    relative zoom in or out. rotate: largest turn in degrees, beside flips and quarter turns.
+
+    Raises:
+        ConfigError: a value below 0 or beyond ``AUGMENTATION_LIMITS``.
+    """
+
+    stain: float = 0.0
+    colour: float = 0.0
+    blur: float = 0.0
+    jpeg: float = 0.0
+    noise: float = 0.0
+    scale: float = 0.0
+    rotate: float = 0.0
+
+    def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):
+            value, limit = getattr(self, f.name), AUGMENTATION_LIMITS[f.name]
+            if not 0 <= value <= limit:
+                raise ConfigError(f"train.augment.{f.name} is {value:g}; it must lie in 0 (off) to {limit:g}")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainSection:
     """The training loop. ``patch`` px a side; ``precision`` "fp32" or "bf16"; ``threads`` of torch.
