@@ -155,7 +155,9 @@ class Checkpoints:
             try:
                 self._save(dict(self._model.state_dict()), f"best.{step}.safetensors")
             except (OSError, SafetensorError) as error:
-                raise StoreError(f"{self.folder}: the best weights cannot be written ({error}); make room and run again") from error
+                raise StoreError(
+                    f"{self.folder}: the weights cannot be written ({error}); make room and run again"
+                ) from error
 
     def load_best(self, step: int) -> None:
         """Load the weights of :meth:`keep_best`. Raises StoreError where they are damaged."""

@@ -169,9 +169,7 @@ class WindowSet:
         indices = self.indices(step, size=size, seed=seed)
         return list(dict.fromkeys(self._slides[self._places[i][0]].name for i in indices))
 
-    def batch(
-        self, step: int, *, size: int, seed: int, augment: Augmentation, part: slice = slice(None)
-    ) -> tuple[Rgb, Arrays]:
+    def batch(self, step: int, *, size: int, seed: int, augment: Augmentation, part: slice = slice(None)) -> tuple[Rgb, Arrays]:
         """The batch of one step (or a ``part`` of it): uint8 (n, patch, patch, 3) and stacked targets."""
         chosen = list(enumerate(self.indices(step, size=size, seed=seed)))[part]
         samples = [self.sample(index, np.random.default_rng([seed, step, i, 1]), augment=augment) for i, index in chosen]

@@ -140,7 +140,9 @@ class GroupBatchNorm(nn.BatchNorm2d):
         mean = all_reduce(wide.sum(dim=(0, 2, 3)) / count)
         centred = wide - mean[:, None, None]
         variance = all_reduce(centred.square().sum(dim=(0, 2, 3)) / count)
-        assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.momentum is not None
         with torch.no_grad():
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * (count / max(1, count - 1)), self.momentum)

@@ -153,7 +153,9 @@ def _teach(jobs: Sequence[Job], executor: Executor, reporter: Reporter) -> dict[
             reporter.say(f"{outcome.key}: trained in {receipt['seconds']:.0f} s ({losses})")
             if receipt["figures"]:
                 main = receipt["main"]
-                reporter.say(f"{outcome.key}: {main} {receipt['figures'][main]:.3f} on validation slides, step {receipt['step']} kept")
+                reporter.say(
+                    f"{outcome.key}: {main} {receipt['figures'][main]:.3f} on validation slides, step {receipt['step']} kept"
+                )
             reporter.say(f"{outcome.key}: {receipt['promise']}")
     if failures:
         raise failures[0]
@@ -247,5 +249,3 @@ def _plan(job: TrainJob, executor: Executor, reporter: Reporter) -> None:
         state.journal.close()
         if state.failure is not None:
             raise _as_error(state.failure, state.name)
-
-

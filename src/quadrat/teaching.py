@@ -58,7 +58,7 @@ class Material:
 
 def train_package(job: TrainJob) -> dict[str, Any]:
     """Train, choose thresholds on the validation slides, write the package; the receipt holds losses, figures and the promise."""
-    pipeline, folder = job.pipeline, Path(job.folder)
+    pipeline = job.pipeline
     torch.set_num_threads(pipeline.train.threads)
     task, device = get_task(pipeline.task), pick_device(pipeline.run.device)
     spec = spec_of(pipeline, task)
@@ -77,9 +77,7 @@ def train_package(job: TrainJob) -> dict[str, Any]:
             seen = [(slide.source, slide.cells) for slide in ([s for _, s in slides.judge] or slides.learn)]
             measured["seam_mismatch"] = seam_mismatch(model, task, spec, seen, device=device)
         about = _card(job, trained, tried, final)
-        save_package(
-            Path(job.package), model, spec, about=about, measured=measured, precision=pipeline.model.precision
-        )
+        save_package(Path(job.package), model, spec, about=about, measured=measured, precision=pipeline.model.precision)
         _leave_pages(job, task, spec, trained, views, slides)
     return {
         "package": job.package,
@@ -111,9 +109,7 @@ def material(job: TrainJob) -> Iterator[Material]:
         yield Material(learn, [(work, slide) for work, slide in slides if work.ref.split == "val"])
 
 
-def learn(
-    job: TrainJob, task: Task, spec: ModelSpec, slides: Material, *, device: torch.device, ranks: Ranks = SOLO
-) -> Trained:
+def learn(job: TrainJob, task: Task, spec: ModelSpec, slides: Material, *, device: torch.device, ranks: Ranks = SOLO) -> Trained:
     """The training itself, judged on the validation slides as it goes; goes on from the job's checkpoint."""
     pipeline, folder = job.pipeline, Path(job.folder)
     cfg, model = pipeline.train, pipeline.model
@@ -194,7 +190,7 @@ def _card(job: TrainJob, trained: Trained, tried: Sequence[Trial], final: Trial 
             "data_license": pipeline.data.license,
             "settings": asdict(pipeline.train),
             "kept_step": trained.step,
-            "begun_from": pipeline.train.init or pipeline.model.encoder_weights and Path(pipeline.model.encoder_weights).name,
+            "begun_from": pipeline.train.init or (pipeline.model.encoder_weights and Path(pipeline.model.encoder_weights).name),
         },
         "license": pipeline.model.license,
         "limits": pipeline.model.limits,
@@ -202,9 +198,7 @@ def _card(job: TrainJob, trained: Trained, tried: Sequence[Trial], final: Trial 
     }
 
 
-def _leave_pages(
-    job: TrainJob, task: Task, spec: ModelSpec, trained: Trained, views: Judged, slides: Material
-) -> None:
+def _leave_pages(job: TrainJob, task: Task, spec: ModelSpec, trained: Trained, views: Judged, slides: Material) -> None:
     """Logs, curves and examples beside the weights."""
     package, logs = Path(job.package), Path(job.folder) / "checkpoints"
     shutil.copyfile(logs / "log.csv", package / "training.csv")
@@ -216,4 +210,3 @@ def _leave_pages(
         answers = [TrialView(view, task, spec).answer() for view, _ in views]
         rows = [(s.name, s.source.read, a, e) for s, a, (_, e) in zip(slides_of, answers, views, strict=True)]
         examples_page(package / "examples.png", rows, classes=spec.class_names)
-
