@@ -10,13 +10,21 @@ from pathlib import Path
 
 from quadrat.errors import ConfigError
 
-COLUMNS = ("slide", "annotation", "mpp", "label", "case", "split", "regions")
+COLUMNS = ("slide", "annotation", "mpp", "label", "case", "split", "regions", "annotated", "fold")
+SPLITS = ("", "train", "val", "test")
 
 
 @dataclass(frozen=True, slots=True)
 class SlideRef:
-    """One slide of a run or a training set. ``mpp``: override in um/px; ``label``: class of the whole slide, or "";
-    ``regions``: GeoJSON file of what to include and exclude, or ""."""
+    """One slide of a run or a training set.
+
+    ``mpp``: override in um/px. ``label``: class of the whole slide, or "". ``case``: the patient (or source) that the slide
+    is of, or "" (the slide is a case of its own). ``split``: "train", "val", "test", or "" (train). ``fold``: of a
+    cross-validation, from 0, or None. ``regions``: GeoJSON file of what to include and exclude, or "".
+
+    ``annotated`` says where the truth is complete: "all" (the whole slide, so what is not annotated is background), the
+    name of a region class (complete inside regions of that class), or "" (only what is drawn is known; the rest is ignored).
+    """
 
     name: str
     path: str
@@ -26,15 +34,19 @@ class SlideRef:
     case: str = ""
     split: str = ""
     regions: str = ""
+    annotated: str = ""
+    fold: int | None = None
 
 
 def read_manifest(path: Path) -> list[SlideRef]:
-    """Slides of a CSV with the columns slide, annotation, mpp, label, case, split, regions (only ``slide`` is needed).
+    """Slides of a CSV with the columns slide, annotation, mpp, label, case, split, regions, annotated, fold (only ``slide``
+    is needed).
 
-    Paths are relative to the manifest.
+    Paths are relative to the manifest. One annotation file may serve many slides.
 
     Raises:
-        ConfigError: no such file, no column ``slide``, an unknown column, a bad mpp, or a slide named twice.
+        ConfigError: no such file, no column ``slide``, an unknown or repeated column, a row longer than the header, a bad
+            mpp, split or fold, or a slide named twice.
     """
     if not path.is_file():
         raise ConfigError(f"there is no manifest {path}")
@@ -42,35 +54,55 @@ def read_manifest(path: Path) -> list[SlideRef]:
         text_of_file = path.read_text(encoding="utf-8-sig")  # a spreadsheet puts a byte order mark first
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from error
-    with io.StringIO(text_of_file, newline="") as stream:
-        reader = csv.DictReader(stream)
-        fields = reader.fieldnames or []
+    return unique_names([_slide_ref(row, path, line) for line, row in _rows(text_of_file, path)])
+
+
+def _rows(text: str, path: Path) -> list[tuple[int, dict[str, str]]]:
+    """Each row that is not empty with the number of its (last) line; cells without spaces around them."""
+    with io.StringIO(text, newline="") as stream:
+        reader = csv.DictReader(stream, restval="")
+        fields = [(f or "").strip() for f in reader.fieldnames or []]
         if "slide" not in fields:
             raise ConfigError(f"{path} has no column 'slide' (its columns: {', '.join(fields) or 'none'})")
         unknown = [f for f in fields if f not in COLUMNS]
         if unknown:
             raise ConfigError(f"{path}: unknown column '{unknown[0]}' (known: {', '.join(COLUMNS)})")
-        rows = list(reader)
-    slides = []
-    for number, row in enumerate(rows, start=2):
-        text = {k: (v or "").strip() for k, v in row.items() if k in COLUMNS}
-        if not text["slide"]:
-            raise ConfigError(f"{path}, line {number}: the slide is missing")
-        slide = path.parent / text["slide"]
-        annotation, regions = text.get("annotation", ""), text.get("regions", "")
-        slides.append(
-            SlideRef(
-                name=slide_name(slide),
-                path=str(slide),
-                mpp=_mpp(text.get("mpp", ""), where=f"{path}, line {number}"),
-                annotation=str(path.parent / annotation) if annotation else "",
-                label=text.get("label", ""),
-                case=text.get("case", ""),
-                split=text.get("split", ""),
-                regions=str(path.parent / regions) if regions else "",
-            )
-        )
-    return unique_names(slides)
+        twice = [f for f in fields if fields.count(f) > 1]
+        if twice:
+            raise ConfigError(f"{path}: the column '{twice[0]}' stands there twice; keep one")
+        reader.fieldnames = fields
+        rows = []
+        for row in reader:
+            if None in row:
+                raise ConfigError(
+                    f"{path}, line {reader.line_num}: {len(fields) + len(row[None])} cells for {len(fields)} columns; "
+                    'put a cell that holds a comma into "quotes"'
+                )
+            rows.append((reader.line_num, {k: v.strip() for k, v in row.items()}))
+    return rows
+
+
+def _slide_ref(text: dict[str, str], path: Path, line: int) -> SlideRef:
+    where = f"{path}, line {line}"
+    if not text["slide"]:
+        raise ConfigError(f"{where}: the slide is missing")
+    slide = path.parent / text["slide"]
+    annotation, regions = text.get("annotation", ""), text.get("regions", "")
+    split = text.get("split", "")
+    if split not in SPLITS:
+        raise ConfigError(f"{where}: split '{split}' is not train, val or test (empty means train)")
+    return SlideRef(
+        name=slide_name(slide),
+        path=str(slide),
+        mpp=_mpp(text.get("mpp", ""), where=where),
+        annotation=str(path.parent / annotation) if annotation else "",
+        label=text.get("label", ""),
+        case=text.get("case", ""),
+        split=split,
+        regions=str(path.parent / regions) if regions else "",
+        annotated=text.get("annotated", ""),
+        fold=_fold(text.get("fold", ""), where=where),
+    )
 
 
 def slides_from_paths(paths: Sequence[str], *, mpp: float | None) -> list[SlideRef]:
@@ -105,6 +137,17 @@ def _mpp(text: str, *, where: str) -> float | None:
     if not text:
         return None
     try:
-        return float(text)
+        mpp = float(text)
     except ValueError:
         raise ConfigError(f"{where}: mpp '{text}' is not a number") from None
+    if not 0 < mpp < float("inf"):
+        raise ConfigError(f"{where}: mpp '{text}' must be a number of um/px above 0 (leave it empty to use the file's own)")
+    return mpp
+
+
+def _fold(text: str, *, where: str) -> int | None:
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit()):
+        raise ConfigError(f"{where}: fold '{text}' is not a whole number from 0")
+    return int(text)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from helpers import fields
-from quadrat.datasets import TrainingSlide, WindowSet, boxes_of, cut, flipped, jitter, sample_margin, truth_window, turned
+from quadrat.datasets import TrainingSlide, WindowSet, boxes_of, cut, flipped, sample_margin, truth_window, turned
 from quadrat.errors import AnnotationError
 from quadrat.geometry import Box
 from quadrat.grid import Lattice
@@ -258,23 +258,3 @@ def test_samples_never_write_into_the_cache():
 def test_without_windows_there_is_nothing_to_train_on():
     with pytest.raises(AnnotationError, match="nothing to train on"):
         WindowSet([], get_task("instance"), spec_for("instance"), patch=48)
-
-
-def test_jitter_is_deterministic_and_none_at_strength_zero():
-    rgb = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.uint8)
-    rgb[0, :, :] = np.arange(30)[:, None] * 8
-    assert np.array_equal(jitter(rgb, np.random.default_rng(4), strength=0.0), rgb)
-    one, two = (jitter(rgb, np.random.default_rng(4), strength=0.1) for _ in range(2))
-    assert np.array_equal(one, two)
-    assert one.dtype == np.uint8
-    assert not np.array_equal(one, rgb)
-    assert not np.array_equal(one, jitter(rgb, np.random.default_rng(5), strength=0.1))
-
-
-@SOME
-@given(st.integers(0, 2**32 - 1), st.floats(0.01, 0.2))
-def test_jitter_never_swaps_dark_and_bright_and_keeps_white_white(seed, strength):
-    ramp = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], 3, axis=2)
-    found = jitter(ramp, np.random.default_rng(seed), strength=strength).astype(int)
-    assert (found[255] == 255).all()
-    assert (np.diff(found[:240], axis=0) >= 0).all()

@@ -30,6 +30,16 @@ def test_columns_may_stand_in_any_order_and_rows_may_be_short(tmp_path):
     assert [(s.name, s.split, s.mpp) for s in read_manifest(path)] == [("x", "val", None), ("y", "test", 1.0)]
 
 
+def test_where_a_slide_is_annotated_and_its_fold_are_read(tmp_path):
+    path = written(tmp_path, "slide,annotated,fold\nx.svs,all,0\ny.svs,ROI,12\nz.svs,,\n")
+    assert [(s.annotated, s.fold) for s in read_manifest(path)] == [("all", 0), ("ROI", 12), ("", None)]
+
+
+def test_one_annotation_file_may_serve_many_slides(tmp_path):
+    path = written(tmp_path, "slide,annotation\nx.png,coco.json\ny.png,coco.json\n")
+    assert {s.annotation for s in read_manifest(path)} == {str(tmp_path / "coco.json")}
+
+
 def test_a_manifest_saved_by_a_spreadsheet_is_read(tmp_path):
     path = written(tmp_path, "slide,label\r\nx.svs,Größe\r\n", encoding="utf-8-sig")
     assert [(s.name, s.label) for s in read_manifest(path)] == [("x", "Größe")]
@@ -48,6 +58,13 @@ def test_a_folder_is_called_by_its_whole_name(tmp_path):
         ("slide,lable\nx,y\n", "unknown column 'lable'"),
         ("slide,mpp\nx.svs,fine\n", "line 2: mpp 'fine'"),
         ('slide,mpp\nx.svs,0.5\ny.svs,"0,5"\n', "line 3: mpp '0,5'"),
+        ("slide,mpp\nx.svs,-1\n", "line 2: mpp '-1' must be a number of um/px above 0"),
+        ("slide,mpp\nx.svs,nan\n", "line 2: mpp 'nan' must be"),
+        ("slide,split\nx.svs,Train\n", "line 2: split 'Train' is not train, val or test"),
+        ("slide,fold\nx.svs,0\n\ny.svs,1.5\n", "line 4: fold '1.5' is not a whole number from 0"),
+        ("slide,fold\nx.svs,-1\n", "line 2: fold '-1'"),
+        ("slide,label,label\nx.svs,a,b\n", "the column 'label' stands there twice"),
+        ("slide,label\nx.svs,a,b\n", "line 2: 3 cells for 2 columns"),
         ("slide,label\n,y\n", "line 2: the slide is missing"),
         ("slide,label\n", "no slide was given"),
         ("slide\na/x.svs\nb/x.tif\n", "two slides are called 'x'"),
