@@ -152,11 +152,12 @@ def _teach(jobs: Sequence[Job], executor: Executor, reporter: Reporter) -> dict[
             losses = ", ".join(f"{k} {v:.4f}" for k, v in receipt["losses"].items())
             reporter.say(f"{outcome.key}: trained in {receipt['seconds']:.0f} s ({losses})")
             if receipt["figures"]:
-                main = receipt["main"]
-                reporter.say(
-                    f"{outcome.key}: {main} {receipt['figures'][main]:.3f} on validation slides, step {receipt['step']} kept"
-                )
+                figure = f"{receipt['main']} {receipt['figures'][receipt['main']]:.3f}"
+                reporter.say(f"{outcome.key}: {figure} on validation slides, step {receipt['step']} kept")
             reporter.say(f"{outcome.key}: {receipt['promise']}")
+            if receipt["notes"]:
+                more = f" and {len(receipt['notes']) - 1} more (see its card)" if len(receipt["notes"]) > 1 else ""
+                reporter.say(f"{outcome.key}: annotations: {receipt['notes'][0]}{more}")
     if failures:
         raise failures[0]
     return made

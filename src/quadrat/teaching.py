@@ -55,6 +55,11 @@ class Material:
     learn: Sequence[TrainingSlide]
     judge: Sequence[tuple[SlideWork, TrainingSlide]]
 
+    @property
+    def notes(self) -> list[str]:
+        """What was left out of the annotations, or taken otherwise than it stands in the files."""
+        return [note for slide in (*self.learn, *(s for _, s in self.judge)) for note in slide.notes]
+
 
 def train_package(job: TrainJob) -> dict[str, Any]:
     """Train, choose thresholds on the validation slides, write the package; the receipt holds losses, figures and the promise."""
@@ -76,7 +81,7 @@ def train_package(job: TrainJob) -> dict[str, Any]:
         if measured["promise"] == SCHEDULE_EXACT:
             seen = [(slide.source, slide.cells) for slide in ([s for _, s in slides.judge] or slides.learn)]
             measured["seam_mismatch"] = seam_mismatch(model, task, spec, seen, device=device)
-        about = _card(job, trained, tried, final)
+        about = _card(job, trained, tried, final, slides.notes)
         save_package(Path(job.package), model, spec, about=about, measured=measured, precision=pipeline.model.precision)
         _leave_pages(job, task, spec, trained, views, slides)
     return {
@@ -87,6 +92,7 @@ def train_package(job: TrainJob) -> dict[str, Any]:
         "figures": {} if final is None else dict(final.figures),
         "main": task.metrics.main,
         "step": trained.step,
+        "notes": slides.notes,
     }
 
 
@@ -173,7 +179,7 @@ def _choose_thresholds(
     return calibrate(task, spec, job.pipeline.thresholds, views, aim=cast(Aim, aim))
 
 
-def _card(job: TrainJob, trained: Trained, tried: Sequence[Trial], final: Trial | None) -> dict[str, Any]:
+def _card(job: TrainJob, trained: Trained, tried: Sequence[Trial], final: Trial | None, notes: Sequence[str]) -> dict[str, Any]:
     """What the package says of itself beside its specification."""
     pipeline, refs = job.pipeline, [work.ref for work in job.works]
     return {
@@ -186,6 +192,7 @@ def _card(job: TrainJob, trained: Trained, tried: Sequence[Trial], final: Trial 
             "slides": [ref.name for ref in refs if ref.split != "val"],
             "validation_slides": [ref.name for ref in refs if ref.split == "val"],
             "cases": sorted({ref.case or ref.name for ref in refs}),
+            "annotation_notes": list(notes),
             "source": pipeline.data.source,
             "data_license": pipeline.data.license,
             "settings": asdict(pipeline.train),

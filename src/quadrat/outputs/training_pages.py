@@ -16,7 +16,7 @@ from matplotlib.patches import Rectangle
 
 from quadrat.geometry import Box
 from quadrat.metrics.detection import match_boxes, match_points
-from quadrat.metrics.protocol import Answer, Expected, inside_bounds
+from quadrat.metrics.protocol import Answer, Expected, Judging, inside_bounds
 from quadrat.outputs import write_whole
 
 Rgb = npt.NDArray[np.uint8]
@@ -104,8 +104,9 @@ def _object_mistakes(
         radius = expected.point_diameter_um / frame.mpp / 2
         wanted = np.concatenate([xy - radius, xy + radius], axis=1)
         centres = (found[:, :2] + found[:, 2:]) / 2
-        how = {"truth_class": wanted_class, "found_class": found_class, "mpp": frame.mpp, "distance_um": 6.0}
-        matches = match_points(xy, centres, **how)
+        matches = match_points(
+            xy, centres, truth_class=wanted_class, found_class=found_class, mpp=frame.mpp, distance_um=Judging().distance_um
+        )
     else:
         wanted, wanted_class = truth.boxes(frame.box, answer.scale)
         matches = match_boxes(wanted, found, table.score, truth_class=wanted_class, found_class=found_class)
@@ -152,9 +153,8 @@ def _map_mistakes(name: str, read: Read, answer: Answer, expected: Expected) -> 
     return [(wrong, Panel(np.concatenate([rgb, *painted], axis=1), f"{name}: image, truth, found\n{wrong:.1%} of px differ"))]
 
 
-_PALETTE = np.array(
-    [[0, 0, 0], [228, 26, 28], [55, 126, 184], [77, 175, 74], [152, 78, 163], [255, 127, 0], [166, 86, 40]], np.uint8
-)
+_COLOURS = ((0, 0, 0), (228, 26, 28), (55, 126, 184), (77, 175, 74), (152, 78, 163), (255, 127, 0), (166, 86, 40))
+_PALETTE = np.array(_COLOURS, np.uint8)
 
 
 def _tile_mistakes(
@@ -178,9 +178,7 @@ def _tile_mistakes(
 def _draw(path: Path, rows: Sequence[tuple[str, Sequence[Panel]]]) -> None:
     lines = sum(-(-len(panels) // COLUMNS) for _, panels in rows)
     figure = Figure(figsize=(2.2 * COLUMNS, max(2.0, 2.6 * lines) + 0.6), layout="constrained")
-    figure.suptitle(
-        "worst mistakes on validation slides (green: truth, red: found)" if rows else "no mistake on validation slides"
-    )
+    figure.suptitle(TITLE if rows else "no mistake on validation slides")
     grid = figure.subplots(max(1, lines), COLUMNS, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
