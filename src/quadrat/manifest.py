@@ -129,6 +129,8 @@ def unique_names(slides: list[SlideRef]) -> list[SlideRef]:
         raise ConfigError("no slide was given; name slide files or use --manifest slides.csv")
     seen: dict[str, str] = {}
     for slide in slides:
+        if seen.get(slide.name) == slide.path:
+            raise ConfigError(f"the slide {slide.path} is listed twice; keep one row")
         if slide.name in seen:
             raise ConfigError(
                 f"two slides are called '{slide.name}' ({seen[slide.name]} and {slide.path}); rename one, run them apart, "

@@ -73,6 +73,7 @@ def test_a_folder_is_called_by_its_whole_name(tmp_path):
         ("slide,label\nx.svs,a,b\n", "line 2: 3 cells for 2 columns"),
         ("slide,label\n,y\n", "line 2: the slide is missing"),
         ("slide,label\n", "no slide was given"),
+        ("slide\nx.svs\nx.svs\n", "x.svs is listed twice; keep one row"),
         ("slide\na/x.svs\nb/x.tif\n", "two slides are called 'x'"),
     ],
 )
