@@ -95,8 +95,9 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--overwrite", action="store_true", help="train again although the package exists")
     train.add_argument("--init", type=Path, metavar="PACKAGE", help="go on from the weights of this package")
     train.add_argument(
-        "--folds", type=int, metavar="K",
-        help="cross-validate: K trainings side by side, each leaving out other cases; packages PACKAGE.fold0, .fold1, ...",
+        "--folds", type=int, metavar="K", nargs="?", const=0,
+        help="cross-validate: K trainings side by side (without K: as the manifest's column 'fold' says), each leaving out "
+        "other cases; packages PACKAGE.fold0, .fold1, ...",
     )  # fmt: skip
     _add_set(train)
 
@@ -238,7 +239,7 @@ def _train(arguments: argparse.Namespace) -> int:
     if arguments.folds is None:
         courses = [school.course_of(pipeline) for pipeline in pipelines]
     else:
-        courses = [course for pipeline in pipelines for course in school.folds_of(pipeline, arguments.folds)]
+        courses = [course for pipeline in pipelines for course in school.folds_of(pipeline, arguments.folds or None)]
     for name, folder in school.train_courses(courses, overwrite=arguments.overwrite).items():
         print(f"{name}: {folder}")
     return 0

@@ -227,12 +227,8 @@ def test_a_batch_is_a_pure_function_of_seed_and_step():
             assert targets.keys() == other[1].keys()
             assert all(np.array_equal(targets[n], other[1][n]) for n in targets)
         second = fresh()
-    assert not np.array_equal(
-        first.batch(0, size=3, seed=7, augment=MILD)[0], first.batch(0, size=3, seed=8, augment=MILD)[0]
-    )
-    assert not np.array_equal(
-        first.batch(0, size=3, seed=7, augment=MILD)[0], first.batch(1, size=3, seed=7, augment=MILD)[0]
-    )
+    assert not np.array_equal(first.batch(0, size=3, seed=7, augment=MILD)[0], first.batch(0, size=3, seed=8, augment=MILD)[0])
+    assert not np.array_equal(first.batch(0, size=3, seed=7, augment=MILD)[0], first.batch(1, size=3, seed=7, augment=MILD)[0])
 
 
 def test_every_window_is_seen_once_in_each_round():
