@@ -106,7 +106,7 @@ def precision_recall_plot(
         color = f"C{number % 10}"
         known = area.get(curve.name, math.nan)
         text = curve.name + (f"   AP {known:.3f}" if math.isfinite(known) else "")
-        thin = np.unique(np.linspace(0, len(curve.score) - 1, CURVE_POINTS).astype(np.int64)) if len(curve.score) else []
+        thin = np.unique(np.linspace(0, max(0, len(curve.score) - 1), CURVE_POINTS).astype(np.int64))[: len(curve.score)]
         axes.plot(curve.recall[thin], curve.precision[thin], color=color, lw=1.6, label=text)
         above = int((curve.score >= thresholds.get(curve.name, np.inf)).sum())
         if above and len(curve.score):
