@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -82,7 +83,7 @@ class Checkpoints:
         folder.mkdir(parents=True, exist_ok=True)
         size = sum(t.numel() * t.element_size() for t in model.state_dict().values())
         check_free_space(folder, ROOM_FACTOR * size, what="the checkpoints of a training")
-        self._board = _board(folder) if tensorboard and writes else None
+        self._board: Any = _board(folder) if tensorboard and writes else None
         self._logged = (0, 0)
 
     def resume(self) -> State:
@@ -130,7 +131,7 @@ class Checkpoints:
             tensors |= {f"optimizer.{index}.{k}": v for k, v in moment.items()}
         about = {name: getattr(state, name) for name in State.__dataclass_fields__}
         about |= {"key": self._key, "seconds_before": state.seconds_before + seconds}
-        about["best"] = None if np.isinf(state.best) else state.best
+        about["best"] = state.best if math.isfinite(state.best) else None
         try:
             self._save(tensors, f"checkpoint.{state.step}.safetensors")
             _replace(self.folder / "checkpoint.json", json.dumps(about))
@@ -141,7 +142,8 @@ class Checkpoints:
                 if old.name != f"best.{state.best_step}.safetensors":
                     old.unlink()
             write_rows(self.folder / "log.csv", state.history)
-            write_rows(self.folder / "validation.csv", state.validations)
+            if state.validations:
+                write_rows(self.folder / "validation.csv", state.validations)
         except (OSError, SafetensorError) as error:
             raise StoreError(
                 f"{self.folder}: the checkpoint of step {state.step} cannot be written ({error}); "
@@ -155,7 +157,7 @@ class Checkpoints:
             try:
                 self._save(dict(self._model.state_dict()), f"best.{step}.safetensors")
             except (OSError, SafetensorError) as error:
-                raise StoreError(f"{self.folder}: the best weights cannot be written ({error}); make room and run again") from error
+                raise StoreError(f"{self.folder}: the weights cannot be written ({error}); make room and run again") from error
 
     def load_best(self, step: int) -> None:
         """Load the weights of :meth:`keep_best`. Raises StoreError where they are damaged."""
@@ -208,4 +210,4 @@ def _board(folder: Path) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise StoreError("train.tensorboard needs TensorBoard: pip install 'quadrat[tensorboard]'") from error
-    return SummaryWriter(str(folder / "tensorboard"))  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(folder / "tensorboard"))

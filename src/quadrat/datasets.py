@@ -31,7 +31,7 @@ class TrainingSlide:
 
     ``objects`` and ``regions`` are the truths of counted things and of tissue classes; either may be missing. Objects that
     were drawn as points count as boxes of ``point_diameter_um``. Where nothing is annotated is background if the slide is
-    ``complete``, or inside ``bounds``; anywhere else it is unknown, and nothing is learnt from it.
+    ``complete``, or inside ``bounds``; anywhere else it is unknown, and nothing is learnt from it. ``notes``: what was left out of the annotation file, or taken otherwise.
     """
 
     name: str
@@ -43,6 +43,7 @@ class TrainingSlide:
     point_diameter_um: float = 0.0
     bounds: Truth | None = None
     complete: bool = True
+    notes: tuple[str, ...] = ()
 
 
 def sample_margin(spec: ModelSpec, *, patch: int) -> int:
@@ -169,9 +170,7 @@ class WindowSet:
         indices = self.indices(step, size=size, seed=seed)
         return list(dict.fromkeys(self._slides[self._places[i][0]].name for i in indices))
 
-    def batch(
-        self, step: int, *, size: int, seed: int, augment: Augmentation, part: slice = slice(None)
-    ) -> tuple[Rgb, Arrays]:
+    def batch(self, step: int, *, size: int, seed: int, augment: Augmentation, part: slice = slice(None)) -> tuple[Rgb, Arrays]:
         """The batch of one step (or a ``part`` of it): uint8 (n, patch, patch, 3) and stacked targets."""
         chosen = list(enumerate(self.indices(step, size=size, seed=seed)))[part]
         samples = [self.sample(index, np.random.default_rng([seed, step, i, 1]), augment=augment) for i, index in chosen]
@@ -187,8 +186,9 @@ def class_shares(slides: Sequence[TrainingSlide], spec: ModelSpec) -> npt.NDArra
     """
     present = [_classes_in(slide, spec.lattice.window_box(cell)) for slide in slides for cell in slide.cells]
     windows = Counter(c for classes in present for c in classes)
-    share = np.array([np.mean([1 / windows[c] for c in classes]) for classes in present])
-    return share / share.sum()
+    share = np.array([np.mean([1 / windows[c] for c in classes]) for classes in present], np.float64)
+    share /= share.sum()
+    return share
 
 
 def _classes_in(slide: TrainingSlide, box: Box) -> tuple[int, ...]:

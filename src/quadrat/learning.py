@@ -57,7 +57,9 @@ def training_slide(ref: SlideRef, pipeline: Pipeline, source: PixelSource, cells
             word on where they are annotated completely.
     """
     data = pipeline.data
-    truth = load_truth(ref, data, [c.name for c in pipeline.classes])
+    frame = source.frame
+    size = (round(frame.height * frame.scale_row), round(frame.width * frame.scale_col))
+    truth = load_truth(ref, data, [c.name for c in pipeline.classes], size=size)
     if truth.objects is not None and not ref.annotated:
         raise AnnotationError(
             f"{ref.path}: the manifest does not say where all objects are annotated, so nothing could be learnt as background: "
@@ -73,6 +75,7 @@ def training_slide(ref: SlideRef, pipeline: Pipeline, source: PixelSource, cells
         point_diameter_um=data.point_diameter_um if data.annotations == "points" else 0.0,
         bounds=truth.bounds,
         complete=ref.annotated == "all",
+        notes=tuple(f"{ref.name}: {note}" for note in (*truth.skipped, *truth.notes)),
     )
 
 

@@ -119,7 +119,7 @@ class Group:
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         flat = torch.cat([g.flatten() for g in gradients])
         dist.all_reduce(flat)
-        for gradient, whole in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        for gradient, whole in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
             gradient.copy_(whole.view_as(gradient))
 
     def shared(self, compute: Callable[[], T]) -> T:
@@ -137,17 +137,26 @@ class GroupBatchNorm(nn.BatchNorm2d):
             return super().forward(x)
         wide = x.float()
         count = wide.numel() // wide.shape[1] * dist.get_world_size()
-        mean = all_reduce(wide.sum(dim=(0, 2, 3)) / count)
+        mean = _summed(wide.sum(dim=(0, 2, 3)) / count)
         centred = wide - mean[:, None, None]
-        variance = all_reduce(centred.square().sum(dim=(0, 2, 3)) / count)
-        assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
+        variance = _summed(centred.square().sum(dim=(0, 2, 3)) / count)
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.momentum is not None
         with torch.no_grad():
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * (count / max(1, count - 1)), self.momentum)
             if self.num_batches_tracked is not None:
                 self.num_batches_tracked.add_(1)
         out = centred * (torch.rsqrt(variance + self.eps) * self.weight)[:, None, None] + self.bias[:, None, None]
-        return out.to(x.dtype)
+        whole: Tensor = out.to(x.dtype)
+        return whole
+
+
+def _summed(value: Tensor) -> Tensor:
+    """The sum over the processes, with its gradient."""
+    whole: Tensor = all_reduce(value)  # type: ignore[no-untyped-call]
+    return whole
 
 
 def _exchanged(model: nn.Module, old: type[nn.BatchNorm2d], new: type[nn.BatchNorm2d]) -> nn.Module:

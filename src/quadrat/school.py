@@ -15,12 +15,13 @@ from quadrat.config import Pipeline
 from quadrat.datasets import sample_margin
 from quadrat.errors import ConfigError, SlideError
 from quadrat.execution import Executor, Failure, Job, open_executor
+from quadrat.leakage import check_leakage, check_training, content_digests
 from quadrat.learning import spec_of
 from quadrat.manifest import SlideRef, read_manifest
 from quadrat.package import CARD
 from quadrat.progress import Phase, Reporter
 from quadrat.rundir import open_journal
-from quadrat.splits import check_splits, fold_split
+from quadrat.splits import assign_folds, fold_split
 from quadrat.task import get_task
 from quadrat.teaching import PROGRESS, TrainJob, train_package
 from quadrat.workplace import SlideWork, fingerprints, slide_identity
@@ -37,6 +38,7 @@ class Course:
     pipeline: Pipeline
     slides: tuple[SlideRef, ...]
     package: Path
+    notes: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -63,26 +65,31 @@ def course_of(pipeline: Pipeline) -> Course:
     """The training of a pipeline as its manifest splits the slides.
 
     Raises:
-        ConfigError: no slide to learn from, or one case on two sides.
+        ConfigError: no slide to learn from, a slide listed twice, or one case on two sides.
     """
     slides = training_manifest(pipeline)
-    check_splits(slides)
-    return Course(pipeline.name, pipeline, tuple(slides), Path(pipeline.model.package))
+    notes = check_training(slides, content_digests([ref.path for ref in slides]))
+    return Course(pipeline.name, pipeline, tuple(slides), Path(pipeline.model.package), notes)
 
 
-def folds_of(pipeline: Pipeline, folds: int) -> list[Course]:
-    """``folds`` trainings, each of which leaves out other cases: packages ``<package>.fold0``, ``.fold1``, ...
+def folds_of(pipeline: Pipeline, folds: int | None = None) -> list[Course]:
+    """Trainings that leave out other cases each: packages ``<package>.fold0``, ``.fold1``, ...
+
+    ``folds``: how many; None: as the manifest's column ``fold`` says.
 
     Raises:
-        ConfigError: fewer cases than folds, or one case in two folds.
+        ConfigError: fewer cases than folds, a slide listed twice, or one case in two folds.
     """
     slides = training_manifest(pipeline)
-    package = Path(pipeline.model.package)
-    return [
-        Course(f"{pipeline.name}.fold{k}", pipeline, tuple(fold_split(slides, k, folds=folds, seed=pipeline.train.seed)),
-               package.with_name(f"{package.name}.fold{k}"))
-        for k in range(folds)
-    ]  # fmt: skip
+    check_leakage(slides, content_digests([ref.path for ref in slides]))
+    seed, package = pipeline.train.seed, Path(pipeline.model.package)
+    folded = assign_folds(slides, folds, seed=seed)
+    courses = []
+    for k in sorted({ref.fold for ref in folded if ref.fold is not None}):
+        division = fold_split(folded, k, seed=seed)
+        place = package.with_name(f"{package.name}.fold{k}")
+        courses.append(Course(f"{pipeline.name}.fold{k}", pipeline, division.slides, place, division.notes))
+    return courses
 
 
 def train(
@@ -152,9 +159,12 @@ def _teach(jobs: Sequence[Job], executor: Executor, reporter: Reporter) -> dict[
             losses = ", ".join(f"{k} {v:.4f}" for k, v in receipt["losses"].items())
             reporter.say(f"{outcome.key}: trained in {receipt['seconds']:.0f} s ({losses})")
             if receipt["figures"]:
-                main = receipt["main"]
-                reporter.say(f"{outcome.key}: {main} {receipt['figures'][main]:.3f} on validation slides, step {receipt['step']} kept")
+                figure = f"{receipt['main']} {receipt['figures'][receipt['main']]:.3f}"
+                reporter.say(f"{outcome.key}: {figure} on validation slides, step {receipt['step']} kept")
             reporter.say(f"{outcome.key}: {receipt['promise']}")
+            if receipt["notes"]:
+                more = f" and {len(receipt['notes']) - 1} more (see its card)" if len(receipt["notes"]) > 1 else ""
+                reporter.say(f"{outcome.key}: annotations: {receipt['notes'][0]}{more}")
     if failures:
         raise failures[0]
     return made
@@ -211,12 +221,8 @@ def _job(course: Course, reporter: Reporter) -> TrainJob:
     pipeline = course.pipeline
     spec = spec_of(pipeline, get_task(pipeline.task))
     refs = [ref for ref in course.slides if ref.split in ("", "train", "val")]
-    if not any(ref.split != "val" for ref in refs):
-        raise ConfigError(f"{pipeline.data.manifest} has no slide of split 'train'")
-    if not any(ref.split == "val" for ref in refs):
-        reporter.say(
-            f"{course.name}: no slide of split 'val': thresholds stay at their defaults, nothing is judged, the last step is kept"
-        )
+    for note in course.notes:
+        reporter.say(f"{course.name}: {note}")
     # the run's override of mpp is not the training slides': theirs stands in the manifest
     training = replace(pipeline, slide=replace(pipeline.slide, mpp=None, tissue=pipeline.data.tissue))
     works = tuple(
@@ -247,5 +253,3 @@ def _plan(job: TrainJob, executor: Executor, reporter: Reporter) -> None:
         state.journal.close()
         if state.failure is not None:
             raise _as_error(state.failure, state.name)
-
-

@@ -55,10 +55,15 @@ class Material:
     learn: Sequence[TrainingSlide]
     judge: Sequence[tuple[SlideWork, TrainingSlide]]
 
+    @property
+    def notes(self) -> list[str]:
+        """What was left out of the annotations, or taken otherwise than it stands in the files."""
+        return [note for slide in (*self.learn, *(s for _, s in self.judge)) for note in slide.notes]
+
 
 def train_package(job: TrainJob) -> dict[str, Any]:
     """Train, choose thresholds on the validation slides, write the package; the receipt holds losses, figures and the promise."""
-    pipeline, folder = job.pipeline, Path(job.folder)
+    pipeline = job.pipeline
     torch.set_num_threads(pipeline.train.threads)
     task, device = get_task(pipeline.task), pick_device(pipeline.run.device)
     spec = spec_of(pipeline, task)
@@ -76,10 +81,8 @@ def train_package(job: TrainJob) -> dict[str, Any]:
         if measured["promise"] == SCHEDULE_EXACT:
             seen = [(slide.source, slide.cells) for slide in ([s for _, s in slides.judge] or slides.learn)]
             measured["seam_mismatch"] = seam_mismatch(model, task, spec, seen, device=device)
-        about = _card(job, trained, tried, final)
-        save_package(
-            Path(job.package), model, spec, about=about, measured=measured, precision=pipeline.model.precision
-        )
+        about = _card(job, trained, tried, final, slides.notes)
+        save_package(Path(job.package), model, spec, about=about, measured=measured, precision=pipeline.model.precision)
         _leave_pages(job, task, spec, trained, views, slides)
     return {
         "package": job.package,
@@ -89,6 +92,7 @@ def train_package(job: TrainJob) -> dict[str, Any]:
         "figures": {} if final is None else dict(final.figures),
         "main": task.metrics.main,
         "step": trained.step,
+        "notes": slides.notes,
     }
 
 
@@ -111,9 +115,7 @@ def material(job: TrainJob) -> Iterator[Material]:
         yield Material(learn, [(work, slide) for work, slide in slides if work.ref.split == "val"])
 
 
-def learn(
-    job: TrainJob, task: Task, spec: ModelSpec, slides: Material, *, device: torch.device, ranks: Ranks = SOLO
-) -> Trained:
+def learn(job: TrainJob, task: Task, spec: ModelSpec, slides: Material, *, device: torch.device, ranks: Ranks = SOLO) -> Trained:
     """The training itself, judged on the validation slides as it goes; goes on from the job's checkpoint."""
     pipeline, folder = job.pipeline, Path(job.folder)
     cfg, model = pipeline.train, pipeline.model
@@ -177,7 +179,7 @@ def _choose_thresholds(
     return calibrate(task, spec, job.pipeline.thresholds, views, aim=cast(Aim, aim))
 
 
-def _card(job: TrainJob, trained: Trained, tried: Sequence[Trial], final: Trial | None) -> dict[str, Any]:
+def _card(job: TrainJob, trained: Trained, tried: Sequence[Trial], final: Trial | None, notes: Sequence[str]) -> dict[str, Any]:
     """What the package says of itself beside its specification."""
     pipeline, refs = job.pipeline, [work.ref for work in job.works]
     return {
@@ -190,11 +192,12 @@ def _card(job: TrainJob, trained: Trained, tried: Sequence[Trial], final: Trial 
             "slides": [ref.name for ref in refs if ref.split != "val"],
             "validation_slides": [ref.name for ref in refs if ref.split == "val"],
             "cases": sorted({ref.case or ref.name for ref in refs}),
+            "annotation_notes": list(notes),
             "source": pipeline.data.source,
             "data_license": pipeline.data.license,
             "settings": asdict(pipeline.train),
             "kept_step": trained.step,
-            "begun_from": pipeline.train.init or pipeline.model.encoder_weights and Path(pipeline.model.encoder_weights).name,
+            "begun_from": pipeline.train.init or (pipeline.model.encoder_weights and Path(pipeline.model.encoder_weights).name),
         },
         "license": pipeline.model.license,
         "limits": pipeline.model.limits,
@@ -202,9 +205,7 @@ def _card(job: TrainJob, trained: Trained, tried: Sequence[Trial], final: Trial 
     }
 
 
-def _leave_pages(
-    job: TrainJob, task: Task, spec: ModelSpec, trained: Trained, views: Judged, slides: Material
-) -> None:
+def _leave_pages(job: TrainJob, task: Task, spec: ModelSpec, trained: Trained, views: Judged, slides: Material) -> None:
     """Logs, curves and examples beside the weights."""
     package, logs = Path(job.package), Path(job.folder) / "checkpoints"
     shutil.copyfile(logs / "log.csv", package / "training.csv")
@@ -216,4 +217,3 @@ def _leave_pages(
         answers = [TrialView(view, task, spec).answer() for view, _ in views]
         rows = [(s.name, s.source.read, a, e) for s, a, (_, e) in zip(slides_of, answers, views, strict=True)]
         examples_page(package / "examples.png", rows, classes=spec.class_names)
-

@@ -33,7 +33,7 @@ Figures = Mapping[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """How a network is judged while it learns: ``measure`` gives figures of validation slides, ``main`` names the one to raise."""
+    """How a network is judged while it learns: ``measure`` gives figures, ``main`` names the one that should rise."""
 
     measure: Callable[[nn.Module], Figures]
     main: str
@@ -128,7 +128,7 @@ def train(
             state.record(terms)
             state.ended = state.step == cfg.steps
             if every and validation is not None and (state.step % every == 0 or state.ended):
-                figures = ranks.shared(lambda: dict(validation.measure(model.eval())))  # noqa: B023 - called at once
+                figures = ranks.shared(lambda: dict(validation.measure(model.eval())))
                 if state.validated(figures, main=validation.main):
                     saved.keep_best(state.step)
                 state.ended |= bool(cfg.patience) and state.without_better > cfg.patience

@@ -16,7 +16,7 @@ from matplotlib.patches import Rectangle
 
 from quadrat.geometry import Box
 from quadrat.metrics.detection import match_boxes, match_points
-from quadrat.metrics.protocol import Answer, Expected, inside_bounds
+from quadrat.metrics.protocol import Answer, Expected, Judging, inside_bounds
 from quadrat.outputs import write_whole
 
 Rgb = npt.NDArray[np.uint8]
@@ -26,6 +26,7 @@ COLUMNS, ROWS = 8, 2
 DETAIL = 96
 """px a side of what is shown around a mistaken object (more for larger ones)."""
 SMOOTH = 20
+TITLE = "worst mistakes on validation slides (green: truth, red: found)"
 TRUTH, FOUND = "#1b9e77", "#d62728"
 
 
@@ -94,7 +95,8 @@ def _object_mistakes(
     name: str, read: Read, answer: Answer, expected: Expected, classes: Sequence[str]
 ) -> tuple[list[tuple[float, Panel]], list[tuple[float, Panel]]]:
     table, truth, frame = answer.objects, expected.objects, answer.frame
-    assert table is not None and truth is not None
+    assert table is not None
+    assert truth is not None
     found = table.bbox[:, [1, 0, 3, 2]]
     found_class = table.class_id.astype(np.int64)
     if expected.point_diameter_um > 0:
@@ -102,8 +104,9 @@ def _object_mistakes(
         radius = expected.point_diameter_um / frame.mpp / 2
         wanted = np.concatenate([xy - radius, xy + radius], axis=1)
         centres = (found[:, :2] + found[:, 2:]) / 2
-        how = {"truth_class": wanted_class, "found_class": found_class, "mpp": frame.mpp, "distance_um": 6.0}
-        matches = match_points(xy, centres, **how)
+        matches = match_points(
+            xy, centres, truth_class=wanted_class, found_class=found_class, mpp=frame.mpp, distance_um=Judging().distance_um
+        )
     else:
         wanted, wanted_class = truth.boxes(frame.box, answer.scale)
         matches = match_boxes(wanted, found, table.score, truth_class=wanted_class, found_class=found_class)
@@ -136,7 +139,8 @@ def _detail(read: Read, xyxy: Any, text: str, *, found: Any, wanted: Any) -> Pan
 
 def _map_mistakes(name: str, read: Read, answer: Answer, expected: Expected) -> list[tuple[float, Panel]]:
     """The middle of a slide (at most 512 px a side), image, truth and answer side by side."""
-    assert answer.labels is not None and expected.regions is not None
+    assert answer.labels is not None
+    assert expected.regions is not None
     frame = answer.frame
     side = 512
     row, col = max(0, (frame.height - side) // 2), max(0, (frame.width - side) // 2)
@@ -149,10 +153,13 @@ def _map_mistakes(name: str, read: Read, answer: Answer, expected: Expected) -> 
     return [(wrong, Panel(np.concatenate([rgb, *painted], axis=1), f"{name}: image, truth, found\n{wrong:.1%} of px differ"))]
 
 
-_PALETTE = np.array([[0, 0, 0], [228, 26, 28], [55, 126, 184], [77, 175, 74], [152, 78, 163], [255, 127, 0], [166, 86, 40]], np.uint8)
+_COLOURS = ((0, 0, 0), (228, 26, 28), (55, 126, 184), (77, 175, 74), (152, 78, 163), (255, 127, 0), (166, 86, 40))
+_PALETTE = np.array(_COLOURS, np.uint8)
 
 
-def _tile_mistakes(name: str, read: Read, answer: Answer, expected: Expected, classes: Sequence[str]) -> list[tuple[float, Panel]]:
+def _tile_mistakes(
+    name: str, read: Read, answer: Answer, expected: Expected, classes: Sequence[str]
+) -> list[tuple[float, Panel]]:
     """The slide's surest tile of a class that is not the slide's own."""
     assert answer.tiles is not None
     if expected.label < 0:
@@ -171,7 +178,7 @@ def _tile_mistakes(name: str, read: Read, answer: Answer, expected: Expected, cl
 def _draw(path: Path, rows: Sequence[tuple[str, Sequence[Panel]]]) -> None:
     lines = sum(-(-len(panels) // COLUMNS) for _, panels in rows)
     figure = Figure(figsize=(2.2 * COLUMNS, max(2.0, 2.6 * lines) + 0.6), layout="constrained")
-    figure.suptitle("worst mistakes on validation slides (green: truth, red: found)" if rows else "no mistake on validation slides")
+    figure.suptitle(TITLE if rows else "no mistake on validation slides")
     grid = figure.subplots(max(1, lines), COLUMNS, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
