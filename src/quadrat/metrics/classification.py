@@ -13,7 +13,8 @@ import numpy.typing as npt
 from scipy.stats import rankdata
 
 from quadrat.geometry import Box
-from quadrat.metrics.protocol import AS_USUAL, Answer, Expected, Judging, Metrics, need
+from quadrat.metrics.protocol import AS_USUAL, Answer, Confusion, Curve, Expected, Judging, Metrics, need
+from quadrat.metrics.ranking import precision_recall
 from quadrat.metrics.semantic import Counts, confusion
 
 __all__ = ["METRICS", "auroc", "balanced_accuracy", "confusion", "recalls"]
@@ -104,6 +105,21 @@ class ClassificationMetrics:
             of_tiles = _figures(truth, probability, classes)
             figures |= {f"tile_{name}": value for name, value in of_tiles.items()} | {"judged_tiles": float(len(truth))}
         return figures
+
+    def confusion(self, measured: Sequence[ClassificationMeasured], *, classes: Sequence[str]) -> Confusion:
+        """Slides (or tiles, as for the main figure) of each class taken for each class."""
+        truth, probability, unit = judged_units(measured)
+        return Confusion(unit_confusion(truth, probability, len(classes)), tuple(classes), tuple(classes), f"{unit}s")
+
+    def curves(self, measured: Sequence[ClassificationMeasured], *, classes: Sequence[str]) -> tuple[Curve, ...]:
+        """Precision and recall of each class against the rest, by its probability."""
+        truth, probability, _ = judged_units(measured)
+        curves = []
+        for k, name in enumerate(classes):
+            hit = truth == k
+            if hit.any():
+                curves.append(Curve(name, *precision_recall(probability[:, k], hit, planted=int(hit.sum()))))
+        return tuple(curves)
 
 
 def judged_units(measured: Sequence[ClassificationMeasured]) -> tuple[npt.NDArray[np.int64], F64, str]:

@@ -13,17 +13,20 @@ from scipy.spatial import cKDTree
 from quadrat.errors import AnnotationError
 from quadrat.metrics.counts import count_figures
 from quadrat.metrics.matching import (
+    MISSED,
+    NOTHING,
     Detection,
     Matches,
     average_precision,
     box_iou,
+    class_confusion,
     detection_by_class,
     macro_f1,
     match_boxes,
     match_points,
 )
-from quadrat.metrics.protocol import AS_USUAL, Answer, Expected, Judging, Metrics, inside_bounds, need
-from quadrat.metrics.ranking import IOUS, Hits, average_precision_101, ranked_figures, scored_hits
+from quadrat.metrics.protocol import AS_USUAL, Answer, Confusion, Curve, Expected, Judging, Metrics, inside_bounds, need
+from quadrat.metrics.ranking import IOUS, Hits, average_precision_101, ranked_curves, ranked_figures, scored_hits
 
 __all__ = [
     "METRICS", "Detection", "DetectionMeasured", "Matches", "average_precision", "box_iou", "detection_by_class", "macro_f1",
@@ -81,7 +84,7 @@ class DetectionMetrics:
             planted=np.bincount(sides.truth_class, minlength=k),
             found=np.bincount(sides.found_class, minlength=k),
             matched=np.bincount(sides.truth_class[own.truth], minlength=k),
-            confusion=_confusion(sides, free, k),
+            confusion=class_confusion(free, truth_class=sides.truth_class, found_class=sides.found_class, n_classes=k),
             score=sides.score,
             class_id=sides.found_class.astype(np.uint8),
             hits=_near_hits(sides, answer, how) if points else _box_hits(sides),
@@ -128,6 +131,18 @@ class DetectionMetrics:
         known = [v for v in figures.values() if not np.isnan(v)]
         return {"ap_distance": float(np.mean(known)) if known else float("nan")} | figures
 
+    def confusion(self, measured: Sequence[DetectionMeasured], *, classes: Sequence[str]) -> Confusion:
+        """Objects of each class matched with one of each class, missed, or found where none is."""
+        matrix = _sum(measured, "confusion", (len(classes) + 1,) * 2)
+        return Confusion(matrix, (*classes, NOTHING), (*classes, MISSED), "objects")
+
+    def curves(self, measured: Sequence[DetectionMeasured], *, classes: Sequence[str]) -> tuple[Curve, ...]:
+        """Of each class at an IoU of 0.5, of points within the distance."""
+        if not measured:
+            return ()
+        score, class_id, hits = (np.concatenate([getattr(m, name) for m in measured]) for name in ("score", "class_id", "hits"))
+        return ranked_curves(score, class_id, hits, _sum(measured, "planted", (len(classes),)), classes=classes)
+
 
 def _judged_sides(answer: Answer, expected: Expected, how: Judging) -> _Sides:
     objects, table = expected.objects, need(answer.objects, "objects")
@@ -166,14 +181,6 @@ def _match(sides: _Sides, answer: Answer, how: Judging, *, points: bool, within:
             distance_um=how.distance_um,
         )
     return match_boxes(sides.truth, sides.found, sides.score, truth_class=truth_class, found_class=found_class, iou=how.iou)
-
-
-def _confusion(sides: _Sides, matches: Matches, n_classes: int) -> Ids:
-    truth, found = np.full(len(sides.found), n_classes), sides.found_class
-    truth[matches.found] = sides.truth_class[matches.truth]
-    missed = np.delete(sides.truth_class, matches.truth)
-    code = np.concatenate([truth * (n_classes + 1) + found, missed * (n_classes + 1) + n_classes])
-    return np.bincount(code, minlength=(n_classes + 1) ** 2).reshape(n_classes + 1, n_classes + 1).astype(np.int64)
 
 
 def _box_hits(sides: _Sides) -> Hits:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from quadrat.errors import AnnotationError, QuadratError
 from quadrat.metrics.counts import count_figures
+from quadrat.metrics.matching import MISSED, NOTHING, Matches, class_confusion
 from quadrat.metrics.overlaps import (
     OverlapCounts,
     Overlaps,
@@ -19,8 +20,8 @@ from quadrat.metrics.overlaps import (
     panoptic_quality,
     panoptic_quality_by_class,
 )
-from quadrat.metrics.protocol import AS_USUAL, Answer, Expected, Judging, Metrics, inside_bounds, need
-from quadrat.metrics.ranking import Hits, ranked_figures, scored_hits
+from quadrat.metrics.protocol import AS_USUAL, Answer, Confusion, Curve, Expected, Judging, Metrics, inside_bounds, need
+from quadrat.metrics.ranking import Hits, ranked_curves, ranked_figures, scored_hits
 from quadrat.metrics.truth_blocks import slide_overlaps
 
 __all__ = [
@@ -37,7 +38,8 @@ class InstanceMeasured:
     matched, missed, extra int64 and iou_sum float64 (1 + classes,): the sums of panoptic quality, first of all objects taken
     as one class, then of each class. jaccard: (2,) int64, intersection and union of AJI. foreground: (3,) int64 px, in both,
     in truth, in the result. planted, found: (classes,) int64, objects annotated and rows of the object table.
-    drawn: (classes,) int64 truth objects that cover a pixel. score float32, class_id uint8, hits uint16 (n,): the rows for
+    drawn: (classes,) int64 truth objects that cover a pixel. confusion: int64 (classes + 1, classes + 1), masks matched at
+    IoU > 0.5 whatever the class (see ``matching.class_confusion``). score float32, class_id uint8, hits uint16 (n,): the rows for
     average precision of masks (see ``ranking``).
     """
 
@@ -50,6 +52,7 @@ class InstanceMeasured:
     planted: Ids
     found: Ids
     drawn: Ids
+    confusion: Ids
     score: npt.NDArray[np.float32]
     class_id: npt.NDArray[np.uint8]
     hits: Hits
@@ -83,6 +86,9 @@ class InstanceMetrics:
             panoptic_quality(overlaps),
             *panoptic_quality_by_class(overlaps, truth_class, found_class[overlaps.found_ids - 1], n_classes=k),
         )
+        hit = overlaps.iou > 0.5
+        free = Matches(overlaps.pair_truth[hit], overlaps.pair_found[hit], overlaps.iou[hit])
+        shown_class = found_class[overlaps.found_ids - 1]
         return InstanceMeasured(
             matched=np.array([q.matched for q in quality], np.int64),
             missed=np.array([q.missed for q in quality], np.int64),
@@ -93,6 +99,7 @@ class InstanceMetrics:
             planted=np.bincount(annotated, minlength=k).astype(np.int64),
             found=np.bincount(found_class[keep], minlength=k).astype(np.int64),
             drawn=np.bincount(truth_class, minlength=k).astype(np.int64),
+            confusion=class_confusion(free, truth_class=truth_class, found_class=shown_class, n_classes=k),
             score=table.score[keep],
             class_id=table.class_id[keep],
             hits=_mask_hits(overlaps, truth_class, found_class, table.score)[keep],
@@ -126,6 +133,21 @@ class InstanceMetrics:
         figures |= ranked_figures(score, class_id, hits, drawn, classes=classes)
         planted, found = (np.stack([getattr(m, side) for m in measured]) for side in ("planted", "found"))
         return figures | count_figures(planted, found, classes=classes)
+
+    def confusion(self, measured: Sequence[InstanceMeasured], *, classes: Sequence[str]) -> Confusion:
+        """Objects of each class matched with one of each class, missed, or found where none is (IoU of masks > 0.5)."""
+        matrix = np.zeros((len(classes) + 1,) * 2, np.int64)
+        for m in measured:
+            matrix += m.confusion
+        return Confusion(matrix, (*classes, NOTHING), (*classes, MISSED), "objects")
+
+    def curves(self, measured: Sequence[InstanceMeasured], *, classes: Sequence[str]) -> tuple[Curve, ...]:
+        """Of each class at an IoU of masks of 0.5."""
+        if not measured:
+            return ()
+        score, class_id, hits = (np.concatenate([getattr(m, name) for m in measured]) for name in ("score", "class_id", "hits"))
+        drawn = np.sum([m.drawn for m in measured], axis=0)
+        return ranked_curves(score, class_id, hits, drawn, classes=classes)
 
 
 def _mask_hits(overlaps: Overlaps, truth_class: Ids, found_class: Ids, score: npt.NDArray[np.float32]) -> Hits:

@@ -15,6 +15,8 @@ from scipy.spatial import cKDTree
 
 F64 = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.int64]
+NOTHING, MISSED = "(nothing)", "(missed)"
+"""In a confusion of objects: the truth of what was found where none is, and the answer to what was not found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,16 @@ def detection_by_class(matches: Matches, *, truth_class: Ids, found_class: Ids, 
     planted = np.bincount(truth_class, minlength=n_classes).tolist()
     found = np.bincount(found_class, minlength=n_classes).tolist()
     return tuple(Detection(*row) for row in zip(matched, planted, found, strict=True))
+
+
+def class_confusion(matches: Matches, *, truth_class: Ids, found_class: Ids, n_classes: int) -> Ids:
+    """Matches made whatever the class: int64 (n_classes + 1, n_classes + 1), rows truth, columns found; the last row is what
+    was found beside any truth, the last column what was missed."""
+    truth, k = np.full(len(found_class), n_classes), n_classes
+    truth[matches.found] = truth_class[matches.truth]
+    missed = np.delete(truth_class, matches.truth)
+    code = np.concatenate([truth * (k + 1) + found_class, missed * (k + 1) + k])
+    return np.bincount(code, minlength=(k + 1) ** 2).reshape(k + 1, k + 1).astype(np.int64)
 
 
 def macro_f1(classes: tuple[Detection, ...]) -> float:

@@ -79,6 +79,26 @@ class Judging:
 AS_USUAL = Judging()
 
 
+@dataclass(frozen=True, slots=True)
+class Confusion:
+    """How often each truth (row) was found as each answer (column): int64 (rows, columns), their names, what is counted."""
+
+    matrix: npt.NDArray[np.int64]
+    truth: tuple[str, ...]
+    found: tuple[str, ...]
+    counted: str
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """Precision and recall (n,) of a class as the threshold on the score (n,) falls."""
+
+    name: str
+    score: npt.NDArray[np.float64]
+    precision: npt.NDArray[np.float64]
+    recall: npt.NDArray[np.float64]
+
+
 class Metrics(Protocol[M]):
     """The figures of one kind of model. Pure; ``M`` is what one slide leaves, small and picklable."""
 
@@ -101,6 +121,14 @@ class Metrics(Protocol[M]):
 
     def summarise(self, measured: Sequence[M], *, classes: Sequence[str]) -> dict[str, float]:
         """All figures of all slides pooled, by flat names (``figure`` or ``figure.<class>``); NaN where not defined."""
+        ...
+
+    def confusion(self, measured: Sequence[M], *, classes: Sequence[str]) -> Confusion:
+        """What was taken for what, all slides together."""
+        ...
+
+    def curves(self, measured: Sequence[M], *, classes: Sequence[str]) -> tuple[Curve, ...]:
+        """Precision and recall by score of each class that was planted; empty for kinds without scored objects."""
         ...
 
 

@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from quadrat.metrics.protocol import Curve
+
 IOUS = np.linspace(0.5, 0.95, 10)
 """The thresholds of AP@[.5:.95]; bit k of a hit is that of ``IOUS[k]``."""
 RECALLS = np.linspace(0.0, 1.0, 101)
@@ -68,6 +70,17 @@ def average_precision_101(score: npt.NDArray[np.floating], hit: npt.NDArray[np.b
     best = np.maximum.accumulate(precision[::-1])[::-1]
     at = np.searchsorted(recall, RECALLS, side="left")
     return float(np.append(best, 0.0)[np.minimum(at, len(best))].sum() / len(RECALLS))
+
+
+def ranked_curves(
+    score: npt.NDArray[np.floating], class_id: npt.NDArray[np.integer], hits: Hits, planted: Ids, *, classes: Sequence[str]
+) -> tuple[Curve, ...]:
+    """Precision and recall at the first threshold (bit 0 of the hits) of each class that was planted; arguments as below."""
+    curves = []
+    for k in np.flatnonzero(planted > 0).tolist():
+        own = class_id == k
+        curves.append(Curve(classes[k], *precision_recall(score[own], hits[own] & 1 > 0, planted=int(planted[k]))))
+    return tuple(curves)
 
 
 def ranked_figures(

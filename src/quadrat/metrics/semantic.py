@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quadrat.errors import AnnotationError
-from quadrat.metrics.protocol import AS_USUAL, Answer, Expected, Judging, Metrics, blocks, need
+from quadrat.metrics.protocol import AS_USUAL, Answer, Confusion, Curve, Expected, Judging, Metrics, blocks, need
 
 Counts = npt.NDArray[np.int64]
 BACKGROUND = "background"
@@ -94,6 +94,15 @@ class SemanticMetrics:
         """All figures; ``judged_px`` says over how many pixels."""
         judged = pooled(measured, len(classes) + 1).sum()
         return self.additive(measured, classes=classes) | {"judged_px": float(judged)}
+
+    def confusion(self, measured: Sequence[SemanticMeasured], *, classes: Sequence[str]) -> Confusion:
+        """Pixels of each truth taken for each value."""
+        names = (BACKGROUND, *classes)
+        return Confusion(pooled(measured, len(names)), names, names, "pixels")
+
+    def curves(self, measured: Sequence[SemanticMeasured], *, classes: Sequence[str]) -> tuple[Curve, ...]:
+        """None: a class map has no scores."""
+        return ()
 
 
 def pooled(measured: Sequence[SemanticMeasured], n_values: int) -> Counts:
