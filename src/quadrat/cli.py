@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import signal
 import sys
 from collections.abc import Sequence
@@ -86,10 +87,18 @@ def build_parser() -> argparse.ArgumentParser:
 
     train = commands.add_parser(
         "train", help="train the model package of a pipeline", formatter_class=raw,
-        epilog="examples:\n  quadrat train nuclei\n  quadrat train my.yaml --set train.steps=2000 --set train.threads=2",
+        epilog="examples:\n  quadrat train nuclei\n  quadrat train my.yaml --set train.steps=2000 --set train.threads=2\n"
+        "  quadrat train my.yaml --init packages/nuclei --set train.lr=1e-3\n"
+        "  quadrat train my.yaml --folds 5 --set run.workers=2",
     )  # fmt: skip
     train.add_argument("pipelines", nargs="+", metavar="PIPELINE")
     train.add_argument("--overwrite", action="store_true", help="train again although the package exists")
+    train.add_argument("--init", type=Path, metavar="PACKAGE", help="go on from the weights of this package")
+    train.add_argument(
+        "--folds", type=int, metavar="K", nargs="?", const=0,
+        help="cross-validate: K trainings side by side (without K: as the manifest's column 'fold' says), each leaving out "
+        "other cases; packages PACKAGE.fold0, .fold1, ...",
+    )  # fmt: skip
     _add_set(train)
 
     seams = commands.add_parser(
@@ -223,10 +232,15 @@ def _table(report: RunReport) -> list[str]:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    pipelines = [_pipeline(name, arguments.overrides) for name in arguments.pipelines]
-    from quadrat import stages
+    init = [f"train.init={json.dumps(str(arguments.init))}"] if arguments.init else []
+    pipelines = [_pipeline(name, [*arguments.overrides, *init]) for name in arguments.pipelines]
+    from quadrat import school
 
-    for name, folder in stages.train(pipelines, overwrite=arguments.overwrite).items():
+    if arguments.folds is None:
+        courses = [school.course_of(pipeline) for pipeline in pipelines]
+    else:
+        courses = [course for pipeline in pipelines for course in school.folds_of(pipeline, arguments.folds or None)]
+    for name, folder in school.train_courses(courses, overwrite=arguments.overwrite).items():
         print(f"{name}: {folder}")
     return 0
 

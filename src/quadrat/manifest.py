@@ -10,7 +10,7 @@ from pathlib import Path
 
 from quadrat.errors import ConfigError
 
-COLUMNS = ("slide", "annotation", "mpp", "label", "case", "split", "regions", "annotated", "fold")
+COLUMNS = ("slide", "annotation", "mpp", "label", "case", "split", "regions", "annotated", "fold", "name")
 SPLITS = ("", "train", "val", "test")
 
 
@@ -39,14 +39,15 @@ class SlideRef:
 
 
 def read_manifest(path: Path) -> list[SlideRef]:
-    """Slides of a CSV with the columns slide, annotation, mpp, label, case, split, regions, annotated, fold (only ``slide``
-    is needed).
+    """Slides of a CSV with the columns slide, annotation, mpp, label, case, split, regions, annotated, fold, name (only
+    ``slide`` is needed).
 
-    Paths are relative to the manifest. One annotation file may serve many slides.
+    Paths are relative to the manifest. One annotation file may serve many slides. ``name`` is what the results are called,
+    for slides whose files are called the same; empty, it is the file's name without its suffix.
 
     Raises:
         ConfigError: no such file, no column ``slide``, an unknown or repeated column, a row longer than the header, a bad
-            mpp, split or fold, or a slide named twice.
+            mpp, split, fold or name, or two slides of one name.
     """
     if not path.is_file():
         raise ConfigError(f"there is no manifest {path}")
@@ -91,8 +92,11 @@ def _slide_ref(text: dict[str, str], path: Path, line: int) -> SlideRef:
     split = text.get("split", "")
     if split not in SPLITS:
         raise ConfigError(f"{where}: split '{split}' is not train, val or test (empty means train)")
+    name = text.get("name", "")
+    if set(name) & set('/\\:*?"<>|') or name.startswith("."):
+        raise ConfigError(f"{where}: the name '{name}' cannot be a folder's (no / \\ : * ? \" < > |, and no dot in front)")
     return SlideRef(
-        name=slide_name(slide),
+        name=name or slide_name(slide),
         path=str(slide),
         mpp=_mpp(text.get("mpp", ""), where=where),
         annotation=str(path.parent / annotation) if annotation else "",
@@ -125,9 +129,12 @@ def unique_names(slides: list[SlideRef]) -> list[SlideRef]:
         raise ConfigError("no slide was given; name slide files or use --manifest slides.csv")
     seen: dict[str, str] = {}
     for slide in slides:
+        if seen.get(slide.name) == slide.path:
+            raise ConfigError(f"the slide {slide.path} is listed twice; keep one row")
         if slide.name in seen:
             raise ConfigError(
-                f"two slides are called '{slide.name}' ({seen[slide.name]} and {slide.path}); rename one or run them apart"
+                f"two slides are called '{slide.name}' ({seen[slide.name]} and {slide.path}); rename one, run them apart, "
+                "or tell them apart in the manifest's column 'name'"
             )
         seen[slide.name] = slide.path
     return slides

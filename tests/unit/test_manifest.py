@@ -35,6 +35,11 @@ def test_where_a_slide_is_annotated_and_its_fold_are_read(tmp_path):
     assert [(s.annotated, s.fold) for s in read_manifest(path)] == [("all", 0), ("ROI", 12), ("", None)]
 
 
+def test_slides_whose_files_are_called_the_same_are_told_apart_by_the_column_name(tmp_path):
+    path = written(tmp_path, "slide,name\na/x.svs,a-x\nb/x.svs,\n")
+    assert [s.name for s in read_manifest(path)] == ["a-x", "x"]
+
+
 def test_one_annotation_file_may_serve_many_slides(tmp_path):
     path = written(tmp_path, "slide,annotation\nx.png,coco.json\ny.png,coco.json\n")
     assert {s.annotation for s in read_manifest(path)} == {str(tmp_path / "coco.json")}
@@ -63,10 +68,12 @@ def test_a_folder_is_called_by_its_whole_name(tmp_path):
         ("slide,split\nx.svs,Train\n", "line 2: split 'Train' is not train, val or test"),
         ("slide,fold\nx.svs,0\n\ny.svs,1.5\n", "line 4: fold '1.5' is not a whole number from 0"),
         ("slide,fold\nx.svs,-1\n", "line 2: fold '-1'"),
+        ("slide,name\nx.svs,a/b\n", "line 2: the name 'a/b' cannot be a folder's"),
         ("slide,label,label\nx.svs,a,b\n", "the column 'label' stands there twice"),
         ("slide,label\nx.svs,a,b\n", "line 2: 3 cells for 2 columns"),
         ("slide,label\n,y\n", "line 2: the slide is missing"),
         ("slide,label\n", "no slide was given"),
+        ("slide\nx.svs\nx.svs\n", "x.svs is listed twice; keep one row"),
         ("slide\na/x.svs\nb/x.tif\n", "two slides are called 'x'"),
     ],
 )
