@@ -16,9 +16,9 @@ Rings = tuple[F64, ...]
 
 Code = Literal[
     "no geometry", "degenerate box", "self-crossing", "empty", "outside", "partly outside", "no class", "unknown class",
-    "duplicate", "touching itself", "wrong scale", "not asked for", "unreadable",
+    "duplicate", "touching itself", "in pieces", "wrong scale", "not asked for", "other slide", "unreadable",
 ]  # fmt: skip
-"""What can be wrong with a record (docs/annotations.md explains each)."""
+"""What can be wrong with a record or a file (docs/annotations.md explains each)."""
 
 Corners = tuple[float, float, float, float]
 NO_POINTS: F64 = np.zeros((0, 2))
