@@ -47,21 +47,29 @@ class ModelSection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSection:
-    """Where the truth is: ``manifest`` is a CSV (slide, annotation, mpp, label, case, split).
+    """Where the truth is: ``manifest`` is a CSV (slide, annotation, mpp, label, case, split, annotated, fold).
 
-    ``annotations``: "objects" or "regions" of a QuPath GeoJSON, "points" of a CSV (drawn as discs of
-    ``point_diameter_um``; ``point_layout`` "x y class" or "y x class" without a header; ``point_first_class``: the number that
-    means the first class), "labels" (label image: a value an object), "mask" (a grey image, class 1 above
-    ``mask_threshold``), or "none" (the column ``label`` alone). ``tissue`` is for the training slides what slide.tissue is
-    for a run's ("all" for sets of small flat images).
+    ``annotations`` says what is learnt; the format of a file is found from its content (docs/annotations.md). "objects":
+    counted things (QuPath detections and cells, with ``objects_as`` "annotations" QuPath annotations as well; COCO, boxes);
+    "regions": areas of tissue; "points": points, drawn as discs of ``point_diameter_um`` (of a text file without a header
+    ``point_layout`` is "x y class" or "y x class"; ``point_first_class``: the number that means the first class); "labels":
+    a label image, a value an object; "mask": a grey image, class 1 above ``mask_threshold``, or with null the class numbers;
+    "none": the column ``label`` alone.
+
+    ``bad_records``: "refuse" stops at a file with bad records; "skip" leaves them out and tells how many. ``ignore``: class
+    names to leave out knowingly (``*`` for anything; QuPath's own ignored classes, which end in an asterisk, are left out
+    anyway). ``tissue`` is for the training slides what slide.tissue is for a run's ("all" for sets of small flat images).
     """
 
     manifest: str = ""
     annotations: str = "objects"
+    objects_as: str = "detections"
+    bad_records: str = "refuse"
+    ignore: tuple[str, ...] = ()
     point_diameter_um: float = 0.0
     point_layout: str = "x y class"
     point_first_class: int | None = None
-    mask_threshold: int = 127
+    mask_threshold: int | None = 127
     tissue: str = "auto"
     source: str = "not stated"
     license: str = "not stated"
@@ -275,6 +283,8 @@ CHOICES = {
     "run.source": ("streamed", "stored"),
     "train.precision": ("fp32", "bf16"),
     "data.point_layout": ("x y class", "y x class"),
+    "data.objects_as": ("detections", "annotations"),
+    "data.bad_records": ("refuse", "skip"),
     "data.annotations": ("objects", "regions", "points", "labels", "mask", "none"),
 }
 

@@ -57,6 +57,8 @@ class Annotations:
 
     polygons: n entries, xy level-0 px; an entry without rings is a point. class_id: (n,) int64 into ``classes``.
     bbox: (n, 4) float64 row0, col0, row1, col1. points_l0: (n, 2) float64 x, y of point entries, NaN for polygons.
+    object_id: (n,) int64, 0.. without gaps and never falling: the object that an entry is (a part of). An object of
+    several parts has one label, one box around all of them and one centre.
     unclassified, other_kind: features left out because they had no class, or were not of ``kind``.
     The methods treat every entry alike: load objects and regions of one file apart, by ``kind``.
     """
@@ -67,16 +69,24 @@ class Annotations:
     kind: Kind
     bbox: F64
     points_l0: F64
+    object_id: Ids
     unclassified: int = 0
     other_kind: int = 0
 
     def __post_init__(self) -> None:
         n = len(self.polygons)
-        for name, shape in (("class_id", (n,)), ("bbox", (n, 4)), ("points_l0", (n, 2))):
+        for name, shape in (("class_id", (n,)), ("bbox", (n, 4)), ("points_l0", (n, 2)), ("object_id", (n,))):
             if getattr(self, name).shape != shape:
                 raise ValueError(f"Annotations.{name} has shape {getattr(self, name).shape}, want {shape}")
         if n and not 0 <= self.class_id.min() <= self.class_id.max() < len(self.classes):
             raise ValueError(f"Annotations.class_id leaves 0..{len(self.classes) - 1}")
+        if n and (self.object_id[0] != 0 or not np.isin(np.diff(self.object_id), (0, 1)).all()):
+            raise ValueError("Annotations.object_id must start at 0 and rise by 0 or 1")
+
+    @property
+    def objects(self) -> int:
+        """How many objects (or regions, or points) there are; parts of one count once."""
+        return int(self.object_id[-1]) + 1 if len(self) else 0
 
     def __len__(self) -> int:
         return len(self.polygons)
@@ -89,15 +99,20 @@ class Annotations:
         classes: Sequence[str],
         kind: Kind,
         points_l0: F64 | None = None,
+        object_id: Ids | None = None,
         unclassified: int = 0,
         other_kind: int = 0,
     ) -> Annotations:
-        """Annotations with their bounding boxes worked out; ``points_l0`` may be left out where there are none."""
+        """Annotations with their bounding boxes worked out.
+
+        ``points_l0`` may be left out where there are none, ``object_id`` where every entry is an object of its own.
+        """
         points = np.full((len(polygons), 2), np.nan) if points_l0 is None else points_l0
         bbox = _bounding_boxes(polygons)
         is_point = ~np.isnan(points[:, 0])
         bbox[is_point] = points[is_point][:, [1, 0, 1, 0]]
-        return Annotations(polygons, class_id, tuple(classes), kind, bbox, points, unclassified, other_kind)
+        own = np.arange(len(polygons), dtype=np.int64) if object_id is None else object_id
+        return Annotations(polygons, class_id, tuple(classes), kind, bbox, points, own, unclassified, other_kind)
 
     def instances(self, box: Box, scale: Scale) -> tuple[npt.NDArray[np.int32], Ids]:
         """See ``Truth.instances``; a later object covers an earlier one."""
@@ -109,20 +124,26 @@ class Annotations:
 
     def boxes(self, box: Box, scale: Scale) -> tuple[F64, Ids]:
         """See ``Truth.boxes``; drawn points have no extent and are left out."""
-        index = _touching(self, box, scale)
-        index = index[np.isnan(self.points_l0[index, 0])]
-        xyxy = self.bbox[index][:, [1, 0, 3, 2]] / np.array([scale[1], scale[0], scale[1], scale[0]])
-        return xyxy, self.class_id[index]
+        extents, first = _object_extents(self)
+        index = _meeting(extents, box, scale)
+        index = index[np.isnan(self.points_l0[first[index], 0])]
+        xyxy = extents[index][:, [1, 0, 3, 2]] / np.array([scale[1], scale[0], scale[1], scale[0]])
+        return xyxy, self.class_id[first[index]]
 
     def points(self, box: Box, scale: Scale) -> tuple[F64, Ids]:
-        """See ``Truth.points``; a polygon's point is its centre of area (holes taken off)."""
-        index = _touching(self, box, scale)
+        """See ``Truth.points``; a polygon's point is its centre of area (holes taken off, all parts together)."""
+        extents, first = _object_extents(self)
+        touching = _meeting(extents, box, scale)
+        index = np.flatnonzero(np.isin(self.object_id, touching))
         polygons = self.polygons
-        xy = _centroids(polygons.xy, polygons.ring_starts, polygons.polygon_starts, index)
+        xy, area = _centroids(polygons.xy, polygons.ring_starts, polygons.polygon_starts, index)
         drawn = self.points_l0[index]
-        xy = np.where(np.isnan(drawn), xy, drawn) / np.array([scale[1], scale[0]])
+        xy = np.where(np.isnan(drawn), xy, drawn)
+        if len(index) > len(touching):
+            xy = _joined(xy, area, np.searchsorted(self.object_id[index], touching))
+        xy = xy / np.array([scale[1], scale[0]])
         inside = points_inside(xy, box)
-        return xy[inside], self.class_id[index[inside]]
+        return xy[inside], self.class_id[first[touching[inside]]]
 
 
 def objects_in(annotations: Annotations, box_l0: Box) -> npt.NDArray[np.intp]:
@@ -135,13 +156,14 @@ def rasterise_instances(
 ) -> tuple[npt.NDArray[np.int32], Ids]:
     """Label image of the entries in ``box`` (grid px): labels int32 (h, w) and class_id int64 (k,).
 
-    Ids 1..k follow the order of the annotations; a later entry covers an earlier one, and an entry that covers no
+    Ids 1..k follow the order of the annotations; a later entry covers an earlier one, and an object that covers no
     pixel centre of the box has no id. Points are never drawn.
     """
     index = _touching(annotations, box, (scale_row, scale_col))
-    labels = _fill(annotations, box, (scale_row, scale_col), index, np.arange(1, len(index) + 1, dtype=np.int32))
-    present = _compact(labels, len(index))
-    return labels, annotations.class_id[index[present]]
+    _, first, rank = np.unique(annotations.object_id[index], return_index=True, return_inverse=True)
+    labels = _fill(annotations, box, (scale_row, scale_col), index, (rank + 1).astype(np.int32))
+    present = _compact(labels, len(first))
+    return labels, annotations.class_id[index[first[present]]]
 
 
 def rasterise_classes(annotations: Annotations, box: Box, *, scale_row: float, scale_col: float) -> npt.NDArray[np.uint8]:
@@ -166,9 +188,16 @@ def class_index(name: str, classes: Sequence[str], *, where: str) -> int:
     """
     if name in classes:
         return list(classes).index(name)
-    near = get_close_matches(name, classes, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else "add it to the classes or rename it in the file"
+    near = nearest_class(name, classes)
+    hint = f"did you mean {near!r}?" if near else "add it to the classes or rename it in the file"
     raise AnnotationError(f"{where}: class {name!r} is not one of {', '.join(classes)}; {hint}")
+
+
+def nearest_class(name: str, classes: Sequence[str]) -> str | None:
+    """The class whose name is most like ``name``, in any case; None if none is."""
+    by_lower = {c.lower(): c for c in reversed(classes)}
+    near = get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
+    return by_lower[near[0]] if near else None
 
 
 def check_scale(scale: Scale) -> None:
@@ -178,13 +207,34 @@ def check_scale(scale: Scale) -> None:
 
 
 def _touching(annotations: Annotations, box: Box, scale: Scale) -> npt.NDArray[np.intp]:
+    """Indices, ascending, of the entries whose own bounding box meets ``box`` (grid px)."""
+    return _meeting(annotations.bbox, box, scale)
+
+
+def _meeting(bbox: F64, box: Box, scale: Scale) -> npt.NDArray[np.intp]:
     check_scale(scale)
     row0, row1, col0, col1 = box.row0 * scale[0], box.row1 * scale[0], box.col0 * scale[1], box.col1 * scale[1]
-    bbox = annotations.bbox
     # `>=` on the near sides as well keeps points (no extent) that lie on them; half-open for the rest
     rows = (bbox[:, 0] < row1) & ((bbox[:, 2] > row0) | (bbox[:, 0] >= row0))
     cols = (bbox[:, 1] < col1) & ((bbox[:, 3] > col0) | (bbox[:, 1] >= col0))
     return np.flatnonzero(rows & cols)
+
+
+def _object_extents(annotations: Annotations) -> tuple[F64, npt.NDArray[np.intp]]:
+    """Of every object: its extent (k, 4) row0, col0, row1, col1 over all parts, and its first entry (k,)."""
+    first = np.flatnonzero(np.diff(annotations.object_id, prepend=-1))
+    if len(first) == len(annotations):
+        return annotations.bbox, first
+    low = np.minimum.reduceat(annotations.bbox[:, :2], first)
+    return np.concatenate([low, np.maximum.reduceat(annotations.bbox[:, 2:], first)], axis=1), first
+
+
+def _joined(xy: F64, area: F64, starts: npt.NDArray[np.intp]) -> F64:
+    """Centres of objects from the centres and areas of their parts; an object's parts begin at ``starts``."""
+    sums = np.add.reduceat(np.column_stack([xy * area[:, None], area, xy]), starts)
+    count = np.diff(starts, append=len(xy))[:, None]
+    flat = sums[:, 2:3] <= 0  # points, and shapes without area
+    return np.where(flat, sums[:, 3:] / count, sums[:, :2] / np.where(flat, 1, sums[:, 2:3]))
 
 
 def _fill(
@@ -275,9 +325,11 @@ def _compact(labels: npt.NDArray[np.int32], count: int) -> npt.NDArray[np.intp]:
 
 
 @njit(cache=True)
-def _centroids(xy: F64, ring_starts: Ids, polygon_starts: Ids, index: npt.NDArray[np.intp]) -> F64:
-    """(k, 2) x, y centre of area of the polygons ``index`` (shoelace), holes taken off; mean vertex where area is 0."""
+def _centroids(xy: F64, ring_starts: Ids, polygon_starts: Ids, index: npt.NDArray[np.intp]) -> tuple[F64, F64]:
+    """Of the polygons ``index``, holes taken off: the centre of area (k, 2) x, y (shoelace; mean vertex where the area is
+    0) and the area (k,)."""
     out = np.full((len(index), 2), np.nan)
+    areas = np.zeros(len(index))
     for k in range(len(index)):
         first_ring, end_ring = polygon_starts[index[k]], polygon_starts[index[k] + 1]
         if end_ring == first_ring:
@@ -301,4 +353,5 @@ def _centroids(xy: F64, ring_starts: Ids, polygon_starts: Ids, index: npt.NDArra
         else:
             vertices = xy[ring_starts[first_ring] : ring_starts[first_ring + 1]]
             out[k, 0], out[k, 1] = vertices[:, 0].mean(), vertices[:, 1].mean()
-    return out
+        areas[k] = max(area, 0.0) / 2
+    return out, areas

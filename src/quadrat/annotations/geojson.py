@@ -1,5 +1,7 @@
-"""QuPath GeoJSON -> Annotations (RFC 7946; properties as QuPath 0.3 and later write them, in level-0 px).
+"""QuPath GeoJSON -> records, and Annotations (RFC 7946; properties as QuPath 0.2 and later write them, in level-0 px).
 
+QuPath writes rectangles and ellipses as polygons ("isEllipse" beside the coordinates changes nothing: the outline counts)
+and, of a cell, "nucleusGeometry" beside the border, which is the one that is taken.
 https://qupath.readthedocs.io/en/stable/docs/advanced/exporting_annotations.html
 """
 
@@ -7,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from quadrat.annotations import Annotations, Kind, class_index
+from quadrat.annotations.record import Problem, Record, Rings, Sheet, to_annotations
 from quadrat.errors import AnnotationError
-from quadrat.results import Polygons
 
 _KINDS: dict[str, Kind] = {
     "detection": "object",
@@ -26,57 +27,68 @@ _KINDS: dict[str, Kind] = {
     "PathCellObject": "object",
     "PathAnnotationObject": "region",
 }
+_DRAWN = ("Polygon", "MultiPolygon", "Point", "MultiPoint")
 
-Ring = list[list[float]]
 
+def read_geojson(path: Path) -> Sheet:
+    """The records of a QuPath GeoJSON file: a FeatureCollection, a bare list, or one feature a line.
 
-@dataclass(slots=True)
-class _Columns:
-    """What is gathered while a file is read: plain lists, turned into arrays once."""
+    ``feature N`` counts from 1. A feature without objectType is of no stated kind; tiles and TMA cores are counted apart.
 
-    rings: list[Ring] = field(default_factory=list)
-    rings_of: list[int] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
-    feature_of: list[int] = field(default_factory=list)
-    points: list[tuple[float, float]] = field(default_factory=list)
-    unclassified: int = 0
-    other_kind: int = 0
+    Raises:
+        AnnotationError: the file is not GeoJSON, or cut short. (A broken feature is a record with a fault.)
+    """
+    found = [_record(feature, number) for number, feature in enumerate(_features(path), start=1)]
+    records = tuple(record for record in found if record is not None)
+    return Sheet(str(path), "QuPath GeoJSON", records, others=len(found) - len(records))
 
 
 def load_annotations(
     path: Path, *, classes: Sequence[str] | None = None, kind: Kind | None = None, unclassified: str | None = None
 ) -> Annotations:
-    """Read the objects or the regions of a QuPath GeoJSON file: a FeatureCollection, a bare list, one feature a line.
+    """Read the objects or the regions of a QuPath GeoJSON file as they are drawn.
 
-    A MultiPolygon gives one entry a part, holes are kept, a cell gives its outer border, a Point a point entry. What
-    has no class is left out and counted in ``unclassified`` (or is of the class ``unclassified``, if one is given); what
-    is not of ``kind`` in ``other_kind``. A feature without objectType is taken as ``kind``. With ``kind=None`` all are
-    taken, and the file must hold one kind only.
-    ``classes`` fixes names and order; None takes the names found, sorted.
+    A MultiPolygon is one object with an entry a part, holes are kept, a Point is a point entry. What has no class is left
+    out and counted in ``unclassified`` (or is of the class ``unclassified``, if one is given); what is not of ``kind`` in
+    ``other_kind``. A feature without objectType is taken as ``kind``. With ``kind=None`` all are taken, and the file must
+    hold one kind only. ``classes`` fixes names and order; None takes the names found, sorted.
 
     Raises:
         AnnotationError: not such a file, a broken or unknown geometry, an unknown class, or two kinds and none chosen.
     """
     path = Path(path)
-    columns = _Columns()
+    taken: list[Record] = []
+    names: list[str] = []
     kinds: set[Kind] = set()
+    other_kind = without_class = 0
     for number, feature in enumerate(_features(path), start=1):
-        where = f"{path.name}, feature {number}"
-        if not isinstance(feature, dict) or not isinstance(feature.get("properties") or {}, dict):
-            raise AnnotationError(f"{where}: not a GeoJSON Feature")
-        found = _kind_of(feature, default=kind or "object")
-        if found is None or (kind is not None and found != kind):
-            columns.other_kind += 1
+        record = _record(feature, number)
+        found = None if record is None else record.kind or kind or "object"
+        if record is None or (kind is not None and found != kind and not record.fault):
+            other_kind += 1
             continue
-        name = _class_name(feature, where) or unclassified
-        if name is None:
-            columns.unclassified += 1
+        name = record.name or unclassified
+        if name is None and not record.fault:
+            without_class += 1
             continue
-        kinds.add(found)
-        _take(feature.get("geometry"), name, number, where, columns)
+        if record.fault:
+            raise AnnotationError(f"{path.name}, {record.place}: {record.fault.text}")
+        kinds.add(found or "object")
+        taken.append(record)
+        names.append(name or "")
     if len(kinds) > 1:
         raise AnnotationError(f"{path.name}: holds both objects and regions; ask for one with kind='object' or 'region'")
-    return _arrays(columns, path, classes, kind or (kinds.pop() if kinds else "object"))
+    known = tuple(classes) if classes is not None else tuple(sorted(set(names)))
+    first = {name: record.place for name, record in zip(reversed(names), reversed(taken), strict=True)}
+    index = {name: class_index(name, known, where=f"{path.name}, {place}") for name, place in first.items()}
+    return to_annotations(
+        taken,
+        [index[name] for name in names],
+        classes=known,
+        kind=kind or (kinds.pop() if kinds else "object"),
+        unclassified=without_class,
+        other_kind=other_kind,
+    )
 
 
 def _features(path: Path) -> Iterator[Any]:
@@ -134,76 +146,79 @@ def _by_line(lines: Iterator[str], path: Path) -> Iterator[Any]:
         raise AnnotationError(f"{path}: the list of features is not closed; the file is cut short")
 
 
-def _kind_of(feature: dict[str, Any], *, default: Kind) -> Kind | None:
-    """Object, region, or None for what is neither (a tile, a TMA core, the root)."""
+def _record(feature: Any, number: int) -> Record | None:
+    """The record of one feature; None for what is neither object nor region (a tile, a TMA core, the root)."""
+    place = f"feature {number}"
+    if not isinstance(feature, dict) or not isinstance(feature.get("properties") or {}, dict):
+        return Record(place, "", fault=Problem("no geometry", "not a GeoJSON Feature"))
+    stated = _object_type(feature)
+    if stated is not None and stated not in _KINDS:
+        return None
+    kind = None if stated is None else _KINDS[stated]
+    try:
+        name = _class_name(feature)
+        parts, points = _geometry(feature.get("geometry"))
+    except _BrokenError as error:
+        return Record(place, "", kind, fault=Problem("no geometry", str(error)))
+    return Record(place, name, kind, parts, points)
+
+
+class _BrokenError(Exception):
+    """A feature that cannot be understood; becomes the fault of its record."""
+
+
+def _object_type(feature: dict[str, Any]) -> str | None:
     properties = feature.get("properties") or {}
     stated = properties.get("objectType") or properties.get("object_type")
     if stated is None and str(feature.get("id", "")).startswith("Path"):
         stated = feature["id"]
-    return default if stated is None else _KINDS.get(str(stated))
+    return None if stated is None else str(stated)
 
 
-def _class_name(feature: dict[str, Any], where: str) -> str | None:
+def _class_name(feature: dict[str, Any]) -> str:
     classification = (feature.get("properties") or {}).get("classification")
     if classification is None:
-        return None
+        return ""
     name = classification.get("name") if isinstance(classification, dict) else classification
-    if name is None and isinstance(classification, dict) and classification.get("names"):
-        name = ": ".join(classification["names"])  # QuPath 0.5 writes derived classes as a list
+    if name is None and isinstance(classification, dict) and isinstance(classification.get("names"), list):
+        name = ": ".join(map(str, classification["names"]))  # QuPath 0.5 writes derived classes as a list
     if not isinstance(name, str) or not name:
-        raise AnnotationError(f"{where}: properties.classification has no name")
+        raise _BrokenError("properties.classification has no name")
     return name
 
 
-def _take(geometry: Any, name: str, number: int, where: str, columns: _Columns) -> None:
-    """Add one feature's geometry to the columns."""
-    sort: Any = geometry.get("type") if isinstance(geometry, dict) else None
-    coordinates: Any = geometry.get("coordinates") if isinstance(geometry, dict) else None
-    if sort is not None and (not isinstance(coordinates, list) or not coordinates):
-        raise AnnotationError(f"{where}: a {sort} without coordinates")
-    parts: list[list[Ring]]
-    if sort == "Polygon":
-        parts, points = [coordinates], [(np.nan, np.nan)]
-    elif sort == "MultiPolygon":
-        parts, points = coordinates, [(np.nan, np.nan)] * len(coordinates)
-    elif sort in ("Point", "MultiPoint"):
-        spots = [coordinates] if sort == "Point" else coordinates
-        parts, points = [[] for _ in spots], [(float(p[0]), float(p[1])) for p in spots]
-    else:
-        raise AnnotationError(f"{where}: geometry {sort!r}; want Polygon, MultiPolygon, Point or MultiPoint")
-    for rings, point in zip(parts, points, strict=True):
-        for ring in rings or ([[]] if np.isnan(point[0]) else []):
-            if len(ring) < 4 or ring[0] != ring[-1]:
-                raise AnnotationError(f"{where}: a ring of {len(ring)} points that is not closed (want 4 or more)")
-        columns.rings.extend(rings)
-        columns.rings_of.append(len(rings))
-        columns.names.append(name)
-        columns.feature_of.append(number)
-        columns.points.append(point)
+def _geometry(geometry: Any) -> tuple[tuple[Rings, ...], Any]:
+    """(parts, points) of a GeoJSON geometry."""
+    sort = geometry.get("type") if isinstance(geometry, dict) else None
+    if sort not in _DRAWN:
+        raise _BrokenError(f"geometry {sort!r} has no area; want {', '.join(_DRAWN[:-1])} or {_DRAWN[-1]}")
+    coordinates = geometry.get("coordinates")
+    if not isinstance(coordinates, list) or not coordinates:
+        raise _BrokenError(f"a {sort} without coordinates")
+    if sort in ("Point", "MultiPoint"):
+        return (), _pairs([coordinates] if sort == "Point" else coordinates)
+    return tuple(_rings(part) for part in ([coordinates] if sort == "Polygon" else coordinates)), np.zeros((0, 2))
 
 
-def _arrays(columns: _Columns, path: Path, classes: Sequence[str] | None, kind: Kind) -> Annotations:
-    names = tuple(classes) if classes is not None else tuple(sorted(set(columns.names)))
-    where = dict(zip(reversed(columns.names), reversed(columns.feature_of), strict=True))  # the first feature of each
-    index = {n: class_index(n, names, where=f"{path.name}, feature {where[n]}") for n in where}
+def _rings(part: Any) -> Rings:
+    if not isinstance(part, list) or not part:
+        raise _BrokenError("a polygon without a ring")
+    rings = tuple(_pairs(ring) for ring in part)
+    for ring in rings:
+        if len(ring) < 4 or (ring[0] != ring[-1]).any():
+            raise _BrokenError(f"a ring of {len(ring)} points that is not closed (want 4 or more)")
+    return rings
+
+
+def _pairs(values: Any) -> Any:
+    """x, y (k, 2) float64 of a list of positions; a third coordinate is left aside."""
     try:
-        flat = [np.asarray(ring, np.float64)[:, :2] for ring in columns.rings]
-        xy = np.concatenate(flat) if flat else np.zeros((0, 2))
+        pairs = np.asarray(values, np.float64)
+        if pairs.size == 0:
+            return np.zeros((0, 2))
+        pairs = np.ascontiguousarray(pairs[:, :2])
     except (ValueError, TypeError, IndexError) as error:
-        raise AnnotationError(f"{path}: a ring that is not a list of x, y pairs ({error})") from error
-    if not np.isfinite(xy).all():
-        raise AnnotationError(f"{path}: a coordinate that is not a finite number")
-    polygons = Polygons(
-        xy=np.ascontiguousarray(xy),
-        ring_starts=np.concatenate([[0], np.cumsum([len(r) for r in columns.rings], dtype=np.int64)]).astype(np.int64),
-        polygon_starts=np.concatenate([[0], np.cumsum(columns.rings_of, dtype=np.int64)]).astype(np.int64),
-    )
-    return Annotations.of(
-        polygons,
-        np.array([index[n] for n in columns.names], np.int64),
-        classes=names,
-        kind=kind,
-        points_l0=np.array(columns.points, np.float64).reshape(-1, 2),
-        unclassified=columns.unclassified,
-        other_kind=columns.other_kind,
-    )
+        raise _BrokenError(f"coordinates that are not a list of x, y pairs ({error})") from error
+    if pairs.shape[1] != 2 or not np.isfinite(pairs).all():
+        raise _BrokenError("a coordinate that is not a finite number")
+    return pairs

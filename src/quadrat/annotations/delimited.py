@@ -1,0 +1,197 @@
+"""CSV and text in columns (points, boxes, slide labels) -> records; coordinates in level-0 px.
+
+Columns are parted by tab, semicolon, comma or spaces, whichever the first line has, in this order. A header names them, in
+any case and order: ``x``, ``y`` a point; ``x0``, ``y0``, ``x1``, ``y1`` (or ``xmin`` ...) or ``x``, ``y``, ``width``,
+``height`` a box, corner-based, with the far side outside; ``class`` the class; ``slide`` the slide a line belongs to. Without
+a header a line is a point and its class. Where the comma parts no columns it may be the decimal mark.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from quadrat.annotations.record import Problem, Record, Sheet, box_record
+from quadrat.annotations.text import read_text
+from quadrat.errors import AnnotationError
+
+Layout = Literal["x y class", "y x class"]
+"""Order of the first three columns of a file without a header; "y x class" is the layout of BRCA-M2C."""
+
+_CORNERS = (("x0", "y0", "x1", "y1"), ("xmin", "ymin", "xmax", "ymax"), ("x_min", "y_min", "x_max", "y_max"))
+_SIZES = (("x", "y", "width", "height"), ("x", "y", "w", "h"))
+_CLASS = ("class", "classification", "class_name", "label", "name")
+_SLIDE = ("slide", "image", "filename", "file")
+HINT = (
+    "name the columns x, y, class (points), x0, y0, x1, y1, class or x, y, width, height, class (boxes), or slide, label (slide "
+    "labels) in the first line"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """Where the values stand in a line: 2 (a point) or 4 (a box) numbers, the class and the slide (None: no such column)."""
+
+    numbers: tuple[int, ...]
+    sized: bool
+    name: int | None
+    slide: int | None
+
+    @property
+    def needed(self) -> int:
+        return max(i for i in (*self.numbers, self.name, self.slide) if i is not None) + 1
+
+
+def read_delimited(
+    path: Path,
+    *,
+    picture: str = "",
+    classes: Sequence[str] = (),
+    layout: str = "x y class",
+    first_class: int | None = None,
+) -> Sheet:
+    """The points or boxes of a text file; ``line N`` counts from 1, the header included.
+
+    ``picture``: takes only the lines of this slide, where the file has a column for it. With ``first_class`` the class
+    column holds numbers, and that number is ``classes[0]`` (1 in BRCA-M2C). A line that is no point or box is a record with
+    a fault.
+
+    Raises:
+        AnnotationError: unreadable, or neither a header nor points.
+    """
+    lines = _lines(path)
+    header = lines[0][1] if lines else []
+    columns = _columns(header)
+    body = lines[1:] if columns is not None else lines
+    if columns is None:
+        if header and not _numeric(header[:2]):
+            raise AnnotationError(f"{path}: neither a header nor points in its first line ({', '.join(header[:6])}); {HINT}")
+        columns = _Columns((0, 1) if layout == "x y class" else (1, 0), sized=False, name=2, slide=None)
+    records = [
+        _record(cells, f"line {number}", columns, classes, first_class)
+        for number, cells in body
+        if columns.slide is None or not picture or _is_slide(cells, columns.slide, picture)
+    ]
+    if columns.slide is not None and picture and body and not records:
+        raise AnnotationError(
+            f"{path}: none of its {len(body)} lines is of the slide {picture} (column '{header[columns.slide]}')"
+        )
+    return Sheet(str(path), "CSV", tuple(records), one_class=columns.name is None)
+
+
+def read_labels(path: Path) -> Mapping[str, str]:
+    """Class of each slide in a CSV with the columns ``slide`` and ``label``; slides as the file names them.
+
+    Raises:
+        AnnotationError: unreadable, without these columns, or two labels for a slide.
+    """
+    lines = _lines(path)
+    header = [cell.lower() for cell in lines[0][1]] if lines else []
+    slide, label = _first(header, _SLIDE), _first(header, _CLASS)
+    if slide is None or label is None:
+        raise AnnotationError(f"{path}: no columns 'slide' and 'label' (its columns: {', '.join(header) or 'none'})")
+    found: dict[str, str] = {}
+    for number, cells in lines[1:]:
+        if len(cells) <= max(slide, label):
+            raise AnnotationError(f"{path.name}, line {number}: {len(cells)} columns, want slide and label")
+        if found.setdefault(cells[slide], cells[label]) != cells[label]:
+            raise AnnotationError(
+                f"{path.name}, line {number}: slide {cells[slide]} is '{cells[label]}' here and '{found[cells[slide]]}' before; "
+                "keep one"
+            )
+    return found
+
+
+def label_of(path: Path, picture: str) -> str:
+    """The label of one slide in a CSV of slide labels, found by file name with or without its suffix.
+
+    Raises:
+        AnnotationError: see ``read_labels``; or the slide is not in it.
+    """
+    for name, label in read_labels(path).items():
+        if same_picture(name, picture):
+            return label
+    raise AnnotationError(f"{path}: no label for the slide {picture}; add a line for it")
+
+
+def same_picture(stated: str, picture: str) -> bool:
+    """Whether two file names mean the same slide: without folders, and with or without the suffix."""
+    name, own = re.split(r"[/\\]", stated)[-1], re.split(r"[/\\]", picture)[-1]
+    return bool(name) and name in (own, Path(own).stem)
+
+
+def _lines(path: Path) -> list[tuple[int, list[str]]]:
+    """(line number, cells) of every line that is neither empty nor a comment (#)."""
+    text = [(n, line.strip()) for n, line in enumerate(read_text(path).splitlines(), start=1)]
+    text = [(n, line) for n, line in text if line and not line.startswith("#")]
+    mark = next((m for m in "\t;," if text and m in text[0][1]), None)
+    return [(n, _cells(line, mark)) for n, line in text]
+
+
+def _cells(line: str, mark: str | None) -> list[str]:
+    if mark is None:
+        return line.split()
+    cells = [cell.strip() for cell in next(csv.reader([line], delimiter=mark, skipinitialspace=True))]
+    return cells if mark == "," else [re.sub(r"^(-?\d+),(\d+)$", r"\1.\2", cell) for cell in cells]
+
+
+def _numeric(cells: Sequence[str]) -> bool:
+    return len(cells) > 0 and all(re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", cell) for cell in cells)
+
+
+def _columns(header: Sequence[str]) -> _Columns | None:
+    """The columns that a header names; None if it is none."""
+    names = [cell.lower() for cell in header]
+    name, slide = _first(names, _CLASS), _first(names, _SLIDE)
+    for wanted, sized in (*((c, False) for c in _CORNERS), *((s, True) for s in _SIZES), (("x", "y"), False)):
+        if set(wanted) <= set(names):
+            return _Columns(tuple(names.index(n) for n in wanted), sized, name, slide)
+    return None
+
+
+def _first(names: Sequence[str], known: Sequence[str]) -> int | None:
+    return next((names.index(name) for name in known if name in names), None)
+
+
+def _is_slide(cells: Sequence[str], column: int, picture: str) -> bool:
+    """A line too short to have a slide is kept, to be named as faulty."""
+    return len(cells) <= column or same_picture(cells[column], picture)
+
+
+def _record(cells: Sequence[str], place: str, columns: _Columns, classes: Sequence[str], first_class: int | None) -> Record:
+    box = len(columns.numbers) == 4
+    if len(cells) < columns.needed:
+        want = "four sides" if box else "x, y"
+        text = f"{len(cells)} columns, want {want}{' and class' if columns.name is not None else ''}"
+        return Record(place, "", "object", box=box, fault=Problem("no geometry", text))
+    stated = "" if columns.name is None else cells[columns.name]
+    name = stated if first_class is None else _numbered(stated, classes, first_class)
+    numbers = list(_floats([cells[i] for i in columns.numbers]))
+    if not all(map(math.isfinite, numbers)):
+        text = f"{', '.join(repr(cells[i]) for i in columns.numbers)} are not numbers"
+        return Record(place, name, "object", box=box, fault=Problem("no geometry", text))
+    if not box:
+        return Record(place, name, "object", points=np.array([numbers]))
+    x0, y0, x1, y1 = numbers
+    return box_record(place, name, (x0, y0, x0 + x1, y0 + y1) if columns.sized else (x0, y0, x1, y1))
+
+
+def _floats(cells: Sequence[str]) -> Iterator[float]:
+    for cell in cells:
+        try:
+            yield float(cell)
+        except ValueError:
+            yield math.nan
+
+
+def _numbered(text: str, classes: Sequence[str], first_class: int) -> str:
+    """The name of a numbered class; the text itself if it is no such number, so that it is named as unknown."""
+    value = float(text) - first_class if re.fullmatch(r"-?\d+(\.0*)?", text) else math.nan
+    return classes[int(value)] if 0 <= value < len(classes) else text

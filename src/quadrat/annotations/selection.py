@@ -1,0 +1,180 @@
+"""Which records of a file are learnt, and as what: kinds, classes, derived and ignored classes, bad records (pure)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal
+
+from quadrat.annotations import Annotations, Kind, nearest_class
+from quadrat.annotations.faults import geometry_problems
+from quadrat.annotations.record import Problem, Record, Sheet, to_annotations
+from quadrat.errors import AnnotationError
+
+Role = Literal["taken", "bound", "ignored", "other"]
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """What was taken of a file.
+
+    ``bad``: a line for each record that was left out as bad: place, code, text. ``notes``: lines on derived and ignored
+    classes. ``other_kind_of_classes``: records of the pipeline's classes that are regions where objects were asked for.
+    """
+
+    annotations: Annotations
+    bad: tuple[str, ...]
+    notes: tuple[str, ...]
+    other_kind_of_classes: int
+
+
+def select(
+    sheet: Sheet,
+    classes: Sequence[str],
+    *,
+    want: str,
+    size: tuple[int, int] | None,
+    ignore: Sequence[str] = (),
+    bounding: str = "",
+    objects_as: str = "detections",
+) -> Selected:
+    """The records that ``want`` ("objects", "regions" or "points") asks for, as Annotations of the pipeline's classes.
+
+    ``bounding``: name of the region class that bounds what is learnt; it is no class to learn unless the pipeline has it.
+    """
+    ignored: Counter[str] = Counter()
+    derived: Counter[tuple[str, str]] = Counter()
+    taken: list[Record] = []
+    ids: list[int | None] = []
+    other_of_classes = other = 0
+    for record in sheet.records:
+        name = only_class(record, sheet, classes)
+        target = class_of(name, classes)
+        role = role_of(record, name, target, want=want, ignore=ignore, bounding=bounding, objects_as=objects_as)
+        if role == "other":
+            other += 1
+            other_of_classes += target is not None
+        elif role == "ignored":
+            ignored[name] += 1
+        elif role == "taken":
+            taken.append(record)
+            ids.append(target)
+            if target is not None and classes[target] != name:
+                derived[name, classes[target]] += 1
+    problems = record_problems(taken, ids, classes, want=want, size=size)
+    kept = [k for k, found in enumerate(problems) if not any(not p.warning for p in found)]
+    bad = tuple(line(taken[k], next(p for p in found if not p.warning)) for k, found in enumerate(problems) if k not in set(kept))
+    kind: Kind = "region" if want == "regions" else "object"
+    drawn = to_annotations(
+        [taken[k] for k in kept], [ids[k] or 0 for k in kept], classes=classes, kind=kind, other_kind=other + sheet.others
+    )
+    notes = [f"{n} of class '{name}' taken as '{base}'" for (name, base), n in derived.items()]
+    notes += [f"{n} of the ignored class '{name}' left out" for name, n in ignored.items()]
+    return Selected(drawn, bad, tuple(notes), other_of_classes)
+
+
+def select_bounds(sheet: Sheet, annotated: str, *, size: tuple[int, int] | None) -> tuple[Annotations | None, tuple[str, ...]]:
+    """The regions of the class ``annotated``, and lines for the bad ones; (None, ()) for "all" and "".
+
+    Raises:
+        AnnotationError: the file has no region of that class.
+    """
+    if annotated in ("", "all"):
+        return None, ()
+    bounds = [r for r in sheet.records if r.name == annotated and r.kind != "object" and (r.parts or r.fault)]
+    if not bounds:
+        regions = sorted({r.name for r in sheet.records if r.kind != "object" and r.parts and r.name})
+        raise AnnotationError(
+            f"{sheet.source}: the manifest says that '{annotated}' bounds what is annotated, but the file has no region of that "
+            f"class (its regions are of: {', '.join(regions) or 'no class'}); draw one, or correct the column 'annotated'"
+        )
+    bad = [
+        line(record, problem)
+        for record, found in zip(bounds, geometry_problems(bounds, size=size), strict=True)
+        for problem in found
+        if not problem.warning and problem.code != "duplicate"
+    ]
+    drawn = [r for r in bounds if not r.fault]
+    return to_annotations(drawn, [0] * len(drawn), classes=(annotated,), kind="region"), tuple(bad)
+
+
+def record_problems(
+    records: Sequence[Record],
+    targets: Sequence[int | None],
+    classes: Sequence[str],
+    *,
+    want: str,
+    size: tuple[int, int] | None,
+) -> list[list[Problem]]:
+    """All problems of each record: of its geometry, of its class, and whether it is what ``want`` asks for."""
+    found = geometry_problems(records, size=size)
+    for record, target, problems in zip(records, targets, found, strict=True):
+        if record.fault is None and want == "points" and record.parts:
+            problems.append(Problem("not asked for", "an outline, but data.annotations is 'points'"))
+        elif record.fault is None and want != "points" and len(record.points):
+            text = f"a point has no outline, but data.annotations is '{want}' (use 'points' with point_diameter_um)"
+            problems.append(Problem("not asked for", text))
+        if not record.name and target is None:
+            problems.append(Problem("no class", "it has no class"))
+        elif target is None:
+            problems.append(Problem("unknown class", unknown_class(record.name, classes)))
+    return found
+
+
+def unknown_class(name: str, classes: Sequence[str]) -> str:
+    """That a class is none of the pipeline's, and which is the nearest."""
+    near = nearest_class(name, classes)
+    hint = f"; did you mean '{near}'?" if near else "; add it to classes, or name it in data.ignore"
+    return f"class '{name}' is not one of {', '.join(classes)}{hint}"
+
+
+def line(record: Record, problem: Problem) -> str:
+    """How a bad record is named: its place, its class, what is wrong."""
+    name = f" ({record.name})" if record.name and "class" not in problem.code else ""
+    return f"{record.place}{name}: {problem.code}: {problem.text}"
+
+
+def class_of(name: str, classes: Sequence[str]) -> int | None:
+    """Index of a class; of a derived class ("Tumor: Positive") that of the longest base that is a class; None otherwise."""
+    known = list(classes)
+    parts = name.split(": ")
+    for end in range(len(parts), 0, -1):
+        base = ": ".join(parts[:end])
+        if base in known:
+            return known.index(base)
+    return None
+
+
+def only_class(record: Record, sheet: Sheet, classes: Sequence[str]) -> str:
+    """The record's class; where the format has none, the only class of the pipeline."""
+    return classes[0] if sheet.one_class and not record.name and len(classes) == 1 else record.name
+
+
+def role_of(
+    record: Record,
+    name: str,
+    target: int | None,
+    *,
+    want: str,
+    ignore: Sequence[str],
+    bounding: str,
+    objects_as: str,
+) -> Role:
+    """Whether a record is learnt, bounds what is learnt, is of an ignored class, or of another kind than asked for."""
+    if bounding not in ("", "all") and name == bounding and record.kind != "object" and target is None:
+        return "bound"
+    if want == "points":
+        wanted = record.fault is not None or len(record.points) > 0 or record.kind == "object"
+    elif want == "regions":
+        wanted = record.kind != "object" and (record.fault is not None or len(record.parts) > 0)
+    else:
+        wanted = record.kind != "region" or objects_as == "annotations"
+    if not wanted:
+        return "other"
+    # QuPath ignores classes whose name ends in an asterisk; a class that the pipeline names is never ignored
+    bases = [name, *name.split(": ")]
+    if target is None and (name.endswith("*") or any(fnmatchcase(b, p) for b in bases for p in ignore)):
+        return "ignored"
+    return "taken"

@@ -1,0 +1,117 @@
+"""The truth of one slide of a manifest, as the pipeline's ``data`` section says what is learnt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from quadrat.annotations import Truth
+from quadrat.annotations.delimited import label_of
+from quadrat.annotations.label_image import load_label_image
+from quadrat.annotations.reading import Choice, read_sheet
+from quadrat.annotations.selection import Selected, select, select_bounds
+from quadrat.config import DataSection
+from quadrat.errors import AnnotationError, ConfigError
+from quadrat.manifest import SlideRef
+
+LISTED = 5
+"""Bad records that a message names one by one."""
+
+
+@dataclass(frozen=True, slots=True)
+class SlideTruth:
+    """What is known of one slide: counted objects, tissue regions, and the class of the whole slide (-1: none).
+
+    ``bounds``: the regions inside which the annotation is complete; None where ``SlideRef.annotated`` is "all" (the whole
+    slide) or "" (only what is drawn is known). ``skipped``: a line for every bad record that was left out; ``notes``: what
+    else was taken otherwise than it stands in the file (a derived class as its base class, ignored classes).
+    """
+
+    objects: Truth | None
+    regions: Truth | None
+    bounds: Truth | None
+    label: int
+    skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def load_truth(ref: SlideRef, data: DataSection, classes: Sequence[str], *, size: tuple[int, int] | None = None) -> SlideTruth:
+    """Objects, regions, bounds and label of a slide. ``classes``: the pipeline's class names.
+
+    ``size``: (height, width) of the slide in level-0 px, by which records outside the slide are found; without it the size
+    that the file states counts, if it states one.
+
+    Raises:
+        ConfigError: the manifest lacks what ``data.annotations`` needs, or an option is missing.
+        AnnotationError: the file cannot be read or lacks the bounding class; or it has bad records and
+            ``data.bad_records`` is "refuse": their file, places and count are named.
+    """
+    if data.annotations == "none":
+        return SlideTruth(None, None, None, _label(ref, classes))
+    label = list(classes).index(ref.label) if ref.label in classes else -1
+    if not ref.annotation:
+        raise ConfigError(f"{ref.path}: the manifest names no annotation, but data.annotations is '{data.annotations}'")
+    if data.annotations in ("labels", "mask"):
+        return _of_pixels(ref, data, classes, label)
+    if data.annotations == "points" and data.point_diameter_um <= 0:
+        raise ConfigError("data.annotations is 'points': state their size with data.point_diameter_um")
+    sheet = read_sheet(Path(ref.annotation), choice=choice_of(ref, data, classes))
+    picked = select(
+        sheet, classes, want=data.annotations, size=size or sheet.size, ignore=data.ignore,
+        bounding=ref.annotated, objects_as=data.objects_as,
+    )  # fmt: skip
+    _judge(picked, ref, data)
+    bounds, bad_bounds = select_bounds(sheet, ref.annotated, size=size or sheet.size)
+    if bad_bounds:  # a bound that is wrong is never skipped: it says what counts as background
+        raise AnnotationError(_message(bad_bounds, ref, remedy="mend the region: it bounds what is learnt"))
+    drawn = picked.annotations
+    objects, regions = (None, drawn) if data.annotations == "regions" else (drawn, None)
+    return SlideTruth(objects, regions, bounds, label, picked.bad, picked.notes)
+
+
+def _label(ref: SlideRef, classes: Sequence[str]) -> int:
+    """The class of the whole slide: of the column ``label``, or of a CSV of slide labels in the column ``annotation``."""
+    name = ref.label
+    if not name and ref.annotation:
+        name = label_of(Path(ref.annotation), Path(ref.path).name)
+    if name not in classes:
+        raise ConfigError(f"{ref.path}: its label '{name}' is none of the classes {', '.join(classes)}")
+    return list(classes).index(name)
+
+
+def choice_of(ref: SlideRef, data: DataSection, classes: Sequence[str]) -> Choice:
+    """How the slide's records are found and read in its file."""
+    return Choice(
+        picture=Path(ref.path).name, layout=data.point_layout, classes=tuple(classes), first_class=data.point_first_class
+    )
+
+
+def _of_pixels(ref: SlideRef, data: DataSection, classes: Sequence[str], label: int) -> SlideTruth:
+    path = Path(ref.annotation)
+    if ref.annotated not in ("", "all"):
+        raise AnnotationError(
+            f"{path}: the manifest says annotated '{ref.annotated}' for {ref.name}, but a label image or mask holds no region "
+            "of that name; write 'all' if all of it is annotated, or leave it empty"
+        )
+    if data.annotations == "labels":
+        return SlideTruth(load_label_image(path, classes=classes, kind="object"), None, None, label)
+    return SlideTruth(None, load_label_image(path, classes=classes, kind="region", threshold=data.mask_threshold), None, label)
+
+
+def _judge(picked: Selected, ref: SlideRef, data: DataSection) -> None:
+    """Refuse a slide with bad records unless they are to be skipped, and one whose objects were drawn as regions."""
+    if picked.bad and data.bad_records == "refuse":
+        remedy = "mend them, or leave them out knowingly with data.bad_records: skip (quadrat annotations check lists all)"
+        raise AnnotationError(_message(picked.bad, ref, remedy=remedy))
+    if data.annotations == "objects" and len(picked.annotations) == 0 and picked.other_kind_of_classes:
+        raise AnnotationError(
+            f"{ref.annotation}: no object, but {picked.other_kind_of_classes} regions (QuPath annotations) of the pipeline's "
+            "classes; if they are what is to be counted, say data.objects_as: annotations"
+        )
+
+
+def _message(bad: Sequence[str], ref: SlideRef, *, remedy: str) -> str:
+    more = f"; and {len(bad) - LISTED} more" if len(bad) > LISTED else ""
+    what = "1 bad record" if len(bad) == 1 else f"{len(bad)} bad records"
+    return f"{ref.annotation}: {what} for {ref.name}: {'; '.join(bad[:LISTED])}{more}; {remedy}"
