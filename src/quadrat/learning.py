@@ -62,7 +62,7 @@ def normalisation(model: ModelSection) -> Normalisation:
     if model.mean or model.std:
         if len(model.mean) != 3 or len(model.std) != 3:
             raise ConfigError(f"model.mean is {list(model.mean)} and model.std {list(model.std)}; state both, three values each")
-        return cast(Normalisation, (model.mean, model.std))
+        return (model.mean[0], model.mean[1], model.mean[2]), (model.std[0], model.std[1], model.std[2])
     of_weights = encoder_normalisation(model.encoder) if model.encoder_weights else None
     return of_weights or STAINED
 
