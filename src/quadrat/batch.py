@@ -103,6 +103,8 @@ class Batch:
     def advance(self, states: Sequence[SlideState], *, until: str) -> None:
         """Take the slides through the stages; afterwards each is done or has its failure."""
         self._whole(states, "plan", "tile", plan_slide)
+        if until == "plan":
+            return
         if until == "tile" or self.pipeline.run.source == "stored":
             self._whole(states, "store", "tile", create_tiles)
             self._check_room(states)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from quadrat import __version__
 from quadrat.errors import ConfigError, QuadratError, StoreError
@@ -86,10 +87,18 @@ def build_parser() -> argparse.ArgumentParser:
 
     train = commands.add_parser(
         "train", help="train the model package of a pipeline", formatter_class=raw,
-        epilog="examples:\n  quadrat train nuclei\n  quadrat train my.yaml --set train.steps=2000 --set train.threads=2",
+        epilog="examples:\n  quadrat train nuclei\n  quadrat train my.yaml --set train.steps=2000 --set train.threads=2\n"
+        "  quadrat train my.yaml --init packages/nuclei --set train.lr=1e-3\n"
+        "  quadrat train my.yaml --folds 5 --set run.workers=2",
     )  # fmt: skip
     train.add_argument("pipelines", nargs="+", metavar="PIPELINE")
     train.add_argument("--overwrite", action="store_true", help="train again although the package exists")
+    train.add_argument("--init", type=Path, metavar="PACKAGE", help="go on from the weights of this package")
+    train.add_argument(
+        "--folds", type=int, metavar="K", nargs="?", const=0,
+        help="cross-validate: K trainings side by side (without K: as the manifest's column 'fold' says), each leaving out "
+        "other cases; packages PACKAGE.fold0, .fold1, ...",
+    )  # fmt: skip
     _add_set(train)
 
     seams = commands.add_parser(
@@ -104,6 +113,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     seams.add_argument("--mpp", type=float, help="um per level-0 px (needed for a GeoJSON file)")
     seams.add_argument("--json", action="store_true", help="one JSON object")
+
+    _add_annotations(commands)
 
     demo = commands.add_parser(
         "demo", help="phantoms with exact truth, four trainings, one table of planted and found", formatter_class=raw,
@@ -124,6 +135,37 @@ def build_parser() -> argparse.ArgumentParser:
     phantom.add_argument("--dominant", choices=("stroma", "gland", "tumour"), default="tumour")
     phantom.add_argument("--tissue", type=float, default=0.6, metavar="SHARE", help="share of the slide (%(default)s)")
     return parser
+
+
+def _add_annotations(commands: Any) -> None:
+    """``quadrat annotations`` with its three commands."""
+    raw = argparse.RawDescriptionHelpFormatter
+    group = commands.add_parser(
+        "annotations", help="check annotation files, tell what is in them, export them", formatter_class=raw,
+        epilog="examples:\n  quadrat annotations check slides.csv --pipeline my.yaml\n"
+        "  quadrat annotations stats *.geojson --mpp 0.25\n  quadrat annotations export slides.csv --to coco --out all.json",
+    )  # fmt: skip
+    kinds = group.add_subparsers(dest="annotations_command", metavar="COMMAND", required=True)
+    for name, text in (
+        ("check", "name every bad record with file and place; nothing is repaired"),
+        ("stats", "counts, areas and diameters of every class"),
+        ("export", "write all records in another format"),
+    ):
+        command = kinds.add_parser(
+            name, help=text, description=text, formatter_class=raw,
+            epilog="exit codes: 0 all can be used, 1 something is bad or cannot be read, 2 wrong usage",
+        )  # fmt: skip
+        command.add_argument("inputs", nargs="*", type=Path, metavar="MANIFEST_OR_FILE")
+        command.add_argument("--pipeline", metavar="PIPELINE", help="whose classes and data section count (and its manifest)")
+        command.add_argument("--mpp", type=float, help="um per level-0 px where no slide states it")
+        if name != "export":
+            command.add_argument("--json", action="store_true", help="one JSON object")
+        if name == "stats":
+            command.add_argument("--by", choices=("all", "split", "case", "slide"), default="split", help="rows (%(default)s)")
+        if name == "export":
+            command.add_argument("--to", choices=("geojson", "coco", "csv", "parquet"), required=True)
+            command.add_argument("--out", type=Path, required=True, help="a file; for geojson a folder, a file a slide")
+            command.add_argument("--overwrite", action="store_true", help="replace files that exist")
 
 
 def _add_set(command: argparse.ArgumentParser) -> None:
@@ -223,10 +265,15 @@ def _table(report: RunReport) -> list[str]:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    pipelines = [_pipeline(name, arguments.overrides) for name in arguments.pipelines]
-    from quadrat import stages
+    init = [f"train.init={json.dumps(str(arguments.init))}"] if arguments.init else []
+    pipelines = [_pipeline(name, [*arguments.overrides, *init]) for name in arguments.pipelines]
+    from quadrat import school
 
-    for name, folder in stages.train(pipelines, overwrite=arguments.overwrite).items():
+    if arguments.folds is None:
+        courses = [school.course_of(pipeline) for pipeline in pipelines]
+    else:
+        courses = [course for pipeline in pipelines for course in school.folds_of(pipeline, arguments.folds or None)]
+    for name, folder in school.train_courses(courses, overwrite=arguments.overwrite).items():
         print(f"{name}: {folder}")
     return 0
 
@@ -254,6 +301,20 @@ def _seams(arguments: argparse.Namespace) -> int:
         mpp=arguments.mpp,
         as_json=arguments.json,
         write=print,
+    )
+
+
+def _annotations(arguments: argparse.Namespace) -> int:
+    from quadrat import annotation_commands
+
+    _check_mpp(arguments.mpp)
+    inputs, pipeline, mpp = arguments.inputs, arguments.pipeline, arguments.mpp
+    if arguments.annotations_command == "check":
+        return annotation_commands.check(inputs, pipeline=pipeline, mpp=mpp, as_json=arguments.json, write=print)
+    if arguments.annotations_command == "stats":
+        return annotation_commands.stats(inputs, pipeline=pipeline, mpp=mpp, by=arguments.by, as_json=arguments.json, write=print)
+    return annotation_commands.export(
+        inputs, pipeline=pipeline, mpp=mpp, to=arguments.to, out=arguments.out, overwrite=arguments.overwrite, write=print
     )
 
 
@@ -289,6 +350,7 @@ COMMANDS = {
     "stitch": _stage,
     "run": _stage,
     "seams": _seams,
+    "annotations": _annotations,
     "demo": _demo,
     "phantom": _phantom,
 }

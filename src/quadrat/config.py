@@ -28,7 +28,9 @@ class ClassSection:
 class ModelSection:
     """What is frozen into the model package at training; sizes in px at ``mpp`` um/px.
 
-    ``package``: folder of the package, relative to the pipeline file's folder or to the working folder.
+    ``package``: folder of the package, relative to the pipeline file's folder or to the working folder. ``encoder``: see
+    :mod:`quadrat.models.encoders`; ``encoder_weights``: file of a state dict to begin with, or "hub" (the library's own
+    download). ``precision``: of the stored weights, "float32" or "float16" (half the size; metrics are measured on it).
     """
 
     package: str
@@ -38,11 +40,15 @@ class ModelSection:
     stride: int = 8
     shard: int = 2048
     encoder: str = "small"
+    encoder_weights: str = ""
+    dropout: float = 0.0
+    precision: str = "float32"
     widths: tuple[int, ...] = (24, 48, 96)
     batch: int = 4
     mean: tuple[float, ...] = (0.75, 0.6, 0.72)
     std: tuple[float, ...] = (0.2, 0.22, 0.18)
     license: str = "not stated"
+    limits: str = "not stated"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,26 +81,77 @@ class DataSection:
     license: str = "not stated"
 
 
+AUGMENTATION_LIMITS = {"stain": 0.5, "colour": 0.5, "blur": 4.0, "jpeg": 1.0, "noise": 40.0, "scale": 1.0, "rotate": 45.0}
+"""The strongest value of each field of :class:`Augmentation`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Augmentation:
+    """How strongly samples are varied; 0 is off.
+
+    Moderate: stain 0.1, colour 0.1, blur 1, jpeg 0.3, noise 4, scale 0.15, rotate 10.
+
+    stain: s.d. of the relative amount of each stain (and half of it of each channel's density). colour: largest relative
+    change of brightness, contrast and saturation (hue: half of it in rad). blur: largest sigma in px; sharpening by as much.
+    jpeg: share of the samples that are compressed again. noise: largest s.d. in grey values of 0-255. scale: largest
+    relative zoom in or out. rotate: largest turn in degrees, beside flips and quarter turns.
+
+    Raises:
+        ConfigError: a value below 0 or beyond ``AUGMENTATION_LIMITS``.
+    """
+
+    stain: float = 0.0
+    colour: float = 0.0
+    blur: float = 0.0
+    jpeg: float = 0.0
+    noise: float = 0.0
+    scale: float = 0.0
+    rotate: float = 0.0
+
+    def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):
+            value, limit = getattr(self, f.name), AUGMENTATION_LIMITS[f.name]
+            if not 0 <= value <= limit:
+                raise ConfigError(f"train.augment.{f.name} is {value:g}; it must lie in 0 (off) to {limit:g}")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainSection:
     """The training loop. ``patch`` px a side; ``precision`` "fp32" or "bf16"; ``threads`` of torch.
 
-    ``calibrate``: choose the thresholds that the file does not set on the slides of split "val".
+    ``init``: folder of a package to go on from (``quadrat train --init``). ``encoder_lr``: share of ``lr`` for the encoder;
+    ``freeze_norm``: its batch statistics stay those it came with (both are for an encoder with weights).
+    ``balance``: windows are drawn so that each class is as frequent as any other, as far as windows can be chosen.
+    ``validate_every``: steps between validations on the slides of split "val" (left out: a tenth of the steps; 0: never).
+    ``patience``: validations without a better figure after which the training ends (0: it never ends early); the package
+    holds the best weights in any case.
+    ``calibrate``: what the thresholds that the file does not set are chosen for on the slides of split "val": "f1" (the
+    task's figure), "count" (the least error of counts), or "none".
+    ``processes``: how many train one model together, a GPU each (torchrun). ``source``: as run.source.
     """
 
     steps: int = 600
     batch: int = 8
     patch: int = 256
     lr: float = 3e-3
+    encoder_lr: float = 1.0
+    freeze_norm: bool = False
     weight_decay: float = 1e-4
     warmup: int = 30
     seed: int = 0
     precision: str = "bf16"
     threads: int = 1
-    stain_jitter: float = 0.08
+    processes: int = 1
+    source: str = "streamed"
+    init: str = ""
+    augment: Augmentation = field(default_factory=lambda: Augmentation(stain=0.08))
+    balance: bool = False
+    validate_every: int | None = None
+    patience: int = 0
+    calibrate: str = "f1"
     checkpoint_every_s: float = 30.0
     cache_mb: int = 1500
-    calibrate: bool = True
+    tensorboard: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -282,6 +339,9 @@ CHOICES = {
     "run.executor": ("serial", "dask"),
     "run.source": ("streamed", "stored"),
     "train.precision": ("fp32", "bf16"),
+    "train.source": ("streamed", "stored"),
+    "train.calibrate": ("f1", "count", "none"),
+    "model.precision": ("float32", "float16"),
     "data.point_layout": ("x y class", "y x class"),
     "data.objects_as": ("detections", "annotations"),
     "data.bad_records": ("refuse", "skip"),
@@ -310,6 +370,8 @@ def _check(pipeline: Pipeline, where: str) -> None:
         (1, "run.threads"),
         (1, "train.steps"),
         (1, "train.batch"),
+        (1, "train.processes"),
+        (0, "train.patience"),
         (1, "model.batch"),
         (1, "run.shards_per_unit"),
         (1, "run.slides_in_flight"),

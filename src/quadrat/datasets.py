@@ -3,7 +3,7 @@ sees what the uninterrupted one would have seen."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Lock
@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from quadrat.annotations import Truth
+from quadrat.augment import augment_colour, random_patch
+from quadrat.config import Augmentation
 from quadrat.errors import AnnotationError
 from quadrat.geometry import Box
 from quadrat.grid import Cell
@@ -28,7 +30,9 @@ class TrainingSlide:
     """A slide to learn from. ``cells``: the cores to sample around; ``label``: class of the whole slide or -1.
 
     ``objects`` and ``regions`` are the truths of counted things and of tissue classes; either may be missing. Objects that
-    were drawn as points count as boxes of ``point_diameter_um``.
+    were drawn as points count as boxes of ``point_diameter_um``. Where nothing is annotated is background if the slide is
+    ``complete``, or inside ``bounds``; anywhere else it is unknown, and nothing is learnt from it. ``notes``: what was left
+    out of the annotation file, or taken otherwise than it stands there.
     """
 
     name: str
@@ -38,6 +42,9 @@ class TrainingSlide:
     regions: Truth | None
     label: int = -1
     point_diameter_um: float = 0.0
+    bounds: Truth | None = None
+    complete: bool = True
+    notes: tuple[str, ...] = ()
 
 
 def sample_margin(spec: ModelSpec, *, patch: int) -> int:
@@ -65,6 +72,10 @@ def truth_window(slide: TrainingSlide, box: Box) -> TruthWindow:
         xyxy, box_class = boxes_of(slide, box)
         boxes = xyxy[:, [1, 0, 3, 2]] - np.array([box.row0, box.col0, box.row0, box.col0])
     regions = np.zeros(box.shape, np.uint8) if slide.regions is None else slide.regions.regions(box, scale)
+    if slide.bounds is not None:
+        known = slide.bounds.regions(box, scale) > 0
+    else:
+        known = np.ones(box.shape, np.bool_) if slide.complete else (regions > 0) | (labels > 0)
     return TruthWindow(
         labels=labels,
         label_class=label_class.astype(np.uint8),
@@ -72,6 +83,7 @@ def truth_window(slide: TrainingSlide, box: Box) -> TruthWindow:
         boxes=boxes,
         box_class=box_class.astype(np.uint8),
         label=slide.label,
+        known=known,
     )
 
 
@@ -91,12 +103,22 @@ def boxes_of(slide: TrainingSlide, box: Box) -> tuple[npt.NDArray[np.float64], n
 class WindowSet:
     """All sampling windows of the training slides, with a byte-bounded cache of pixels and prepared targets."""
 
-    def __init__(self, slides: Sequence[TrainingSlide], task: Task, spec: ModelSpec, *, patch: int, cache_mb: int = 1500) -> None:
+    def __init__(
+        self,
+        slides: Sequence[TrainingSlide],
+        task: Task,
+        spec: ModelSpec,
+        *,
+        patch: int,
+        cache_mb: int = 1500,
+        balance: bool = False,
+    ) -> None:
         self._slides, self._task, self._spec, self._patch = slides, task, spec, patch
         self._margin = sample_margin(spec, patch=patch)
         self._places = [(index, cell) for index, slide in enumerate(slides) for cell in slide.cells]
         if not self._places:
             raise AnnotationError("there is nothing to train on: no training slide has tissue")
+        self._share = class_shares(slides, spec) if balance else None
         self._cache: OrderedDict[int, tuple[Rgb, Crop]] = OrderedDict()
         self._room = cache_mb * 2**20
         self._used = 0
@@ -126,30 +148,59 @@ class WindowSet:
                 self._used -= _bytes(*old)
         return rgb, crop
 
-    def sample(self, index: int, rng: np.random.Generator, *, stain_jitter: float) -> tuple[Rgb, Arrays]:
+    def sample(self, index: int, rng: np.random.Generator, *, augment: Augmentation) -> tuple[Rgb, Arrays]:
         """One augmented patch: uint8 RGB (patch, patch, 3) and the task's target arrays."""
         rgb, crop = self.window(index)
-        side = self._patch
-        row = int(rng.integers(0, rgb.shape[0] - side + 1))
-        col = int(rng.integers(0, rgb.shape[1] - side + 1))
-        rgb, crop = rgb[row : row + side, col : col + side], cut(crop, row, col, side, side)
+        rgb, crop = random_patch(rgb, crop, rng, side=self._patch, how=augment)
         if rng.random() < 0.5:
             rgb, crop = rgb[:, ::-1], flipped(crop)
         for _ in range(int(rng.integers(0, 4))):
             rgb, crop = np.rot90(rgb), turned(crop)
-        return jitter(np.ascontiguousarray(rgb), rng, strength=stain_jitter), self._task.targets(crop, self._spec)
+        return augment_colour(np.ascontiguousarray(rgb), rng, augment), self._task.targets(crop, self._spec)
 
-    def batch(self, step: int, *, size: int, seed: int, stain_jitter: float) -> tuple[Rgb, Arrays]:
-        """The batch of one step: uint8 (size, patch, patch, 3) and stacked targets; windows in a shuffled round."""
+    def indices(self, step: int, *, size: int, seed: int) -> list[int]:
+        """The windows of one step's batch: in a shuffled round, or drawn so that classes are balanced."""
         n = len(self)
-        samples = []
-        for i in range(size):
-            position = step * size + i
-            order = np.random.default_rng([seed, position // n]).permutation(n)
-            rng = np.random.default_rng([seed, step, i, 1])
-            samples.append(self.sample(int(order[position % n]), rng, stain_jitter=stain_jitter))
+        if self._share is not None:
+            return [int(np.random.default_rng([seed, step, i, 2]).choice(n, p=self._share)) for i in range(size)]
+        places = [divmod(step * size + i, n) for i in range(size)]
+        return [int(np.random.default_rng([seed, turn]).permutation(n)[place]) for turn, place in places]
+
+    def names(self, step: int, *, size: int, seed: int) -> list[str]:
+        """The slides of one step's batch, each once."""
+        indices = self.indices(step, size=size, seed=seed)
+        return list(dict.fromkeys(self._slides[self._places[i][0]].name for i in indices))
+
+    def batch(self, step: int, *, size: int, seed: int, augment: Augmentation, part: slice = slice(None)) -> tuple[Rgb, Arrays]:
+        """The batch of one step (or a ``part`` of it): uint8 (n, patch, patch, 3) and stacked targets."""
+        chosen = list(enumerate(self.indices(step, size=size, seed=seed)))[part]
+        samples = [self.sample(index, np.random.default_rng([seed, step, i, 1]), augment=augment) for i, index in chosen]
         names = samples[0][1]
         return np.stack([s[0] for s in samples]), {n: np.stack([s[1][n] for s in samples]) for n in names}
+
+
+def class_shares(slides: Sequence[TrainingSlide], spec: ModelSpec) -> npt.NDArray[np.float64]:
+    """How often each window of the slides is to be drawn, (windows,) summing to 1, so that classes come equally often.
+
+    A window's share is the mean, over the classes in it, of one over the number of windows with that class (class-aware
+    sampling, Shen et al., ECCV 2016, for windows with several classes); windows without any count as one more class.
+    """
+    present = [_classes_in(slide, spec.lattice.window_box(cell)) for slide in slides for cell in slide.cells]
+    windows = Counter(c for classes in present for c in classes)
+    share = np.array([np.mean([1 / windows[c] for c in classes]) for classes in present], np.float64)
+    share /= share.sum()
+    return share
+
+
+def _classes_in(slide: TrainingSlide, box: Box) -> tuple[int, ...]:
+    """The classes that a window shows; (-1,) if it shows none."""
+    if slide.label >= 0:
+        return (slide.label,)
+    found = set(boxes_of(slide, box)[1].tolist())
+    if slide.regions is not None:
+        frame = slide.source.frame
+        found |= set(np.unique(slide.regions.regions(box, (frame.scale_row, frame.scale_col))).astype(int) - 1) - {-1}
+    return tuple(sorted(found)) or (-1,)
 
 
 def _bytes(rgb: Rgb, crop: Crop) -> int:
@@ -184,16 +235,3 @@ def turned(crop: Crop) -> Crop:
     row0, col0, row1, col1 = crop.boxes.T
     boxes = np.stack([width - col1, row0, width - col0, row1], axis=1)
     return Crop((width, height), {n: np.rot90(a) for n, a in crop.maps.items()}, boxes, crop.box_class, crop.label)
-
-
-def jitter(rgb: Rgb, rng: np.random.Generator, *, strength: float) -> Rgb:
-    """Change staining: each channel's optical density is scaled and shifted at random (s.d. ``strength``, half of it)."""
-    density = -np.log((np.arange(256) + 1) / 256)
-    scale = 1 + strength * rng.standard_normal(3)
-    shift = 0.5 * strength * rng.standard_normal(3)
-    table = np.exp(-(density[:, None] * scale + shift * (density[:, None] > 0.05))) * 256 - 1
-    look_up = np.clip(np.floor(table + 0.5), 0, 255).astype(np.uint8)
-    out = np.empty_like(rgb)
-    for channel in range(3):
-        out[..., channel] = look_up[:, channel][rgb[..., channel]]
-    return out

@@ -24,7 +24,8 @@ from quadrat.manifest import SlideRef, read_manifest
 from quadrat.phantom import PhantomSpec, write_phantom
 from quadrat.phantom.spec import RegionName
 from quadrat.progress import Reporter
-from quadrat.stages import EXIT_OK, run, train
+from quadrat.school import train
+from quadrat.stages import EXIT_OK, run
 
 TASKS = ("instance", "semantic", "detection", "classification")
 """The dearest training first, so that two workers end together."""
@@ -102,10 +103,10 @@ def make_phantoms(folder: Path, size: Scale, executor: Executor) -> None:
     for group, members in groups.items():
         with (folder / f"{group}.csv").open("w", newline="") as stream:
             writer = csv.writer(stream)
-            writer.writerow(["slide", "annotation", "split", "case"])
+            writer.writerow(["slide", "annotation", "annotated", "split", "case"])
             for spec, split in members:
                 truth = f"{group}/{spec.name}.truth.geojson"
-                writer.writerow([f"{group}/{spec.name}.tiff", truth, split, spec.name])
+                writer.writerow([f"{group}/{spec.name}.tiff", truth, "all", split, spec.name])
 
 
 def _spec(name: str, seed: int, side: int) -> PhantomSpec:

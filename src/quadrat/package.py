@@ -55,6 +55,7 @@ def spec_from_dict(values: Mapping[str, Any]) -> ModelSpec:
         std=tuple(values["std"]),
         batch=int(values["batch"]),
         encoder=values["encoder"],
+        dropout=float(values.get("dropout", 0.0)),  # cards of before it was there
     )
 
 
@@ -134,21 +135,69 @@ def _is_whole(value: object, *, least: int) -> TypeGuard[int]:
 
 
 def save_package(
-    folder: Path, model: nn.Module, spec: ModelSpec, *, about: Mapping[str, Any], measured: Mapping[str, Any] | None = None
+    folder: Path,
+    model: nn.Module,
+    spec: ModelSpec,
+    *,
+    about: Mapping[str, Any],
+    measured: Mapping[str, Any] | None = None,
+    precision: str = "float32",
 ) -> None:
     """Write the package complete or not at all. ``about``: metrics, training data, licence, versions (JSON values).
 
     ``measured``: what :func:`exactness` gave for this network and lattice, where the caller has it already (it may have
-    added the seam mismatch); it is measured here otherwise.
+    added the seam mismatch); it is measured here otherwise. ``precision``: "float16" stores half the bytes; the network
+    should have been rounded by :func:`rounded` before anything was measured of it.
     """
     exact = dict(exactness(model, spec) if measured is None else measured)
     staging = folder.with_name(folder.name + ".partial")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
-    save_file({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, staging / WEIGHTS)
+    stored = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    if precision == "float16":
+        stored = {k: v.half() if v.is_floating_point() else v for k, v in stored.items()}
+    save_file(stored, staging / WEIGHTS)
     write_card(staging, spec, about=dict(about) | {"exactness": exact})
     shutil.rmtree(folder, ignore_errors=True)
     os.rename(staging, folder)
+
+
+def rounded(model: nn.Module, precision: str) -> nn.Module:
+    """The network with the weights that a package of this precision will hold (in place; arithmetic stays float32).
+
+    Raises:
+        PackageError: a weight or statistic is too large for float16.
+    """
+    if precision == "float16":
+        model.half().float()
+        for name, value in model.state_dict().items():
+            if not bool(value.isfinite().all()):
+                raise PackageError(f"{name} holds values beyond float16's 65,504; use model.precision=float32")
+    return model
+
+
+def begin_from(model: nn.Module, spec: ModelSpec, folder: Path) -> list[str]:
+    """Copy a package's weights into a network of the same build; the names that were not taken over.
+
+    The head stays as it is where the classes are others.
+
+    Raises:
+        PackageError: the package's network is another one.
+    """
+    loaded = load_package(folder)
+    theirs = loaded.spec
+    for name in ("task", "encoder", "widths"):
+        if getattr(theirs, name) != getattr(spec, name):
+            raise PackageError(
+                f"{folder} has model.{name} {getattr(theirs, name)}, the pipeline {getattr(spec, name)}; "
+                "to go on from it they must be the same"
+            )
+    weights = loaded.model.state_dict()
+    same_classes = theirs.class_names == spec.class_names
+    left = [name for name in weights if name.startswith("head") and not same_classes]
+    own = model.state_dict()
+    model.load_state_dict({name: own[name] if name in left else value for name, value in weights.items()})
+    return left
 
 
 def write_card(folder: Path, spec: ModelSpec, *, about: Mapping[str, Any]) -> None:

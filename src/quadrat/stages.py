@@ -13,20 +13,18 @@ from typing import Any
 from quadrat import __version__
 from quadrat.batch import UNTIL, Batch, SlideState
 from quadrat.config import Pipeline
-from quadrat.datasets import sample_margin
 from quadrat.errors import ConfigError, PackageError, SlideError
-from quadrat.execution import Executor, Failure, Job, open_executor
+from quadrat.execution import Executor, open_executor
 from quadrat.finishing import read_summary_json
 from quadrat.inference import pick_device
 from quadrat.journal import Journal
 from quadrat.learning import spec_of, versions
-from quadrat.manifest import SlideRef, read_manifest
+from quadrat.manifest import SlideRef
 from quadrat.outputs.tables import ALL, SummaryRow, write_summary
 from quadrat.package import CARD, load_package
 from quadrat.progress import Reporter
 from quadrat.rundir import commit_result, driver_lock, open_journal, results_folder, valid_receipts
 from quadrat.task import ModelSpec, get_task
-from quadrat.teaching import TrainJob, train_package
 from quadrat.workplace import Fingerprints, SlideWork, fingerprints, slide_identity
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_OUTPUT, EXIT_AGAIN = 0, 1, 2, 74, 75
@@ -239,93 +237,3 @@ def write_run_files(out: Path, rows: Sequence[SummaryRow], states: Sequence[Slid
 def _write_lines(path: Path, records: Sequence[dict[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
-
-
-def train(
-    pipelines: Sequence[Pipeline],
-    *,
-    overwrite: bool = False,
-    reporter: Reporter | None = None,
-    executor: Executor | None = None,
-) -> dict[str, Path]:
-    """Train the packages of one or more pipelines: tile the training slides, then a job a pipeline; package folders by name.
-
-    Raises:
-        ConfigError: no manifest, or no slide of split "train". KeyboardInterrupt: run again to go on from the checkpoint.
-    """
-    made: dict[str, Path] = {}
-    jobs: list[Job] = []
-    with contextlib.ExitStack() as stack:
-        if reporter is None:
-            reporter = stack.enter_context(Reporter())
-        for pipeline in pipelines:
-            package = Path(pipeline.model.package)
-            if (package / CARD).exists() and not overwrite:
-                reporter.say(f"{pipeline.name}: {package} exists already; --overwrite trains it again")
-                made[pipeline.name] = package
-                continue
-            jobs.append(Job(pipeline.name, _train_job(pipeline, package)))
-        if jobs and executor is None:
-            run_ = pipelines[0].run
-            executor = stack.enter_context(open_executor(run_.executor, workers=run_.workers, threads=run_.threads))
-        for job in jobs:
-            assert executor is not None
-            _tile_training(job.payload, executor, reporter)
-        with reporter.phase("train", len(jobs)) as bar:
-            for outcome in executor.run(train_package, jobs, needs="gpu") if executor is not None and jobs else ():
-                bar.advance(note=outcome.key)
-                reporter.saw_memory(outcome.peak_mb)
-                if outcome.failure is not None:
-                    raise _as_error(outcome.failure, outcome.key)
-                made[outcome.key] = Path(outcome.receipt["package"])
-                losses = ", ".join(f"{k} {v:.4f}" for k, v in outcome.receipt["losses"].items())
-                reporter.say(f"{outcome.key}: trained in {outcome.receipt['seconds']:.0f} s ({losses})")
-                reporter.say(f"{outcome.key}: {outcome.receipt['promise']}")
-    return made
-
-
-def _as_error(failure: Failure, name: str) -> Exception:
-    if failure.trace:
-        return RuntimeError(f"{name}: {failure.kind}: {failure.message}\n{failure.trace}")
-    return SlideError(f"{name}: {failure.message}")
-
-
-def _train_job(pipeline: Pipeline, package: Path) -> TrainJob:
-    if not pipeline.data.manifest:
-        raise ConfigError(f"the pipeline {pipeline.name} names no training data; set data.manifest to a CSV of slides")
-    here, beside = Path(pipeline.data.manifest), Path(pipeline.folder) / pipeline.data.manifest
-    slides = read_manifest(here if here.is_file() or not beside.is_file() else beside)
-    if not any(s.split in ("", "train") for s in slides):
-        raise ConfigError(f"{pipeline.data.manifest} has no slide of split 'train'")
-    spec = spec_of(pipeline, get_task(pipeline.task))
-    folder = package.with_name(package.name + ".training")
-    # the run's override of mpp is not the training slides': theirs stands in the manifest
-    training = replace(pipeline, slide=replace(pipeline.slide, mpp=None, tissue=pipeline.data.tissue))
-    works = tuple(
-        SlideWork(
-            ref=ref,
-            folder=str(folder / "work" / ref.name),
-            spec=spec,
-            slide=training.slide,
-            task=pipeline.task,
-            identity=slide_identity(ref.path),
-            margin=sample_margin(spec, patch=pipeline.train.patch),
-        )
-        for ref in slides
-        if ref.split in ("", "train", "val")
-    )
-    return TrainJob(pipeline=training, works=works, package=str(package), folder=str(folder))
-
-
-def _tile_training(job: TrainJob, executor: Executor, reporter: Reporter) -> None:
-    """Fill the tile stores of the training slides; a slide that fails ends the training (its data would be missing)."""
-    states = []
-    for work in job.works:
-        prints = fingerprints(work, job.pipeline, weights_sha256="", device="")
-        states.append(SlideState(work=work, prints=prints, journal=open_journal(work, prints)))
-    batch = Batch(job.pipeline, executor, reporter, job.package, "cpu", {})
-    batch.advance(states, until="tile")
-    for state in states:
-        state.journal.close()
-        if state.failure is not None:
-            raise _as_error(state.failure, state.name)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from quadrat.errors import ConfigError
 from quadrat.geometry import Box
 from quadrat.grid import Cell, Lattice
+from quadrat.metrics.protocol import Metrics
 from quadrat.predictions import Candidates, MaskCandidates, TileScores
 from quadrat.results import ClassInfo, Frame, ObjectTable, Polygons
 
@@ -37,9 +38,9 @@ loop and the inference need of one: cutting along the batch, ``float()``, and ``
 class ModelSpec:
     """Everything about a model but its weights: frozen into the package at training and never changed at inference.
 
-    ``mpp`` um/px; ``encoder`` "small" or a ResNet of torchvision;
+    ``mpp`` um/px; ``encoder`` a name of :mod:`quadrat.models.encoders`;
     ``widths`` channels a level; ``thresholds`` the task's decisions (see each task's ``THRESHOLDS``);
-    ``mean`` and ``std`` normalise RGB in 0-1.
+    ``mean`` and ``std`` normalise RGB in 0-1; ``dropout`` (in training) before the head of a classifier.
     """
 
     task: str
@@ -52,6 +53,7 @@ class ModelSpec:
     std: tuple[float, float, float] = (0.2, 0.22, 0.18)
     batch: int = 4
     encoder: str = "small"
+    dropout: float = 0.0
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -64,7 +66,7 @@ class TruthWindow:
 
     labels: int32 (h, w), 0 = none, else 1..k. label_class: uint8 (k,). regions: uint8 (h, w), 0 = none, else class + 1.
     boxes: float64 (n, 4) row0, col0, row1, col1, may reach outside; box_class uint8 (n,). label: class of the whole
-    window or -1.
+    window or -1. known: bool (h, w), where what is not annotated is background; elsewhere nothing is learnt.
     """
 
     labels: npt.NDArray[np.int32]
@@ -73,6 +75,7 @@ class TruthWindow:
     boxes: npt.NDArray[np.float64]
     box_class: npt.NDArray[np.uint8]
     label: int
+    known: npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +156,11 @@ class Task(Protocol):
     @property
     def object_type(self) -> Literal["detection", "annotation"]:
         """What QuPath shall make of the objects."""
+        ...
+
+    @property
+    def metrics(self) -> Metrics[Any]:
+        """The figures by which the task's results are judged, in training and by ``quadrat evaluate``."""
         ...
 
     @property

@@ -1,33 +1,46 @@
-"""The training work unit: from tiled slides to a model package, on whatever worker it lands."""
+"""The training work unit: from planned slides to a model package, on whatever worker it lands."""
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 import shutil
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from quadrat import __version__
+from quadrat.calibration import Aim, Judged, Trial, TrialView, calibrate, figures_of
 from quadrat.config import Pipeline
+from quadrat.datasets import TrainingSlide
 from quadrat.errors import ConfigError
 from quadrat.inference import pick_device
-from quadrat.learning import calibrate, spec_of, training_slide, versions, window_set
+from quadrat.learning import expected_of, spec_of, training_slide, versions, window_set
 from quadrat.mismatch import describe_promise, seam_mismatch
-from quadrat.package import SCHEDULE_EXACT, exactness, save_package
+from quadrat.models.encoders import load_encoder_weights
+from quadrat.outputs.training_pages import examples_page, learning_curves
+from quadrat.package import SCHEDULE_EXACT, begin_from, exactness, rounded, save_package
 from quadrat.prediction_store import PredictionStore
+from quadrat.ranks import SOLO, Ranks
 from quadrat.slides.source import PixelSource
 from quadrat.store import TileStore
-from quadrat.task import get_task
-from quadrat.training import train
-from quadrat.units import create_predictions, infer_shards
+from quadrat.task import ModelSpec, Task, get_task
+from quadrat.training import Trained, Validation, train
+from quadrat.units import create_predictions, infer_shards, open_work_source
 from quadrat.workplace import SlideWork, WorkView
+
+PROGRESS = "progress.json"
+PROGRESS_EVERY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class TrainJob:
-    """One package to train. ``works``: the slides of splits train and val, tiled. ``folder``: checkpoints and logs."""
+    """One package to train. ``works``: the slides of splits train and val, planned. ``folder``: checkpoints and logs."""
 
     pipeline: Pipeline
     works: tuple[SlideWork, ...]
@@ -35,59 +48,172 @@ class TrainJob:
     folder: str
 
 
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What a training learns from and is judged on."""
+
+    learn: Sequence[TrainingSlide]
+    judge: Sequence[tuple[SlideWork, TrainingSlide]]
+
+    @property
+    def notes(self) -> list[str]:
+        """What was left out of the annotations, or taken otherwise than it stands in the files."""
+        return [note for slide in (*self.learn, *(s for _, s in self.judge)) for note in slide.notes]
+
+
 def train_package(job: TrainJob) -> dict[str, Any]:
-    """Train, choose thresholds on the validation slides, write the package; the receipt holds losses, seconds and the promise."""
+    """Train, choose thresholds on the validation slides, write the package; the receipt holds losses, figures and the promise."""
     pipeline = job.pipeline
     torch.set_num_threads(pipeline.train.threads)
-    task = get_task(pipeline.task)
+    task, device = get_task(pipeline.task), pick_device(pipeline.run.device)
     spec = spec_of(pipeline, task)
-    device = pick_device(pipeline.run.device)
-    slides = [
-        (work, training_slide(work.ref, pipeline, TileStore.open(work.tiles), work.load_plan().cells)) for work in job.works
-    ]
-    learn = [slide for work, slide in slides if work.ref.split != "val"]
-    judge = [(work, slide) for work, slide in slides if work.ref.split == "val"]
-    if not learn:
-        raise ConfigError(f"{pipeline.data.manifest} has no slide of split 'train'")
-    folder = Path(job.folder)
-    trained = train(
+    if pipeline.train.processes > 1:
+        from quadrat.torchrun import train_in_processes
+
+        train_in_processes(job)  # to its end: what follows finds it done
+    with material(job) as slides:
+        trained = learn(job, task, spec, slides, device=device)
+        model = rounded(trained.model, pipeline.model.precision)
+        spec, tried = _choose_thresholds(job, task, spec, model, slides, device)
+        views = _inferred(slides, spec, model, device)
+        final = figures_of(task, spec, views) if views else None
+        measured = exactness(model, spec)
+        if measured["promise"] == SCHEDULE_EXACT:
+            seen = [(slide.source, slide.cells) for slide in ([s for _, s in slides.judge] or slides.learn)]
+            measured["seam_mismatch"] = seam_mismatch(model, task, spec, seen, device=device)
+        about = _card(job, trained, tried, final, slides.notes)
+        save_package(Path(job.package), model, spec, about=about, measured=measured, precision=pipeline.model.precision)
+        _leave_pages(job, task, spec, trained, views, slides)
+    return {
+        "package": job.package,
+        "seconds": trained.seconds,
+        "losses": dict(trained.losses),
+        "promise": describe_promise(measured),
+        "figures": {} if final is None else dict(final.figures),
+        "main": task.metrics.main,
+        "step": trained.step,
+        "notes": slides.notes,
+    }
+
+
+@contextlib.contextmanager
+def material(job: TrainJob) -> Iterator[Material]:
+    """The slides of a job, opened, with their truth.
+
+    Raises:
+        ConfigError: none is of split train. AnnotationError: see :func:`quadrat.learning.training_slide`.
+    """
+    with contextlib.ExitStack() as stack:
+        slides = []
+        for work in job.works:
+            stored = job.pipeline.train.source == "stored"
+            source: PixelSource = TileStore.open(work.tiles) if stored else stack.enter_context(open_work_source(work))
+            slides.append((work, training_slide(work.ref, job.pipeline, source, work.load_plan().cells)))
+        learn = [slide for work, slide in slides if work.ref.split != "val"]
+        if not learn:
+            raise ConfigError(f"{job.pipeline.data.manifest} has no slide of split 'train'")
+        yield Material(learn, [(work, slide) for work, slide in slides if work.ref.split == "val"])
+
+
+def learn(job: TrainJob, task: Task, spec: ModelSpec, slides: Material, *, device: torch.device, ranks: Ranks = SOLO) -> Trained:
+    """The training itself, judged on the validation slides as it goes; goes on from the job's checkpoint."""
+    pipeline, folder = job.pipeline, Path(job.folder)
+    cfg, model = pipeline.train, pipeline.model
+
+    def prepare(network: torch.nn.Module) -> None:
+        if cfg.init:
+            begin_from(network, spec, Path(cfg.init))
+        elif model.encoder_weights:
+            load_encoder_weights(cast(torch.nn.Module, network.encoder), model.encoder_weights)
+
+    def measure(network: torch.nn.Module) -> Mapping[str, float]:
+        return figures_of(task, spec, _inferred(slides, spec, network, device)).figures
+
+    return train(
         task,
         spec,
-        window_set(learn, task, spec, pipeline),
-        pipeline.train,
+        window_set(slides.learn, task, spec, pipeline),
+        cfg,
         device=device,
         folder=folder / "checkpoints",
+        progress=_Progress(folder / PROGRESS),
+        validation=Validation(measure, task.metrics.main) if slides.judge else None,
+        prepare=prepare,
+        ranks=ranks,
     )
-    tried: list[dict[str, Any]] = []
-    if judge and pipeline.train.calibrate and task.calibrations(spec) != [spec.thresholds]:
-        views = [(_infer(replace(work, spec=spec), trained.model, slide.source, device), slide) for work, slide in judge]
-        spec, tried = calibrate(task, spec, pipeline.thresholds, views)
-    about = {
-        "metrics": {"training_loss": trained.losses, "calibration": tried},
+
+
+class _Progress:
+    """Leaves word of a training for the driver, which runs in another process."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._spoken = path, 0.0
+
+    def __call__(self, done: int, total: int, loss: float) -> None:
+        if time.monotonic() - self._spoken < PROGRESS_EVERY_S and done < total:
+            return
+        self._spoken = time.monotonic()
+        part = self._path.with_suffix(".partial")
+        part.write_text(json.dumps({"done": done, "total": total, "loss": loss}))
+        os.replace(part, self._path)
+
+
+def _inferred(slides: Material, spec: ModelSpec, model: torch.nn.Module, device: torch.device) -> Judged:
+    """Predictions of the validation slides, in their training folders, with their truth."""
+    views = []
+    for work, slide in slides.judge:
+        of_model = replace(work, spec=spec)
+        create_predictions(of_model)
+        infer_shards(of_model, model, PredictionStore(work.predictions).shards, slide.source, device=device)
+        views.append((WorkView(of_model), expected_of(slide)))
+    return views
+
+
+def _choose_thresholds(
+    job: TrainJob, task: Task, spec: ModelSpec, model: torch.nn.Module, slides: Material, device: torch.device
+) -> tuple[ModelSpec, list[Trial]]:
+    aim = job.pipeline.train.calibrate
+    if aim == "none" or not slides.judge or task.calibrations(spec) == [spec.thresholds]:
+        return spec, []
+    views = _inferred(slides, spec, model, device)
+    return calibrate(task, spec, job.pipeline.thresholds, views, aim=cast(Aim, aim))
+
+
+def _card(job: TrainJob, trained: Trained, tried: Sequence[Trial], final: Trial | None, notes: Sequence[str]) -> dict[str, Any]:
+    """What the package says of itself beside its specification."""
+    pipeline, refs = job.pipeline, [work.ref for work in job.works]
+    return {
+        "metrics": {
+            "training_loss": dict(trained.losses),
+            "validation": {} if final is None else dict(final.figures) | {"count_error": final.count_error},
+            "calibration": {"aim": pipeline.train.calibrate, "tried": [asdict(t) for t in tried]},
+        },
         "training": {
-            "slides": [w.ref.name for w in job.works if w.ref.split != "val"],
-            "validation_slides": [w.ref.name for w, _ in judge],
-            "cases": sorted({w.ref.case for w in job.works if w.ref.case}),
+            "slides": [ref.name for ref in refs if ref.split != "val"],
+            "validation_slides": [ref.name for ref in refs if ref.split == "val"],
+            "cases": sorted({ref.case or ref.name for ref in refs}),
+            "annotation_notes": list(notes),
             "source": pipeline.data.source,
             "data_license": pipeline.data.license,
-            "steps": pipeline.train.steps,
-            "seed": pipeline.train.seed,
+            "settings": asdict(pipeline.train),
+            "kept_step": trained.step,
+            "begun_from": pipeline.train.init or (pipeline.model.encoder_weights and Path(pipeline.model.encoder_weights).name),
         },
         "license": pipeline.model.license,
+        "limits": pipeline.model.limits,
         "versions": versions() | {"quadrat": __version__},
     }
-    measured = exactness(trained.model, spec)
-    if measured["promise"] == SCHEDULE_EXACT:
-        seen = [(slide.source, slide.cells) for slide in ([s for _, s in judge] or learn)]
-        measured["seam_mismatch"] = seam_mismatch(trained.model, task, spec, seen, device=device)
-    save_package(Path(job.package), trained.model, spec, about=about, measured=measured)
-    shutil.copyfile(folder / "checkpoints" / "log.csv", Path(job.package) / "training.csv")
-    promise = describe_promise(measured)
-    return {"package": job.package, "seconds": trained.seconds, "losses": dict(trained.losses), "promise": promise}
 
 
-def _infer(work: SlideWork, model: torch.nn.Module, source: PixelSource, device: torch.device) -> WorkView:
-    """Predictions of a validation slide, in its training folder."""
-    create_predictions(work)
-    infer_shards(work, model, PredictionStore(work.predictions).shards, source, device=device)
-    return WorkView(work)
+def _leave_pages(job: TrainJob, task: Task, spec: ModelSpec, trained: Trained, views: Judged, slides: Material) -> None:
+    """Logs, curves and examples beside the weights."""
+    package, logs = Path(job.package), Path(job.folder) / "checkpoints"
+    shutil.copyfile(logs / "log.csv", package / "training.csv")
+    learning_curves(package / "curves.png", trained.history, trained.validations, main=task.metrics.main, kept=trained.step)
+    if trained.validations:
+        shutil.copyfile(logs / "validation.csv", package / "validation.csv")
+    if views:
+        slides_of = [slide for _, slide in slides.judge]
+        answers = [TrialView(view, task, spec).answer() for view, _ in views]
+        rows = [(s.name, s.source.read, a, e) for s, a, (_, e) in zip(slides_of, answers, views, strict=True)]
+        examples_page(package / "examples.png", rows, classes=spec.class_names)

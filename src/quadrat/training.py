@@ -1,11 +1,11 @@
-"""One training loop for every task; it never asks which task it runs. AdamW, warm-up and cosine, exact resume."""
+"""One training loop for every task; it never asks which task it runs. AdamW, warm-up and cosine, early stopping, exact resume.
+
+What is validated, and how, is a function that the caller hands in; the loop knows the name of one figure that should rise.
+"""
 
 from __future__ import annotations
 
-import csv
-import json
 import math
-import os
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,27 +15,43 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from quadrat.checkpoint import Checkpoints, State
 from quadrat.config import TrainSection
 from quadrat.datasets import WindowSet
 from quadrat.errors import QuadratError
 from quadrat.inference import normalise
+from quadrat.ranks import SOLO, Ranks
 from quadrat.task import Arrays, ModelSpec, Output, Task
 
 LOG_EVERY = 10
 Progress = Callable[[int, int, float], None]
 """Called with (steps done, steps in all, smoothed loss)."""
+Figures = Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """How a network is judged while it learns: ``measure`` gives figures, ``main`` names the one that should rise."""
+
+    measure: Callable[[nn.Module], Figures]
+    main: str
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A finished training: the network (eval mode), the last losses (mean of the last tenth), and the seconds it took."""
+    """A finished training: the network (eval mode), the last losses (mean of the last tenth), and the seconds it took.
+
+    ``step``: how many steps the kept weights have seen; ``validations``: a row of figures each time (with "step").
+    """
 
     model: nn.Module
-    losses: Mapping[str, float]
+    losses: Figures
     seconds: float
+    step: int
+    history: tuple[Figures, ...]
+    validations: tuple[Figures, ...]
 
 
 def learning_rate(step: int, cfg: TrainSection) -> float:
@@ -44,6 +60,11 @@ def learning_rate(step: int, cfg: TrainSection) -> float:
         return cfg.lr * (step + 1) / cfg.warmup
     share = (step - cfg.warmup) / max(1, cfg.steps - cfg.warmup)
     return cfg.lr * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def validation_every(cfg: TrainSection) -> int:
+    """Steps between validations; 0: none."""
+    return max(1, cfg.steps // 10) if cfg.validate_every is None else cfg.validate_every
 
 
 def step_seed(seed: int, step: int) -> int:
@@ -61,45 +82,83 @@ def train(
     device: torch.device,
     folder: Path,
     progress: Progress | None = None,
+    validation: Validation | None = None,
+    prepare: Callable[[nn.Module], None] | None = None,
+    ranks: Ranks = SOLO,
 ) -> Trained:
-    """Train from random weights, or go on from the checkpoint in ``folder``.
+    """Train from random weights (or from what ``prepare`` loads), or go on from the checkpoint in ``folder``.
+
+    With ``validation`` the kept weights are those of the best figure (the later of equals), and after ``cfg.patience``
+    validations without a better one the training ends. ``ranks``: the processes that share each batch.
 
     Raises:
-        QuadratError: the loss became NaN or infinite.
+        QuadratError: the loss became NaN or infinite. StoreError: a damaged checkpoint, or no room for one.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(cfg.seed)
-    model = task.build(spec).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=cfg.lr, weight_decay=cfg.weight_decay)
-    decisive = replace(cfg, checkpoint_every_s=0.0, cache_mb=0)  # the others change the weights that come out
-    run = _Run(folder, model, optimizer, spec_key=f"{spec}{decisive}")
-    first = run.resume()
-    started, saved = time.perf_counter(), time.perf_counter()
+    model = task.build(spec)
+    if prepare is not None:
+        prepare(model)
+    model = ranks.share(model.to(device, memory_format=torch.channels_last))  # type: ignore[call-overload]
+    optimizer = torch.optim.AdamW(parameter_groups(model, cfg), lr=cfg.lr, weight_decay=cfg.weight_decay)
+    # what is left out here does not change the weights that come out
+    decisive = replace(cfg, checkpoint_every_s=0.0, cache_mb=0, tensorboard=False, processes=1, source="")
+    saved = Checkpoints(folder, model, optimizer, key=f"{spec}{decisive}", writes=ranks.first, tensorboard=cfg.tensorboard)
+    state = saved.resume()
+    every = validation_every(cfg) if validation is not None else 0
+    started = written = time.perf_counter()
     with ThreadPoolExecutor(1) as loader:
 
         def load(step: int) -> tuple[Any, Arrays]:
-            return data.batch(step, size=cfg.batch, seed=cfg.seed, stain_jitter=cfg.stain_jitter)
+            return data.batch(step, size=cfg.batch, seed=cfg.seed, augment=cfg.augment, part=ranks.part(cfg.batch))
 
-        ahead = loader.submit(load, first)
-        for step in range(first, cfg.steps):
+        ahead = loader.submit(load, state.step)
+        while not state.ended:
+            step = state.step
             rgb, targets = ahead.result()
             if step + 1 < cfg.steps:
                 ahead = loader.submit(load, step + 1)
             torch.manual_seed(step_seed(cfg.seed, step))
-            terms = train_step(task, spec, model, optimizer, rgb, targets, rate=learning_rate(step, cfg), cfg=cfg)
+            terms = train_step(task, spec, model, optimizer, rgb, targets, rate=learning_rate(step, cfg), cfg=cfg, ranks=ranks)
             if not math.isfinite(terms["loss"]):
                 raise QuadratError(
-                    f"the loss became {terms['loss']} at step {step}; lower train.lr ({cfg.lr:g}) or use train.precision=fp32"
+                    f"the loss became {terms['loss']} at step {step}, with windows of "
+                    f"{', '.join(data.names(step, size=cfg.batch, seed=cfg.seed))}; "
+                    f"lower train.lr ({cfg.lr:g}), use train.precision=fp32, or look at these slides"
                 )
-            run.record(step, terms)
-            if progress is not None and (step % LOG_EVERY == 0 or step + 1 == cfg.steps):
-                progress(step + 1, cfg.steps, run.smooth())
-            if time.perf_counter() - saved > cfg.checkpoint_every_s:
-                run.checkpoint(step + 1, time.perf_counter() - started)
-                saved = time.perf_counter()
-    seconds = run.seconds_before + time.perf_counter() - started
-    run.checkpoint(cfg.steps, time.perf_counter() - started)
-    return Trained(model=model.eval(), losses=run.last(max(1, cfg.steps // 10)), seconds=seconds)
+            state.record(terms)
+            state.ended = state.step == cfg.steps
+            if every and validation is not None and (state.step % every == 0 or state.ended):
+                figures = ranks.shared(lambda: dict(validation.measure(model.eval())))
+                if state.validated(figures, main=validation.main):
+                    saved.keep_best(state.step)
+                state.ended |= bool(cfg.patience) and state.without_better > cfg.patience
+                written = -math.inf
+            if progress is not None and (step % LOG_EVERY == 0 or state.ended):
+                progress(state.step, cfg.steps, state.smooth())
+            if state.ended or time.perf_counter() - written > cfg.checkpoint_every_s:
+                saved.write(state, seconds=time.perf_counter() - started)
+                written = time.perf_counter()
+    if state.best_step is not None:
+        saved.load_best(state.best_step)
+    return Trained(
+        model=ranks.plain(model).eval(),
+        losses=state.last(max(1, state.step // 10)),
+        seconds=state.seconds_before + time.perf_counter() - started,
+        step=state.step if state.best_step is None else state.best_step,
+        history=tuple(state.history),
+        validations=tuple(state.validations),
+    )
+
+
+def parameter_groups(model: nn.Module, cfg: TrainSection) -> list[dict[str, Any]]:
+    """The encoder's parameters learn at ``train.encoder_lr`` times the rate of the others."""
+    encoder = getattr(model, "encoder", None)
+    own = {id(p) for p in encoder.parameters()} if isinstance(encoder, nn.Module) else set()
+    groups = [
+        {"params": [p for p in model.parameters() if id(p) in own], "scale": cfg.encoder_lr},
+        {"params": [p for p in model.parameters() if id(p) not in own], "scale": 1.0},
+    ]
+    return [group for group in groups if group["params"]]
 
 
 def train_step(
@@ -112,80 +171,34 @@ def train_step(
     *,
     rate: float,
     cfg: TrainSection,
+    ranks: Ranks = SOLO,
 ) -> dict[str, float]:
-    """Forward, backward, update; the loss terms as floats."""
+    """Forward, backward, update; the loss terms as floats. Every rank's loss is that of the whole batch."""
     device = next(model.parameters()).device
-    model.train()
+    set_training(model, freeze_norm=cfg.freeze_norm)
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["scale"]
     image = normalise(torch.from_numpy(rgb).to(device), spec)
-    wanted = {name: torch.from_numpy(np.ascontiguousarray(a)).to(device) for name, a in targets.items()}
+    wanted = {name: ranks.gather(torch.from_numpy(np.ascontiguousarray(a)).to(device)) for name, a in targets.items()}
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=cfg.precision == "bf16"):
         output: Output = model(image)
-    terms = task.loss(output.float(), wanted, spec)
+    terms: dict[str, Tensor] = task.loss(ranks.gather(output.float()), wanted, spec)
     optimizer.zero_grad(set_to_none=True)
     terms["loss"].backward()  # type: ignore[no-untyped-call]
+    ranks.add_gradients(model)
     nn.utils.clip_grad_norm_(model.parameters(), 10.0)
     optimizer.step()
     return {name: float(value.detach()) for name, value in terms.items()}
 
 
-class _Run:
-    """Log and checkpoint of one training: ``log.csv``, ``checkpoint.safetensors`` and its ``checkpoint.json``."""
+def set_training(model: nn.Module, *, freeze_norm: bool) -> None:
+    """Training mode; with ``freeze_norm`` the encoder's batch statistics stay those it came with."""
+    model.train()
+    encoder = getattr(model, "encoder", None)
+    if freeze_norm and isinstance(encoder, nn.Module):
+        for module in encoder.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
 
-    def __init__(self, folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, *, spec_key: str) -> None:
-        self.folder, self.model, self.optimizer, self.key = folder, model, optimizer, spec_key
-        self.history: list[dict[str, float]] = []
-        self.seconds_before = 0.0
 
-    def record(self, step: int, terms: dict[str, float]) -> None:
-        self.history.append({"step": step} | terms)
-
-    def smooth(self) -> float:
-        return float(np.mean([h["loss"] for h in self.history[-20:]]))
-
-    def last(self, count: int) -> dict[str, float]:
-        rows = self.history[-count:]
-        return {k: float(np.mean([r[k] for r in rows])) for k in rows[-1] if k != "step"} if rows else {}
-
-    def checkpoint(self, step: int, seconds: float) -> None:
-        tensors = {f"model.{k}": v.detach().cpu().contiguous() for k, v in self.model.state_dict().items()}
-        for index, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{k}": v.detach().cpu().contiguous() for k, v in state.items()}
-        about = {"step": step, "key": self.key, "history": self.history, "seconds": self.seconds_before + seconds}
-        weights = self.folder / f"checkpoint.{step}.safetensors"
-        if weights.exists():
-            return  # this very state is on disk already
-        staged = weights.with_suffix(".partial")
-        save_file(tensors, staged)
-        os.replace(staged, weights)
-        temporary = self.folder / "checkpoint.json.partial"
-        temporary.write_text(json.dumps(about))
-        os.replace(temporary, self.folder / "checkpoint.json")
-        for old in self.folder.glob("checkpoint.*.safetensors"):
-            if old != weights:
-                old.unlink()
-        with (self.folder / "log.csv").open("w", newline="") as stream:
-            writer = csv.DictWriter(stream, fieldnames=list(self.history[-1]) if self.history else ["step"])
-            writer.writeheader()
-            writer.writerows(self.history)
-
-    def resume(self) -> int:
-        """Load the checkpoint of the same specification if there is one; the step to go on from."""
-        path = self.folder / "checkpoint.json"
-        if not path.exists():
-            return 0
-        about = json.loads(path.read_text())
-        if about["key"] != self.key:
-            return 0  # the pipeline was changed since: the old weights answer another question
-        device = next(self.model.parameters()).device
-        tensors = load_file(self.folder / f"checkpoint.{about['step']}.safetensors", device=str(device))
-        self.model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            if name.startswith("optimizer."):
-                _, index, key = name.split(".")
-                state.setdefault(int(index), {})[key] = value
-        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state})
-        self.history, self.seconds_before = about["history"], about["seconds"]
-        return int(about["step"])
+__all__ = ["Progress", "State", "Trained", "Validation", "learning_rate", "train", "train_step"]

@@ -79,7 +79,7 @@ def truth_for(shape, *, classes, seed=0, label=-1, n=12):
     where = ndimage.find_objects(labels)
     boxes = np.array([(w[0].start, w[1].start, w[0].stop, w[1].stop) for w in where], np.float64).reshape(-1, 4)
     regions = np.concatenate([[0], label_class + 1]).astype(np.uint8)[labels]
-    return TruthWindow(labels, label_class, regions, boxes, label_class, label)
+    return TruthWindow(labels, label_class, regions, boxes, label_class, label, np.ones(labels.shape, bool))
 
 
 every_task = pytest.mark.parametrize("name", task_names())

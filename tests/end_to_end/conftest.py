@@ -43,7 +43,7 @@ def lab(tmp_path_factory):
     for seed, (name, height, tissue) in enumerate(((NAMES[0], 2000, 0.4), (NAMES[1], 2048, 0.6)), start=11):
         spec = PhantomSpec(name=name, height=height, width=2048, seed=seed, dominant="tumour", tissue_fraction=tissue)
         write_phantom(lab.folder, spec=spec)
-    lab.manifest.write_text(f"slide,annotation,split,case\n{NAMES[0]}.tiff,{NAMES[0]}.truth.geojson,train,case 1\n")
+    lab.manifest.write_text(f"slide,annotation,annotated,split,case\n{NAMES[0]}.tiff,{NAMES[0]}.truth.geojson,all,train,case 1\n")
     for task in TASKS:
         write_pipeline(lab.pipeline(task), task, package=lab.package(task), manifest=lab.manifest)
     done = quadrat("train", *(lab.pipeline(task) for task in TASKS))

@@ -37,7 +37,7 @@ SMALL = {
 }
 FOR_ALL = {
     "model": {"widths": [8, 12, 16]},
-    "train": {"steps": 40, "batch": 4, "warmup": 5, "precision": "fp32", "threads": 1, "calibrate": False},
+    "train": {"steps": 40, "batch": 4, "warmup": 5, "precision": "fp32", "threads": 1, "calibrate": "none", "validate_every": 0},
     "run": {"executor": "serial", "threads": 1, "device": "cpu"},
 }
 

@@ -59,7 +59,8 @@ def test_an_unknown_key_is_refused_and_the_nearest_is_named(tmp_path, change, wo
         ({"train": {"steps": True}}, "steps is True; it must be int"),
         ({"train": {"lr": "fast"}}, "lr is 'fast'; it must be a number"),
         ({"train": {"lr": True}}, "lr is True; it must be a number"),
-        ({"train": {"calibrate": 1}}, "calibrate is 1; it must be bool"),
+        ({"train": {"freeze_norm": 1}}, "freeze_norm is 1; it must be bool"),
+        ({"train": {"calibrate": "pq"}}, "one of f1, count, none"),
         ({"train": {"steps": None}}, "steps is None"),
         ({"model": "p"}, "model must be a section of keys, not 'p'"),
         ({"model": None}, "model must be a section of keys, not None"),
@@ -92,10 +93,14 @@ def test_a_missing_key_of_a_section_is_named_with_its_section(tmp_path):
 @pytest.mark.parametrize("key", CHOICES)
 def test_a_choice_outside_the_list_is_refused_and_the_list_is_given(tmp_path, key):
     section, name = key.split(".")
+
+    def loaded(value):
+        return load_pipeline(written(tmp_path, LEAST | {section: LEAST.get(section, {}) | {name: value}}))
+
     with pytest.raises(ConfigError, match=rf"{key} is 'other'; it must be one of .*{CHOICES[key][-1]}"):
-        load_pipeline(written(tmp_path, LEAST | {section: {name: "other"}}))
+        loaded("other")
     for choice in CHOICES[key]:
-        assert getattr(getattr(load_pipeline(written(tmp_path, LEAST | {section: {name: choice}})), section), name) == choice
+        assert getattr(getattr(loaded(choice), section), name) == choice
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from helpers import fields
-from quadrat.datasets import TrainingSlide, WindowSet, boxes_of, cut, flipped, jitter, sample_margin, truth_window, turned
+from quadrat.config import Augmentation
+from quadrat.datasets import TrainingSlide, WindowSet, boxes_of, cut, flipped, sample_margin, truth_window, turned
 from quadrat.errors import AnnotationError
 from quadrat.geometry import Box
 from quadrat.grid import Lattice
@@ -14,6 +15,7 @@ from quadrat.slides.array import ArraySlide
 from quadrat.slides.source import source_of
 from quadrat.task import Crop, ModelSpec, get_task
 
+MILD = Augmentation(stain=0.1, scale=0.1, rotate=5)
 SOME = settings(deadline=None, derandomize=True, max_examples=80)
 SLIDE = (150, 170)
 
@@ -193,7 +195,7 @@ def test_pixels_and_targets_of_a_sample_show_the_same_place(task):
     data = WindowSet([slide_for()], get_task(task), spec_for(task), patch=48)
     agreed = 0
     for step in range(12):
-        rgb, targets = data.batch(step, size=2, seed=5, stain_jitter=0.0)
+        rgb, targets = data.batch(step, size=2, seed=5, augment=Augmentation())
         assert rgb.shape == (2, 48, 48, 3)
         assert rgb.dtype == np.uint8
         for i in range(2):
@@ -219,27 +221,23 @@ def test_a_batch_is_a_pure_function_of_seed_and_step():
     fresh = lambda **options: WindowSet([slide_for(0), slide_for(1)], task, spec, patch=48, **options)  # noqa: E731
     first, second, tight = fresh(), fresh(), fresh(cache_mb=0)
     for step in (3, 0, 11, 3):  # other steps before it must not matter, nor what the cache holds
-        rgb, targets = first.batch(step, size=3, seed=7, stain_jitter=0.1)
-        for other in (second.batch(step, size=3, seed=7, stain_jitter=0.1), tight.batch(step, size=3, seed=7, stain_jitter=0.1)):
+        rgb, targets = first.batch(step, size=3, seed=7, augment=MILD)
+        for other in (second.batch(step, size=3, seed=7, augment=MILD), tight.batch(step, size=3, seed=7, augment=MILD)):
             assert np.array_equal(rgb, other[0])
             assert targets.keys() == other[1].keys()
             assert all(np.array_equal(targets[n], other[1][n]) for n in targets)
         second = fresh()
-    assert not np.array_equal(
-        first.batch(0, size=3, seed=7, stain_jitter=0.1)[0], first.batch(0, size=3, seed=8, stain_jitter=0.1)[0]
-    )
-    assert not np.array_equal(
-        first.batch(0, size=3, seed=7, stain_jitter=0.1)[0], first.batch(1, size=3, seed=7, stain_jitter=0.1)[0]
-    )
+    assert not np.array_equal(first.batch(0, size=3, seed=7, augment=MILD)[0], first.batch(0, size=3, seed=8, augment=MILD)[0])
+    assert not np.array_equal(first.batch(0, size=3, seed=7, augment=MILD)[0], first.batch(1, size=3, seed=7, augment=MILD)[0])
 
 
 def test_every_window_is_seen_once_in_each_round():
     data = WindowSet([slide_for(0), slide_for(1)], get_task("instance"), spec_for("instance"), patch=48)
     asked = []
     sample = data.sample
-    data.sample = lambda index, rng, *, stain_jitter: (asked.append(index), sample(index, rng, stain_jitter=stain_jitter))[1]
+    data.sample = lambda index, rng, *, augment: (asked.append(index), sample(index, rng, augment=augment))[1]
     for step in range(9):
-        data.batch(step, size=4, seed=3, stain_jitter=0.0)
+        data.batch(step, size=4, seed=3, augment=Augmentation())
     assert len(data) == 18
     assert sorted(asked[:18]) == sorted(asked[18:36]) == list(range(18))
     assert asked[:18] != asked[18:36]
@@ -249,7 +247,7 @@ def test_samples_never_write_into_the_cache():
     data = WindowSet([slide_for()], get_task("instance"), spec_for("instance"), patch=48)
     before = [(rgb.copy(), crop.maps["classes"].copy()) for rgb, crop in map(data.window, range(len(data)))]
     for step in range(6):
-        data.batch(step, size=4, seed=1, stain_jitter=0.3)
+        data.batch(step, size=4, seed=1, augment=Augmentation(stain=0.3))
     for index, (rgb, classes) in enumerate(before):
         assert np.array_equal(data.window(index)[0], rgb)
         assert np.array_equal(data.window(index)[1].maps["classes"], classes)
@@ -258,23 +256,3 @@ def test_samples_never_write_into_the_cache():
 def test_without_windows_there_is_nothing_to_train_on():
     with pytest.raises(AnnotationError, match="nothing to train on"):
         WindowSet([], get_task("instance"), spec_for("instance"), patch=48)
-
-
-def test_jitter_is_deterministic_and_none_at_strength_zero():
-    rgb = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.uint8)
-    rgb[0, :, :] = np.arange(30)[:, None] * 8
-    assert np.array_equal(jitter(rgb, np.random.default_rng(4), strength=0.0), rgb)
-    one, two = (jitter(rgb, np.random.default_rng(4), strength=0.1) for _ in range(2))
-    assert np.array_equal(one, two)
-    assert one.dtype == np.uint8
-    assert not np.array_equal(one, rgb)
-    assert not np.array_equal(one, jitter(rgb, np.random.default_rng(5), strength=0.1))
-
-
-@SOME
-@given(st.integers(0, 2**32 - 1), st.floats(0.01, 0.2))
-def test_jitter_never_swaps_dark_and_bright_and_keeps_white_white(seed, strength):
-    ramp = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], 3, axis=2)
-    found = jitter(ramp, np.random.default_rng(seed), strength=strength).astype(int)
-    assert (found[255] == 255).all()
-    assert (np.diff(found[:240], axis=0) >= 0).all()

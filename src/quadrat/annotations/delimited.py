@@ -2,8 +2,9 @@
 
 Columns are parted by tab, semicolon, comma or spaces, whichever the first line has, in this order. A header names them, in
 any case and order: ``x``, ``y`` a point; ``x0``, ``y0``, ``x1``, ``y1`` (or ``xmin`` ...) or ``x``, ``y``, ``width``,
-``height`` a box, corner-based, with the far side outside; ``class`` the class; ``slide`` the slide a line belongs to. Without
-a header a line is a point and its class. Where the comma parts no columns it may be the decimal mark.
+``height`` a box, corner-based, with the far side outside; ``wkt`` any outline or point as well-known text, before all others;
+``class`` the class, ``kind`` object or region, ``slide`` the slide a line belongs to. Without a header a line is a point and
+its class. Where the comma parts no columns it may be the decimal mark.
 """
 
 from __future__ import annotations
@@ -17,14 +18,19 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import shapely
 
+from quadrat.annotations import Kind
+from quadrat.annotations.pictures import same_pictures
 from quadrat.annotations.record import Problem, Record, Sheet, box_record
+from quadrat.annotations.shapes import record_of
 from quadrat.annotations.text import read_text
 from quadrat.errors import AnnotationError
 
 Layout = Literal["x y class", "y x class"]
 """Order of the first three columns of a file without a header; "y x class" is the layout of BRCA-M2C."""
 
+_KINDS: dict[str, Kind | None] = {"object": "object", "region": "region", "": None}
 _CORNERS = (("x0", "y0", "x1", "y1"), ("xmin", "ymin", "xmax", "ymax"), ("x_min", "y_min", "x_max", "y_max"))
 _SIZES = (("x", "y", "width", "height"), ("x", "y", "w", "h"))
 _CLASS = ("class", "classification", "class_name", "label", "name")
@@ -37,16 +43,21 @@ HINT = (
 
 @dataclass(frozen=True, slots=True)
 class _Columns:
-    """Where the values stand in a line: 2 (a point) or 4 (a box) numbers, the class and the slide (None: no such column)."""
+    """Where the values stand in a line (None: no such column): 2 (a point) or 4 (a box) numbers or the well-known text."""
 
-    numbers: tuple[int, ...]
-    sized: bool
-    name: int | None
-    slide: int | None
+    numbers: tuple[int, ...] = ()
+    sized: bool = False
+    name: int | None = None
+    slide: int | None = None
+    kind: int | None = None
+    wkt: int | None = None
+    shape: int | None = None
+    crowd: int | None = None
 
     @property
     def needed(self) -> int:
-        return max(i for i in (*self.numbers, self.name, self.slide) if i is not None) + 1
+        known = (*self.numbers, self.name, self.slide, self.kind, self.wkt, self.shape, self.crowd)
+        return max(i for i in known if i is not None) + 1
 
 
 def read_delimited(
@@ -73,16 +84,10 @@ def read_delimited(
     if columns is None:
         if header and not _numeric(header[:2]):
             raise AnnotationError(f"{path}: neither a header nor points in its first line ({', '.join(header[:6])}); {HINT}")
-        columns = _Columns((0, 1) if layout == "x y class" else (1, 0), sized=False, name=2, slide=None)
-    records = [
-        _record(cells, f"line {number}", columns, classes, first_class)
-        for number, cells in body
-        if columns.slide is None or not picture or _is_slide(cells, columns.slide, picture)
-    ]
-    if columns.slide is not None and picture and body and not records:
-        raise AnnotationError(
-            f"{path}: none of its {len(body)} lines is of the slide {picture} (column '{header[columns.slide]}')"
-        )
+        columns = _Columns((0, 1) if layout == "x y class" else (1, 0), name=2)
+    if columns.slide is not None and picture:
+        body = _of_slide(body, columns.slide, picture, where=f"{path} (column '{header[columns.slide]}')")
+    records = [_record(cells, f"line {number}", columns, classes, first_class) for number, cells in body]
     return Sheet(str(path), "CSV", tuple(records), one_class=columns.name is None)
 
 
@@ -110,21 +115,30 @@ def read_labels(path: Path) -> Mapping[str, str]:
 
 
 def label_of(path: Path, picture: str) -> str:
-    """The label of one slide in a CSV of slide labels, found by file name with or without its suffix.
+    """The label of one slide in a CSV of slide labels (named as ``pictures.same_pictures`` has it).
 
     Raises:
         AnnotationError: see ``read_labels``; or the slide is not in it.
     """
-    for name, label in read_labels(path).items():
-        if same_picture(name, picture):
-            return label
-    raise AnnotationError(f"{path}: no label for the slide {picture}; add a line for it")
+    labels = read_labels(path)
+    names = same_pictures(list(labels), picture)
+    if len(names) != 1:
+        what = f"{len(names)} slides like" if names else "no label for the slide"
+        raise AnnotationError(f"{path}: {what} {picture}; it needs one line of its own")
+    return labels[names[0]]
 
 
-def same_picture(stated: str, picture: str) -> bool:
-    """Whether two file names mean the same slide: without folders, and with or without the suffix."""
-    name, own = re.split(r"[/\\]", stated)[-1], re.split(r"[/\\]", picture)[-1]
-    return bool(name) and name in (own, Path(own).stem)
+def pictures_of_table(path: Path) -> list[str]:
+    """The slides that a text file with a column for them names, in its order; [""] without such a column.
+
+    Raises:
+        AnnotationError: unreadable.
+    """
+    lines = _lines(path)
+    columns = _columns(lines[0][1]) if lines else None
+    if columns is None or columns.slide is None:
+        return [""]
+    return list(dict.fromkeys(cells[columns.slide] for _, cells in lines[1:] if len(cells) > columns.slide))
 
 
 def _lines(path: Path) -> list[tuple[int, list[str]]]:
@@ -149,10 +163,13 @@ def _numeric(cells: Sequence[str]) -> bool:
 def _columns(header: Sequence[str]) -> _Columns | None:
     """The columns that a header names; None if it is none."""
     names = [cell.lower() for cell in header]
-    name, slide = _first(names, _CLASS), _first(names, _SLIDE)
+    name, slide, kind = _first(names, _CLASS), _first(names, _SLIDE), _first(names, ("kind",))
+    if "wkt" in names:
+        shape, crowd = _first(names, ("shape",)), _first(names, ("crowd",))
+        return _Columns((), False, name, slide, kind, names.index("wkt"), shape, crowd)
     for wanted, sized in (*((c, False) for c in _CORNERS), *((s, True) for s in _SIZES), (("x", "y"), False)):
         if set(wanted) <= set(names):
-            return _Columns(tuple(names.index(n) for n in wanted), sized, name, slide)
+            return _Columns(tuple(names.index(n) for n in wanted), sized, name, slide, kind)
     return None
 
 
@@ -160,27 +177,49 @@ def _first(names: Sequence[str], known: Sequence[str]) -> int | None:
     return next((names.index(name) for name in known if name in names), None)
 
 
-def _is_slide(cells: Sequence[str], column: int, picture: str) -> bool:
-    """A line too short to have a slide is kept, to be named as faulty."""
-    return len(cells) <= column or same_picture(cells[column], picture)
+def _of_slide(body: Sequence[tuple[int, list[str]]], column: int, picture: str, *, where: str) -> list[tuple[int, list[str]]]:
+    """The lines of one slide; a line too short to name a slide is kept, to be named as faulty.
+
+    Raises:
+        AnnotationError: none is of the slide, or of two that it may mean.
+    """
+    names = list(dict.fromkeys(cells[column] for _, cells in body if len(cells) > column))
+    found = same_pictures(names, picture)
+    if len(found) > 1 or (names and not found):
+        raise AnnotationError(f"{where}: {len(found) or 'none'} of its {len(names)} slides may be {picture}; one must be")
+    return [(number, cells) for number, cells in body if len(cells) <= column or cells[column] in found]
 
 
 def _record(cells: Sequence[str], place: str, columns: _Columns, classes: Sequence[str], first_class: int | None) -> Record:
     box = len(columns.numbers) == 4
     if len(cells) < columns.needed:
-        want = "four sides" if box else "x, y"
+        want = "four sides" if box else "x, y" if columns.numbers else "wkt"
         text = f"{len(cells)} columns, want {want}{' and class' if columns.name is not None else ''}"
         return Record(place, "", "object", box=box, fault=Problem("no geometry", text))
     stated = "" if columns.name is None else cells[columns.name]
     name = stated if first_class is None else _numbered(stated, classes, first_class)
+    kind = "object" if columns.kind is None else cells[columns.kind]
+    if columns.wkt is not None:
+        shape = "" if columns.shape is None else cells[columns.shape]
+        crowd = columns.crowd is not None and cells[columns.crowd] == "1"
+        return _of_text(cells[columns.wkt], place, name, kind, shape, crowd=crowd)
     numbers = list(_floats([cells[i] for i in columns.numbers]))
-    if not all(map(math.isfinite, numbers)):
+    if not all(map(math.isfinite, numbers)) or kind not in _KINDS:
         text = f"{', '.join(repr(cells[i]) for i in columns.numbers)} are not numbers"
+        if kind not in _KINDS:
+            text = f"kind '{kind}'; want object, region or nothing"
         return Record(place, name, "object", box=box, fault=Problem("no geometry", text))
     if not box:
-        return Record(place, name, "object", points=np.array([numbers]))
+        return Record(place, name, _KINDS[kind], points=np.array([numbers]))
     x0, y0, x1, y1 = numbers
-    return box_record(place, name, (x0, y0, x0 + x1, y0 + y1) if columns.sized else (x0, y0, x1, y1))
+    return box_record(place, name, (x0, y0, x0 + x1, y0 + y1) if columns.sized else (x0, y0, x1, y1), kind=_KINDS[kind])
+
+
+def _of_text(text: str, place: str, name: str, kind: str, shape: str, *, crowd: bool) -> Record:
+    try:
+        return record_of(shapely.from_wkt(text), place=place, name=name, kind=kind, shape=shape, crowd=crowd)
+    except (ValueError, TypeError, shapely.GEOSException) as error:
+        return Record(place, name, fault=Problem("no geometry", f"a wkt that makes no sense ({error})"))
 
 
 def _floats(cells: Sequence[str]) -> Iterator[float]:

@@ -1,10 +1,11 @@
-"""Label images and masks (PNG, TIFF; 8, 16 or 32 bits) as a source of truth; one pixel is one level-0 px."""
+"""Label images and masks (PNG, TIFF, OME-Zarr; 8, 16 or 32 bits) as a source of truth; one pixel is one level-0 px."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -80,14 +81,14 @@ def load_label_image(
 ) -> LabelImage:
     """Read a label image, or with ``threshold`` a mask (foreground is what lies above it, 127 for an 8-bit mask).
 
-    Objects: every value is one object of ``classes[0]``; the 4-connected parts of a mask are its objects. Regions: a
-    value is class index + 1; a mask is ``classes[0]``.
+    ``path``: PNG, TIFF, or an OME-Zarr label image. Objects: every value is one object of ``classes[0]``; the 4-connected
+    parts of a mask are its objects. Regions: a value is class index + 1; a mask is ``classes[0]``.
 
     Raises:
         AnnotationError: not an image of one channel of whole numbers, or a region value without a class.
     """
     path = Path(path)
-    values = _read(path)
+    values = read_values(path)
     if threshold is not None:
         values = (values > threshold).astype(np.uint8)
         if kind == "object":
@@ -105,7 +106,7 @@ def from_array(
         if highest > len(classes):
             raise AnnotationError(f"{where}: value {highest} has no class; {len(classes)} are given ({', '.join(classes)})")
         return LabelImage(values.astype(np.int32), tuple(classes), kind, none, np.zeros((0, 4)), np.zeros((0, 2)), none)
-    labels, ids = _renumber(values)
+    labels, ids = renumber(values)
     extents, centres = _measure(labels, len(ids))
     xyxy = extents[:, [1, 0, 3, 2]].astype(np.float64)
     return LabelImage(labels, tuple(classes), kind, np.zeros(len(ids), np.int64), xyxy, centres, ids)
@@ -162,10 +163,18 @@ def _bands(path: Path) -> Iterator[tuple[int, npt.NDArray[np.integer]]]:
         raise AnnotationError(f"{path}: cannot be read as a TIFF ({error})") from error
 
 
-def _read(path: Path) -> npt.NDArray[np.integer]:
-    """Pixels of a flat image as (h, w) of unsigned integers."""
+def read_values(path: Path) -> npt.NDArray[np.integer]:
+    """Pixels (h, w) of a flat image or an OME-Zarr label image: whole numbers >= 0.
+
+    Raises:
+        AnnotationError: unreadable, or not one channel of whole numbers.
+    """
     try:
-        if path.suffix.lower() in (".tif", ".tiff"):
+        if path.is_dir():
+            from quadrat.slides.ome_zarr_labels import read_ome_zarr_labels  # zarr is slow to load, and few need it
+
+            pixels: npt.NDArray[Any] = read_ome_zarr_labels(path)
+        elif _is_tiff(path):
             pixels = tifffile.imread(path, key=0)
         else:
             with Image.open(path) as image:
@@ -183,7 +192,12 @@ def _read(path: Path) -> npt.NDArray[np.integer]:
     return pixels
 
 
-def _renumber(values: npt.NDArray[np.integer]) -> tuple[npt.NDArray[np.int32], Ids]:
+def _is_tiff(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def renumber(values: npt.NDArray[np.integer]) -> tuple[npt.NDArray[np.int32], Ids]:
     """Values to 1..n in their order (0 stays), and the values that were there."""
     highest = int(values.max(initial=0))
     if highest < _LOOKUP_END:

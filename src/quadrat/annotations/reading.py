@@ -6,15 +6,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from quadrat.annotations.delimited import read_delimited
+from quadrat.annotations.asap import read_asap
+from quadrat.annotations.coco import pictures_in, read_coco
+from quadrat.annotations.delimited import pictures_of_table, read_delimited
 from quadrat.annotations.geojson import read_geojson
+from quadrat.annotations.pixel_records import read_pixels
 from quadrat.annotations.record import Sheet
+from quadrat.annotations.table import pictures_of_parquet, read_parquet
 from quadrat.annotations.voc import read_voc
 from quadrat.errors import AnnotationError
 
-READ = "QuPath GeoJSON, Pascal VOC XML, or a table of points"
+READ = (
+    "QuPath GeoJSON, COCO JSON, Pascal VOC XML, ASAP XML, CSV or text of points or boxes, quadrat's own Parquet table, and label "
+    "images or masks (PNG, TIFF, OME-Zarr)"
+)
 """The formats, for messages."""
 _HEAD = 1 << 16
+_PICTURES = (b"\x89PNG", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\xff\xd8\xff", b"BM", b"GIF8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +31,16 @@ class Choice:
 
     ``picture``: the slide's file name, which picks its records where a file serves several slides ("": the file has one).
     ``classes``, ``layout``, ``first_class``: for text files without a header and with numbered classes (see DataSection).
+    ``pixels``: what an image is: "labels" (a value an object), "mask" (``threshold``: foreground lies above it; None: the
+    values are class numbers), or "" (a mask if it is 8-bit and has the value 255).
     """
 
     picture: str = ""
     classes: Sequence[str] = ()
     layout: str = "x y class"
     first_class: int | None = None
+    pixels: str = ""
+    threshold: int | None = 127
 
 
 def read_sheet(path: Path, *, choice: Choice) -> Sheet:
@@ -40,30 +52,75 @@ def read_sheet(path: Path, *, choice: Choice) -> Sheet:
     return _READERS[recognise(path)](path, choice)
 
 
+def pictures(path: Path) -> list[str]:
+    """The slides that a file names as those it serves; [""] where it serves one.
+
+    Raises:
+        AnnotationError: unreadable, or of no known format.
+    """
+    many = {"coco": pictures_in, "delimited": pictures_of_table, "parquet": pictures_of_parquet}
+    found = recognise(path)
+    return many[found](path) if found in many else [""]
+
+
 def recognise(path: Path) -> str:
-    """The format of a file by its first bytes.
+    """The format of a file by its first bytes, not by its name; of a folder, that it is one of zarr.
 
     Raises:
         AnnotationError: there is no such file, it is empty, or of no known format.
     """
+    if path.is_dir():
+        if any((path / name).is_file() for name in ("zarr.json", ".zattrs", ".zgroup", ".zarray")):
+            return "pixels"
+        raise AnnotationError(f"{path}: a folder that is no OME-Zarr; quadrat reads {READ}")
     try:
-        head = path.open("rb").read(_HEAD)
+        with path.open("rb") as stream:
+            head = stream.read(_HEAD)
     except OSError as error:
         raise AnnotationError(f"{path}: cannot be read ({error.strerror or error})") from error
+    if not head.strip():
+        raise AnnotationError(f"{path}: the file is empty")
+    found = _by_head(head, path)
+    if found is None:
+        raise AnnotationError(f"{path}: none of the formats that quadrat reads: {READ}")
+    return found
+
+
+def _by_head(head: bytes, path: Path) -> str | None:
+    if head.startswith(_PICTURES):
+        return "pixels"
+    if head.startswith(b"PAR1"):
+        return "parquet"
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if start.startswith(b"<"):
+        roots = {b"<annotation>": "voc", b"<annotation ": "voc", b"<ASAP_Annotations": "asap"}
+        return next((name for mark, name in roots.items() if mark in start), None)
     if start.startswith((b"{", b"[")):
-        return "geojson"
-    if b"<annotation>" in start or b"<annotation " in start:
-        return "voc"
-    if b"\0" not in head:
-        return "delimited"
-    raise AnnotationError(f"{path}: no annotation file that quadrat reads; it reads {READ}")
+        return "coco" if _is_coco(start, path) else "geojson"
+    return None if b"\0" in head else "delimited"
+
+
+def _is_coco(start: bytes, path: Path) -> bool:
+    """COCO has lists named images, annotations and categories; where the first bytes leave it open all of them are looked at."""
+    if start.startswith(b"["):
+        return False
+    keys = (b'"images"', b'"annotations"', b'"categories"')
+    if b'"features"' in start or b'"FeatureCollection"' in start or b'"Feature"' in start:
+        return False
+    if any(key in start for key in keys):
+        return True
+    content = path.read_bytes()
+    return sum(key in content for key in keys) >= 2 and b'"features"' not in content
 
 
 _READERS: dict[str, Callable[[Path, Choice], Sheet]] = {
     "geojson": lambda path, choice: read_geojson(path),
+    "coco": lambda path, choice: read_coco(path, picture=choice.picture),
     "voc": lambda path, choice: read_voc(path),
+    "asap": lambda path, choice: read_asap(path),
     "delimited": lambda path, choice: read_delimited(
         path, picture=choice.picture, classes=choice.classes, layout=choice.layout, first_class=choice.first_class
     ),
+    "parquet": lambda path, choice: read_parquet(path, picture=choice.picture),
+    "pixels": lambda path, choice: read_pixels(path, meaning=choice.pixels, threshold=choice.threshold, classes=choice.classes),
 }

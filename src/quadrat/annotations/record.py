@@ -16,9 +16,9 @@ Rings = tuple[F64, ...]
 
 Code = Literal[
     "no geometry", "degenerate box", "self-crossing", "empty", "outside", "partly outside", "no class", "unknown class",
-    "duplicate", "touching itself", "wrong scale", "not asked for", "unreadable",
+    "duplicate", "touching itself", "in pieces", "wrong scale", "not asked for", "other slide", "unreadable",
 ]  # fmt: skip
-"""What can be wrong with a record (docs/annotations.md explains each)."""
+"""What can be wrong with a record or a file (docs/annotations.md explains each)."""
 
 Corners = tuple[float, float, float, float]
 NO_POINTS: F64 = np.zeros((0, 2))
@@ -38,7 +38,8 @@ class Record:
 
     place: where it stands ("feature 12", "line 3", "object 4"). name: its class as the file writes it, "" for none.
     kind: None where the format does not tell objects from regions. parts: polygons, level-0 px, corner-based. points:
-    (k, 2) x, y. box: it was drawn as a box. fault: why it has no geometry that can be used, or None.
+    (k, 2) x, y. box: it was drawn as a box. crowd: one outline around many things, which no count can use. fault: why it
+    has no geometry that can be used, or None.
     """
 
     place: str
@@ -47,6 +48,7 @@ class Record:
     parts: tuple[Rings, ...] = ()
     points: F64 = field(default_factory=lambda: NO_POINTS)
     box: bool = False
+    crowd: bool = False
     fault: Problem | None = None
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Literal
 
-from quadrat.annotations import Annotations, Kind, nearest_class
+from quadrat.annotations import Annotations, nearest_class
 from quadrat.annotations.faults import geometry_problems
 from quadrat.annotations.record import Problem, Record, Sheet, to_annotations
 from quadrat.errors import AnnotationError
 
-Role = Literal["taken", "bound", "ignored", "other"]
+Role = Literal["taken", "bound", "ignored", "crowd", "other"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,20 @@ class Selected:
     other_kind_of_classes: int
 
 
+@dataclass(slots=True)
+class Sorted:
+    """The records of a sheet by what becomes of them. ``taken`` with the class index of each (None: no such class).
+
+    ``other``: those of another kind, of which ``other_of_classes`` are of the pipeline's classes.
+    """
+
+    taken: list[Record] = field(default_factory=list)
+    targets: list[int | None] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    other: int = 0
+    other_of_classes: int = 0
+
+
 def select(
     sheet: Sheet,
     classes: Sequence[str],
@@ -44,35 +58,49 @@ def select(
 
     ``bounding``: name of the region class that bounds what is learnt; it is no class to learn unless the pipeline has it.
     """
+    found = sort_records(sheet, classes, want=want, ignore=ignore, bounding=bounding, objects_as=objects_as)
+    problems = record_problems(found.taken, found.targets, classes, want=want, size=size)
+    worst = [next((p for p in own if not p.warning), None) for own in problems]
+    kept = [k for k, problem in enumerate(worst) if problem is None]
+    drawn = to_annotations(
+        [found.taken[k] for k in kept],
+        [found.targets[k] or 0 for k in kept],
+        classes=classes,
+        kind="region" if want == "regions" else "object",
+        other_kind=found.other + sheet.others,
+    )
+    bad = tuple(line(found.taken[k], problem) for k, problem in enumerate(worst) if problem is not None)
+    return Selected(drawn, bad, tuple(found.notes), found.other_of_classes)
+
+
+def sort_records(
+    sheet: Sheet, classes: Sequence[str], *, want: str, ignore: Sequence[str], bounding: str, objects_as: str
+) -> Sorted:
+    """Which records are learnt; arguments as for ``select``."""
+    found = Sorted()
     ignored: Counter[str] = Counter()
     derived: Counter[tuple[str, str]] = Counter()
-    taken: list[Record] = []
-    ids: list[int | None] = []
-    other_of_classes = other = 0
+    crowds = 0
     for record in sheet.records:
         name = only_class(record, sheet, classes)
         target = class_of(name, classes)
         role = role_of(record, name, target, want=want, ignore=ignore, bounding=bounding, objects_as=objects_as)
         if role == "other":
-            other += 1
-            other_of_classes += target is not None
+            found.other += 1
+            found.other_of_classes += target is not None
         elif role == "ignored":
             ignored[name] += 1
+        elif role == "crowd":
+            crowds += 1
         elif role == "taken":
-            taken.append(record)
-            ids.append(target)
+            found.taken.append(record)
+            found.targets.append(target)
             if target is not None and classes[target] != name:
                 derived[name, classes[target]] += 1
-    problems = record_problems(taken, ids, classes, want=want, size=size)
-    kept = [k for k, found in enumerate(problems) if not any(not p.warning for p in found)]
-    bad = tuple(line(taken[k], next(p for p in found if not p.warning)) for k, found in enumerate(problems) if k not in set(kept))
-    kind: Kind = "region" if want == "regions" else "object"
-    drawn = to_annotations(
-        [taken[k] for k in kept], [ids[k] or 0 for k in kept], classes=classes, kind=kind, other_kind=other + sheet.others
-    )
-    notes = [f"{n} of class '{name}' taken as '{base}'" for (name, base), n in derived.items()]
-    notes += [f"{n} of the ignored class '{name}' left out" for name, n in ignored.items()]
-    return Selected(drawn, bad, tuple(notes), other_of_classes)
+    found.notes += [f"{n} of class '{name}' taken as '{base}'" for (name, base), n in derived.items()]
+    found.notes += [f"{n} of the ignored class '{name}' left out" for name, n in ignored.items()]
+    found.notes += [f"{crowds} crowds (iscrowd) left out, since they are no single objects"] if crowds else []
+    return found
 
 
 def select_bounds(sheet: Sheet, annotated: str, *, size: tuple[int, int] | None) -> tuple[Annotations | None, tuple[str, ...]]:
@@ -83,7 +111,7 @@ def select_bounds(sheet: Sheet, annotated: str, *, size: tuple[int, int] | None)
     """
     if annotated in ("", "all"):
         return None, ()
-    bounds = [r for r in sheet.records if r.name == annotated and r.kind != "object" and (r.parts or r.fault)]
+    bounds = bounding_records(sheet, annotated)
     if not bounds:
         regions = sorted({r.name for r in sheet.records if r.kind != "object" and r.parts and r.name})
         raise AnnotationError(
@@ -98,6 +126,11 @@ def select_bounds(sheet: Sheet, annotated: str, *, size: tuple[int, int] | None)
     ]
     drawn = [r for r in bounds if not r.fault]
     return to_annotations(drawn, [0] * len(drawn), classes=(annotated,), kind="region"), tuple(bad)
+
+
+def bounding_records(sheet: Sheet, annotated: str) -> list[Record]:
+    """The regions of the class that bounds what is learnt."""
+    return [r for r in sheet.records if r.name == annotated and r.kind != "object" and (r.parts or r.fault)]
 
 
 def record_problems(
@@ -162,7 +195,7 @@ def role_of(
     bounding: str,
     objects_as: str,
 ) -> Role:
-    """Whether a record is learnt, bounds what is learnt, is of an ignored class, or of another kind than asked for."""
+    """Whether a record is learnt, bounds what is learnt, is of an ignored class or a crowd, or of another kind."""
     if bounding not in ("", "all") and name == bounding and record.kind != "object" and target is None:
         return "bound"
     if want == "points":
@@ -177,4 +210,4 @@ def role_of(
     bases = [name, *name.split(": ")]
     if target is None and (name.endswith("*") or any(fnmatchcase(b, p) for b in bases for p in ignore)):
         return "ignored"
-    return "taken"
+    return "crowd" if record.crowd and want == "objects" else "taken"

@@ -10,6 +10,7 @@ from quadrat.annotations import Truth
 from quadrat.annotations.delimited import label_of
 from quadrat.annotations.label_image import load_label_image
 from quadrat.annotations.reading import Choice, read_sheet
+from quadrat.annotations.record import Sheet
 from quadrat.annotations.selection import Selected, select, select_bounds
 from quadrat.config import DataSection
 from quadrat.errors import AnnotationError, ConfigError
@@ -39,8 +40,9 @@ class SlideTruth:
 def load_truth(ref: SlideRef, data: DataSection, classes: Sequence[str], *, size: tuple[int, int] | None = None) -> SlideTruth:
     """Objects, regions, bounds and label of a slide. ``classes``: the pipeline's class names.
 
-    ``size``: (height, width) of the slide in level-0 px, by which records outside the slide are found; without it the size
-    that the file states counts, if it states one.
+    ``size``: (height, width) of the slide in level-0 px, or of the grid it is read in, which may lack less than a grid px at
+    the far sides. Records outside the slide are found by the size that the file states, else by this one; ``check`` is
+    exact.
 
     Raises:
         ConfigError: the manifest lacks what ``data.annotations`` needs, or an option is missing.
@@ -53,16 +55,18 @@ def load_truth(ref: SlideRef, data: DataSection, classes: Sequence[str], *, size
     if not ref.annotation:
         raise ConfigError(f"{ref.path}: the manifest names no annotation, but data.annotations is '{data.annotations}'")
     if data.annotations in ("labels", "mask"):
-        return _of_pixels(ref, data, classes, label)
+        return _of_pixels(ref, data, classes, label, size)
     if data.annotations == "points" and data.point_diameter_um <= 0:
         raise ConfigError("data.annotations is 'points': state their size with data.point_diameter_um")
     sheet = read_sheet(Path(ref.annotation), choice=choice_of(ref, data, classes))
+    limits = _limits(sheet, size, ref)
+    limits = _limits(sheet, size, ref)
     picked = select(
-        sheet, classes, want=data.annotations, size=size or sheet.size, ignore=data.ignore,
+        sheet, classes, want=data.annotations, size=limits, ignore=data.ignore,
         bounding=ref.annotated, objects_as=data.objects_as,
     )  # fmt: skip
     _judge(picked, ref, data)
-    bounds, bad_bounds = select_bounds(sheet, ref.annotated, size=size or sheet.size)
+    bounds, bad_bounds = select_bounds(sheet, ref.annotated, size=limits)
     if bad_bounds:  # a bound that is wrong is never skipped: it says what counts as background
         raise AnnotationError(_message(bad_bounds, ref, remedy="mend the region: it bounds what is learnt"))
     drawn = picked.annotations
@@ -87,16 +91,42 @@ def choice_of(ref: SlideRef, data: DataSection, classes: Sequence[str]) -> Choic
     )
 
 
-def _of_pixels(ref: SlideRef, data: DataSection, classes: Sequence[str], label: int) -> SlideTruth:
+def _of_pixels(ref: SlideRef, data: DataSection, classes: Sequence[str], label: int, size: tuple[int, int] | None) -> SlideTruth:
     path = Path(ref.annotation)
     if ref.annotated not in ("", "all"):
         raise AnnotationError(
             f"{path}: the manifest says annotated '{ref.annotated}' for {ref.name}, but a label image or mask holds no region "
             "of that name; write 'all' if all of it is annotated, or leave it empty"
         )
-    if data.annotations == "labels":
-        return SlideTruth(load_label_image(path, classes=classes, kind="object"), None, None, label)
-    return SlideTruth(None, load_label_image(path, classes=classes, kind="region", threshold=data.mask_threshold), None, label)
+    labels = data.annotations == "labels"
+    image = load_label_image(
+        path, classes=classes, kind="object" if labels else "region", threshold=None if labels else data.mask_threshold
+    )
+    height, width = image.labels.shape
+    _check_size(path, (height, width), size, ref)
+    return SlideTruth(image, None, None, label) if labels else SlideTruth(None, image, None, label)
+
+
+def _limits(sheet: Sheet, size: tuple[int, int] | None, ref: SlideRef) -> tuple[int, int] | None:
+    """(height, width) in level-0 px beyond which a record is outside the slide."""
+    if sheet.size is not None:
+        _check_size(Path(sheet.source), sheet.size, size, ref)
+        return sheet.size
+    return None if size is None else (size[0] + _slack(size[0]), size[1] + _slack(size[1]))
+
+
+def _slack(side: int) -> int:
+    """px that a size may be off: at most a grid px is left out at a slide's far side."""
+    return max(16, side // 100)
+
+
+def _check_size(path: Path, stated: tuple[int, int], size: tuple[int, int] | None, ref: SlideRef) -> None:
+    """Refuse a file that is of another picture, or of another level, than the slide."""
+    if size is not None and any(abs(a - b) > _slack(b) for a, b in zip(stated, size, strict=True)):
+        raise AnnotationError(
+            f"{path}: it is of a picture of {stated[1]} x {stated[0]} px, but the slide {ref.name} has {size[1]} x {size[0]}; "
+            "annotations must be in px of the slide's full resolution, so export them anew or name the right file"
+        )
 
 
 def _judge(picked: Selected, ref: SlideRef, data: DataSection) -> None:

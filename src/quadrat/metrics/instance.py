@@ -1,175 +1,175 @@
-"""Agreement of two label images: panoptic quality and aggregated Jaccard index, from overlaps counted block by block.
-
-Kirillov et al., "Panoptic Segmentation", CVPR 2019 (arXiv:1801.00868): PQ, SQ, DQ; matched at IoU > 0.5, where a match
-is unique. Kumar et al., IEEE TMI 36(7), 2017, algorithm 1: AJI.
-"""
+"""How well objects were delineated on slides: the METRICS of instance segmentation, from label images block by block."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from quadrat.errors import AnnotationError, QuadratError
+from quadrat.metrics.counts import count_figures
+from quadrat.metrics.matching import MISSED, NOTHING, Matches, class_confusion
+from quadrat.metrics.overlaps import (
+    OverlapCounts,
+    Overlaps,
+    Quality,
+    aggregated_jaccard,
+    jaccard_sums,
+    panoptic_quality,
+    panoptic_quality_by_class,
+)
+from quadrat.metrics.protocol import AS_USUAL, Answer, Confusion, Curve, Expected, Judging, Metrics, inside_bounds, need
+from quadrat.metrics.ranking import Hits, ranked_curves, ranked_figures, scored_hits
+from quadrat.metrics.truth_blocks import slide_overlaps
+
+__all__ = [
+    "METRICS", "InstanceMeasured", "OverlapCounts", "Overlaps", "Quality", "aggregated_jaccard", "panoptic_quality",
+    "panoptic_quality_by_class",
+]  # fmt: skip
 Ids = npt.NDArray[np.int64]
 
-_BITS = np.uint64(32)
-_LOW = np.uint64(0xFFFFFFFF)
-
 
 @dataclass(frozen=True, slots=True)
-class OverlapCounts:
-    """How many pixels each pair (truth id, found id) shares; blocks of a slide are counted apart and added.
+class InstanceMeasured:
+    """One slide's label image against the truth.
 
-    key: (k,) uint64, truth id * 2**32 + found id, ascending and unique, never 0 (background on background).
-    pixels: (k,) int64.
+    matched, missed, extra int64 and iou_sum float64 (1 + classes,): the sums of panoptic quality, first of all objects taken
+    as one class, then of each class. jaccard: (2,) int64, intersection and union of AJI. foreground: (3,) int64 px, in both,
+    in truth, in the result. planted, found: (classes,) int64, objects annotated and rows of the object table.
+    drawn: (classes,) int64 truth objects that cover a pixel. confusion: int64 (classes + 1, classes + 1), masks matched at
+    IoU > 0.5 whatever the class (see ``matching.class_confusion``). score float32, class_id uint8, hits uint16 (n,): the rows for
+    average precision of masks (see ``ranking``).
     """
 
-    key: npt.NDArray[np.uint64]
-    pixels: Ids
+    matched: Ids
+    missed: Ids
+    extra: Ids
+    iou_sum: npt.NDArray[np.float64]
+    jaccard: Ids
+    foreground: Ids
+    planted: Ids
+    found: Ids
+    drawn: Ids
+    confusion: Ids
+    score: npt.NDArray[np.float32]
+    class_id: npt.NDArray[np.uint8]
+    hits: Hits
 
-    @staticmethod
-    def of(truth: npt.NDArray[np.integer], found: npt.NDArray[np.integer]) -> OverlapCounts:
-        """Count one block: two label images of one shape, ids 0 (none) to 2**32 - 1.
+
+class InstanceMetrics:
+    """PQ, SQ, DQ, AJI, AP of masks, Dice of the foreground and agreement of counts; pooled over slides and as means."""
+
+    main = "pq"
+
+    def measure(self, answer: Answer, expected: Expected, *, classes: Sequence[str], how: Judging = AS_USUAL) -> InstanceMeasured:
+        """One slide, block by block. With bounds, objects on both sides are judged whose centroid lies inside; the others
+        are as if they were not there. See ``protocol.Metrics``.
 
         Raises:
-            ValueError: shapes that differ.
+            QuadratError: the label image holds an id that the object table has not.
         """
-        if truth.shape != found.shape:
-            raise ValueError(f"label images of shapes {truth.shape} and {found.shape} cannot be compared")
-        key = (truth.astype(np.uint64) << _BITS | found.astype(np.uint64)).ravel()
-        # runs first: neighbours along a row are mostly alike, and sorting runs is far cheaper than sorting pixels
-        starts = np.flatnonzero(np.concatenate([np.ones(min(1, key.size), np.bool_), key[1:] != key[:-1]]))
-        return _reduce(key[starts], np.diff(np.append(starts, key.size)))
+        table, labels, truth = need(answer.objects, "objects"), need(answer.labels, "label image"), expected.objects
+        if truth is None:
+            raise AnnotationError("the truth holds no objects, which a label image is compared with")
+        k = len(classes)
+        xy, class_id = truth.points(answer.frame.box, answer.scale)
+        annotated = class_id[inside_bounds(xy, expected.bounds, answer, block=how.block)]
+        keep = inside_bounds(table.centroid[:, ::-1], expected.bounds, answer, block=how.block)
+        counts, truth_class = slide_overlaps(labels, truth, answer, keep=keep, bounds=expected.bounds, block=how.block)
+        overlaps = Overlaps.of(counts)
+        if len(overlaps.found_ids) and int(overlaps.found_ids[-1]) > len(table):
+            raise QuadratError(f"the label image holds the id {overlaps.found_ids[-1]}, the table {len(table)} objects")
+        found_class = table.class_id.astype(np.int64)
+        quality = (
+            panoptic_quality(overlaps),
+            *panoptic_quality_by_class(overlaps, truth_class, found_class[overlaps.found_ids - 1], n_classes=k),
+        )
+        hit = overlaps.iou > 0.5
+        free = Matches(overlaps.pair_truth[hit], overlaps.pair_found[hit], overlaps.iou[hit])
+        shown_class = found_class[overlaps.found_ids - 1]
+        return InstanceMeasured(
+            matched=np.array([q.matched for q in quality], np.int64),
+            missed=np.array([q.missed for q in quality], np.int64),
+            extra=np.array([q.extra for q in quality], np.int64),
+            iou_sum=np.array([q.iou_sum for q in quality]),
+            jaccard=np.array(jaccard_sums(overlaps), np.int64),
+            foreground=np.array([a.sum() for a in (overlaps.intersection, overlaps.truth_area, overlaps.found_area)], np.int64),
+            planted=np.bincount(annotated, minlength=k).astype(np.int64),
+            found=np.bincount(found_class[keep], minlength=k).astype(np.int64),
+            drawn=np.bincount(truth_class, minlength=k).astype(np.int64),
+            confusion=class_confusion(free, truth_class=truth_class, found_class=shown_class, n_classes=k),
+            score=table.score[keep],
+            class_id=table.class_id[keep],
+            hits=_mask_hits(overlaps, truth_class, found_class, table.score)[keep],
+        )
 
-    @staticmethod
-    def total(blocks: Iterable[OverlapCounts]) -> OverlapCounts:
-        """The sum of all blocks (in any order)."""
-        parts = list(blocks)
-        if not parts:
-            return OverlapCounts(np.zeros(0, np.uint64), np.zeros(0, np.int64))
-        return _reduce(np.concatenate([p.key for p in parts]), np.concatenate([p.pixels for p in parts]))
+    def additive(self, measured: Sequence[InstanceMeasured], *, classes: Sequence[str]) -> dict[str, float]:
+        """``pq``, ``sq``, ``dq``, ``aji`` and ``dice`` from the sums over slides; ``..._image_mean``: the mean of the slides'
+        own. ``.<class>`` of each class, ``pq_class_mean`` the mean of the classes that occur."""
+        total = _pooled(measured, len(classes) + 1)
+        figures = {name: getattr(total[0], name) for name in ("pq", "sq", "dq")}
+        for name, quality in zip(classes, total[1:], strict=True):
+            figures |= {f"{figure}.{name}": getattr(quality, figure) for figure in ("pq", "sq", "dq")}
+        figures["pq_class_mean"] = _mean([q.pq for q in total[1:]])
+        shared, union = (sum(int(m.jaccard[i]) for m in measured) for i in (0, 1))
+        both, truth, found = (sum(int(m.foreground[i]) for m in measured) for i in (0, 1, 2))
+        figures["aji"] = shared / union if union else float("nan")
+        figures["dice"] = 2 * both / (truth + found) if truth + found else float("nan")
+        own = [_pooled([m], len(classes) + 1)[0] for m in measured]
+        for name in ("pq", "sq", "dq"):
+            figures[f"{name}_image_mean"] = _mean([getattr(q, name) for q in own])
+        figures["aji_image_mean"] = _mean([m.jaccard[0] / m.jaccard[1] if m.jaccard[1] else float("nan") for m in measured])
+        return figures
 
-    def __add__(self, other: OverlapCounts) -> OverlapCounts:
-        return OverlapCounts.total([self, other])
+    def summarise(self, measured: Sequence[InstanceMeasured], *, classes: Sequence[str]) -> dict[str, float]:
+        """All figures: those above, ``ap50`` and ``ap50_95`` of masks, and count agreement over slides."""
+        figures = self.additive(measured, classes=classes)
+        if not measured:
+            return figures
+        score, class_id, hits = (np.concatenate([getattr(m, name) for m in measured]) for name in ("score", "class_id", "hits"))
+        drawn = np.sum([m.drawn for m in measured], axis=0)
+        figures |= ranked_figures(score, class_id, hits, drawn, classes=classes)
+        planted, found = (np.stack([getattr(m, side) for m in measured]) for side in ("planted", "found"))
+        return figures | count_figures(planted, found, classes=classes)
 
-    @property
-    def truth_id(self) -> Ids:
-        return (self.key >> _BITS).astype(np.int64)
+    def confusion(self, measured: Sequence[InstanceMeasured], *, classes: Sequence[str]) -> Confusion:
+        """Objects of each class matched with one of each class, missed, or found where none is (IoU of masks > 0.5)."""
+        matrix = np.zeros((len(classes) + 1,) * 2, np.int64)
+        for m in measured:
+            matrix += m.confusion
+        return Confusion(matrix, (*classes, NOTHING), (*classes, MISSED), "objects")
 
-    @property
-    def found_id(self) -> Ids:
-        return (self.key & _LOW).astype(np.int64)
-
-
-@dataclass(frozen=True, slots=True)
-class Overlaps:
-    """OverlapCounts as a table: ids and areas of all objects, and one row a pair that overlaps.
-
-    truth_ids, found_ids: ascending ids; truth_area, found_area: their pixels. pair_truth, pair_found: (p,) indices into
-    them; intersection: (p,) pixels; iou: (p,) float64.
-    """
-
-    truth_ids: Ids
-    truth_area: Ids
-    found_ids: Ids
-    found_area: Ids
-    pair_truth: Ids
-    pair_found: Ids
-    intersection: Ids
-    iou: npt.NDArray[np.float64]
-
-    @staticmethod
-    def of(counts: OverlapCounts) -> Overlaps:
-        """Areas and IoU from the counts."""
-        truth, found = counts.truth_id, counts.found_id
-        truth_ids, truth_area = _areas(truth, counts.pixels)
-        found_ids, found_area = _areas(found, counts.pixels)
-        both = (truth > 0) & (found > 0)
-        pair_truth = np.searchsorted(truth_ids, truth[both])
-        pair_found = np.searchsorted(found_ids, found[both])
-        shared = counts.pixels[both]
-        iou = shared / (truth_area[pair_truth] + found_area[pair_found] - shared)
-        return Overlaps(truth_ids, truth_area, found_ids, found_area, pair_truth, pair_found, shared, iou)
-
-
-@dataclass(frozen=True, slots=True)
-class Quality:
-    """Panoptic quality of one class: pq = sq * dq; NaN where nothing was planted nor found (sq: nothing matched)."""
-
-    matched: int
-    missed: int
-    extra: int
-    iou_sum: float
-
-    @property
-    def sq(self) -> float:
-        """Mean IoU of the matched pairs."""
-        return self.iou_sum / self.matched if self.matched else float("nan")
-
-    @property
-    def dq(self) -> float:
-        """F1 of detection at IoU > 0.5."""
-        whole = self.matched + (self.missed + self.extra) / 2
-        return self.matched / whole if whole else float("nan")
-
-    @property
-    def pq(self) -> float:
-        """Sum of the matched IoU over matched + half of the missed and the extra ones."""
-        whole = self.matched + (self.missed + self.extra) / 2
-        return self.iou_sum / whole if whole else float("nan")
+    def curves(self, measured: Sequence[InstanceMeasured], *, classes: Sequence[str]) -> tuple[Curve, ...]:
+        """Of each class at an IoU of masks of 0.5."""
+        if not measured:
+            return ()
+        score, class_id, hits = (np.concatenate([getattr(m, name) for m in measured]) for name in ("score", "class_id", "hits"))
+        drawn = np.sum([m.drawn for m in measured], axis=0)
+        return ranked_curves(score, class_id, hits, drawn, classes=classes)
 
 
-def panoptic_quality(overlaps: Overlaps) -> Quality:
-    """Quality of all objects taken as one class."""
-    hit = overlaps.iou > 0.5
-    matched = int(hit.sum())
-    return Quality(matched, len(overlaps.truth_ids) - matched, len(overlaps.found_ids) - matched, float(overlaps.iou[hit].sum()))
+def _mask_hits(overlaps: Overlaps, truth_class: Ids, found_class: Ids, score: npt.NDArray[np.float32]) -> Hits:
+    """Hits within classes of every row of the object table, by the IoU of masks."""
+    row = overlaps.found_ids[overlaps.pair_found] - 1
+    same = truth_class[overlaps.pair_truth] == found_class[row]
+    return scored_hits(overlaps.pair_truth[same], row[same], overlaps.iou[same], score, n_truth=len(overlaps.truth_ids))
 
 
-def panoptic_quality_by_class(overlaps: Overlaps, truth_class: Ids, found_class: Ids, *, n_classes: int) -> tuple[Quality, ...]:
-    """Quality of each class; objects of different classes never match.
-
-    truth_class, found_class: class of each of ``overlaps.truth_ids`` and ``overlaps.found_ids``, 0..n_classes - 1.
-
-    Raises:
-        ValueError: a class array of another length than its ids.
-    """
-    if len(truth_class) != len(overlaps.truth_ids) or len(found_class) != len(overlaps.found_ids):
-        raise ValueError("truth_class and found_class must give one class for each id of the overlaps")
-    of_pair = truth_class[overlaps.pair_truth]
-    hit = (overlaps.iou > 0.5) & (of_pair == found_class[overlaps.pair_found])
-    matched = np.bincount(of_pair[hit], minlength=n_classes)
-    iou_sum = np.bincount(of_pair[hit], weights=overlaps.iou[hit], minlength=n_classes)
-    planted = np.bincount(truth_class, minlength=n_classes)
-    found = np.bincount(found_class, minlength=n_classes)
-    rows = zip(matched.tolist(), (planted - matched).tolist(), (found - matched).tolist(), iou_sum.tolist(), strict=True)
-    return tuple(Quality(*row) for row in rows)
+def _pooled(measured: Sequence[InstanceMeasured], rows: int) -> list[Quality]:
+    """Quality from the slides' sums: of all objects, then of each class."""
+    sums = [
+        np.sum([getattr(m, name) for m in measured], axis=0) if measured else np.zeros(rows)
+        for name in ("matched", "missed", "extra", "iou_sum")
+    ]
+    return [Quality(int(a), int(b), int(c), float(d)) for a, b, c, d in zip(*sums, strict=True)]
 
 
-def aggregated_jaccard(overlaps: Overlaps) -> float:
-    """AJI: every truth object takes the found one of highest IoU (ties: lower id), the rest is added to the union."""
-    order = np.lexsort((overlaps.pair_found, -overlaps.iou, overlaps.pair_truth))
-    _, first = np.unique(overlaps.pair_truth[order], return_index=True)
-    best = order[first]
-    truth, found, shared = overlaps.pair_truth[best], overlaps.pair_found[best], overlaps.intersection[best]
-    union = int((overlaps.truth_area[truth] + overlaps.found_area[found] - shared).sum())
-    union += int(np.delete(overlaps.truth_area, truth).sum())
-    union += int(np.delete(overlaps.found_area, np.unique(found)).sum())
-    return int(shared.sum()) / union if union else float("nan")
+def _mean(values: Sequence[float]) -> float:
+    """Mean of the values that are defined; NaN where none is."""
+    known = [v for v in values if not np.isnan(v)]
+    return float(np.mean(known)) if known else float("nan")
 
 
-def _reduce(key: npt.NDArray[np.uint64], pixels: Ids) -> OverlapCounts:
-    """Sum the pixels of equal keys; background on background is dropped."""
-    unique, inverse = np.unique(key, return_inverse=True)
-    summed = np.zeros(len(unique), np.int64)
-    np.add.at(summed, inverse, pixels)
-    return OverlapCounts(unique[unique > 0], summed[unique > 0])
-
-
-def _areas(ids: Ids, pixels: Ids) -> tuple[Ids, Ids]:
-    unique, inverse = np.unique(ids[ids > 0], return_inverse=True)
-    area = np.zeros(len(unique), np.int64)
-    np.add.at(area, inverse, pixels[ids > 0])
-    return unique, area
+METRICS: Metrics[InstanceMeasured] = InstanceMetrics()

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from quadrat.grid import Cell
+from quadrat.metrics.classification import METRICS
 from quadrat.models.unet import TileClassifier
 from quadrat.predictions import TileScores, quantise_score
 from quadrat.task import Array, Arrays, Crop, ModelSpec, Prediction, SlideView, Stitched, ThresholdGrid, TruthWindow
@@ -29,13 +30,14 @@ class ClassificationTask:
     storage: Literal["tiles"] = "tiles"
     object_type: Literal["annotation"] = "annotation"
     label_image = None
+    metrics = METRICS
     default_thresholds: Mapping[str, float] = {}
 
     def channels(self, spec: ModelSpec) -> int:
         return 0
 
     def build(self, spec: ModelSpec) -> nn.Module:
-        return TileClassifier(spec.widths, classes=len(spec.classes), encoder=spec.encoder)
+        return TileClassifier(spec.widths, classes=len(spec.classes), encoder=spec.encoder, dropout=spec.dropout)
 
     def prepare(self, truth: TruthWindow, spec: ModelSpec) -> Crop:
         return Crop(shape=truth.regions.shape, maps={"classes": truth.regions}, label=truth.label)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torchvision.ops import generalized_box_iou_loss
 
 from quadrat.grid import Cell
+from quadrat.metrics.detection import METRICS
 from quadrat.models.unet import UNet
 from quadrat.predictions import BOX_UNIT, Candidates, quantise_score
 from quadrat.results import ObjectTable, Polygons
@@ -45,6 +46,7 @@ class DetectionTask:
     storage: Literal["candidates"] = "candidates"
     object_type: Literal["detection"] = "detection"
     label_image = None
+    metrics = METRICS
     default_thresholds: Mapping[str, float] = {"score": 0.3, "iou": 0.4, "class_aware": 0.0}
 
     def channels(self, spec: ModelSpec) -> int:
@@ -59,20 +61,22 @@ class DetectionTask:
         return network
 
     def prepare(self, truth: TruthWindow, spec: ModelSpec) -> Crop:
-        return Crop(shape=truth.labels.shape, maps={}, boxes=truth.boxes, box_class=truth.box_class, label=-1)
+        return Crop(shape=truth.labels.shape, maps={"known": truth.known}, boxes=truth.boxes, box_class=truth.box_class, label=-1)
 
     def targets(self, crop: Crop, spec: ModelSpec) -> Arrays:
         rows, cols = crop.shape[0] // CELL, crop.shape[1] // CELL
         heat, sides, weight = dense_targets(crop.boxes, crop.box_class, rows, cols, len(spec.classes))
-        return {"heat": heat, "sides": sides, "weight": weight}
+        known = crop.maps["known"][: rows * CELL, : cols * CELL].reshape(rows, CELL, cols, CELL).all(axis=(1, 3))
+        return {"heat": heat, "sides": sides, "weight": weight * known, "known": known.astype(np.float32)}
 
     def loss(self, output: Tensor, targets: Mapping[str, Tensor], spec: ModelSpec) -> dict[str, Tensor]:
         k = len(spec.classes)
         heat = targets["heat"]
         score = torch.sigmoid(output[:, :k]).clamp(1e-4, 1 - 1e-4)
-        peak = heat == 1
+        known = targets["known"][:, None]
+        peak = (heat == 1) & (known > 0)
         positive = torch.log(score) * (1 - score) ** 2 * peak
-        negative = torch.log(1 - score) * score**2 * (1 - heat) ** 4 * ~peak
+        negative = torch.log(1 - score) * score**2 * (1 - heat) ** 4 * (heat != 1) * known
         count = peak.sum().clamp(min=1)
         terms = {"heat": -(positive.sum() + negative.sum()) / count}
         weight = targets["weight"]

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from quadrat.grid import Cell
+from quadrat.metrics.instance import METRICS
 from quadrat.models.unet import UNet
 from quadrat.results import ObjectTable, Polygons
 from quadrat.stitching.features import measure_runs
@@ -49,6 +50,7 @@ class InstanceTask:
     storage: Literal["maps"] = "maps"
     object_type: Literal["detection"] = "detection"
     label_image = LabelImage(name="objects", dtype="uint32", reduce="nearest")
+    metrics = METRICS
     default_thresholds: Mapping[str, float] = {
         "foreground": 0.5,
         "seed": 0.5,
@@ -64,26 +66,30 @@ class InstanceTask:
 
     def prepare(self, truth: TruthWindow, spec: ModelSpec) -> Crop:
         classes = np.concatenate([[0], truth.label_class + 1]).astype(np.uint8)[truth.labels]
-        maps: Arrays = {"distance": inner_distance(truth.labels), "classes": classes}
+        maps: Arrays = {"distance": inner_distance(truth.labels), "classes": classes, "known": truth.known}
         return Crop(shape=truth.labels.shape, maps=maps)
 
     def targets(self, crop: Crop, spec: ModelSpec) -> Arrays:
         return {
             "distance": crop.maps["distance"].astype(np.float32) / 255,
             "classes": crop.maps["classes"].astype(np.int64),
+            "known": crop.maps["known"].astype(np.float32),
         }
 
     def loss(self, output: Tensor, targets: Mapping[str, Tensor], spec: ModelSpec) -> dict[str, Tensor]:
-        inside = (targets["classes"] > 0).to(output.dtype)
+        known = targets["known"]
+        area = known.sum().clamp(min=1)
+        inside = (targets["classes"] > 0).to(output.dtype) * known
         fg = output[:, FOREGROUND]
-        probability = torch.sigmoid(fg)
+        probability = torch.sigmoid(fg) * known
         dice = 1 - (2 * (probability * inside).sum() + 1) / (probability.sum() + inside.sum() + 1)
-        terms = {"foreground": functional.binary_cross_entropy_with_logits(fg, inside) + dice}
+        entropy = functional.binary_cross_entropy_with_logits(fg, inside, weight=known, reduction="sum") / area
+        terms = {"foreground": entropy + dice}
         error = (torch.sigmoid(output[:, DISTANCE]) - targets["distance"]).abs()
-        terms["distance"] = DISTANCE_WEIGHT * (error * (0.3 + inside)).mean()
+        terms["distance"] = DISTANCE_WEIGHT * (error * (0.3 + inside) * known).sum() / area
         if len(spec.classes) > 1:
             # class 0 of the target is background: ignored, the foreground map answers for it
-            wanted = targets["classes"] - 1
+            wanted = torch.where(known > 0, targets["classes"], 0) - 1
             terms["class"] = functional.cross_entropy(output[:, FIRST_CLASS:], wanted, ignore_index=-1)
             terms["class"] = torch.nan_to_num(terms["class"])
         terms["loss"] = torch.stack(list(terms.values())).sum()

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from quadrat.geometry import Box
 from quadrat.grid import Cell
+from quadrat.metrics.semantic import METRICS
 from quadrat.models.unet import UNet
 from quadrat.stitching.maps import argmax_classes, crop_core, quantise
 from quadrat.stitching.regions import region_part, region_parts
@@ -29,6 +30,9 @@ from quadrat.task import (
     TruthWindow,
 )
 
+UNKNOWN = -1
+"""Target of a pixel of which nothing is known."""
+
 
 class SemanticTask:
     """Maps are uint8 (1 + classes, h, w): probabilities of background, then of each class; argmax decides."""
@@ -37,6 +41,7 @@ class SemanticTask:
     storage: Literal["maps"] = "maps"
     object_type: Literal["annotation"] = "annotation"
     label_image = LabelImage(name="classes", dtype="uint8", reduce="mode")
+    metrics = METRICS
     default_thresholds: Mapping[str, float] = {"min_area_um2": 400.0}
 
     def channels(self, spec: ModelSpec) -> int:
@@ -46,16 +51,18 @@ class SemanticTask:
         return UNet(spec.widths, outputs=self.channels(spec), out_stride=1, encoder=spec.encoder)
 
     def prepare(self, truth: TruthWindow, spec: ModelSpec) -> Crop:
-        return Crop(shape=truth.regions.shape, maps={"classes": truth.regions})
+        return Crop(shape=truth.regions.shape, maps={"classes": truth.regions, "known": truth.known})
 
     def targets(self, crop: Crop, spec: ModelSpec) -> Arrays:
-        return {"classes": crop.maps["classes"].astype(np.int64)}
+        return {"classes": np.where(crop.maps["known"], crop.maps["classes"].astype(np.int64), UNKNOWN)}
 
     def loss(self, output: Tensor, targets: Mapping[str, Tensor], spec: ModelSpec) -> dict[str, Tensor]:
         wanted = targets["classes"]
-        cross_entropy = functional.cross_entropy(output, wanted)
-        probability = torch.softmax(output, dim=1)
-        truth = functional.one_hot(wanted, output.shape[1]).movedim(-1, 1).to(output.dtype)
+        known = wanted != UNKNOWN
+        entropies = functional.cross_entropy(output, wanted, ignore_index=UNKNOWN, reduction="sum")
+        cross_entropy = entropies / known.sum().clamp(min=1)
+        probability = torch.softmax(output, dim=1) * known[:, None]
+        truth = functional.one_hot(wanted.clamp(min=0), output.shape[1]).movedim(-1, 1).to(output.dtype) * known[:, None]
         overlap = (probability * truth).sum(dim=(0, 2, 3))
         dice = (2 * overlap + 1) / ((probability + truth).sum(dim=(0, 2, 3)) + 1)
         terms = {"cross_entropy": cross_entropy, "dice": 1 - dice.mean()}

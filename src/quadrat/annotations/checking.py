@@ -1,0 +1,159 @@
+"""Every bad record of an annotation file, named by file and place as training would find it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from quadrat.annotations.coco import orphans
+from quadrat.annotations.faults import geometry_problems
+from quadrat.annotations.items import Loaded, named
+from quadrat.annotations.pictures import same_pictures
+from quadrat.annotations.record import Code, Problem, Record, Sheet
+from quadrat.annotations.scale import scale_problems
+from quadrat.annotations.selection import bounding_records, record_problems, sort_records
+from quadrat.config import Pipeline
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong. ``place``: of the record in the file, "" for the whole file. ``name``: the record's class."""
+
+    file: str
+    slide: str
+    place: str
+    name: str
+    code: Code
+    text: str
+    warning: bool
+
+    def __str__(self) -> str:
+        place = f", {self.place}" if self.place else ""
+        name = f" ({self.name})" if self.name and "class" not in self.code else ""
+        return f"{'warning: ' if self.warning else ''}{self.file}{place}{name}: {self.code}: {self.text}"
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """Of one slide: what was found, how many records were looked at, and notes (derived and ignored classes)."""
+
+    findings: tuple[Finding, ...]
+    records: int
+    notes: tuple[str, ...] = ()
+
+
+def check_item(loaded: Loaded, *, pipeline: Pipeline | None) -> Checked:
+    """All that is wrong with one slide's annotations.
+
+    With a pipeline: what it would take of the file, as training would judge it. Without: all records, of any class.
+    """
+    item, sheet = loaded.item, loaded.sheet
+    file = str(item.path or (item.ref.path if item.ref else ""))
+    whole = [Problem("unreadable", text) for text in loaded.unreadable]
+    judged: list[tuple[Record, Sequence[Problem]]] = []
+    notes: Sequence[str] = ()
+    if pipeline is not None:
+        whole += _label_problems(loaded, pipeline)
+    if sheet is not None and (pipeline is None or pipeline.data.annotations != "none"):
+        if pipeline is None:
+            problems = geometry_problems(sheet.records, size=loaded.size)
+            judged = [(r, own + _class_problems(r, sheet)) for r, own in zip(sheet.records, problems, strict=True)]
+        else:
+            judged, more, notes = _as_trained(loaded, sheet, pipeline)
+            whole += more
+        whole += [*scale_problems(sheet, size=loaded.size, mpp=loaded.mpp), *_picture_problems(loaded, sheet)]
+        judged = [(record, [*own, *_piece_problems(record, sheet)]) for record, own in judged]
+    found = [Finding(file, item.slide, "", "", p.code, _shortened(p.text, file), p.warning) for p in whole]
+    found += [Finding(file, item.slide, r.place, r.name, p.code, p.text, p.warning) for r, own in judged for p in own]
+    return Checked(tuple(found), len(judged), tuple(notes))
+
+
+def shared_files(loaded: Sequence[Loaded]) -> list[Finding]:
+    """Slides that name the annotation file of another, though it holds those of one slide."""
+    found, first = [], dict[str, str]()
+    for one in loaded:
+        if one.item.ref is None or one.item.path is None or (one.sheet is not None and one.sheet.format in MANY):
+            continue
+        file = str(one.item.path)
+        if first.setdefault(file, one.item.slide) != one.item.slide:
+            text = f"the manifest names it for {one.item.slide} and for {first[file]}, but it holds the annotations of one slide"
+            found.append(Finding(file, one.item.slide, "", "", "other slide", text, warning=False))
+    return found
+
+
+def orphan_findings(loaded: Sequence[Loaded]) -> list[Finding]:
+    """Annotations of COCO files that belong to no picture of theirs."""
+    files = dict.fromkeys(one.item.path for one in loaded if one.sheet is not None and one.sheet.format == "COCO")
+    return [
+        Finding(str(path), "", place, "", "other slide", "its image_id is none of the file's images", warning=False)
+        for path in files
+        if path is not None
+        for place in orphans(path)
+    ]
+
+
+MANY = ("COCO", "CSV", "Parquet")
+"""Formats of which one file may serve several slides."""
+
+
+def _as_trained(
+    loaded: Loaded, sheet: Sheet, pipeline: Pipeline
+) -> tuple[list[tuple[Record, Sequence[Problem]]], list[Problem], Sequence[str]]:
+    """(records with their problems, problems of the whole file, notes) as ``load_truth`` would have them."""
+    data, classes = pipeline.data, [c.name for c in pipeline.classes]
+    annotated = loaded.item.ref.annotated if loaded.item.ref else ""
+    want = {"labels": "objects", "mask": "regions"}.get(data.annotations, data.annotations)
+    sheet = named(sheet, classes)
+    found = sort_records(sheet, classes, want=want, ignore=data.ignore, bounding=annotated, objects_as=data.objects_as)
+    problems = record_problems(found.taken, found.targets, classes, want=want, size=loaded.size)
+    judged: list[tuple[Record, Sequence[Problem]]] = list(zip(found.taken, problems, strict=True))
+    whole = []
+    if annotated not in ("", "all"):
+        bounds = bounding_records(sheet, annotated)
+        judged += list(zip(bounds, geometry_problems(bounds, size=loaded.size), strict=True))
+        if not bounds:
+            text = f"the manifest says that '{annotated}' bounds what is annotated, but the file has no region of that class"
+            whole.append(Problem("not asked for", text))
+    if want == "objects" and not found.taken and found.other_of_classes:
+        text = (
+            f"no object, but {found.other_of_classes} regions of the pipeline's classes; data.objects_as: annotations takes them"
+        )
+        whole.append(Problem("not asked for", text))
+    return judged, whole, found.notes
+
+
+def _class_problems(record: Record, sheet: Sheet) -> list[Problem]:
+    missing = not record.name and not record.fault and not sheet.one_class
+    return [Problem("no class", "it has no class", warning=True)] if missing else []
+
+
+def _piece_problems(record: Record, sheet: Sheet) -> list[Problem]:
+    """A label of a label image whose pixels do not hang together is one object all the same, but often a slip."""
+    if sheet.format != "label image" or len(record.parts) < 2:
+        return []
+    return [Problem("in pieces", f"its pixels are in {len(record.parts)} pieces; they count as one object", warning=True)]
+
+
+def _picture_problems(loaded: Loaded, sheet: Sheet) -> list[Problem]:
+    picture = loaded.item.picture
+    if loaded.item.ref is None or not sheet.picture or same_pictures([sheet.picture], picture):
+        return []
+    return [Problem("other slide", f"the file says it is of {sheet.picture}, the manifest says {picture}", warning=True)]
+
+
+def _label_problems(loaded: Loaded, pipeline: Pipeline) -> list[Problem]:
+    """Of a slide whose label is learnt, whether it is a class; of any other, whether there is an annotation."""
+    ref, classes = loaded.item.ref, [c.name for c in pipeline.classes]
+    if ref is None:
+        return []
+    if pipeline.data.annotations != "none":
+        text = f"the manifest names no annotation, but data.annotations is '{pipeline.data.annotations}'"
+        return [] if ref.annotation else [Problem("no geometry", text)]
+    if loaded.label in classes or loaded.unreadable:
+        return []
+    return [Problem("unknown class", f"the slide's label '{loaded.label}' is none of the classes {', '.join(classes)}")]
+
+
+def _shortened(text: str, file: str) -> str:
+    """A message of a reader without the file, which stands before it anyway."""
+    return text.removeprefix(f"{file}: ")

@@ -1,0 +1,111 @@
+"""Records written in the formats that other programs read; read back they give the same classes and geometry."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import shapely
+
+from quadrat.annotations.faults import extent
+from quadrat.annotations.record import Record
+from quadrat.annotations.shapes import geometry_of, shape_name
+from quadrat.annotations.table import Entry
+from quadrat.errors import AnnotationError
+from quadrat.outputs import write_whole
+
+CSV_COLUMNS = (
+    *("slide", "case", "split", "source", "place", "class", "kind", "shape", "crowd"),
+    *("x", "y", "x0", "y0", "x1", "y1", "wkt"),
+)
+_OBJECT_TYPES = {"object": "detection", "region": "annotation", None: None}
+
+
+def write_geojson(path: Path, entry: Entry) -> None:
+    """One slide as QuPath reads it: objects as detections, regions as annotations, a feature a line."""
+    features = (json.dumps(_feature(record), ensure_ascii=False) for record in _drawn(entry))
+    text = '{"type":"FeatureCollection","features":[\n' + ",\n".join(features) + "\n]}\n"
+    write_whole(path, text.encode())
+
+
+def _feature(record: Record) -> dict[str, Any]:
+    properties: dict[str, Any] = {}
+    if _OBJECT_TYPES[record.kind]:
+        properties["objectType"] = _OBJECT_TYPES[record.kind]
+    if record.name:
+        properties["classification"] = {"name": record.name}
+    return {"type": "Feature", "geometry": shapely.geometry.mapping(geometry_of(record)), "properties": properties}
+
+
+def write_coco(path: Path, entries: Sequence[Entry], *, pictures: Sequence[str]) -> None:
+    """All slides in one COCO file; ``pictures``: the file name of each. A point is a keypoint; a box has no segmentation.
+
+    Raises:
+        AnnotationError: a polygon with a hole, which COCO cannot write, a picture of unknown size, or a record without class.
+    """
+    names = sorted({record.name for entry in entries for record in _drawn(entry)})
+    images, annotations = [], list[dict[str, Any]]()
+    for number, (entry, picture) in enumerate(zip(entries, pictures, strict=True), start=1):
+        if entry.sheet.size is None:
+            raise AnnotationError(f"{entry.sheet.source}: the size of {picture} is not known, and COCO states it; give the slide")
+        height, width = entry.sheet.size
+        images.append({"id": number, "file_name": picture, "width": width, "height": height})
+        for record in _drawn(entry):
+            where = f"{entry.sheet.source}, {record.place}"
+            if not record.name:
+                raise AnnotationError(f"{where}: it has no class, and COCO needs one; export to geojson, csv or parquet")
+            own: dict[str, Any] = {"image_id": number, "category_id": names.index(record.name) + 1, "iscrowd": int(record.crowd)}
+            if record.kind:
+                own["kind"] = record.kind
+            annotations += [{"id": len(annotations) + 1 + i} | own | body for i, body in enumerate(_coco_bodies(record, where))]
+    categories = [{"id": i, "name": name} | _keypoints(entries, name) for i, name in enumerate(names, start=1)]
+    whole = {"images": images, "annotations": annotations, "categories": categories}
+    write_whole(path, json.dumps(whole, ensure_ascii=False).encode())
+
+
+def _keypoints(entries: Sequence[Entry], name: str) -> dict[str, Any]:
+    drawn = any(record.name == name and len(record.points) for entry in entries for record in _drawn(entry))
+    return {"keypoints": ["centre"], "skeleton": []} if drawn else {}
+
+
+def _coco_bodies(record: Record, where: str) -> Iterator[dict[str, Any]]:
+    if len(record.points):
+        yield from ({"keypoints": [x, y, 2], "num_keypoints": 1} for x, y in record.points.tolist())
+        return
+    if any(len(part) > 1 for part in record.parts):
+        raise AnnotationError(f"{where}: a polygon with a hole, which COCO cannot write; export to geojson, csv or parquet")
+    box = extent(record)
+    assert box is not None  # only what draws something is exported
+    x0, y0, x1, y1 = box.tolist()
+    body = {"bbox": [x0, y0, x1 - x0, y1 - y0], "area": float(geometry_of(record).area)}
+    if not record.box:
+        body["segmentation"] = [part[0][:-1].ravel().tolist() for part in record.parts]
+    yield body
+
+
+def write_csv(path: Path, entries: Sequence[Entry]) -> None:
+    """All slides in one table; the geometry is in ``wkt``, x and y are its centre, x0 to y1 its extent (level-0 px)."""
+    stream = io.StringIO(newline="")
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    for entry in entries:
+        for record in _drawn(entry):
+            shape, box = geometry_of(record), extent(record)
+            centre = shape.centroid
+            row = (entry.slide, entry.case, entry.split, entry.sheet.source, record.place, record.name, record.kind or "")
+            numbers = (centre.x, centre.y, *(box.tolist() if box is not None else ()))
+            writer.writerow((*row, shape_name(record), int(record.crowd), *map(repr, numbers), exact_wkt(shape)))
+    write_whole(path, stream.getvalue().encode())
+
+
+def exact_wkt(shape: shapely.Geometry) -> str:
+    """Well-known text with as many digits as a float64 has."""
+    return str(shapely.to_wkt(shape, rounding_precision=-1))
+
+
+def _drawn(entry: Entry) -> list[Record]:
+    return [record for record in entry.sheet.records if not record.fault]

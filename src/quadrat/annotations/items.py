@@ -1,0 +1,148 @@
+"""What ``quadrat annotations`` looks at: the slides of a manifest with their files, or files alone."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from quadrat.annotations.delimited import label_of
+from quadrat.annotations.reading import Choice, pictures, read_sheet
+from quadrat.annotations.record import Sheet
+from quadrat.annotations.selection import only_class
+from quadrat.config import Pipeline
+from quadrat.errors import AnnotationError, QuadratError, SlideError
+from quadrat.geometry import check_mpp
+from quadrat.manifest import COLUMNS, SlideRef, read_manifest
+from quadrat.slides import open_slide
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One slide and its annotation file. ``path`` is None for a slide whose label is all that is known of it.
+
+    ``picture``: the slide's file name as the annotation file has it. ``ref``: the row of the manifest, if there is one.
+    ``labels``: the file is a table of slide labels.
+    """
+
+    slide: str
+    path: Path | None
+    choice: Choice
+    ref: SlideRef | None = None
+    labels: bool = False
+
+    @property
+    def case(self) -> str:
+        """The case; a slide without one is a case of its own, and a file without a manifest has none."""
+        return "" if self.ref is None else self.ref.case or self.ref.name
+
+    @property
+    def split(self) -> str:
+        """The split; an empty one of a manifest means train."""
+        return "" if self.ref is None else self.ref.split or "train"
+
+    @property
+    def picture(self) -> str:
+        """The file name of the picture."""
+        return Path(self.ref.path).name if self.ref is not None else self.choice.picture or self.slide
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What was read of an item: its records, the slide's (height, width) in px and um/px where known, and what failed.
+
+    ``label``: the class of the whole slide, "" for none.
+    """
+
+    item: Item
+    sheet: Sheet | None
+    size: tuple[int, int] | None
+    mpp: float | None
+    label: str = ""
+    unreadable: tuple[str, ...] = ()
+
+
+def items_of(inputs: Sequence[Path], *, pipeline: Pipeline | None) -> list[Item]:
+    """The slides of the one manifest that ``inputs`` is, or those that the files name themselves.
+
+    A CSV is a manifest if all its columns are those of one. A file that cannot be read is an item as well, so that loading
+    it says why.
+
+    Raises:
+        ConfigError: a manifest that is wrong.
+    """
+    choice = _choice(pipeline)
+    labels = pipeline is not None and pipeline.data.annotations == "none"
+    if len(inputs) == 1 and is_manifest(inputs[0]):
+        return [_of_row(ref, choice, labels=labels) for ref in read_manifest(inputs[0])]
+    items = []
+    for path in inputs:
+        try:
+            names = pictures(path)
+        except AnnotationError:
+            names = [""]
+        items += [Item(Path(name).stem or path.stem, path, replace(choice, picture=name)) for name in names]
+    return items
+
+
+def _of_row(ref: SlideRef, choice: Choice, *, labels: bool) -> Item:
+    path = Path(ref.annotation) if ref.annotation else None
+    return Item(ref.name, path, replace(choice, picture=Path(ref.path).name), ref, labels)
+
+
+def is_manifest(path: Path) -> bool:
+    """Whether a file is a CSV whose columns are all a manifest's, ``slide`` among them."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            columns = [name.strip() for name in next(csv.reader(stream), [])]
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return False
+    return "slide" in columns and set(columns) <= set(COLUMNS)
+
+
+def load(item: Item, *, mpp: float | None) -> Loaded:
+    """Read an item's file and, where a manifest names it, the size and mpp of its slide; ``mpp`` stands in for the slide's.
+
+    Nothing is raised for what cannot be read: it is told in ``unreadable``.
+    """
+    failed: list[str] = []
+    sheet, size = None, None
+    label = item.ref.label if item.ref is not None else ""
+    if item.path is not None:
+        try:
+            if item.labels:
+                label = label or label_of(item.path, item.picture)
+            else:
+                sheet = read_sheet(item.path, choice=item.choice)
+        except QuadratError as error:
+            failed.append(str(error))
+    if item.ref is not None:
+        try:
+            with open_slide(item.ref.path, mpp=item.ref.mpp or mpp) as slide:
+                size = (slide.levels[0].height, slide.levels[0].width)
+                mpp = check_mpp(slide.mpp, slide=item.ref.path) if slide.mpp is not None else None
+        except SlideError as error:
+            failed.append(f"the slide: {error}")
+    elif sheet is not None:
+        size = sheet.size
+    return Loaded(item, sheet, size, mpp, label, tuple(failed))
+
+
+def named(sheet: Sheet, classes: Sequence[str]) -> Sheet:
+    """The sheet with the only class of the pipeline on records of a format that has no classes."""
+    records = tuple(replace(record, name=only_class(record, sheet, classes)) for record in sheet.records)
+    return replace(sheet, records=records)
+
+
+def _choice(pipeline: Pipeline | None) -> Choice:
+    if pipeline is None:
+        return Choice()
+    data = pipeline.data
+    return Choice(
+        classes=tuple(c.name for c in pipeline.classes),
+        layout=data.point_layout,
+        first_class=data.point_first_class,
+        pixels=data.annotations if data.annotations in ("labels", "mask") else "",
+        threshold=data.mask_threshold,
+    )

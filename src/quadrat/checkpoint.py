@@ -1,0 +1,212 @@
+"""What a training leaves on disk so that it can go on: ``checkpoint.json`` with its weights, the best weights, two logs.
+
+No pickles: tensors are safetensors, the rest is JSON. ``checkpoint.json`` is replaced last, so that what it names is whole.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from quadrat.errors import StoreError
+from quadrat.store import check_free_space
+
+ROOM_FACTOR = 8
+"""Room asked for, in sizes of the network's weights: old and new checkpoint (weights and two moments each), best weights."""
+
+
+@dataclass(slots=True)
+class State:
+    """Where a training stands: steps taken, a row of losses a step, a row of figures a validation."""
+
+    step: int = 0
+    ended: bool = False
+    history: list[dict[str, float]] = field(default_factory=list)
+    validations: list[dict[str, float]] = field(default_factory=list)
+    best: float = -np.inf
+    best_step: int | None = None
+    without_better: int = 0
+    seconds_before: float = 0.0
+
+    def record(self, terms: Mapping[str, float]) -> None:
+        """The losses of one more step."""
+        self.history.append({"step": self.step} | dict(terms))
+        self.step += 1
+
+    def validated(self, figures: Mapping[str, float], *, main: str) -> bool:
+        """Note figures; whether these weights are the best so far (the later of equals; NaN is never)."""
+        self.validations.append({"step": self.step} | dict(figures))
+        value = figures[main]
+        better = value >= self.best
+        self.without_better = 0 if value > self.best else self.without_better + 1
+        if better:
+            self.best, self.best_step = value, self.step
+        return better
+
+    def smooth(self) -> float:
+        """Mean loss of the last twenty steps."""
+        return float(np.mean([h["loss"] for h in self.history[-20:]]))
+
+    def last(self, count: int) -> dict[str, float]:
+        """Mean of each loss over the last ``count`` steps."""
+        rows = self.history[-count:]
+        return {k: float(np.mean([r[k] for r in rows])) for k in rows[-1] if k != "step"} if rows else {}
+
+
+class Checkpoints:
+    """The files of one training in its folder. ``key``: everything that decides the weights; ``writes``: is it ours to write."""
+
+    def __init__(
+        self,
+        folder: Path,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        key: str,
+        writes: bool = True,
+        tensorboard: bool = False,
+    ) -> None:
+        self.folder, self._model, self._optimizer, self._key = folder, model, optimizer, key
+        self._writes = writes
+        folder.mkdir(parents=True, exist_ok=True)
+        size = sum(t.numel() * t.element_size() for t in model.state_dict().values())
+        check_free_space(folder, ROOM_FACTOR * size, what="the checkpoints of a training")
+        self._board: Any = _board(folder) if tensorboard and writes else None
+        self._logged = (0, 0)
+
+    def resume(self) -> State:
+        """The state to go on from, with weights and optimizer loaded; a fresh one if there is none of this very training.
+
+        Raises:
+            StoreError: the checkpoint is damaged.
+        """
+        path = self.folder / "checkpoint.json"
+        if not path.exists():
+            return State()
+        try:
+            about = json.loads(path.read_text())
+            if about["key"] != self._key:
+                return State()  # the pipeline was changed since: the old weights answer another question
+            self._load(about["step"])
+            values = {name: about[name] for name in State.__dataclass_fields__}
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+            raise StoreError(
+                f"the checkpoint {path} is damaged ({type(error).__name__}: {error}); "
+                f"delete the folder {self.folder} to train from the beginning"
+            ) from error
+        state = State(**values | {"best": -np.inf if values["best"] is None else values["best"]})
+        self._logged = (len(state.history), len(state.validations))
+        return state
+
+    def _load(self, step: int) -> None:
+        device = next(self._model.parameters()).device
+        tensors = load_file(self.folder / f"checkpoint.{step}.safetensors", device=str(device))
+        self._model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith("optimizer."):
+                _, index, key = name.split(".")
+                moments.setdefault(int(index), {})[key] = value
+        self._optimizer.load_state_dict(self._optimizer.state_dict() | {"state": moments})
+
+    def write(self, state: State, *, seconds: float) -> None:
+        """Write weights, moments, state and logs. Raises StoreError where the disk is full."""
+        if not self._writes:
+            return
+        tensors = {f"model.{k}": v for k, v in self._model.state_dict().items()}
+        for index, moment in self._optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{k}": v for k, v in moment.items()}
+        about = {name: getattr(state, name) for name in State.__dataclass_fields__}
+        about |= {"key": self._key, "seconds_before": state.seconds_before + seconds}
+        about["best"] = state.best if math.isfinite(state.best) else None
+        try:
+            self._save(tensors, f"checkpoint.{state.step}.safetensors")
+            _replace(self.folder / "checkpoint.json", json.dumps(about))
+            for old in self.folder.glob("checkpoint.*.safetensors"):
+                if old.name != f"checkpoint.{state.step}.safetensors":
+                    old.unlink()
+            for old in self.folder.glob("best.*.safetensors"):
+                if old.name != f"best.{state.best_step}.safetensors":
+                    old.unlink()
+            write_rows(self.folder / "log.csv", state.history)
+            if state.validations:
+                write_rows(self.folder / "validation.csv", state.validations)
+        except (OSError, SafetensorError) as error:
+            raise StoreError(
+                f"{self.folder}: the checkpoint of step {state.step} cannot be written ({error}); "
+                "make room and run the same command again: it goes on from the checkpoint before"
+            ) from error
+        self._log(state)
+
+    def keep_best(self, step: int) -> None:
+        """Write the weights as they are; they count once ``checkpoint.json`` names them."""
+        if self._writes:
+            try:
+                self._save(dict(self._model.state_dict()), f"best.{step}.safetensors")
+            except (OSError, SafetensorError) as error:
+                raise StoreError(f"{self.folder}: the weights cannot be written ({error}); make room and run again") from error
+
+    def load_best(self, step: int) -> None:
+        """Load the weights of :meth:`keep_best`. Raises StoreError where they are damaged."""
+        path = self.folder / f"best.{step}.safetensors"
+        try:
+            self._model.load_state_dict(load_file(path, device=str(next(self._model.parameters()).device)))
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise StoreError(f"{path} is damaged ({error}); delete {self.folder} to train from the beginning") from error
+
+    def _save(self, tensors: Mapping[str, Tensor], name: str) -> None:
+        path = self.folder / name
+        if path.exists() and name.startswith("checkpoint."):
+            return  # this very state is on disk already
+        staged = path.with_suffix(".partial")
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, staged)
+        os.replace(staged, path)
+
+    def _log(self, state: State) -> None:
+        """New rows to TensorBoard."""
+        if self._board is None:
+            return
+        losses, figures = self._logged
+        for kind, rows in (("train", state.history[losses:]), ("validation", state.validations[figures:])):
+            for row in rows:
+                for name, value in row.items():
+                    if name != "step":
+                        self._board.add_scalar(f"{kind}/{name}", value, int(row["step"]))
+        self._logged = (len(state.history), len(state.validations))
+        self._board.flush()
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
+    """Rows as CSV; the columns are those of all rows, in the order of their first appearance."""
+    names = list(dict.fromkeys(name for row in rows for name in row)) or ["step"]
+    with path.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, fieldnames=names)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".partial")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def _board(folder: Path) -> Any:
+    """A TensorBoard writer. Raises StoreError where the package is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise StoreError("train.tensorboard needs TensorBoard: pip install 'quadrat[tensorboard]'") from error
+    return SummaryWriter(str(folder / "tensorboard"))

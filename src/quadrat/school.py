@@ -1,0 +1,264 @@
+"""Training as the command line calls it: check, plan the slides, one job a package on the workers, k folds if asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from quadrat.batch import Batch, SlideState
+from quadrat.config import Pipeline
+from quadrat.datasets import sample_margin
+from quadrat.errors import ConfigError, SlideError
+from quadrat.execution import Executor, Failure, Job, Outcome, open_executor
+from quadrat.leakage import check_leakage, check_training, content_digests
+from quadrat.learning import spec_of
+from quadrat.manifest import SlideRef, read_manifest
+from quadrat.package import CARD
+from quadrat.progress import Phase, Reporter
+from quadrat.rundir import open_journal
+from quadrat.splits import assign_folds, fold_split
+from quadrat.task import get_task
+from quadrat.teaching import PROGRESS, TrainJob, train_package
+from quadrat.workplace import SlideWork, fingerprints, slide_identity
+
+LOOK_EVERY_S = 1.0
+CHECKPOINTS = "checkpoints"
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """One training to be done: its name, the pipeline, the slides with their splits, where the package goes."""
+
+    name: str
+    pipeline: Pipeline
+    slides: tuple[SlideRef, ...]
+    package: Path
+    notes: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        """Checkpoints, logs and validation predictions."""
+        return self.package.with_name(self.package.name + ".training")
+
+
+def training_manifest(pipeline: Pipeline) -> list[SlideRef]:
+    """The slides that a pipeline file names for training.
+
+    Raises:
+        ConfigError: it names none, or the manifest is wrong.
+    """
+    if not pipeline.data.manifest:
+        raise ConfigError(
+            f"the pipeline {pipeline.name} names no training data; set data.manifest to a CSV of slides "
+            "('quadrat init' writes one)"
+        )
+    here, beside = Path(pipeline.data.manifest), Path(pipeline.folder) / pipeline.data.manifest
+    return read_manifest(here if here.is_file() or not beside.is_file() else beside)
+
+
+def course_of(pipeline: Pipeline) -> Course:
+    """The training of a pipeline as its manifest splits the slides.
+
+    Raises:
+        ConfigError: no slide to learn from, a slide listed twice, or one case on two sides.
+    """
+    slides = training_manifest(pipeline)
+    notes = check_training(slides, content_digests([ref.path for ref in slides]))
+    return Course(pipeline.name, pipeline, tuple(slides), Path(pipeline.model.package), notes)
+
+
+def folds_of(pipeline: Pipeline, folds: int | None = None) -> list[Course]:
+    """Trainings that leave out other cases each: packages ``<package>.fold0``, ``.fold1``, ...
+
+    ``folds``: how many; None: as the manifest's column ``fold`` says.
+
+    Raises:
+        ConfigError: fewer cases than folds, a slide listed twice, or one case in two folds.
+    """
+    slides = training_manifest(pipeline)
+    check_leakage(slides, content_digests([ref.path for ref in slides]))
+    seed, package = pipeline.train.seed, Path(pipeline.model.package)
+    folded = assign_folds(slides, folds, seed=seed)
+    courses = []
+    for k in sorted({ref.fold for ref in folded if ref.fold is not None}):
+        division = fold_split(folded, k, seed=seed)
+        place = package.with_name(f"{package.name}.fold{k}")
+        courses.append(Course(f"{pipeline.name}.fold{k}", pipeline, division.slides, place, division.notes))
+    return courses
+
+
+def train(
+    pipelines: Sequence[Pipeline],
+    *,
+    overwrite: bool = False,
+    reporter: Reporter | None = None,
+    executor: Executor | None = None,
+) -> dict[str, Path]:
+    """Train the packages of one or more pipelines; package folders by name. See :func:`train_courses`."""
+    return train_courses([course_of(p) for p in pipelines], overwrite=overwrite, reporter=reporter, executor=executor)
+
+
+def train_courses(
+    courses: Sequence[Course],
+    *,
+    overwrite: bool = False,
+    reporter: Reporter | None = None,
+    executor: Executor | None = None,
+) -> dict[str, Path]:
+    """Plan the slides of all trainings, then train: a job a package, side by side on the executor's workers.
+
+    A package that exists is left alone unless ``overwrite``; an interrupted training goes on from its checkpoint.
+
+    Raises:
+        ConfigError, AnnotationError: before any time is spent. KeyboardInterrupt: run again to go on.
+    """
+    made: dict[str, Path] = {}
+    todo: list[Course] = []
+    with contextlib.ExitStack() as stack:
+        if reporter is None:
+            reporter = stack.enter_context(Reporter())
+        for course in courses:
+            if (course.package / CARD).exists() and not overwrite:
+                reporter.say(f"{course.name}: {course.package} exists already; --overwrite trains it again")
+                made[course.name] = course.package
+                continue
+            if overwrite:
+                _drop_ended(course.folder / CHECKPOINTS)
+            todo.append(course)
+        jobs = [(course, _job(course, reporter)) for course in todo]
+        if jobs and executor is None:
+            run = todo[0].pipeline.run
+            executor = stack.enter_context(open_executor(run.executor, workers=run.workers, threads=run.threads))
+        for _, job in jobs:
+            assert executor is not None
+            _plan(job, executor, reporter)
+        if executor is not None and jobs:
+            made |= _teach([Job(course.name, job) for course, job in jobs], executor, reporter)
+    return made
+
+
+def _teach(jobs: Sequence[Job], executor: Executor, reporter: Reporter) -> dict[str, Path]:
+    """Run the training jobs; the first failure is raised when the others have ended (their packages are kept)."""
+    made: dict[str, Path] = {}
+    failures: list[Exception] = []
+    steps = sum(job.payload.pipeline.train.steps for job in jobs)
+    with reporter.phase("train", steps) as bar, _watched([job.payload for job in jobs], bar):
+        for outcome in _run_each(jobs, executor):
+            reporter.saw_memory(outcome.peak_mb)
+            if outcome.failure is not None:
+                failures.append(_as_error(outcome.failure, outcome.key))
+                reporter.say(f"{outcome.key}: failed: {outcome.failure.message}")
+                continue
+            receipt = outcome.receipt
+            made[outcome.key] = Path(receipt["package"])
+            losses = ", ".join(f"{k} {v:.4f}" for k, v in receipt["losses"].items())
+            reporter.say(f"{outcome.key}: trained in {receipt['seconds']:.0f} s ({losses})")
+            if receipt["figures"]:
+                figure = f"{receipt['main']} {receipt['figures'][receipt['main']]:.3f}"
+                reporter.say(f"{outcome.key}: {figure} on validation slides, step {receipt['step']} kept")
+            reporter.say(f"{outcome.key}: {receipt['promise']}")
+            if receipt["notes"]:
+                more = f" and {len(receipt['notes']) - 1} more (see its card)" if len(receipt["notes"]) > 1 else ""
+                reporter.say(f"{outcome.key}: annotations: {receipt['notes'][0]}{more}")
+    if failures:
+        raise failures[0]
+    return made
+
+
+def _run_each(jobs: Sequence[Job], executor: Executor) -> Iterator[Outcome]:
+    """A job a device, side by side; those that use several devices each (train.processes) one after the other."""
+    together = [job for job in jobs if job.payload.pipeline.train.processes == 1]
+    yield from executor.run(train_package, together, needs="own gpu")
+    for job in jobs:
+        if job not in together:
+            yield from executor.run(train_package, [job], needs="own gpu")
+
+
+@contextlib.contextmanager
+def _watched(jobs: Sequence[TrainJob], bar: Phase) -> Iterator[None]:
+    """Move the bar by the steps that the trainings, in their own processes, say they have done."""
+    paths = [Path(job.folder) / PROGRESS for job in jobs]
+    for path in paths:
+        path.unlink(missing_ok=True)
+    done, over = 0, threading.Event()
+
+    def look() -> None:
+        nonlocal done
+        now, losses = 0, []
+        for path in paths:
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                said = json.loads(path.read_text())
+                now += said["done"]
+                losses.append(f"{said['loss']:.3f}")
+        if now > done:
+            bar.advance(now - done, note=f"loss {' '.join(losses)}")
+            done = now
+
+    def watch() -> None:
+        while not over.wait(LOOK_EVERY_S):
+            look()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _as_error(failure: Failure, name: str) -> Exception:
+    if failure.trace:
+        return RuntimeError(f"{name}: {failure.kind}: {failure.message}\n{failure.trace}")
+    return SlideError(f"{name}: {failure.message}")
+
+
+def _drop_ended(checkpoints: Path) -> None:
+    """Forget a training that came to its end, so that it is done again; one that was interrupted goes on."""
+    with contextlib.suppress(OSError, ValueError):
+        if json.loads((checkpoints / "checkpoint.json").read_text()).get("ended"):
+            shutil.rmtree(checkpoints)
+
+
+def _job(course: Course, reporter: Reporter) -> TrainJob:
+    """The job of a training, checked as far as can be without reading slides."""
+    pipeline = course.pipeline
+    spec = spec_of(pipeline, get_task(pipeline.task))
+    refs = [ref for ref in course.slides if ref.split in ("", "train", "val")]
+    for note in course.notes:
+        reporter.say(f"{course.name}: {note}")
+    # the run's override of mpp is not the training slides': theirs stands in the manifest
+    training = replace(pipeline, slide=replace(pipeline.slide, mpp=None, tissue=pipeline.data.tissue))
+    works = tuple(
+        SlideWork(
+            ref=ref,
+            folder=str(course.folder / "work" / ref.name),
+            spec=spec,
+            slide=training.slide,
+            task=pipeline.task,
+            identity=slide_identity(ref.path),
+            margin=sample_margin(spec, patch=pipeline.train.patch),
+        )
+        for ref in refs
+    )
+    return TrainJob(pipeline=training, works=works, package=str(course.package), folder=str(course.folder))
+
+
+def _plan(job: TrainJob, executor: Executor, reporter: Reporter) -> None:
+    """Plan the training slides, and fill their tile stores if the pipeline wants it; a slide that fails ends the training
+    (its data would be missing)."""
+    states = []
+    for work in job.works:
+        prints = fingerprints(work, job.pipeline, weights_sha256="", device="")
+        states.append(SlideState(work=work, prints=prints, journal=open_journal(work, prints)))
+    batch = Batch(job.pipeline, executor, reporter, job.package, "cpu", {})
+    batch.advance(states, until="tile" if job.pipeline.train.source == "stored" else "plan")
+    for state in states:
+        state.journal.close()
+        if state.failure is not None:
+            raise _as_error(state.failure, state.name)
