@@ -106,8 +106,7 @@ class Checkpoints:
                 f"the checkpoint {path} is damaged ({type(error).__name__}: {error}); "
                 f"delete the folder {self.folder} to train from the beginning"
             ) from error
-        state = State(**values)
-        state.best = -np.inf if state.best is None else state.best
+        state = State(**values | {"best": -np.inf if values["best"] is None else values["best"]})
         self._logged = (len(state.history), len(state.validations))
         return state
 

@@ -30,7 +30,8 @@ class ModelSection:
 
     ``package``: folder of the package, relative to the pipeline file's folder or to the working folder. ``encoder``: see
     :mod:`quadrat.models.encoders`; ``encoder_weights``: file of a state dict to begin with, or "hub" (the library's own
-    download). ``precision``: of the stored weights, "float32" or "float16" (half the size; metrics are measured on it).
+    download). ``mean`` and ``std`` of RGB in 0-1 normalise pixels (left out: those that the weights were made with, or else
+    those of H&E). ``precision``: of the stored weights, "float32" or "float16" (half the size; metrics are measured on it).
     """
 
     package: str
@@ -45,8 +46,8 @@ class ModelSection:
     precision: str = "float32"
     widths: tuple[int, ...] = (24, 48, 96)
     batch: int = 4
-    mean: tuple[float, ...] = (0.75, 0.6, 0.72)
-    std: tuple[float, ...] = (0.2, 0.22, 0.18)
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
     license: str = "not stated"
     limits: str = "not stated"
 

@@ -31,7 +31,8 @@ class TrainingSlide:
 
     ``objects`` and ``regions`` are the truths of counted things and of tissue classes; either may be missing. Objects that
     were drawn as points count as boxes of ``point_diameter_um``. Where nothing is annotated is background if the slide is
-    ``complete``, or inside ``bounds``; anywhere else it is unknown, and nothing is learnt from it. ``notes``: what was left out of the annotation file, or taken otherwise.
+    ``complete``, or inside ``bounds``; anywhere else it is unknown, and nothing is learnt from it. ``notes``: what was left
+    out of the annotation file, or taken otherwise than it stands there.
     """
 
     name: str

@@ -6,6 +6,7 @@ shapes; so the same window gives the same numbers in any work unit.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from quadrat.errors import QuadratError
+from quadrat.execution import DEVICE
 from quadrat.grid import Cell
 from quadrat.slides.source import PixelSource
 from quadrat.task import ModelSpec, Output, Prediction, Task
@@ -67,9 +69,10 @@ def is_finite(output: Output) -> bool:
 
 
 def pick_device(name: str) -> torch.device:
-    """``auto`` is the first CUDA device if there is one, else the CPU; any other name is torch's."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+    """``auto`` and ``cuda`` are the device that the executor gives the job, else the first CUDA device; ``auto`` without one is
+    the CPU; any other name is torch's."""
+    if name in ("auto", "cuda"):
+        name = os.environ.get(DEVICE) or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)

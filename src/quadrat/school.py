@@ -14,7 +14,7 @@ from quadrat.batch import Batch, SlideState
 from quadrat.config import Pipeline
 from quadrat.datasets import sample_margin
 from quadrat.errors import ConfigError, SlideError
-from quadrat.execution import Executor, Failure, Job, open_executor
+from quadrat.execution import Executor, Failure, Job, Outcome, open_executor
 from quadrat.leakage import check_leakage, check_training, content_digests
 from quadrat.learning import spec_of
 from quadrat.manifest import SlideRef, read_manifest
@@ -148,7 +148,7 @@ def _teach(jobs: Sequence[Job], executor: Executor, reporter: Reporter) -> dict[
     failures: list[Exception] = []
     steps = sum(job.payload.pipeline.train.steps for job in jobs)
     with reporter.phase("train", steps) as bar, _watched([job.payload for job in jobs], bar):
-        for outcome in executor.run(train_package, jobs, needs="gpu"):
+        for outcome in _run_each(jobs, executor):
             reporter.saw_memory(outcome.peak_mb)
             if outcome.failure is not None:
                 failures.append(_as_error(outcome.failure, outcome.key))
@@ -168,6 +168,15 @@ def _teach(jobs: Sequence[Job], executor: Executor, reporter: Reporter) -> dict[
     if failures:
         raise failures[0]
     return made
+
+
+def _run_each(jobs: Sequence[Job], executor: Executor) -> Iterator[Outcome]:
+    """A job a device, side by side; those that use several devices each (train.processes) one after the other."""
+    together = [job for job in jobs if job.payload.pipeline.train.processes == 1]
+    yield from executor.run(train_package, together, needs="own gpu")
+    for job in jobs:
+        if job not in together:
+            yield from executor.run(train_package, [job], needs="own gpu")
 
 
 @contextlib.contextmanager

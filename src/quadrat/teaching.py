@@ -22,7 +22,7 @@ from quadrat.errors import ConfigError
 from quadrat.inference import pick_device
 from quadrat.learning import expected_of, spec_of, training_slide, versions, window_set
 from quadrat.mismatch import describe_promise, seam_mismatch
-from quadrat.models.encoders import load_encoder_weights
+from quadrat.models.encoders import Encoder, load_encoder_weights
 from quadrat.outputs.training_pages import examples_page, learning_curves
 from quadrat.package import SCHEDULE_EXACT, begin_from, exactness, rounded, save_package
 from quadrat.prediction_store import PredictionStore
@@ -124,7 +124,7 @@ def learn(job: TrainJob, task: Task, spec: ModelSpec, slides: Material, *, devic
         if cfg.init:
             begin_from(network, spec, Path(cfg.init))
         elif model.encoder_weights:
-            load_encoder_weights(cast(torch.nn.Module, network.encoder), model.encoder_weights)
+            load_encoder_weights(cast(Encoder, network.encoder), model.encoder_weights)
 
     def measure(network: torch.nn.Module) -> Mapping[str, float]:
         return figures_of(task, spec, _inferred(slides, spec, network, device)).figures

@@ -16,7 +16,10 @@ from typing import Any, Literal, Protocol
 
 from quadrat.errors import ConfigError, QuadratError
 
-Needs = Literal["cpu", "gpu"]
+Needs = Literal["cpu", "gpu", "own gpu"]
+"""Where a job runs: "gpu" shares the machine's GPUs with others, "own gpu" has one to itself. Without a GPU all are "cpu"."""
+DEVICE = "QUADRAT_DEVICE"
+"""Environment variable of a worker that names the device of its running job, for ``run.device: auto``."""
 
 
 @dataclass(frozen=True, slots=True)

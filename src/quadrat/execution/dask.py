@@ -9,21 +9,24 @@ itself, since finding and killing a worker from outside goes through three table
 from __future__ import annotations
 
 import faulthandler
+import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import dask
+import torch
 from distributed import Client, Future, LocalCluster, wait
 from distributed.protocol import pickle
 from distributed.scheduler import KilledWorker
 
-from quadrat.execution import Executor, Failure, Job, Needs, Outcome, guarded
+from quadrat.execution import DEVICE, Executor, Failure, Job, Needs, Outcome, guarded
 
 POLL_S = 0.5
 TRIES_ALONE = 2
@@ -41,20 +44,24 @@ SETTINGS = {
 
 
 class DaskExecutor:
-    """Feeds a cluster from a window of ``workers + 1`` jobs."""
+    """Feeds a cluster from a window of ``workers + 1`` jobs (one a device where each has its own). ``devices``: names of GPUs."""
 
-    def __init__(self, client: Client, cluster: LocalCluster, *, workers: int) -> None:
+    def __init__(self, client: Client, cluster: LocalCluster, *, workers: int, devices: Sequence[str] = ()) -> None:
         self._client = client
         self._cluster = cluster
         self._workers = workers
+        self._devices = tuple(devices)
 
     def run(
         self, fn: Callable[[Any], Any], jobs: Iterable[Job], *, needs: Needs = "cpu", deadline_s: float | None = None
     ) -> Iterator[Outcome]:
         suspects: list[Job] = []
+        window = self._workers + 1
+        if needs == "own gpu":
+            window = min(self._workers, len(self._devices) or self._workers)
         with TemporaryDirectory(prefix="quadrat-") as folder:
-            desk = _Desk(deadline_s, Path(folder))
-            for outcome, job in self._feed(fn, jobs, desk, window=self._workers + 1):
+            desk = _Desk(deadline_s, Path(folder), () if needs == "cpu" else self._devices)
+            for outcome, job in self._feed(fn, jobs, desk, window=window):
                 if outcome is None:
                     suspects.append(job)
                 else:
@@ -93,7 +100,7 @@ class DaskExecutor:
                         again.append(job)
                     else:
                         yield outcome, job
-                    slot.clear()
+                    desk.give_back(slot)
         finally:
             self._client.cancel(list(pending), force=True)
 
@@ -110,6 +117,7 @@ class _Slot:
     running: Path
     done: Path
     deadline_s: float | None
+    device: str = ""
 
     def outcome(self) -> Outcome | None:
         if not self.done.exists():
@@ -135,13 +143,23 @@ class _Desk:
 
     deadline_s: float | None
     folder: Path
+    devices: tuple[str, ...] = ()
     jobs: int = 0
+    busy: Counter[str] = field(default_factory=Counter)
 
     def slot(self) -> _Slot:
+        """A place for a job, with the device that has the fewest jobs."""
         self.jobs += 1
+        device = min(self.devices, key=lambda d: self.busy[d], default="")
+        self.busy[device] += 1
         waiting, running, done = (self.folder / f"{self.jobs}.{state}" for state in ("waiting", "running", "done"))
         waiting.touch()
-        return _Slot(waiting, running, done, self.deadline_s)
+        return _Slot(waiting, running, done, self.deadline_s, device)
+
+    def give_back(self, slot: _Slot) -> None:
+        """The job is over."""
+        self.busy[slot.device] -= 1
+        slot.clear()
 
 
 def _within(slot: _Slot, fn: Callable[[Any], Any], job: Job) -> None:
@@ -154,6 +172,7 @@ def _within(slot: _Slot, fn: Callable[[Any], Any], job: Job) -> None:
         slot.waiting.rename(slot.running)
     except FileNotFoundError:
         return
+    os.environ[DEVICE] = slot.device
     with open(slot.running, "w") as file:
         if slot.deadline_s is not None:
             faulthandler.dump_traceback_later(slot.deadline_s, exit=True, file=file)
@@ -213,7 +232,12 @@ def local_cluster(*, workers: int, threads: int) -> Iterator[Executor]:
         ) as cluster,
         Client(cluster) as client,
     ):
-        yield DaskExecutor(client, cluster, workers=workers)
+        yield DaskExecutor(client, cluster, workers=workers, devices=gpus())
+
+
+def gpus() -> tuple[str, ...]:
+    """The names of this machine's GPUs that CUDA_VISIBLE_DEVICES leaves."""
+    return tuple(f"cuda:{i}" for i in range(torch.cuda.device_count()))
 
 
 def _deaf_to_ctrl_c(start: Callable[[], LocalCluster]) -> LocalCluster:

@@ -1,0 +1,85 @@
+"""One model trained by several processes (torchrun, gloo on the CPU): what is learnt, and what a dead process leaves."""
+
+import json
+import os
+import signal
+
+import numpy as np
+import psutil
+import pytest
+
+from helpers.runs import start, wait_until, write_pipeline
+
+# the smallest training that still has several windows a rank
+SMALL = {"steps": 12, "batch": 4, "patch": 64, "validate_every": 4, "calibrate": "none", "checkpoint_every_s": -1.0}
+
+
+def pipeline_of(lab, folder, task, **train):
+    manifest = folder / "train.csv"
+    folder.mkdir(parents=True, exist_ok=True)
+    sides = zip(lab.slides, ("train", "val"), strict=True)
+    rows = [f"{slide},{slide.with_suffix('')}.truth.geojson,all,{split},{split}" for slide, split in sides]
+    manifest.write_text("slide,annotation,annotated,split,case\n" + "\n".join(rows) + "\n")
+    return write_pipeline(folder / "p.yaml", task, package=folder / "package", manifest=manifest, train=SMALL | train)
+
+
+def train(path, folder):
+    """Train with the command line; the exit code, and what it said."""
+    process = start("train", path, log=folder / "log.txt")
+    return process.wait(timeout=300), (folder / "log.txt").read_text()
+
+
+def history(folder):
+    return json.loads((folder / "package.training" / "checkpoints" / "checkpoint.json").read_text())
+
+
+@pytest.mark.parametrize("task", ["instance", pytest.param("detection", marks=pytest.mark.slow)])
+def test_two_processes_learn_what_one_learns(lab, tmp_path, task):
+    found = []
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        code, said = train(pipeline_of(lab, folder, task, processes=processes), folder)
+        assert code == 0, said
+        found.append(history(folder))
+    one, two = (np.array([row["loss"] for row in about["history"]]) for about in found)
+    assert len(one) == len(two) == SMALL["steps"]
+    np.testing.assert_allclose(two, one, rtol=2e-3)
+    assert [[row["step"] for row in about["validations"]] for about in found] == [[4, 8, 12]] * 2
+
+
+@pytest.mark.slow
+def test_a_killed_process_fails_the_training_cleanly_and_the_next_one_goes_on(lab, tmp_path):
+    path = pipeline_of(lab, tmp_path, "instance", processes=2, steps=400, validate_every=0)
+    checkpoint = tmp_path / "package.training" / "checkpoints" / "checkpoint.json"
+    process = start("train", path, log=tmp_path / "log.txt")
+    wait_until(checkpoint.exists, process=process)
+    ranks = [p for p in psutil.Process(process.pid).children(recursive=True) if _is_rank(p)]
+    assert len(ranks) == 2
+    os.kill(ranks[1].pid, signal.SIGKILL)
+    assert process.wait(timeout=120) == 2
+    assert "a training process of" in (tmp_path / "log.txt").read_text()
+    assert not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in ranks)
+    reached = history(tmp_path)["step"]
+    assert 0 < reached < 400
+
+    again = start("train", path, log=tmp_path / "again.txt")
+    wait_until(lambda: history(tmp_path)["step"] > reached, process=again)
+    assert history(tmp_path)["history"][0]["step"] == 0
+    again.send_signal(signal.SIGINT)
+    assert again.wait(timeout=60) == 75
+
+
+def _is_rank(process):
+    try:
+        words = process.cmdline()
+    except psutil.Error:
+        return False
+    return "quadrat.torchrun" in words and "torch.distributed.run" not in words
+
+
+def test_a_batch_that_processes_cannot_share_is_refused_before_training(lab, tmp_path):
+    path = pipeline_of(lab, tmp_path, "instance", processes=3)
+    code, said = train(path, tmp_path)
+    assert code == 2
+    assert "train.batch is 4; it must be a multiple of train.processes (3)" in said
+    assert not (tmp_path / "package.training" / "checkpoints").exists()
