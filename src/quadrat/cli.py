@@ -101,6 +101,29 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     _add_set(train)
 
+    evaluate = commands.add_parser(
+        "evaluate", help="how well a package does on annotated slides it has not seen", formatter_class=raw,
+        epilog="examples:\n  quadrat evaluate my.yaml --manifest slides.csv --out evaluated\n"
+        "  quadrat evaluate my.yaml --split val --json\n  quadrat evaluate my.yaml --folds --out evaluated\n"
+        "  quadrat evaluate my.yaml --results run1/results run2/results",
+    )  # fmt: skip
+    evaluate.add_argument("pipeline", metavar="PIPELINE", help="a shipped pipeline's name, or a YAML file")
+    evaluate.add_argument("--manifest", type=Path, help="CSV of annotated slides (default: the pipeline's data.manifest)")
+    evaluate.add_argument("--split", default="test", help='slides of this split: test, val, train, or "all" (%(default)s)')
+    evaluate.add_argument(
+        "--folds", type=int, metavar="K", nargs="?", const=0,
+        help="the packages of a cross-validation, each on the cases it has not seen, pooled (as of 'quadrat train --folds')",
+    )  # fmt: skip
+    evaluate.add_argument("--out", type=Path, default=Path("quadrat_evaluation"), help="folder of the evaluation (%(default)s)")
+    evaluate.add_argument("--results", type=Path, nargs="+", default=[], metavar="DIR", help="finished results; nothing is run")
+    evaluate.add_argument("--distance-um", type=float, default=6.0, metavar="UM", help="reach of a matched point (%(default)s)")
+    evaluate.add_argument("--allow-seen", action="store_true", help="evaluate although the model may have seen these cases")
+    evaluate.add_argument("--no-ap", action="store_true", help="do not run a second time for average precision")
+    evaluate.add_argument("--pictures", action="store_true", help="write overlays and GeoJSON of each slide as well")
+    evaluate.add_argument("--overwrite", action="store_true", help="replace results of other settings")
+    evaluate.add_argument("--json", action="store_true", help="one JSON object, the content of metrics.json")
+    _add_set(evaluate)
+
     seams = commands.add_parser(
         "seams", help="whether a result shows where the slide was cut into tiles", formatter_class=raw,
         epilog="examples:\n  quadrat seams nuclei_out/results/slide\n"
@@ -278,6 +301,29 @@ def _train(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _evaluate(arguments: argparse.Namespace) -> int:
+    if not 0 < arguments.distance_um < float("inf"):
+        raise ConfigError(f"--distance-um is {arguments.distance_um:g}; it must be a number of um above 0")
+    pipeline = _pipeline(arguments.pipeline, arguments.overrides)
+    from quadrat import commands
+
+    return commands.evaluate(
+        pipeline,
+        arguments.manifest,
+        arguments.out,
+        split=arguments.split,
+        folds=arguments.folds,
+        results=arguments.results,
+        distance_um=arguments.distance_um,
+        allow_seen=arguments.allow_seen,
+        ranking=not arguments.no_ap,
+        pictures=arguments.pictures,
+        overwrite=arguments.overwrite,
+        as_json=arguments.json,
+        write=print,
+    )
+
+
 def _inspect(arguments: argparse.Namespace) -> int:
     from quadrat import commands
 
@@ -346,6 +392,7 @@ COMMANDS = {
     "verify": _verify,
     "tile": _stage,
     "train": _train,
+    "evaluate": _evaluate,
     "predict": _stage,
     "stitch": _stage,
     "run": _stage,

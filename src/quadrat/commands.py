@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
 
+from quadrat.config import Pipeline
 from quadrat.errors import QuadratError, StoreError
 from quadrat.progress import Reporter
 from quadrat.stages import EXIT_FAILED, EXIT_OK, EXIT_USAGE
@@ -71,6 +72,39 @@ def seams(
     report = read_seams(result, tile=tile, origin=origin, mpp=mpp)
     write(json.dumps(report, indent=2) if as_json else seams_text(report))
     return EXIT_OK
+
+
+def evaluate(
+    pipeline: Pipeline,
+    manifest: Path | None,
+    out: Path,
+    *,
+    split: str,
+    folds: int | None,
+    results: Sequence[Path],
+    distance_um: float,
+    allow_seen: bool,
+    ranking: bool,
+    pictures: bool,
+    overwrite: bool,
+    as_json: bool,
+    write: Callable[[str], None],
+) -> int:
+    """Hold a package against annotated slides (see :mod:`quadrat.evaluating`); 1 if some slides failed."""
+    from quadrat import evaluating
+    from quadrat.metrics.protocol import Judging
+
+    wish = evaluating.Wish(
+        split=split,
+        results=tuple(results),
+        allow_seen=allow_seen,
+        how=Judging(distance_um=distance_um),
+        ranking=ranking,
+        pictures=pictures,
+        overwrite=overwrite,
+    )
+    exams = evaluating.exams_of(pipeline, manifest, out, wish, folds=folds)
+    return evaluating.command(exams, out, wish, as_json=as_json, write=write)
 
 
 def demo(out: Path, *, scale: str, workers: int) -> int:

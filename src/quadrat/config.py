@@ -30,7 +30,8 @@ class ModelSection:
 
     ``package``: folder of the package, relative to the pipeline file's folder or to the working folder. ``encoder``: see
     :mod:`quadrat.models.encoders`; ``encoder_weights``: file of a state dict to begin with, or "hub" (the library's own
-    download). ``precision``: of the stored weights, "float32" or "float16" (half the size; metrics are measured on it).
+    download). ``mean`` and ``std`` of RGB in 0-1 normalise pixels (left out: those that the weights were made with, or else
+    those of H&E). ``precision``: of the stored weights, "float32" or "float16" (half the size; metrics are measured on it).
     """
 
     package: str
@@ -45,8 +46,8 @@ class ModelSection:
     precision: str = "float32"
     widths: tuple[int, ...] = (24, 48, 96)
     batch: int = 4
-    mean: tuple[float, ...] = (0.75, 0.6, 0.72)
-    std: tuple[float, ...] = (0.2, 0.22, 0.18)
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
     license: str = "not stated"
     limits: str = "not stated"
 
@@ -119,8 +120,8 @@ class Augmentation:
 class TrainSection:
     """The training loop. ``patch`` px a side; ``precision`` "fp32" or "bf16"; ``threads`` of torch.
 
-    ``init``: folder of a package to go on from (``quadrat train --init``). ``encoder_lr``: share of ``lr`` for the encoder;
-    ``freeze_norm``: its batch statistics stay those it came with (both are for an encoder with weights).
+    ``init``: folder of a package to go on from (``quadrat train --init``). ``encoder_lr``: share of ``lr`` for the encoder
+    (0: frozen); ``freeze_norm``: its batch statistics stay those it came with (both are for an encoder with weights).
     ``balance``: windows are drawn so that each class is as frequent as any other, as far as windows can be chosen.
     ``validate_every``: steps between validations on the slides of split "val" (left out: a tenth of the steps; 0: never).
     ``patience``: validations without a better figure after which the training ends (0: it never ends early); the package

@@ -11,12 +11,12 @@ from typing import Any
 
 from quadrat import stages
 from quadrat.config import OutputsSection, Pipeline
-from quadrat.errors import ConfigError
-from quadrat.evaluation import Evaluation, Judged, Part, case_of, evaluate, expected_of, judge_slides, with_ranking
+from quadrat.errors import ConfigError, SlideError
+from quadrat.evaluation import Evaluation, Part, case_of, evaluate, expected_of, judge_slides, with_ranking
 from quadrat.evaluation_report import Circumstances, aligned, metrics_json, table_rows, write_evaluation
 from quadrat.manifest import SlideRef
 from quadrat.metrics.bootstrap import DRAWS, LEAST_CASES, SEED
-from quadrat.metrics.protocol import Judging
+from quadrat.metrics.protocol import AS_USUAL, Judging
 from quadrat.package import CARD, read_card
 from quadrat.progress import Reporter
 from quadrat.result_files import read_summary
@@ -37,10 +37,20 @@ class Wish:
     split: str = "test"
     results: tuple[Path, ...] = ()
     allow_seen: bool = False
-    how: Judging = Judging()
+    how: Judging = AS_USUAL
     ranking: bool = True
     pictures: bool = False
     overwrite: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Exam:
+    """One package and the slides that it is judged on; the folds of a cross-validation are an exam each. ``out``: where its
+    results go."""
+
+    pipeline: Pipeline
+    slides: tuple[SlideRef, ...]
+    out: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,51 +118,85 @@ def for_evaluation(pipeline: Pipeline, *, pictures: bool = False) -> Pipeline:
     return replace(pipeline, slide=replace(pipeline.slide, mpp=None, tissue=pipeline.data.tissue), outputs=outputs)
 
 
-def examine(
-    pipeline: Pipeline, slides: Sequence[SlideRef], out: Path, wish: Wish, *, reporter: Reporter | None = None
-) -> Outcome:
-    """Evaluate a pipeline's package on annotated slides; files are written under ``out``/evaluation.
+def exams_of(pipeline: Pipeline, manifest: Path | None, out: Path, wish: Wish, *, folds: int | None = None) -> list[Exam]:
+    """What is to be evaluated: the pipeline's package on a split, or with ``folds`` (0: as the manifest says) the package of
+    each fold on the cases that its training left out. ``manifest``: in place of the pipeline's.
+
+    Raises:
+        ConfigError: no manifest, no such slide, or folds that cannot be.
+    """
+    from quadrat.school import folds_of, training_manifest  # brings the training along
+
+    if manifest is not None:
+        pipeline = replace(pipeline, data=replace(pipeline.data, manifest=str(manifest.resolve())))
+    if folds is None:
+        return [Exam(pipeline, tuple(of_split(training_manifest(pipeline), wish.split)), out)]
+    return [
+        Exam(
+            replace(pipeline, model=replace(pipeline.model, package=str(course.package))),
+            tuple(of_split(course.slides, "test")),
+            out / course.package.suffix.removeprefix("."),
+        )
+        for course in folds_of(pipeline, folds or None)
+    ]
+
+
+def examine(exams: Sequence[Exam], out: Path, wish: Wish, *, reporter: Reporter | None = None) -> Outcome:
+    """Run what is to be evaluated, judge it, and write the files under ``out``/evaluation; the exams are pooled.
 
     Raises:
         QuadratError: see the functions above; nothing ran. PackageError: no such package.
     """
-    task = get_task(pipeline.task)
-    chosen = of_split(slides, wish.split)
-    package = package_folder(pipeline)
-    card, notes = _card(package, chosen, wish)
-    check_truth(pipeline, chosen)
-    prepared = for_evaluation(pipeline, pictures=wish.pictures)
+    first = exams[0].pipeline
+    task, classes = get_task(first.task), tuple(c.name for c in first.classes)
+    cards = [_checked_card(exam, wish) for exam in exams]
     if wish.results:
-        parts, failed, ranked = _finished(chosen, wish.results, card, package, wish), {}, _ranked_parts(chosen, wish.results)
+        chosen = [ref for exam in exams for ref in exam.slides]
+        sums = {ref.name: card["weights_sha256"] for exam, card in zip(exams, cards, strict=True) for ref in exam.slides}
+        parts, failed = _finished(chosen, wish, sums), dict[str, str]()
+        ranked = _ranked_parts(chosen, wish.results)
     else:
-        spec, _ = stages.run_spec(pipeline, package)
-        report = stages.run(prepared, chosen, out, overwrite=wish.overwrite, reporter=reporter)
-        failed = {row.slide: row.reason for row in report.rows if row.status == "failed"}
-        parts = [Part(tuple(ref for ref in chosen if ref.name not in failed), out / "results")]
-        ranked = _run_ranking(prepared, task, parts, dict(spec.thresholds), out, wish, reporter)
-    outcome, judged, of_rank = _judge(pipeline, task, parts, ranked, wish, card, failed, notes)
-    classes = outcome.evaluation.classes
+        parts, failed = _run(exams, wish, reporter)
+        ranked = _run_ranking(exams, task, failed, wish, reporter)
+    judged = judge_slides(parts, task=task, data=first.data, classes=classes, how=wish.how)
+    if not judged:
+        raise ConfigError(f"no slide has a result, so there is nothing to evaluate: {'; '.join(failed.values())}")
+    of_rank = judge_slides(ranked, task=task, data=first.data, classes=classes, how=wish.how) if ranked else judged
+    evaluation = evaluate(judged, task=task, classes=classes)
+    if ranked:
+        figures = dict(evaluation.figures) | with_ranking(judged, of_rank, task=task, classes=classes)
+        evaluation = replace(evaluation, figures=figures)
+    about = Circumstances(
+        pipeline=first.name,
+        split="left-out folds" if len(exams) > 1 else wish.split,
+        settings=asdict(wish.how) | {"bootstrap_draws": DRAWS, "bootstrap_seed": SEED, "allow_seen": wish.allow_seen},
+        packages=[
+            {"name": Path(exam.pipeline.model.package).name, "weights_sha256": card["weights_sha256"]}
+            for exam, card in zip(exams, cards, strict=True)
+        ],
+        thresholds=_thresholds(parts),
+        notes=_notes(evaluation, task, wish, ranked=bool(ranked)),
+        failed=failed,
+    )
     write_evaluation(
         out / "evaluation",
-        outcome.evaluation,
-        outcome.about,
+        evaluation,
+        about,
         confusion=task.metrics.confusion([j.measured for j in judged], classes=classes),
         curves=task.metrics.curves([j.measured for j in of_rank], classes=classes),
     )
-    return outcome
+    return Outcome(evaluation, about)
 
 
-def command(
-    pipeline: Pipeline, slides: Sequence[SlideRef], out: Path, wish: Wish, *, as_json: bool, write: Callable[[str], None]
-) -> int:
+def command(exams: Sequence[Exam], out: Path, wish: Wish, *, as_json: bool, write: Callable[[str], None]) -> int:
     """The command: one table (or the content of metrics.json), and the exit code."""
-    outcome = examine(pipeline, slides, out, wish)
+    outcome = examine(exams, out, wish)
+    evaluation, about = outcome.evaluation, outcome.about
     if as_json:
-        write(json.dumps(metrics_json(outcome.evaluation, outcome.about), sort_keys=True))
+        write(json.dumps(metrics_json(evaluation, about), sort_keys=True))
         return outcome.exit_code
-    about = outcome.about
-    evaluation = outcome.evaluation
-    write(f"{about.pipeline} ({evaluation.task}), split '{about.split}': {len(evaluation.slides)} slides, {len(evaluation.cases)} cases")
+    extent = f"{len(evaluation.slides)} slides, {len(evaluation.cases)} cases"
+    write(f"{about.pipeline} ({evaluation.task}), split '{about.split}': {extent}")
     for line in aligned(table_rows(evaluation)):
         write(line)
     for note in about.notes:
@@ -163,96 +207,95 @@ def command(
     return outcome.exit_code
 
 
-def _card(package: Path, chosen: Sequence[SlideRef], wish: Wish) -> tuple[Mapping[str, Any], list[str]]:
-    """The package's card, checked; a note where it was not to be."""
+def _checked_card(exam: Exam, wish: Wish) -> Mapping[str, Any]:
+    """The card of an exam's package, when neither it nor the annotations speak against the exam."""
+    package = package_folder(exam.pipeline)
+    stages.run_spec(exam.pipeline, package)  # whole, and of this task and these classes
     card = read_card(package)
-    if wish.allow_seen:
-        return card, ["--allow-seen: slides of the training may be among the evaluated ones; these figures are no test"]
-    need_unseen(card, package, chosen)
-    return card, []
+    if not wish.allow_seen:
+        need_unseen(card, package, exam.slides)
+    check_truth(exam.pipeline, exam.slides)
+    return card
 
 
-def _finished(
-    chosen: Sequence[SlideRef], folders: Sequence[Path], card: Mapping[str, Any], package: Path, wish: Wish
+def _run(exams: Sequence[Exam], wish: Wish, reporter: Reporter | None) -> tuple[list[Part], dict[str, str]]:
+    """Results of all exams, and the slides that failed with their reasons."""
+    parts, failed = [], dict[str, str]()
+    for exam in exams:
+        prepared = for_evaluation(exam.pipeline, pictures=wish.pictures)
+        report = stages.run(prepared, exam.slides, exam.out, overwrite=wish.overwrite, reporter=reporter)
+        failed |= {row.slide: row.reason for row in report.rows if row.status == "failed"}
+        parts.append(Part(tuple(ref for ref in exam.slides if ref.name not in failed), exam.out / "results"))
+    return parts, failed
+
+
+def _run_ranking(
+    exams: Sequence[Exam], task: Task, failed: Mapping[str, str], wish: Wish, reporter: Reporter | None
 ) -> list[Part]:
-    """Each slide's folder among those given.
+    """Run again with the thresholds at which every candidate is a result, for tasks that have such; where the results lie.
+
+    Raises:
+        SlideError: a slide fails that did not the first time.
+    """
+    if not task.candidate_thresholds or not wish.ranking:
+        return []
+    parts = []
+    for exam in exams:
+        spec, _ = stages.run_spec(exam.pipeline, package_folder(exam.pipeline))
+        lowered = dict(spec.thresholds) | dict(task.candidate_thresholds)
+        slides = tuple(ref for ref in exam.slides if ref.name not in failed)
+        pipeline = replace(for_evaluation(exam.pipeline), thresholds=lowered)
+        report = stages.run(pipeline, slides, exam.out / RANKING, overwrite=wish.overwrite, reporter=reporter) if slides else None
+        for row in report.rows if report else ():
+            if row.status == "failed":
+                raise SlideError(f"{row.slide}: {row.reason}")
+        parts.append(Part(slides, exam.out / RANKING / "results"))
+    return parts
+
+
+def _finished(chosen: Sequence[SlideRef], wish: Wish, sums: Mapping[str, str]) -> list[Part]:
+    """The folder, of those given, in which each slide's results lie. ``sums``: sha256 of the weights that should have made
+    each slide's.
 
     Raises:
         ConfigError: a slide has results in none or in several, or they are of another package than the checked one.
     """
-    members: dict[Path, list[SlideRef]] = {folder: [] for folder in folders}
+    members: dict[Path, list[SlideRef]] = {folder: [] for folder in wish.results}
     for ref in chosen:
         there = [folder for folder in members if (folder / ref.name).is_dir()]
         if len(there) != 1:
             named = ", ".join(str(f) for f in there or members)
             raise ConfigError(f"the slide '{ref.name}' has {'several results' if there else 'no result'} in {named}")
         made_by = read_summary(there[0] / ref.name).get("package", {}).get("weights_sha256")
-        if made_by != card["weights_sha256"] and not wish.allow_seen:
+        if made_by != sums[ref.name] and not wish.allow_seen:
             raise ConfigError(
-                f"{there[0] / ref.name} was made by another model than {package}, so nobody knows what it was trained on; name "
-                "its package with --set model.package=FOLDER, or evaluate with --allow-seen"
+                f"{there[0] / ref.name} was made by another model than the pipeline's package, so nobody knows what that was "
+                "trained on; name its package with --set model.package=FOLDER, or evaluate with --allow-seen"
             )
         members[there[0]].append(ref)
     return [Part(tuple(refs), folder) for folder, refs in members.items() if refs]
 
 
 def _ranked_parts(chosen: Sequence[SlideRef], folders: Sequence[Path]) -> list[Part]:
-    """Results with a lower threshold, where an earlier evaluation left them beside those given."""
+    """Results with a lower threshold, where an earlier evaluation left them beside those given; none unless of all slides."""
     places = [folder.parent / RANKING / "results" for folder in folders]
     parts = [Part(tuple(ref for ref in chosen if (place / ref.name).is_dir()), place) for place in places]
     return parts if sum(len(part.slides) for part in parts) == len(chosen) else []
 
 
-def _run_ranking(
-    pipeline: Pipeline,
-    task: Task,
-    parts: Sequence[Part],
-    thresholds: Mapping[str, float],
-    out: Path,
-    wish: Wish,
-    reporter: Reporter | None,
-) -> list[Part]:
-    """Run again with the thresholds at which candidates are kept at all, for tasks that have such; where the results lie."""
-    lowest = task.candidate_thresholds
-    if not lowest or not wish.ranking:
-        return []
-    slides = [ref for part in parts for ref in part.slides]
-    lowered = replace(pipeline, thresholds=dict(thresholds) | dict(lowest))
-    report = stages.run(lowered, slides, out / RANKING, overwrite=wish.overwrite, reporter=reporter)
-    return [] if report.exit_code else [Part(tuple(slides), out / RANKING / "results")]
+def _thresholds(parts: Sequence[Part]) -> dict[str, float]:
+    """The thresholds that all parts have in common, as their results state them."""
+    stated = [read_summary(part.results / part.slides[0].name).get("thresholds", {}) for part in parts if part.slides]
+    return {name: value for name, value in stated[0].items() if all(other.get(name) == value for other in stated)}
 
 
-def _judge(
-    pipeline: Pipeline,
-    task: Task,
-    parts: Sequence[Part],
-    ranked: Sequence[Part],
-    wish: Wish,
-    card: Mapping[str, Any],
-    failed: Mapping[str, str],
-    notes: list[str],
-) -> tuple[Outcome, tuple[Judged, ...], tuple[Judged, ...]]:
-    """Figures and circumstances; the measured slides at the working threshold, and those that are ranked."""
-    classes = tuple(c.name for c in pipeline.classes)
-    judged = judge_slides(parts, task=task, data=pipeline.data, classes=classes, how=wish.how)
-    evaluation = evaluate(judged, task=task, classes=classes)
-    of_rank = judged
-    if ranked:
-        of_rank = judge_slides(ranked, task=task, data=pipeline.data, classes=classes, how=wish.how)
-        figures = dict(evaluation.figures) | with_ranking(judged, of_rank, task=task, classes=classes)
-        evaluation = replace(evaluation, figures=figures)
-    elif task.candidate_thresholds:
-        notes = [*notes, "average precision is that of the objects above the working threshold, lower than of all candidates"]
+def _notes(evaluation: Evaluation, task: Task, wish: Wish, *, ranked: bool) -> list[str]:
+    """What is to be kept in mind with the figures."""
+    notes = []
+    if wish.allow_seen:
+        notes.append("--allow-seen: slides of the training may be among the evaluated ones; these figures are no test")
+    if task.candidate_thresholds and not ranked:
+        notes.append("average precision is that of the objects above the working threshold, lower than that of all candidates")
     if len(evaluation.cases) < LEAST_CASES:
-        notes = [*notes, f"{len(evaluation.cases)} cases are too few for intervals (at least {LEAST_CASES})"]
-    summary = read_summary(parts[0].results / judged[0].slide) if judged else {}
-    about = Circumstances(
-        pipeline=pipeline.name,
-        split=wish.split,
-        settings=asdict(wish.how) | {"bootstrap_draws": DRAWS, "bootstrap_seed": SEED, "allow_seen": wish.allow_seen},
-        packages=[{"name": Path(pipeline.model.package).name, "weights_sha256": card["weights_sha256"]}],
-        thresholds=summary.get("thresholds", {}),
-        notes=notes,
-        failed=failed,
-    )
-    return Outcome(evaluation, about), judged, of_rank
+        notes.append(f"fewer than {LEAST_CASES} cases, so there are no intervals")
+    return notes

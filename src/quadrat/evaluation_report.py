@@ -163,7 +163,11 @@ def _draw(
         area = {c.name: v for c in curves for base in bases if (v := evaluation.figures.get(f"{base}.{c.name}")) is not None}
         working = {c.name: about.thresholds["score"] for c in curves} if "score" in about.thresholds else {}
         precision_recall_plot(
-            folder / "precision_recall.png", curves, area=area, thresholds=working, title=f"{about.pipeline}: precision and recall"
+            folder / "precision_recall.png",
+            curves,
+            area=area,
+            thresholds=working,
+            title=f"{about.pipeline}: precision and recall",
         )
         pictures.append(("precision_recall.png", "Precision and recall"))
     return pictures
@@ -181,7 +185,9 @@ def _case_rows(evaluation: Evaluation) -> list[tuple[tuple[str, str], Mapping[st
 def _write_table(path: Path, keys: tuple[str, ...], rows: Sequence[tuple[tuple[str, ...], Mapping[str, float]]]) -> None:
     """A CSV of figures, six decimals; the empty string where a figure is not defined."""
     names = list(dict.fromkeys(name for _, figures in rows for name in figures))
-    lines = [(*key, *(f"{figures[n]:.6f}" if math.isfinite(figures.get(n, math.nan)) else "" for n in names)) for key, figures in rows]
+    lines = [
+        (*key, *(f"{figures[n]:.6f}" if math.isfinite(figures.get(n, math.nan)) else "" for n in names)) for key, figures in rows
+    ]
     write_whole(path, _csv((*keys, *names), lines))
 
 

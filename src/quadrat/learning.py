@@ -10,16 +10,19 @@ from typing import cast
 import torch
 
 from quadrat.annotations.truth import load_truth
-from quadrat.config import Pipeline
+from quadrat.config import ModelSection, Pipeline
 from quadrat.datasets import TrainingSlide, WindowSet
 from quadrat.errors import AnnotationError, ConfigError
 from quadrat.grid import Cell, Lattice
 from quadrat.manifest import SlideRef
 from quadrat.metrics.protocol import Expected
+from quadrat.models.encoders import Normalisation, encoder_normalisation
 from quadrat.results import ClassInfo
 from quadrat.slides.source import PixelSource
 from quadrat.task import ModelSpec, Task
 
+STAINED: Normalisation = (0.75, 0.6, 0.72), (0.2, 0.22, 0.18)
+"""Mean and standard deviation of RGB of H&E tissue."""
 VERSIONS = ("torch", "numpy", "scikit-image", "numba", "openslide-python", "zarr")
 
 
@@ -34,6 +37,7 @@ def spec_of(pipeline: Pipeline, task: Task) -> ModelSpec:
             known = ", ".join(task.default_thresholds) or "none"
             raise ConfigError(f"thresholds.{name} is unknown to the task {task.name} (known: {known})")
     model = pipeline.model
+    mean, std = normalisation(model)
     return ModelSpec(
         task=pipeline.task,
         classes=tuple(ClassInfo(c.name, cast(tuple[int, int, int], c.color)) for c in pipeline.classes),
@@ -41,12 +45,26 @@ def spec_of(pipeline: Pipeline, task: Task) -> ModelSpec:
         lattice=Lattice(core=model.core, halo=model.halo, stride=model.stride, shard=model.shard),
         widths=model.widths,
         thresholds=dict(task.default_thresholds) | pipeline.thresholds,
-        mean=cast(tuple[float, float, float], model.mean),
-        std=cast(tuple[float, float, float], model.std),
+        mean=mean,
+        std=std,
         batch=model.batch,
         encoder=model.encoder,
         dropout=model.dropout,
     )
+
+
+def normalisation(model: ModelSection) -> Normalisation:
+    """Mean and standard deviation of RGB by which pixels are normalised.
+
+    Raises:
+        ConfigError: one of them is stated without the other, or not as three values.
+    """
+    if model.mean or model.std:
+        if len(model.mean) != 3 or len(model.std) != 3:
+            raise ConfigError(f"model.mean is {list(model.mean)} and model.std {list(model.std)}; state both, three values each")
+        return (model.mean[0], model.mean[1], model.mean[2]), (model.std[0], model.std[1], model.std[2])
+    of_weights = encoder_normalisation(model.encoder) if model.encoder_weights else None
+    return of_weights or STAINED
 
 
 def training_slide(ref: SlideRef, pipeline: Pipeline, source: PixelSource, cells: Sequence[Cell]) -> TrainingSlide:

@@ -165,6 +165,11 @@ class Task(Protocol):
 
     @property
     def default_thresholds(self) -> Mapping[str, float]: ...
+    @property
+    def candidate_thresholds(self) -> Mapping[str, float]:
+        """Thresholds so low that every candidate is a result, for average precision; empty where results have no such."""
+        ...
+
     def channels(self, spec: ModelSpec) -> int:
         """Channels of the stored maps (0 where the task stores none)."""
         ...

@@ -22,7 +22,7 @@ from quadrat.errors import ConfigError
 from quadrat.inference import pick_device
 from quadrat.learning import expected_of, spec_of, training_slide, versions, window_set
 from quadrat.mismatch import describe_promise, seam_mismatch
-from quadrat.models.encoders import load_encoder_weights
+from quadrat.models.encoders import Encoder, load_encoder_weights
 from quadrat.outputs.training_pages import examples_page, learning_curves
 from quadrat.package import SCHEDULE_EXACT, begin_from, exactness, rounded, save_package
 from quadrat.prediction_store import PredictionStore
@@ -74,8 +74,8 @@ def train_package(job: TrainJob) -> dict[str, Any]:
     with material(job) as slides:
         trained = learn(job, task, spec, slides, device=device)
         model = rounded(trained.model, pipeline.model.precision)
-        spec, tried = _choose_thresholds(job, task, spec, model, slides, device)
         views = _inferred(slides, spec, model, device)
+        spec, tried = _choose_thresholds(job, task, spec, views)
         final = figures_of(task, spec, views) if views else None
         measured = exactness(model, spec)
         if measured["promise"] == SCHEDULE_EXACT:
@@ -124,7 +124,7 @@ def learn(job: TrainJob, task: Task, spec: ModelSpec, slides: Material, *, devic
         if cfg.init:
             begin_from(network, spec, Path(cfg.init))
         elif model.encoder_weights:
-            load_encoder_weights(cast(torch.nn.Module, network.encoder), model.encoder_weights)
+            load_encoder_weights(cast(Encoder, network.encoder), model.encoder_weights)
 
     def measure(network: torch.nn.Module) -> Mapping[str, float]:
         return figures_of(task, spec, _inferred(slides, spec, network, device)).figures
@@ -159,23 +159,23 @@ class _Progress:
 
 
 def _inferred(slides: Material, spec: ModelSpec, model: torch.nn.Module, device: torch.device) -> Judged:
-    """Predictions of the validation slides, in their training folders, with their truth."""
+    """Predictions of the validation slides, in their training folders, with their truth.
+
+    A slide of fewer windows than a batch gets batches of that size: small images would cost several times what they are.
+    """
     views = []
     for work, slide in slides.judge:
-        of_model = replace(work, spec=spec)
+        of_model = replace(work, spec=replace(spec, batch=min(spec.batch, len(slide.cells))))
         create_predictions(of_model)
         infer_shards(of_model, model, PredictionStore(work.predictions).shards, slide.source, device=device)
         views.append((WorkView(of_model), expected_of(slide)))
     return views
 
 
-def _choose_thresholds(
-    job: TrainJob, task: Task, spec: ModelSpec, model: torch.nn.Module, slides: Material, device: torch.device
-) -> tuple[ModelSpec, list[Trial]]:
+def _choose_thresholds(job: TrainJob, task: Task, spec: ModelSpec, views: Judged) -> tuple[ModelSpec, list[Trial]]:
     aim = job.pipeline.train.calibrate
-    if aim == "none" or not slides.judge or task.calibrations(spec) == [spec.thresholds]:
+    if aim == "none" or not views or task.calibrations(spec) == [spec.thresholds]:
         return spec, []
-    views = _inferred(slides, spec, model, device)
     return calibrate(task, spec, job.pipeline.thresholds, views, aim=cast(Aim, aim))
 
 

@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import time
-from pathlib import Path
 
 import numpy as np
 import psutil
@@ -19,9 +17,8 @@ SMALL = {"steps": 12, "batch": 4, "patch": 64, "validate_every": 4, "calibrate":
 def pipeline_of(lab, folder, task, **train):
     manifest = folder / "train.csv"
     folder.mkdir(parents=True, exist_ok=True)
-    rows = [
-        f"{slide},{slide.with_suffix('')}.truth.geojson,all,{split},{split}" for slide, split in zip(lab.slides, ("train", "val"), strict=True)
-    ]
+    sides = zip(lab.slides, ("train", "val"), strict=True)
+    rows = [f"{slide},{slide.with_suffix('')}.truth.geojson,all,{split},{split}" for slide, split in sides]
     manifest.write_text("slide,annotation,annotated,split,case\n" + "\n".join(rows) + "\n")
     return write_pipeline(folder / "p.yaml", task, package=folder / "package", manifest=manifest, train=SMALL | train)
 
@@ -47,8 +44,7 @@ def test_two_processes_learn_what_one_learns(lab, tmp_path, task):
     one, two = (np.array([row["loss"] for row in about["history"]]) for about in found)
     assert len(one) == len(two) == SMALL["steps"]
     np.testing.assert_allclose(two, one, rtol=2e-3)
-    main = [[row for row in about["validations"]] for about in found]
-    assert [row["step"] for row in main[0]] == [row["step"] for row in main[1]] == [4, 8, 12]
+    assert [[row["step"] for row in about["validations"]] for about in found] == [[4, 8, 12]] * 2
 
 
 @pytest.mark.slow
@@ -67,7 +63,6 @@ def test_a_killed_process_fails_the_training_cleanly_and_the_next_one_goes_on(la
     assert 0 < reached < 400
 
     again = start("train", path, log=tmp_path / "again.txt")
-    time.sleep(0)
     wait_until(lambda: history(tmp_path)["step"] > reached, process=again)
     assert history(tmp_path)["history"][0]["step"] == 0
     again.send_signal(signal.SIGINT)
@@ -88,4 +83,3 @@ def test_a_batch_that_processes_cannot_share_is_refused_before_training(lab, tmp
     assert code == 2
     assert "train.batch is 4; it must be a multiple of train.processes (3)" in said
     assert not (tmp_path / "package.training" / "checkpoints").exists()
-    assert Path(path).exists()

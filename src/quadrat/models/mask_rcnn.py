@@ -20,7 +20,7 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead, con
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 
 from quadrat.errors import ConfigError
-from quadrat.models.unet import build_encoder
+from quadrat.models.encoders import build_encoder
 
 FIRST_STRIDE = 4
 """Input px a cell of the finest feature level; finer levels of the encoder serve only to compute it."""

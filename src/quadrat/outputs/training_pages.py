@@ -26,6 +26,8 @@ COLUMNS, ROWS = 8, 2
 DETAIL = 96
 """px a side of what is shown around a mistaken object (more for larger ones)."""
 SMOOTH = 20
+NAME = 22
+"""Characters of a slide's name that fit over a panel."""
 TITLE = "worst mistakes on validation slides (green: truth, red: found)"
 TRUTH, FOUND = "#1b9e77", "#d62728"
 
@@ -86,6 +88,11 @@ def examples_page(path: Path, slides: Sequence[tuple[str, Read, Answer, Expected
     _draw(path, [(title, _worst(found)) for title, found in rows if found])
 
 
+def short(name: str) -> str:
+    """A name that fits over a panel: its ends, if it is long."""
+    return name if len(name) <= NAME else f"{name[: NAME // 2]}…{name[-NAME // 2 :]}"
+
+
 def _worst(found: list[tuple[float, Panel]]) -> list[Panel]:
     order = sorted(range(len(found)), key=lambda i: (-found[i][0], i))
     return [found[i][1] for i in order[: COLUMNS * ROWS]]
@@ -116,11 +123,12 @@ def _object_mistakes(
         free &= inside_bounds((boxes[:, :2] + boxes[:, 2:]) / 2, expected.bounds, answer, block=2048)
     false, lost = [], []
     for i in np.flatnonzero(free_found)[np.argsort(-table.score[free_found], kind="stable")][: COLUMNS * ROWS]:
-        text = f"{name}\n{classes[found_class[i]]} {table.score[i]:.2f}"
+        text = f"{short(name)}\n{classes[found_class[i]]} {table.score[i]:.2f}"
         false.append((float(table.score[i]), _detail(read, found[i], text, found=found, wanted=wanted)))
     area = (wanted[:, 2:] - wanted[:, :2]).prod(axis=1)
     for i in np.flatnonzero(free_wanted)[np.argsort(-area[free_wanted], kind="stable")][: COLUMNS * ROWS]:
-        lost.append((float(area[i]), _detail(read, wanted[i], f"{name}\n{classes[wanted_class[i]]}", found=found, wanted=wanted)))
+        text = f"{short(name)}\n{classes[wanted_class[i]]}"
+        lost.append((float(area[i]), _detail(read, wanted[i], text, found=found, wanted=wanted)))
     return false, lost
 
 
@@ -150,7 +158,8 @@ def _map_mistakes(name: str, read: Read, answer: Answer, expected: Expected) -> 
     rgb = read(box)
     tinted = [(0.5 * rgb + 0.5 * _PALETTE[m % len(_PALETTE)]).astype(np.uint8) for m in (truth, found)]
     painted = [np.where((m > 0)[..., None], tint, rgb) for m, tint in zip((truth, found), tinted, strict=True)]
-    return [(wrong, Panel(np.concatenate([rgb, *painted], axis=1), f"{name}: image, truth, found\n{wrong:.1%} of px differ"))]
+    text = f"{short(name)}: image, truth, found\n{wrong:.1%} of px differ"
+    return [(wrong, Panel(np.concatenate([rgb, *painted], axis=1), text))]
 
 
 _COLOURS = ((0, 0, 0), (228, 26, 28), (55, 126, 184), (77, 175, 74), (152, 78, 163), (255, 127, 0), (166, 86, 40))
@@ -171,7 +180,7 @@ def _tile_mistakes(
     row, col = (int(v) for v in answer.tiles.cell[tile])
     core = answer.core
     box = Box(row * core, col * core, (row + 1) * core, (col + 1) * core).intersect(answer.frame.box)
-    text = f"{name}\n{classes[int(guess)]} {share[tile, guess]:.2f}, is {classes[expected.label]}"
+    text = f"{short(name)}\n{classes[int(guess)]} {share[tile, guess]:.2f}, is {classes[expected.label]}"
     return [(float(share[tile, guess]), Panel(read(box), text))]
 
 

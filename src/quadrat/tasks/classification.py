@@ -32,6 +32,7 @@ class ClassificationTask:
     label_image = None
     metrics = METRICS
     default_thresholds: Mapping[str, float] = {}
+    candidate_thresholds: Mapping[str, float] = {}
 
     def channels(self, spec: ModelSpec) -> int:
         return 0

@@ -51,6 +51,7 @@ class InstanceTask:
     object_type: Literal["detection"] = "detection"
     label_image = LabelImage(name="objects", dtype="uint32", reduce="nearest")
     metrics = METRICS
+    candidate_thresholds: Mapping[str, float] = {}
     default_thresholds: Mapping[str, float] = {
         "foreground": 0.5,
         "seed": 0.5,

@@ -67,6 +67,7 @@ class InstanceMasksTask:
     label_image = LabelImage(name="objects", dtype="uint32", reduce="nearest")
     metrics = METRICS
     default_thresholds: Mapping[str, float] = {"score": 0.5, "iou": 0.4, "class_aware": 0.0, "min_area_um2": 8.0}
+    candidate_thresholds: Mapping[str, float] = {}
 
     def channels(self, spec: ModelSpec) -> int:
         return 0

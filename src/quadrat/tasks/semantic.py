@@ -43,6 +43,7 @@ class SemanticTask:
     label_image = LabelImage(name="classes", dtype="uint8", reduce="mode")
     metrics = METRICS
     default_thresholds: Mapping[str, float] = {"min_area_um2": 400.0}
+    candidate_thresholds: Mapping[str, float] = {}
 
     def channels(self, spec: ModelSpec) -> int:
         return 1 + len(spec.classes)
