@@ -137,7 +137,11 @@ def _piece_problems(record: Record, sheet: Sheet) -> list[Problem]:
 
 def _picture_problems(loaded: Loaded, sheet: Sheet) -> list[Problem]:
     picture = loaded.item.picture
-    if loaded.item.ref is None or not sheet.picture or same_pictures([sheet.picture], picture):
+    if (
+        loaded.item.ref is None
+        or not sheet.picture
+        or same_pictures([sheet.picture], loaded.item.ref.path, called=loaded.item.slide)
+    ):
         return []
     return [Problem("other slide", f"the file says it is of {sheet.picture}, the manifest says {picture}", warning=True)]
 
