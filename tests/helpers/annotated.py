@@ -108,13 +108,14 @@ def write_package(folder, task, *, training=None, seed=0):
     return Path(folder)
 
 
-def write_pipeline(path, task, package, manifest):
+def write_pipeline(path, task, package, manifest, *, thresholds=None):
     content = {
         "task": task,
         "classes": [{"name": c.name, "color": list(c.color)} for c in CLASSES],
         "model": {"package": str(package), "mpp": 0.5, "core": 64, "halo": 48, "shard": 64, "widths": [8, 12, 16]},
         "data": {"manifest": str(manifest), "annotations": ANNOTATIONS[task], "tissue": "all"},
         "run": {"executor": "serial", "device": "cpu"},
+        "thresholds": thresholds or {},
     }
     path.write_text(yaml.safe_dump(content))
     return path
