@@ -101,6 +101,11 @@ def write_package(folder, task, *, training=None, seed=0):
     torch.manual_seed(seed)
     torch.set_num_threads(1)
     model = get_task(task).build(spec)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.2, 1.0)
+            torch.nn.init.normal_(module.bias, 0, 0.1)
     with torch.no_grad():
         model.head.weight *= 6
         model.head.bias.zero_()

@@ -228,7 +228,7 @@ def evaluated(tmp_path_factory):
     folder = tmp_path_factory.mktemp("evaluated")
     manifest = annotated.write_images(folder / "images", SLIDES, task="detection", cases=CASES)
     package = annotated.write_package(folder / "package", "detection", training=annotated.ABOUT)
-    pipeline = annotated.write_pipeline(folder / "my.yaml", "detection", package, manifest, thresholds={"score": 0.85})
+    pipeline = annotated.write_pipeline(folder / "my.yaml", "detection", package, manifest, thresholds={"score": 0.5})
     return folder, quadrat("evaluate", pipeline, "--out", folder / "out")
 
 
@@ -257,7 +257,7 @@ def test_the_command_runs_judges_and_prints_one_table(evaluated):
 def test_average_precision_is_of_all_candidates_and_the_rest_of_the_working_threshold(evaluated):
     folder, _ = evaluated
     stated = [json.loads((folder / "out" / place / "s0" / "summary.json").read_text()) for place in ("results", "ap/results")]
-    assert [s["thresholds"]["score"] for s in stated] == [0.85, 0.1]
+    assert [s["thresholds"]["score"] for s in stated] == [0.5, 0.1]
     refs = read_manifest(folder / "images" / "slides.csv")
     task, said = get_task("detection"), read_metrics(folder / "out")["figures"]
     at = [
