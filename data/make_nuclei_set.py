@@ -1,6 +1,7 @@
 """What the shipped model ``nuclei`` learns from, as one set.
 
-``python data/make_nuclei_set.py FOLDER_OF_THE_SETS --phantoms DIR --out DIR`` writes a GeoJSON a picture and a manifest ``nuclei.csv``. Three sources, one class "nucleus":
+``python data/make_nuclei_set.py FOLDER_OF_THE_SETS --phantoms DIR --out DIR`` writes a GeoJSON a picture and a
+manifest ``nuclei.csv``. Three sources, one class "nucleus":
 
 - DSB2018's stained images (CC0): outlines of the label images; fold 3 of data/splits/dsb2018.csv is validation.
 - Phantoms made by ``quadrat phantom``: their exact outlines.
