@@ -55,6 +55,8 @@ def build_parser() -> argparse.ArgumentParser:
     inspect.add_argument("--mpp", type=float, help="um/px of all given slides, instead of what the files state")
     inspect.add_argument("--pictures", type=Path, metavar="DIR", help="write a thumbnail and a tissue overlay of each slide")
 
+    _add_init(commands)
+
     verify = commands.add_parser(
         "verify", help="check stores for changed, missing, cut-off and stray files", formatter_class=raw,
         epilog="examples:\n  quadrat verify out/results/slide/slide.ome.zarr\n\n"
@@ -189,6 +191,22 @@ def _add_annotations(commands: Any) -> None:
             command.add_argument("--to", choices=("geojson", "coco", "csv", "parquet"), required=True)
             command.add_argument("--out", type=Path, required=True, help="a file; for geojson a folder, a file a slide")
             command.add_argument("--overwrite", action="store_true", help="replace files that exist")
+
+
+def _add_init(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    init = commands.add_parser(
+        "init", help="a manifest and a filled pipeline from folders of slides and annotations",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="examples:\n  quadrat init detection --slides slides --annotations drawn --out mine\n"
+        "  quadrat init instance --slides images --annotations coco.json --out mine\n"
+        "  quadrat init classification --slides folder_with_a_folder_a_class --out mine\n\n"
+        "tasks: semantic, classification, detection, instance, instance_masks",
+    )  # fmt: skip
+    init.add_argument("task", metavar="TASK", help="what to train")
+    init.add_argument("--slides", type=Path, required=True, metavar="DIR", help="slides or flat images, in folders below as well")
+    init.add_argument("--annotations", type=Path, metavar="DIR", help="files called like the slides, or one file that serves all")
+    init.add_argument("--out", type=Path, default=Path(), help="folder for manifest.csv and pipeline.yaml (here)")
+    init.add_argument("--overwrite", action="store_true", help="replace a manifest.csv and a pipeline.yaml that are there")
 
 
 def _add_set(command: argparse.ArgumentParser) -> None:
@@ -331,6 +349,19 @@ def _inspect(arguments: argparse.Namespace) -> int:
     return commands.inspect(arguments.slides, as_json=arguments.json, write=print, mpp=arguments.mpp, pictures=arguments.pictures)
 
 
+def _init(arguments: argparse.Namespace) -> int:
+    from quadrat import commands
+
+    return commands.init(
+        arguments.task,
+        slides=arguments.slides,
+        annotations=arguments.annotations,
+        out=arguments.out,
+        overwrite=arguments.overwrite,
+        write=print,
+    )
+
+
 def _verify(arguments: argparse.Namespace) -> int:
     from quadrat import commands
 
@@ -389,6 +420,7 @@ def _phantom(arguments: argparse.Namespace) -> int:
 
 COMMANDS = {
     "inspect": _inspect,
+    "init": _init,
     "verify": _verify,
     "tile": _stage,
     "train": _train,

@@ -39,6 +39,15 @@ def inspect(
     return code
 
 
+def init(task: str, *, slides: Path, annotations: Path | None, out: Path, overwrite: bool, write: Callable[[str], None]) -> int:
+    """Write a manifest and a pipeline from folders of slides and annotations (see :mod:`quadrat.start`)."""
+    from quadrat.start import start
+
+    for line in start(task, slides=slides, annotations=annotations, out=out, overwrite=overwrite).lines:
+        write(line)
+    return EXIT_OK
+
+
 def verify(stores: Sequence[Path], *, write: Callable[[str], None]) -> int:
     """Check stores against their seals: a line a problem, and one for each sound store; 2 if a path is no store."""
     from quadrat.verify import verify as problems_of

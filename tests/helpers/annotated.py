@@ -101,6 +101,11 @@ def write_package(folder, task, *, training=None, seed=0):
     torch.manual_seed(seed)
     torch.set_num_threads(1)
     model = get_task(task).build(spec)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.2, 1.0)
+            torch.nn.init.normal_(module.bias, 0, 0.1)
     with torch.no_grad():
         model.head.weight *= 6
         model.head.bias.zero_()
@@ -108,13 +113,14 @@ def write_package(folder, task, *, training=None, seed=0):
     return Path(folder)
 
 
-def write_pipeline(path, task, package, manifest):
+def write_pipeline(path, task, package, manifest, *, thresholds=None):
     content = {
         "task": task,
         "classes": [{"name": c.name, "color": list(c.color)} for c in CLASSES],
         "model": {"package": str(package), "mpp": 0.5, "core": 64, "halo": 48, "shard": 64, "widths": [8, 12, 16]},
         "data": {"manifest": str(manifest), "annotations": ANNOTATIONS[task], "tissue": "all"},
         "run": {"executor": "serial", "device": "cpu"},
+        "thresholds": thresholds or {},
     }
     path.write_text(yaml.safe_dump(content))
     return path

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from quadrat.annotations.delimited import same_picture
+from quadrat.annotations.pictures import same_pictures
 from quadrat.annotations.reading import pictures
 from quadrat.durable import write_durably
 from quadrat.errors import AnnotationError, ConfigError, SlideError
@@ -55,12 +55,12 @@ class _Gathered:
     labels: dict[Path, str] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
     doubtful: list[str] = field(default_factory=list)
-    unused: list[Path] = field(default_factory=list)
-    several: Counter[Path] = field(default_factory=Counter)
+    unused: list[str] = field(default_factory=list)
+    passed_over: int = 0
 
 
 def start(task: str, *, slides: Path, annotations: Path | None, out: Path, overwrite: bool = False, seed: int = 0) -> Report:
-    """Write ``manifest.csv`` and ``TASK.yaml`` into ``out``.
+    """Write ``manifest.csv`` and ``pipeline.yaml`` into ``out``.
 
     Raises:
         ConfigError: an unknown task, a folder that is not there, files that would be overwritten, or nothing to learn from.
@@ -74,7 +74,7 @@ def start(task: str, *, slides: Path, annotations: Path | None, out: Path, overw
         raise ConfigError(f"--slides {slides} is not a folder")
     if annotations is not None and not annotations.exists():
         raise ConfigError(f"--annotations {annotations} is not there")
-    manifest, pipeline = out / "manifest.csv", out / f"{task}.yaml"
+    manifest, pipeline = out / "manifest.csv", out / "pipeline.yaml"
     existing = [path for path in (manifest, pipeline) if path.exists()]
     if existing and not overwrite:
         raise ConfigError(f"{existing[0]} exists; say --overwrite to replace it, or --out ANOTHER_FOLDER")
@@ -82,16 +82,24 @@ def start(task: str, *, slides: Path, annotations: Path | None, out: Path, overw
     texts = _texts(task, gathered, slides, out, seed=seed)
     for path, text in zip((manifest, pipeline), texts[:2], strict=True):
         write_durably(path, text.encode())
-    lines = (*texts[2], f"wrote {manifest} and {pipeline}", f"next: look at the lines with CHECK in {pipeline}, then")
-    return Report(manifest, pipeline, (*lines, f"  quadrat train {pipeline}"))
+    lines = (
+        *texts[2],
+        f"wrote {manifest} and {pipeline}; look at what stands behind CHECK, then",
+        f"  quadrat annotations check {manifest} --pipeline {pipeline}",
+        f"  quadrat train {pipeline}",
+    )
+    return Report(manifest, pipeline, lines)
 
 
 def _gather(task: str, slides: Path, annotations: Path | None) -> _Gathered:
     seen = _Gathered()
     files = _annotation_files(annotations, slides)
-    same = annotations is not None and annotations.resolve() == slides.resolve()
+    beside = annotations is None or annotations.resolve() == slides.resolve()
     for path in slides_below(slides):
-        if path in files or (same and is_truth_picture(relative(str(path), slides))):
+        if path in files:
+            continue
+        if beside and is_truth_picture(relative(str(path), slides)):
+            seen.passed_over += 1
             continue
         try:
             seen.slides[path] = look_at_slide(path)
@@ -126,10 +134,11 @@ def _annotation_files(annotations: Path | None, slides: Path) -> list[Path]:
 def _find_labels(seen: _Gathered, folder: Path, files: Sequence[Path]) -> None:
     """Labels of whole slides: of a CSV (slide, label), else of the folder that a slide lies in."""
     for file in files:
-        found = labels_of(file, list(seen.slides)) if file.suffix.lower() in (".csv", ".tsv", ".txt") else {}
-        if found:
-            seen.labels = found
-            seen.unused = [f for f in files if f != file]
+        if file.suffix.lower() not in (".csv", ".tsv", ".txt"):
+            continue
+        seen.labels, others = labels_of(file, list(seen.slides))
+        if seen.labels:
+            seen.unused = [f"{name} of {file.name}" for name in others] + [f.name for f in files if f != file]
             return
     if files:
         return
@@ -151,16 +160,16 @@ def _match(seen: _Gathered, files: Sequence[Path], slides: Path, annotations: Pa
         if served == [""]:
             own.append(file)
             continue
-        mine = [s for s in seen.slides if s not in seen.annotation and any(same_picture(name, s.name) for name in served)]
-        seen.annotation |= dict.fromkeys(mine, file)
-        if not mine:
-            seen.unused.append(file)
+        mine = {s: same_pictures(served, s.name) for s in seen.slides if s not in seen.annotation}
+        seen.annotation |= dict.fromkeys((s for s, names in mine.items() if names), file)
+        known = {name for names in mine.values() for name in names}
+        seen.unused += [f"{name} of {file.name}" for name in served if name not in known]
     root = annotations if annotations.is_dir() else annotations.parent
     by_name = {relative(str(f), root): f for f in own}
     free = {relative(str(s), slides): s for s in seen.slides if s not in seen.annotation}
     matches = match_names(list(free), list(by_name))
     seen.annotation |= {free[s]: by_name[a] for s, a in matches.pairs.items()}
-    seen.unused += [by_name[a] for a in matches.annotations_alone]
+    seen.unused += matches.annotations_alone
     seen.doubtful = [f"{s}: {', '.join(several)}" for s, several in matches.doubtful]
     for slide, file in list(seen.annotation.items()):
         try:
@@ -185,12 +194,7 @@ def _texts(task: str, seen: _Gathered, folder: Path, out: Path, *, seed: int) ->
     looks = [seen.slides[s] for s in used]
     flat, mpp = are_flat(looks), model_mpp(task, looks)
     longest = max((max(one.size) * (one.mpp or mpp) / mpp for one in looks), default=0.0)
-    guessed = sum(case_is_stem(ref) for ref in refs)
-    notes = [*proposal.notes, *division.notes]
-    if guessed:
-        notes.append(
-            f"case: {guessed} of {len(refs)} slides are taken for a case of their own; slides of one patient need one case"
-        )
+    notes = [*proposal.notes, *division.notes, *_about_cases(refs)]
     missing = sum(one.mpp is None for one in looks)
     if missing:
         notes.append(f"mpp: {missing} of {len(refs)} slides state none that can be used; fill the manifest's column mpp")
@@ -229,9 +233,17 @@ def guess_case(name: str) -> str:
     return found.group(1).upper() if found else name
 
 
-def case_is_stem(ref: SlideRef) -> bool:
-    """Whether the case is but the slide's name."""
-    return ref.case == slide_name(Path(ref.path))
+def _about_cases(refs: Sequence[SlideRef]) -> list[str]:
+    """That cases were guessed, and whether names that begin alike may be of one patient."""
+    own = [ref.case for ref in refs if ref.case == slide_name(Path(ref.path))]
+    if not own:
+        return []
+    begin = Counter(re.split(r"[-_. ]", case)[0] for case in own)
+    alike, n = begin.most_common(1)[0]
+    hint = f" (names begin alike, {n} with '{alike}': is that the patient?)" if 1 < len(begin) < 0.8 * len(own) else ""
+    return [
+        f"case: {len(own)} of {len(refs)} slides are taken for a case of their own; slides of one patient need one case{hint}"
+    ]
 
 
 def _told(seen: _Gathered, used: Sequence[Path], classes: Sequence[str], splits: Mapping[str, int]) -> list[str]:
@@ -241,12 +253,14 @@ def _told(seen: _Gathered, used: Sequence[Path], classes: Sequence[str], splits:
     alone = [path.name for path in seen.slides if path not in set(used)]
     for title, names in (
         (f"slides without {what.removesuffix('s')}, left out", alone),
-        ("annotation files of no slide, left out", [path.name for path in seen.unused]),
+        ("annotations that belong to no slide, or not surely, left out", seen.unused),
         ("slides with several annotation files, left out (name one like the slide)", seen.doubtful),
     ):
         if names:
             more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
             lines.append(f"{title}: {', '.join(names[:LISTED])}{more}")
+    if seen.passed_over:
+        lines.append(f"{seen.passed_over} pictures are taken for annotations by their name or folder, and not for slides")
     return lines + [f"unreadable, left out: {reason}" for reason in seen.unreadable]
 
 

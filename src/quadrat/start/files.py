@@ -40,13 +40,13 @@ FLAT_CORE_PX = 512  # a flat image up to this size is one window of a classifier
 def shape_for(task: str, *, flat: bool, largest_px: float) -> Shape:
     """The sizes of a task; a classifier of flat images sees each as a whole. ``largest_px``: their longest side, model px."""
     if task == "classification" and flat and 0 < largest_px <= FLAT_CORE_PX:
-        core = max(32, -(-int(round(largest_px)) // 8) * 8)
+        core = max(32, -(-round(largest_px) // 8) * 8)
         return Shape(core=core, halo=0, shard=4 * core, patch=core, batch=32)
     return SHAPES[task]
 
 
 def manifest_text(slides: Sequence[SlideRef], folder: Path) -> str:
-    """The manifest as CSV, with paths relative to ``folder``, where it will lie; columns that are empty throughout are left out."""
+    """The manifest as CSV, paths relative to ``folder``, where it will lie; columns that are empty throughout are left out."""
     rows = []
     for ref in slides:
         rows.append({
@@ -59,7 +59,7 @@ def manifest_text(slides: Sequence[SlideRef], folder: Path) -> str:
             "annotated": ref.annotated,
             "name": "" if ref.name == slide_name(Path(ref.path)) else ref.name,
         })  # fmt: skip
-    always = ("slide", "mpp", "case", "split")
+    always = ("slide", "mpp", "case", "split", *(["annotated"] if any(ref.annotation for ref in slides) else []))
     columns = [c for c in COLUMNS if c in always or any(row.get(c) for row in rows)]
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
@@ -83,8 +83,7 @@ def pipeline_text(
 ) -> str:
     """The pipeline as YAML, with comments on what to check."""
     lines = [
-        f"# Made by `quadrat init {task}` from the annotations it found. Check what stands behind CHECK, then",
-        f"#   quadrat train {task}.yaml",
+        f"# Made by `quadrat init {task}` from what it found. See to the lines with CHECK, then: quadrat train pipeline.yaml",
         *(f"# CHECK {note}" for note in notes),
         f"description: {json.dumps(f'{task} of ' + ', '.join(proposal.classes), ensure_ascii=False)}",
         f"task: {task}",

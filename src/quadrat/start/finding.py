@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from quadrat.annotations.delimited import label_of, read_labels
 from quadrat.annotations.label_image import load_label_image
+from quadrat.annotations.pictures import same_pictures
 from quadrat.annotations.reading import Choice, read_sheet
 from quadrat.annotations.record import Sheet
 from quadrat.errors import AnnotationError, SlideError
@@ -31,23 +33,25 @@ Drawn = tuple[str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class SlideFound:
-    """A slide that opens: (height, width) of level 0 in px, and um/px where the file states one that can be used."""
+    """A slide that opens: (height, width) of level 0 in px, um/px where the file states one that can be used, levels."""
 
     size: tuple[int, int]
     mpp: float | None
+    levels: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class AnnotationFound:
-    """What is drawn for one slide. ``form``: "GeoJSON", "COCO" ..., or "picture".
+    """What is drawn for one slide. ``form``: the format, or "picture".
 
-    ``drawn``: how many records of each sort. ``swapped``: points lie on the slide only if y stands before x. ``one_class``:
-    the format names no classes. ``values``: of a picture, how many pixels each value but 0 has.
+    ``drawn``: how many records of each sort. ``order``: of the columns of points: "x y class" or "y x class" where
+    only that puts them on the slide, "?" where both do, "" where the file says it. ``one_class``: the format names no classes.
+    ``values``: of a picture, how many pixels each value but 0 has.
     """
 
     form: str
     drawn: Mapping[Drawn, int] = field(default_factory=dict)
-    swapped: bool = False
+    order: str = ""
     one_class: bool = False
     values: Mapping[int, int] = field(default_factory=dict)
 
@@ -86,7 +90,7 @@ def look_at_slide(path: Path) -> SlideFound:
             mpp = check_mpp(slide.mpp, slide=str(path))
         except SlideError:
             mpp = None  # missing or absurd: the manifest's column stays empty, and the report says so
-        return SlideFound(slide.info.size, mpp)
+        return SlideFound(slide.info.size, mpp, len(slide.levels))
 
 
 def look_at_annotation(path: Path, slide: Path, found: SlideFound) -> AnnotationFound:
@@ -104,35 +108,40 @@ def look_at_annotation(path: Path, slide: Path, found: SlideFound) -> Annotation
         counts = np.bincount(labels.ravel(), minlength=len(image.ids) + 1)[1:]
         return AnnotationFound("picture", values={int(v): int(n) for v, n in zip(image.ids, counts, strict=True)})
     sheet = read_sheet(path, choice=Choice(picture=slide.name))
-    swapped = False
-    if sheet.format == "CSV" and (outside := _points_outside(sheet, found.size)):
-        other = read_sheet(path, choice=Choice(picture=slide.name, layout="y x class"))
-        swapped = _points_outside(other, found.size) < outside
+    order = _order(sheet, read_sheet(path, choice=Choice(picture=slide.name, layout="y x class")), found.size)
     drawn: Counter[Drawn] = Counter()
     for record in sheet.records:
         shape = "point" if len(record.points) else "outline"
         drawn[record.kind or "", shape, record.name] += max(1, len(record.points))
-    return AnnotationFound(sheet.format, drawn, swapped, sheet.one_class)
+    return AnnotationFound(sheet.format, drawn, order, sheet.one_class)
 
 
-def _points_outside(sheet: Sheet, size: tuple[int, int]) -> int:
-    points = [r.points for r in sheet.records if len(r.points)]
-    if not points:
-        return 0
-    xy = np.concatenate(points)
-    return int(((xy < 0) | (xy >= [size[1], size[0]])).any(axis=1).sum())
+def _order(sheet: Sheet, swapped: Sheet, size: tuple[int, int]) -> str:
+    """Which of two readings of a file puts fewer points outside a slide of (height, width) ``size``."""
+    one, other = _points(sheet), _points(swapped)
+    if np.array_equal(one, other):
+        return ""
+    outside, outside_swapped = (int(((xy < 0) | (xy >= [size[1], size[0]])).any(axis=1).sum()) for xy in (one, other))
+    if outside == outside_swapped:
+        return "?"
+    return "x y class" if outside < outside_swapped else "y x class"
 
 
-def labels_of(table: Path, slides: Sequence[Path]) -> dict[Path, str]:
-    """Labels of the slides that a CSV (slide, label) names; empty if it is no such table."""
+def _points(sheet: Sheet) -> npt.NDArray[np.float64]:
+    return np.concatenate([np.zeros((0, 2)), *(record.points for record in sheet.records)])
+
+
+def labels_of(table: Path, slides: Sequence[Path]) -> tuple[dict[Path, str], list[str]]:
+    """Labels of the slides that a CSV (slide, label) names, and its names of no slide; both empty if it is no such table."""
     try:
-        read_labels(table)
+        names = list(read_labels(table))
     except AnnotationError:
-        return {}
+        return {}, []
     labels = {}
     for slide in slides:
         try:
             labels[slide] = label_of(table, slide.name)
         except AnnotationError:
-            continue  # not named there: it is listed as a slide without annotation
-    return labels
+            continue  # not named there: it is listed as a slide without a label
+    known = {name for slide in labels for name in same_pictures(names, slide.name)}
+    return labels, [name for name in names if name not in known]

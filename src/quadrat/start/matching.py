@@ -14,8 +14,8 @@ _SUFFIXES = (
 _TRUTH = "annotation annotations label labels mask masks seg segmentation segmentations gt truth groundtruth instances"
 _OTHER = (
     "annotated anno labeled labelled ground class classes coords coordinates centres centers point points cell cells nuclei "
-    "nucleus detection detections object objects polygon polygons box boxes region regions roi rois instance contours export qupath "
-    "coco image images slide slides img wsi"
+    "nucleus detection detections object objects polygon polygons box boxes region regions roi rois instance contours export "
+    "qupath coco image images slide slides img wsi"
 )
 SUFFIXES = frozenset(_SUFFIXES.split())
 """What may be stripped from the end of a name: ``a.ome.tif``, ``a.svs.geojson``."""

@@ -17,6 +17,8 @@ TASKS = tuple(TARGET_MPP)
 CLASS_NUMBERS = 50  # a grey picture with higher values, and 255 among them, is a mask with soft edges
 FLAT_PX = 2048  # slides no larger than this a side are flat images: all of them is analysed
 
+PARTLY = ("QuPath GeoJSON", "ASAP XML")
+"""Formats in which people draw on parts of a slide; in others a file speaks of a whole picture."""
 COLOURS = (
     (228, 26, 28), (55, 126, 184), (77, 175, 74), (152, 78, 163), (255, 127, 0), (255, 221, 51), (166, 86, 40), (247, 129, 191),
     (0, 190, 190), (120, 120, 120),
@@ -119,10 +121,16 @@ def _of_records(task: str, found: Mapping[str, AnnotationFound]) -> Proposal:
     if not classes:
         have = ", ".join(f"{n} {'points' if s == 'point' else k + ' outlines'}" for (k, s, _), n in total.most_common(3))
         raise ConfigError(f"nothing to learn {task} from: {want} with a class are wanted, and the files hold {have or 'nothing'}")
-    layout = "y x class" if any(one.swapped for one in found.values()) else "x y class"
-    if layout == "y x class":
-        notes.append("point_layout: y before x, because points lie outside the slide otherwise")
-    annotated = {key: bounds[key] or ("" if one.form in ("GeoJSON", "ASAP") else "all") for key, one in found.items()}
+    layout, about_layout = _layout(one.order for one in found.values())
+    notes += about_layout
+    annotated = {key: bounds[key] or ("" if one.form in PARTLY else "all") for key, one in found.items()}
+    partly = sum(not where for where in annotated.values())
+    if partly:
+        refused = "" if want == "regions" else ", which training refuses for objects"
+        notes.append(
+            f"annotated: empty for {partly} of {len(found)} files: only what is drawn is known there{refused}; write 'all' where "
+            "the whole slide is annotated, or draw regions of a class (ROI) in which all is, and write its name"
+        )
     return Proposal(classes, want, annotated, "annotations" if as_regions else "detections", layout, first, notes=(*notes, *more))
 
 
@@ -162,6 +170,17 @@ def _classes(names: Sequence[str]) -> tuple[tuple[str, ...], int | None, tuple[s
     return tuple(sorted(names)), None, ()
 
 
+def _layout(orders: Iterable[str]) -> tuple[str, list[str]]:
+    """The key ``point_layout``, and what to check."""
+    seen = set(orders) - {""}
+    certain = sorted(seen - {"?"})
+    if len(certain) > 1:
+        return certain[0], ["point_layout: points of some files lie outside their slide with x first, of others with y first"]
+    if certain:
+        return certain[0], []
+    return "x y class", ["point_layout: whether x or y stands first cannot be told from the files"] if seen else []
+
+
 def colours(n: int) -> list[tuple[int, int, int]]:
     """``n`` colours (0-255) that can be told apart: a list for the first ten, then hues at golden angles."""
     more = [colorsys.hsv_to_rgb((0.07 + 0.618034 * i) % 1, 0.55 + 0.4 * (i % 2), 0.9 - 0.2 * (i % 3)) for i in range(n)]
@@ -179,4 +198,4 @@ def model_mpp(task: str, slides: Iterable[SlideFound]) -> float:
 
 def are_flat(slides: Iterable[SlideFound]) -> bool:
     """Whether all are small pictures, which have no glass around the tissue."""
-    return all(max(slide.size) <= FLAT_PX for slide in slides)
+    return all(max(slide.size) <= FLAT_PX and slide.levels == 1 for slide in slides)

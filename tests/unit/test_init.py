@@ -1,0 +1,420 @@
+"""`quadrat init`: files are matched by name, what is not sure is said, and what is written can be used as it is."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from quadrat.annotations.truth import load_truth
+from quadrat.cli import main
+from quadrat.config import load_pipeline
+from quadrat.errors import ConfigError
+from quadrat.learning import spec_of
+from quadrat.manifest import read_manifest
+from quadrat.splits import case_of
+from quadrat.start import guess_case, start
+from quadrat.start.files import manifest_text, shape_for
+from quadrat.start.finding import AnnotationFound, SlideFound
+from quadrat.start.matching import bare, context, match_names, without_marks
+from quadrat.start.proposal import TASKS, bounding_class, colours, model_mpp, propose
+from quadrat.task import get_task
+
+HEIGHT, WIDTH = 48, 64
+
+
+def picture(path, seed=0):
+    """A flat image that differs from every other seed's."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8)).save(path)
+
+
+def slides(folder, names):
+    for seed, name in enumerate(names):
+        picture(folder / name, seed)
+
+
+def square(x, y, name, kind="detection", side=8):
+    ring = [[x, y], [x + side, y], [x + side, y + side], [x, y + side], [x, y]]
+    properties = {"objectType": kind, "classification": {"name": name}}
+    return {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]}, "properties": properties}
+
+
+def geojson(path, features):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+
+
+def grey(path, values):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values).save(path)
+
+
+def begun(tmp_path, task, **more):
+    """Run init; the report, the pipeline, the manifest, all of which must load, with its truth."""
+    options = {"slides": tmp_path / "slides", "annotations": tmp_path / "drawn", "out": tmp_path / "out"} | more
+    report = start(task, **options)
+    pipeline, refs = load_pipeline(str(report.pipeline)), read_manifest(report.manifest)
+    spec_of(pipeline, get_task(task))
+    for ref in refs:
+        load_truth(ref, pipeline.data, [c.name for c in pipeline.classes], size=(HEIGHT, WIDTH))
+    return "\n".join(report.lines), pipeline, refs
+
+
+# --- names
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("b/A.ome.tif", "a"),
+        ("a.svs.geojson", "a"),
+        ("a.svs - Series 0.geojson", "a"),
+        ("TCGA-A7_0.9824.png", "tcga-a7_0.9824"),
+        (".png", ".png"),
+        ("s.ome.zarr", "s"),
+    ],
+)
+def test_a_name_is_bare_of_folders_and_suffixes(path, name):
+    assert bare(path) == name
+
+
+@pytest.mark.parametrize(
+    ("name", "core"),
+    [
+        ("a_annotations", "a"),
+        ("a-labels", "a"),
+        ("a_gt_class_coords", "a"),
+        ("mask_7", "7"),
+        ("masks", "masks"),
+        ("case_1-2", "case_1-2"),
+        ("tumor_cells", "tumor"),
+    ],
+)
+def test_words_that_say_what_a_file_is_are_taken_off_its_name(name, core):
+    assert without_marks(name) == core
+
+
+def test_slides_and_annotations_are_paired_by_the_nearest_agreement():
+    found = match_names(
+        ["a.svs", "B.ome.tif", "tumor_cells.svs", "c.svs", "e.svs"],
+        ["a_annotations.geojson", "a.geojson", "b-labels.png", "tumor_cells.geojson", "d.xml", "e.xml", "e.csv"],
+    )
+    assert found.pairs == {"a.svs": "a.geojson", "B.ome.tif": "b-labels.png", "tumor_cells.svs": "tumor_cells.geojson"}
+    assert found.slides_alone == ("c.svs",)
+    assert found.annotations_alone == ("a_annotations.geojson", "d.xml")
+    assert found.doubtful == (("e.svs", ("e.xml", "e.csv")),)
+
+
+def test_a_longer_name_is_never_taken_for_a_shorter_one():
+    assert match_names(["case1.svs"], ["case1-2.geojson", "case10.geojson"]).pairs == {}
+
+
+def test_files_of_one_name_are_told_apart_by_their_folders_or_not_matched():
+    own = match_names(["x/images/1.png", "y/images/1.png"], ["x/labels/1.png", "y/labels/1.png"])
+    assert own.pairs == {"x/images/1.png": "x/labels/1.png", "y/images/1.png": "y/labels/1.png"}
+    assert match_names(["x/1.png", "y/1.png"], ["1.png"]).pairs == {}
+    assert context("x/images/1.png") == ("x",)
+
+
+NAMES = st.lists(
+    st.sampled_from([f"{a}{b}" for a in ("a", "b", "a_mask", "labels_b", "c") for b in (".svs", ".png", ".xml", ".ome.tif")]),
+    unique=True,
+)
+
+
+@given(NAMES, NAMES, st.randoms(use_true_random=False))
+@settings(max_examples=80, deadline=None)
+def test_matching_never_uses_a_file_twice_for_one_slide_and_does_not_heed_the_order(left, right, random):
+    found = match_names(left, right)
+    told = [*found.pairs, *found.slides_alone, *(s for s, _ in found.doubtful)]
+    assert sorted(told) == sorted(left)
+    used = {*found.pairs.values(), *found.annotations_alone, *(a for _, several in found.doubtful for a in several)}
+    assert used == set(right)
+    again = list(left), list(right)
+    for names in again:
+        random.shuffle(names)
+    assert match_names(*again).pairs == found.pairs
+
+
+def test_the_case_of_a_tcga_slide_is_its_participant_and_of_others_their_name():
+    assert guess_case("TCGA-A7-A0DA-01Z-00-DX1_63501") == "TCGA-A7-A0DA"
+    assert guess_case("TCGA-A7-A0DA") == "TCGA-A7-A0DA"
+    assert guess_case("S12-345_2") == "S12-345_2"
+    assert guess_case("TCGA-A7-A0DAX") == "TCGA-A7-A0DAX"
+
+
+# --- what is proposed
+
+
+def test_the_bounding_class_is_an_roi_before_a_region_before_include():
+    drawn = {("region", "outline", n): 1 for n in ("Include", "Region 2", "Region*", "roi", "Tumor")}
+    assert bounding_class(AnnotationFound("QuPath GeoJSON", drawn)) == "roi"
+    del drawn["region", "outline", "roi"]
+    assert bounding_class(AnnotationFound("QuPath GeoJSON", drawn)) == "Region 2"
+    assert bounding_class(AnnotationFound("QuPath GeoJSON", {("object", "outline", "ROI"): 1})) == ""
+
+
+def test_colours_differ_however_many_classes_there_are():
+    assert len(set(colours(40))) == 40
+    assert all(0 <= value <= 255 for color in colours(40) for value in color)
+
+
+@pytest.mark.parametrize(("stated", "task", "mpp"), [(0.25, "instance", 0.5), (0.987, "instance", 0.99), (None, "semantic", 2.0), (0.5, "detection", 0.5), (12.34, "semantic", 13.0)])  # fmt: skip
+def test_the_proposed_mpp_is_the_usual_one_or_just_coarser_than_the_coarsest_slide(stated, task, mpp):
+    assert model_mpp(task, [SlideFound((10, 10), stated), SlideFound((10, 10), 0.2)]) == mpp
+
+
+def test_a_classifier_of_flat_images_sees_each_as_a_whole():
+    shape = shape_for("classification", flat=True, largest_px=224)
+    assert (shape.core, shape.patch, shape.shard % shape.core) == (224, 224, 0)
+    assert shape_for("classification", flat=False, largest_px=224).core == 128
+
+
+def test_pictures_and_drawn_annotations_are_not_mixed():
+    found = {
+        "a.png": AnnotationFound("picture", values={1: 5}),
+        "b.json": AnnotationFound("COCO", {("object", "outline", "x"): 1}),
+    }
+    with pytest.raises(ConfigError, match=r"a\.png is a picture and b\.json is COCO"):
+        propose("instance", found)
+
+
+# --- the command, task by task
+
+
+def test_instances_of_qupath_with_an_roi(tmp_path):
+    slides(tmp_path / "slides", ["a.png", "b.png", "c.png", "lonely.png"])
+    for name in "abc":
+        features = [
+            square(2, 2, "ROI", "annotation", 40),
+            square(5, 5, "Tumor"),
+            square(20, 5, "Immune cells: CD3"),
+            square(20, 20, "Ignore*"),
+        ]
+        geojson(tmp_path / "drawn" / f"{name}_annotations.geojson", features)
+    geojson(tmp_path / "drawn" / "nobody.geojson", [])
+    text, pipeline, refs = begun(tmp_path, "instance")
+    assert [c.name for c in pipeline.classes] == ["Immune cells: CD3", "Tumor"]
+    assert {ref.annotated for ref in refs} == {"ROI"}
+    assert {ref.split for ref in refs} == {"train", "val", "test"}
+    assert pipeline.data.annotations == "objects"
+    assert "3 of 4 slides with annotations" in text
+    assert "slides without annotation, left out: lonely.png" in text
+    assert "nobody.geojson" in text
+    assert "case: 3 of 3 slides" in text
+    assert "mpp: 3 of 3 slides state none" in text
+    assert text.endswith(f"quadrat train {tmp_path / 'out' / 'pipeline.yaml'}")
+
+
+def test_objects_drawn_as_annotations_are_taken_as_such_and_an_empty_annotated_is_told(tmp_path):
+    slides(tmp_path / "slides", ["a.png", "b.png"])
+    for name in "ab":
+        geojson(tmp_path / "drawn" / f"{name}.geojson", [square(5, 5, "glomerulus", "annotation")])
+    text, pipeline, refs = begun(tmp_path, "instance_masks")
+    assert pipeline.data.objects_as == "annotations"
+    assert {ref.annotated for ref in refs} == {""}
+    assert "annotated: empty for 2 of 2 files" in text
+    assert "no slide is for testing" in text
+
+
+def test_regions_for_segmentation(tmp_path):
+    slides(tmp_path / "slides", ["a.png", "b.png", "c.png"])
+    for name in "abc":
+        geojson(
+            tmp_path / "drawn" / f"{name}.geojson",
+            [square(5, 5, "Tumor", "annotation"), square(20, 5, "Größe\"'#", "annotation")],
+        )
+    _, pipeline, _ = begun(tmp_path, "semantic")
+    assert [c.name for c in pipeline.classes] == ["Größe\"'#", "Tumor"]
+    assert pipeline.data.annotations == "regions"
+
+
+def test_masks_of_class_numbers_and_of_one_foreground(tmp_path):
+    slides(tmp_path / "slides", ["a.png", "b.png"])
+    values = np.zeros((HEIGHT, WIDTH), np.uint8)
+    values[5:20, 5:20], values[30:40, 30:40] = 1, 3
+    for name in "ab":
+        grey(tmp_path / "drawn" / f"{name}_mask.png", values)
+    _, pipeline, refs = begun(tmp_path, "semantic")
+    assert [c.name for c in pipeline.classes] == ["class_1", "class_2", "class_3"]
+    assert pipeline.data.mask_threshold is None
+    assert {ref.annotated for ref in refs} == {"all"}
+    for name in "ab":
+        grey(tmp_path / "drawn" / f"{name}_mask.png", (values > 0).astype(np.uint8) * 255)
+    _, pipeline, _ = begun(tmp_path, "semantic", overwrite=True)
+    assert (pipeline.data.annotations, pipeline.data.mask_threshold) == ("mask", 127)
+
+
+def test_label_images_in_a_folder_beside_the_slides(tmp_path):
+    values = np.zeros((HEIGHT, WIDTH), np.uint16)
+    values[5:20, 5:20], values[30:40, 30:40] = 1, 700
+    for seed, group in enumerate("xy"):
+        picture(tmp_path / "set" / group / "images" / "1.png", seed)
+        grey(tmp_path / "set" / group / "labels" / "1.png", values)
+    text, pipeline, refs = begun(tmp_path, "instance", slides=tmp_path / "set", annotations=tmp_path / "set")
+    assert (pipeline.data.annotations, [c.name for c in pipeline.classes]) == ("labels", ["object"])
+    assert sorted(ref.name for ref in refs) == ["x-images-1", "y-images-1"]
+    assert all(f"/{ref.name[0]}/labels/" in ref.annotation for ref in refs)
+    assert "give the objects their name" in text
+
+
+def test_points_with_y_first_and_numbered_classes(tmp_path):
+    slides(tmp_path / "slides", ["a.png", "b.png"])
+    for name in "ab":
+        (tmp_path / "drawn").mkdir(exist_ok=True)
+        (tmp_path / "drawn" / f"{name}_gt_class_coords.txt").write_text("10 60 1\n20 55 3\n")
+    text, pipeline, _ = begun(tmp_path, "detection")
+    data = pipeline.data
+    assert (data.annotations, data.point_layout, data.point_first_class) == ("points", "y x class", 1)
+    assert [c.name for c in pipeline.classes] == ["class_1", "class_2", "class_3"]
+    assert data.point_diameter_um > 0
+    assert "name them in that order" in text
+
+
+def test_where_the_order_of_columns_cannot_be_told_it_is_said(tmp_path):
+    slides(tmp_path / "slides", ["a.png"])
+    (tmp_path / "drawn").mkdir()
+    (tmp_path / "drawn" / "a.txt").write_text("10 20 1\n")
+    text, _, _ = begun(tmp_path, "detection")
+    assert "whether x or y stands first cannot be told" in text
+    (tmp_path / "drawn" / "a.txt").write_text("y,x,class\n10,20,1\n")
+    text, _, _ = begun(tmp_path, "detection", overwrite=True)
+    assert "stands first" not in text
+
+
+def test_one_coco_file_serves_all_slides_and_its_other_pictures_are_named(tmp_path):
+    slides(tmp_path / "slides", ["a.png", "b.png", "c.png"])
+    images = [{"id": i, "file_name": n, "height": HEIGHT, "width": WIDTH} for i, n in enumerate(["a.png", "b.png", "gone.png"])]
+    boxes = [{"id": i, "image_id": i, "category_id": 1, "bbox": [5, 5, 10, 10], "iscrowd": 0} for i in range(3)]
+    (tmp_path / "all.json").write_text(
+        json.dumps({"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "RBC"}]})
+    )
+    text, pipeline, refs = begun(tmp_path, "detection", annotations=tmp_path / "all.json")
+    assert {ref.annotation for ref in refs} == {str(tmp_path / "out" / "../all.json")}
+    assert ([c.name for c in pipeline.classes], {ref.annotated for ref in refs}) == (["RBC"], {"all"})
+    assert "gone.png of all.json" in text
+    assert "left out: c.png" in text
+
+
+def test_labels_of_folders_and_of_a_table(tmp_path):
+    for seed in range(6):
+        picture(tmp_path / "slides" / ("normal", "tumour")[seed % 2] / f"{seed}.png", seed)
+    _, pipeline, refs = begun(tmp_path, "classification", annotations=None)
+    assert [c.name for c in pipeline.classes] == ["normal", "tumour"]
+    assert {(ref.name, ref.label) for ref in refs} == {(str(i), ("normal", "tumour")[i % 2]) for i in range(6)}
+    (tmp_path / "labels.csv").write_text("slide,label\n0.png,good\n1.png,bad\n99.png,bad\n")
+    text, pipeline, refs = begun(tmp_path, "classification", annotations=tmp_path / "labels.csv", overwrite=True)
+    assert {(ref.name, ref.label) for ref in refs} == {("0", "good"), ("1", "bad")}
+    assert "99.png of labels.csv" in text
+    assert "slides without label, left out: 2.png" in text
+
+
+def test_what_cannot_be_read_is_left_out_and_named(tmp_path):
+    slides(tmp_path / "slides", ["a.png", "b.png", "c.png"])
+    (tmp_path / "slides" / "broken.svs").write_bytes(b"no slide")
+    for name in "ab":
+        geojson(tmp_path / "drawn" / f"{name}.geojson", [square(5, 5, "Tumor")])
+    (tmp_path / "drawn" / "c.geojson").write_text('{"features": [')
+    text, _, refs = begun(tmp_path, "instance")
+    assert [ref.name for ref in refs] == ["a", "b"]
+    assert "broken.svs: neither a slide format" in text
+    assert "c.geojson" in text
+
+
+def test_a_label_image_of_another_size_than_its_slide_is_left_out(tmp_path):
+    slides(tmp_path / "slides", ["a.png", "b.png"])
+    grey(tmp_path / "drawn" / "a.png", np.ones((HEIGHT, WIDTH), np.uint8))
+    grey(tmp_path / "drawn" / "b.png", np.ones((HEIGHT, 2 * WIDTH), np.uint8))
+    text, _, refs = begun(tmp_path, "instance")
+    assert [ref.name for ref in refs] == ["a"]
+    assert "b.png: 128 x 48 px, but the slide b.png has 64 x 48" in text
+
+
+def test_one_file_under_two_names_is_refused_before_anything_is_written(tmp_path):
+    picture(tmp_path / "slides" / "a.png", 1)
+    picture(tmp_path / "slides" / "b.png", 1)
+    for name in "ab":
+        geojson(tmp_path / "drawn" / f"{name}.geojson", [square(5, 5, "Tumor")])
+    with pytest.raises(ConfigError, match="hold the same bytes"):
+        begun(tmp_path, "instance")
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_is_overwritten_unless_asked(tmp_path):
+    slides(tmp_path / "slides", ["a.png"])
+    geojson(tmp_path / "drawn" / "a.geojson", [square(5, 5, "Tumor")])
+    begun(tmp_path, "instance")
+    (tmp_path / "out" / "pipeline.yaml").write_text("mine\n")
+    with pytest.raises(ConfigError, match="exists; say --overwrite"):
+        begun(tmp_path, "instance")
+    assert (tmp_path / "out" / "pipeline.yaml").read_text() == "mine\n"
+    begun(tmp_path, "instance", overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "words"),
+    [
+        ("instances", {}, r"no task 'instances'.*did you mean instance\?"),
+        ("semantic", {"annotations": None}, "say --annotations"),
+        ("semantic", {"slides": "nowhere"}, "is not a folder"),
+        ("semantic", {"annotations": "nowhere"}, "is not there"),
+        ("semantic", {}, "no slide that can be read"),
+    ],
+)
+def test_what_init_cannot_begin_with_is_refused(tmp_path, task, options, words):
+    (tmp_path / "slides").mkdir()
+    (tmp_path / "drawn").mkdir()
+    options = {k: tmp_path / v if v else v for k, v in options.items()}
+    with pytest.raises(ConfigError, match=words):
+        begun(tmp_path, task, **options)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_slides_without_anything_to_learn_are_refused(tmp_path, task):
+    slides(tmp_path / "slides", ["a.png"])
+    (tmp_path / "drawn").mkdir()
+    with pytest.raises(ConfigError, match=f"nothing to learn {task} from"):
+        begun(tmp_path, task)
+
+
+def test_slides_of_one_participant_are_on_one_side(tmp_path):
+    names = [f"TCGA-A7-A0D{i}-01Z-00-DX{k}.png" for i in range(4) for k in (1, 2)]
+    slides(tmp_path / "slides", names)
+    for name in names:
+        geojson(tmp_path / "drawn" / f"{name.removesuffix('.png')}.geojson", [square(5, 5, "Tumor")])
+    _, _, refs = begun(tmp_path, "detection")
+    sides = {(case_of(ref), ref.split) for ref in refs}
+    assert len(sides) == 4
+    assert {split for _, split in sides} == {"train", "val", "test"}
+
+
+def test_the_same_folders_give_the_same_files(tmp_path):
+    slides(tmp_path / "slides", [f"{i}.png" for i in range(6)])
+    for i in range(6):
+        geojson(tmp_path / "drawn" / f"{i}.geojson", [square(5, 5, "Tumor")])
+    texts = []
+    for _ in range(2):
+        begun(tmp_path, "instance", overwrite=True)
+        texts.append([(tmp_path / "out" / n).read_bytes() for n in ("manifest.csv", "pipeline.yaml")])
+    assert texts[0] == texts[1]
+    assert str(tmp_path).encode() not in b"".join(texts[0])
+
+
+def test_the_manifest_leaves_out_columns_that_are_empty(tmp_path):
+    slides(tmp_path / "slides", ["a.png"])
+    geojson(tmp_path / "drawn" / "a.geojson", [square(5, 5, "Tumor")])
+    _, _, refs = begun(tmp_path, "instance")
+    assert manifest_text(refs, tmp_path / "out").splitlines()[0] == "slide,annotation,mpp,case,split,annotated"
+
+
+def test_the_command_line_prints_what_it_did(tmp_path, capsys):
+    slides(tmp_path / "slides", ["a.png"])
+    geojson(tmp_path / "drawn" / "a.geojson", [square(5, 5, "Tumor")])
+    options = ["--slides", str(tmp_path / "slides"), "--annotations", str(tmp_path / "drawn"), "--out", str(tmp_path / "out")]
+    assert main(["init", "instance", *options]) == 0
+    assert "1 of 1 slides with annotations; classes: Tumor" in capsys.readouterr().out
+    assert main(["init", "instance", *options]) == 2
+    assert "exists; say --overwrite" in capsys.readouterr().err
