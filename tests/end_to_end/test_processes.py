@@ -7,20 +7,34 @@ import signal
 import numpy as np
 import psutil
 import pytest
+from PIL import Image
 
+from helpers import fields
 from helpers.runs import start, wait_until, write_pipeline
 
 # the smallest training that still has several windows a rank
 SMALL = {"steps": 12, "batch": 4, "patch": 64, "validate_every": 4, "calibrate": "none", "checkpoint_every_s": -1.0}
+MODEL = {"core": 64, "halo": 32, "shard": 128, "mpp": 0.5, "batch": 1}
+SIDE = 128
 
 
-def pipeline_of(lab, folder, task, **train):
-    manifest = folder / "train.csv"
+def pipeline_of(folder, task, **train):
+    """A pipeline that learns from two small annotated pictures, and is judged on a third."""
     folder.mkdir(parents=True, exist_ok=True)
-    sides = zip(lab.slides, ("train", "val"), strict=True)
-    rows = [f"{slide},{slide.with_suffix('')}.truth.geojson,all,{split},{split}" for slide, split in sides]
-    manifest.write_text("slide,annotation,annotated,split,case\n" + "\n".join(rows) + "\n")
-    return write_pipeline(folder / "p.yaml", task, package=folder / "package", manifest=manifest, train=SMALL | train)
+    lines = ["slide,annotation,mpp,annotated,split"]
+    for seed, split in enumerate(("train", "train", "val")):
+        labels = fields.ellipses(np.random.default_rng(seed), (SIDE, SIDE), n=25)
+        grey = np.where(labels > 0, 90, 220) + np.random.default_rng(seed).integers(0, 20, labels.shape)
+        Image.fromarray(np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)).save(folder / f"{seed}.png")
+        Image.fromarray(labels.astype(np.uint16)).save(folder / f"{seed}.labels.png")
+        lines.append(f"{seed}.png,{seed}.labels.png,0.5,all,{split}")
+    (folder / "train.csv").write_text("\n".join(lines) + "\n")
+    data = {"annotations": "labels", "tissue": "all"}
+    return write_pipeline(
+        folder / "p.yaml", task, package=folder / "package", manifest=folder / "train.csv",
+        classes=[{"name": "nucleus"}], model=MODEL | {"package": str(folder / "package")},
+        data=data | {"manifest": str(folder / "train.csv")}, train=SMALL | train,
+    )  # fmt: skip
 
 
 def train(path, folder):
@@ -34,22 +48,23 @@ def history(folder):
 
 
 @pytest.mark.parametrize("task", ["instance", pytest.param("detection", marks=pytest.mark.slow)])
-def test_two_processes_learn_what_one_learns(lab, tmp_path, task):
+def test_two_processes_learn_what_one_learns(tmp_path, task):
     found = []
     for processes in (1, 2):
         folder = tmp_path / str(processes)
-        code, said = train(pipeline_of(lab, folder, task, processes=processes), folder)
+        code, said = train(pipeline_of(folder, task, processes=processes), folder)
         assert code == 0, said
         found.append(history(folder))
     one, two = (np.array([row["loss"] for row in about["history"]]) for about in found)
     assert len(one) == len(two) == SMALL["steps"]
-    np.testing.assert_allclose(two, one, rtol=2e-3)
+    np.testing.assert_allclose(two[:3], one[:3], rtol=1e-4)  # rounding differs, and grows with every step
+    np.testing.assert_allclose(two, one, rtol=0.05)
     assert [[row["step"] for row in about["validations"]] for about in found] == [[4, 8, 12]] * 2
 
 
 @pytest.mark.slow
-def test_a_killed_process_fails_the_training_cleanly_and_the_next_one_goes_on(lab, tmp_path):
-    path = pipeline_of(lab, tmp_path, "instance", processes=2, steps=400, validate_every=0)
+def test_a_killed_process_fails_the_training_cleanly_and_the_next_one_goes_on(tmp_path):
+    path = pipeline_of(tmp_path, "instance", processes=2, steps=4000, validate_every=0)
     checkpoint = tmp_path / "package.training" / "checkpoints" / "checkpoint.json"
     process = start("train", path, log=tmp_path / "log.txt")
     wait_until(checkpoint.exists, process=process)
@@ -60,7 +75,7 @@ def test_a_killed_process_fails_the_training_cleanly_and_the_next_one_goes_on(la
     assert "a training process of" in (tmp_path / "log.txt").read_text()
     assert not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in ranks)
     reached = history(tmp_path)["step"]
-    assert 0 < reached < 400
+    assert 0 < reached < 4000
 
     again = start("train", path, log=tmp_path / "again.txt")
     wait_until(lambda: history(tmp_path)["step"] > reached, process=again)
@@ -77,8 +92,8 @@ def _is_rank(process):
     return "quadrat.torchrun" in words and "torch.distributed.run" not in words
 
 
-def test_a_batch_that_processes_cannot_share_is_refused_before_training(lab, tmp_path):
-    path = pipeline_of(lab, tmp_path, "instance", processes=3)
+def test_a_batch_that_processes_cannot_share_is_refused_before_training(tmp_path):
+    path = pipeline_of(tmp_path, "instance", processes=3)
     code, said = train(path, tmp_path)
     assert code == 2
     assert "train.batch is 4; it must be a multiple of train.processes (3)" in said
