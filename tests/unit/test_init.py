@@ -162,7 +162,16 @@ def test_colours_differ_however_many_classes_there_are():
     assert all(0 <= value <= 255 for color in colours(40) for value in color)
 
 
-@pytest.mark.parametrize(("stated", "task", "mpp"), [(0.25, "instance", 0.5), (0.987, "instance", 0.99), (None, "semantic", 2.0), (0.5, "detection", 0.5), (12.34, "semantic", 13.0)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("stated", "task", "mpp"),
+    [
+        (0.25, "instance", 0.5),
+        (0.987, "instance", 0.99),
+        (None, "semantic", 2.0),
+        (0.5, "detection", 0.5),
+        (12.34, "semantic", 13.0),
+    ],
+)
 def test_the_proposed_mpp_is_the_usual_one_or_just_coarser_than_the_coarsest_slide(stated, task, mpp):
     assert model_mpp(task, [SlideFound((10, 10), stated), SlideFound((10, 10), 0.2)]) == mpp
 
