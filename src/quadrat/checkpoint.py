@@ -6,6 +6,7 @@ No pickles: tensors are safetensors, the rest is JSON. ``checkpoint.json`` is re
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import os
@@ -100,6 +101,8 @@ class Checkpoints:
             if about["key"] != self._key:
                 return State()  # the pipeline was changed since: the old weights answer another question
             self._load(about["step"])
+            if about["best_step"] is not None:
+                load_file(self._best(about["best_step"]))  # whether it is whole is to be known now, not at the end
             values = {name: about[name] for name in State.__dataclass_fields__}
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             raise StoreError(
@@ -133,6 +136,9 @@ class Checkpoints:
         about["best"] = state.best if math.isfinite(state.best) else None
         try:
             self._save(tensors, f"checkpoint.{state.step}.safetensors")
+            write_rows(self.folder / "log.csv", state.history)
+            if state.validations:
+                write_rows(self.folder / "validation.csv", state.validations)
             _replace(self.folder / "checkpoint.json", json.dumps(about))
             for old in self.folder.glob("checkpoint.*.safetensors"):
                 if old.name != f"checkpoint.{state.step}.safetensors":
@@ -140,9 +146,6 @@ class Checkpoints:
             for old in self.folder.glob("best.*.safetensors"):
                 if old.name != f"best.{state.best_step}.safetensors":
                     old.unlink()
-            write_rows(self.folder / "log.csv", state.history)
-            if state.validations:
-                write_rows(self.folder / "validation.csv", state.validations)
         except (OSError, SafetensorError) as error:
             raise StoreError(
                 f"{self.folder}: the checkpoint of step {state.step} cannot be written ({error}); "
@@ -160,19 +163,23 @@ class Checkpoints:
 
     def load_best(self, step: int) -> None:
         """Load the weights of :meth:`keep_best`. Raises StoreError where they are damaged."""
-        path = self.folder / f"best.{step}.safetensors"
+        path = self._best(step)
         try:
             self._model.load_state_dict(load_file(path, device=str(next(self._model.parameters()).device)))
         except (OSError, RuntimeError, SafetensorError) as error:
             raise StoreError(f"{path} is damaged ({error}); delete {self.folder} to train from the beginning") from error
 
+    def _best(self, step: int) -> Path:
+        return self.folder / f"best.{step}.safetensors"
+
     def _save(self, tensors: Mapping[str, Tensor], name: str) -> None:
         path = self.folder / name
-        if path.exists() and name.startswith("checkpoint."):
-            return  # this very state is on disk already
         staged = path.with_suffix(".partial")
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, staged)
-        os.replace(staged, path)
+        try:
+            save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, staged)
+            os.replace(staged, path)
+        finally:
+            staged.unlink(missing_ok=True)  # on a full disk it would take the room of the next one
 
     def _log(self, state: State) -> None:
         """New rows to TensorBoard."""
@@ -191,16 +198,21 @@ class Checkpoints:
 def write_rows(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
     """Rows as CSV; the columns are those of all rows, in the order of their first appearance."""
     names = list(dict.fromkeys(name for row in rows for name in row)) or ["step"]
-    with path.open("w", newline="") as stream:
+    with io.StringIO(newline="") as stream:
         writer = csv.DictWriter(stream, fieldnames=names)
         writer.writeheader()
         writer.writerows(rows)
+        _replace(path, stream.getvalue())
 
 
 def _replace(path: Path, text: str) -> None:
     temporary = path.with_name(path.name + ".partial")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    try:
+        with temporary.open("w", newline="") as stream:
+            stream.write(text)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _board(folder: Path) -> Any:

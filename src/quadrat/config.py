@@ -120,8 +120,8 @@ class Augmentation:
 class TrainSection:
     """The training loop. ``patch`` px a side; ``precision`` "fp32" or "bf16"; ``threads`` of torch.
 
-    ``init``: folder of a package to go on from (``quadrat train --init``). ``encoder_lr``: share of ``lr`` for the encoder (0: frozen);
-    ``freeze_norm``: its batch statistics stay those it came with (both are for an encoder with weights).
+    ``init``: folder of a package to go on from (``quadrat train --init``). ``encoder_lr``: share of ``lr`` for the encoder
+    (0: frozen); ``freeze_norm``: its batch statistics stay those it came with (both are for an encoder with weights).
     ``balance``: windows are drawn so that each class is as frequent as any other, as far as windows can be chosen.
     ``validate_every``: steps between validations on the slides of split "val" (left out: a tenth of the steps; 0: never).
     ``patience``: validations without a better figure after which the training ends (0: it never ends early); the package

@@ -21,6 +21,8 @@ from quadrat.outputs.evaluation_plots import bland_altman, confusion_plot, count
 
 AGREEMENT = ("planted", "found", "bias", "mae", "relative_error_median", "relative_error_mean", "icc", "limit_low", "limit_high")
 """Figures of count agreement that the table shows, in this order."""
+TOTALS = ("planted", "found")
+"""Of these an interval over cases would say how large cases are, not how well they agree."""
 UNITS = ("slide", "case")
 
 
@@ -77,11 +79,13 @@ def table_rows(evaluation: Evaluation) -> list[list[str]]:
         by_class = [_text(figures.get(f"{base}.{column}")) for column in columns]
         rows.append([base, _text(figures.get(base)), _range(intervals.get(base)), *by_class])
     for unit, by_name in evaluation.agreement.items():
+        if unit == "case" and _slides_are_cases(evaluation):
+            continue  # the same figures again
         for figure in AGREEMENT:
-            whole = evaluation.agreement_intervals[unit][ALL].get(figure)
+            whole = None if figure in TOTALS else evaluation.agreement_intervals[unit][ALL].get(figure)
             cells = [_text(by_name[column][figure]) if column in by_name else "" for column in columns]
             rows.append([f"count {figure} ({unit}s)", _text(by_name[ALL][figure]), _range(whole), *cells])
-    return rows
+    return [row for row in rows if any(row[1:])]
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -141,8 +145,8 @@ def _draw(
     confusion_plot(folder / "confusion.png", confusion, title=f"{about.pipeline}: {confusion.counted}")
     for unit in UNITS if evaluation.counts else ():
         rows = [c for c in evaluation.counts if c.unit == unit]
-        if unit == "case" and len(evaluation.cases) == len(evaluation.slides):
-            continue  # every slide is a case: the same picture again
+        if unit == "case" and _slides_are_cases(evaluation):
+            continue  # the same picture again
         names = (ALL, *evaluation.classes) if len(evaluation.classes) > 1 else (ALL,)
         counts = {
             name: (
@@ -171,6 +175,10 @@ def _draw(
         )
         pictures.append(("precision_recall.png", "Precision and recall"))
     return pictures
+
+
+def _slides_are_cases(evaluation: Evaluation) -> bool:
+    return len(evaluation.cases) == len(evaluation.slides)
 
 
 def _slide_rows(evaluation: Evaluation) -> list[tuple[tuple[str, str], Mapping[str, float]]]:

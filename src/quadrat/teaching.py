@@ -74,8 +74,8 @@ def train_package(job: TrainJob) -> dict[str, Any]:
     with material(job) as slides:
         trained = learn(job, task, spec, slides, device=device)
         model = rounded(trained.model, pipeline.model.precision)
-        spec, tried = _choose_thresholds(job, task, spec, model, slides, device)
         views = _inferred(slides, spec, model, device)
+        spec, tried = _choose_thresholds(job, task, spec, views)
         final = figures_of(task, spec, views) if views else None
         measured = exactness(model, spec)
         if measured["promise"] == SCHEDULE_EXACT:
@@ -159,23 +159,23 @@ class _Progress:
 
 
 def _inferred(slides: Material, spec: ModelSpec, model: torch.nn.Module, device: torch.device) -> Judged:
-    """Predictions of the validation slides, in their training folders, with their truth."""
+    """Predictions of the validation slides, in their training folders, with their truth.
+
+    A slide of fewer windows than a batch gets batches of that size: small images would cost several times what they are.
+    """
     views = []
     for work, slide in slides.judge:
-        of_model = replace(work, spec=spec)
+        of_model = replace(work, spec=replace(spec, batch=min(spec.batch, len(slide.cells))))
         create_predictions(of_model)
         infer_shards(of_model, model, PredictionStore(work.predictions).shards, slide.source, device=device)
         views.append((WorkView(of_model), expected_of(slide)))
     return views
 
 
-def _choose_thresholds(
-    job: TrainJob, task: Task, spec: ModelSpec, model: torch.nn.Module, slides: Material, device: torch.device
-) -> tuple[ModelSpec, list[Trial]]:
+def _choose_thresholds(job: TrainJob, task: Task, spec: ModelSpec, views: Judged) -> tuple[ModelSpec, list[Trial]]:
     aim = job.pipeline.train.calibrate
-    if aim == "none" or not slides.judge or task.calibrations(spec) == [spec.thresholds]:
+    if aim == "none" or not views or task.calibrations(spec) == [spec.thresholds]:
         return spec, []
-    views = _inferred(slides, spec, model, device)
     return calibrate(task, spec, job.pipeline.thresholds, views, aim=cast(Aim, aim))
 
 

@@ -85,11 +85,13 @@ def train(
     validation: Validation | None = None,
     prepare: Callable[[nn.Module], None] | None = None,
     ranks: Ranks = SOLO,
+    key: str = "",
 ) -> Trained:
     """Train from random weights (or from what ``prepare`` loads), or go on from the checkpoint in ``folder``.
 
     With ``validation`` the kept weights are those of the best figure (the later of equals), and after ``cfg.patience``
     validations without a better one the training ends. ``ranks``: the processes that share each batch.
+    ``key``: what else decides the weights (the data, what ``prepare`` loads); a checkpoint of another key is not gone on from.
 
     Raises:
         QuadratError: the loss became NaN or infinite. StoreError: a damaged checkpoint, or no room for one.
@@ -102,7 +104,7 @@ def train(
     optimizer = torch.optim.AdamW(parameter_groups(model, cfg), lr=cfg.lr, weight_decay=cfg.weight_decay)
     # what is left out here does not change the weights that come out
     decisive = replace(cfg, checkpoint_every_s=0.0, cache_mb=0, tensorboard=False, processes=1, source="")
-    saved = Checkpoints(folder, model, optimizer, key=f"{spec}{decisive}", writes=ranks.first, tensorboard=cfg.tensorboard)
+    saved = Checkpoints(folder, model, optimizer, key=f"{spec}{decisive}{key}", writes=ranks.first, tensorboard=cfg.tensorboard)
     state = saved.resume()
     every = validation_every(cfg) if validation is not None else 0
     started = written = time.perf_counter()
@@ -131,7 +133,7 @@ def train(
                 figures = ranks.shared(lambda: dict(validation.measure(model.eval())))
                 if state.validated(figures, main=validation.main):
                     saved.keep_best(state.step)
-                state.ended |= bool(cfg.patience) and state.without_better > cfg.patience
+                state.ended |= bool(cfg.patience) and state.without_better >= cfg.patience
                 written = -math.inf
             if progress is not None and (step % LOG_EVERY == 0 or state.ended):
                 progress(state.step, cfg.steps, state.smooth())
@@ -139,6 +141,7 @@ def train(
                 saved.write(state, seconds=time.perf_counter() - started)
                 written = time.perf_counter()
     if state.best_step is not None:
+        ranks.shared(lambda: None)  # the first process may still be writing them
         saved.load_best(state.best_step)
     return Trained(
         model=ranks.plain(model).eval(),

@@ -391,11 +391,14 @@ def test_real_label_images_and_masks_are_read():
         (["a.jpg", "b.jpg"], "a.svs", ["a.jpg"]),
         (["x/a.png", "y/a.png"], "y/a.png", ["y/a.png"]),
         (["x/a.png", "y/a.png"], "a.png", ["x/a.png", "y/a.png"]),
+        (["x/a.png", "y/a.png"], "/data/set/y/a.png", ["y/a.png"]),
+        (["/data/set/y/a.png", "y/a.png"], "/data/set/y/a.png", ["/data/set/y/a.png"]),
+        (["normal_a", "b"], "/data/normal/a.png", ["normal_a"]),
         ([""], "a.png", []),
     ],
 )
 def test_the_nearest_file_name_means_the_slide(names, picture, want):
-    assert same_pictures(names, picture) == want
+    assert same_pictures(names, picture, called="normal_a") == want
 
 
 @given(st.lists(st.integers(0, 5000), min_size=1, max_size=12))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from quadrat.annotations.truth import load_truth
 from quadrat.config import DataSection
@@ -141,10 +142,56 @@ def test_points_come_from_qupath_as_well_and_an_outline_among_them_is_bad(tmp_pa
 
 
 def test_what_lies_outside_the_slide_is_found_where_its_size_is_known(tmp_path):
-    ref = qupath(tmp_path, feature(square(0, 0, 9), kind="detection"), feature(square(90, 70, 20), kind="detection"))
-    assert load_truth(ref, DataSection(), ["Tumor"], size=(80, 100)).skipped == ()  # partly outside is no more than a warning
-    with pytest.raises(AnnotationError, match=r"feature 2 .Tumor.: outside: x 90 to 110, y 70 to 90; the slide has 80 x 60 px"):
+    ref = qupath(tmp_path, feature(square(0, 0, 9), kind="detection"), feature(square(190, 70, 20), kind="detection"))
+    assert load_truth(ref, DataSection(), ["Tumor"]).skipped == ()
+    assert load_truth(ref, DataSection(), ["Tumor"], size=(80, 200)).skipped == ()  # partly outside is no more than a warning
+    assert load_truth(ref, DataSection(), ["Tumor"], size=(80, 184)).skipped == ()  # a grid may lack a last px of its slide
+    with pytest.raises(AnnotationError, match=r"feature 2 .Tumor.: outside: x 190 to 210, y 70 to 90; the slide has"):
         load_truth(ref, DataSection(), ["Tumor"], size=(60, 80))
+
+
+def test_a_file_of_a_picture_of_another_size_is_refused(tmp_path):
+    ref = voc(tmp_path, ("RBC", 1, 1, 9, 9))
+    assert load_truth(ref, DataSection(), ["RBC"], size=(80, 100)).skipped == ()
+    with pytest.raises(AnnotationError, match="it is of a picture of 100 x 80 px, but the slide a has 400 x 320"):
+        load_truth(ref, DataSection(), ["RBC"], size=(320, 400))
+    Image.fromarray(np.ones((80, 100), np.uint8)).save(tmp_path / "labels.png")
+    ref = SlideRef("a", "a.png", annotation=str(tmp_path / "labels.png"), annotated="all")
+    for what in ("labels", "mask"):
+        load_truth(ref, DataSection(annotations=what), ["RBC"], size=(81, 99))
+        with pytest.raises(AnnotationError, match="of 100 x 80 px, but the slide a has 200 x 160"):
+            load_truth(ref, DataSection(annotations=what), ["RBC"], size=(160, 200))
+
+
+def test_masks_give_the_first_class_or_the_class_numbers(tmp_path):
+    values = np.zeros((80, 100), np.uint8)
+    values[:4, :5], values[10:13, :5] = 1, 2
+    Image.fromarray(values).save(tmp_path / "mask.png")
+    ref = SlideRef("a", "a.png", annotation=str(tmp_path / "mask.png"))
+    numbers = load_truth(ref, DataSection(annotations="mask", mask_threshold=None), ["a", "b"]).regions.regions(WHOLE, (1.0, 1.0))
+    assert [(numbers == v).sum() for v in (1, 2)] == [20, 15]
+    assert (
+        load_truth(ref, DataSection(annotations="mask", mask_threshold=1), ["a"]).regions.regions(WHOLE, (1.0, 1.0))
+    ).sum() == 15
+    with pytest.raises(AnnotationError, match="a label image or mask holds no region of that name"):
+        load_truth(SlideRef("a", "a.png", annotation=ref.annotation, annotated="ROI"), DataSection(annotations="mask"), ["a"])
+
+
+def test_crowds_are_no_objects_but_areas(tmp_path):
+    whole = {
+        "images": [{"id": 1, "file_name": "a.png", "height": 80, "width": 100}],
+        "categories": [{"id": 1, "name": "cell"}],
+        "annotations": [
+            {"id": i, "image_id": 1, "category_id": 1, "segmentation": [[i, 0, i + 1, 0, i + 1, 1, i, 1]], "iscrowd": i % 2}
+            for i in (1, 4)
+        ],
+    }
+    (tmp_path / "a.json").write_text(json.dumps(whole))
+    ref = SlideRef("a", "a.png", annotation=str(tmp_path / "a.json"))
+    truth = load_truth(ref, DataSection(), ["cell"])
+    assert truth.objects.boxes(WHOLE, (1.0, 1.0))[0].tolist() == [[4, 0, 5, 1]]
+    assert truth.notes == ("1 crowds (iscrowd) left out, since they are no single objects",)
+    assert load_truth(ref, DataSection(annotations="regions"), ["cell"]).regions.regions(WHOLE, (1.0, 1.0)).sum() == 2
 
 
 def test_the_label_of_a_slide_is_a_column_or_a_table(tmp_path):

@@ -3,91 +3,13 @@ import json
 from dataclasses import replace
 from itertools import pairwise
 
-import numpy as np
 import pytest
 import torch
-from scipy import ndimage
 
-from helpers import fields
-from quadrat.config import TrainSection
-from quadrat.datasets import TrainingSlide, WindowSet
+from helpers.trainings import CFG, Stop, same_weights, stop_after, trained
 from quadrat.errors import QuadratError
-from quadrat.geometry import Box
-from quadrat.grid import Lattice
-from quadrat.results import ClassInfo
-from quadrat.slides.array import ArraySlide
-from quadrat.slides.source import source_of
-from quadrat.task import ModelSpec, get_task, task_names
-from quadrat.training import learning_rate, train
-
-CFG = TrainSection(steps=24, batch=2, patch=32, warmup=3, seed=5, precision="fp32", checkpoint_every_s=1e9)
-CPU = torch.device("cpu")
-SLIDE = (70, 90)
-
-
-class Stop(Exception):
-    pass
-
-
-class Planted:
-    """A truth held in memory at a scale of 1."""
-
-    classes = ("a", "b")
-
-    def __init__(self, labels):
-        self.labels = np.pad(labels, 100)
-        self.class_id = fields.random_classes(labels, 2, 0).astype(np.int64)
-
-    def instances(self, box, scale):
-        part = self.labels[box.row0 + 100 : box.row1 + 100, box.col0 + 100 : box.col1 + 100]
-        present = np.unique(part[part > 0])
-        rename = np.zeros(len(self.class_id) + 1, np.int32)
-        rename[present] = np.arange(1, len(present) + 1)
-        return rename[part], self.class_id[present - 1]
-
-    def regions(self, box, scale):
-        labels, class_id = self.instances(box, scale)
-        return np.concatenate([[0], class_id + 1]).astype(np.uint8)[labels]
-
-    def boxes(self, box, scale):
-        labels, class_id = self.instances(box, scale)
-        rows = [(w[1].start, w[0].start, w[1].stop, w[0].stop) for w in ndimage.find_objects(labels)]
-        return np.array(rows, np.float64).reshape(-1, 4) + [box.col0, box.row0] * 2, class_id
-
-    def points(self, box, scale):
-        raise NotImplementedError
-
-
-def spec_for(task):
-    return ModelSpec(
-        task=task,
-        classes=(ClassInfo("a", (1, 2, 3)), ClassInfo("b", (4, 5, 6))),
-        mpp=0.5,
-        lattice=Lattice(core=32, halo=8, stride=8, shard=32),
-        widths=(4, 6, 8),
-        thresholds={},
-    )
-
-
-def data_for(task, spec, patch=32):
-    labels = fields.ellipses(np.random.default_rng(0), SLIDE, n=30)
-    rgb = np.random.default_rng(1).integers(0, 60, (*SLIDE, 3)).astype(np.uint8)
-    rgb[labels == 0] += 150
-    truth = Planted(labels)
-    slide = TrainingSlide("s", source_of(ArraySlide(rgb, mpp=0.5), mpp=0.5), [(0, 0), (0, 1), (1, 0), (1, 1)], truth, truth)
-    assert slide.source.frame.box == Box(0, 0, *SLIDE)
-    return WindowSet([slide], task, spec, patch=patch)
-
-
-def trained(folder, cfg=CFG, *, task="instance", progress=None):
-    kind, spec = get_task(task), spec_for(task)
-    return train(kind, spec, data_for(kind, spec), cfg, device=CPU, folder=folder, progress=progress)
-
-
-def same_weights(a, b):
-    a, b = a.state_dict(), b.state_dict()
-    assert a.keys() == b.keys()
-    return all(torch.equal(a[k], b[k]) for k in a)
+from quadrat.task import task_names
+from quadrat.training import learning_rate
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +39,7 @@ def test_stopped_and_resumed_is_bit_for_bit_the_uninterrupted_training(task, tmp
     whole = trained(tmp_path / "whole", cfg, task=task)
 
     with pytest.raises(Stop):
-        trained(tmp_path / "cut", cfg, task=task, progress=_stop_after(10))
+        trained(tmp_path / "cut", cfg, task=task, progress=stop_after(10))
     about = json.loads((tmp_path / "cut" / "checkpoint.json").read_text())
     assert 0 < about["step"] < cfg.steps
     started_at = []
@@ -143,16 +65,8 @@ def test_a_training_that_is_done_is_not_done_again(uninterrupted):
 def test_a_checkpoint_of_other_settings_is_not_resumed(uninterrupted, tmp_path):
     cfg = replace(CFG, lr=1e-4, checkpoint_every_s=-1.0)
     with pytest.raises(Stop):
-        trained(tmp_path / "a", replace(cfg, lr=1e-2), progress=_stop_after(10))
+        trained(tmp_path / "a", replace(cfg, lr=1e-2), progress=stop_after(10))
     assert same_weights(trained(tmp_path / "a", cfg).model, trained(tmp_path / "b", cfg).model)
-
-
-def _stop_after(step):
-    def progress(done, total, loss):
-        if done > step:
-            raise Stop
-
-    return progress
 
 
 def test_the_result_is_in_eval_mode_and_the_log_has_a_row_a_step(uninterrupted):

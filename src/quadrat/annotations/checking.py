@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from quadrat.annotations.coco import orphans
 from quadrat.annotations.faults import geometry_problems
@@ -61,7 +61,8 @@ def check_item(loaded: Loaded, *, pipeline: Pipeline | None) -> Checked:
         else:
             judged, more, notes = _as_trained(loaded, sheet, pipeline)
             whole += more
-        whole += [*scale_problems(sheet, size=loaded.size, mpp=loaded.mpp), *_picture_problems(loaded, sheet)]
+        looked_at = replace(sheet, records=tuple(record for record, _ in judged))
+        whole += [*scale_problems(looked_at, size=loaded.size, mpp=loaded.mpp), *_picture_problems(loaded, sheet)]
         judged = [(record, [*own, *_piece_problems(record, sheet)]) for record, own in judged]
     found = [Finding(file, item.slide, "", "", p.code, _shortened(p.text, file), p.warning) for p in whole]
     found += [Finding(file, item.slide, r.place, r.name, p.code, p.text, p.warning) for r, own in judged for p in own]
@@ -136,7 +137,11 @@ def _piece_problems(record: Record, sheet: Sheet) -> list[Problem]:
 
 def _picture_problems(loaded: Loaded, sheet: Sheet) -> list[Problem]:
     picture = loaded.item.picture
-    if loaded.item.ref is None or not sheet.picture or same_pictures([sheet.picture], picture):
+    if (
+        loaded.item.ref is None
+        or not sheet.picture
+        or same_pictures([sheet.picture], loaded.item.ref.path, called=loaded.item.slide)
+    ):
         return []
     return [Problem("other slide", f"the file says it is of {sheet.picture}, the manifest says {picture}", warning=True)]
 

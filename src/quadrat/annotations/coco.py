@@ -40,14 +40,14 @@ class _BrokenError(Exception):
     """An annotation that cannot be understood; becomes the fault of its record."""
 
 
-def read_coco(path: Path, *, picture: str = "") -> Sheet:
-    """The records of one picture; ``picture``: its file name, "" where the file has only one.
+def read_coco(path: Path, *, picture: str = "", called: str = "") -> Sheet:
+    """The records of one picture; ``picture``: its file, "" where there is only one; ``called``: see ``same_pictures``.
 
     Raises:
         AnnotationError: no COCO file, or the picture is not in it.
     """
     file = _parsed(path)
-    names = same_pictures(list(file.pictures), picture) if picture else list(file.pictures)
+    names = same_pictures(list(file.pictures), picture, called=called) if picture else list(file.pictures)
     if len(names) != 1:
         shown = ", ".join(list(file.pictures)[:3]) + (", ..." if len(file.pictures) > 3 else "")
         what = f"no picture {picture}" if picture and not names else f"{len(names)} pictures {picture}".rstrip()

@@ -21,11 +21,13 @@ import numpy as np
 import shapely
 
 from quadrat.annotations import Kind
-from quadrat.annotations.pictures import same_pictures
+from quadrat.annotations.pictures import same_picture, same_pictures
 from quadrat.annotations.record import Problem, Record, Sheet, box_record
 from quadrat.annotations.shapes import record_of
 from quadrat.annotations.text import read_text
 from quadrat.errors import AnnotationError
+
+__all__ = ["Layout", "label_of", "pictures_of_table", "read_delimited", "read_labels", "same_picture"]
 
 Layout = Literal["x y class", "y x class"]
 """Order of the first three columns of a file without a header; "y x class" is the layout of BRCA-M2C."""
@@ -64,6 +66,7 @@ def read_delimited(
     path: Path,
     *,
     picture: str = "",
+    called: str = "",
     classes: Sequence[str] = (),
     layout: str = "x y class",
     first_class: int | None = None,
@@ -86,7 +89,7 @@ def read_delimited(
             raise AnnotationError(f"{path}: neither a header nor points in its first line ({', '.join(header[:6])}); {HINT}")
         columns = _Columns((0, 1) if layout == "x y class" else (1, 0), name=2)
     if columns.slide is not None and picture:
-        body = _of_slide(body, columns.slide, picture, where=f"{path} (column '{header[columns.slide]}')")
+        body = _of_slide(body, columns.slide, picture, called, where=f"{path} (column '{header[columns.slide]}')")
     records = [_record(cells, f"line {number}", columns, classes, first_class) for number, cells in body]
     return Sheet(str(path), "CSV", tuple(records), one_class=columns.name is None)
 
@@ -114,14 +117,14 @@ def read_labels(path: Path) -> Mapping[str, str]:
     return found
 
 
-def label_of(path: Path, picture: str) -> str:
+def label_of(path: Path, picture: str, *, called: str = "") -> str:
     """The label of one slide in a CSV of slide labels (named as ``pictures.same_pictures`` has it).
 
     Raises:
         AnnotationError: see ``read_labels``; or the slide is not in it.
     """
     labels = read_labels(path)
-    names = same_pictures(list(labels), picture)
+    names = same_pictures(list(labels), picture, called=called)
     if len(names) != 1:
         what = f"{len(names)} slides like" if names else "no label for the slide"
         raise AnnotationError(f"{path}: {what} {picture}; it needs one line of its own")
@@ -177,14 +180,16 @@ def _first(names: Sequence[str], known: Sequence[str]) -> int | None:
     return next((names.index(name) for name in known if name in names), None)
 
 
-def _of_slide(body: Sequence[tuple[int, list[str]]], column: int, picture: str, *, where: str) -> list[tuple[int, list[str]]]:
+def _of_slide(
+    body: Sequence[tuple[int, list[str]]], column: int, picture: str, called: str, *, where: str
+) -> list[tuple[int, list[str]]]:
     """The lines of one slide; a line too short to name a slide is kept, to be named as faulty.
 
     Raises:
         AnnotationError: none is of the slide, or of two that it may mean.
     """
     names = list(dict.fromkeys(cells[column] for _, cells in body if len(cells) > column))
-    found = same_pictures(names, picture)
+    found = same_pictures(names, picture, called=called)
     if len(found) > 1 or (names and not found):
         raise AnnotationError(f"{where}: {len(found) or 'none'} of its {len(names)} slides may be {picture}; one must be")
     return [(number, cells) for number, cells in body if len(cells) <= column or cells[column] in found]

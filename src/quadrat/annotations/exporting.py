@@ -9,13 +9,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import shapely
 
 from quadrat.annotations.faults import extent
-from quadrat.annotations.record import Record
+from quadrat.annotations.record import Record, Rings, to_annotations
+from quadrat.annotations.rle import compress, runs_of_mask
 from quadrat.annotations.shapes import geometry_of, shape_name
 from quadrat.annotations.table import Entry
 from quadrat.errors import AnnotationError
+from quadrat.geometry import Box
 from quadrat.outputs import write_whole
 
 CSV_COLUMNS = (
@@ -42,7 +45,8 @@ def _feature(record: Record) -> dict[str, Any]:
 
 
 def write_coco(path: Path, entries: Sequence[Entry], *, pictures: Sequence[str]) -> None:
-    """All slides in one COCO file; ``pictures``: the file name of each. A point is a keypoint; a box has no segmentation.
+    """All slides in one COCO file; ``pictures``: the file name of each. A point is a keypoint, a box has no segmentation, and
+    a shape with holes is a run-length mask.
 
     Raises:
         AnnotationError: a polygon with a hole, which COCO cannot write, a picture of unknown size, or a record without class.
@@ -61,7 +65,8 @@ def write_coco(path: Path, entries: Sequence[Entry], *, pictures: Sequence[str])
             own: dict[str, Any] = {"image_id": number, "category_id": names.index(record.name) + 1, "iscrowd": int(record.crowd)}
             if record.kind:
                 own["kind"] = record.kind
-            annotations += [{"id": len(annotations) + 1 + i} | own | body for i, body in enumerate(_coco_bodies(record, where))]
+            bodies = _coco_bodies(record, where, entry.sheet.size)
+            annotations += [{"id": len(annotations) + 1 + i} | own | body for i, body in enumerate(bodies)]
     categories = [{"id": i, "name": name} | _keypoints(entries, name) for i, name in enumerate(names, start=1)]
     whole = {"images": images, "annotations": annotations, "categories": categories}
     write_whole(path, json.dumps(whole, ensure_ascii=False).encode())
@@ -72,19 +77,37 @@ def _keypoints(entries: Sequence[Entry], name: str) -> dict[str, Any]:
     return {"keypoints": ["centre"], "skeleton": []} if drawn else {}
 
 
-def _coco_bodies(record: Record, where: str) -> Iterator[dict[str, Any]]:
+def _coco_bodies(record: Record, where: str, size: tuple[int, int]) -> Iterator[dict[str, Any]]:
     if len(record.points):
         yield from ({"keypoints": [x, y, 2], "num_keypoints": 1} for x, y in record.points.tolist())
         return
-    if any(len(part) > 1 for part in record.parts):
-        raise AnnotationError(f"{where}: a polygon with a hole, which COCO cannot write; export to geojson, csv or parquet")
     box = extent(record)
     assert box is not None  # only what draws something is exported
     x0, y0, x1, y1 = box.tolist()
     body = {"bbox": [x0, y0, x1 - x0, y1 - y0], "area": float(geometry_of(record).area)}
-    if not record.box:
+    if any(len(part) > 1 for part in record.parts):
+        body["segmentation"] = _run_lengths(record, where, size)
+    elif not record.box:
         body["segmentation"] = [part[0][:-1].ravel().tolist() for part in record.parts]
     yield body
+
+
+def _run_lengths(record: Record, where: str, size: tuple[int, int]) -> dict[str, Any]:
+    """A shape with holes as a mask, which is exact only where its outline follows the pixels.
+
+    Raises:
+        AnnotationError: it does not, or leaves the picture.
+    """
+    drawn = to_annotations([record], [0], classes=("",), kind="region")
+    mask = drawn.regions(Box(0, 0, *size), (1.0, 1.0)) > 0
+    if not all(_on_corners(part) for part in record.parts) or mask.sum() != geometry_of(record).area:
+        raise AnnotationError(f"{where}: a polygon with a hole, which COCO cannot write; export to geojson, csv or parquet")
+    return {"size": list(size), "counts": compress(runs_of_mask(mask).tolist())}
+
+
+def _on_corners(part: Rings) -> bool:
+    """Whether all vertices of a polygon lie on corners of pixels."""
+    return all(bool((ring == np.floor(ring)).all()) for ring in part)
 
 
 def write_csv(path: Path, entries: Sequence[Entry]) -> None:
@@ -98,13 +121,21 @@ def write_csv(path: Path, entries: Sequence[Entry]) -> None:
             centre = shape.centroid
             row = (entry.slide, entry.case, entry.split, entry.sheet.source, record.place, record.name, record.kind or "")
             numbers = (centre.x, centre.y, *(box.tolist() if box is not None else ()))
-            writer.writerow((*row, shape_name(record), int(record.crowd), *map(repr, numbers), exact_wkt(shape)))
+            writer.writerow((*row, shape_name(record), int(record.crowd), *map(repr, numbers), exact_wkt(record)))
     write_whole(path, stream.getvalue().encode())
 
 
-def exact_wkt(shape: shapely.Geometry) -> str:
-    """Well-known text with as many digits as a float64 has."""
-    return str(shapely.to_wkt(shape, rounding_precision=-1))
+def exact_wkt(record: Record) -> str:
+    """Well-known text with all digits of every float64 (GEOS writes one too few)."""
+    if len(record.points):
+        points = [f"({_coordinates([point])})" for point in record.points.tolist()]
+        return f"POINT {points[0]}" if len(points) == 1 else f"MULTIPOINT ({', '.join(points)})"
+    parts = [f"({', '.join(f'({_coordinates(ring.tolist())})' for ring in part)})" for part in record.parts]
+    return f"POLYGON {parts[0]}" if len(parts) == 1 else f"MULTIPOLYGON ({', '.join(parts)})"
+
+
+def _coordinates(xy: Sequence[Sequence[float]]) -> str:
+    return ", ".join(f"{x!r} {y!r}" for x, y in xy)
 
 
 def _drawn(entry: Entry) -> list[Record]:

@@ -59,7 +59,7 @@ def _add_invalid(records: Sequence[Record], found: list[list[Problem]]) -> None:
         first = records[owner[k]].parts[0][0][0]
         place = f"near x {first[0]:g}, y {first[1]:g}"
         reason = shapely.is_valid_reason(shapes[k])
-        if not area[k] > 0 and not reason.startswith("Self-intersection"):
+        if not area[k] > 0 and not shapely.convex_hull(shapes[k]).area > 0:  # a bow tie has no area either
             problems.append(Problem("empty", f"a polygon without area {place}"))
         elif reason.startswith("Ring Self-intersection"):
             problems.append(Problem("touching itself", f"a polygon that touches itself ({_tidy(reason)})", warning=True))
@@ -102,11 +102,12 @@ def _add_duplicates(records: Sequence[Record], found: list[list[Problem]]) -> No
         if record.fault:
             continue
         for key in _keys(record):
-            before = seen.setdefault(key, record)
-            if before is not record or (problems and problems[-1].code == "duplicate"):
+            before = seen.get(key)
+            if before is not None:
                 other = "" if before.name == record.name else f", where its class is '{before.name}'"
                 problems.append(Problem("duplicate", f"the same as {before.place}{other}"))
                 break
+            seen[key] = record
 
 
 def _keys(record: Record) -> list[tuple[object, ...]]:

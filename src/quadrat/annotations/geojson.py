@@ -155,11 +155,12 @@ def _record(feature: Any, number: int) -> Record | None:
     if stated is not None and stated not in _KINDS:
         return None
     kind = None if stated is None else _KINDS[stated]
+    name = ""
     try:
         name = _class_name(feature)
         parts, points = _geometry(feature.get("geometry"))
     except _BrokenError as error:
-        return Record(place, "", kind, fault=Problem("no geometry", str(error)))
+        return Record(place, name, kind, fault=Problem("no geometry", str(error)))
     return Record(place, name, kind, parts, points)
 
 

@@ -88,7 +88,7 @@ def items_of(inputs: Sequence[Path], *, pipeline: Pipeline | None) -> list[Item]
 
 def _of_row(ref: SlideRef, choice: Choice, *, labels: bool) -> Item:
     path = Path(ref.annotation) if ref.annotation else None
-    return Item(ref.name, path, replace(choice, picture=Path(ref.path).name), ref, labels)
+    return Item(ref.name, path, replace(choice, picture=ref.path, called=ref.name), ref, labels)
 
 
 def is_manifest(path: Path) -> bool:
@@ -112,7 +112,7 @@ def load(item: Item, *, mpp: float | None) -> Loaded:
     if item.path is not None:
         try:
             if item.labels:
-                label = label or label_of(item.path, item.picture)
+                label = label or label_of(item.path, item.choice.picture, called=item.slide)
             else:
                 sheet = read_sheet(item.path, choice=item.choice)
         except QuadratError as error:

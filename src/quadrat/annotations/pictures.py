@@ -7,20 +7,32 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
-def same_pictures(names: Sequence[str], picture: str) -> list[str]:
-    """Which of the names mean the slide with the file name ``picture``: the same name, else the same without folders, else
-    the same without folders and suffix; the first of these that any name fulfils."""
-    own = _base(picture)
+def same_pictures(names: Sequence[str], picture: str, *, called: str = "") -> list[str]:
+    """Which of the names mean the slide at the path ``picture``; the first rule that any name fulfils decides.
+
+    The rules: the same path; the last folders and the name of the path ("normal/a.png"); the same name without folders; that
+    without the picture's suffix; both without their suffixes; the name that the manifest ``called`` the slide.
+    """
+    path, own = _steps(picture), _steps(picture)[-1]
+    stem = Path(own).stem
     for found in (
         [name for name in names if name == picture],
-        [name for name in names if _base(name) == own],
-        [name for name in names if _base(name) == Path(own).stem],
-        [name for name in names if _base(name) and Path(_base(name)).stem == Path(own).stem],
+        [name for name in names if 1 < len(_steps(name)) < len(path) and path[-len(_steps(name)) :] == _steps(name)],
+        [name for name in names if _steps(name)[-1] == own],
+        [name for name in names if _steps(name)[-1] == stem],
+        [name for name in names if _steps(name)[-1] and Path(_steps(name)[-1]).stem == stem],
+        [name for name in names if name == called],
     ):
         if found:
             return found
     return []
 
 
-def _base(name: str) -> str:
-    return re.split(r"[/\\]", name)[-1]
+def same_picture(name: str, picture: str) -> bool:
+    """Whether a name may mean the slide at the path ``picture``, by any rule of ``same_pictures``."""
+    return bool(same_pictures([name], picture))
+
+
+def _steps(name: str) -> list[str]:
+    """Folders and file of a path written on any system."""
+    return re.split(r"[/\\]", name)

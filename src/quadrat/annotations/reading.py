@@ -29,13 +29,15 @@ _PICTURES = (b"\x89PNG", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\xff\xd8\xff"
 class Choice:
     """What a file alone does not say.
 
-    ``picture``: the slide's file name, which picks its records where a file serves several slides ("": the file has one).
+    ``picture``: the slide's file or its name, which picks its records where a file serves several slides ("": the file has
+    one); ``called``: what the manifest calls the slide.
     ``classes``, ``layout``, ``first_class``: for text files without a header and with numbered classes (see DataSection).
     ``pixels``: what an image is: "labels" (a value an object), "mask" (``threshold``: foreground lies above it; None: the
     values are class numbers), or "" (a mask if it is 8-bit and has the value 255).
     """
 
     picture: str = ""
+    called: str = ""
     classes: Sequence[str] = ()
     layout: str = "x y class"
     first_class: int | None = None
@@ -115,12 +117,17 @@ def _is_coco(start: bytes, path: Path) -> bool:
 
 _READERS: dict[str, Callable[[Path, Choice], Sheet]] = {
     "geojson": lambda path, choice: read_geojson(path),
-    "coco": lambda path, choice: read_coco(path, picture=choice.picture),
+    "coco": lambda path, choice: read_coco(path, picture=choice.picture, called=choice.called),
     "voc": lambda path, choice: read_voc(path),
     "asap": lambda path, choice: read_asap(path),
     "delimited": lambda path, choice: read_delimited(
-        path, picture=choice.picture, classes=choice.classes, layout=choice.layout, first_class=choice.first_class
+        path,
+        picture=choice.picture,
+        called=choice.called,
+        classes=choice.classes,
+        layout=choice.layout,
+        first_class=choice.first_class,
     ),
-    "parquet": lambda path, choice: read_parquet(path, picture=choice.picture),
+    "parquet": lambda path, choice: read_parquet(path, picture=choice.picture, called=choice.called),
     "pixels": lambda path, choice: read_pixels(path, meaning=choice.pixels, threshold=choice.threshold, classes=choice.classes),
 }

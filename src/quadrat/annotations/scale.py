@@ -40,7 +40,7 @@ def scale_problems(sheet: Sheet, *, size: tuple[int, int] | None, mpp: float | N
 def diameters_px(records: Sequence[Record]) -> F64:
     """Diameter (px) of the circle of the same area, of each record that has an area."""
     areas = [float(geometry_of(record).area) for record in records if record.parts and not record.fault]
-    return 2 * np.sqrt(np.array(areas, np.float64) / math.pi)
+    return 2 * np.sqrt(np.array([area for area in areas if area > 0], np.float64) / math.pi)
 
 
 def _diameter_problem(records: Sequence[Record], mpp: float | None) -> Problem | None:

@@ -144,9 +144,11 @@ def record_problems(
     """All problems of each record: of its geometry, of its class, and whether it is what ``want`` asks for."""
     found = geometry_problems(records, size=size)
     for record, target, problems in zip(records, targets, found, strict=True):
-        if record.fault is None and want == "points" and record.parts:
+        if record.fault is not None:
+            continue
+        if want == "points" and record.parts:
             problems.append(Problem("not asked for", "an outline, but data.annotations is 'points'"))
-        elif record.fault is None and want != "points" and len(record.points):
+        elif want != "points" and len(record.points):
             text = f"a point has no outline, but data.annotations is '{want}' (use 'points' with point_diameter_um)"
             problems.append(Problem("not asked for", text))
         if not record.name and target is None:

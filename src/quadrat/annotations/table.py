@@ -64,7 +64,7 @@ def write_parquet(path: Path, table: pa.Table) -> None:
     pq.write_table(table.replace_schema_metadata(metadata), path, compression="zstd", version="2.6")
 
 
-def read_parquet(path: Path, *, picture: str = "") -> Sheet:
+def read_parquet(path: Path, *, picture: str = "", called: str = "") -> Sheet:
     """The records of one slide of a table; places are those of the files it was made from.
 
     Raises:
@@ -72,7 +72,7 @@ def read_parquet(path: Path, *, picture: str = "") -> Sheet:
     """
     table = _read(path, [name for name in SCHEMA.names if name not in ("case", "split")])
     slides = list(dict.fromkeys(table["slide"].to_pylist()))
-    found = same_pictures(slides, picture) if picture else slides
+    found = same_pictures(slides, picture, called=called) if picture else slides
     if len(found) != 1:
         raise AnnotationError(
             f"{path}: {len(found) or 'none'} of its {len(slides)} slides may be {picture or 'meant'}; one must be"

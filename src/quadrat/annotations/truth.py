@@ -78,7 +78,7 @@ def _label(ref: SlideRef, classes: Sequence[str]) -> int:
     """The class of the whole slide: of the column ``label``, or of a CSV of slide labels in the column ``annotation``."""
     name = ref.label
     if not name and ref.annotation:
-        name = label_of(Path(ref.annotation), Path(ref.path).name)
+        name = label_of(Path(ref.annotation), ref.path, called=ref.name)
     if name not in classes:
         raise ConfigError(f"{ref.path}: its label '{name}' is none of the classes {', '.join(classes)}")
     return list(classes).index(name)
@@ -87,7 +87,11 @@ def _label(ref: SlideRef, classes: Sequence[str]) -> int:
 def choice_of(ref: SlideRef, data: DataSection, classes: Sequence[str]) -> Choice:
     """How the slide's records are found and read in its file."""
     return Choice(
-        picture=Path(ref.path).name, layout=data.point_layout, classes=tuple(classes), first_class=data.point_first_class
+        picture=ref.path,
+        called=ref.name,
+        layout=data.point_layout,
+        classes=tuple(classes),
+        first_class=data.point_first_class,
     )
 
 

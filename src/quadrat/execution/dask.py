@@ -21,7 +21,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import dask
-import torch
 from distributed import Client, Future, LocalCluster, wait
 from distributed.protocol import pickle
 from distributed.scheduler import KilledWorker
@@ -237,6 +236,8 @@ def local_cluster(*, workers: int, threads: int) -> Iterator[Executor]:
 
 def gpus() -> tuple[str, ...]:
     """The names of this machine's GPUs that CUDA_VISIBLE_DEVICES leaves."""
+    import torch  # here: a worker that starts again after a crash is not to wait for it
+
     return tuple(f"cuda:{i}" for i in range(torch.cuda.device_count()))
 
 

@@ -40,13 +40,14 @@ def read_state(source: str) -> dict[str, Tensor]:
         raise ConfigError(f"weights '{source}': give 'hub' or a file ending in {', '.join(SUFFIXES)}")
     if not path.is_file():
         raise ConfigError(f"there is no weights file {path}")
+    again = "save one with safetensors, or with torch.save(model.state_dict(), path)"
     try:
         found = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except pickle.UnpicklingError as error:  # torch's own message advises to load it anyway
+        raise ConfigError(f"{path} is no file of tensors alone, and Python objects are never loaded; {again}") from error
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         reason = str(error).strip().split("\n")[0]
-        raise ConfigError(
-            f"{path} is no readable state dict ({reason}); save one with safetensors, or torch.save(model.state_dict(), path)"
-        ) from error
+        raise ConfigError(f"{path} is no readable state dict ({type(error).__name__}: {reason}); {again}") from error
     if not isinstance(found, Mapping) or not found or not all(isinstance(value, Tensor) for value in found.values()):
         holds = f"keys {', '.join(map(str, list(found)[:SHOWN]))}" if isinstance(found, Mapping) else f"a {type(found).__name__}"
         raise ConfigError(f"{path} holds {holds}, not tensors by name; save the network's state_dict() itself")

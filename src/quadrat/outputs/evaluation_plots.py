@@ -61,7 +61,7 @@ def bland_altman(path: Path, counts: Mapping[str, tuple[Counts, Counts]], *, uni
             axes.annotate(
                 f"{text}  {value:+.1f}", (1, value), xycoords=("axes fraction", "data"), xytext=(-4, 3),
                 textcoords="offset points", ha="right", fontsize=8, color=LINE,
-                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.8}, zorder=3,
+zorder=3,
             )  # fmt: skip
         axes.set(xlabel=f"mean of annotated and found, per {unit}", ylabel="found - annotated")
         axes.set_title(name, fontsize=11)
@@ -123,8 +123,8 @@ def precision_recall_plot(
 
 def _panels(count: int) -> tuple[Figure, list[Axes]]:
     """A figure of ``count`` square panels."""
-    columns = min(count, COLUMNS)
-    rows = -(-count // COLUMNS)
+    columns = 2 if count == 4 else min(count, COLUMNS)
+    rows = -(-count // columns)
     figure = Figure(figsize=(4.3 * columns, 4.1 * rows), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
     for extra in grid.flat[count:]:

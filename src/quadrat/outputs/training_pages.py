@@ -127,7 +127,8 @@ def _object_mistakes(
         false.append((float(table.score[i]), _detail(read, found[i], text, found=found, wanted=wanted)))
     area = (wanted[:, 2:] - wanted[:, :2]).prod(axis=1)
     for i in np.flatnonzero(free_wanted)[np.argsort(-area[free_wanted], kind="stable")][: COLUMNS * ROWS]:
-        lost.append((float(area[i]), _detail(read, wanted[i], f"{short(name)}\n{classes[wanted_class[i]]}", found=found, wanted=wanted)))
+        text = f"{short(name)}\n{classes[wanted_class[i]]}"
+        lost.append((float(area[i]), _detail(read, wanted[i], text, found=found, wanted=wanted)))
     return false, lost
 
 
@@ -157,7 +158,8 @@ def _map_mistakes(name: str, read: Read, answer: Answer, expected: Expected) -> 
     rgb = read(box)
     tinted = [(0.5 * rgb + 0.5 * _PALETTE[m % len(_PALETTE)]).astype(np.uint8) for m in (truth, found)]
     painted = [np.where((m > 0)[..., None], tint, rgb) for m, tint in zip((truth, found), tinted, strict=True)]
-    return [(wrong, Panel(np.concatenate([rgb, *painted], axis=1), f"{short(name)}: image, truth, found\n{wrong:.1%} of px differ"))]
+    text = f"{short(name)}: image, truth, found\n{wrong:.1%} of px differ"
+    return [(wrong, Panel(np.concatenate([rgb, *painted], axis=1), text))]
 
 
 _COLOURS = ((0, 0, 0), (228, 26, 28), (55, 126, 184), (77, 175, 74), (152, 78, 163), (255, 127, 0), (166, 86, 40))

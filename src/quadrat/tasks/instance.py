@@ -41,6 +41,7 @@ from quadrat.task import (
 
 FOREGROUND, DISTANCE, FIRST_CLASS = 0, 1, 2
 DISTANCE_WEIGHT = 4.0
+CONTACT_WEIGHT, CONTACT_PX = 4.0, 5
 
 
 class InstanceTask:
@@ -68,6 +69,7 @@ class InstanceTask:
     def prepare(self, truth: TruthWindow, spec: ModelSpec) -> Crop:
         classes = np.concatenate([[0], truth.label_class + 1]).astype(np.uint8)[truth.labels]
         maps: Arrays = {"distance": inner_distance(truth.labels), "classes": classes, "known": truth.known}
+        maps["contact"] = contact(truth.labels)
         return Crop(shape=truth.labels.shape, maps=maps)
 
     def targets(self, crop: Crop, spec: ModelSpec) -> Arrays:
@@ -75,19 +77,21 @@ class InstanceTask:
             "distance": crop.maps["distance"].astype(np.float32) / 255,
             "classes": crop.maps["classes"].astype(np.int64),
             "known": crop.maps["known"].astype(np.float32),
+            "contact": crop.maps["contact"].astype(np.float32),
         }
 
     def loss(self, output: Tensor, targets: Mapping[str, Tensor], spec: ModelSpec) -> dict[str, Tensor]:
         known = targets["known"]
         area = known.sum().clamp(min=1)
         inside = (targets["classes"] > 0).to(output.dtype) * known
+        stress = 1 + CONTACT_WEIGHT * targets["contact"]
         fg = output[:, FOREGROUND]
         probability = torch.sigmoid(fg) * known
         dice = 1 - (2 * (probability * inside).sum() + 1) / (probability.sum() + inside.sum() + 1)
         entropy = functional.binary_cross_entropy_with_logits(fg, inside, weight=known, reduction="sum") / area
         terms = {"foreground": entropy + dice}
         error = (torch.sigmoid(output[:, DISTANCE]) - targets["distance"]).abs()
-        terms["distance"] = DISTANCE_WEIGHT * (error * (0.3 + inside) * known).sum() / area
+        terms["distance"] = DISTANCE_WEIGHT * (error * (0.3 + inside) * known * stress).sum() / area
         if len(spec.classes) > 1:
             # class 0 of the target is background: ignored, the foreground map answers for it
             wanted = torch.where(known > 0, targets["classes"], 0) - 1
@@ -141,6 +145,17 @@ class InstanceTask:
     def calibrations(self, spec: ModelSpec) -> list[Mapping[str, float]]:
         grid = ThresholdGrid({"foreground": (0.5, 0.4, 0.6), "seed": (0.5, 0.4, 0.6, 0.7)})
         return grid.settings(spec.thresholds)
+
+
+def contact(labels: Array) -> Array:
+    """bool (h, w): pixels of an object from which another one is at most ``CONTACT_PX // 2`` px away.
+
+    There objects are told apart, so errors weigh more (the idea of the weight map of Ronneberger et al. 2015).
+    """
+    other = ndimage.minimum_filter(np.where(labels > 0, labels, np.iinfo(labels.dtype).max), CONTACT_PX)
+    nearest = ndimage.maximum_filter(labels, CONTACT_PX)
+    beside: Array = (labels > 0) & (other < nearest)
+    return beside
 
 
 def inner_distance(labels: Array) -> Array:
