@@ -371,7 +371,10 @@ def _check(pipeline: Pipeline, where: str) -> None:
         (1, "run.threads"),
         (1, "train.steps"),
         (1, "train.batch"),
+        (1, "train.patch"),
+        (1, "train.threads"),
         (1, "train.processes"),
+        (0, "train.warmup"),
         (0, "train.patience"),
         (1, "model.batch"),
         (1, "run.shards_per_unit"),
@@ -380,6 +383,10 @@ def _check(pipeline: Pipeline, where: str) -> None:
         section, name = key.split(".")
         if getattr(getattr(pipeline, section), name) < least:
             raise ConfigError(f"{where}: {key} must be at least {least}")
+    if not 0 < pipeline.train.lr < float("inf"):
+        raise ConfigError(f"{where}: train.lr is {pipeline.train.lr:g}; it must be a number above 0")
+    if pipeline.train.validate_every is not None and pipeline.train.validate_every < 0:
+        raise ConfigError(f"{where}: train.validate_every is {pipeline.train.validate_every}; it must be 0 (never) or more")
     if not pipeline.run.deadline_s > 0:
         raise ConfigError(f"{where}: run.deadline_s must be above 0")
     if not pipeline.model.widths or min(pipeline.model.widths) < 1:

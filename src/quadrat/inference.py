@@ -72,7 +72,7 @@ def pick_device(name: str) -> torch.device:
     """``auto`` and ``cuda`` are the device that the executor gives the job, else the first CUDA device; ``auto`` without one is
     the CPU; any other name is torch's."""
     if name in ("auto", "cuda"):
-        name = os.environ.get(DEVICE) or ("cuda" if torch.cuda.is_available() else "cpu")
+        name = os.environ.get(DEVICE) or ("cuda" if name == "cuda" or torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)

@@ -7,9 +7,10 @@ import platform
 from collections.abc import Sequence
 from typing import cast
 
+import numpy as np
 import torch
 
-from quadrat.annotations.truth import load_truth
+from quadrat.annotations.truth import SlideTruth, load_truth
 from quadrat.config import ModelSection, Pipeline
 from quadrat.datasets import TrainingSlide, WindowSet
 from quadrat.errors import AnnotationError, ConfigError
@@ -19,7 +20,7 @@ from quadrat.metrics.protocol import Expected
 from quadrat.models.encoders import Normalisation, encoder_normalisation
 from quadrat.results import ClassInfo
 from quadrat.slides.source import PixelSource
-from quadrat.task import ModelSpec, Task
+from quadrat.task import ModelSpec, Task, TruthWindow
 
 STAINED: Normalisation = (0.75, 0.6, 0.72), (0.2, 0.22, 0.18)
 """Mean and standard deviation of RGB of H&E tissue."""
@@ -76,13 +77,7 @@ def training_slide(ref: SlideRef, pipeline: Pipeline, source: PixelSource, cells
     """
     data = pipeline.data
     frame = source.frame
-    size = (round(frame.height * frame.scale_row), round(frame.width * frame.scale_col))
-    truth = load_truth(ref, data, [c.name for c in pipeline.classes], size=size)
-    if truth.objects is not None and not ref.annotated:
-        raise AnnotationError(
-            f"{ref.path}: the manifest does not say where all objects are annotated, so nothing could be learnt as background: "
-            "fill its column 'annotated' with 'all', or with the class of the regions inside which every object is drawn"
-        )
+    truth = truth_of(ref, pipeline, size=(round(frame.height * frame.scale_row), round(frame.width * frame.scale_col)))
     return TrainingSlide(
         ref.name,
         source,
@@ -97,9 +92,41 @@ def training_slide(ref: SlideRef, pipeline: Pipeline, source: PixelSource, cells
     )
 
 
+def truth_of(ref: SlideRef, pipeline: Pipeline, *, size: tuple[int, int] | None = None) -> SlideTruth:
+    """What is known of a slide. ``size`` (height, width) in level-0 px: without it, what lies outside the slide is not found.
+
+    Raises:
+        ConfigError, AnnotationError: see :func:`training_slide`.
+    """
+    truth = load_truth(ref, pipeline.data, [c.name for c in pipeline.classes], size=size)
+    if truth.objects is not None and not ref.annotated:
+        raise AnnotationError(
+            f"{ref.path}: the manifest does not say where all objects are annotated, so nothing could be learnt as background: "
+            "fill its column 'annotated' with 'all', or with the class of the regions inside which every object is drawn"
+        )
+    return truth
+
+
+def check_partial(slide: TrainingSlide, task: Task, spec: ModelSpec) -> None:
+    """Refuse (AnnotationError) a slide of which not everything is known, where the task learns from no other.
+
+    The task is asked with the smallest window of which nothing is known: the first such window may come late.
+    """
+    if slide.bounds is None and slide.complete:
+        return
+    nothing, blank = np.zeros(0, np.uint8), np.zeros((1, 1), np.uint8)
+    window = TruthWindow(blank.astype(np.int32), nothing, blank, np.zeros((0, 4)), nothing, -1, blank.astype(np.bool_))
+    try:
+        task.prepare(window, spec)
+    except AnnotationError as error:
+        raise AnnotationError(f"{slide.name}: {error}") from error
+
+
 def window_set(slides: Sequence[TrainingSlide], task: Task, spec: ModelSpec, pipeline: Pipeline) -> WindowSet:
     """The training samples; a patch is never larger than the window unless it is the whole of it."""
     cfg = pipeline.train
+    for slide in slides:
+        check_partial(slide, task, spec)
     return WindowSet(slides, task, spec, patch=cfg.patch, cache_mb=cfg.cache_mb, balance=cfg.balance)
 
 

@@ -25,6 +25,8 @@ from quadrat.task import ModelSpec, get_task
 WEIGHTS, CARD = "weights.safetensors", "card.json"
 SCHEMA = 1
 TILING_EXACT, SCHEDULE_EXACT = "tiling-exact", "schedule-exact"
+HEADS = ("head.", "regions.box_predictor.", "regions.mask_predictor.")
+"""How the names of those weights begin that belong to a network's classes."""
 AGAIN = "copy the package again, or train it again"
 
 
@@ -69,8 +71,7 @@ def exactness(model: nn.Module, spec: ModelSpec) -> dict[str, Any]:
     """
     stride, out_stride = strides_of(model)
     lattice = spec.lattice
-    if lattice.stride % stride:
-        raise ConfigError(f"model.stride {lattice.stride} is not a multiple of the network's stride {stride}")
+    check_stride(model, spec)
     reach = probe(model, stride=stride, out_stride=out_stride)
     if reach.stride is not None and lattice.stride % reach.stride:
         raise ConfigError(
@@ -88,6 +89,15 @@ def exactness(model: nn.Module, spec: ModelSpec) -> dict[str, Any]:
         "promise": TILING_EXACT if exact else SCHEDULE_EXACT,
         "window_over_core": round((lattice.window / lattice.core) ** 2, 3),
     }
+
+
+def check_stride(model: nn.Module, spec: ModelSpec, *, patch: int = 0) -> None:
+    """Refuse (ConfigError) a lattice, or training patches of so many px, out of step with the stride that a network states."""
+    stride, _ = strides_of(model)
+    if spec.lattice.stride % stride:
+        raise ConfigError(f"model.stride {spec.lattice.stride} is not a multiple of the network's stride {stride}")
+    if patch % stride:
+        raise ConfigError(f"train.patch is {patch}; it must be a multiple of the network's stride {stride}")
 
 
 def strides_of(model: nn.Module) -> tuple[int, int]:
@@ -194,7 +204,7 @@ def begin_from(model: nn.Module, spec: ModelSpec, folder: Path) -> list[str]:
             )
     weights = loaded.model.state_dict()
     same_classes = theirs.class_names == spec.class_names
-    left = [name for name in weights if name.startswith("head") and not same_classes]
+    left = [name for name in weights if name.startswith(HEADS) and not same_classes]
     own = model.state_dict()
     model.load_state_dict({name: own[name] if name in left else value for name, value in weights.items()})
     return left

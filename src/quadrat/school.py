@@ -13,12 +13,12 @@ from pathlib import Path
 from quadrat.batch import Batch, SlideState
 from quadrat.config import Pipeline
 from quadrat.datasets import sample_margin
-from quadrat.errors import ConfigError, SlideError
+from quadrat.errors import ConfigError, SlideError, StoreError
 from quadrat.execution import Executor, Failure, Job, Outcome, open_executor
 from quadrat.leakage import check_leakage, check_training, content_digests
-from quadrat.learning import spec_of
+from quadrat.learning import spec_of, truth_of
 from quadrat.manifest import SlideRef, read_manifest
-from quadrat.package import CARD
+from quadrat.package import CARD, check_stride
 from quadrat.progress import Phase, Reporter
 from quadrat.rundir import open_journal
 from quadrat.splits import assign_folds, fold_split
@@ -119,6 +119,7 @@ def train_courses(
     """
     made: dict[str, Path] = {}
     todo: list[Course] = []
+    _check_apart(courses)
     with contextlib.ExitStack() as stack:
         if reporter is None:
             reporter = stack.enter_context(Reporter())
@@ -130,6 +131,7 @@ def train_courses(
             if overwrite:
                 _drop_ended(course.folder / CHECKPOINTS)
             todo.append(course)
+        _check_truths(todo)
         jobs = [(course, _job(course, reporter)) for course in todo]
         if jobs and executor is None:
             run = todo[0].pipeline.run
@@ -215,7 +217,8 @@ def _watched(jobs: Sequence[TrainJob], bar: Phase) -> Iterator[None]:
 def _as_error(failure: Failure, name: str) -> Exception:
     if failure.trace:
         return RuntimeError(f"{name}: {failure.kind}: {failure.message}\n{failure.trace}")
-    return SlideError(f"{name}: {failure.message}")
+    kind = StoreError if failure.kind == StoreError.__name__ else SlideError
+    return kind(f"{name}: {failure.message}")
 
 
 def _drop_ended(checkpoints: Path) -> None:
@@ -225,10 +228,42 @@ def _drop_ended(checkpoints: Path) -> None:
             shutil.rmtree(checkpoints)
 
 
+def _check_apart(courses: Sequence[Course]) -> None:
+    """Refuse (ConfigError) trainings that would write over each other."""
+    names: dict[str, Course] = {}
+    packages: dict[Path, Course] = {}
+    for course in courses:
+        first = packages.setdefault(course.package.resolve(), course)
+        if first is not course:
+            raise ConfigError(
+                f"{first.name} and {course.name} would both write the package {course.package}; "
+                "give each pipeline a model.package of its own"
+            )
+        if names.setdefault(course.name, course) is not course:
+            raise ConfigError(f"two of the pipelines are called {course.name}; give one of them another 'name'")
+
+
+def _check_truths(courses: Sequence[Course]) -> None:
+    """Read all annotations once before any slide is: what is wrong with them is said at once.
+
+    Raises:
+        ConfigError, AnnotationError: see :func:`quadrat.learning.truth_of`.
+    """
+    seen = set()
+    for course in courses:
+        for ref in course.slides:
+            which = id(course.pipeline), replace(ref, split="", fold=None)
+            if ref.split != "test" and which not in seen:
+                seen.add(which)
+                truth_of(ref, course.pipeline)
+
+
 def _job(course: Course, reporter: Reporter) -> TrainJob:
     """The job of a training, checked as far as can be without reading slides."""
     pipeline = course.pipeline
-    spec = spec_of(pipeline, get_task(pipeline.task))
+    task = get_task(pipeline.task)
+    spec = spec_of(pipeline, task)
+    check_stride(task.build(spec), spec, patch=pipeline.train.patch)
     refs = [ref for ref in course.slides if ref.split in ("", "train", "val")]
     for note in course.notes:
         reporter.say(f"{course.name}: {note}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -24,7 +25,7 @@ from quadrat.learning import expected_of, spec_of, training_slide, versions, win
 from quadrat.mismatch import describe_promise, seam_mismatch
 from quadrat.models.encoders import Encoder, load_encoder_weights
 from quadrat.outputs.training_pages import examples_page, learning_curves
-from quadrat.package import SCHEDULE_EXACT, begin_from, exactness, rounded, save_package
+from quadrat.package import SCHEDULE_EXACT, begin_from, exactness, rounded, save_package, sha256_of
 from quadrat.prediction_store import PredictionStore
 from quadrat.ranks import SOLO, Ranks
 from quadrat.slides.source import PixelSource
@@ -32,7 +33,7 @@ from quadrat.store import TileStore
 from quadrat.task import ModelSpec, Task, get_task
 from quadrat.training import Trained, Validation, train
 from quadrat.units import create_predictions, infer_shards, open_work_source
-from quadrat.workplace import SlideWork, WorkView
+from quadrat.workplace import SlideWork, WorkView, slide_identity
 
 PROGRESS = "progress.json"
 PROGRESS_EVERY_S = 1.0
@@ -140,7 +141,29 @@ def learn(job: TrainJob, task: Task, spec: ModelSpec, slides: Material, *, devic
         validation=Validation(measure, task.metrics.main) if slides.judge else None,
         prepare=prepare,
         ranks=ranks,
+        key=data_key(job),
     )
+
+
+def data_key(job: TrainJob) -> str:
+    """Hash of what a job learns from and is judged on, and of what it begins with: a checkpoint of other data is not gone on
+    from. Where the files lie does not count."""
+    data = {name: value for name, value in asdict(job.pipeline.data).items() if name not in ("manifest", "source", "license")}
+    slides = [
+        (*(getattr(work.ref, name) for name in ("name", "mpp", "label", "annotated", "split")), work.identity,
+         _digest(work.ref.annotation), asdict(work.slide), work.margin)
+        for work in job.works
+    ]  # fmt: skip
+    text = json.dumps([data, slides, job.pipeline.model.encoder_weights], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _digest(annotation: str) -> str:
+    """Of an annotation file's content, of a folder's outline and ends; "" where there is none."""
+    path = Path(annotation)
+    if not annotation or not path.exists():
+        return ""
+    return slide_identity(annotation) if path.is_dir() else sha256_of(path)
 
 
 class _Progress:
@@ -154,8 +177,9 @@ class _Progress:
             return
         self._spoken = time.monotonic()
         part = self._path.with_suffix(".partial")
-        part.write_text(json.dumps({"done": done, "total": total, "loss": loss}))
-        os.replace(part, self._path)
+        with contextlib.suppress(OSError):  # on a full disk the checkpoint says so, with the way out
+            part.write_text(json.dumps({"done": done, "total": total, "loss": loss}))
+            os.replace(part, self._path)
 
 
 def _inferred(slides: Material, spec: ModelSpec, model: torch.nn.Module, device: torch.device) -> Judged:

@@ -10,6 +10,7 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import torch
@@ -22,6 +23,8 @@ from quadrat.teaching import TrainJob, learn, material
 
 REFUSED = 3
 """Exit code of a rank that refused knowingly; its message is in the file beside the job."""
+ORPHANED = 4
+"""Exit code of a rank whose job is gone."""
 TAIL = 2000
 
 
@@ -49,8 +52,12 @@ def train_in_processes(job: TrainJob) -> None:
         *("-m", "quadrat.torchrun", str(payload)),
     ]
     environment = os.environ | {"OMP_NUM_THREADS": str(cfg.threads), "GLOO_SOCKET_IFNAME": "lo"}
-    with (folder / "torchrun.log").open("wb") as log:
-        code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False).returncode
+    with (
+        (folder / "torchrun.log").open("wb") as log,
+        # the pipe closes with this process, however it ends, and the ranks end with the pipe
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, env=environment) as torchrun,
+    ):
+        code = torchrun.wait()
     payload.unlink()
     if refusal.exists():
         raise QuadratError(refusal.read_text())
@@ -62,8 +69,20 @@ def train_in_processes(job: TrainJob) -> None:
         )
 
 
+def end_with_the_job() -> None:
+    """End this process when standard input does, which is the job's end of a pipe: a rank must not train on by itself."""
+
+    def watch() -> None:
+        while os.read(0, 1):
+            pass
+        os._exit(ORPHANED)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def main(payload: Path) -> int:
     """One rank."""
+    end_with_the_job()
     job: TrainJob = pickle.loads(payload.read_bytes())
     torch.set_num_threads(job.pipeline.train.threads)
     on_gpu = job.pipeline.run.device != "cpu" and torch.cuda.is_available()

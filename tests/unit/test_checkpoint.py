@@ -202,9 +202,10 @@ def interrupted_at(folder, stop, prepare=None):
 
 @pytest.mark.parametrize("change", [{"lr": 1e-4}, {"batch": 3}, {"seed": 9}, {"freeze_norm": True}, {"patience": 3}])
 def test_a_changed_training_starts_anew_and_nothing_of_the_old_one_is_taken(change, tmp_path):
-    """Both end at the same step: their files have the same names."""
-    trained(tmp_path / "folder", SHORT)
-    new = replace(SHORT, **change)
+    """Both end at the same step, and write nothing before: their files have the same names."""
+    once = replace(CFG, steps=6)
+    trained(tmp_path / "folder", once)
+    new = replace(once, **change)
     fresh = trained(tmp_path / "fresh", new)
     assert same_weights(trained(tmp_path / "folder", new).model, fresh.model)
     asked = []

@@ -62,7 +62,12 @@ class DetectionTask:
         return network
 
     def prepare(self, truth: TruthWindow, spec: ModelSpec) -> Crop:
-        return Crop(shape=truth.labels.shape, maps={"known": truth.known}, boxes=truth.boxes, box_class=truth.box_class, label=-1)
+        shape = truth.labels.shape
+        row, col = np.floor((truth.boxes[:, :2] + truth.boxes[:, 2:]) / 2).astype(np.int64).T
+        outside = (row < 0) | (col < 0) | (row >= shape[0]) | (col >= shape[1])
+        # an object whose centre lies where nothing is known must not be seen from beside, by its slope and its sides
+        keep = outside | truth.known[np.where(outside, 0, row), np.where(outside, 0, col)]
+        return Crop(shape=shape, maps={"known": truth.known}, boxes=truth.boxes[keep], box_class=truth.box_class[keep], label=-1)
 
     def targets(self, crop: Crop, spec: ModelSpec) -> Arrays:
         rows, cols = crop.shape[0] // CELL, crop.shape[1] // CELL
