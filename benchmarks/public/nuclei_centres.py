@@ -1,8 +1,8 @@
 """How well instances agree with drawn centres: F1 of centroids within 6 um, and the error of counts, whatever the class.
 
 ``quadrat run nuclei --manifest test.csv --out out`` first; then
-``python benchmarks/public/nuclei_centres.py test.csv out/results --pipeline cells``. BRCA-M2C has centres and no outlines, so this is
-what can be said in numbers of the shipped nuclei model on real H&E.
+``python benchmarks/public/nuclei_centres.py test.csv out/results --pipeline cells``. BRCA-M2C has centres and no outlines,
+so this is what can be said in numbers of the shipped nuclei model on real H&E.
 """
 
 from __future__ import annotations
