@@ -17,11 +17,11 @@ from quadrat.errors import AnnotationError, ConfigError
 from quadrat.grid import Cell, Lattice
 from quadrat.manifest import SlideRef
 from quadrat.metrics.protocol import Expected
-from quadrat.models.encoders import Normalisation, encoder_normalisation
 from quadrat.results import ClassInfo
 from quadrat.slides.source import PixelSource
 from quadrat.task import ModelSpec, Task, TruthWindow
 
+Normalisation = tuple[tuple[float, float, float], tuple[float, float, float]]
 STAINED: Normalisation = (0.75, 0.6, 0.72), (0.2, 0.22, 0.18)
 """Mean and standard deviation of RGB of H&E tissue."""
 VERSIONS = ("torch", "numpy", "scikit-image", "numba", "openslide-python", "zarr")
@@ -64,8 +64,11 @@ def normalisation(model: ModelSection) -> Normalisation:
         if len(model.mean) != 3 or len(model.std) != 3:
             raise ConfigError(f"model.mean is {list(model.mean)} and model.std {list(model.std)}; state both, three values each")
         return (model.mean[0], model.mean[1], model.mean[2]), (model.std[0], model.std[1], model.std[2])
-    of_weights = encoder_normalisation(model.encoder) if model.encoder_weights else None
-    return of_weights or STAINED
+    if not model.encoder_weights:
+        return STAINED
+    from quadrat.models.encoders import encoder_normalisation  # torchvision takes seconds, and no run needs it here
+
+    return encoder_normalisation(model.encoder) or STAINED
 
 
 def training_slide(ref: SlideRef, pipeline: Pipeline, source: PixelSource, cells: Sequence[Cell]) -> TrainingSlide:
