@@ -23,7 +23,7 @@ from quadrat.progress import Phase, Reporter
 from quadrat.rundir import open_journal
 from quadrat.splits import assign_folds, fold_split
 from quadrat.task import get_task
-from quadrat.teaching import PROGRESS, TrainJob, train_package
+from quadrat.teaching import PROGRESS, TrainJob, begin, train_package
 from quadrat.workplace import SlideWork, fingerprints, slide_identity
 
 LOOK_EVERY_S = 1.0
@@ -263,7 +263,9 @@ def _job(course: Course, reporter: Reporter) -> TrainJob:
     pipeline = course.pipeline
     task = get_task(pipeline.task)
     spec = spec_of(pipeline, task)
-    check_stride(task.build(spec), spec, patch=pipeline.train.patch)
+    network = task.build(spec)
+    check_stride(network, spec, patch=pipeline.train.patch)
+    begin(network, spec, pipeline)
     refs = [ref for ref in course.slides if ref.split in ("", "train", "val")]
     for note in course.notes:
         reporter.say(f"{course.name}: {note}")

@@ -119,13 +119,6 @@ def material(job: TrainJob) -> Iterator[Material]:
 def learn(job: TrainJob, task: Task, spec: ModelSpec, slides: Material, *, device: torch.device, ranks: Ranks = SOLO) -> Trained:
     """The training itself, judged on the validation slides as it goes; goes on from the job's checkpoint."""
     pipeline, folder = job.pipeline, Path(job.folder)
-    cfg, model = pipeline.train, pipeline.model
-
-    def prepare(network: torch.nn.Module) -> None:
-        if cfg.init:
-            begin_from(network, spec, Path(cfg.init))
-        elif model.encoder_weights:
-            load_encoder_weights(cast(Encoder, network.encoder), model.encoder_weights)
 
     def measure(network: torch.nn.Module) -> Mapping[str, float]:
         return figures_of(task, spec, _inferred(slides, spec, network, device)).figures
@@ -134,15 +127,27 @@ def learn(job: TrainJob, task: Task, spec: ModelSpec, slides: Material, *, devic
         task,
         spec,
         window_set(slides.learn, task, spec, pipeline),
-        cfg,
+        pipeline.train,
         device=device,
         folder=folder / "checkpoints",
         progress=_Progress(folder / PROGRESS),
         validation=Validation(measure, task.metrics.main) if slides.judge else None,
-        prepare=prepare,
+        prepare=lambda network: begin(network, spec, pipeline),
         ranks=ranks,
         key=data_key(job),
     )
+
+
+def begin(network: torch.nn.Module, spec: ModelSpec, pipeline: Pipeline) -> None:
+    """Load what the pipeline begins with, if anything: a package's weights, or an encoder's.
+
+    Raises:
+        PackageError: ``train.init`` is no package, or one of another network. ConfigError: the encoder's weights do not fit.
+    """
+    if pipeline.train.init:
+        begin_from(network, spec, Path(pipeline.train.init))
+    elif pipeline.model.encoder_weights:
+        load_encoder_weights(cast(Encoder, network.encoder), pipeline.model.encoder_weights)
 
 
 def data_key(job: TrainJob) -> str:

@@ -10,9 +10,12 @@ from quadrat.models.unet import UNet
 from quadrat.package import (
     CARD,
     WEIGHTS,
+    begin_from,
+    check_stride,
     exactness,
     load_package,
     read_card,
+    rounded,
     save_package,
     sha256_of,
     spec_from_dict,
@@ -20,7 +23,7 @@ from quadrat.package import (
     write_card,
 )
 from quadrat.results import ClassInfo
-from quadrat.task import ModelSpec, get_task
+from quadrat.task import ModelSpec, get_task, task_names
 
 LATTICE = Lattice(core=64, halo=48, stride=8, shard=128)
 
@@ -278,3 +281,119 @@ def test_a_lattice_that_is_out_of_step_with_the_network_is_refused():
     spec = spec_for("instance", lattice=Lattice(core=60, halo=48, stride=4, shard=60))
     with pytest.raises(ConfigError, match="stride"):
         exactness(UNet((4, 6, 8), outputs=4, out_stride=1), spec)
+
+
+# -- half precision, and going on from a package
+
+
+@pytest.mark.parametrize("task", task_names())
+def test_a_package_in_half_precision_answers_bit_for_bit_as_the_network_that_was_measured(task, tmp_path):
+    torch.manual_seed(1)
+    torch.set_num_threads(1)
+    spec = spec_for(task)
+    model = get_task(task).build(spec)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(1e-6, 3.0)
+            module.num_batches_tracked.fill_(123_457)  # more than a half can count
+    exact = {name: value.clone() for name, value in model.state_dict().items()}
+    assert rounded(model, "float32") is model
+    assert all(torch.equal(value, exact[name]) for name, value in model.state_dict().items())
+    measured = rounded(model, "float16").eval()
+    assert any(not torch.equal(value, exact[name]) for name, value in measured.state_dict().items())
+    save_package(tmp_path / "half", measured, spec, about={}, precision="float16")
+    save_package(tmp_path / "whole", measured, spec, about={})
+    loaded = load_package(tmp_path / "half").model
+    for name, value in loaded.state_dict().items():
+        assert value.dtype == exact[name].dtype
+        assert torch.equal(value, measured.state_dict()[name])
+    assert int(next(v for n, v in loaded.state_dict().items() if n.endswith("num_batches_tracked"))) == 123_457
+    sizes = [(tmp_path / kind / WEIGHTS).stat().st_size for kind in ("half", "whole")]
+    assert sizes[0] < 0.65 * sizes[1]
+    image = torch.randn(1, 3, 160, 160)
+    with torch.inference_mode():
+        answers = [network(image) for network in (measured, loaded)]
+    pairs = [[a] if isinstance(a, torch.Tensor) else list(a.tensors()) for a in answers]
+    assert all(torch.equal(one, other) for one, other in zip(*pairs, strict=True))
+
+
+@pytest.mark.parametrize(("value", "refused"), [(65_504.0, False), (1e5, True), (-7e4, True)])
+def test_weights_beyond_half_precision_are_refused_by_name(value, refused):
+    model = get_task("instance").build(spec_for("instance"))
+    with torch.no_grad():
+        model.head.bias[1] = value
+    if not refused:
+        assert float(rounded(model, "float16").head.bias[1].detach()) == value
+        return
+    with pytest.raises(PackageError, match=r"^head\.bias holds values beyond float16's 65,504; use model\.precision=float32$"):
+        rounded(model, "float16")
+
+
+def saved(task, folder, spec=None):
+    torch.manual_seed(2)
+    spec = spec or spec_for(task)
+    model = get_task(task).build(spec)
+    save_package(folder, model, spec, about={}, measured=exactness(model, spec))
+    return model.state_dict()
+
+
+@pytest.mark.parametrize("task", task_names())
+def test_a_network_of_the_same_classes_begins_with_all_weights_of_the_package(task, tmp_path):
+    theirs = saved(task, tmp_path / "p")
+    torch.manual_seed(3)
+    model = get_task(task).build(spec_for(task))
+    assert begin_from(model, spec_for(task), tmp_path / "p") == []
+    assert all(torch.equal(value, theirs[name]) for name, value in model.state_dict().items())
+
+
+OTHER = {
+    "one more": (ClassInfo("a", (1, 2, 3)), ClassInfo("b", (4, 5, 6)), ClassInfo("c", (7, 8, 9))),
+    "as many of other names": (ClassInfo("x", (1, 2, 3)), ClassInfo("y", (4, 5, 6))),
+    "the same in another order": (ClassInfo("b", (4, 5, 6)), ClassInfo("a", (1, 2, 3))),
+}
+
+
+@pytest.mark.parametrize("classes", OTHER)
+@pytest.mark.parametrize("task", task_names())
+def test_a_network_of_other_classes_keeps_its_own_head_and_takes_the_rest(task, classes, tmp_path):
+    theirs = saved(task, tmp_path / "p")
+    torch.manual_seed(3)
+    spec = replace(spec_for(task), classes=OTHER[classes])
+    model = get_task(task).build(spec)
+    own = {name: value.clone() for name, value in model.state_dict().items()}
+    left = begin_from(model, spec, tmp_path / "p")
+    assert left
+    head = {id(p) for p in model.head.parameters()}
+    assert head <= {id(p) for n, p in model.named_parameters() if n in left}
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, own[name] if name in left else theirs[name]), name
+    assert len(left) < len(theirs) / 2
+    assert not any(name.startswith(("encoder", "decoder", "pyramid", "rpn")) for name in left)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"widths": (4, 6, 10)}, r"model\.widths \(4, 6, 8\), the pipeline \(4, 6, 10\)"),
+        ({"task": "semantic"}, r"model\.task instance"),
+    ],
+)
+def test_a_package_of_another_network_is_refused_with_both_sides(changes, named, tmp_path):
+    saved("instance", tmp_path / "p")
+    spec = replace(spec_for("instance"), **changes)
+    model = get_task(spec.task).build(spec)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(PackageError, match=named):
+        begin_from(model, spec, tmp_path / "p")
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_stride_or_a_patch_out_of_step_with_the_network_is_told_with_its_stride():
+    spec = spec_for("instance")
+    model = get_task("instance").build(spec)
+    check_stride(model, spec, patch=64)
+    with pytest.raises(ConfigError, match=r"train\.patch is 100; it must be a multiple of the network's stride 8"):
+        check_stride(model, spec, patch=100)
+    with pytest.raises(ConfigError, match=r"model\.stride 4 is not a multiple of the network's stride 8"):
+        check_stride(model, replace(spec, lattice=Lattice(core=64, halo=48, stride=4, shard=128)), patch=64)

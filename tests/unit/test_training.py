@@ -1,15 +1,17 @@
 import csv
 import json
+import re
 from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import torch
 
-from helpers.trainings import CFG, Stop, same_weights, stop_after, trained
+from helpers.trainings import CFG, Stop, data_for, same_weights, spec_for, stop_after, trained
+from quadrat.datasets import WindowSet
 from quadrat.errors import QuadratError
-from quadrat.task import task_names
-from quadrat.training import learning_rate
+from quadrat.task import get_task, task_names
+from quadrat.training import learning_rate, parameter_groups
 
 
 @pytest.fixture(scope="module")
@@ -102,3 +104,71 @@ def test_the_rate_warms_up_and_falls_to_nothing():
     assert all(a >= b for a, b in pairwise(rates[10:]))
     assert 0 < rates[-1] < 0.01
     assert learning_rate(0, replace(cfg, warmup=0)) == 2.0
+
+
+# -- an encoder that came with weights
+
+
+def untrained(task="instance"):
+    torch.manual_seed(CFG.seed)
+    return get_task(task).build(spec_for(task)).state_dict()
+
+
+@pytest.mark.parametrize("task", ["instance", "classification", "instance_masks"])
+def test_with_frozen_norms_the_encoders_batch_statistics_stay_and_all_else_learns(task, tmp_path):
+    before = untrained(task)
+    after = trained(tmp_path, replace(CFG, steps=3, freeze_norm=True), task=task).model.state_dict()
+    for name, value in after.items():
+        statistic = name.endswith(("running_mean", "running_var", "num_batches_tracked"))
+        assert torch.equal(value, before[name]) == (statistic and name.startswith("encoder.")), name
+
+
+def test_a_frozen_encoder_keeps_its_weights_while_the_rest_learns(tmp_path):
+    before = untrained()
+    after = trained(tmp_path, replace(CFG, steps=3, encoder_lr=0.0, freeze_norm=True)).model.state_dict()
+    assert {name for name in after if torch.equal(after[name], before[name])} == {n for n in after if n.startswith("encoder.")}
+
+
+def test_the_encoder_learns_at_its_share_of_the_rate(tmp_path):
+    cfg = replace(CFG, steps=1, warmup=0, lr=1e-3, weight_decay=0.0)
+    before = untrained()
+
+    def moved(share):
+        after = trained(tmp_path / str(share), replace(cfg, encoder_lr=share)).model.state_dict()
+        learnt = {n: (after[n] - before[n]).abs().max().item() for n in after if n.endswith(("weight", "bias"))}
+        sides = [[v for n, v in learnt.items() if n.startswith("encoder.") is own] for own in (True, False)]
+        return max(sides[0]), max(sides[1])
+
+    # Adam's first step is the rate itself
+    assert moved(1.0) == pytest.approx((1e-3, 1e-3), rel=0.05)
+    assert moved(0.1) == pytest.approx((1e-4, 1e-3), rel=0.05)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_stopped_and_resumed_with_an_encoder_of_its_own_rate_is_the_uninterrupted_training(share, tmp_path):
+    cfg = replace(CFG, steps=14, encoder_lr=share, freeze_norm=True, checkpoint_every_s=-1.0)
+    whole = trained(tmp_path / "whole", cfg)
+    with pytest.raises(Stop):
+        trained(tmp_path / "cut", cfg, progress=stop_after(10))
+    assert same_weights(trained(tmp_path / "cut", cfg).model, whole.model)
+
+
+def test_the_groups_of_parameters_are_apart_and_hold_each_that_learns_once():
+    for share in (0.0, 0.5):
+        model = get_task("instance").build(spec_for("instance"))
+        groups = parameter_groups(model, replace(CFG, encoder_lr=share))
+        held = [id(p) for group in groups for p in group["params"]]
+        wanted = [id(p) for n, p in model.named_parameters() if share > 0 or not n.startswith("encoder.")]
+        assert len(held) == len(set(held))
+        assert set(held) == set(wanted)
+        assert [group["scale"] for group in groups] == ([0.5, 1.0] if share else [1.0])
+
+
+def test_a_loss_that_is_no_number_names_the_slides_of_its_batch_alone(tmp_path):
+    kind, spec = get_task("instance"), spec_for("instance")
+    slide = data_for(kind, spec)._slides[0]
+    data = WindowSet([replace(slide, name=name, cells=[(0, 0)]) for name in "abcdefgh"], kind, spec, patch=32)
+    with pytest.raises(QuadratError, match=r"windows of [a-h], [a-h]; lower train\.lr") as error:
+        trained(tmp_path, replace(CFG, lr=1e30, warmup=0), data=data)
+    step = int(re.search(r"at step (\d+)", str(error.value))[1])
+    assert f"windows of {', '.join(data.names(step, size=2, seed=CFG.seed))};" in str(error.value)

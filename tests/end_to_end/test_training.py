@@ -1,0 +1,384 @@
+"""`quadrat train` on small pictures: folds, going on, what is refused before any work, and what is left beside the weights."""
+
+import csv
+import json
+import shutil
+from collections import Counter
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file
+
+from helpers import fields
+from helpers.runs import quadrat, write_pipeline
+from quadrat import datasets, school, teaching
+from quadrat.errors import StoreError
+
+SIDE = 96
+MODEL = {"core": 64, "halo": 32, "shard": 128, "mpp": 0.5, "batch": 1, "widths": [4, 6, 8]}
+TRAIN = {"steps": 4, "batch": 2, "patch": 64, "warmup": 1, "validate_every": 2, "calibrate": "f1", "checkpoint_every_s": -1.0}
+COLUMNS = "slide,annotation,mpp,annotated,split,case,fold"
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Six annotated pictures; never changed."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for seed in range(6):
+        labels = fields.ellipses(np.random.default_rng(seed), (SIDE, SIDE), n=12)
+        grey = np.where(labels > 0, 90, 220) + np.random.default_rng(seed).integers(0, 20, labels.shape)
+        Image.fromarray(np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)).save(folder / f"{seed}.png")
+        Image.fromarray(labels.astype(np.uint16)).save(folder / f"{seed}.labels.png")
+    return folder
+
+
+class Place:
+    """A folder with a manifest and a pipeline of its own."""
+
+    def __init__(self, folder, pictures):
+        self.folder, self.pictures = folder, pictures
+        self.pipeline = folder / "p.yaml"
+
+    def manifest(self, *rows):
+        """Rows of (number, split, case, fold)."""
+        here = self.pictures
+        lines = [f"{here}/{n}.png,{here}/{n}.labels.png,0.5,all,{split},{case},{fold}" for n, split, case, fold in rows]
+        (self.folder / "train.csv").write_text("\n".join([COLUMNS, *lines]) + "\n")
+        return self
+
+    def write(self, *, train=None, model=None, **sections):
+        write_pipeline(
+            self.pipeline, "instance", package=self.folder / "package", manifest=self.folder / "train.csv",
+            classes=[{"name": "nucleus"}], model=MODEL | {"package": str(self.folder / "package")} | (model or {}),
+            data={"annotations": "labels", "tissue": "all", "manifest": str(self.folder / "train.csv")},
+            train=TRAIN | (train or {}), **sections,
+        )  # fmt: skip
+        return self
+
+    def train(self, *words):
+        return quadrat("train", self.pipeline, *words)
+
+    def card(self, name="package"):
+        return json.loads((self.folder / name / "card.json").read_text())
+
+    def checkpoint(self, name="package"):
+        return json.loads((self.folder / f"{name}.training" / "checkpoints" / "checkpoint.json").read_text())
+
+    def written(self):
+        return sorted(p.name for p in self.folder.iterdir() if p.name not in ("p.yaml", "train.csv"))
+
+
+@pytest.fixture
+def place(tmp_path, pictures):
+    return Place(tmp_path, pictures).manifest((0, "train", "a", ""), (1, "train", "b", ""), (2, "val", "c", "")).write()
+
+
+def test_as_many_packages_as_folds_and_no_card_knows_a_case_that_its_fold_tests(place):
+    cases = {0: "a", 1: "a", 2: "b", 3: "c", 4: "d", 5: "e"}
+    place.manifest(*((n, "", case, "") for n, case in cases.items()))
+    done = place.train("--folds", "3")
+    assert done.code == 0, done.err
+    names = [f"package.fold{k}" for k in range(3)]
+    assert place.written() == sorted([*names, *(f"{n}.training" for n in names)])
+    tested = Counter()
+    for k, name in enumerate(names):
+        training = place.card(name)["training"]
+        known = set(training["cases"])
+        assert known == {cases[int(s)] for s in (*training["slides"], *training["validation_slides"])}
+        assert training["slides"]
+        assert training["validation_slides"]
+        left_out = set(cases.values()) - known
+        assert left_out
+        tested.update(left_out)
+        assert f"p.fold{k}: {place.folder / name}" in done.out
+    assert tested == Counter("abcde"), "every case is tested once"
+
+
+def test_the_folds_of_the_manifest_are_taken_as_they_stand(place):
+    place.manifest((0, "", "a", 0), (1, "", "b", 0), (2, "", "c", 1), (3, "train", "d", ""))
+    assert place.train("--folds").code == 0
+    assert place.card("package.fold0")["training"]["cases"] == ["c", "d"]
+    assert place.card("package.fold1")["training"]["cases"] == ["a", "b", "d"]
+
+
+def test_a_failing_fold_does_not_stop_the_others_and_is_told_by_the_exit_code(place, monkeypatch):
+    place.manifest(*((n, "", f"case {n}", "") for n in range(4)))
+    learn = teaching.learn
+
+    def failing(job, *words, **options):
+        if job.package.endswith("fold1"):
+            raise StoreError("no room for the checkpoint")
+        return learn(job, *words, **options)
+
+    monkeypatch.setattr(teaching, "learn", failing)
+    done = place.train("--folds", "3")
+    assert done.code == 74
+    assert "p.fold1: no room for the checkpoint" in done.err
+    assert "Traceback" not in done.err
+    assert [n for n in place.written() if not n.endswith(".training")] == ["package.fold0", "package.fold2"]
+    monkeypatch.undo()
+    steps = []
+    monkeypatch.setattr(teaching, "learn", lambda job, *w, **o: steps.append(job.package) or learn(job, *w, **o))
+    assert place.train("--folds", "3").code == 0
+    assert [p.rpartition(".")[2] for p in steps] == ["fold1"], "what is done is not done again"
+
+
+REFUSED = {
+    "more folds than cases": ([(0, "", "a", ""), (1, "", "b", "")], ("--folds", "3"), "3 folds need at least 3 cases"),
+    "one case and folds": ([(0, "", "a", ""), (1, "", "a", "")], ("--folds", "2"), "train without --folds"),
+    "one fold": ([(0, "", "a", ""), (1, "", "b", "")], ("--folds", "1"), "at least 2 folds"),
+    "a case in two folds": ([(0, "", "a", 0), (1, "", "a", 1)], ("--folds",), "'a' is on two sides"),
+    "a case on two sides": ([(0, "train", "a", ""), (1, "test", "a", "")], (), "'a' is on two sides"),
+    "a slide listed twice": ([(0, "train", "a", ""), (0, "train", "a", "")], (), "0"),
+    "a slide listed twice for folds": ([(0, "", "a", ""), (0, "", "b", "")], ("--folds", "2"), "0"),
+    "nothing to learn from": ([(0, "val", "a", ""), (1, "test", "b", "")], (), "there is nothing to learn from"),
+    "an empty manifest": ([], (), "no slide"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_cannot_be_trained_on_is_refused_before_anything_is_written(what, place):
+    rows, words, told = REFUSED[what]
+    done = place.manifest(*rows).train(*words)
+    assert_refused(done, told, place)
+
+
+def assert_refused(done, told, place):
+    assert done.code == 2, done.err
+    assert done.err.startswith("quadrat: ")
+    assert done.err.count("\n") == 1
+    assert told in done.err
+    assert place.written() == []
+
+
+def test_one_picture_under_two_names_is_refused(place, pictures):
+    shutil.copyfile(pictures / "0.png", place.folder / "copy.png")
+    line = f"{place.folder}/copy.png,{pictures}/0.labels.png,0.5,all,val,z,"
+    with (place.folder / "train.csv").open("a") as stream:
+        stream.write(line + "\n")
+    done = place.train()
+    assert done.code == 2
+    assert "one slide under two names" in done.err
+
+
+SETTINGS = {
+    "a patch out of step": ("train.patch=60", "train.patch is 60; it must be a multiple of the network's stride 8"),
+    "a stride out of step": ("model.stride=4", "model.stride 4 is not a multiple of the network's stride 8"),
+    "no patch": ("train.patch=0", "train.patch must be at least 1"),
+    "no rate": ("train.lr=0", "train.lr is 0"),
+    "a rate below nothing": ("train.lr=-.inf", "train.lr is -inf"),
+    "validation backwards": ("train.validate_every=-2", "train.validate_every is -2"),
+    "no thread": ("train.threads=0", "train.threads must be at least 1"),
+    "no package to begin from": ("train.init=nowhere", "nowhere"),
+    "no encoder weights": ("model.encoder_weights=nowhere.pth", "has no pretrained weights"),
+    "an unknown aim": ("train.calibrate=counts", "f1, count, none"),
+}
+
+
+@pytest.mark.parametrize("what", SETTINGS)
+def test_wrong_settings_are_refused_before_anything_is_written(what, place):
+    setting, told = SETTINGS[what]
+    assert_refused(place.train("--set", setting), told, place)
+
+
+def geojson(*features):
+    return json.dumps({"type": "FeatureCollection", "features": list(features)})
+
+
+def feature(name, corners, kind="detection"):
+    ring = [[*c] for c in (*corners, corners[0])]
+    about = {"objectType": kind, "classification": {"name": name}}
+    return {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]}, "properties": about}
+
+
+SQUARE = [(10, 10), (30, 10), (30, 30), (10, 30)]
+WRONG_TRUTH = {
+    "a class that the pipeline lacks": (geojson(feature("tumour", SQUARE)), "all", "tumour"),
+    "a crossing outline": (geojson(feature("nucleus", [(10, 10), (30, 30), (30, 10), (10, 30)])), "all", "bad record"),
+    "bounds of a class that is not drawn": (geojson(feature("nucleus", SQUARE)), "ROI", "ROI"),
+    "no word on what is annotated": (geojson(feature("nucleus", SQUARE)), "", "annotated"),
+    "no annotation file": (None, "all", "truth.geojson"),
+    "text": ("this is no annotation", "all", "truth.geojson"),
+}
+
+
+@pytest.mark.parametrize("folds", [False, True])
+@pytest.mark.parametrize("what", WRONG_TRUTH)
+def test_a_bad_annotation_is_told_with_its_file_before_a_slide_is_read(what, folds, place, monkeypatch):
+    text, annotated, told = WRONG_TRUTH[what]
+    if text is not None:
+        (place.folder / "truth.geojson").write_text(text)
+    rows = [f"{place.pictures}/{n}.png,{place.folder}/truth.geojson,0.5,{annotated},,case {n}," for n in range(2)]
+    (place.folder / "train.csv").write_text("\n".join([COLUMNS, *rows]) + "\n")
+    monkeypatch.setattr(school, "_plan", lambda *_: pytest.fail("slides were read"))
+    words = ("--folds", "2") if folds else ()
+    done = place.train("--set", "data.annotations=objects", *words)
+    assert done.code == 2, done.err
+    assert told in done.err
+    assert "Traceback" not in done.err
+    assert not list(place.folder.glob("*.training"))
+
+
+def test_annotations_of_test_slides_are_not_read(place):
+    place.manifest((0, "train", "a", ""), (1, "test", "b", ""))
+    text = (place.folder / "train.csv").read_text().replace("1.labels.png", "nothing.png")
+    (place.folder / "train.csv").write_text(text)
+    done = place.train()
+    assert done.code == 0, done.err
+
+
+def test_two_pipelines_of_one_package_or_one_name_are_refused(place):
+    done = quadrat("train", place.pipeline, place.pipeline)
+    assert_refused(done, "would both write the package", place)
+    other = place.folder / "other"
+    other.mkdir()
+    twin = Place(other, place.pictures).manifest((0, "train", "a", "")).write()
+    done = quadrat("train", place.pipeline, twin.pipeline)
+    assert done.code == 2
+    assert "two of the pipelines are called p" in done.err
+
+
+def test_one_picture_alone_is_enough_and_the_notes_say_what_is_missing(place):
+    place.manifest((0, "", "", ""))
+    done = place.train()
+    assert done.code == 0, done.err
+    said = done.out + done.err
+    for note in ("no slide is for validation", "no slide is for testing", "all training slides are of one case"):
+        assert note in said
+    card = place.card()
+    assert card["training"]["slides"] == ["0"]
+    assert card["training"]["validation_slides"] == []
+    assert sorted(p.name for p in (place.folder / "package").iterdir()) == [
+        "card.json", "curves.png", "training.csv", "weights.safetensors",
+    ]  # fmt: skip
+
+
+def test_logs_curves_and_examples_lie_beside_the_weights(place):
+    assert place.train().code == 0
+    folder = place.folder / "package"
+    with (folder / "training.csv").open(newline="") as stream:
+        assert [int(row["step"]) for row in csv.DictReader(stream)] == [0, 1, 2, 3]
+    with (folder / "validation.csv").open(newline="") as stream:
+        assert [int(row["step"]) for row in csv.DictReader(stream)] == [2, 4]
+    for name in ("curves.png", "examples.png"):
+        with Image.open(folder / name) as picture:
+            assert picture.width > 500
+    card = place.card()
+    assert card["training"]["kept_step"] in (2, 4)
+    assert card["training"]["validation_slides"] == ["2"]
+    assert len(card["metrics"]["calibration"]["tried"]) > 1
+
+
+def test_a_package_is_left_alone_unless_it_is_to_be_trained_again(place, monkeypatch):
+    assert place.train().code == 0
+    first = (place.folder / "package" / "weights.safetensors").read_bytes()
+    trained = []
+    monkeypatch.setattr(school, "train_package", lambda job: trained.append(job) or {})
+    done = place.train()
+    assert done.code == 0
+    assert "--overwrite trains it again" in done.out + done.err
+    assert not trained
+    monkeypatch.undo()
+    assert place.train("--overwrite", "--set", "train.seed=7").code == 0
+    assert (place.folder / "package" / "weights.safetensors").read_bytes() != first
+
+
+def test_overwrite_does_an_ended_training_again_and_goes_on_with_an_interrupted_one(place, monkeypatch):
+    assert place.train().code == 0
+    steps = record_steps(monkeypatch)
+    assert place.train("--overwrite").code == 0
+    assert steps == [0, 1, 2, 3]
+    checkpoints = place.folder / "package.training" / "checkpoints"
+    # as if it had been killed after its second step
+    shutil.rmtree(checkpoints)
+    steps.clear()
+    monkeypatch.setattr("quadrat.training.LOG_EVERY", 1)
+    stop_at = [2]
+    monkeypatch.setattr(teaching, "_Progress", lambda path: Stopping(stop_at))
+    assert place.train("--overwrite").code == 75
+    reached = place.checkpoint()["step"]
+    assert 0 < reached < 4
+    stop_at[0] = 99
+    steps.clear()
+    assert place.train("--overwrite").code == 0
+    assert steps[0] == reached
+    assert place.checkpoint()["ended"]
+
+
+class Stopping:
+    """A progress that ends the training, as Ctrl-C would."""
+
+    def __init__(self, stop_at):
+        self._stop_at = stop_at
+
+    def __call__(self, done, total, loss):
+        if done == self._stop_at[0]:
+            raise KeyboardInterrupt
+
+
+def record_steps(monkeypatch):
+    steps, batch = [], datasets.WindowSet.batch
+
+    def recorded(self, step, **options):
+        steps.append(step)
+        return batch(self, step, **options)
+
+    monkeypatch.setattr(datasets.WindowSet, "batch", recorded)
+    return steps
+
+
+def test_changed_annotations_begin_an_interrupted_training_anew(place, monkeypatch):
+    monkeypatch.setattr("quadrat.training.LOG_EVERY", 1)
+    monkeypatch.setattr(teaching, "_Progress", lambda path: Stopping([3]))
+    own = place.folder / "own"
+    shutil.copytree(place.pictures, own)
+    here = Place(place.folder, own).manifest((0, "train", "a", ""), (1, "train", "b", ""))
+    assert here.train().code == 75
+    assert here.checkpoint()["step"] == 2
+    steps = record_steps(monkeypatch)
+    monkeypatch.setattr(teaching, "_Progress", lambda path: Stopping([99]))
+    shutil.copyfile(own / "5.labels.png", own / "1.labels.png")
+    assert here.train().code == 0
+    assert steps[0] == 0
+    steps.clear()
+    assert here.train("--overwrite").code == 0
+    assert steps[0] == 0
+
+
+def test_moving_the_folder_does_not_begin_it_anew(place, tmp_path_factory, monkeypatch):
+    monkeypatch.setattr("quadrat.training.LOG_EVERY", 1)
+    monkeypatch.setattr(teaching, "_Progress", lambda path: Stopping([3]))
+    assert place.train().code == 75
+    moved = tmp_path_factory.mktemp("moved")
+    shutil.copytree(place.folder / "package.training", moved / "package.training")
+    there = Place(moved, place.pictures).manifest((0, "train", "a", ""), (1, "train", "b", ""), (2, "val", "c", "")).write()
+    steps = record_steps(monkeypatch)
+    monkeypatch.setattr(teaching, "_Progress", lambda path: Stopping([99]))
+    assert there.train().code == 0
+    assert steps[0] == 2
+
+
+def test_a_training_can_begin_from_a_package_and_its_card_says_so(place):
+    assert place.train("--set", "train.steps=2").code == 0
+    start = place.folder / "package"
+    start.rename(place.folder / "first")
+    shutil.rmtree(place.folder / "package.training")
+    # a rate so small that the weights stay what they began with
+    still = ("--set", "train.lr=1e-12", "--set", "train.weight_decay=0", "--set", "train.freeze_norm=true")
+    assert place.train("--init", place.folder / "first", *still).code == 0
+    before, after = (load_file(place.folder / name / "weights.safetensors") for name in ("first", "package"))
+    learnt = [n for n in before if "running" not in n and "num_batches" not in n]
+    assert all(np.allclose(before[n], after[n], atol=1e-6) for n in learnt)
+    encoder = [n for n in before if n.startswith("encoder") and "running" in n]
+    assert encoder
+    assert all(np.array_equal(before[n], after[n]) for n in encoder)
+    assert place.card()["training"]["begun_from"] == str(place.folder / "first")
+
+
+def test_a_full_disk_is_told_with_the_exit_code_for_stores(place, monkeypatch):
+    monkeypatch.setattr("quadrat.store.os.statvfs", lambda _: type("Full", (), {"f_bavail": 1, "f_frsize": 1})())
+    done = place.train()
+    assert done.code == 74, done.err
+    assert "make room" in done.err
+    assert not (place.folder / "package").exists()
