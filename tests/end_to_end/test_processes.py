@@ -84,6 +84,22 @@ def test_a_killed_process_fails_the_training_cleanly_and_the_next_one_goes_on(tm
     assert again.wait(timeout=60) == 75
 
 
+@pytest.mark.slow
+def test_processes_end_with_the_training_that_started_them_however_it_ends(tmp_path):
+    path = pipeline_of(tmp_path, "instance", processes=2, steps=4000, validate_every=0)
+    checkpoint = tmp_path / "package.training" / "checkpoints" / "checkpoint.json"
+    process = start("train", path, log=tmp_path / "log.txt")
+    wait_until(checkpoint.exists, process=process)
+    below = psutil.Process(process.pid).children(recursive=True)
+    assert sum(_is_rank(p) for p in below) == 2
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait(timeout=30)
+    _, alive = psutil.wait_procs(below, timeout=60)
+    for left in alive:
+        left.kill()
+    assert not alive
+
+
 def _is_rank(process):
     try:
         words = process.cmdline()

@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Patch, Rectangle
 
 from quadrat.geometry import Box
 from quadrat.metrics.detection import match_boxes, match_points
-from quadrat.metrics.protocol import Answer, Expected, Judging, inside_bounds
+from quadrat.metrics.protocol import Answer, Expected, Judging, blocks, inside_bounds
 from quadrat.outputs import write_whole
 
 Rgb = npt.NDArray[np.uint8]
@@ -28,17 +28,37 @@ DETAIL = 96
 SMOOTH = 20
 NAME = 22
 """Characters of a slide's name that fit over a panel."""
-TITLE = "worst mistakes on validation slides (green: truth, red: found)"
 TRUTH, FOUND = "#1b9e77", "#d62728"
+WIDE, TALL = 3, 4
+"""Columns and rows of a page of class maps, whose panels are three pictures wide."""
+PLACE = 512
+"""px a side, at most, of what is shown of a class map."""
+PLACES = 16
+"""Places of a slide among which the one that agrees least is shown."""
+LOOKED_AT = 64
+"""The surest tiles of a slide that are compared with its regions."""
 
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One picture of the page: pixels, a line of text, and boxes x0, y0, x1, y1 in its px with their colours."""
+    """One picture of the page: pixels, lines of text, and boxes x0, y0, x1, y1 in its px with their colours.
+
+    ``meant``: index of the box that the panel is about; -1: none.
+    """
 
     rgb: Rgb
     text: str
     boxes: tuple[tuple[tuple[float, float, float, float], str], ...] = ()
+    meant: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Panels under one title, ``columns`` beside each other."""
+
+    title: str
+    panels: Sequence[Panel]
+    columns: int = COLUMNS
 
 
 def learning_curves(
@@ -54,7 +74,8 @@ def learning_curves(
         losses.plot(np.arange(len(smooth)) + width, smooth, label=name, lw=2.0 if name == "loss" else 1.0)
     losses.set(xlabel="step", ylabel=f"loss (mean of {SMOOTH} steps)", title="training")
     losses.set_yscale("log" if history and min(row["loss"] for row in history) > 0 else "linear")
-    losses.legend(fontsize=8)
+    if history:
+        losses.legend(fontsize=8)
     if validations:
         judged.plot([row["step"] for row in validations], [row[main] for row in validations], "o-", color=TRUTH)
         judged.axvline(kept, color="grey", ls=":", label=f"kept: step {kept}")
@@ -76,16 +97,23 @@ def examples_page(path: Path, slides: Sequence[tuple[str, Read, Answer, Expected
     of the wrong class (surest first); class maps that agree least with the truth, each beside it."""
     extra: list[tuple[float, Panel]] = []
     missed: list[tuple[float, Panel]] = []
+    maps: list[tuple[float, Panel]] = []
+    tiles: list[tuple[float, Panel]] = []
     for name, read, answer, expected in slides:
         if answer.objects is not None and expected.objects is not None:
             false, lost = _object_mistakes(name, read, answer, expected, classes)
             extra, missed = extra + false, missed + lost
         elif answer.labels is not None and expected.regions is not None:
-            extra.extend(_map_mistakes(name, read, answer, expected))
+            maps.extend(_map_mistakes(name, read, answer, expected))
         elif answer.tiles is not None and len(answer.tiles.cell):
-            extra.extend(_tile_mistakes(name, read, answer, expected, classes))
-    rows = [("surest and wrong", extra), ("missed, the largest", missed)]
-    _draw(path, [(title, _worst(found)) for title, found in rows if found])
+            tiles.extend(_tile_mistakes(name, read, answer, expected, classes))
+    sections = (
+        Section("found where none is, the surest (thick red; thin red: found, green: truth)", _worst(extra)),
+        Section("missed, the largest (thick green; thin red: found, green: truth)", _worst(missed)),
+        Section("least agreement: image, truth, found (grey: not annotated)", _worst(maps, most=WIDE * TALL), WIDE),
+        Section("taken for another class, the surest", _worst(tiles)),
+    )
+    _draw(path, [section for section in sections if section.panels], classes=classes if maps else ())
 
 
 def short(name: str) -> str:
@@ -93,9 +121,9 @@ def short(name: str) -> str:
     return name if len(name) <= NAME else f"{name[: NAME // 2]}…{name[-NAME // 2 :]}"
 
 
-def _worst(found: list[tuple[float, Panel]]) -> list[Panel]:
+def _worst(found: list[tuple[float, Panel]], *, most: int = COLUMNS * ROWS) -> list[Panel]:
     order = sorted(range(len(found)), key=lambda i: (-found[i][0], i))
-    return [found[i][1] for i in order[: COLUMNS * ROWS]]
+    return [found[i][1] for i in order[:most]]
 
 
 def _object_mistakes(
@@ -124,16 +152,16 @@ def _object_mistakes(
     false, lost = [], []
     for i in np.flatnonzero(free_found)[np.argsort(-table.score[free_found], kind="stable")][: COLUMNS * ROWS]:
         text = f"{short(name)}\n{classes[found_class[i]]} {table.score[i]:.2f}"
-        false.append((float(table.score[i]), _detail(read, found[i], text, found=found, wanted=wanted)))
+        false.append((float(table.score[i]), _detail(read, found[i], text, found=found, wanted=wanted, colour_of=FOUND)))
     area = (wanted[:, 2:] - wanted[:, :2]).prod(axis=1)
     for i in np.flatnonzero(free_wanted)[np.argsort(-area[free_wanted], kind="stable")][: COLUMNS * ROWS]:
         text = f"{short(name)}\n{classes[wanted_class[i]]}"
-        lost.append((float(area[i]), _detail(read, wanted[i], text, found=found, wanted=wanted)))
+        lost.append((float(area[i]), _detail(read, wanted[i], text, found=found, wanted=wanted, colour_of=TRUTH)))
     return false, lost
 
 
-def _detail(read: Read, xyxy: Any, text: str, *, found: Any, wanted: Any) -> Panel:
-    """The surroundings of an object, with everything found and wanted there."""
+def _detail(read: Read, xyxy: Any, text: str, *, found: Any, wanted: Any, colour_of: str) -> Panel:
+    """The surroundings of an object (of the found in red or the wanted in green), with everything found and wanted there."""
     x, y = (xyxy[0] + xyxy[2]) / 2, (xyxy[1] + xyxy[3]) / 2
     half = int(max(DETAIL, 1.6 * max(xyxy[2] - xyxy[0], xyxy[3] - xyxy[1]))) // 2
     box = Box(int(y) - half, int(x) - half, int(y) + half, int(x) + half)
@@ -142,24 +170,44 @@ def _detail(read: Read, xyxy: Any, text: str, *, found: Any, wanted: Any) -> Pan
         near = (boxes[:, 0] < box.col1) & (boxes[:, 2] > box.col0) & (boxes[:, 1] < box.row1) & (boxes[:, 3] > box.row0)
         moved = boxes[near] - [box.col0, box.row0, box.col0, box.row0]
         drawn += [((b[0], b[1], b[2], b[3]), colour) for b in moved.tolist()]
-    return Panel(read(box), text, tuple(drawn))
+    itself = tuple(xyxy - [box.col0, box.row0, box.col0, box.row0]), colour_of
+    return Panel(read(box), text, tuple(drawn), meant=drawn.index(itself))
 
 
 def _map_mistakes(name: str, read: Read, answer: Answer, expected: Expected) -> list[tuple[float, Panel]]:
-    """The middle of a slide (at most 512 px a side), image, truth and answer side by side."""
-    assert answer.labels is not None
-    assert expected.regions is not None
-    frame = answer.frame
-    side = 512
-    row, col = max(0, (frame.height - side) // 2), max(0, (frame.width - side) // 2)
-    box = Box(row, col, min(frame.height, row + side), min(frame.width, col + side))
-    truth, found = expected.regions.regions(box, answer.scale), answer.labels(box)
-    wrong = float((truth != found).mean())
+    """The place of a slide that agrees least with what is annotated there: image, truth and answer side by side."""
+    every = list(blocks(answer.frame.box, PLACE))
+    places = every[:: -(-len(every) // PLACES)]
+    compared = [(_disagreement(*_maps(box, answer, expected)), -i) for i, box in enumerate(places)]
+    wrong, index = max(compared, default=(-1.0, 0))
+    if wrong < 0:
+        return []
+    box = places[-index]
+    truth, found, known = _maps(box, answer, expected)
     rgb = read(box)
     tinted = [(0.5 * rgb + 0.5 * _PALETTE[m % len(_PALETTE)]).astype(np.uint8) for m in (truth, found)]
     painted = [np.where((m > 0)[..., None], tint, rgb) for m, tint in zip((truth, found), tinted, strict=True)]
-    text = f"{short(name)}: image, truth, found\n{wrong:.1%} of px differ"
-    return [(wrong, Panel(np.concatenate([rgb, *painted], axis=1), text))]
+    painted[0] = np.where(known[..., None], painted[0], np.uint8(160))
+    gap = np.full((rgb.shape[0], max(1, rgb.shape[1] // 64), 3), 255, np.uint8)
+    text = f"{short(name)}: {wrong:.1%} of px differ"
+    return [(wrong, Panel(np.concatenate([rgb, gap, painted[0], gap, painted[1]], axis=1), text))]
+
+
+def _maps(box: Box, answer: Answer, expected: Expected) -> tuple[Any, Any, npt.NDArray[np.bool_]]:
+    """Truth and answer (class + 1) of a box, and where the truth is known."""
+    assert answer.labels is not None
+    assert expected.regions is not None
+    truth = expected.regions.regions(box, answer.scale)
+    if expected.bounds is not None:
+        known = expected.bounds.regions(box, answer.scale) > 0
+    else:
+        known = np.ones(box.shape, np.bool_) if expected.complete else truth > 0
+    return truth, answer.labels(box), known
+
+
+def _disagreement(truth: Any, found: Any, known: npt.NDArray[np.bool_]) -> float:
+    """Share of the known pixels that differ; -1 where none is known."""
+    return float((truth != found)[known].mean()) if known.any() else -1.0
 
 
 _COLOURS = ((0, 0, 0), (228, 26, 28), (55, 126, 184), (77, 175, 74), (152, 78, 163), (255, 127, 0), (166, 86, 40))
@@ -169,37 +217,55 @@ _PALETTE = np.array(_COLOURS, np.uint8)
 def _tile_mistakes(
     name: str, read: Read, answer: Answer, expected: Expected, classes: Sequence[str]
 ) -> list[tuple[float, Panel]]:
-    """The slide's surest tile of a class that is not the slide's own."""
-    assert answer.tiles is not None
-    if expected.label < 0:
-        return []
-    share = answer.tiles.probability.astype(np.float64) / 65535
-    if int(np.argmax(share.mean(axis=0))) == expected.label:
-        return []
-    tile, guess = np.unravel_index(int(np.argmax(np.where(np.arange(share.shape[1]) == expected.label, -1, share))), share.shape)
-    row, col = (int(v) for v in answer.tiles.cell[tile])
-    core = answer.core
-    box = Box(row * core, col * core, (row + 1) * core, (col + 1) * core).intersect(answer.frame.box)
-    text = f"{short(name)}\n{classes[int(guess)]} {share[tile, guess]:.2f}, is {classes[expected.label]}"
-    return [(float(share[tile, guess]), Panel(read(box), text))]
+    """The slide's surest tile of a class that is not the slide's own, if the slide as a whole was taken for another; of slides
+    with regions, the surest tile of a class that does not cover most of what is annotated in it."""
+    tiles, frame = answer.tiles, answer.frame
+    assert tiles is not None
+    share = tiles.probability.astype(np.float64) / 65535
+    if expected.label >= 0:
+        if int(np.argmax(share.mean(axis=0))) == expected.label:
+            return []
+        share[:, expected.label] = -1
+    for tile in np.argsort(-share.max(axis=1), kind="stable")[:LOOKED_AT]:
+        row, col = (int(v) * answer.core for v in tiles.cell[tile])
+        box = Box(row, col, row + answer.core, col + answer.core).intersect(frame.box)
+        guess, is_class = int(np.argmax(share[tile])), expected.label
+        if is_class < 0 and expected.regions is not None:
+            cover = np.bincount(expected.regions.regions(box, answer.scale).ravel(), minlength=len(classes) + 1)[1:]
+            is_class = int(np.argmax(cover)) if cover.any() else -1
+        if is_class >= 0 and guess != is_class:
+            text = f"{short(name)}\n{classes[guess]} {share[tile, guess]:.2f}, is {classes[is_class]}"
+            return [(float(share[tile, guess]), Panel(read(box), text))]
+    return []
 
 
-def _draw(path: Path, rows: Sequence[tuple[str, Sequence[Panel]]]) -> None:
-    lines = sum(-(-len(panels) // COLUMNS) for _, panels in rows)
-    figure = Figure(figsize=(2.2 * COLUMNS, max(2.0, 2.6 * lines) + 0.6), layout="constrained")
-    figure.suptitle(TITLE if rows else "no mistake on validation slides")
-    grid = figure.subplots(max(1, lines), COLUMNS, squeeze=False)
-    for axes in grid.flat:
-        axes.set_axis_off()
-    line = 0
-    for title, panels in rows:
-        for i, panel in enumerate(panels):
-            axes = grid[line + i // COLUMNS, i % COLUMNS]
-            axes.imshow(panel.rgb)
-            heading = f"{title}\n" if i == 0 else ""
-            axes.set_title(heading + panel.text, fontsize=7, loc="left")
-            for (x0, y0, x1, y1), colour in panel.boxes:
-                axes.add_patch(Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, edgecolor=colour, lw=1))
-            axes.set(xlim=(-0.5, panel.rgb.shape[1] - 0.5), ylim=(panel.rgb.shape[0] - 0.5, -0.5))
-        line += -(-len(panels) // COLUMNS)
+def _draw(path: Path, sections: Sequence[Section], *, classes: Sequence[str]) -> None:
+    """``classes``: named in the colours of the maps."""
+    lines = [-(-len(section.panels) // section.columns) for section in sections]
+    width = 2.2 * COLUMNS
+    tall = {COLUMNS: 2.6, WIDE: width / WIDE / 3 + 0.5}
+    heights = [n * tall[section.columns] + 0.4 for n, section in zip(lines, sections, strict=True)]
+    figure = Figure(figsize=(width, max(1.0, sum(heights) + 0.7)), layout="constrained")
+    figure.suptitle("worst mistakes on validation slides" if sections else "no mistake on validation slides")
+    if classes:
+        shown = [Patch(color=_PALETTE[(i + 1) % len(_PALETTE)] / 255, label=name) for i, name in enumerate(classes)]
+        figure.legend(handles=shown, loc="upper right", ncols=len(shown), fontsize=9)
+    parts: Any = figure.subfigures(len(sections), 1, height_ratios=heights, squeeze=False)[:, 0] if sections else ()
+    for part, section, n in zip(parts, sections, lines, strict=True):
+        part.suptitle(section.title, x=0.005, ha="left", fontsize=10, fontweight="bold")
+        part.subplots(n, section.columns, squeeze=False)
+        for axes in part.axes:
+            axes.set_axis_off()
+        for axes, panel in zip(part.axes, section.panels, strict=False):
+            _draw_panel(axes, panel)
     save_figure(figure, path)
+
+
+def _draw_panel(axes: Any, panel: Panel) -> None:
+    axes.imshow(panel.rgb)
+    axes.set_title(panel.text, fontsize=7, loc="left")
+    for i, ((x0, y0, x1, y1), colour) in enumerate(panel.boxes):
+        width, order = (2.6, 3) if i == panel.meant else (0.7, 2)
+        corner = (x0 - 0.5, y0 - 0.5)
+        axes.add_patch(Rectangle(corner, x1 - x0, y1 - y0, fill=False, edgecolor=colour, lw=width, zorder=order))
+    axes.set(xlim=(-0.5, panel.rgb.shape[1] - 0.5), ylim=(panel.rgb.shape[0] - 0.5, -0.5))
