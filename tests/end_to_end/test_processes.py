@@ -64,7 +64,7 @@ def test_two_processes_learn_what_one_learns(tmp_path, task):
 
 @pytest.mark.slow
 def test_a_killed_process_fails_the_training_cleanly_and_the_next_one_goes_on(tmp_path):
-    path = pipeline_of(tmp_path, "instance", processes=2, steps=4000, validate_every=0)
+    path = pipeline_of(tmp_path, "instance", processes=2, steps=1_000_000, validate_every=0)
     checkpoint = tmp_path / "package.training" / "checkpoints" / "checkpoint.json"
     process = start("train", path, log=tmp_path / "log.txt")
     wait_until(checkpoint.exists, process=process)
@@ -86,7 +86,7 @@ def test_a_killed_process_fails_the_training_cleanly_and_the_next_one_goes_on(tm
 
 @pytest.mark.slow
 def test_processes_end_with_the_training_that_started_them_however_it_ends(tmp_path):
-    path = pipeline_of(tmp_path, "instance", processes=2, steps=4000, validate_every=0)
+    path = pipeline_of(tmp_path, "instance", processes=2, steps=1_000_000, validate_every=0)
     checkpoint = tmp_path / "package.training" / "checkpoints" / "checkpoint.json"
     process = start("train", path, log=tmp_path / "log.txt")
     wait_until(checkpoint.exists, process=process)
