@@ -12,7 +12,7 @@ from typing import Any
 from quadrat import stages
 from quadrat.config import OutputsSection, Pipeline
 from quadrat.errors import ConfigError, SlideError
-from quadrat.evaluation import Evaluation, Part, case_of, evaluate, expected_of, judge_slides, with_ranking
+from quadrat.evaluation import Evaluation, Part, evaluate, expected_of, judge_slides, with_ranking
 from quadrat.evaluation_report import Circumstances, aligned, metrics_json, table_rows, write_evaluation
 from quadrat.manifest import SlideRef
 from quadrat.metrics.bootstrap import DRAWS, LEAST_CASES, SEED
@@ -20,6 +20,7 @@ from quadrat.metrics.protocol import AS_USUAL, Judging
 from quadrat.package import CARD, read_card
 from quadrat.progress import Reporter
 from quadrat.result_files import read_summary
+from quadrat.splits import case_of
 from quadrat.stages import EXIT_FAILED, EXIT_OK, package_folder
 from quadrat.task import Task, get_task
 

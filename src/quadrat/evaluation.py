@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from quadrat.annotations.truth import load_truth
+from quadrat.annotations.truth import load_truth, need_annotated
 from quadrat.config import DataSection
-from quadrat.errors import AnnotationError, QuadratError
+from quadrat.errors import QuadratError
 from quadrat.manifest import SlideRef
 from quadrat.metrics.bootstrap import DRAWS, Interval, case_intervals
 from quadrat.metrics.counts import count_agreement
 from quadrat.metrics.protocol import AS_USUAL, Expected, Judging
 from quadrat.result_files import read_answer
+from quadrat.splits import case_of
 from quadrat.task import Task
 
 ALL = "all"
@@ -77,11 +78,6 @@ class Evaluation:
         return tuple(sorted({judged.case for judged in self.slides}))
 
 
-def case_of(ref: SlideRef) -> str:
-    """The case of a slide: its own name where the manifest states none."""
-    return ref.case or ref.name
-
-
 def expected_of(ref: SlideRef, data: DataSection, classes: Sequence[str]) -> Expected:
     """The truth of a slide as the manifest and the pipeline's ``data`` section say.
 
@@ -90,11 +86,7 @@ def expected_of(ref: SlideRef, data: DataSection, classes: Sequence[str]) -> Exp
             the manifest does not say where all of them are.
     """
     truth = load_truth(ref, data, classes)
-    if truth.objects is not None and not ref.annotated:
-        raise AnnotationError(
-            f"{ref.path}: the manifest does not say where all objects are annotated, so what is found beside them cannot be "
-            "judged: fill its column 'annotated' with 'all', or with the class of the regions inside which every object is drawn"
-        )
+    need_annotated(truth, ref, otherwise="what is found beside them cannot be judged")
     return Expected(
         objects=truth.objects,
         regions=truth.regions,

@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from collections.abc import Sequence
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
 
-from quadrat.annotations.truth import SlideTruth, load_truth
+from quadrat.annotations.truth import SlideTruth, load_truth, need_annotated
 from quadrat.config import ModelSection, Pipeline
 from quadrat.datasets import TrainingSlide, WindowSet
 from quadrat.errors import AnnotationError, ConfigError
@@ -21,7 +21,9 @@ from quadrat.results import ClassInfo
 from quadrat.slides.source import PixelSource
 from quadrat.task import ModelSpec, Task, TruthWindow
 
-Normalisation = tuple[tuple[float, float, float], tuple[float, float, float]]
+if TYPE_CHECKING:
+    from quadrat.models.encoders import Normalisation
+
 STAINED: Normalisation = (0.75, 0.6, 0.72), (0.2, 0.22, 0.18)
 """Mean and standard deviation of RGB of H&E tissue."""
 VERSIONS = ("torch", "numpy", "scikit-image", "numba", "openslide-python", "zarr")
@@ -102,11 +104,7 @@ def truth_of(ref: SlideRef, pipeline: Pipeline, *, size: tuple[int, int] | None 
         ConfigError, AnnotationError: see :func:`training_slide`.
     """
     truth = load_truth(ref, pipeline.data, [c.name for c in pipeline.classes], size=size)
-    if truth.objects is not None and not ref.annotated:
-        raise AnnotationError(
-            f"{ref.path}: the manifest does not say where all objects are annotated, so nothing could be learnt as background: "
-            "fill its column 'annotated' with 'all', or with the class of the regions inside which every object is drawn"
-        )
+    need_annotated(truth, ref, otherwise="nothing could be learnt as background")
     return truth
 
 

@@ -29,6 +29,7 @@ from quadrat.package import SCHEDULE_EXACT, begin_from, exactness, rounded, save
 from quadrat.prediction_store import PredictionStore
 from quadrat.ranks import SOLO, Ranks
 from quadrat.slides.source import PixelSource
+from quadrat.splits import case_of
 from quadrat.store import TileStore
 from quadrat.task import ModelSpec, Task, get_task
 from quadrat.training import Trained, Validation, train
@@ -77,7 +78,9 @@ def train_package(job: TrainJob) -> dict[str, Any]:
         model = rounded(trained.model, pipeline.model.precision)
         views = _inferred(slides, spec, model, device)
         spec, tried = _choose_thresholds(job, task, spec, views)
-        final = figures_of(task, spec, views) if views else None
+        final = next((t for t in tried if t.thresholds == spec.thresholds), None)
+        if final is None and views:
+            final = figures_of(task, spec, views)
         measured = exactness(model, spec)
         if measured["promise"] == SCHEDULE_EXACT:
             seen = [(slide.source, slide.cells) for slide in ([s for _, s in slides.judge] or slides.learn)]
@@ -220,7 +223,7 @@ def _card(job: TrainJob, trained: Trained, tried: Sequence[Trial], final: Trial 
         "training": {
             "slides": [ref.name for ref in refs if ref.split != "val"],
             "validation_slides": [ref.name for ref in refs if ref.split == "val"],
-            "cases": sorted({ref.case or ref.name for ref in refs}),
+            "cases": sorted({case_of(ref) for ref in refs}),
             "annotation_notes": list(notes),
             "source": pipeline.data.source,
             "data_license": pipeline.data.license,

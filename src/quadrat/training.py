@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from quadrat.checkpoint import Checkpoints, State
+from quadrat.checkpoint import Checkpoints
 from quadrat.config import TrainSection
 from quadrat.datasets import WindowSet
 from quadrat.errors import QuadratError
@@ -113,8 +113,9 @@ def train(
         def load(step: int) -> tuple[Any, Arrays]:
             return data.batch(step, size=cfg.batch, seed=cfg.seed, augment=cfg.augment, part=ranks.part(cfg.batch))
 
-        ahead = loader.submit(load, state.step)
+        ahead = None if state.ended else loader.submit(load, state.step)
         while not state.ended:
+            assert ahead is not None
             step = state.step
             rgb, targets = ahead.result()
             if step + 1 < cfg.steps:
@@ -202,6 +203,3 @@ def set_training(model: nn.Module, *, freeze_norm: bool) -> None:
         for module in encoder.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()
-
-
-__all__ = ["Progress", "State", "Trained", "Validation", "learning_rate", "train", "train_step"]

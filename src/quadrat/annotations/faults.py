@@ -14,8 +14,6 @@ import shapely
 from quadrat.annotations import F64
 from quadrat.annotations.record import Problem, Record, Rings
 
-Shapes = list[shapely.Polygon]
-
 
 def geometry_problems(records: Sequence[Record], *, size: tuple[int, int] | None) -> list[list[Problem]]:
     """The problems of every record, in their order.

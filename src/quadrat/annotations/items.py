@@ -16,6 +16,7 @@ from quadrat.errors import AnnotationError, QuadratError, SlideError
 from quadrat.geometry import check_mpp
 from quadrat.manifest import COLUMNS, SlideRef, read_manifest
 from quadrat.slides import open_slide
+from quadrat.splits import case_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class Item:
     @property
     def case(self) -> str:
         """The case; a slide without one is a case of its own, and a file without a manifest has none."""
-        return "" if self.ref is None else self.ref.case or self.ref.name
+        return "" if self.ref is None else case_of(self.ref)
 
     @property
     def split(self) -> str:

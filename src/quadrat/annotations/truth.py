@@ -74,6 +74,19 @@ def load_truth(ref: SlideRef, data: DataSection, classes: Sequence[str], *, size
     return SlideTruth(objects, regions, bounds, label, picked.bad, picked.notes)
 
 
+def need_annotated(truth: SlideTruth, ref: SlideRef, *, otherwise: str) -> None:
+    """Refuse objects of which nobody says where all of them are. ``otherwise``: what cannot be done then, for the message.
+
+    Raises:
+        AnnotationError: objects, and an empty column ``annotated``.
+    """
+    if truth.objects is not None and not ref.annotated:
+        raise AnnotationError(
+            f"{ref.path}: the manifest does not say where all objects are annotated, so {otherwise}: "
+            "fill its column 'annotated' with 'all', or with the class of the regions inside which every object is drawn"
+        )
+
+
 def _label(ref: SlideRef, classes: Sequence[str]) -> int:
     """The class of the whole slide: of the column ``label``, or of a CSV of slide labels in the column ``annotation``."""
     name = ref.label

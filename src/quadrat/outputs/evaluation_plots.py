@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,16 +9,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from quadrat.metrics.counts import limits_of_agreement
 from quadrat.metrics.protocol import Confusion, Curve
-from quadrat.outputs import write_whole
+from quadrat.outputs.plots import save_figure
 
 Counts = npt.NDArray[np.int64]
 DOT, LINE, PALE = "#2c6fbb", "#b2182b", "#8a8d91"
+DPI = 120
 COLUMNS = 3
 """Panels a row."""
 CURVE_POINTS = 2_000
@@ -42,7 +41,7 @@ def count_scatter(path: Path, counts: Mapping[str, tuple[Counts, Counts]], *, un
         _integer_ticks(axes)
         agreement = icc.get(name, math.nan)
         axes.set_title(name + (f"   ICC {agreement:.3f}" if math.isfinite(agreement) else ""), fontsize=11)
-    _save(figure, path)
+    save_figure(figure, path, dpi=DPI)
 
 
 def bland_altman(path: Path, counts: Mapping[str, tuple[Counts, Counts]], *, unit: str) -> None:
@@ -66,7 +65,7 @@ zorder=3,
         axes.set(xlabel=f"mean of annotated and found, per {unit}", ylabel="found - annotated")
         axes.set_title(name, fontsize=11)
         axes.margins(x=0.08, y=0.16)
-    _save(figure, path)
+    save_figure(figure, path, dpi=DPI)
 
 
 def confusion_plot(path: Path, confusion: Confusion, *, title: str) -> None:
@@ -89,7 +88,7 @@ def confusion_plot(path: Path, confusion: Confusion, *, title: str) -> None:
             color = "white" if share[row, col] > 0.55 else "black"
             axes.text(col, row, f"{_short(int(count))}{part}", ha="center", va="center", fontsize=9, color=color)
     figure.colorbar(image, ax=axes, label=f"share of the {confusion.counted} of a row", shrink=0.8)
-    _save(figure, path)
+    save_figure(figure, path, dpi=DPI)
 
 
 def precision_recall_plot(
@@ -118,7 +117,7 @@ def precision_recall_plot(
     axes.grid(color="#e4e5e7", lw=0.6)
     if curves:
         axes.legend(fontsize=9, loc="lower left")
-    _save(figure, path)
+    save_figure(figure, path, dpi=DPI)
 
 
 def _panels(count: int) -> tuple[Figure, list[Axes]]:
@@ -147,11 +146,3 @@ def _short(count: int) -> str:
     if count < 100_000:
         return f"{count:,}"
     return f"{count / 1e6:.3g} M" if count < 1e9 else f"{count / 1e9:.3g} G"
-
-
-def _save(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG without time or version, whole or not at all."""
-    FigureCanvasAgg(figure)
-    with io.BytesIO() as stream:
-        figure.savefig(stream, format="png", dpi=120, metadata={"Software": None})
-        write_whole(path, stream.getvalue())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +9,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from quadrat.geometry import Box
 from quadrat.metrics.detection import match_boxes, match_points
 from quadrat.metrics.protocol import Answer, Expected, Judging, blocks, inside_bounds
-from quadrat.outputs import write_whole
+from quadrat.outputs.plots import save_figure
 
 Rgb = npt.NDArray[np.uint8]
 Read = Callable[[Box], Rgb]
@@ -25,6 +23,7 @@ Read = Callable[[Box], Rgb]
 COLUMNS, ROWS = 8, 2
 DETAIL = 96
 """px a side of what is shown around a mistaken object (more for larger ones)."""
+DPI = 110
 SMOOTH = 20
 NAME = 22
 """Characters of a slide's name that fit over a panel."""
@@ -81,15 +80,7 @@ def learning_curves(
         judged.axvline(kept, color="grey", ls=":", label=f"kept: step {kept}")
         judged.legend(fontsize=8)
     judged.set(xlabel="step", ylabel=main, title="validation slides" if validations else "no validation slides")
-    save_figure(figure, path)
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a matplotlib figure as PNG, whole or not at all."""
-    FigureCanvasAgg(figure)
-    with io.BytesIO() as stream:
-        figure.savefig(stream, format="png", dpi=110)
-        write_whole(path, stream.getvalue())
+    save_figure(figure, path, dpi=DPI)
 
 
 def examples_page(path: Path, slides: Sequence[tuple[str, Read, Answer, Expected]], *, classes: Sequence[str]) -> None:
@@ -258,7 +249,7 @@ def _draw(path: Path, sections: Sequence[Section], *, classes: Sequence[str]) ->
             axes.set_axis_off()
         for axes, panel in zip(part.axes, section.panels, strict=False):
             _draw_panel(axes, panel)
-    save_figure(figure, path)
+    save_figure(figure, path, dpi=DPI)
 
 
 def _draw_panel(axes: Any, panel: Panel) -> None:

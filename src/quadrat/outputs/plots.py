@@ -1,0 +1,19 @@
+"""Matplotlib figures as files."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from quadrat.outputs import write_whole
+
+
+def save_figure(figure: Figure, path: Path, *, dpi: int) -> None:
+    """Write a figure as PNG without time or version, whole or not at all."""
+    FigureCanvasAgg(figure)
+    with io.BytesIO() as stream:
+        figure.savefig(stream, format="png", dpi=dpi, metadata={"Software": None})
+        write_whole(path, stream.getvalue())
