@@ -1,4 +1,4 @@
-"""Manifests of the public training sets: ``python data/make_manifests.py FOLDER_OF_THE_SETS --out manifests [--phantoms DIR]``.
+"""Manifests of the public training sets: ``python data/make_manifests.py FOLDER_OF_THE_SETS --out manifests``.
 
 Folds, splits, cases and assumed mpp come from the committed files in data/splits; only the paths are made here, relative to
 the manifest. A set that the folder lacks is left out, and it is said; a set that lacks files is an error.
@@ -61,14 +61,6 @@ def rows_of(manifest: str, splits: Sequence[Row], place: Path) -> Iterator[Row]:
         yield {"mpp": row["mpp"], "annotated": "all" if "annotation" in files else ""} | {k: str(v) for k, v in files.items()}
 
 
-def phantoms(folder: Path) -> Iterator[Row]:
-    """Rows of phantom slides: their own mpp, always training (no fold is theirs)."""
-    for slide in sorted(folder.glob("*.tiff")):
-        truth = slide.with_name(f"{slide.stem}.truth.nuclei.tiff")
-        if truth.is_file():
-            yield {"slide": str(slide), "annotation": str(truth), "case": slide.stem, "split": "train", "annotated": "all"}
-
-
 def write(path: Path, rows: Sequence[Row]) -> None:
     """A manifest; files are named relative to it.
 
@@ -92,11 +84,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="the folder of the sets (data/README.md)")
     parser.add_argument("--out", type=Path, default=Path("manifests"))
-    parser.add_argument("--phantoms", type=Path, help="phantom slides (quadrat phantom) to train on beside DSB2018")
     arguments = parser.parse_args()
-    extra = list(phantoms(arguments.phantoms)) if arguments.phantoms else []
-    if arguments.phantoms and not extra:
-        raise SystemExit(f"{arguments.phantoms} holds no phantom slides (NAME.tiff with NAME.truth.nuclei.tiff)")
     for name, place in PLACES.items():
         if not (arguments.folder / place).is_dir():
             print(f"{name}: {arguments.folder} has no {place}; no manifest written")
@@ -105,7 +93,6 @@ def main() -> None:
             splits = list(csv.DictReader(stream))
         for manifest in MANIFESTS[name]:
             rows = list(rows_of(manifest, splits, arguments.folder / place))
-            rows += extra if name == "dsb2018" else []
             path = arguments.out / f"{manifest}.csv"
             write(path, rows)
             print(f"{path}: {len(rows)} images")

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from quadrat.errors import ConfigError
 from quadrat.manifest import SlideRef
-from quadrat.splits import case_of, notes_on, one_side
+from quadrat.splits import notes_on, one_side
 
 BLOCK_BYTES = 1 << 20
 
@@ -58,11 +58,6 @@ def check_training(refs: Sequence[SlideRef], digests: Mapping[str, str] | None =
             "least one case the split 'train'"
         )
     return notes_on(refs)
-
-
-def cases_in_common(refs: Sequence[SlideRef], trained_on: Iterable[str]) -> tuple[str, ...]:
-    """Cases of the slides, sorted, that a model was trained on (as its card names them)."""
-    return tuple(sorted({case_of(ref) for ref in refs} & set(trained_on)))
 
 
 def content_digests(paths: Sequence[str]) -> dict[str, str]:

@@ -16,7 +16,6 @@ from typing import Any, Protocol, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 
 from quadrat.errors import ConfigError
 
@@ -137,9 +136,9 @@ class GroupBatchNorm(nn.BatchNorm2d):
             return super().forward(x)
         wide = x.float()
         count = wide.numel() // wide.shape[1] * dist.get_world_size()
-        mean = _summed(wide.sum(dim=(0, 2, 3)) / count)
+        mean = _Summed.apply(wide.sum(dim=(0, 2, 3)) / count)
         centred = wide - mean[:, None, None]
-        variance = _summed(centred.square().sum(dim=(0, 2, 3)) / count)
+        variance = _Summed.apply(centred.square().sum(dim=(0, 2, 3)) / count)
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.momentum is not None
@@ -153,9 +152,21 @@ class GroupBatchNorm(nn.BatchNorm2d):
         return whole
 
 
-def _summed(value: Tensor) -> Tensor:
-    """The sum over the processes, with its gradient."""
-    whole: Tensor = all_reduce(value)  # type: ignore[no-untyped-call]
+class _Summed(torch.autograd.Function):
+    """The sum over the processes; its gradient is the sum of theirs. (torch deprecated its own, and keeps the next private.)"""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        return _total(value)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _total(gradient)
+
+
+def _total(value: Tensor) -> Tensor:
+    whole = value.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(whole)
     return whole
 
 

@@ -13,7 +13,6 @@ from PIL import Image
 from quadrat.annotations import Annotations, objects_in, rasterise_classes, rasterise_instances
 from quadrat.annotations.geojson import load_annotations
 from quadrat.annotations.label_image import from_array, load_label_image, stream_label_image
-from quadrat.annotations.points import load_points
 from quadrat.errors import AnnotationError
 from quadrat.geometry import Box
 from quadrat.results import Polygons
@@ -297,36 +296,3 @@ def test_a_streamed_label_image_equals_one_read_whole(tmp_path, tile, scale):
     rows = np.floor((np.arange(shape[0]) + 0.5) * scale[0]).astype(int)
     cols = np.floor((np.arange(shape[1]) + 0.5) * scale[1]).astype(int)
     np.testing.assert_array_equal(got, np.pad(values, 40)[np.ix_(rows + 40, cols + 40)])
-
-
-def test_points_are_read_with_a_header_in_any_order_or_without(tmp_path):
-    path = tmp_path / "points.csv"
-    path.write_text("id,class,y,x\n1,b,2.5,1.5\n2,a,4,3\n")
-    got = load_points(path)
-    assert got.classes == ("a", "b")
-    assert got.points_l0.tolist() == [[1.5, 2.5], [3, 4]]
-    assert got.class_id.tolist() == [1, 0]
-    xy, class_id = got.points(Box(0, 0, 2, 2), (2.0, 2.0))
-    assert xy.tolist() == [[0.75, 1.25]]
-    assert class_id.tolist() == [1]
-    assert len(got.boxes(Box(0, 0, 9, 9), (1.0, 1.0))[0]) == 0
-    assert got.regions(Box(0, 0, 9, 9), (1.0, 1.0)).sum() == 0
-
-
-def test_the_brca_layout_is_row_column_and_a_numbered_class(tmp_path):
-    path = tmp_path / "points.txt"
-    path.write_text("10 20 1\n30 40 3\n")
-    got = load_points(path, classes=["lymphocyte", "tumour", "stromal"], layout="y x class", first_class=1)
-    assert got.points_l0.tolist() == [[20, 10], [40, 30]]
-    assert got.class_id.tolist() == [0, 2]
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [("1,2", "line 2: 2 columns"), ("1,z,a", "line 2: .*not numbers"), ("1,2,c", "line 2: class 'c'")],
-)
-def test_a_wrong_line_of_points_is_named(tmp_path, line, message):
-    path = tmp_path / "points.csv"
-    path.write_text(f"1,2,a\n{line}\n")
-    with pytest.raises(AnnotationError, match=message):
-        load_points(path, classes=["a"])

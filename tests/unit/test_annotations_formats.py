@@ -296,6 +296,12 @@ def test_a_table_without_classes_is_of_the_only_class_there_is(tmp_path):
     assert read(tmp_path / "a.csv").one_class
 
 
+def test_a_table_without_a_header_may_be_row_column_and_a_numbered_class(tmp_path):
+    (tmp_path / "a.txt").write_text("10 20 1\n30 40 2\n")
+    records = read(tmp_path / "a.txt", classes=("a", "b"), layout="y x class", first_class=1).records
+    assert [(r.name, geometry_of(r).wkt) for r in records] == [("a", "POINT (20 10)"), ("b", "POINT (40 30)")]
+
+
 def test_the_real_points_of_brca_are_read_as_row_column_and_number():
     folder = sample("detection/brca_m2c/labels")
     classes, counts = ("lymphocyte", "tumour", "stromal"), dict.fromkeys(("lymphocyte", "tumour", "stromal"), 0)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quadrat.errors import ConfigError
-from quadrat.leakage import cases_in_common, check_leakage, check_training, content_digests
+from quadrat.leakage import check_leakage, check_training, content_digests
 from quadrat.manifest import SlideRef
 from quadrat.splits import assign_folds, balanced_parts, case_of, fold_split, split_by_case
 
@@ -223,7 +223,3 @@ def test_folders_are_compared_by_all_their_files(tmp_path):
         (tmp_path / name / "0" / "chunk").write_bytes(data)
     digests = content_digests([str(tmp_path / n) for n in ("a", "b", "c", "missing")])
     assert digests[str(tmp_path / "a")] == digests[str(tmp_path / "b")] != digests[str(tmp_path / "c")]
-
-
-def test_cases_that_a_model_was_trained_on_are_named():
-    assert cases_in_common([slide("a", "x"), slide("b"), slide("c", "y")], ["b", "x", "z"]) == ("b", "x")

@@ -21,13 +21,11 @@ import numpy as np
 import shapely
 
 from quadrat.annotations import Kind
-from quadrat.annotations.pictures import same_picture, same_pictures
+from quadrat.annotations.pictures import same_pictures
 from quadrat.annotations.record import Problem, Record, Sheet, box_record
 from quadrat.annotations.shapes import record_of
 from quadrat.annotations.text import read_text
 from quadrat.errors import AnnotationError
-
-__all__ = ["Layout", "label_of", "pictures_of_table", "read_delimited", "read_labels", "same_picture"]
 
 Layout = Literal["x y class", "y x class"]
 """Order of the first three columns of a file without a header; "y x class" is the layout of BRCA-M2C."""
