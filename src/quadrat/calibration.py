@@ -9,15 +9,16 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
+from quadrat.annotations import SlideTruth
 from quadrat.geometry import Box
 from quadrat.grid import Cell
-from quadrat.metrics.protocol import Answer, Expected, Judging
+from quadrat.metrics.protocol import Answer, Judging
 from quadrat.results import ObjectTable
 from quadrat.task import Array, ModelSpec, SelectingTask, Stitched, Task
 from quadrat.workplace import WorkView
 
 Aim = Literal["f1", "count"]
-Judged = Sequence[tuple[WorkView, Expected]]
+Judged = Sequence[tuple[WorkView, SlideTruth]]
 """Slides that are inferred already, with their truth."""
 
 

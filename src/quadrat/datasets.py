@@ -11,7 +11,7 @@ from threading import Lock
 import numpy as np
 import numpy.typing as npt
 
-from quadrat.annotations import Truth
+from quadrat.annotations import SlideTruth
 from quadrat.augment import augment_colour, random_patch
 from quadrat.config import Augmentation
 from quadrat.errors import AnnotationError
@@ -27,24 +27,17 @@ Rgb = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class TrainingSlide:
-    """A slide to learn from. ``cells``: the cores to sample around; ``label``: class of the whole slide or -1.
-
-    ``objects`` and ``regions`` are the truths of counted things and of tissue classes; either may be missing. Objects that
-    were drawn as points count as boxes of ``point_diameter_um``. Where nothing is annotated is background if the slide is
-    ``complete``, or inside ``bounds``; anywhere else it is unknown, and nothing is learnt from it. ``notes``: what was left
-    out of the annotation file, or taken otherwise than it stands there.
-    """
+    """A slide to learn from, or to be judged on while training. ``cells``: the cores to sample around."""
 
     name: str
     source: PixelSource
     cells: Sequence[Cell]
-    objects: Truth | None
-    regions: Truth | None
-    label: int = -1
-    point_diameter_um: float = 0.0
-    bounds: Truth | None = None
-    complete: bool = True
-    notes: tuple[str, ...] = ()
+    truth: SlideTruth
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was left out of the annotations, or taken otherwise than it stands there; with the slide's name."""
+        return tuple(f"{self.name}: {note}" for note in (*self.truth.skipped, *self.truth.notes))
 
 
 def sample_margin(spec: ModelSpec, *, patch: int) -> int:
@@ -67,22 +60,22 @@ def truth_window(slide: TrainingSlide, box: Box) -> TruthWindow:
     scale = (frame.scale_row, frame.scale_col)
     labels, label_class = np.zeros(box.shape, np.int32), np.zeros(0, np.int64)
     boxes, box_class = np.zeros((0, 4)), np.zeros(0, np.int64)
-    if slide.objects is not None:
-        labels, label_class = slide.objects.instances(box, scale)
+    if slide.truth.objects is not None:
+        labels, label_class = slide.truth.objects.instances(box, scale)
         xyxy, box_class = boxes_of(slide, box)
         boxes = xyxy[:, [1, 0, 3, 2]] - np.array([box.row0, box.col0, box.row0, box.col0])
-    regions = np.zeros(box.shape, np.uint8) if slide.regions is None else slide.regions.regions(box, scale)
-    if slide.bounds is not None:
-        known = slide.bounds.regions(box, scale) > 0
+    regions = np.zeros(box.shape, np.uint8) if slide.truth.regions is None else slide.truth.regions.regions(box, scale)
+    if slide.truth.bounds is not None:
+        known = slide.truth.bounds.regions(box, scale) > 0
     else:
-        known = np.ones(box.shape, np.bool_) if slide.complete else (regions > 0) | (labels > 0)
+        known = np.ones(box.shape, np.bool_) if slide.truth.complete else (regions > 0) | (labels > 0)
     return TruthWindow(
         labels=labels,
         label_class=label_class.astype(np.uint8),
         regions=regions,
         boxes=boxes,
         box_class=box_class.astype(np.uint8),
-        label=slide.label,
+        label=slide.truth.label,
         known=known,
     )
 
@@ -91,12 +84,12 @@ def boxes_of(slide: TrainingSlide, box: Box) -> tuple[npt.NDArray[np.float64], n
     """Boxes (n, 4) x0, y0, x1, y1 in grid px and classes (n,) of the objects annotated in a box."""
     frame = slide.source.frame
     scale = (frame.scale_row, frame.scale_col)
-    if slide.objects is None:
+    if slide.truth.objects is None:
         return np.zeros((0, 4)), np.zeros(0, np.int64)
-    if slide.point_diameter_um == 0:
-        return slide.objects.boxes(box, scale)
-    xy, class_id = slide.objects.points(box, scale)
-    radius = slide.point_diameter_um / frame.mpp / 2
+    if slide.truth.point_diameter_um == 0:
+        return slide.truth.objects.boxes(box, scale)
+    xy, class_id = slide.truth.objects.points(box, scale)
+    radius = slide.truth.point_diameter_um / frame.mpp / 2
     return np.concatenate([xy - radius, xy + radius], axis=1), class_id
 
 
@@ -194,12 +187,12 @@ def class_shares(slides: Sequence[TrainingSlide], spec: ModelSpec) -> npt.NDArra
 
 def _classes_in(slide: TrainingSlide, box: Box) -> tuple[int, ...]:
     """The classes that a window shows; (-1,) if it shows none."""
-    if slide.label >= 0:
-        return (slide.label,)
+    if slide.truth.label >= 0:
+        return (slide.truth.label,)
     found = set(boxes_of(slide, box)[1].tolist())
-    if slide.regions is not None:
+    if slide.truth.regions is not None:
         frame = slide.source.frame
-        found |= set(np.unique(slide.regions.regions(box, (frame.scale_row, frame.scale_col))).astype(int) - 1) - {-1}
+        found |= set(np.unique(slide.truth.regions.regions(box, (frame.scale_row, frame.scale_col))).astype(int) - 1) - {-1}
     return tuple(sorted(found)) or (-1,)
 
 

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from quadrat.annotations import SlideTruth
 from quadrat.annotations.truth import load_truth, need_annotated
 from quadrat.config import DataSection
 from quadrat.errors import QuadratError
 from quadrat.manifest import SlideRef
 from quadrat.metrics.bootstrap import DRAWS, Interval, case_intervals
 from quadrat.metrics.counts import count_agreement
-from quadrat.metrics.protocol import AS_USUAL, Expected, Judging
+from quadrat.metrics.protocol import AS_USUAL, Judging
 from quadrat.result_files import read_answer
 from quadrat.splits import case_of
 from quadrat.task import Task
@@ -78,7 +79,7 @@ class Evaluation:
         return tuple(sorted({judged.case for judged in self.slides}))
 
 
-def expected_of(ref: SlideRef, data: DataSection, classes: Sequence[str]) -> Expected:
+def expected_of(ref: SlideRef, data: DataSection, classes: Sequence[str]) -> SlideTruth:
     """The truth of a slide as the manifest and the pipeline's ``data`` section say.
 
     Raises:
@@ -87,14 +88,7 @@ def expected_of(ref: SlideRef, data: DataSection, classes: Sequence[str]) -> Exp
     """
     truth = load_truth(ref, data, classes)
     need_annotated(truth, ref, otherwise="what is found beside them cannot be judged")
-    return Expected(
-        objects=truth.objects,
-        regions=truth.regions,
-        bounds=truth.bounds,
-        label=truth.label,
-        point_diameter_um=data.point_diameter_um if data.annotations == "points" else 0.0,
-        complete=ref.annotated == "all",
-    )
+    return truth
 
 
 def judge_slides(

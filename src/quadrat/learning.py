@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 import torch
 
-from quadrat.annotations.truth import SlideTruth, load_truth, need_annotated
+from quadrat.annotations import SlideTruth
+from quadrat.annotations.truth import load_truth, need_annotated
 from quadrat.config import ModelSection, Pipeline
 from quadrat.datasets import TrainingSlide, WindowSet
 from quadrat.errors import AnnotationError, ConfigError
 from quadrat.grid import Cell, Lattice
 from quadrat.manifest import SlideRef
-from quadrat.metrics.protocol import Expected
 from quadrat.results import ClassInfo
 from quadrat.slides.source import PixelSource
 from quadrat.task import ModelSpec, Task, TruthWindow
@@ -80,21 +80,9 @@ def training_slide(ref: SlideRef, pipeline: Pipeline, source: PixelSource, cells
         ConfigError: the slide's label is not a class of the pipeline. AnnotationError: a bad record, or objects without a
             word on where they are annotated completely.
     """
-    data = pipeline.data
     frame = source.frame
-    truth = truth_of(ref, pipeline, size=(round(frame.height * frame.scale_row), round(frame.width * frame.scale_col)))
-    return TrainingSlide(
-        ref.name,
-        source,
-        cells,
-        truth.objects,
-        truth.regions,
-        truth.label,
-        point_diameter_um=data.point_diameter_um if data.annotations == "points" else 0.0,
-        bounds=truth.bounds,
-        complete=ref.annotated == "all",
-        notes=tuple(f"{ref.name}: {note}" for note in (*truth.skipped, *truth.notes)),
-    )
+    size = round(frame.height * frame.scale_row), round(frame.width * frame.scale_col)
+    return TrainingSlide(ref.name, source, cells, truth_of(ref, pipeline, size=size))
 
 
 def truth_of(ref: SlideRef, pipeline: Pipeline, *, size: tuple[int, int] | None = None) -> SlideTruth:
@@ -113,7 +101,7 @@ def check_partial(slide: TrainingSlide, task: Task, spec: ModelSpec) -> None:
 
     The task is asked with the smallest window of which nothing is known: the first such window may come late.
     """
-    if slide.bounds is None and slide.complete:
+    if slide.truth.bounds is None and slide.truth.complete:
         return
     nothing, blank = np.zeros(0, np.uint8), np.zeros((1, 1), np.uint8)
     window = TruthWindow(blank.astype(np.int32), nothing, blank, np.zeros((0, 4)), nothing, -1, blank.astype(np.bool_))
@@ -129,18 +117,6 @@ def window_set(slides: Sequence[TrainingSlide], task: Task, spec: ModelSpec, pip
     for slide in slides:
         check_partial(slide, task, spec)
     return WindowSet(slides, task, spec, patch=cfg.patch, cache_mb=cfg.cache_mb, balance=cfg.balance)
-
-
-def expected_of(slide: TrainingSlide) -> Expected:
-    """A slide's truth, as figures compare it."""
-    return Expected(
-        objects=slide.objects,
-        regions=slide.regions,
-        bounds=slide.bounds,
-        label=slide.label,
-        point_diameter_um=slide.point_diameter_um,
-        complete=slide.complete,
-    )
 
 
 def versions() -> dict[str, str]:

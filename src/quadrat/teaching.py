@@ -21,7 +21,7 @@ from quadrat.config import Pipeline
 from quadrat.datasets import TrainingSlide
 from quadrat.errors import ConfigError
 from quadrat.inference import pick_device
-from quadrat.learning import expected_of, spec_of, training_slide, versions, window_set
+from quadrat.learning import spec_of, training_slide, versions, window_set
 from quadrat.mismatch import describe_promise, seam_mismatch
 from quadrat.models.encoders import Encoder, load_encoder_weights
 from quadrat.outputs.training_pages import examples_page, learning_curves
@@ -200,7 +200,7 @@ def _inferred(slides: Material, spec: ModelSpec, model: torch.nn.Module, device:
         of_model = replace(work, spec=replace(spec, batch=min(spec.batch, len(slide.cells))))
         create_predictions(of_model)
         infer_shards(of_model, model, PredictionStore(work.predictions).shards, slide.source, device=device)
-        views.append((WorkView(of_model), expected_of(slide)))
+        views.append((WorkView(of_model), slide.truth))
     return views
 
 

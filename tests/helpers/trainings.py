@@ -8,6 +8,7 @@ import torch
 from scipy import ndimage
 
 from helpers import fields
+from quadrat.annotations import SlideTruth
 from quadrat.config import TrainSection
 from quadrat.datasets import TrainingSlide, WindowSet
 from quadrat.grid import Lattice
@@ -71,7 +72,8 @@ def data_for(task, spec, patch=32):
     rgb = np.random.default_rng(1).integers(0, 60, (*SLIDE, 3)).astype(np.uint8)
     rgb[labels == 0] += 150
     truth = Planted(labels)
-    slide = TrainingSlide("s", source_of(ArraySlide(rgb, mpp=0.5), mpp=0.5), [(0, 0), (0, 1), (1, 0), (1, 1)], truth, truth)
+    source = source_of(ArraySlide(rgb, mpp=0.5), mpp=0.5)
+    slide = TrainingSlide("s", source, [(0, 0), (0, 1), (1, 0), (1, 1)], SlideTruth(truth, truth))
     return WindowSet([slide], task, spec, patch=patch)
 
 

@@ -10,12 +10,12 @@ from scipy import ndimage
 
 from helpers.schedules import CPU, Case, OnDisk
 from quadrat import calibration, delivery, finishing, units
+from quadrat.annotations import SlideTruth
 from quadrat.calibration import Trial, TrialView, calibrate, count_error, figures_of
 from quadrat.config import OutputsSection, SlideSection
 from quadrat.geometry import Box
 from quadrat.grid import Lattice
 from quadrat.manifest import SlideRef
-from quadrat.metrics.protocol import Expected
 from quadrat.prediction_store import PredictionStore
 from quadrat.predictions import BOX_UNIT, Candidates, quantise_score
 from quadrat.results import ClassInfo, Frame
@@ -70,7 +70,7 @@ def view_and_truth(tmp_path):
         own = cell[:, 1] // 128 == shard[1]
         found = Candidates(xyxy[own] * BOX_UNIT, quantise_score(score[own]), np.zeros(own.sum(), np.uint8), cell[own])
         store.write(shard, {(0, 2 * shard[1]): found})
-    return WorkView(work), Expected(objects=Boxes(xyxy[:10]))
+    return WorkView(work), SlideTruth(objects=Boxes(xyxy[:10]))
 
 
 def test_the_built_example_has_the_figures_it_was_built_for(view_and_truth):
@@ -244,6 +244,6 @@ def test_a_trial_under_other_thresholds_is_another(finished):
 
 def test_annotations_can_be_empty_in_a_trial(view_and_truth):
     view, _ = view_and_truth
-    nobody = Expected(objects=Boxes(np.zeros((0, 4))))
+    nobody = SlideTruth(objects=Boxes(np.zeros((0, 4))))
     trial = figures_of(get_task("detection"), spec_for("detection"), [(view, nobody)])
     assert trial.count_error == 14.0

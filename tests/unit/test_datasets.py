@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from helpers import fields
+from quadrat.annotations import SlideTruth
 from quadrat.config import Augmentation
 from quadrat.datasets import TrainingSlide, WindowSet, boxes_of, cut, flipped, sample_margin, truth_window, turned
 from quadrat.errors import AnnotationError
@@ -82,7 +83,7 @@ def slide_for(seed=0, *, label=-1, regions=True, **options):
     rgb[..., 1] = truth.regions(Box(0, 0, *SLIDE), (1.0, 1.0))
     source = source_of(ArraySlide(rgb, mpp=0.5), mpp=0.5)
     cells = [(r, c) for r in range(3) for c in range(3)]
-    return TrainingSlide(f"s{seed}", source, cells, truth, truth if regions else None, label, **options)
+    return TrainingSlide(f"s{seed}", source, cells, SlideTruth(truth, truth if regions else None, label=label, **options))
 
 
 def planted_crop(rng, shape, n=12):
@@ -177,9 +178,9 @@ def test_a_truth_window_holds_everything_in_its_own_frame(box):
 def test_points_count_as_boxes_of_the_stated_diameter():
     slide = slide_for(point_diameter_um=4.0)
     xyxy, class_id = boxes_of(slide, Box(0, 0, *SLIDE))
-    assert len(class_id) == slide.objects.labels.max()
+    assert len(class_id) == slide.truth.objects.labels.max()
     assert (xyxy[:, 2:] - xyxy[:, :2] == 8).all()
-    whole = slide.objects.boxes(Box(0, 0, *SLIDE), (1.0, 1.0))[0]
+    whole = slide.truth.objects.boxes(Box(0, 0, *SLIDE), (1.0, 1.0))[0]
     assert np.allclose(xyxy[:, :2] + xyxy[:, 2:], whole[:, :2] + whole[:, 2:])
 
 

@@ -9,7 +9,7 @@ import torch
 
 from helpers import fields
 from helpers.trainings import Planted, spec_for
-from quadrat.annotations.truth import SlideTruth
+from quadrat.annotations import SlideTruth
 from quadrat.config import Augmentation, ClassSection, ModelSection, Pipeline
 from quadrat.datasets import TrainingSlide, WindowSet, class_shares, truth_window
 from quadrat.errors import AnnotationError
@@ -77,7 +77,7 @@ def slide_of(labels, *, bounds=True, **options):
     rgb = np.random.default_rng(1).integers(0, 255, (*SLIDE, 3)).astype(np.uint8)
     truth = Truth(labels)
     source = source_of(ArraySlide(rgb, mpp=0.5), mpp=0.5)
-    return TrainingSlide("s", source, CELLS, truth, truth, bounds=Rectangle() if bounds else None, **options)
+    return TrainingSlide("s", source, CELLS, SlideTruth(truth, truth, Rectangle() if bounds else None, **options))
 
 
 def learnt(task, slide, *, augment=NONE, steps=4, patch=48):
@@ -167,7 +167,7 @@ def test_of_a_slide_without_bounds_that_is_not_complete_only_what_is_drawn_is_kn
     slide = slide_of(LEFT, bounds=False, complete=False)
     window = truth_window(slide, Box(0, 0, *SLIDE))
     assert np.array_equal(window.known, window.regions > 0)
-    assert truth_window(replace(slide, complete=True), Box(0, 0, *SLIDE)).known.all()
+    assert truth_window(replace(slide, truth=replace(slide.truth, complete=True)), Box(0, 0, *SLIDE)).known.all()
     assert np.array_equal(truth_window(slide_of(LEFT), Box(0, 0, *SLIDE)).known, Rectangle().regions(Box(0, 0, *SLIDE), 1) > 0)
 
 
@@ -187,18 +187,19 @@ def pipeline_for(task):
     )
 
 
-@pytest.mark.parametrize(
-    ("annotated", "truth", "complete"),
-    [("all", SlideTruth(Truth(LEFT), None, None, -1), True), ("ROI", SlideTruth(Truth(LEFT), None, Rectangle(), -1), False),
-     ("", SlideTruth(None, Truth(LEFT), None, -1), False), ("", SlideTruth(None, None, None, 1), False)],
-)  # fmt: skip
-def test_the_manifests_word_decides_what_is_known(annotated, truth, complete, monkeypatch):
-    monkeypatch.setattr("quadrat.learning.load_truth", lambda *_, **__: truth)
-    ref = SlideRef(path="s.tiff", name="s", annotated=annotated)
-    slide = training_slide(ref, pipeline_for("semantic"), slide_of(LEFT).source, CELLS)
-    assert slide.complete is complete
-    assert slide.bounds is truth.bounds
-    assert slide.label == truth.label
+@pytest.mark.parametrize("annotated", ["all", "ROI", ""])
+def test_the_manifests_word_decides_what_is_known(annotated, tmp_path):
+    (tmp_path / "s.csv").write_text(
+        'wkt,class,kind\n"POLYGON ((2 2, 9 2, 9 9, 2 9, 2 2))",a,region\n"POLYGON ((0 0, 20 0, 20 30, 0 30, 0 0))",ROI,region\n'
+    )
+    pipeline = pipeline_for("semantic")
+    data = replace(pipeline.data, annotations="regions", ignore=() if annotated == "ROI" else ("ROI",))
+    ref = SlideRef(path="s.tiff", name="s", annotation=str(tmp_path / "s.csv"), annotated=annotated)
+    slide = training_slide(ref, replace(pipeline, data=data), slide_of(LEFT).source, CELLS)
+    known = truth_window(slide, Box(0, 0, 40, 40)).known
+    want = np.full((40, 40), annotated == "all")
+    want[{"": (slice(2, 9), slice(2, 9)), "ROI": (slice(30), slice(20)), "all": slice(None)}[annotated]] = True
+    assert np.array_equal(known, want)
 
 
 def test_objects_without_a_word_on_where_all_are_drawn_are_refused_with_the_way_out(monkeypatch):
@@ -223,7 +224,8 @@ def test_a_label_of_the_whole_slide_is_learnt_whatever_is_annotated():
     kind, spec = get_task("classification"), spec_for("classification")
     batches = []
     for options in ({"bounds": True}, {"bounds": False, "complete": False}, {"bounds": False}):
-        slide = replace(slide_of(LEFT, **options), objects=None, regions=None, label=1)
+        slide = slide_of(LEFT, **options)
+        slide = replace(slide, truth=replace(slide.truth, objects=None, regions=None, label=1))
         batches.append(WindowSet([slide], kind, spec, patch=48).batch(0, size=4, seed=0, augment=NONE))
     for rgb, targets in batches:
         assert np.array_equal(rgb, batches[0][0])
@@ -245,7 +247,7 @@ def sparse_slide(rare, n_cells=24, name="s", label=-1):
     truth.labels, truth.class_id = np.pad(labels, 100), np.array(class_id, np.int64)
     rgb = np.full((*labels.shape, 3), 200, np.uint8)
     source = source_of(ArraySlide(rgb, mpp=0.5), mpp=0.5)
-    slide = TrainingSlide(name, source, [(r, 0) for r in range(n_cells)], truth, None, label)
+    slide = TrainingSlide(name, source, [(r, 0) for r in range(n_cells)], SlideTruth(truth, label=label))
     return slide, spec
 
 

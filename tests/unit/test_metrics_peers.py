@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from helpers import answers
+from quadrat.annotations import SlideTruth
 from quadrat.errors import AnnotationError, QuadratError
 from quadrat.metrics import classification, counts, detection, instance, semantic
-from quadrat.metrics.protocol import Answer, Expected, Judging
+from quadrat.metrics.protocol import Answer, Judging
 
 torchmetrics = pytest.importorskip("torchmetrics")
 COCO = pytest.importorskip("pycocotools.coco").COCO
@@ -34,7 +35,7 @@ def class_maps(rng, shape=(40, 50)):
 
 def of_map(found, truth, **expected):
     answer = Answer(answers.frame(*found.shape), labels=answers.reader(found))
-    return answer, Expected(regions=answers.region_truth(truth, CLASSES), **expected)
+    return answer, SlideTruth(regions=answers.region_truth(truth, CLASSES), **expected)
 
 
 def test_dice_and_iou_pooled_over_slides_are_those_of_torchmetrics():
@@ -79,7 +80,7 @@ def test_slide_figures_are_those_of_torchmetrics():
     probability /= probability.sum(axis=1, keepdims=True)
     measured = [
         classification.METRICS.measure(
-            Answer(answers.frame(64, 64), tiles=answers.tile_scores([(0, 0)], p[None])), Expected(label=int(t)), classes=CLASSES
+            Answer(answers.frame(64, 64), tiles=answers.tile_scores([(0, 0)], p[None])), SlideTruth(label=int(t)), classes=CLASSES
         )
         for t, p in zip(truth, probability, strict=True)
     ]
@@ -103,7 +104,7 @@ def test_tiles_are_judged_by_the_region_that_covers_more_than_half_of_them():
     cells = [(0, 0), (1, 0), (0, 3)]
     tiles = answers.tile_scores(cells, [[0.1, 0.8, 0.1], [0, 0, 1], [0.7, 0.2, 0.1]])
     answer = Answer(answers.frame(64, 100), tiles=tiles, core=32)
-    expected = Expected(regions=answers.region_truth(regions, CLASSES))
+    expected = SlideTruth(regions=answers.region_truth(regions, CLASSES))
     measured = classification.METRICS.measure(answer, expected, classes=CLASSES)
     assert measured.tile_truth.tolist() == [1, 2]
     got = classification.METRICS.summarise([measured], classes=CLASSES)
@@ -114,7 +115,7 @@ def test_tiles_are_judged_by_the_region_that_covers_more_than_half_of_them():
 def test_a_slide_s_label_is_held_against_the_mean_of_its_tiles():
     tiles = answers.tile_scores([(0, 0), (0, 1)], [[0.6, 0.4, 0], [0, 0.9, 0.1]])
     measured = classification.METRICS.measure(
-        Answer(answers.frame(8, 16), tiles=tiles, core=8), Expected(label=1), classes=CLASSES
+        Answer(answers.frame(8, 16), tiles=tiles, core=8), SlideTruth(label=1), classes=CLASSES
     )
     np.testing.assert_allclose(measured.probability, [0.3, 0.65, 0.05], atol=1e-4)
 
@@ -150,7 +151,7 @@ def measure_boxes(image, **how):
     boxes, class_id, found, found_class, score = image
     answer = Answer(answers.frame(200, 200), objects=answers.table(found, found_class, score))
     return detection.METRICS.measure(
-        answer, Expected(objects=answers.box_truth(boxes, class_id, CLASSES)), classes=CLASSES, how=Judging(**how)
+        answer, SlideTruth(objects=answers.box_truth(boxes, class_id, CLASSES)), classes=CLASSES, how=Judging(**how)
     )
 
 
@@ -211,7 +212,7 @@ def test_f1_of_boxes_is_by_class_and_of_points_whatever_the_class():
     assert (got["f1_any"], got["f1_micro"], got["f1.a"]) == (1.0, pytest.approx(2 / 3), pytest.approx(2 / 3))
     answer = Answer(answers.frame(60, 60), objects=answers.table(boxes, [0, 1, 1], [0.5] * 3))
     truth = answers.point_truth([(5, 5), (25, 5), (45, 20)], [0, 0, 1], CLASSES)
-    measured = detection.METRICS.measure(answer, Expected(objects=truth, point_diameter_um=5), classes=CLASSES)
+    measured = detection.METRICS.measure(answer, SlideTruth(objects=truth, point_diameter_um=5), classes=CLASSES)
     got = detection.METRICS.summarise([measured], classes=CLASSES)
     assert got["f1"] == got["f1_any"] == pytest.approx(2 / 3)  # the third is 7.5 um away
     assert measured.confusion.tolist() == [[1, 1, 0, 0], [0, 0, 0, 1], [0, 0, 0, 0], [0, 1, 0, 0]]
@@ -222,7 +223,7 @@ def test_points_match_up_to_the_distance_in_um(distance_um, f1):
     answer = Answer(answers.frame(60, 60, mpp=0.5), objects=answers.table([[10, 10, 14, 14]], [0], [0.9]))
     truth = answers.point_truth([(24, 12)], [0], CLASSES)
     measured = detection.METRICS.measure(
-        answer, Expected(objects=truth, point_diameter_um=4), classes=CLASSES, how=Judging(distance_um=distance_um)
+        answer, SlideTruth(objects=truth, point_diameter_um=4), classes=CLASSES, how=Judging(distance_um=distance_um)
     )
     assert detection.METRICS.summarise([measured], classes=CLASSES)["f1"] == f1
 
@@ -232,7 +233,7 @@ def test_objects_whose_centre_lies_outside_the_bounds_count_on_neither_side():
     bounds[:100, :100] = 1
     boxes = np.array([[0, 0, 10, 10], [95, 0, 105, 10], [150, 150, 160, 160]])
     answer = Answer(answers.frame(200, 200), objects=answers.table(boxes[[0, 2]], [0, 0], [0.9, 0.9]))
-    expected = Expected(objects=answers.box_truth(boxes, [0, 0, 0], CLASSES), bounds=answers.region_truth(bounds, ("ROI",)))
+    expected = SlideTruth(objects=answers.box_truth(boxes, [0, 0, 0], CLASSES), bounds=answers.region_truth(bounds, ("ROI",)))
     for block in (2048, 64):
         measured = detection.METRICS.measure(answer, expected, classes=CLASSES, how=Judging(block=block))
         assert (measured.planted.tolist(), measured.found.tolist(), measured.matched.tolist()) == ([1, 0, 0],) * 3
@@ -252,7 +253,7 @@ def compact(image, n=6, rng=None):
 def instances(truth, found, *, block=2048, score=None, bounds=None):
     (truth, truth_class), (found, found_class) = compact(truth), compact(found)
     answer = answers.of_label_image(found, found_class, score)
-    expected = Expected(objects=answers.label_truth(truth, truth_class, CLASSES), bounds=bounds)
+    expected = SlideTruth(objects=answers.label_truth(truth, truth_class, CLASSES), bounds=bounds)
     return instance.METRICS.measure(answer, expected, classes=CLASSES, how=Judging(block=block))
 
 
@@ -329,7 +330,7 @@ def test_mask_average_precision_is_that_of_pycocotools():
     (truth, truth_class), (found, found_class) = compact(truth), compact(found)
     score = rng.integers(1, 5, len(found_class)) / 8
     answer = answers.of_label_image(found, found_class, score)
-    expected = Expected(objects=answers.label_truth(truth, truth_class, CLASSES))
+    expected = SlideTruth(objects=answers.label_truth(truth, truth_class, CLASSES))
     got = instance.METRICS.summarise([instance.METRICS.measure(answer, expected, classes=CLASSES)], classes=CLASSES)
     rows = []
     for image, class_id in ((truth, truth_class), (found, found_class)):
@@ -378,14 +379,14 @@ def test_a_label_image_with_an_id_that_the_table_lacks_is_refused():
     answer = answers.of_label_image(found * 2, [0, 0])
     answer = Answer(answer.frame, objects=answer.objects.take(np.array([0])), labels=answer.labels)
     with pytest.raises(QuadratError, match="holds the id 2, the table 1 objects"):
-        instance.METRICS.measure(answer, Expected(objects=answers.label_truth(found, [0], CLASSES)), classes=CLASSES)
+        instance.METRICS.measure(answer, SlideTruth(objects=answers.label_truth(found, [0], CLASSES)), classes=CLASSES)
 
 
 @pytest.mark.parametrize("metrics", [semantic.METRICS, detection.METRICS, instance.METRICS])
 def test_a_truth_that_lacks_what_is_compared_is_refused(metrics):
     answer = answers.of_label_image(np.zeros((5, 5), np.int32), [])
     with pytest.raises(AnnotationError, match="the truth holds no"):
-        metrics.measure(answer, Expected(), classes=CLASSES)
+        metrics.measure(answer, SlideTruth(), classes=CLASSES)
 
 
 # --- all kinds

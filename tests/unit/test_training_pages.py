@@ -6,8 +6,9 @@ from PIL import Image
 
 from helpers import fields
 from helpers.answers import frame, label_truth, of_label_image, reader, table
+from quadrat.annotations import SlideTruth
 from quadrat.geometry import Box
-from quadrat.metrics.protocol import Answer, Expected
+from quadrat.metrics.protocol import Answer
 from quadrat.outputs import training_pages as pages
 from quadrat.outputs.training_pages import COLUMNS, FOUND, ROWS, TRUTH, examples_page, learning_curves, short
 from quadrat.predictions import TileScores
@@ -75,7 +76,7 @@ def test_what_is_found_where_none_is_and_what_is_missed_stand_out_among_the_othe
     score = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4]
     answer = objects(xyxy[:5], [0, 0, 1, 0, 0], score[:5])
     truth = Things(xyxy[[0, 2, 4, 5]], [0, 0, 0, 0])  # 1 and 3 are none, 2 is of the other class, 5 is missed
-    examples_page(tmp_path / "p.png", [("slide", read, answer, Expected(objects=truth))], classes=CLASSES)
+    examples_page(tmp_path / "p.png", [("slide", read, answer, SlideTruth(objects=truth))], classes=CLASSES)
     (sections,) = drawn
     assert [p.text for p in sections[FALSE]] == ["slide\ntumour 0.80", "slide\nstroma 0.70", "slide\ntumour 0.60"]
     assert [p.text for p in sections[LOST]] == ["slide\ntumour", "slide\ntumour"]
@@ -96,7 +97,7 @@ def test_the_surest_of_all_slides_come_first_and_only_as_many_as_there_is_room_f
     slides = []
     for k in range(3):
         score = np.linspace(0.3, 0.9, 30) + k / 100
-        slides.append((f"slide {k}", read, objects(squares(30), [0] * 30, score), Expected(objects=Things([], []))))
+        slides.append((f"slide {k}", read, objects(squares(30), [0] * 30, score), SlideTruth(objects=Things([], []))))
     examples_page(tmp_path / "p.png", slides, classes=CLASSES)
     (sections,) = drawn
     assert list(sections) == [FALSE]
@@ -109,7 +110,7 @@ def test_the_surest_of_all_slides_come_first_and_only_as_many_as_there_is_room_f
 def test_points_are_matched_by_distance_and_drawn_at_their_diameter(drawn, tmp_path):
     xyxy = squares(4)
     answer = objects(xyxy[:3] + 4, [0, 0, 0], [0.9, 0.8, 0.7])  # 4 px are 2.8 um away
-    expected = Expected(objects=Things(xyxy[[0, 1, 3]], [0, 0, 0]), point_diameter_um=6.0)
+    expected = SlideTruth(objects=Things(xyxy[[0, 1, 3]], [0, 0, 0]), point_diameter_um=6.0)
     examples_page(tmp_path / "p.png", [("slide", read, answer, expected)], classes=CLASSES)
     (sections,) = drawn
     assert [p.text for p in sections[FALSE]] == ["slide\ntumour 0.70"]
@@ -132,7 +133,7 @@ class Left:
 
 def test_mistakes_outside_the_bounds_are_none(drawn, tmp_path):
     answer = objects(squares(12), [0] * 12, np.linspace(0.9, 0.3, 12))
-    expected = Expected(objects=Things([], []), bounds=Left(100))
+    expected = SlideTruth(objects=Things([], []), bounds=Left(100))
     examples_page(tmp_path / "p.png", [("slide", read, answer, expected)], classes=CLASSES)
     assert len(drawn[0][FALSE]) == 3
 
@@ -163,7 +164,7 @@ def test_of_class_maps_the_place_that_agrees_least_is_shown_beside_the_truth(dra
     slides = []
     for k, wrong in enumerate((np.s_[10:20, 10:20], np.s_[:400, 1030:1270], np.s_[0:0, 0:0])):
         answer, truth = maps(k, wrong)
-        slides.append((f"slide {k}", read, answer, Expected(regions=truth)))
+        slides.append((f"slide {k}", read, answer, SlideTruth(regions=truth)))
     examples_page(tmp_path / "p.png", slides, classes=CLASSES)
     panels = drawn[0][LEAST]
     assert [p.text.partition(":")[0] for p in panels] == ["slide 1", "slide 0", "slide 2"]
@@ -177,7 +178,7 @@ def test_of_class_maps_the_place_that_agrees_least_is_shown_beside_the_truth(dra
 
 def test_what_nobody_annotated_is_no_disagreement_and_grey(drawn, tmp_path):
     answer, truth = maps(0, np.s_[:, 200:])
-    for k, (expected, share) in enumerate(((Expected(regions=truth, bounds=Left(200)), 0.0), (Expected(regions=truth), 0.6))):
+    for k, (expected, share) in enumerate(((SlideTruth(regions=truth, bounds=Left(200)), 0.0), (SlideTruth(regions=truth), 0.6))):
         examples_page(tmp_path / f"{k}.png", [("slide", read, answer, expected)], classes=CLASSES)
         (panel,) = drawn[k][LEAST]
         found = float(panel.text.split(": ")[1].partition("%")[0]) / 100
@@ -185,7 +186,7 @@ def test_what_nobody_annotated_is_no_disagreement_and_grey(drawn, tmp_path):
     grey = drawn[0][LEAST][0].rgb[:, 512 + 8 : 512 + 8 + 512]
     assert (grey[:, 200:] == 160).all()
     assert not (grey[:, :200] == 160).all(axis=2).all()
-    nothing = Expected(regions=Map(np.zeros((SIDE, 2 * SIDE), np.uint8)), complete=False)
+    nothing = SlideTruth(regions=Map(np.zeros((SIDE, 2 * SIDE), np.uint8)), complete=False)
     examples_page(tmp_path / "n.png", [("slide", read, answer, nothing)], classes=CLASSES)
     assert drawn[-1] == {}
 
@@ -201,9 +202,9 @@ OTHER = "taken for another class"
 
 def test_of_slides_taken_for_another_class_the_surest_tile_is_shown(drawn, tmp_path):
     slides = [
-        ("right", read, tiles([[0.9, 0.1], [0.2, 0.8], [0.9, 0.1]]), Expected(label=0)),
-        ("wrong", read, tiles([[0.9, 0.1], [0.4, 0.6], [0.05, 0.95], [0.3, 0.7]]), Expected(label=0)),
-        ("surer", read, tiles([[0.98, 0.02]]), Expected(label=1)),
+        ("right", read, tiles([[0.9, 0.1], [0.2, 0.8], [0.9, 0.1]]), SlideTruth(label=0)),
+        ("wrong", read, tiles([[0.9, 0.1], [0.4, 0.6], [0.05, 0.95], [0.3, 0.7]]), SlideTruth(label=0)),
+        ("surer", read, tiles([[0.98, 0.02]]), SlideTruth(label=1)),
     ]
     examples_page(tmp_path / "p.png", slides, classes=CLASSES)
     panels = drawn[0][OTHER]
@@ -217,7 +218,7 @@ def test_of_slides_with_regions_the_surest_tile_that_lies_in_another_one_is_show
     truth[:64, 64:192] = 1
     truth[:64, 192:256] = 2
     answer = tiles([[0.01, 0.99], [0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
-    examples_page(tmp_path / "p.png", [("slide", read, answer, Expected(regions=Map(truth)))], classes=CLASSES)
+    examples_page(tmp_path / "p.png", [("slide", read, answer, SlideTruth(regions=Map(truth)))], classes=CLASSES)
     (panel,) = drawn[0][OTHER]
     assert panel.text == "slide\nstroma 0.80, is tumour"
 
@@ -228,7 +229,7 @@ def test_label_images_are_pages_of_objects(drawn, tmp_path):
     found = np.where(labels == 1, 0, labels)  # one is missed
     answer = of_label_image(found, [0] * n)
     truth = label_truth(labels, [0] * n, CLASSES)
-    examples_page(tmp_path / "p.png", [("slide", read, answer, Expected(objects=truth))], classes=CLASSES)
+    examples_page(tmp_path / "p.png", [("slide", read, answer, SlideTruth(objects=truth))], classes=CLASSES)
     assert len(drawn[0][LOST]) == 1
     assert len(drawn[0][FALSE]) == 1, "the empty row that stands for it"
 
@@ -236,8 +237,8 @@ def test_label_images_are_pages_of_objects(drawn, tmp_path):
 @pytest.mark.parametrize("slides", [0, 2])
 def test_no_mistake_is_a_page_as_well(slides, drawn, tmp_path):
     xyxy = squares(5)
-    same = objects(xyxy, [0] * 5, [0.5] * 5), Expected(objects=Things(xyxy, [0] * 5))
-    empty = objects([], [], []), Expected(objects=Things([], []))
+    same = objects(xyxy, [0] * 5, [0.5] * 5), SlideTruth(objects=Things(xyxy, [0] * 5))
+    empty = objects([], [], []), SlideTruth(objects=Things([], []))
     examples_page(tmp_path / "p.png", [("slide", read, *pair) for pair in (same, empty)][:slides], classes=CLASSES)
     assert drawn == [{}]
     assert size_of(tmp_path / "p.png")[0] > 1000
@@ -251,7 +252,7 @@ def test_an_object_at_the_slides_edge_is_shown_with_what_lies_beyond(drawn, tmp_
         asked.append(box)
         return read(box)
 
-    examples_page(tmp_path / "p.png", [("slide", recorded, answer, Expected(objects=Things([], [])))], classes=CLASSES)
+    examples_page(tmp_path / "p.png", [("slide", recorded, answer, SlideTruth(objects=Things([], [])))], classes=CLASSES)
     assert asked[0] == Box(-43, -43, 53, 53)
     assert asked[1].width == 480
 

@@ -52,6 +52,27 @@ class Truth(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class SlideTruth:
+    """What people have said of one slide: counted objects, tissue regions, the class of the whole slide (``label``; -1: none).
+
+    ``bounds``: regions inside which everything is annotated; what lies outside is neither learnt nor judged. ``complete``:
+    without bounds, whether all that is not annotated is background; if not, only annotated pixels are known.
+    ``point_diameter_um``: above 0, objects were drawn as points: they are learnt as boxes of this size and matched by
+    distance. ``skipped``: a line for every bad record that was left out; ``notes``: what else was taken otherwise than it
+    stands in the file (a derived class as its base class, ignored classes).
+    """
+
+    objects: Truth | None = None
+    regions: Truth | None = None
+    bounds: Truth | None = None
+    label: int = -1
+    point_diameter_um: float = 0.0
+    complete: bool = True
+    skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Annotations:
     """Objects or regions of one slide in the order they were drawn; coordinates in level-0 px, corner-based.
 

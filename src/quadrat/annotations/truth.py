@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from quadrat.annotations import Truth
+from quadrat.annotations import SlideTruth
 from quadrat.annotations.delimited import label_of
 from quadrat.annotations.label_image import load_label_image
 from quadrat.annotations.reading import Choice, read_sheet
@@ -18,23 +17,6 @@ from quadrat.manifest import SlideRef
 
 LISTED = 5
 """Bad records that a message names one by one."""
-
-
-@dataclass(frozen=True, slots=True)
-class SlideTruth:
-    """What is known of one slide: counted objects, tissue regions, and the class of the whole slide (-1: none).
-
-    ``bounds``: the regions inside which the annotation is complete; None where ``SlideRef.annotated`` is "all" (the whole
-    slide) or "" (only what is drawn is known). ``skipped``: a line for every bad record that was left out; ``notes``: what
-    else was taken otherwise than it stands in the file (a derived class as its base class, ignored classes).
-    """
-
-    objects: Truth | None
-    regions: Truth | None
-    bounds: Truth | None
-    label: int
-    skipped: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
 
 
 def load_truth(ref: SlideRef, data: DataSection, classes: Sequence[str], *, size: tuple[int, int] | None = None) -> SlideTruth:
@@ -50,7 +32,7 @@ def load_truth(ref: SlideRef, data: DataSection, classes: Sequence[str], *, size
             ``data.bad_records`` is "refuse": their file, places and count are named.
     """
     if data.annotations == "none":
-        return SlideTruth(None, None, None, _label(ref, classes))
+        return SlideTruth(label=_label(ref, classes), complete=ref.annotated == "all")
     label = list(classes).index(ref.label) if ref.label in classes else -1
     if not ref.annotation:
         raise ConfigError(f"{ref.path}: the manifest names no annotation, but data.annotations is '{data.annotations}'")
@@ -70,8 +52,17 @@ def load_truth(ref: SlideRef, data: DataSection, classes: Sequence[str], *, size
     if bad_bounds:  # a bound that is wrong is never skipped: it says what counts as background
         raise AnnotationError(_message(bad_bounds, ref, remedy="mend the region: it bounds what is learnt"))
     drawn = picked.annotations
-    objects, regions = (None, drawn) if data.annotations == "regions" else (drawn, None)
-    return SlideTruth(objects, regions, bounds, label, picked.bad, picked.notes)
+    regions = data.annotations == "regions"
+    return SlideTruth(
+        objects=None if regions else drawn,
+        regions=drawn if regions else None,
+        bounds=bounds,
+        label=label,
+        point_diameter_um=data.point_diameter_um if data.annotations == "points" else 0.0,
+        complete=ref.annotated == "all",
+        skipped=picked.bad,
+        notes=picked.notes,
+    )
 
 
 def need_annotated(truth: SlideTruth, ref: SlideRef, *, otherwise: str) -> None:
@@ -121,7 +112,8 @@ def _of_pixels(ref: SlideRef, data: DataSection, classes: Sequence[str], label: 
     )
     height, width = image.labels.shape
     _check_size(path, (height, width), size, ref)
-    return SlideTruth(image, None, None, label) if labels else SlideTruth(None, image, None, label)
+    objects, regions = (image, None) if labels else (None, image)
+    return SlideTruth(objects, regions, label=label, complete=ref.annotated == "all")
 
 
 def _limits(sheet: Sheet, size: tuple[int, int] | None, ref: SlideRef) -> tuple[int, int] | None:

@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import rankdata
 
+from quadrat.annotations import SlideTruth
 from quadrat.geometry import Box
-from quadrat.metrics.protocol import AS_USUAL, Answer, Confusion, Curve, Expected, Judging, Metrics, need
+from quadrat.metrics.protocol import AS_USUAL, Answer, Confusion, Curve, Judging, Metrics, need
 from quadrat.metrics.ranking import precision_recall
 from quadrat.metrics.semantic import Counts, confusion
 
@@ -72,7 +73,7 @@ class ClassificationMetrics:
     main = "balanced_accuracy"
 
     def measure(
-        self, answer: Answer, expected: Expected, *, classes: Sequence[str], how: Judging = AS_USUAL
+        self, answer: Answer, expected: SlideTruth, *, classes: Sequence[str], how: Judging = AS_USUAL
     ) -> ClassificationMeasured:
         """One slide; a slide without tiles has probabilities of 0. See :class:`quadrat.metrics.protocol.Metrics`.
 
@@ -159,7 +160,7 @@ def _figures(truth: npt.NDArray[np.int64], probability: F64, classes: Sequence[s
     return figures | {f"auroc.{name}": float(v) for name, v in zip(classes, of_class, strict=True)}
 
 
-def _tile_truth(cell: Sequence[int], answer: Answer, expected: Expected, how: Judging) -> int:
+def _tile_truth(cell: Sequence[int], answer: Answer, expected: SlideTruth, how: Judging) -> int:
     """Class of one tile by the drawn regions, -1 where too little of it is annotated."""
     row, col = cell[0] * answer.core, cell[1] * answer.core
     box = Box(row, col, row + answer.core, col + answer.core).intersect(answer.frame.box)

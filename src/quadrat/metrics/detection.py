@@ -10,6 +10,7 @@ import numpy.typing as npt
 import shapely
 from scipy.spatial import cKDTree
 
+from quadrat.annotations import SlideTruth
 from quadrat.errors import AnnotationError
 from quadrat.metrics.counts import count_figures
 from quadrat.metrics.matching import (
@@ -25,7 +26,7 @@ from quadrat.metrics.matching import (
     match_boxes,
     match_points,
 )
-from quadrat.metrics.protocol import AS_USUAL, Answer, Confusion, Curve, Expected, Judging, Metrics, inside_bounds, need
+from quadrat.metrics.protocol import AS_USUAL, Answer, Confusion, Curve, Judging, Metrics, inside_bounds, need
 from quadrat.metrics.ranking import IOUS, Hits, average_precision_101, ranked_curves, ranked_figures, scored_hits
 
 __all__ = [
@@ -73,7 +74,7 @@ class DetectionMetrics:
     main = "f1"
 
     def measure(
-        self, answer: Answer, expected: Expected, *, classes: Sequence[str], how: Judging = AS_USUAL
+        self, answer: Answer, expected: SlideTruth, *, classes: Sequence[str], how: Judging = AS_USUAL
     ) -> DetectionMeasured:
         """One slide. With bounds, objects on both sides count whose centre lies inside. See ``protocol.Metrics``."""
         sides = _judged_sides(answer, expected, how)
@@ -144,7 +145,7 @@ class DetectionMetrics:
         return ranked_curves(score, class_id, hits, _sum(measured, "planted", (len(classes),)), classes=classes)
 
 
-def _judged_sides(answer: Answer, expected: Expected, how: Judging) -> _Sides:
+def _judged_sides(answer: Answer, expected: SlideTruth, how: Judging) -> _Sides:
     objects, table = expected.objects, need(answer.objects, "objects")
     if objects is None:
         raise AnnotationError("the truth holds no objects, which detections are compared with")

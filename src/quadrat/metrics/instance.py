@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from quadrat.annotations import SlideTruth
 from quadrat.errors import AnnotationError, QuadratError
 from quadrat.metrics.counts import count_figures
 from quadrat.metrics.matching import MISSED, NOTHING, Matches, class_confusion
@@ -20,7 +21,7 @@ from quadrat.metrics.overlaps import (
     panoptic_quality,
     panoptic_quality_by_class,
 )
-from quadrat.metrics.protocol import AS_USUAL, Answer, Confusion, Curve, Expected, Judging, Metrics, inside_bounds, need
+from quadrat.metrics.protocol import AS_USUAL, Answer, Confusion, Curve, Judging, Metrics, inside_bounds, need
 from quadrat.metrics.ranking import Hits, ranked_curves, ranked_figures, scored_hits
 from quadrat.metrics.truth_blocks import slide_overlaps
 
@@ -63,7 +64,9 @@ class InstanceMetrics:
 
     main = "pq"
 
-    def measure(self, answer: Answer, expected: Expected, *, classes: Sequence[str], how: Judging = AS_USUAL) -> InstanceMeasured:
+    def measure(
+        self, answer: Answer, expected: SlideTruth, *, classes: Sequence[str], how: Judging = AS_USUAL
+    ) -> InstanceMeasured:
         """One slide, block by block. With bounds, objects on both sides are judged whose centroid lies inside; the others
         are as if they were not there. See ``protocol.Metrics``.
 

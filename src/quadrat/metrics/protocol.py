@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from quadrat.annotations import Scale, Truth
+from quadrat.annotations import Scale, SlideTruth, Truth
 from quadrat.geometry import Box
 from quadrat.predictions import TileScores
 from quadrat.results import Frame, ObjectTable
@@ -41,23 +41,6 @@ class Answer:
     def scale(self) -> Scale:
         """Level-0 px a grid px (rows, columns), as truth is asked for."""
         return self.frame.scale_row, self.frame.scale_col
-
-
-@dataclass(frozen=True, slots=True)
-class Expected:
-    """What people have said of one slide.
-
-    ``bounds``: regions inside which everything is annotated; what lies outside is not judged. ``label``: class of the whole
-    slide or -1. ``point_diameter_um``: above 0, objects were drawn as points and are matched by distance. ``complete``:
-    without bounds, whether all that is not annotated is background; if not, only annotated pixels are judged.
-    """
-
-    objects: Truth | None = None
-    regions: Truth | None = None
-    bounds: Truth | None = None
-    label: int = -1
-    point_diameter_um: float = 0.0
-    complete: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +90,7 @@ class Metrics(Protocol[M]):
         """The name of the figure that early stopping watches; higher is better, 1 is perfect."""
         ...
 
-    def measure(self, answer: Answer, expected: Expected, *, classes: Sequence[str], how: Judging = ...) -> M:
+    def measure(self, answer: Answer, expected: SlideTruth, *, classes: Sequence[str], how: Judging = ...) -> M:
         """One slide.
 
         Raises:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from quadrat.annotations import SlideTruth
 from quadrat.errors import AnnotationError
-from quadrat.metrics.protocol import AS_USUAL, Answer, Confusion, Curve, Expected, Judging, Metrics, blocks, need
+from quadrat.metrics.protocol import AS_USUAL, Answer, Confusion, Curve, Judging, Metrics, blocks, need
 
 Counts = npt.NDArray[np.int64]
 BACKGROUND = "background"
@@ -64,7 +65,9 @@ class SemanticMetrics:
 
     main = "dice"
 
-    def measure(self, answer: Answer, expected: Expected, *, classes: Sequence[str], how: Judging = AS_USUAL) -> SemanticMeasured:
+    def measure(
+        self, answer: Answer, expected: SlideTruth, *, classes: Sequence[str], how: Judging = AS_USUAL
+    ) -> SemanticMeasured:
         """One slide, block by block. See :class:`quadrat.metrics.protocol.Metrics`."""
         labels, regions = need(answer.labels, "class map"), expected.regions
         if regions is None:

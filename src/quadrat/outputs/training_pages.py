@@ -12,9 +12,10 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
+from quadrat.annotations import SlideTruth
 from quadrat.geometry import Box
 from quadrat.metrics.detection import match_boxes, match_points
-from quadrat.metrics.protocol import Answer, Expected, Judging, blocks, inside_bounds
+from quadrat.metrics.protocol import Answer, Judging, blocks, inside_bounds
 from quadrat.outputs.plots import save_figure
 
 Rgb = npt.NDArray[np.uint8]
@@ -83,7 +84,7 @@ def learning_curves(
     save_figure(figure, path, dpi=DPI)
 
 
-def examples_page(path: Path, slides: Sequence[tuple[str, Read, Answer, Expected]], *, classes: Sequence[str]) -> None:
+def examples_page(path: Path, slides: Sequence[tuple[str, Read, Answer, SlideTruth]], *, classes: Sequence[str]) -> None:
     """PNG of the worst mistakes: objects found where none is (surest first) and missed ones (largest first); tiles and slides
     of the wrong class (surest first); class maps that agree least with the truth, each beside it."""
     extra: list[tuple[float, Panel]] = []
@@ -118,7 +119,7 @@ def _worst(found: list[tuple[float, Panel]], *, most: int = COLUMNS * ROWS) -> l
 
 
 def _object_mistakes(
-    name: str, read: Read, answer: Answer, expected: Expected, classes: Sequence[str]
+    name: str, read: Read, answer: Answer, expected: SlideTruth, classes: Sequence[str]
 ) -> tuple[list[tuple[float, Panel]], list[tuple[float, Panel]]]:
     table, truth, frame = answer.objects, expected.objects, answer.frame
     assert table is not None
@@ -165,7 +166,7 @@ def _detail(read: Read, xyxy: Any, text: str, *, found: Any, wanted: Any, colour
     return Panel(read(box), text, tuple(drawn), meant=drawn.index(itself))
 
 
-def _map_mistakes(name: str, read: Read, answer: Answer, expected: Expected) -> list[tuple[float, Panel]]:
+def _map_mistakes(name: str, read: Read, answer: Answer, expected: SlideTruth) -> list[tuple[float, Panel]]:
     """The place of a slide that agrees least with what is annotated there: image, truth and answer side by side."""
     every = list(blocks(answer.frame.box, PLACE))
     places = every[:: -(-len(every) // PLACES)]
@@ -184,7 +185,7 @@ def _map_mistakes(name: str, read: Read, answer: Answer, expected: Expected) -> 
     return [(wrong, Panel(np.concatenate([rgb, gap, painted[0], gap, painted[1]], axis=1), text))]
 
 
-def _maps(box: Box, answer: Answer, expected: Expected) -> tuple[Any, Any, npt.NDArray[np.bool_]]:
+def _maps(box: Box, answer: Answer, expected: SlideTruth) -> tuple[Any, Any, npt.NDArray[np.bool_]]:
     """Truth and answer (class + 1) of a box, and where the truth is known."""
     assert answer.labels is not None
     assert expected.regions is not None
@@ -206,7 +207,7 @@ _PALETTE = np.array(_COLOURS, np.uint8)
 
 
 def _tile_mistakes(
-    name: str, read: Read, answer: Answer, expected: Expected, classes: Sequence[str]
+    name: str, read: Read, answer: Answer, expected: SlideTruth, classes: Sequence[str]
 ) -> list[tuple[float, Panel]]:
     """The slide's surest tile of a class that is not the slide's own, if the slide as a whole was taken for another; of slides
     with regions, the surest tile of a class that does not cover most of what is annotated in it."""
