@@ -7,7 +7,6 @@ import platform
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
-import numpy as np
 import torch
 
 from quadrat.annotations import SlideTruth
@@ -19,7 +18,7 @@ from quadrat.grid import Cell, Lattice
 from quadrat.manifest import SlideRef
 from quadrat.results import ClassInfo
 from quadrat.slides.source import PixelSource
-from quadrat.task import ModelSpec, Task, TruthWindow
+from quadrat.task import ModelSpec, Task
 
 if TYPE_CHECKING:
     from quadrat.models.encoders import Normalisation
@@ -96,26 +95,20 @@ def truth_of(ref: SlideRef, pipeline: Pipeline, *, size: tuple[int, int] | None 
     return truth
 
 
-def check_partial(slide: TrainingSlide, task: Task, spec: ModelSpec) -> None:
-    """Refuse (AnnotationError) a slide of which not everything is known, where the task learns from no other.
-
-    The task is asked with the smallest window of which nothing is known: the first such window may come late.
-    """
-    if slide.truth.bounds is None and slide.truth.complete:
-        return
-    nothing, blank = np.zeros(0, np.uint8), np.zeros((1, 1), np.uint8)
-    window = TruthWindow(blank.astype(np.int32), nothing, blank, np.zeros((0, 4)), nothing, -1, blank.astype(np.bool_))
-    try:
-        task.prepare(window, spec)
-    except AnnotationError as error:
-        raise AnnotationError(f"{slide.name}: {error}") from error
+def check_partial(slide: TrainingSlide, task: Task) -> None:
+    """Refuse (AnnotationError) a slide of which not everything is known, where the task learns from no other."""
+    if not task.learns_from_partial and (slide.truth.bounds is not None or not slide.truth.complete):
+        raise AnnotationError(
+            f"{slide.name}: the task {task.name} learns from slides that are annotated completely: say annotated=all in the "
+            "manifest where they are, or use the task 'instance', which can leave out what is not"
+        )
 
 
 def window_set(slides: Sequence[TrainingSlide], task: Task, spec: ModelSpec, pipeline: Pipeline) -> WindowSet:
     """The training samples; a patch is never larger than the window unless it is the whole of it."""
     cfg = pipeline.train
     for slide in slides:
-        check_partial(slide, task, spec)
+        check_partial(slide, task)
     return WindowSet(slides, task, spec, patch=cfg.patch, cache_mb=cfg.cache_mb, balance=cfg.balance)
 
 

@@ -170,6 +170,11 @@ class Task(Protocol):
         """Thresholds so low that every candidate is a result, for average precision; empty where results have no such."""
         ...
 
+    @property
+    def learns_from_partial(self) -> bool:
+        """Whether what nobody annotated can be left out of the loss; if not, slides must be annotated completely."""
+        ...
+
     def channels(self, spec: ModelSpec) -> int:
         """Channels of the stored maps (0 where the task stores none)."""
         ...

@@ -213,7 +213,7 @@ def test_objects_without_a_word_on_where_all_are_drawn_are_refused_with_the_way_
 def test_mask_models_refuse_a_slide_that_is_not_annotated_completely_before_the_first_step(options):
     pipeline, spec = pipeline_for("instance_masks"), spec_for("instance_masks")
     slide = replace(slide_of(LEFT, **options), cells=[(0, 0)])  # all of this window is known
-    with pytest.raises(AnnotationError, match=r"^s: mask models learn from slides that are annotated completely"):
+    with pytest.raises(AnnotationError, match=r"^s: the task instance_masks learns from slides that are annotated completely"):
         window_set([slide], get_task("instance_masks"), spec, pipeline)
     window_set([slide_of(LEFT, bounds=False)], get_task("instance_masks"), spec, pipeline)
     for task in (*DENSE, "classification"):

@@ -33,6 +33,7 @@ class ClassificationTask:
     metrics = METRICS
     default_thresholds: Mapping[str, float] = {}
     candidate_thresholds: Mapping[str, float] = {}
+    learns_from_partial = True
 
     def channels(self, spec: ModelSpec) -> int:
         return 0

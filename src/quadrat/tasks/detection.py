@@ -49,6 +49,7 @@ class DetectionTask:
     metrics = METRICS
     default_thresholds: Mapping[str, float] = {"score": 0.3, "iou": 0.4, "class_aware": 0.0}
     candidate_thresholds: Mapping[str, float] = {"score": CANDIDATE_SCORE}
+    learns_from_partial = True
 
     def channels(self, spec: ModelSpec) -> int:
         return 0

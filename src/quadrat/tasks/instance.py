@@ -53,6 +53,7 @@ class InstanceTask:
     label_image = LabelImage(name="objects", dtype="uint32", reduce="nearest")
     metrics = METRICS
     candidate_thresholds: Mapping[str, float] = {}
+    learns_from_partial = True
     default_thresholds: Mapping[str, float] = {
         "foreground": 0.5,
         "seed": 0.5,

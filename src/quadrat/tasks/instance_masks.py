@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from torchvision.models.detection.roi_heads import fastrcnn_loss, maskrcnn_loss
 from torchvision.ops import clip_boxes_to_image, masks_to_boxes
 
-from quadrat.errors import AnnotationError
 from quadrat.geometry import Box
 from quadrat.grid import Cell
 from quadrat.metrics.instance import METRICS
@@ -68,6 +67,7 @@ class InstanceMasksTask:
     metrics = METRICS
     default_thresholds: Mapping[str, float] = {"score": 0.5, "iou": 0.4, "class_aware": 0.0, "min_area_um2": 8.0}
     candidate_thresholds: Mapping[str, float] = {}
+    learns_from_partial = False
 
     def channels(self, spec: ModelSpec) -> int:
         return 0
@@ -76,11 +76,6 @@ class InstanceMasksTask:
         return MaskRCNN(spec.widths, classes=len(spec.classes), encoder=spec.encoder)
 
     def prepare(self, truth: TruthWindow, spec: ModelSpec) -> Crop:
-        if not truth.known.all():
-            raise AnnotationError(
-                "mask models learn from slides that are annotated completely: say annotated=all in the manifest where they are, "
-                "or use the task 'instance', which can leave out what is not"
-            )
         classes = np.concatenate([[0], truth.label_class + 1]).astype(np.uint8)[truth.labels]
         return Crop(shape=truth.labels.shape, maps={"labels": truth.labels, "classes": classes})
 

@@ -44,6 +44,7 @@ class SemanticTask:
     metrics = METRICS
     default_thresholds: Mapping[str, float] = {"min_area_um2": 400.0}
     candidate_thresholds: Mapping[str, float] = {}
+    learns_from_partial = True
 
     def channels(self, spec: ModelSpec) -> int:
         return 1 + len(spec.classes)
