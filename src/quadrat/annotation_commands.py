@@ -14,8 +14,9 @@ from quadrat.annotations.exporting import write_coco, write_csv, write_geojson
 from quadrat.annotations.items import Item, Loaded, items_of, load, named
 from quadrat.annotations.statistics import LEVELS, By, Measures, measure, summaries
 from quadrat.annotations.table import Entry, to_table, write_parquet
-from quadrat.config import Pipeline, load_pipeline
+from quadrat.config import Pipeline, load_pipeline, manifest_of
 from quadrat.errors import ConfigError
+from quadrat.leakage import check_training, content_digests
 from quadrat.outputs import commit, discard, partial_path
 
 EXIT_OK, EXIT_BAD = 0, 1
@@ -34,7 +35,7 @@ def check(inputs: Sequence[Path], *, pipeline: str | None, mpp: float | None, as
         findings += checked.findings
         notes += [f"{item.path}: {note}" for note in checked.notes]
         loaded.append(replace(one, sheet=None if one.sheet is None else replace(one.sheet, records=())))  # bounds the memory
-    findings += [*shared_files(loaded), *orphan_findings(loaded)]
+    findings += [*shared_files(loaded), *orphan_findings(loaded), *_on_two_sides(inputs, items, work)]
     bad = [finding for finding in findings if not finding.warning]
     if as_json:
         body = [asdict(finding) for finding in findings]
@@ -44,6 +45,18 @@ def check(inputs: Sequence[Path], *, pipeline: str | None, mpp: float | None, as
         write(line)
     write(_verdict(len(items), records, findings))
     return EXIT_BAD if bad else EXIT_OK
+
+
+def _on_two_sides(inputs: Sequence[Path], items: Sequence[Item], pipeline: Pipeline | None) -> list[Finding]:
+    """With a pipeline, what training would refuse of the manifest as a whole: leakage, or no slide to learn from."""
+    refs = [item.ref for item in items if item.ref is not None]
+    if pipeline is None or not refs:
+        return []
+    try:
+        check_training(refs, content_digests([ref.path for ref in refs]))
+    except ConfigError as error:
+        return [Finding(str(inputs[0] if inputs else pipeline.data.manifest), "", "", "", "two sides", str(error), warning=False)]
+    return []
 
 
 def _verdict(slides: int, records: int, findings: Sequence[Finding]) -> str:
@@ -139,8 +152,7 @@ def _items(inputs: Sequence[Path], pipeline: str | None) -> tuple[Pipeline | Non
     if not inputs:
         if work is None or not work.data.manifest:
             raise ConfigError("name a manifest or annotation files, or a --pipeline whose data.manifest is set")
-        beside = Path(work.folder) / work.data.manifest
-        inputs = [beside if beside.is_file() else Path(work.data.manifest)]
+        inputs = [manifest_of(work)]
     missing = next((path for path in inputs if not path.exists()), None)
     if missing is not None:
         raise ConfigError(f"there is no file {missing}")

@@ -252,6 +252,12 @@ def find_pipeline(name: str) -> Path:
     raise ConfigError(f"there is no pipeline '{name}' (shipped: {', '.join(shipped)}; or give a .yaml file){hint}")
 
 
+def manifest_of(pipeline: Pipeline) -> Path:
+    """The file that ``data.manifest`` names: beside the pipeline file if it is there, else from the working folder."""
+    beside = Path(pipeline.folder) / pipeline.data.manifest
+    return beside if beside.is_file() else Path(pipeline.data.manifest)
+
+
 def load_pipeline(name: str, overrides: Sequence[str] = ()) -> Pipeline:
     """Read a pipeline file and lay ``section.key=value`` overrides over it.
 

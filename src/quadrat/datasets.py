@@ -108,10 +108,13 @@ class WindowSet:
     ) -> None:
         self._slides, self._task, self._spec, self._patch = slides, task, spec, patch
         self._margin = sample_margin(spec, patch=patch)
-        self._places = [(index, cell) for index, slide in enumerate(slides) for cell in slide.cells]
-        if not self._places:
+        places = [(index, cell) for index, slide in enumerate(slides) for cell in slide.cells]
+        if not places:
             raise AnnotationError("there is nothing to train on: no training slide has tissue")
-        self._share = class_shares(slides, spec) if balance else None
+        self._places = [(index, cell) for index, cell in places if shows_known(slides[index], spec.lattice.window_box(cell))]
+        if not self._places:
+            raise AnnotationError("there is nothing to train on: nothing is annotated in the tissue of any training slide")
+        self._share = class_shares([(slides[index], cell) for index, cell in self._places], spec) if balance else None
         self._cache: OrderedDict[int, tuple[Rgb, Crop]] = OrderedDict()
         self._room = cache_mb * 2**20
         self._used = 0
@@ -172,15 +175,26 @@ class WindowSet:
         return np.stack([s[0] for s in samples]), {n: np.stack([s[1][n] for s in samples]) for n in names}
 
 
-def class_shares(slides: Sequence[TrainingSlide], spec: ModelSpec) -> npt.NDArray[np.float64]:
-    """How often each window of the slides is to be drawn, (windows,) summing to 1, so that classes come equally often.
+def shows_known(slide: TrainingSlide, box: Box) -> bool:
+    """Whether anything in a box is known: of a window that shows nothing known nothing is learnt."""
+    truth, scale = slide.truth, (slide.source.frame.scale_row, slide.source.frame.scale_col)
+    if truth.label >= 0 or (truth.bounds is None and truth.complete):
+        return True
+    if truth.bounds is not None:
+        return bool(truth.bounds.regions(box, scale).any())
+    return len(boxes_of(slide, box)[0]) > 0 or (truth.regions is not None and bool(truth.regions.regions(box, scale).any()))
+
+
+def class_shares(windows: Sequence[tuple[TrainingSlide, Cell]], spec: ModelSpec) -> npt.NDArray[np.float64]:
+    """How often each window (a slide and a core's cell) is to be drawn, (windows,) summing to 1, so that classes come equally
+    often.
 
     A window's share is the mean, over the classes in it, of one over the number of windows with that class (class-aware
     sampling, Shen et al., ECCV 2016, for windows with several classes); windows without any count as one more class.
     """
-    present = [_classes_in(slide, spec.lattice.window_box(cell)) for slide in slides for cell in slide.cells]
-    windows = Counter(c for classes in present for c in classes)
-    share = np.array([np.mean([1 / windows[c] for c in classes]) for classes in present], np.float64)
+    present = [_classes_in(slide, spec.lattice.window_box(cell)) for slide, cell in windows]
+    shown = Counter(c for classes in present for c in classes)
+    share = np.array([np.mean([1 / shown[c] for c in classes]) for classes in present], np.float64)
     share /= share.sum()
     return share
 

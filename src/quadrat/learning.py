@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import platform
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -14,9 +16,11 @@ from quadrat.annotations.truth import load_truth, need_annotated
 from quadrat.config import ModelSection, Pipeline
 from quadrat.datasets import TrainingSlide, WindowSet
 from quadrat.errors import AnnotationError, ConfigError
+from quadrat.geometry import check_mpp
 from quadrat.grid import Cell, Lattice
 from quadrat.manifest import SlideRef
 from quadrat.results import ClassInfo
+from quadrat.slides import open_slide
 from quadrat.slides.source import PixelSource
 from quadrat.task import ModelSpec, Task
 
@@ -25,6 +29,8 @@ if TYPE_CHECKING:
 
 STAINED: Normalisation = (0.75, 0.6, 0.72), (0.2, 0.22, 0.18)
 """Mean and standard deviation of RGB of H&E tissue."""
+NOTES_SHOWN = 5
+"""Notes on annotations that are told before a training; all of them stand in the package's card."""
 VERSIONS = ("torch", "numpy", "scikit-image", "numba", "openslide-python", "zarr")
 
 
@@ -81,18 +87,73 @@ def training_slide(ref: SlideRef, pipeline: Pipeline, source: PixelSource, cells
     """
     frame = source.frame
     size = round(frame.height * frame.scale_row), round(frame.width * frame.scale_col)
-    return TrainingSlide(ref.name, source, cells, truth_of(ref, pipeline, size=size))
+    lacking = math.ceil(max(frame.scale_row, frame.scale_col)) + 1
+    return TrainingSlide(ref.name, source, cells, truth_of(ref, pipeline, size=size, tolerance=lacking))
 
 
-def truth_of(ref: SlideRef, pipeline: Pipeline, *, size: tuple[int, int] | None = None) -> SlideTruth:
-    """What is known of a slide. ``size`` (height, width) in level-0 px: without it, what lies outside the slide is not found.
+def truth_of(
+    ref: SlideRef, pipeline: Pipeline, *, size: tuple[int, int], mpp: float | None = None, tolerance: int = 1
+) -> SlideTruth:
+    """What is known of a slide; ``size``, ``mpp`` and ``tolerance`` as for :func:`quadrat.annotations.truth.load_truth`.
 
     Raises:
         ConfigError, AnnotationError: see :func:`training_slide`.
     """
-    truth = load_truth(ref, pipeline.data, [c.name for c in pipeline.classes], size=size)
+    names = [c.name for c in pipeline.classes]
+    truth = load_truth(ref, pipeline.data, names, size=size, mpp=mpp, tolerance=tolerance)
     need_annotated(truth, ref, otherwise="nothing could be learnt as background")
     return truth
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What one slide can teach, found before its pixels are read: class ids, whether anything is known to be background, and
+    what a user should know."""
+
+    classes: frozenset[int]
+    background: bool
+    notes: tuple[str, ...]
+
+
+def known_of(ref: SlideRef, pipeline: Pipeline) -> Known:
+    """Read a slide's annotations and hold them against its size and mpp.
+
+    Raises:
+        ConfigError, AnnotationError: see :func:`training_slide`. SlideError: it cannot be opened or states no mpp.
+    """
+    with open_slide(ref.path, mpp=ref.mpp) as slide:
+        mpp = check_mpp(slide.mpp, slide=ref.path)
+        size = slide.levels[0].height, slide.levels[0].width
+    truth = truth_of(ref, pipeline, size=size, mpp=mpp)
+    classes = {truth.label} if truth.label >= 0 else set()
+    for drawn in (truth.objects, truth.regions):
+        classes |= set() if drawn is None else drawn.present()
+    notes = tuple(f"{ref.name}: {note}" for note in (*truth.skipped, *truth.notes))
+    return Known(frozenset(classes), truth.complete or truth.bounds is not None, notes)
+
+
+def check_material(slides: Sequence[Known], pipeline: Pipeline) -> list[str]:
+    """Whether there is anything to learn from the training slides; what a user should know of their annotations.
+
+    Raises:
+        AnnotationError: nothing of any class, or one class of regions and nowhere anything that is not of it.
+    """
+    names = [c.name for c in pipeline.classes]
+    there = frozenset[int]().union(*(known.classes for known in slides))
+    if not there:
+        raise AnnotationError(
+            f"none of the {len(slides)} training slides shows anything of the classes {', '.join(names)}: there is nothing to "
+            "learn ('quadrat annotations stats' tells what the files hold)"
+        )
+    if pipeline.data.annotations in ("regions", "mask") and len(names) == 1 and not any(k.background for k in slides):
+        raise AnnotationError(
+            f"everything that is known of the training slides is '{names[0]}', so nothing could be learnt as background: fill "
+            "the manifest's column 'annotated' with 'all', or with the class of the regions inside which every area is drawn"
+        )
+    missing = [name for k, name in enumerate(names) if k not in there]
+    notes = [f"no training slide shows '{name}'; it cannot be learnt" for name in missing]
+    told = [note for known in slides for note in known.notes]
+    return notes + told[:NOTES_SHOWN] + ([f"and {len(told) - NOTES_SHOWN} more"] if len(told) > NOTES_SHOWN else [])
 
 
 def check_partial(slide: TrainingSlide, task: Task) -> None:

@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from quadrat.batch import Batch, SlideState
-from quadrat.config import Pipeline
+from quadrat.config import Pipeline, manifest_of
 from quadrat.datasets import sample_margin
-from quadrat.errors import ConfigError, SlideError, StoreError
+from quadrat.errors import ConfigError, QuadratError, SlideError, StoreError
 from quadrat.execution import Executor, Failure, Job, Outcome, open_executor
 from quadrat.leakage import check_leakage, check_training, content_digests
-from quadrat.learning import spec_of, truth_of
+from quadrat.learning import Known, check_material, known_of, spec_of
 from quadrat.manifest import SlideRef, read_manifest
 from quadrat.package import CARD, check_stride
 from quadrat.progress import Phase, Reporter
@@ -57,8 +57,7 @@ def training_manifest(pipeline: Pipeline) -> list[SlideRef]:
             f"the pipeline {pipeline.name} names no training data; set data.manifest to a CSV of slides "
             "('quadrat init' writes one)"
         )
-    here, beside = Path(pipeline.data.manifest), Path(pipeline.folder) / pipeline.data.manifest
-    return read_manifest(here if here.is_file() or not beside.is_file() else beside)
+    return read_manifest(manifest_of(pipeline))
 
 
 def course_of(pipeline: Pipeline) -> Course:
@@ -131,7 +130,8 @@ def train_courses(
             if overwrite:
                 _drop_ended(course.folder / CHECKPOINTS)
             todo.append(course)
-        _check_truths(todo)
+        for note in _check_truths(todo):
+            reporter.say(note)
         jobs = [(course, _job(course, reporter)) for course in todo]
         if jobs and executor is None:
             run = todo[0].pipeline.run
@@ -164,9 +164,6 @@ def _teach(jobs: Sequence[Job], executor: Executor, reporter: Reporter) -> dict[
                 figure = f"{receipt['main']} {receipt['figures'][receipt['main']]:.3f}"
                 reporter.say(f"{outcome.key}: {figure} on validation slides, step {receipt['step']} kept")
             reporter.say(f"{outcome.key}: {receipt['promise']}")
-            if receipt["notes"]:
-                more = f" and {len(receipt['notes']) - 1} more (see its card)" if len(receipt["notes"]) > 1 else ""
-                reporter.say(f"{outcome.key}: annotations: {receipt['notes'][0]}{more}")
     if failures:
         raise failures[0]
     return made
@@ -243,19 +240,32 @@ def _check_apart(courses: Sequence[Course]) -> None:
             raise ConfigError(f"two of the pipelines are called {course.name}; give one of them another 'name'")
 
 
-def _check_truths(courses: Sequence[Course]) -> None:
-    """Read all annotations once before any slide is: what is wrong with them is said at once.
+def _check_truths(courses: Sequence[Course]) -> list[str]:
+    """Read all annotations once before any slide's pixels are: what is wrong with them is said at once. What is wrong with those
+    of test slides is a note, since nothing is learnt from them. Returns the notes that a user should see.
 
     Raises:
-        ConfigError, AnnotationError: see :func:`quadrat.learning.truth_of`.
+        ConfigError, AnnotationError, SlideError: see :func:`quadrat.learning.known_of` and
+            :func:`quadrat.learning.check_material`.
     """
-    seen = set()
+    seen: dict[object, Known] = {}
+    notes = []
     for course in courses:
+        known = []
         for ref in course.slides:
             which = id(course.pipeline), replace(ref, split="", fold=None)
-            if ref.split != "test" and which not in seen:
-                seen.add(which)
-                truth_of(ref, course.pipeline)
+            if which not in seen:
+                try:
+                    seen[which] = known_of(ref, course.pipeline)
+                except QuadratError as error:
+                    if ref.split != "test":
+                        raise
+                    notes.append(f"{course.name}: the test slide {ref.name} cannot be evaluated as it is: {error}")
+                    continue
+            if ref.split in ("", "train"):
+                known.append(seen[which])
+        notes += [f"{course.name}: {note}" for note in check_material(known, course.pipeline)]
+    return notes
 
 
 def _job(course: Course, reporter: Reporter) -> TrainJob:

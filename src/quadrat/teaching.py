@@ -96,7 +96,6 @@ def train_package(job: TrainJob) -> dict[str, Any]:
         "figures": {} if final is None else dict(final.figures),
         "main": task.metrics.main,
         "step": trained.step,
-        "notes": slides.notes,
     }
 
 

@@ -220,12 +220,31 @@ def test_a_bad_annotation_is_told_with_its_file_before_a_slide_is_read(what, fol
     assert not list(place.folder.glob("*.training"))
 
 
-def test_annotations_of_test_slides_are_not_read(place):
+def test_annotations_of_test_slides_are_not_needed_but_what_is_wrong_with_them_is_told(place):
     place.manifest((0, "train", "a", ""), (1, "test", "b", ""))
     text = (place.folder / "train.csv").read_text().replace("1.labels.png", "nothing.png")
     (place.folder / "train.csv").write_text(text)
     done = place.train()
     assert done.code == 0, done.err
+    assert "p: the test slide 1 cannot be evaluated as it is: " in done.err
+    assert "nothing.png" in done.err
+
+
+def test_a_training_set_that_shows_nothing_of_its_classes_is_refused(place):
+    place.manifest((0, "train", "a", ""))
+    Image.fromarray(np.zeros((SIDE, SIDE), np.uint8)).save(place.folder / "0.png")
+    text = (place.folder / "train.csv").read_text().replace(f"{place.pictures}/0.labels.png", "0.png")
+    (place.folder / "train.csv").write_text(text)
+    done = place.train()
+    assert done.code == 2
+    assert "none of the 1 training slides shows anything of the classes nucleus: there is nothing to learn" in done.err
+    assert not (place.folder / "package.training").exists()
+
+
+def test_a_class_without_an_example_is_told(place):
+    done = place.write(thresholds={}).train("--set", "classes=[{name: nucleus}, {name: mitosis}]")
+    assert done.code == 0, done.err
+    assert "p: no training slide shows 'mitosis'; it cannot be learnt" in done.err
 
 
 def test_two_pipelines_of_one_package_or_one_name_are_refused(place):

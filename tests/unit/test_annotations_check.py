@@ -32,7 +32,7 @@ def project(tmp_path, *features, size=(80, 100), mpp=0.5, pipeline="", **row):
     """A manifest of one slide ``a.png`` with a GeoJSON, and a pipeline file."""
     Image.fromarray(np.full((*size, 3), 200, np.uint8)).save(tmp_path / "a.png")
     (tmp_path / "a.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
-    columns = {"slide": "a.png", "annotation": "a.geojson", "mpp": mpp} | row
+    columns = {"slide": "a.png", "annotation": "a.geojson", "mpp": mpp, "annotated": "all"} | row
     (tmp_path / "slides.csv").write_text(",".join(columns) + "\n" + ",".join(map(str, columns.values())) + "\n")
     (tmp_path / "p.yaml").write_text(
         "task: semantic\nclasses: [{name: Tumor}, {name: Stroma}]\nmodel: {package: p}\n"
@@ -105,13 +105,46 @@ def test_what_a_pipeline_does_not_take_is_noted_and_not_judged(tmp_path, capsys)
     assert [line.split("geojson: ")[-1] for line in lines] == [
         "1 of class 'Tumor: weak' taken as 'Tumor'",
         "1 of the ignored class 'Ignore*' left out",
+        "1 objects of class 'Tumor' left aside, since data.annotations asks for regions",
         "2 records of 1 slides: none is bad",
     ]
     code, lines = check(capsys, *project(tmp_path, *drawn[1:], annotated="ROI"))
     assert code == 1
     assert "the manifest says that 'ROI' bounds what is annotated, but the file has no region of that class" in lines[0]
     code, lines = check(capsys, *project(tmp_path, drawn[2], pipeline="annotations: objects"))
-    assert "no object, but 1 regions" in lines[0]
+    assert "it has 1 regions of class 'Tumor: weak', and nothing else of the pipeline's classes, but" in lines[0]
+
+
+def test_a_pipeline_judges_the_manifest_as_training_does(tmp_path, capsys):
+    given = project(tmp_path, feature(square(2, 2, 9), kind="detection"), pipeline="annotations: objects", annotated="", mpp="")
+    code, lines = check(capsys, *given)
+    assert code == 1
+    assert [line.split(": ")[1] for line in lines[:-1]] == ["no mpp", "not bounded"]
+    assert lines[-1] == "1 records of 1 slides: 2 bad (1 no mpp, 1 not bounded)"
+    manifest = Path(given[0])
+    manifest.write_text("slide,annotation,mpp,case,split\na.png,a.geojson,0.5,c,train\nb.png,a.geojson,0.5,c,test\n")
+    Image.fromarray(np.full((80, 100, 3), 99, np.uint8)).save(tmp_path / "b.png")
+    project(tmp_path, feature(square(2, 2, 9)))
+    manifest.write_text("slide,annotation,mpp,case,split\na.png,a.geojson,0.5,c,train\nb.png,b.geojson,0.5,c,test\n")
+    (tmp_path / "b.geojson").write_text((tmp_path / "a.geojson").read_text())
+    code, lines = check(capsys, *given)
+    assert code == 1
+    assert re.match(r".*slides\.csv: two sides: .*case 'c'", lines[0])
+
+
+@pytest.mark.parametrize(
+    ("drawn", "want", "text"),
+    [
+        ([feature([3, 3], sort="Point"), feature(square(2, 2, 9))], "regions", "a point has no outline"),
+        ([feature(square(2, 2, 9), kind="detection")], "regions", "1 objects of class 'Tumor', and nothing else"),
+        ([feature(square(2, 2, 9))], "points", "1 regions of class 'Tumor', and nothing else"),
+    ],
+)
+def test_nothing_of_the_pipelines_classes_is_dropped_in_silence(tmp_path, capsys, drawn, want, text):
+    given = project(tmp_path, *drawn, pipeline=f"annotations: {want}, point_diameter_um: 5")
+    code, lines = check(capsys, *given)
+    assert code == 1
+    assert any("not asked for" in line and text in line for line in lines), lines
 
 
 def cells(scale, n=12, side=20):

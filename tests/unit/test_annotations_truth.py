@@ -145,7 +145,7 @@ def test_what_lies_outside_the_slide_is_found_where_its_size_is_known(tmp_path):
     ref = qupath(tmp_path, feature(square(0, 0, 9), kind="detection"), feature(square(190, 70, 20), kind="detection"))
     assert load_truth(ref, DataSection(), ["Tumor"]).skipped == ()
     assert load_truth(ref, DataSection(), ["Tumor"], size=(80, 200)).skipped == ()  # partly outside is no more than a warning
-    assert load_truth(ref, DataSection(), ["Tumor"], size=(80, 184)).skipped == ()  # a grid may lack a last px of its slide
+    assert load_truth(ref, DataSection(), ["Tumor"], size=(80, 189), tolerance=3).skipped == ()  # a grid may lack its last px
     with pytest.raises(AnnotationError, match=r"feature 2 .Tumor.: outside: x 190 to 210, y 70 to 90; the slide has"):
         load_truth(ref, DataSection(), ["Tumor"], size=(60, 80))
 
@@ -155,12 +155,38 @@ def test_a_file_of_a_picture_of_another_size_is_refused(tmp_path):
     assert load_truth(ref, DataSection(), ["RBC"], size=(80, 100)).skipped == ()
     with pytest.raises(AnnotationError, match="it is of a picture of 100 x 80 px, but the slide a has 400 x 320"):
         load_truth(ref, DataSection(), ["RBC"], size=(320, 400))
-    Image.fromarray(np.ones((80, 100), np.uint8)).save(tmp_path / "labels.png")
+    Image.fromarray(np.full((80, 100), 255, np.uint8)).save(tmp_path / "labels.png")
     ref = SlideRef("a", "a.png", annotation=str(tmp_path / "labels.png"), annotated="all")
     for what in ("labels", "mask"):
         load_truth(ref, DataSection(annotations=what), ["RBC"], size=(81, 99))
+        with pytest.raises(AnnotationError, match="the slide a has 98 x 80"):
+            load_truth(ref, DataSection(annotations=what), ["RBC"], size=(80, 98))
         with pytest.raises(AnnotationError, match="of 100 x 80 px, but the slide a has 200 x 160"):
             load_truth(ref, DataSection(annotations=what), ["RBC"], size=(160, 200))
+
+
+def test_coordinates_of_another_scale_are_refused_and_doubtful_ones_are_noted(tmp_path):
+    def drawn(scale):
+        squares = [feature(square(i * 20 * scale, 5 * scale, 16 * scale), kind="detection") for i in range(12)]
+        return load_truth(qupath(tmp_path, *squares), DataSection(), ["Tumor"], size=(1000, 1000), mpp=0.5)
+
+    assert drawn(2).notes == ()
+    (note,) = drawn(1).notes
+    assert note.startswith("wrong scale? the records reach x 236, y 21; the slide has 1000 x 1000 px")
+    with pytest.raises(AnnotationError, match="wrong scale: the median diameter of 12 objects is "):
+        drawn(0.1)
+    Image.fromarray(np.eye(80, 100, dtype=np.uint8)).save(tmp_path / "labels.png")
+    ref = SlideRef("a", "a.png", annotation=str(tmp_path / "labels.png"), annotated="all")
+    with pytest.raises(AnnotationError, match=r"wrong scale: the median diameter of 1 objects is 0\.101 um at 0\.01 um/px"):
+        load_truth(ref, DataSection(annotations="labels"), ["a"], size=(80, 100), mpp=0.01)
+
+
+def test_a_mask_below_its_threshold_is_refused_with_the_way_out(tmp_path):
+    Image.fromarray(np.eye(80, 100, dtype=np.uint8)).save(tmp_path / "mask.png")
+    ref = SlideRef("a", "a.png", annotation=str(tmp_path / "mask.png"), annotated="all")
+    with pytest.raises(AnnotationError, match=r"the highest value of this mask is 1, .*data.mask_threshold .127.; set it to 0"):
+        load_truth(ref, DataSection(annotations="mask"), ["a"])
+    assert load_truth(ref, DataSection(annotations="mask", mask_threshold=0), ["a"]).regions.present() == {0}
 
 
 def test_masks_give_the_first_class_or_the_class_numbers(tmp_path):

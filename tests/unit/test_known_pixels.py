@@ -220,6 +220,16 @@ def test_mask_models_refuse_a_slide_that_is_not_annotated_completely_before_the_
         window_set([slide], get_task(task), spec_for(task), pipeline)
 
 
+def test_windows_of_which_nothing_is_known_are_not_drawn():
+    bounded = slide_of(LEFT)  # the left half is known
+    seen = WindowSet([bounded], get_task("semantic"), spec_for("semantic"), patch=16)
+    assert len(seen) < len(CELLS)
+    assert len(WindowSet([slide_of(LEFT, bounds=False)], get_task("semantic"), spec_for("semantic"), patch=16)) == len(CELLS)
+    nothing = replace(bounded, truth=SlideTruth(complete=False))
+    with pytest.raises(AnnotationError, match="nothing is annotated in the tissue of any training slide"):
+        WindowSet([nothing], get_task("semantic"), spec_for("semantic"), patch=16)
+
+
 def test_a_label_of_the_whole_slide_is_learnt_whatever_is_annotated():
     kind, spec = get_task("classification"), spec_for("classification")
     batches = []
@@ -254,7 +264,7 @@ def sparse_slide(rare, n_cells=24, name="s", label=-1):
 def test_rare_classes_and_windows_without_any_come_as_often_as_the_frequent_one():
     slide, spec = sparse_slide(rare=2)
     # neighbours see each other's objects in the halo unless it is small: a window of 48 px around cores of 32 shows 8 px more
-    shares = class_shares([slide], spec)
+    shares = class_shares([(slide, cell) for cell in slide.cells], spec)
     assert shares.sum() == pytest.approx(1)
     by = np.array([2 if r >= 20 else int(r < 2) for r in range(24)])
     assert [shares[by == k].sum() for k in range(3)] == pytest.approx([1 / 3] * 3)
@@ -280,6 +290,9 @@ def test_balanced_draws_are_a_pure_function_of_seed_and_step():
 
 def test_slides_of_a_rare_label_are_drawn_as_often_as_the_others():
     slides = [sparse_slide(0, n_cells=4 + i, name=str(i), label=int(i == 2))[0] for i in range(4)]
-    shares = class_shares(slides, replace(spec_for("classification"), classes=(ClassInfo("a", (0, 0, 0)),) * 2))
+    shares = class_shares(
+        [(slide, cell) for slide in slides for cell in slide.cells],
+        replace(spec_for("classification"), classes=(ClassInfo("a", (0, 0, 0)),) * 2),
+    )
     of = np.repeat([0, 0, 1, 0], [4, 5, 6, 7])
     assert [shares[of == k].sum() for k in range(2)] == pytest.approx([0.5, 0.5])

@@ -38,6 +38,9 @@ class Truth(Protocol):
     def classes(self) -> tuple[str, ...]:
         """The class names that every class_id indexes."""
 
+    def present(self) -> frozenset[int]:
+        """The class_id of everything that is there."""
+
     def instances(self, box: Box, scale: Scale) -> tuple[npt.NDArray[np.int32], Ids]:
         """Labels (h, w), 0 none, ids 1..k each present; class_id (k,)."""
 
@@ -108,6 +111,10 @@ class Annotations:
     def objects(self) -> int:
         """How many objects (or regions, or points) there are; parts of one count once."""
         return int(self.object_id[-1]) + 1 if len(self) else 0
+
+    def present(self) -> frozenset[int]:
+        """See ``Truth.present``."""
+        return frozenset(self.class_id.tolist())
 
     def __len__(self) -> int:
         return len(self.polygons)

@@ -64,6 +64,7 @@ def check_item(loaded: Loaded, *, pipeline: Pipeline | None) -> Checked:
         looked_at = replace(sheet, records=tuple(record for record, _ in judged))
         whole += [*scale_problems(looked_at, size=loaded.size, mpp=loaded.mpp), *_picture_problems(loaded, sheet)]
         judged = [(record, [*own, *_piece_problems(record, sheet)]) for record, own in judged]
+    whole += [] if pipeline is None else _manifest_problems(loaded, pipeline)
     found = [Finding(file, item.slide, "", "", p.code, _shortened(p.text, file), p.warning) for p in whole]
     found += [Finding(file, item.slide, r.place, r.name, p.code, p.text, p.warning) for r, own in judged for p in own]
     return Checked(tuple(found), len(judged), tuple(notes))
@@ -111,15 +112,14 @@ def _as_trained(
     whole = []
     if annotated not in ("", "all"):
         bounds = bounding_records(sheet, annotated)
-        judged += list(zip(bounds, geometry_problems(bounds, size=loaded.size), strict=True))
+        # the same bound twice bounds the same
+        found_there = ([p for p in own if p.code != "duplicate"] for own in geometry_problems(bounds, size=loaded.size))
+        judged += list(zip(bounds, found_there, strict=True))
         if not bounds:
             text = f"the manifest says that '{annotated}' bounds what is annotated, but the file has no region of that class"
             whole.append(Problem("not asked for", text))
-    if want == "objects" and not found.taken and found.other_of_classes:
-        text = (
-            f"no object, but {found.other_of_classes} regions of the pipeline's classes; data.objects_as: annotations takes them"
-        )
-        whole.append(Problem("not asked for", text))
+    if found.nothing:
+        whole.append(Problem("not asked for", f"it has {found.nothing}"))
     return judged, whole, found.notes
 
 
@@ -157,6 +157,20 @@ def _label_problems(loaded: Loaded, pipeline: Pipeline) -> list[Problem]:
     if loaded.label in classes or loaded.unreadable:
         return []
     return [Problem("unknown class", f"the slide's label '{loaded.label}' is none of the classes {', '.join(classes)}")]
+
+
+def _manifest_problems(loaded: Loaded, pipeline: Pipeline) -> list[Problem]:
+    """What the manifest has to say of a slide beside its files: an mpp where the slide states none, where all objects are."""
+    ref = loaded.item.ref
+    if ref is None:
+        return []
+    found = []
+    if loaded.size is not None and loaded.mpp is None:
+        found.append(Problem("no mpp", "the slide states no mpp (um a pixel); fill the manifest's column 'mpp'"))
+    if loaded.sheet is not None and pipeline.data.annotations in ("objects", "points", "labels") and not ref.annotated:
+        text = "the manifest does not say where all objects are: fill its column 'annotated' with 'all', or with a region class"
+        found.append(Problem("not bounded", text))
+    return found
 
 
 def _shortened(text: str, file: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +72,16 @@ class LabelImage:
         inside = points_inside(xy, box)
         return xy[inside], self.class_id[inside]
 
+    def present(self) -> frozenset[int]:
+        """See ``Truth.present``."""
+        return frozenset((self.class_id if self.kind == "object" else np.unique(self.labels[self.labels > 0]) - 1).tolist())
+
+    def diameters(self) -> F64:
+        """(n,) px of the circle of the same area, of each object."""
+        self._need("object")
+        area: F64 = np.bincount(self.labels.ravel(), minlength=len(self.ids) + 1)[1:] / math.pi
+        return 2 * np.sqrt(area)
+
     def _need(self, kind: Kind) -> None:
         if self.kind != kind:
             raise AnnotationError(f"this label image holds {self.kind}s, but {kind}s were asked for; load it with kind={kind!r}")
@@ -90,6 +101,12 @@ def load_label_image(
     path = Path(path)
     values = read_values(path)
     if threshold is not None:
+        highest = int(values.max(initial=0))
+        if 0 < highest <= threshold:
+            raise AnnotationError(
+                f"{path}: the highest value of this mask is {highest}, so nothing lies above data.mask_threshold ({threshold}); "
+                "set it to 0 where all that is not 0 is foreground, or to null where values are class numbers"
+            )
         values = (values > threshold).astype(np.uint8)
         if kind == "object":
             values = ndimage.label(values)[0]

@@ -16,7 +16,8 @@ Rings = tuple[F64, ...]
 
 Code = Literal[
     "no geometry", "degenerate box", "self-crossing", "empty", "outside", "partly outside", "no class", "unknown class",
-    "duplicate", "touching itself", "in pieces", "wrong scale", "not asked for", "other slide", "unreadable",
+    "duplicate", "touching itself", "in pieces", "wrong scale", "not asked for", "other slide", "unreadable", "no mpp",
+    "not bounded", "two sides",
 ]  # fmt: skip
 """What can be wrong with a record or a file (docs/annotations.md explains each)."""
 

@@ -29,7 +29,8 @@ def scale_problems(sheet: Sheet, *, size: tuple[int, int] | None, mpp: float | N
     if size is not None and sheet.size is not None and max(abs(a - b) for a, b in zip(size, sheet.size, strict=True)) > 1:
         stated = f"the file is of a picture of {sheet.size[1]} x {sheet.size[0]} px, the slide has {size[1]} x {size[0]}"
         found.append(Problem("wrong scale", f"{stated} ({_factor(size, sheet.size)})"))
-    small = _diameter_problem(sheet.records, mpp)
+    objects = [record for record in sheet.records if record.kind == "object"]
+    small = diameter_problem(diameters_px(objects), mpp)
     found += [small] if small else []
     if size is not None and sheet.size is None:
         reach = _reach_problem(sheet.records, size, mpp, sure=small is not None)
@@ -43,8 +44,8 @@ def diameters_px(records: Sequence[Record]) -> F64:
     return 2 * np.sqrt(np.array([area for area in areas if area > 0], np.float64) / math.pi)
 
 
-def _diameter_problem(records: Sequence[Record], mpp: float | None) -> Problem | None:
-    objects = diameters_px([record for record in records if record.kind == "object"])
+def diameter_problem(objects: F64, mpp: float | None) -> Problem | None:
+    """Whether the median of the diameters (px) of counted things is one that cannot be."""
     if mpp is None or len(objects) == 0:
         return None
     median = float(np.median(objects)) * mpp

@@ -20,28 +20,30 @@ Role = Literal["taken", "bound", "ignored", "crowd", "other"]
 class Selected:
     """What was taken of a file.
 
-    ``bad``: a line for each record that was left out as bad: place, code, text. ``notes``: lines on derived and ignored
-    classes. ``other_kind_of_classes``: records of the pipeline's classes that are regions where objects were asked for.
+    ``records``: those behind ``annotations``. ``bad``: a line for each record that was left out as bad: place, code, text.
+    ``notes``: lines on what was taken otherwise than it stands there, or left aside. ``nothing``: why no record is of the
+    kind that was asked for although some are of the pipeline's classes; "" else.
     """
 
     annotations: Annotations
+    records: tuple[Record, ...]
     bad: tuple[str, ...]
     notes: tuple[str, ...]
-    other_kind_of_classes: int
+    nothing: str
 
 
 @dataclass(slots=True)
 class Sorted:
     """The records of a sheet by what becomes of them. ``taken`` with the class index of each (None: no such class).
 
-    ``other``: those of another kind, of which ``other_of_classes`` are of the pipeline's classes.
+    ``other``: how many are of another kind. ``nothing``: see ``Selected``.
     """
 
     taken: list[Record] = field(default_factory=list)
     targets: list[int | None] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     other: int = 0
-    other_of_classes: int = 0
+    nothing: str = ""
 
 
 def select(
@@ -62,15 +64,16 @@ def select(
     problems = record_problems(found.taken, found.targets, classes, want=want, size=size)
     worst = [next((p for p in own if not p.warning), None) for own in problems]
     kept = [k for k, problem in enumerate(worst) if problem is None]
+    records = tuple(found.taken[k] for k in kept)
     drawn = to_annotations(
-        [found.taken[k] for k in kept],
+        records,
         [found.targets[k] or 0 for k in kept],
         classes=classes,
         kind="region" if want == "regions" else "object",
         other_kind=found.other + sheet.others,
     )
     bad = tuple(line(found.taken[k], problem) for k, problem in enumerate(worst) if problem is not None)
-    return Selected(drawn, bad, tuple(found.notes), found.other_of_classes)
+    return Selected(drawn, records, bad, tuple(found.notes), found.nothing)
 
 
 def sort_records(
@@ -80,6 +83,7 @@ def sort_records(
     found = Sorted()
     ignored: Counter[str] = Counter()
     derived: Counter[tuple[str, str]] = Counter()
+    aside: Counter[tuple[str, str]] = Counter()
     crowds = 0
     for record in sheet.records:
         name = only_class(record, sheet, classes)
@@ -87,7 +91,8 @@ def sort_records(
         role = role_of(record, name, target, want=want, ignore=ignore, bounding=bounding, objects_as=objects_as)
         if role == "other":
             found.other += 1
-            found.other_of_classes += target is not None
+            if target is not None:
+                aside[_kind(record), name] += 1
         elif role == "ignored":
             ignored[name] += 1
         elif role == "crowd":
@@ -99,8 +104,29 @@ def sort_records(
                 derived[name, classes[target]] += 1
     found.notes += [f"{n} of class '{name}' taken as '{base}'" for (name, base), n in derived.items()]
     found.notes += [f"{n} of the ignored class '{name}' left out" for name, n in ignored.items()]
+    found.notes += [f"{n} {kind} of class '{name}' left aside, since {_asked(want)}" for (kind, name), n in aside.items()]
+    if aside and not found.taken:
+        drawn = " and ".join(f"{n} {kind} of class '{name}'" for (kind, name), n in aside.items())
+        found.nothing = f"{drawn}, and nothing else of the pipeline's classes, but {_asked(want)}{_REMEDIES[want]}"
     found.notes += [f"{crowds} crowds (iscrowd) left out, since they are no single objects"] if crowds else []
     return found
+
+
+_REMEDIES = {
+    "objects": "; data.objects_as: annotations counts regions (QuPath annotations) as well",
+    "regions": "; draw areas as regions (QuPath annotations)",
+    "points": "; data.annotations: objects learns outlines",
+}
+
+
+def _kind(record: Record) -> str:
+    if not record.parts:
+        return "points"
+    return {"object": "objects", "region": "regions", None: "outlines"}[record.kind]
+
+
+def _asked(want: str) -> str:
+    return f"data.annotations asks for {want}"
 
 
 def select_bounds(sheet: Sheet, annotated: str, *, size: tuple[int, int] | None) -> tuple[Annotations | None, tuple[str, ...]]:
@@ -200,10 +226,11 @@ def role_of(
     """Whether a record is learnt, bounds what is learnt, is of an ignored class or a crowd, or of another kind."""
     if bounding not in ("", "all") and name == bounding and record.kind != "object" and target is None:
         return "bound"
-    if want == "points":
+    if want == "points":  # outlines of what is learnt are bad then; those of anything else are of no concern
         wanted = record.fault is not None or len(record.points) > 0 or record.kind == "object"
+        wanted |= record.kind is None and target is not None
     elif want == "regions":
-        wanted = record.kind != "object" and (record.fault is not None or len(record.parts) > 0)
+        wanted = record.kind != "object" and (record.fault is not None or len(record.parts) > 0 or target is not None)
     else:
         wanted = record.kind != "region" or objects_as == "annotations"
     if not wanted:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from quadrat.annotations import SlideTruth
@@ -10,6 +11,7 @@ from quadrat.annotations.delimited import label_of
 from quadrat.annotations.label_image import load_label_image
 from quadrat.annotations.reading import Choice, read_sheet
 from quadrat.annotations.record import Sheet
+from quadrat.annotations.scale import diameter_problem, scale_problems
 from quadrat.annotations.selection import Selected, select, select_bounds
 from quadrat.config import DataSection
 from quadrat.errors import AnnotationError, ConfigError
@@ -19,17 +21,26 @@ LISTED = 5
 """Bad records that a message names one by one."""
 
 
-def load_truth(ref: SlideRef, data: DataSection, classes: Sequence[str], *, size: tuple[int, int] | None = None) -> SlideTruth:
+def load_truth(
+    ref: SlideRef,
+    data: DataSection,
+    classes: Sequence[str],
+    *,
+    size: tuple[int, int] | None = None,
+    mpp: float | None = None,
+    tolerance: int = 1,
+) -> SlideTruth:
     """Objects, regions, bounds and label of a slide. ``classes``: the pipeline's class names.
 
-    ``size``: (height, width) of the slide in level-0 px, or of the grid it is read in, which may lack less than a grid px at
-    the far sides. Records outside the slide are found by the size that the file states, else by this one; ``check`` is
-    exact.
+    ``size``: (height, width) of the slide in level-0 px, of which up to ``tolerance`` px may lack (those of a grid px, where
+    only the grid is known); ``mpp``: um per level-0 px. Without them nobody can tell what lies outside, or whether
+    coordinates are px of another level.
 
     Raises:
         ConfigError: the manifest lacks what ``data.annotations`` needs, or an option is missing.
-        AnnotationError: the file cannot be read or lacks the bounding class; or it has bad records and
-            ``data.bad_records`` is "refuse": their file, places and count are named.
+        AnnotationError: the file cannot be read, lacks the bounding class, has nothing of the kind that is asked for but
+            something else of the classes, or is of another scale; or it has bad records and ``data.bad_records`` is
+            "refuse": their file, places and count are named.
     """
     if data.annotations == "none":
         return SlideTruth(label=_label(ref, classes), complete=ref.annotated == "all")
@@ -37,17 +48,18 @@ def load_truth(ref: SlideRef, data: DataSection, classes: Sequence[str], *, size
     if not ref.annotation:
         raise ConfigError(f"{ref.path}: the manifest names no annotation, but data.annotations is '{data.annotations}'")
     if data.annotations in ("labels", "mask"):
-        return _of_pixels(ref, data, classes, label, size)
+        return _of_pixels(ref, data, classes, label, size, mpp, tolerance)
     if data.annotations == "points" and data.point_diameter_um <= 0:
         raise ConfigError("data.annotations is 'points': state their size with data.point_diameter_um")
     sheet = read_sheet(Path(ref.annotation), choice=choice_of(ref, data, classes))
-    limits = _limits(sheet, size, ref)
-    limits = _limits(sheet, size, ref)
+    if sheet.size is not None:
+        _check_size(Path(sheet.source), sheet.size, size, tolerance, ref)
+    limits = sheet.size if sheet.size is not None or size is None else (size[0] + tolerance - 1, size[1] + tolerance - 1)
     picked = select(
         sheet, classes, want=data.annotations, size=limits, ignore=data.ignore,
         bounding=ref.annotated, objects_as=data.objects_as,
     )  # fmt: skip
-    _judge(picked, ref, data)
+    notes = [*picked.notes, *_judge(picked, sheet, ref, data, size=size, mpp=mpp)]
     bounds, bad_bounds = select_bounds(sheet, ref.annotated, size=limits)
     if bad_bounds:  # a bound that is wrong is never skipped: it says what counts as background
         raise AnnotationError(_message(bad_bounds, ref, remedy="mend the region: it bounds what is learnt"))
@@ -61,7 +73,7 @@ def load_truth(ref: SlideRef, data: DataSection, classes: Sequence[str], *, size
         point_diameter_um=data.point_diameter_um if data.annotations == "points" else 0.0,
         complete=ref.annotated == "all",
         skipped=picked.bad,
-        notes=picked.notes,
+        notes=tuple(notes),
     )
 
 
@@ -99,7 +111,15 @@ def choice_of(ref: SlideRef, data: DataSection, classes: Sequence[str]) -> Choic
     )
 
 
-def _of_pixels(ref: SlideRef, data: DataSection, classes: Sequence[str], label: int, size: tuple[int, int] | None) -> SlideTruth:
+def _of_pixels(
+    ref: SlideRef,
+    data: DataSection,
+    classes: Sequence[str],
+    label: int,
+    size: tuple[int, int] | None,
+    mpp: float | None,
+    tolerance: int,
+) -> SlideTruth:
     path = Path(ref.annotation)
     if ref.annotated not in ("", "all"):
         raise AnnotationError(
@@ -111,43 +131,38 @@ def _of_pixels(ref: SlideRef, data: DataSection, classes: Sequence[str], label: 
         path, classes=classes, kind="object" if labels else "region", threshold=None if labels else data.mask_threshold
     )
     height, width = image.labels.shape
-    _check_size(path, (height, width), size, ref)
+    _check_size(path, (height, width), size, tolerance, ref)
+    wrong = diameter_problem(image.diameters(), mpp) if labels else None
+    if wrong is not None:
+        raise AnnotationError(f"{path}, for {ref.name}: {wrong.code}: {wrong.text}")
     objects, regions = (image, None) if labels else (None, image)
     return SlideTruth(objects, regions, label=label, complete=ref.annotated == "all")
 
 
-def _limits(sheet: Sheet, size: tuple[int, int] | None, ref: SlideRef) -> tuple[int, int] | None:
-    """(height, width) in level-0 px beyond which a record is outside the slide."""
-    if sheet.size is not None:
-        _check_size(Path(sheet.source), sheet.size, size, ref)
-        return sheet.size
-    return None if size is None else (size[0] + _slack(size[0]), size[1] + _slack(size[1]))
-
-
-def _slack(side: int) -> int:
-    """px that a size may be off: at most a grid px is left out at a slide's far side."""
-    return max(16, side // 100)
-
-
-def _check_size(path: Path, stated: tuple[int, int], size: tuple[int, int] | None, ref: SlideRef) -> None:
+def _check_size(path: Path, stated: tuple[int, int], size: tuple[int, int] | None, tolerance: int, ref: SlideRef) -> None:
     """Refuse a file that is of another picture, or of another level, than the slide."""
-    if size is not None and any(abs(a - b) > _slack(b) for a, b in zip(stated, size, strict=True)):
+    if size is not None and any(abs(a - b) > tolerance for a, b in zip(stated, size, strict=True)):
         raise AnnotationError(
             f"{path}: it is of a picture of {stated[1]} x {stated[0]} px, but the slide {ref.name} has {size[1]} x {size[0]}; "
             "annotations must be in px of the slide's full resolution, so export them anew or name the right file"
         )
 
 
-def _judge(picked: Selected, ref: SlideRef, data: DataSection) -> None:
-    """Refuse a slide with bad records unless they are to be skipped, and one whose objects were drawn as regions."""
+def _judge(
+    picked: Selected, sheet: Sheet, ref: SlideRef, data: DataSection, *, size: tuple[int, int] | None, mpp: float | None
+) -> list[str]:
+    """Refuse a slide with bad records unless they are to be skipped, one of another scale, and one that has only other things
+    of the classes than are asked for; notes on what may be wrong with the scale."""
     if picked.bad and data.bad_records == "refuse":
         remedy = "mend them, or leave them out knowingly with data.bad_records: skip (quadrat annotations check lists all)"
         raise AnnotationError(_message(picked.bad, ref, remedy=remedy))
-    if data.annotations == "objects" and len(picked.annotations) == 0 and picked.other_kind_of_classes:
-        raise AnnotationError(
-            f"{ref.annotation}: no object, but {picked.other_kind_of_classes} regions (QuPath annotations) of the pipeline's "
-            "classes; if they are what is to be counted, say data.objects_as: annotations"
-        )
+    if picked.nothing:
+        raise AnnotationError(f"{ref.annotation}: for {ref.name} it has {picked.nothing}")
+    found = scale_problems(replace(sheet, records=picked.records), size=None if sheet.size else size, mpp=mpp)
+    for problem in found:
+        if not problem.warning:
+            raise AnnotationError(f"{ref.annotation}, for {ref.name}: {problem.code}: {problem.text}")
+    return [f"{problem.code}? {problem.text}" for problem in found]
 
 
 def _message(bad: Sequence[str], ref: SlideRef, *, remedy: str) -> str:
