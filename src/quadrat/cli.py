@@ -199,13 +199,22 @@ def _add_init(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="examples:\n  quadrat init detection --slides slides --annotations drawn --out mine\n"
         "  quadrat init instance --slides images --annotations coco.json --out mine\n"
-        "  quadrat init classification --slides folder_with_a_folder_a_class --out mine\n\n"
+        "  quadrat init classification --slides folder_with_a_folder_a_class --out mine\n"
+        "  quadrat init detection --slides slides --annotations drawn --out mine --case '([^/_]+)_[^/]*$'\n"
+        "    slides/a/P12_3.svs and slides/b/P12_4.svs are of the case P12; with --case '^[^/]+' of the cases a and b\n\n"
         "tasks: semantic, classification, detection, instance, instance_masks",
     )  # fmt: skip
     init.add_argument("task", metavar="TASK", help="what to train")
-    init.add_argument("--slides", type=Path, required=True, metavar="DIR", help="slides or flat images, in folders below as well")
+    init.add_argument(
+        "--slides", type=Path, required=True, metavar="DIR", help="slides or flat images, in folders below as well; or one slide"
+    )
     init.add_argument("--annotations", type=Path, metavar="DIR", help="files called like the slides, or one file that serves all")
     init.add_argument("--out", type=Path, default=Path(), help="folder for manifest.csv and pipeline.yaml (here)")
+    init.add_argument(
+        "--case", metavar="REGEX",
+        help="finds the patient in a slide's path below --slides: the first group, or all that it matches (else every slide is a "
+        "case of its own, but for TCGA's)",
+    )  # fmt: skip
     init.add_argument("--overwrite", action="store_true", help="replace a manifest.csv and a pipeline.yaml that are there")
 
 
@@ -357,6 +366,7 @@ def _init(arguments: argparse.Namespace) -> int:
         slides=arguments.slides,
         annotations=arguments.annotations,
         out=arguments.out,
+        case=arguments.case,
         overwrite=arguments.overwrite,
         write=print,
     )

@@ -39,11 +39,20 @@ def inspect(
     return code
 
 
-def init(task: str, *, slides: Path, annotations: Path | None, out: Path, overwrite: bool, write: Callable[[str], None]) -> int:
+def init(
+    task: str,
+    *,
+    slides: Path,
+    annotations: Path | None,
+    out: Path,
+    case: str | None,
+    overwrite: bool,
+    write: Callable[[str], None],
+) -> int:
     """Write a manifest and a pipeline from folders of slides and annotations (see :mod:`quadrat.start`)."""
     from quadrat.start import start
 
-    for line in start(task, slides=slides, annotations=annotations, out=out, overwrite=overwrite).lines:
+    for line in start(task, slides=slides, annotations=annotations, out=out, case=case, overwrite=overwrite).lines:
         write(line)
     return EXIT_OK
 

@@ -1,6 +1,10 @@
 """`quadrat init`: files are matched by name, what is not sure is said, and what is written can be used as it is."""
 
 import json
+import os
+import re
+import unicodedata
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from quadrat.annotations.record import Sheet, box_record
+from quadrat.annotations.table import Entry, to_table, write_parquet
 from quadrat.annotations.truth import load_truth
 from quadrat.cli import main
 from quadrat.config import load_pipeline
@@ -15,10 +21,11 @@ from quadrat.errors import ConfigError
 from quadrat.learning import spec_of
 from quadrat.manifest import read_manifest
 from quadrat.splits import case_of
-from quadrat.start import guess_case, start
-from quadrat.start.files import manifest_text, shape_for
-from quadrat.start.finding import AnnotationFound, SlideFound
-from quadrat.start.matching import bare, context, match_names, without_marks
+from quadrat.start import finding, start
+from quadrat.start.files import manifest_text, names_for, shape_for
+from quadrat.start.finding import AnnotationFound, SlideFound, one_slide, slides_below
+from quadrat.start.matching import bare, context, match_names, match_pictures, without_marks
+from quadrat.start.naming import FIRST_WORD, case_in, pattern_of, tcga_participant, unique_names
 from quadrat.start.proposal import TASKS, bounding_class, colours, model_mpp, propose
 from quadrat.task import get_task
 
@@ -52,6 +59,13 @@ def grey(path, values):
     Image.fromarray(values).save(path)
 
 
+def coco(path, names, box=(5, 5, 10, 10)):
+    """A file with one box in each of the pictures."""
+    images = [{"id": i, "file_name": n, "height": HEIGHT, "width": WIDTH} for i, n in enumerate(names)]
+    boxes = [{"id": i, "image_id": i, "category_id": 1, "bbox": list(box), "iscrowd": 0} for i in range(len(names))]
+    path.write_text(json.dumps({"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "RBC"}]}))
+
+
 def begun(tmp_path, task, **more):
     """Run init; the report, the pipeline, the manifest, all of which must load, with its truth."""
     options = {"slides": tmp_path / "slides", "annotations": tmp_path / "drawn", "out": tmp_path / "out"} | more
@@ -75,6 +89,7 @@ def begun(tmp_path, task, **more):
         ("TCGA-A7_0.9824.png", "tcga-a7_0.9824"),
         (".png", ".png"),
         ("s.ome.zarr", "s"),
+        (unicodedata.normalize("NFD", "Jörg.svs"), unicodedata.normalize("NFC", "jörg")),
     ],
 )
 def test_a_name_is_bare_of_folders_and_suffixes(path, name):
@@ -119,6 +134,32 @@ def test_files_of_one_name_are_told_apart_by_their_folders_or_not_matched():
     assert context("x/images/1.png") == ("x",)
 
 
+def test_a_whole_name_decides_before_one_without_suffixes():
+    found = match_names(["x.png", "x.tif", "y.svs"], ["x.png.geojson", "x.tif.geojson", "y.svs - Series 0.geojson", "y.xml"])
+    assert found.pairs == {"x.png": "x.png.geojson", "x.tif": "x.tif.geojson", "y.svs": "y.svs - Series 0.geojson"}
+    assert match_names(["x.png", "x.tif"], ["x.png"]).pairs == {"x.png": "x.png"}
+
+
+def test_a_name_that_several_slides_share_is_given_to_none():
+    found = match_names(["x.png", "x.tif", "y.png"], ["x.geojson", "y.geojson"])
+    assert found.pairs == {"y.png": "y.geojson"}
+    assert found.annotations_alone == ("x.geojson",)
+
+
+@pytest.mark.parametrize(
+    ("names", "slides", "mine"),
+    [
+        (["train/1.png", "val/1.png"], ["s/train/1.png", "s/val/1.png"], {0: ["train/1.png"], 1: ["val/1.png"]}),
+        (["train/1.png"], ["s/train/1.png", "s/val/1.png"], {0: ["train/1.png"]}),
+        (["val\\1.png"], ["s/train/1.png", "s/val/1.png"], {1: ["val\\1.png"]}),
+        (["1.png"], ["s/train/1.png", "s/val/1.png"], {}),
+        (["x.png", "y"], ["x.png", "x.tif", "y.png"], {0: ["x.png"], 2: ["y"]}),
+    ],
+)
+def test_a_picture_that_a_file_names_is_one_slide_or_none(names, slides, mine):
+    assert match_pictures(names, slides) == {slides[k]: found for k, found in mine.items()}
+
+
 NAMES = st.lists(
     st.sampled_from([f"{a}{b}" for a in ("a", "b", "a_mask", "labels_b", "c") for b in (".svs", ".png", ".xml", ".ome.tif")]),
     unique=True,
@@ -139,11 +180,81 @@ def test_matching_never_uses_a_file_twice_for_one_slide_and_does_not_heed_the_or
     assert match_names(*again).pairs == found.pairs
 
 
-def test_the_case_of_a_tcga_slide_is_its_participant_and_of_others_their_name():
-    assert guess_case("TCGA-A7-A0DA-01Z-00-DX1_63501") == "TCGA-A7-A0DA"
-    assert guess_case("TCGA-A7-A0DA") == "TCGA-A7-A0DA"
-    assert guess_case("S12-345_2") == "S12-345_2"
-    assert guess_case("TCGA-A7-A0DAX") == "TCGA-A7-A0DAX"
+def test_the_case_of_a_tcga_slide_is_its_participant():
+    assert tcga_participant("TCGA-A7-A0DA-01Z-00-DX1_63501") == "TCGA-A7-A0DA"
+    assert tcga_participant("TCGA-A7-A0DA") == "TCGA-A7-A0DA"
+    assert tcga_participant("S12-345_2") == ""
+    assert tcga_participant("TCGA-A7-A0DAX") == ""
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "case"),
+    [
+        ("^[^/]+", "P1/scan/a.svs", "P1"),
+        ("^([^/]+)/", "P1/a.svs", "P1"),
+        (r"P\d+", "a/P12_3.svs", "P12"),
+        ("([^/_]+)_[^/]*$", "a/P12_3.svs", "P12"),
+        (FIRST_WORD, "high-grade/image/GT12-1.png", "GT12"),
+    ],
+)
+def test_a_pattern_finds_the_case_in_the_path(pattern, path, case):
+    assert case_in(path, pattern_of(pattern)) == case
+
+
+@pytest.mark.parametrize(
+    ("pattern", "words"), [("(", "not a regular expression"), (r"P(\d*)", "no case in the slide 'a/P_1.svs'")]
+)
+def test_a_pattern_that_finds_no_case_is_refused(pattern, words):
+    with pytest.raises(ConfigError, match=words):
+        case_in("a/P_1.svs", pattern_of(pattern))
+
+
+@pytest.mark.parametrize(
+    ("own", "names"),
+    [
+        ({"x/a.png": "a", "b.png": "b"}, ["a", "b"]),
+        ({"x/a.png": "a", "y/a.png": "a", "x-a.png": "x-a"}, ["x-a.png", "y-a", "x-a"]),
+        ({"x.png": "x", "X.tif": "X"}, ["x.png", "X.tif"]),
+        ({"p:1/a.png": "a", "p_1/a.png": "a"}, ["a-2", "a-3"]),
+        ({'.a"b\n.png': '.a"b\n', " .png": " "}, ["_a_b_", "_"]),
+    ],
+)
+def test_every_slide_has_a_name_of_its_own_that_can_be_a_folders(own, names):
+    assert list(unique_names(own).values()) == names
+
+
+PATHS = st.lists(st.sampled_from(["a", "A", "b", "x-a", "x_a", "x:a", ".", ".a", "a-2", "a.b"]), min_size=1, max_size=3).map(
+    "/".join
+)
+
+
+@given(st.lists(st.tuples(PATHS, st.sampled_from([".png", ".tif"])), unique=True))
+@settings(max_examples=80, deadline=None)
+def test_names_are_unique_whatever_the_paths(paths):
+    own = {path + suffix: path.split("/")[-1] for path, suffix in paths}
+    names = unique_names(own)
+    assert list(names) == list(own)
+    assert len({name.casefold() for name in names.values()}) == len(own)
+
+
+@pytest.mark.parametrize(
+    ("out", "named"),
+    [
+        ("", ("detection", "packages/detection")),
+        ("mine", ("mine", "packages/mine-detection")),
+        ("detection", ("detection", "packages/detection-detection")),
+        ("a/mine", ("mine", "packages/a/mine-detection")),
+    ],
+)
+def test_every_folder_has_a_package_of_its_own(tmp_path, out, named):
+    assert names_for("detection", tmp_path / out, tmp_path) == named
+
+
+def test_folders_elsewhere_have_packages_of_their_own_without_their_path(tmp_path):
+    one, other = (names_for("detection", tmp_path / k / "mine", tmp_path / "here") for k in "ab")
+    assert one[0] == other[0] == "mine"
+    assert one[1] != other[1]
+    assert all(package.startswith("packages/mine-") and ".." not in package for _, package in (one, other))
 
 
 # --- what is proposed
@@ -191,6 +302,38 @@ def test_pictures_and_drawn_annotations_are_not_mixed():
         propose("instance", found)
 
 
+@pytest.mark.parametrize(
+    ("found", "labels"),
+    [
+        ({}, ["stray"]),
+        ({"a.svs": AnnotationFound("ASAP XML", {("", "outline", "tumour"): 2})}, []),
+        ({"a.svs": AnnotationFound("picture", values={255: 9})}, []),
+    ],
+)
+def test_a_classification_of_one_class_is_refused(found, labels):
+    with pytest.raises(ConfigError, match=r"two or more classes apart.*a CSV \(slide, label\)"):
+        propose("classification", found, labels)
+
+
+@pytest.mark.parametrize(
+    ("task", "want", "words"),
+    [
+        ("instance", "objects", "outlines are learnt.*3 points on 1 of 2 slides \\(p.png\\)"),
+        ("detection", "points", "points are learnt.*2 outlines on 1 of 2 slides \\(o.png\\)"),
+    ],
+)
+def test_points_among_outlines_are_told(task, want, words):
+    found = {
+        "s/o.png": AnnotationFound("COCO", {("object", "outline", "x"): 2}),
+        "s/p.png": AnnotationFound("CSV", {("", "point", "x"): 3}),
+    }
+    proposal = propose(task, found)
+    assert proposal.annotations == want
+    assert any(re.search(words, note) for note in proposal.notes)
+    alone = [propose("detection", {key: one}).notes for key, one in found.items()]
+    assert "are learnt" not in str(alone)
+
+
 # --- the command, task by task
 
 
@@ -213,7 +356,8 @@ def test_instances_of_qupath_with_an_roi(tmp_path):
     assert "3 of 4 slides with annotations" in text
     assert "slides without annotation, left out: lonely.png" in text
     assert "nobody.geojson" in text
-    assert "case: 3 of 3 slides" in text
+    assert "CHECK case: 3 of 3 slides" in text
+    assert "--case REGEX" in text
     assert "mpp: 3 of 3 slides state none" in text
     assert text.endswith(f"quadrat train {tmp_path / 'out' / 'pipeline.yaml'}")
 
@@ -296,11 +440,7 @@ def test_where_the_order_of_columns_cannot_be_told_it_is_said(tmp_path):
 
 def test_one_coco_file_serves_all_slides_and_its_other_pictures_are_named(tmp_path):
     slides(tmp_path / "slides", ["a.png", "b.png", "c.png"])
-    images = [{"id": i, "file_name": n, "height": HEIGHT, "width": WIDTH} for i, n in enumerate(["a.png", "b.png", "gone.png"])]
-    boxes = [{"id": i, "image_id": i, "category_id": 1, "bbox": [5, 5, 10, 10], "iscrowd": 0} for i in range(3)]
-    (tmp_path / "all.json").write_text(
-        json.dumps({"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "RBC"}]})
-    )
+    coco(tmp_path / "all.json", ["a.png", "b.png", "gone.png"])
     text, pipeline, refs = begun(tmp_path, "detection", annotations=tmp_path / "all.json")
     assert {ref.annotation for ref in refs} == {str(tmp_path / "out" / "../all.json")}
     assert ([c.name for c in pipeline.classes], {ref.annotated for ref in refs}) == (["RBC"], {"all"})
@@ -310,7 +450,7 @@ def test_one_coco_file_serves_all_slides_and_its_other_pictures_are_named(tmp_pa
 
 def test_labels_of_folders_and_of_a_table(tmp_path):
     for seed in range(6):
-        picture(tmp_path / "slides" / ("normal", "tumour")[seed % 2] / f"{seed}.png", seed)
+        picture(tmp_path / "slides" / ("normal", "tumour ")[seed % 2] / f"{seed}.png", seed)
     _, pipeline, refs = begun(tmp_path, "classification", annotations=None)
     assert [c.name for c in pipeline.classes] == ["normal", "tumour"]
     assert {(ref.name, ref.label) for ref in refs} == {(str(i), ("normal", "tumour")[i % 2]) for i in range(6)}
@@ -318,7 +458,7 @@ def test_labels_of_folders_and_of_a_table(tmp_path):
     text, pipeline, refs = begun(tmp_path, "classification", annotations=tmp_path / "labels.csv", overwrite=True)
     assert {(ref.name, ref.label) for ref in refs} == {("0", "good"), ("1", "bad")}
     assert "99.png of labels.csv" in text
-    assert "slides without label, left out: 2.png" in text
+    assert "slides without label, left out: normal/2.png" in text
 
 
 def test_what_cannot_be_read_is_left_out_and_named(tmp_path):
@@ -368,7 +508,7 @@ def test_nothing_is_overwritten_unless_asked(tmp_path):
     [
         ("instances", {}, r"no task 'instances'.*did you mean instance\?"),
         ("semantic", {"annotations": None}, "say --annotations"),
-        ("semantic", {"slides": "nowhere"}, "is not a folder"),
+        ("semantic", {"slides": "nowhere"}, "nowhere is not there"),
         ("semantic", {"annotations": "nowhere"}, "is not there"),
         ("semantic", {}, "no slide that can be read"),
     ],
@@ -427,3 +567,166 @@ def test_the_command_line_prints_what_it_did(tmp_path, capsys):
     assert "1 of 1 slides with annotations; classes: Tumor" in capsys.readouterr().out
     assert main(["init", "instance", *options]) == 2
     assert "exists; say --overwrite" in capsys.readouterr().err
+
+
+def test_files_that_name_folders_serve_the_slides_in_them(tmp_path):
+    slides(tmp_path / "slides", ["train/1.png", "val/1.png", "more/1.png"])
+    coco(tmp_path / "all.json", ["train/1.png", "val/1.png"])
+    text, _, refs = begun(tmp_path, "detection", annotations=tmp_path / "all.json")
+    assert [ref.name for ref in refs] == ["train-1", "val-1"]
+    assert "left out: more/1.png" in text
+    (tmp_path / "labels.csv").write_text("slide,label\ntrain/1.png,good\nval/1.png,bad\n")
+    _, _, refs = begun(tmp_path, "classification", annotations=tmp_path / "labels.csv", overwrite=True)
+    assert [(ref.name, ref.label) for ref in refs] == [("train-1", "good"), ("val-1", "bad")]
+
+
+def test_what_could_not_be_used_is_told_where_nothing_is_left(tmp_path):
+    slides(tmp_path / "slides", ["a.png", "b.png", "c.png"])
+    geojson(tmp_path / "drawn" / "A1.geojson", [square(5, 5, "Tumor")])
+    for name in ("b.geojson", "b.json"):
+        geojson(tmp_path / "drawn" / name, [square(5, 5, "Tumor")])
+    (tmp_path / "drawn" / "c.geojson").write_text('{"features": [')
+    with pytest.raises(ConfigError) as error:
+        begun(tmp_path, "instance")
+    for words in ("no slide has an annotation", "a.png", "A1.geojson", "b.png: b.geojson, b.json", "c.geojson: not valid JSON"):
+        assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [["x.png", "x.tif"], ["x/a.png", "y/a.png", "x-a.png"], ["p:1/a.png", "p:2/a.png"], [' "a", b.png'], ["line\nbreak.png"]],
+)
+def test_the_manifest_can_be_read_whatever_the_slides_are_called(tmp_path, names):
+    slides(tmp_path / "slides", names)
+    for name in names:
+        geojson(tmp_path / "drawn" / f"{name}.geojson", [square(5, 5, "Tumor")])
+    _, _, refs = begun(tmp_path, "detection")
+    assert {Path(ref.path).resolve() for ref in refs} == {tmp_path / "slides" / name for name in names}
+    assert all(ref.annotation.endswith(f"{ref.path.split('slides/')[1]}.geojson") for ref in refs)
+    assert len({ref.case for ref in refs}) == len(names)
+
+
+def test_a_manifest_that_would_not_read_as_it_was_meant_is_taken_away(tmp_path):
+    slides(tmp_path, [" a.png"])
+    geojson(tmp_path / "drawn" / " a.geojson", [square(5, 5, "Tumor")])
+    with pytest.raises(ConfigError, match=r" a\.png cannot be written into a manifest"):
+        begun(tmp_path, "detection", slides=tmp_path, out=tmp_path)
+    assert not (tmp_path / "manifest.csv").exists()
+
+
+def test_the_case_is_found_in_the_path_if_asked_for(tmp_path, capsys):
+    slides(tmp_path / "slides", [f"{k}/P{i}_{k}.png" for i in range(4) for k in "ab"])
+    for i in range(4):
+        for k in "ab":
+            geojson(tmp_path / "drawn" / f"P{i}_{k}.geojson", [square(5, 5, "Tumor")])
+    text, _, refs = begun(tmp_path, "detection", case="([^/_]+)_[^/]*$")
+    assert len({(ref.case, ref.split) for ref in refs}) == 4
+    assert "split by case (4 cases)" in text
+    assert "CHECK case" not in text
+    options = ["--slides", str(tmp_path / "slides"), "--annotations", str(tmp_path / "drawn"), "--out", str(tmp_path / "out")]
+    assert main(["init", "detection", *options, "--overwrite", "--case", "P[0-2]"]) == 2
+    assert "finds no case in the slide 'a/P3_a.png'" in capsys.readouterr().err
+
+
+def test_names_agree_in_either_form_of_unicode(tmp_path):
+    slides(tmp_path / "slides", [unicodedata.normalize("NFD", "Jörg.png")])
+    geojson(tmp_path / "drawn" / unicodedata.normalize("NFC", "Jörg.geojson"), [square(5, 5, "Tumor")])
+    assert len(begun(tmp_path, "detection")[2]) == 1
+
+
+def test_the_table_of_annotations_is_found_in_a_folder(tmp_path):
+    slides(tmp_path / "slides", ["a.png", "b.png"])
+    (tmp_path / "drawn").mkdir()
+    entries = [Entry(name, Sheet(name, "VOC", (box_record("object 1", "RBC", (5, 5, 15, 15)),))) for name in "ab"]
+    write_parquet(tmp_path / "drawn" / "all.parquet", to_table(entries))
+    _, pipeline, refs = begun(tmp_path, "detection")
+    assert ([ref.name for ref in refs], [c.name for c in pipeline.classes]) == (["a", "b"], ["RBC"])
+
+
+def test_a_folder_is_gone_through_once_however_many_links_lead_to_it(tmp_path):
+    slides(tmp_path / "slides", ["a.png", "more/b.png"])
+    (tmp_path / "slides" / "back").symlink_to("..")
+    (tmp_path / "slides" / "other").symlink_to("more")
+    assert sorted(path.name for path in slides_below(tmp_path / "slides")) == ["a.png", "b.png"]
+
+
+@pytest.mark.parametrize(
+    ("files", "slide"),
+    [
+        (["s/1.dcm", "s/2.dcm"], "s"),
+        (["s/1.dcm", "s/a.png"], None),
+        (["s/zarr.json"], "s"),
+        (["s/Slidedat.ini", "s.mrxs"], "s.mrxs"),
+        (["s/Slidedat.ini"], None),
+        (["s"], "s"),
+        (["s/a.png"], None),
+    ],
+)
+def test_a_path_may_be_a_slide_by_itself(tmp_path, monkeypatch, files, slide):
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert one_slide(tmp_path / "s") == (slide and tmp_path / slide)
+    if (tmp_path / "s").is_dir():
+        monkeypatch.chdir(tmp_path / "s")
+        assert one_slide(Path()) == (slide and tmp_path / slide)
+
+
+def test_one_slide_is_enough(tmp_path):
+    slides(tmp_path / "slides", ["a.png", "b.png"])
+    geojson(tmp_path / "drawn" / "a.geojson", [square(5, 5, "Tumor")])
+    assert [ref.name for ref in begun(tmp_path, "detection", slides=tmp_path / "slides" / "a.png")[2]] == ["a"]
+
+
+def test_boxes_are_told_to_be_no_outlines(tmp_path):
+    slides(tmp_path / "slides", ["a.png", "b.png"])
+    coco(tmp_path / "all.json", ["a.png", "b.png"])
+    assert "2 of 2 outlines are boxes" in begun(tmp_path, "instance", annotations=tmp_path / "all.json")[0]
+    text = begun(tmp_path, "detection", annotations=tmp_path / "all.json", overwrite=True)[0]
+    assert "are boxes" not in text
+
+
+def test_the_pipeline_is_called_like_its_folder(tmp_path, monkeypatch):
+    slides(tmp_path / "slides", ["a.png"])
+    geojson(tmp_path / "drawn" / "a.geojson", [square(5, 5, "Tumor")])
+    monkeypatch.chdir(tmp_path)
+    made = [begun(tmp_path, "instance", out=Path(out))[1] for out in ("mine", "more/mine", ".")]
+    assert [one.name for one in made] == ["mine", "mine", "instance"]
+    assert [one.model.package for one in made] == ["packages/mine-instance", "packages/more/mine-instance", "packages/instance"]
+
+
+def test_names_that_are_not_utf8_are_left_out_and_told(tmp_path, capsys):
+    slides(tmp_path / "slides", ["a.png", "b.png"])
+    for name in "ab":
+        geojson(tmp_path / "drawn" / f"{name}.geojson", [square(5, 5, "Tumor")])
+    for name in ("slides/b.png", "drawn/b.geojson"):
+        path = tmp_path / name
+        try:
+            os.rename(path, os.fsencode(path.parent) + b"/J\xf6rg" + path.suffix.encode())
+        except OSError:
+            pytest.skip("the file system takes no such name")
+    options = ["--slides", str(tmp_path / "slides"), "--annotations", str(tmp_path / "drawn"), "--out", str(tmp_path / "out")]
+    assert main(["init", "detection", *options]) == 0
+    told = capsys.readouterr().out
+    assert told.count("its name is not UTF-8") == 2
+    assert r"J\xf6rg.png" in told
+    assert [ref.name for ref in read_manifest(tmp_path / "out" / "manifest.csv")] == ["a"]
+    options[-1] = os.fsdecode(b"J\xf6rg")
+    assert main(["init", "detection", *options]) == 2
+
+
+def test_an_annotation_file_over_which_a_reader_stumbles_is_told(tmp_path, monkeypatch):
+    slides(tmp_path / "slides", ["a.png", "b.png"])
+    for name in "ab":
+        geojson(tmp_path / "drawn" / f"{name}.geojson", [square(5, 5, "Tumor")])
+    read = finding.read_sheet
+
+    def stumble(path, *, choice):
+        if path.stem == "b":
+            raise TypeError("unhashable type: 'list'")
+        return read(path, choice=choice)
+
+    monkeypatch.setattr(finding, "read_sheet", stumble)
+    text, _, refs = begun(tmp_path, "detection")
+    assert [ref.name for ref in refs] == ["a"]
+    assert "b.geojson: its content makes no sense (TypeError: unhashable" in text

@@ -5,35 +5,36 @@ from __future__ import annotations
 import difflib
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from quadrat.annotations.pictures import same_pictures
-from quadrat.annotations.reading import pictures
 from quadrat.durable import write_durably
 from quadrat.errors import AnnotationError, ConfigError, SlideError
 from quadrat.leakage import check_leakage, content_digests
-from quadrat.manifest import SlideRef, slide_name
+from quadrat.manifest import SlideRef, read_manifest, slide_name
 from quadrat.splits import split_by_case
-from quadrat.start.files import manifest_text, pipeline_text, relative, shape_for
+from quadrat.start.files import manifest_text, names_for, pipeline_text, relative, shape_for
 from quadrat.start.finding import (
     PICTURES,
     AnnotationFound,
     SlideFound,
     annotations_below,
+    in_utf8,
     labels_of,
     look_at_annotation,
     look_at_slide,
+    one_slide,
+    pictures_of,
+    readable,
     slides_below,
 )
-from quadrat.start.matching import context, is_truth_picture, match_names
+from quadrat.start.matching import context, is_truth_picture, match_names, match_pictures
+from quadrat.start.naming import about_cases, case_in, pattern_of, tcga_participant, unique_names
 from quadrat.start.proposal import TASKS, are_flat, model_mpp, propose
 
 LISTED = 10
 """Names that a line of the report gives before it counts."""
-TCGA = re.compile(r"^(TCGA-[A-Za-z0-9]{2}-[A-Za-z0-9]{4})(?=$|[-_. ])")
-"""A TCGA barcode up to the participant (docs.gdc.cancer.gov, Encyclopedia: TCGA barcode)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +48,9 @@ class Report:
 
 @dataclass(slots=True)
 class _Gathered:
-    """Slides that open, the annotation of each, and what could not be used, while the folders are gone through."""
+    """Slides below ``root`` that open, the annotation of each, and what could not be used, while the folders are gone through."""
 
+    root: Path
     slides: dict[Path, SlideFound] = field(default_factory=dict)
     annotation: dict[Path, Path] = field(default_factory=dict)
     drawn: dict[Path, AnnotationFound] = field(default_factory=dict)
@@ -59,31 +61,46 @@ class _Gathered:
     passed_over: int = 0
 
 
-def start(task: str, *, slides: Path, annotations: Path | None, out: Path, overwrite: bool = False, seed: int = 0) -> Report:
+def start(
+    task: str,
+    *,
+    slides: Path,
+    annotations: Path | None,
+    out: Path,
+    case: str | None = None,
+    overwrite: bool = False,
+    seed: int = 0,
+) -> Report:
     """Write ``manifest.csv`` and ``pipeline.yaml`` into ``out``.
 
+    ``slides``: a folder, or one slide. ``case``: a regular expression; its first group (or the whole match) in a slide's path
+    below ``slides`` is the slide's case.
+
     Raises:
-        ConfigError: an unknown task, a folder that is not there, files that would be overwritten, or nothing to learn from.
+        ConfigError: an unknown task, a folder that is not there, files that would be overwritten, nothing to learn from (with
+            what could not be used), a slide in which ``case`` finds nothing, or a name that a manifest cannot hold.
     """
     if task not in TASKS:
         near = difflib.get_close_matches(task, TASKS, n=1)
         raise ConfigError(f"there is no task '{task}' (tasks: {', '.join(TASKS)}){f'; did you mean {near[0]}?' if near else ''}")
     if annotations is None and task != "classification":
         raise ConfigError(f"{task} is learnt from annotations: say --annotations FOLDER (or a file that serves all slides)")
-    if not slides.is_dir():
-        raise ConfigError(f"--slides {slides} is not a folder")
+    if not slides.exists():
+        raise ConfigError(f"--slides {slides} is not there")
     if annotations is not None and not annotations.exists():
         raise ConfigError(f"--annotations {annotations} is not there")
+    if not in_utf8(out):
+        raise ConfigError(f"--out {readable(out)}: its name is not UTF-8; give a folder of another name")
+    pattern = None if case is None else pattern_of(case)
     manifest, pipeline = out / "manifest.csv", out / "pipeline.yaml"
     existing = [path for path in (manifest, pipeline) if path.exists()]
     if existing and not overwrite:
         raise ConfigError(f"{existing[0]} exists; say --overwrite to replace it, or --out ANOTHER_FOLDER")
-    gathered = _gather(task, slides, annotations)
-    texts = _texts(task, gathered, slides, out, seed=seed)
-    for path, text in zip((manifest, pipeline), texts[:2], strict=True):
-        write_durably(path, text.encode())
+    rows, text, told = _texts(task, _gather(task, slides, annotations), out, pattern=pattern, seed=seed)
+    _write_manifest(manifest, rows)
+    write_durably(pipeline, text.encode())
     lines = (
-        *texts[2],
+        *told,
         f"wrote {manifest} and {pipeline}; look at what stands behind CHECK, then",
         f"  quadrat annotations check {manifest} --pipeline {pipeline}",
         f"  quadrat train {pipeline}",
@@ -91,14 +108,34 @@ def start(task: str, *, slides: Path, annotations: Path | None, out: Path, overw
     return Report(manifest, pipeline, lines)
 
 
+def _write_manifest(path: Path, rows: Sequence[SlideRef]) -> None:
+    """Write a manifest that reads as it was meant.
+
+    Raises:
+        ConfigError: it does not, and is taken away again.
+    """
+    write_durably(path, manifest_text(rows, path.parent).encode())
+    try:
+        for row, again in zip(rows, read_manifest(path), strict=True):
+            if manifest_text([row], path.parent) != manifest_text([again], path.parent):
+                raise ConfigError(
+                    f"{row.path} cannot be written into a manifest (does its name, or that of its annotation, begin or end with "
+                    "a space, or hold a line break?); rename it"
+                )
+    except ConfigError:
+        path.unlink()
+        raise
+
+
 def _gather(task: str, slides: Path, annotations: Path | None) -> _Gathered:
-    seen = _Gathered()
-    files = _annotation_files(annotations, slides)
-    beside = annotations is None or annotations.resolve() == slides.resolve()
-    for path in slides_below(slides):
+    one = one_slide(slides)
+    seen = _Gathered(slides if one is None else one.parent)
+    files = _annotation_files(annotations, seen.root)
+    beside = annotations is None or annotations.resolve() == seen.root.resolve()
+    for path in _in_utf8(slides_below(slides) if one is None else [one], seen):
         if path in files:
             continue
-        if beside and is_truth_picture(relative(str(path), slides)):
+        if beside and is_truth_picture(relative(str(path), seen.root)):
             seen.passed_over += 1
             continue
         try:
@@ -107,12 +144,20 @@ def _gather(task: str, slides: Path, annotations: Path | None) -> _Gathered:
             seen.unreadable.append(str(error))
     if not seen.slides:
         told = f"; the first that could not be read: {seen.unreadable[0]}" if seen.unreadable else ""
-        raise ConfigError(f"there is no slide that can be read in {slides}{told}")
+        raise ConfigError(f"there is no slide that can be read in {readable(slides)}{told}")
+    files = _in_utf8(files, seen)
     if task == "classification":
-        _find_labels(seen, slides, files)
+        _find_labels(seen, files)
     if not seen.labels:
-        _match(seen, files, slides, annotations or slides)
+        _match(seen, files, annotations or slides)
     return seen
+
+
+def _in_utf8(paths: Iterable[Path], seen: _Gathered) -> list[Path]:
+    """The paths that a manifest can hold; the others are told."""
+    found = list(paths)
+    seen.unreadable += [f"{readable(path)}: its name is not UTF-8; rename it" for path in found if not in_utf8(path)]
+    return [path for path in found if in_utf8(path)]
 
 
 def _annotation_files(annotations: Path | None, slides: Path) -> list[Path]:
@@ -131,7 +176,7 @@ def _annotation_files(annotations: Path | None, slides: Path) -> list[Path]:
     return files
 
 
-def _find_labels(seen: _Gathered, folder: Path, files: Sequence[Path]) -> None:
+def _find_labels(seen: _Gathered, files: Sequence[Path]) -> None:
     """Labels of whole slides: of a CSV (slide, label), else of the folder that a slide lies in."""
     for file in files:
         if file.suffix.lower() not in (".csv", ".tsv", ".txt"):
@@ -143,30 +188,30 @@ def _find_labels(seen: _Gathered, folder: Path, files: Sequence[Path]) -> None:
     if files:
         return
     for path in seen.slides:
-        parts = [part for part in path.relative_to(folder).parts[:-1] if context(f"{part}/x")]
+        parts = [part for part in path.relative_to(seen.root).parts[:-1] if context(f"{part}/x")]
         if parts:
-            seen.labels[path] = parts[0]
+            seen.labels[path] = parts[0].strip()
 
 
-def _match(seen: _Gathered, files: Sequence[Path], slides: Path, annotations: Path) -> None:
+def _match(seen: _Gathered, files: Sequence[Path], annotations: Path) -> None:
     """Give each slide its file: of those that name the slides they serve, else by the file's own name."""
     own: list[Path] = []
     for file in files:
         try:
-            served = pictures(file)
+            served = pictures_of(file)
         except AnnotationError as error:
             seen.unreadable.append(str(error))
             continue
         if served == [""]:
             own.append(file)
             continue
-        mine = {s: same_pictures(served, s.name) for s in seen.slides if s not in seen.annotation}
-        seen.annotation |= dict.fromkeys((s for s, names in mine.items() if names), file)
+        mine = match_pictures(served, [str(s) for s in seen.slides if s not in seen.annotation])
+        seen.annotation |= dict.fromkeys(map(Path, mine), file)
         known = {name for names in mine.values() for name in names}
         seen.unused += [f"{name} of {file.name}" for name in served if name not in known]
     root = annotations if annotations.is_dir() else annotations.parent
     by_name = {relative(str(f), root): f for f in own}
-    free = {relative(str(s), slides): s for s in seen.slides if s not in seen.annotation}
+    free = {relative(str(s), seen.root): s for s in seen.slides if s not in seen.annotation}
     matches = match_names(list(free), list(by_name))
     seen.annotation |= {free[s]: by_name[a] for s, a in matches.pairs.items()}
     seen.unused += matches.annotations_alone
@@ -179,11 +224,17 @@ def _match(seen: _Gathered, files: Sequence[Path], slides: Path, annotations: Pa
             del seen.annotation[slide]
 
 
-def _texts(task: str, seen: _Gathered, folder: Path, out: Path, *, seed: int) -> tuple[str, str, list[str]]:
-    """The manifest, the pipeline and the lines of the report."""
-    proposal = propose(task, {str(s): one for s, one in seen.drawn.items()}, list(seen.labels.values()))
+def _texts(
+    task: str, seen: _Gathered, out: Path, *, pattern: re.Pattern[str] | None, seed: int
+) -> tuple[Sequence[SlideRef], str, list[str]]:
+    """The rows of the manifest, the pipeline and the lines of the report."""
     used = [s for s in seen.slides if s in seen.drawn or seen.labels.get(s)]
-    refs = _refs(used, seen, proposal.annotated, folder)
+    left_out = _left_out(seen, used)
+    try:
+        proposal = propose(task, {str(s): one for s, one in seen.drawn.items()}, [x for x in seen.labels.values() if x])
+    except ConfigError as error:
+        raise ConfigError("\n".join([str(error), *left_out])) from error
+    refs = _refs(used, seen, proposal.annotated, pattern)
     check_leakage(refs, content_digests([ref.path for ref in refs]))
     objects = {
         ref.name: sum(seen.drawn[s].drawn.values()) + len(seen.drawn[s].values)
@@ -194,25 +245,33 @@ def _texts(task: str, seen: _Gathered, folder: Path, out: Path, *, seed: int) ->
     looks = [seen.slides[s] for s in used]
     flat, mpp = are_flat(looks), model_mpp(task, looks)
     longest = max((max(one.size) * (one.mpp or mpp) / mpp for one in looks), default=0.0)
-    notes = [*proposal.notes, *division.notes, *_about_cases(refs)]
+    notes = [*proposal.notes, *division.notes, *(about_cases(refs) if pattern is None else [])]
     missing = sum(one.mpp is None for one in looks)
     if missing:
         notes.append(f"mpp: {missing} of {len(refs)} slides state none that can be used; fill the manifest's column mpp")
-    shape = shape_for(task, flat=flat, largest_px=longest)
-    text = pipeline_text(task, proposal, mpp=mpp, shape=shape, flat=flat, slides_state_mpp=not missing, notes=notes)
-    lines = _told(seen, used, proposal.classes, Counter(ref.split for ref in division.slides))
-    return manifest_text(division.slides, out), text, lines + [f"check {note}" for note in notes]
+    name, package = names_for(task, out, Path())
+    text = pipeline_text(
+        task,
+        proposal,
+        name=name,
+        package=package,
+        mpp=mpp,
+        shape=shape_for(task, flat=flat, largest_px=longest),
+        flat=flat,
+        slides_state_mpp=not missing,
+        notes=notes,
+    )
+    lines = [*_told(seen, division.slides, proposal.classes), *left_out, *(f"CHECK {note}" for note in notes)]
+    return division.slides, text, lines
 
 
-def _refs(used: Sequence[Path], seen: _Gathered, annotated: Mapping[str, str], folder: Path) -> list[SlideRef]:
-    """A row a slide, with its case guessed from its name; slides of one file name are told apart by their folders."""
-    often = Counter(slide_name(path) for path in used)
+def _refs(used: Sequence[Path], seen: _Gathered, annotated: Mapping[str, str], pattern: re.Pattern[str] | None) -> list[SlideRef]:
+    """A row a slide. ``pattern`` finds its case in its path; without one it is a TCGA participant, or the slide's own name."""
+    below = {path: relative(str(path), seen.root) for path in used}
+    names = unique_names({below[path]: slide_name(path) for path in used})
     refs = []
     for path in used:
-        name = slide_name(path)
-        if often[name] > 1:
-            name = "-".join([*path.relative_to(folder).parts[:-1], name])
-        file = seen.annotation.get(path)
+        name, file = names[below[path]], seen.annotation.get(path)
         refs.append(
             SlideRef(
                 name=name,
@@ -220,40 +279,30 @@ def _refs(used: Sequence[Path], seen: _Gathered, annotated: Mapping[str, str], f
                 mpp=seen.slides[path].mpp,
                 annotation=str(file) if file and path in seen.drawn else "",
                 label=seen.labels.get(path, ""),
-                case=guess_case(slide_name(path)),
+                case=case_in(below[path], pattern) if pattern else tcga_participant(slide_name(path)) or name,
                 annotated=annotated.get(str(path), ""),
             )
         )
     return refs
 
 
-def guess_case(name: str) -> str:
-    """The participant of a TCGA barcode; else the slide's name."""
-    found = TCGA.match(name)
-    return found.group(1).upper() if found else name
-
-
-def _about_cases(refs: Sequence[SlideRef]) -> list[str]:
-    """That cases were guessed, and whether names that begin alike may be of one patient."""
-    own = [ref.case for ref in refs if ref.case == slide_name(Path(ref.path))]
-    if not own:
-        return []
-    begin = Counter(re.split(r"[-_. ]", case)[0] for case in own)
-    alike, n = begin.most_common(1)[0]
-    hint = f" (names begin alike, {n} with '{alike}': is that the patient?)" if 1 < len(begin) < 0.8 * len(own) else ""
+def _told(seen: _Gathered, rows: Sequence[SlideRef], classes: Sequence[str]) -> list[str]:
+    """What was found: slides and classes, cases and splits."""
+    splits, cases = Counter(row.split for row in rows), len({row.case for row in rows})
+    dealt = ", ".join(f"{splits[s]} {s}" for s in ("train", "val", "test") if splits.get(s))
     return [
-        f"case: {len(own)} of {len(refs)} slides are taken for a case of their own; slides of one patient need one case{hint}"
+        f"{len(rows)} of {len(seen.slides)} slides with {_what(seen)}s; classes: {', '.join(classes)}",
+        f"split by case ({cases} cases): {dealt}",
     ]
 
 
-def _told(seen: _Gathered, used: Sequence[Path], classes: Sequence[str], splits: Mapping[str, int]) -> list[str]:
-    what = "labels" if seen.labels else "annotations"
-    lines = [f"{len(used)} of {len(seen.slides)} slides with {what}; classes: {', '.join(classes)}"]
-    lines.append("split by case: " + ", ".join(f"{splits[s]} {s}" for s in ("train", "val", "test") if splits.get(s)))
-    alone = [path.name for path in seen.slides if path not in set(used)]
+def _left_out(seen: _Gathered, used: Sequence[Path]) -> list[str]:
+    """What was found and could not be used, a line a reason."""
+    lines = []
+    alone = [relative(str(path), seen.root) for path in seen.slides if path not in set(used)]
     for title, names in (
-        (f"slides without {what.removesuffix('s')}, left out", alone),
-        ("annotations that belong to no slide, or not surely, left out", seen.unused),
+        (f"slides without {_what(seen)}, left out", alone),
+        ("annotations that belong to no slide, or not surely, left out (a.tif.geojson is surely of a.tif)", seen.unused),
         ("slides with several annotation files, left out (name one like the slide)", seen.doubtful),
     ):
         if names:
@@ -264,4 +313,8 @@ def _told(seen: _Gathered, used: Sequence[Path], classes: Sequence[str], splits:
     return lines + [f"unreadable, left out: {reason}" for reason in seen.unreadable]
 
 
-__all__ = ["Report", "guess_case", "start"]
+def _what(seen: _Gathered) -> str:
+    return "label" if seen.labels else "annotation"
+
+
+__all__ = ["Report", "start"]

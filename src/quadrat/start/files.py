@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -78,19 +79,42 @@ def relative(path: str, folder: Path) -> str:
         return Path(path).resolve().as_posix()
 
 
+def names_for(task: str, out: Path, here: Path) -> tuple[str, str]:
+    """What the pipeline in the folder ``out`` is called, and where its package goes, seen from the working folder ``here``.
+
+    No two folders share a package, nor do two tasks in one folder.
+    """
+    seen, name = relative(str(out), here), Path(os.path.abspath(out)).name
+    if seen == ".":
+        return task, f"packages/{task}"
+    if seen.startswith("..") or Path(seen).is_absolute():
+        seen = f"{name}-{hashlib.sha256(os.path.abspath(out).encode()).hexdigest()[:8]}"
+    return name or task, f"packages/{seen}-{task}"
+
+
 def pipeline_text(
-    task: str, proposal: Proposal, *, mpp: float, shape: Shape, flat: bool, slides_state_mpp: bool, notes: Sequence[str]
+    task: str,
+    proposal: Proposal,
+    *,
+    name: str,
+    package: str,
+    mpp: float,
+    shape: Shape,
+    flat: bool,
+    slides_state_mpp: bool,
+    notes: Sequence[str],
 ) -> str:
     """The pipeline as YAML, with comments on what to check."""
     lines = [
-        f"# Made by `quadrat init {task}` from what it found. See to the lines with CHECK, then: quadrat train pipeline.yaml",
+        f"# Made by `quadrat init {task}` from what it found. See to the lines with CHECK before you train.",
         *(f"# CHECK {note}" for note in notes),
-        f"description: {json.dumps(f'{task} of ' + ', '.join(proposal.classes), ensure_ascii=False)}",
+        f"name: {_quoted(name)}",
+        f"description: {_quoted(f'{task} of ' + ', '.join(proposal.classes))}",
         f"task: {task}",
         "classes:",
         *_class_lines(proposal.classes),
         "model:",
-        f"  package: packages/{task}  # where the trained model goes",
+        f"  package: {_quoted(package)}  # where the trained model goes, seen from where quadrat is run",
         f"  mpp: {mpp:g}  # um/px to learn at; coarser is faster, finer shows more. " + _mpp_remark(slides_state_mpp),
         f"  core: {shape.core}",
         f"  halo: {shape.halo}",
@@ -115,14 +139,17 @@ def pipeline_text(
     return "\n".join(lines) + "\n"
 
 
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
 def _mpp_remark(slides_state_mpp: bool) -> str:
     return "The slides state theirs" if slides_state_mpp else "CHECK: slides state none; fill the manifest's column mpp"
 
 
 def _class_lines(classes: Sequence[str]) -> list[str]:
     return [
-        f"  - {{name: {json.dumps(name, ensure_ascii=False)}, color: {list(color)}}}"
-        for name, color in zip(classes, colours(len(classes)), strict=True)
+        f"  - {{name: {_quoted(name)}, color: {list(color)}}}" for name, color in zip(classes, colours(len(classes)), strict=True)
     ]
 
 

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from quadrat.annotations.delimited import label_of, read_labels
+from quadrat.annotations.delimited import read_labels
 from quadrat.annotations.label_image import load_label_image
-from quadrat.annotations.pictures import same_pictures
-from quadrat.annotations.reading import Choice, read_sheet
+from quadrat.annotations.reading import Choice, pictures, read_sheet
 from quadrat.annotations.record import Sheet
 from quadrat.errors import AnnotationError, SlideError
 from quadrat.geometry import check_mpp
 from quadrat.slides import open_slide
 from quadrat.slides.recognise import is_zarr
+from quadrat.start.matching import match_pictures
 
 _PICTURES = ".png .tif .tiff .jpg .jpeg .bmp"
 _SLIDES = ".svs .btf .ndpi .mrxs .scn .bif .vms .vmu .svslide .czi .qptiff"
-_TEXTS = ".geojson .json .xml .csv .tsv .txt"
+_TEXTS = ".geojson .json .xml .csv .tsv .txt .parquet"
 PICTURES = frozenset(_PICTURES.split())
 SLIDES = PICTURES | frozenset(_SLIDES.split())
 TEXTS = frozenset(_TEXTS.split())
+SENSELESS = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
+"""What a reader of annotations raises over a value that no format allows."""
 
 Drawn = tuple[str, str, str]
 """What a record is: its kind ("object", "region" or ""), its shape ("point", "outline"), its class as it is written."""
@@ -46,7 +50,8 @@ class AnnotationFound:
 
     ``drawn``: how many records of each sort. ``order``: of the columns of points: "x y class" or "y x class" where
     only that puts them on the slide, "?" where both do, "" where the file says it. ``one_class``: the format names no classes.
-    ``values``: of a picture, how many pixels each value but 0 has.
+    ``values``: of a picture, how many pixels each value but 0 has. ``boxes``: how many of the outlines but those of regions were
+    drawn as boxes.
     """
 
     form: str
@@ -54,19 +59,40 @@ class AnnotationFound:
     order: str = ""
     one_class: bool = False
     values: Mapping[int, int] = field(default_factory=dict)
+    boxes: int = 0
+
+
+def one_slide(path: Path) -> Path | None:
+    """The slide that a path is by itself; None for a folder of slides.
+
+    By itself: a file, an OME-Zarr, a folder of nothing but DICOM instances, the folder of data beside a ``.mrxs``.
+    """
+    if path.is_file():
+        return path
+    folder = Path(os.path.abspath(path))  # "." has no name
+    mrxs = folder.with_name(f"{folder.name}.mrxs")
+    if (folder / "Slidedat.ini").is_file() and mrxs.is_file():
+        return mrxs
+    dicom = any(folder.glob("*.dcm")) and next(slides_below(folder), None) is None
+    return folder if is_zarr(folder) or dicom else None
 
 
 def slides_below(folder: Path) -> Iterator[Path]:
     """Files and folders that look like slides, sorted; not what a slide itself consists of."""
-    yield from _below(folder, SLIDES)
+    yield from _below(folder, SLIDES, set())
 
 
 def annotations_below(folder: Path) -> Iterator[Path]:
     """Files (and OME-Zarr folders) that look like annotations, sorted."""
-    yield from _below(folder, TEXTS | PICTURES)
+    yield from _below(folder, TEXTS | PICTURES, set())
 
 
-def _below(folder: Path, suffixes: frozenset[str]) -> Iterator[Path]:
+def _below(folder: Path, suffixes: frozenset[str], seen: set[Path]) -> Iterator[Path]:
+    """``seen``: the folders gone through, each once, however many links lead to it."""
+    real = folder.resolve()
+    if real in seen:
+        return
+    seen.add(real)
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
             continue
@@ -74,9 +100,19 @@ def _below(folder: Path, suffixes: frozenset[str]) -> Iterator[Path]:
             if is_zarr(path) or (suffixes is SLIDES and any(path.glob("*.dcm"))):
                 yield path
             else:
-                yield from _below(path, suffixes)
+                yield from _below(path, suffixes, seen)
         elif path.suffix.lower() in suffixes:
             yield path
+
+
+def in_utf8(path: Path) -> bool:
+    """Whether a path can be written into a manifest, which is UTF-8; the bytes of a name may be of another encoding."""
+    return os.fsencode(path).decode("utf-8", "replace") == str(path)
+
+
+def readable(path: Path) -> str:
+    """A path as text that can be printed, bytes that are not UTF-8 as escapes."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def look_at_slide(path: Path) -> SlideFound:
@@ -93,12 +129,36 @@ def look_at_slide(path: Path) -> SlideFound:
         return SlideFound(slide.info.size, mpp, len(slide.levels))
 
 
+@contextmanager
+def _sense(path: Path) -> Iterator[None]:
+    """Turn what a reader raises over senseless content into an AnnotationError of this file."""
+    try:
+        yield
+    except SENSELESS as error:
+        raise AnnotationError(f"{path}: its content makes no sense ({type(error).__name__}: {error})") from error
+
+
+def pictures_of(path: Path) -> list[str]:
+    """The slides that an annotation file names as those it serves; [""] where it serves one.
+
+    Raises:
+        AnnotationError: it cannot be read.
+    """
+    with _sense(path):
+        return pictures(path)
+
+
 def look_at_annotation(path: Path, slide: Path, found: SlideFound) -> AnnotationFound:
     """Read what an annotation file holds for a slide.
 
     Raises:
         AnnotationError: it cannot be read, or holds nothing of this slide.
     """
+    with _sense(path):
+        return _look(path, slide, found)
+
+
+def _look(path: Path, slide: Path, found: SlideFound) -> AnnotationFound:
     if path.suffix.lower() in PICTURES or path.is_dir():
         image = load_label_image(path)
         labels = image.labels
@@ -107,13 +167,14 @@ def look_at_annotation(path: Path, slide: Path, found: SlideFound) -> Annotation
             raise AnnotationError(f"{path}: {width} x {height} px, but the slide {slide.name} has {cols} x {rows}")
         counts = np.bincount(labels.ravel(), minlength=len(image.ids) + 1)[1:]
         return AnnotationFound("picture", values={int(v): int(n) for v, n in zip(image.ids, counts, strict=True)})
-    sheet = read_sheet(path, choice=Choice(picture=slide.name))
-    order = _order(sheet, read_sheet(path, choice=Choice(picture=slide.name, layout="y x class")), found.size)
+    sheet = read_sheet(path, choice=Choice(picture=str(slide)))
+    order = _order(sheet, read_sheet(path, choice=Choice(picture=str(slide), layout="y x class")), found.size)
     drawn: Counter[Drawn] = Counter()
     for record in sheet.records:
         shape = "point" if len(record.points) else "outline"
         drawn[record.kind or "", shape, record.name] += max(1, len(record.points))
-    return AnnotationFound(sheet.format, drawn, order, sheet.one_class)
+    boxes = sum(record.box and record.kind != "region" for record in sheet.records)
+    return AnnotationFound(sheet.format, drawn, order, sheet.one_class, boxes=boxes)
 
 
 def _order(sheet: Sheet, swapped: Sheet, size: tuple[int, int]) -> str:
@@ -134,14 +195,9 @@ def _points(sheet: Sheet) -> npt.NDArray[np.float64]:
 def labels_of(table: Path, slides: Sequence[Path]) -> tuple[dict[Path, str], list[str]]:
     """Labels of the slides that a CSV (slide, label) names, and its names of no slide; both empty if it is no such table."""
     try:
-        names = list(read_labels(table))
+        labels = read_labels(table)
     except AnnotationError:
         return {}, []
-    labels = {}
-    for slide in slides:
-        try:
-            labels[slide] = label_of(table, slide.name)
-        except AnnotationError:
-            continue  # not named there: it is listed as a slide without a label
-    known = {name for slide in labels for name in same_pictures(names, slide.name)}
-    return labels, [name for name in names if name not in known]
+    named = match_pictures(list(labels), [str(slide) for slide in slides])
+    sure = {Path(slide): names[0] for slide, names in named.items() if len(names) == 1}
+    return {slide: labels[name] for slide, name in sure.items()}, [name for name in labels if name not in set(sure.values())]

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import PurePosixPath
 
+from quadrat.annotations.pictures import same_pictures
+
 _SUFFIXES = (
-    "svs tif tiff btf ndpi mrxs scn bif vms vmu svslide czi qptiff dcm png jpg jpeg bmp zarr ome geojson json xml csv tsv txt"
+    "svs tif tiff btf ndpi mrxs scn bif vms vmu svslide czi qptiff dcm png jpg jpeg bmp zarr ome geojson json xml csv tsv txt "
+    "parquet"
 )
 _TRUTH = "annotation annotations label labels mask masks seg segmentation segmentations gt truth groundtruth instances"
 _OTHER = (
@@ -41,21 +46,21 @@ class Matches:
 def match_names(slides: Sequence[str], annotations: Sequence[str]) -> Matches:
     """Pair slides and annotation files of the same name.
 
-    Names agree if they are equal without suffixes (``a.ome.tif`` and ``a.geojson``), else if they are equal without words
-    like ``_annotations`` and ``-labels`` at either end of the annotation's, else of both. Upper and lower case agree. Where
-    several slides have that name, the one whose folder is called alike (``b/images/x`` and ``b/labels/x``).
+    Names agree if the annotation's is the slide's whole name, with or without a suffix behind (``a.tif`` and
+    ``a.tif.geojson``), else if they are equal without suffixes (``a.ome.tif`` and ``a.geojson``), else if they are equal
+    without words like ``_annotations`` and ``-labels`` at either end of the annotation's, else of both. Upper and lower case
+    agree, as do the composed and decomposed forms of a letter. Where several slides have that name, the one whose folder is
+    called alike (``b/images/x`` and ``b/labels/x``).
     """
-    stem = {path: bare(path) for path in (*slides, *annotations)}
-    core = {path: without_marks(name) for path, name in stem.items()}
+    by_name, by_stem, by_core = (_index(slides, key) for key in (whole, bare, _core))
     of_slide: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for annotation in annotations:
-        levels = ((stem, stem), (stem, core), (core, core))
-        for level, (of_slides, of_annotations) in enumerate(levels):
-            found = [s for s in slides if of_slides[s] == of_annotations[annotation]]
-            if found:
-                for slide in _of_like_folder(found, annotation):
-                    of_slide[slide].append((level, annotation))
-                break
+        exact = dict.fromkeys([*by_name[whole(annotation)], *by_name[_without_suffix(annotation)]])
+        levels = (list(exact), by_stem[bare(annotation)], by_stem[_core(annotation)], by_core[_core(annotation)])
+        level, found = next(((level, found) for level, found in enumerate(levels) if found), (0, []))
+        slide = _of_like_folder(found, annotation)
+        if slide is not None:
+            of_slide[slide].append((level, annotation))
     pairs, doubtful = {}, []
     for slide in slides:
         near = [(level, not _like(slide, a), a) for level, a in of_slide[slide]]
@@ -74,15 +79,34 @@ def match_names(slides: Sequence[str], annotations: Sequence[str]) -> Matches:
     )
 
 
+def match_pictures(names: Sequence[str], slides: Sequence[str]) -> dict[str, list[str]]:
+    """The names by which a file of many pictures means each slide (by its path, see ``same_pictures``), for those it means.
+
+    A name that may mean several slides means the one whose path agrees with it over the most folders, or none.
+    """
+    claims = {slide: same_pictures(names, slide) for slide in slides}
+    claimants: dict[str, list[str]] = defaultdict(list)
+    for slide, claimed in claims.items():
+        for name in claimed:
+            claimants[name].append(slide)
+    owner = {name: _nearest_path(name, several) for name, several in claimants.items()}
+    mine = {slide: [name for name in claimed if owner[name] == slide] for slide, claimed in claims.items()}
+    return {slide: claimed for slide, claimed in mine.items() if claimed}
+
+
+def whole(path: str) -> str:
+    """The file's name without folders and QuPath's " - Series 0", letters composed and in lower case."""
+    return _without_series(_plain(PurePosixPath(path).name))
+
+
 def bare(path: str) -> str:
     """The file's name in lower case without folders and suffixes, and without QuPath's " - Series 0"."""
-    name = PurePosixPath(path).name.casefold()
+    name = whole(path)
     while True:
-        name = re.sub(r"\s+-\s+series \d+$", "", name)
         start, dot, end = name.rpartition(".")
         if not dot or end not in SUFFIXES or not start:
             return name
-        name = start
+        name = _without_series(start)
 
 
 def without_marks(name: str) -> str:
@@ -103,14 +127,49 @@ def is_truth_picture(path: str) -> bool:
 
 def context(path: str) -> tuple[str, ...]:
     """The folders of a path that are not called "images", "labels" and the like, in lower case."""
-    return tuple(part.casefold() for part in PurePosixPath(path).parts[:-1] if part.casefold() not in MARKS)
+    return tuple(part for part in map(_plain, PurePosixPath(path).parts[:-1]) if part not in MARKS)
+
+
+def _plain(text: str) -> str:
+    return unicodedata.normalize("NFC", text).casefold()
+
+
+def _without_series(name: str) -> str:
+    return re.sub(r"\s+-\s+series \d+$", "", name)
+
+
+def _without_suffix(path: str) -> str:
+    return _without_series(PurePosixPath(whole(path)).stem)
+
+
+def _core(path: str) -> str:
+    return without_marks(bare(path))
+
+
+def _index(paths: Sequence[str], key: Callable[[str], str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = defaultdict(list)
+    for path in paths:
+        found[key(path)].append(path)
+    return found
 
 
 def _like(slide: str, annotation: str) -> bool:
     return context(slide) == context(annotation)
 
 
-def _of_like_folder(slides: Sequence[str], annotation: str) -> Sequence[str]:
-    """Those of like folders if there are any; all if there is but one; else none is sure."""
-    like = [s for s in slides if _like(s, annotation)]
-    return like or (slides if len(slides) == 1 else [])
+def _of_like_folder(slides: Sequence[str], annotation: str) -> str | None:
+    """The only one of a like folder; the only one, where none is; else none is sure."""
+    like = [s for s in slides if _like(s, annotation)] or slides
+    return like[0] if len(like) == 1 else None
+
+
+def _nearest_path(name: str, slides: Sequence[str]) -> str | None:
+    """The slide that has the most steps in common with a name, from the end of both; None if several have."""
+    agreed = [len(list(takewhile(lambda pair: pair[0] == pair[1], zip(_steps(name), _steps(s), strict=False)))) for s in slides]
+    best = [s for s, n in zip(slides, agreed, strict=True) if n == max(agreed)]
+    return best[0] if len(best) == 1 else None
+
+
+def _steps(path: str) -> list[str]:
+    """The file and the folders of a path of any system, the file first."""
+    return re.split(r"[/\\]", path)[::-1]

@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from quadrat.errors import ConfigError
 from quadrat.start.finding import AnnotationFound, Drawn, SlideFound
@@ -47,8 +48,19 @@ def propose(task: str, found: Mapping[str, AnnotationFound], labels: Sequence[st
     """What ``task`` can learn from the annotations (by any key) or, for classification, from the slides' labels.
 
     Raises:
-        ConfigError: nothing to learn is found; pictures and drawn annotations are mixed.
+        ConfigError: nothing to learn is found; pictures and drawn annotations are mixed; a classification of one class.
     """
+    proposal = _propose(task, found, labels)
+    if task == "classification" and len(proposal.classes) < 2:
+        raise ConfigError(
+            f"classification tells two or more classes apart, and all that is found is of one, '{proposal.classes[0]}' "
+            f"(slides: {len(labels) or len(found)}); put the slides into a folder a class, or give a CSV (slide, label) as "
+            "--annotations"
+        )
+    return proposal
+
+
+def _propose(task: str, found: Mapping[str, AnnotationFound], labels: Sequence[str]) -> Proposal:
     if task == "classification" and any(labels):
         return Proposal(tuple(sorted({x for x in labels if x})), "none", dict.fromkeys(found, ""))
     pictures = [key for key, one in found.items() if one.form == "picture"]
@@ -116,6 +128,7 @@ def _of_records(task: str, found: Mapping[str, AnnotationFound]) -> Proposal:
         notes.append(
             f"{without} of {without + sum(names.values())} records have no class; `quadrat annotations check` names them"
         )
+    notes += [*_misfits(task, want, found), *_boxes_as_outlines(task, found)]
     left_out = sorted(name for name in names if name.endswith("*"))
     classes, first, more = _classes([name for name in names if name not in left_out])
     if not classes:
@@ -149,6 +162,43 @@ def wanted(task: str, drawn: Mapping[Drawn, int]) -> str:
     points = sum(n for (_, shape, _), n in drawn.items() if shape == "point")
     outlines = sum(n for (kind, shape, _), n in drawn.items() if shape == "outline" and kind != "region")
     return "points" if task == "detection" and points > outlines else "objects"
+
+
+def _misfits(task: str, want: str, found: Mapping[str, AnnotationFound]) -> list[str]:
+    """That points stand among the outlines that are learnt, or outlines among points: training refuses them."""
+    if want == "regions":
+        return []
+    chosen, other = ("outlines", "points") if want == "objects" else ("points", "outlines")
+    count = _points if other == "points" else _outlines
+    misfits = {Path(key).name: n for key, one in found.items() if (n := count(one))}
+    if not misfits:
+        return []
+    named = ", ".join([*misfits][:3]) + (", ..." if len(misfits) > 3 else "")
+    return [
+        f"annotations: {chosen} are learnt ('{want}'); {sum(misfits.values())} {other} on {len(misfits)} of {len(found)} slides "
+        f"({named}) are not, and training may refuse them: take those files away, or leave the {other} out with "
+        f"data.bad_records: skip; to learn {other}, run init detection on their files alone"
+    ]
+
+
+def _boxes_as_outlines(task: str, found: Mapping[str, AnnotationFound]) -> list[str]:
+    """That boxes are no outlines of objects."""
+    boxes = sum(one.boxes for one in found.values())
+    if not boxes or task == "detection":
+        return []
+    return [
+        f"annotations: {boxes} of {sum(map(_outlines, found.values()))} outlines are boxes, so rectangles are learnt where the "
+        "objects' outlines are wanted; what boxes tell is learnt by `quadrat init detection`"
+    ]
+
+
+def _points(one: AnnotationFound) -> int:
+    return sum(n for (_, shape, _), n in one.drawn.items() if shape == "point")
+
+
+def _outlines(one: AnnotationFound) -> int:
+    """Outlines but those of regions."""
+    return sum(n for (kind, shape, _), n in one.drawn.items() if shape == "outline" and kind != "region")
 
 
 def _asked(sort: Drawn, want: str, as_regions: bool) -> bool:
