@@ -14,6 +14,7 @@ from quadrat.config import OutputsSection, Pipeline
 from quadrat.errors import ConfigError, SlideError
 from quadrat.evaluation import Evaluation, Part, evaluate, expected_of, judge_slides, with_ranking
 from quadrat.evaluation_report import Circumstances, aligned, metrics_json, table_rows, write_evaluation
+from quadrat.leakage import check_leakage, content_digests, seen_by
 from quadrat.manifest import SlideRef
 from quadrat.metrics.bootstrap import DRAWS, LEAST_CASES, SEED
 from quadrat.metrics.protocol import AS_USUAL, Judging
@@ -85,19 +86,19 @@ def need_unseen(card: Mapping[str, Any], package: Path, slides: Sequence[SlideRe
     Raises:
         ConfigError: the card names a case or a slide of the evaluated ones, or does not say what it was trained on.
     """
-    training = card.get("training")
-    if not isinstance(training, dict) or not {"slides", "cases"} <= set(training):
+    seen = seen_by(card)
+    if seen is None:
         raise ConfigError(
-            f"{package / CARD} does not say on which slides and cases the model was trained, so nobody knows whether these are "
-            "among them; train it again, or evaluate with --allow-seen and say so"
+            f"{package / CARD} does not say on which slides and cases the model was trained (or the one that it was begun from), "
+            "so nobody knows whether these are among them; train it again, or evaluate with --allow-seen and say so"
         )
-    names = {*training["slides"], *training.get("validation_slides", ())}
-    seen = [ref for ref in slides if ref.name in names or case_of(ref) in training["cases"]]
-    if seen:
-        first, more = seen[0], f" and {len(seen) - 1} more" if len(seen) > 1 else ""
+    known = seen.of(slides)
+    if known:
+        first, more = known[0], f" and {len(known) - 1} more" if len(known) > 1 else ""
         raise ConfigError(
-            f"{package} was trained on the case '{case_of(first)}' (slide '{first.name}'{more} of {len(slides)}): its figures "
-            "there would be too good; choose another --split or manifest, or --allow-seen if that is what you want to know"
+            f"{package} has seen the case '{case_of(first)}' (slide '{first.name}'{more} of {len(slides)}) in training or "
+            "validation, itself or by the package that it was begun from: its figures there would be too good; choose another "
+            "--split or manifest, or --allow-seen if that is what you want to know"
         )
 
 
@@ -124,14 +125,16 @@ def exams_of(pipeline: Pipeline, manifest: Path | None, out: Path, wish: Wish, *
     each fold on the cases that its training left out. ``manifest``: in place of the pipeline's.
 
     Raises:
-        ConfigError: no manifest, no such slide, or folds that cannot be.
+        ConfigError: no manifest, no such slide, a slide listed twice, a case on two sides, or folds that cannot be.
     """
     from quadrat.school import folds_of, training_manifest  # brings the training along
 
     if manifest is not None:
         pipeline = replace(pipeline, data=replace(pipeline.data, manifest=str(manifest.resolve())))
     if folds is None:
-        return [Exam(pipeline, tuple(of_split(training_manifest(pipeline), wish.split)), out)]
+        slides = training_manifest(pipeline)
+        check_leakage(slides, content_digests([ref.path for ref in slides]))
+        return [Exam(pipeline, tuple(of_split(slides, wish.split)), out)]
     return [
         Exam(
             replace(pipeline, model=replace(pipeline.model, package=str(course.package))),

@@ -8,11 +8,13 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from quadrat.errors import ConfigError
 from quadrat.manifest import SlideRef
-from quadrat.splits import notes_on, one_side
+from quadrat.splits import case_of, notes_on, one_side
 
 BLOCK_BYTES = 1 << 20
 
@@ -58,6 +60,30 @@ def check_training(refs: Sequence[SlideRef], digests: Mapping[str, str] | None =
             "least one case the split 'train'"
         )
     return notes_on(refs)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Names of slides and cases that a model was trained, stopped or calibrated on, itself or by what it was begun from."""
+
+    slides: frozenset[str]
+    cases: frozenset[str]
+
+    def of(self, refs: Sequence[SlideRef]) -> list[SlideRef]:
+        """Those of the slides that were seen, by their name or their case."""
+        return [ref for ref in refs if ref.name in self.slides or case_of(ref) in self.cases]
+
+
+def seen_by(card: Mapping[str, Any]) -> Seen | None:
+    """What a package's card says that was seen; None where it, or a package that it was begun from, does not say."""
+    training = card.get("training")
+    if not isinstance(training, Mapping) or not {"slides", "cases"} <= set(training):
+        return None
+    inherited = training.get("inherited", {"slides": (), "cases": ()})
+    if inherited is None:
+        return None
+    own = (*training["slides"], *training.get("validation_slides", ()))
+    return Seen(frozenset((*own, *inherited["slides"])), frozenset((*training["cases"], *inherited["cases"])))
 
 
 def content_digests(paths: Sequence[str]) -> dict[str, str]:

@@ -15,10 +15,10 @@ from quadrat.config import Pipeline, manifest_of
 from quadrat.datasets import sample_margin
 from quadrat.errors import ConfigError, QuadratError, SlideError, StoreError
 from quadrat.execution import Executor, Failure, Job, Outcome, open_executor
-from quadrat.leakage import check_leakage, check_training, content_digests
+from quadrat.leakage import check_leakage, check_training, content_digests, seen_by
 from quadrat.learning import Known, check_material, known_of, spec_of
 from quadrat.manifest import SlideRef, read_manifest
-from quadrat.package import CARD, check_stride
+from quadrat.package import CARD, check_stride, read_card
 from quadrat.progress import Phase, Reporter
 from quadrat.rundir import open_journal
 from quadrat.splits import assign_folds, fold_split
@@ -68,7 +68,7 @@ def course_of(pipeline: Pipeline) -> Course:
     """
     slides = training_manifest(pipeline)
     notes = check_training(slides, content_digests([ref.path for ref in slides]))
-    return Course(pipeline.name, pipeline, tuple(slides), Path(pipeline.model.package), notes)
+    return Course(pipeline.name, pipeline, tuple(slides), Path(pipeline.model.package), (*notes, *_seen_before(slides, pipeline)))
 
 
 def folds_of(pipeline: Pipeline, folds: int | None = None) -> list[Course]:
@@ -87,8 +87,26 @@ def folds_of(pipeline: Pipeline, folds: int | None = None) -> list[Course]:
     for k in sorted({ref.fold for ref in folded if ref.fold is not None}):
         division = fold_split(folded, k, seed=seed)
         place = package.with_name(f"{package.name}.fold{k}")
-        courses.append(Course(f"{pipeline.name}.fold{k}", pipeline, division.slides, place, division.notes))
+        notes = *division.notes, *_seen_before(division.slides, pipeline)
+        courses.append(Course(f"{pipeline.name}.fold{k}", pipeline, division.slides, place, notes))
     return courses
+
+
+def _seen_before(slides: Sequence[SlideRef], pipeline: Pipeline) -> tuple[str, ...]:
+    """Notes on validation and test slides that the package which the training begins from has seen."""
+    seen = seen_by(read_card(Path(pipeline.train.init))) if pipeline.train.init else None
+    if seen is None:
+        return ()
+    consequence = {
+        "val": "early stopping and thresholds will be chosen on what is known already",
+        "test": "'quadrat evaluate' will refuse them",
+    }
+    notes = []
+    for split, what in consequence.items():
+        known = seen.of([ref for ref in slides if ref.split == split])
+        if known:
+            notes.append(f"{pipeline.train.init} has seen {len(known)} of the {split} slides ({known[0].name}, ...): {what}")
+    return tuple(notes)
 
 
 def train(

@@ -75,6 +75,7 @@ def _fewer_folds(cases: int) -> str:
 
 
 def _folds_of_manifest(refs: Sequence[SlideRef], k: int | None) -> tuple[SlideRef, ...]:
+    refs = [ref for ref in refs if ref.split != "test"]  # no training sees them, whatever their fold
     without = [ref for ref in refs if ref.fold is None and ref.split != "train"]
     if without:
         raise ConfigError(

@@ -21,11 +21,12 @@ from quadrat.config import Pipeline
 from quadrat.datasets import TrainingSlide
 from quadrat.errors import ConfigError
 from quadrat.inference import pick_device
+from quadrat.leakage import Seen, seen_by
 from quadrat.learning import spec_of, training_slide, versions, window_set
 from quadrat.mismatch import describe_promise, seam_mismatch
 from quadrat.models.encoders import Encoder, load_encoder_weights
 from quadrat.outputs.training_pages import examples_page, learning_curves
-from quadrat.package import SCHEDULE_EXACT, begin_from, exactness, rounded, save_package, sha256_of
+from quadrat.package import SCHEDULE_EXACT, begin_from, exactness, read_card, rounded, save_package, sha256_of
 from quadrat.prediction_store import PredictionStore
 from quadrat.ranks import SOLO, Ranks
 from quadrat.slides.source import PixelSource
@@ -223,6 +224,7 @@ def _card(job: TrainJob, trained: Trained, tried: Sequence[Trial], final: Trial 
             "slides": [ref.name for ref in refs if ref.split != "val"],
             "validation_slides": [ref.name for ref in refs if ref.split == "val"],
             "cases": sorted({case_of(ref) for ref in refs}),
+            "inherited": inherited(pipeline.train.init),
             "annotation_notes": list(notes),
             "source": pipeline.data.source,
             "data_license": pipeline.data.license,
@@ -234,6 +236,12 @@ def _card(job: TrainJob, trained: Trained, tried: Sequence[Trial], final: Trial 
         "limits": pipeline.model.limits,
         "versions": versions() | {"quadrat": __version__},
     }
+
+
+def inherited(init: str) -> dict[str, list[str]] | None:
+    """What the package that a training begins from has seen, for the card; empty for none, None where it does not say."""
+    seen = seen_by(read_card(Path(init))) if init else Seen(frozenset(), frozenset())
+    return None if seen is None else {"slides": sorted(seen.slides), "cases": sorted(seen.cases)}
 
 
 def _leave_pages(job: TrainJob, task: Task, spec: ModelSpec, trained: Trained, views: Judged, slides: Material) -> None:

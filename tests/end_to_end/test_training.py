@@ -395,6 +395,20 @@ def test_a_training_can_begin_from_a_package_and_its_card_says_so(place):
     assert place.card()["training"]["begun_from"] == str(place.folder / "first")
 
 
+def test_what_a_package_was_begun_from_has_seen_counts_as_seen(place):
+    assert place.train().code == 0  # learns a and b, is judged on c
+    place.manifest((3, "train", "d", ""), (2, "val", "c", ""), (0, "test", "a", ""), (1, "test", "b", ""))
+    done = place.train("--init", place.folder / "package", "--set", f"model.package={place.folder / 'second'}")
+    assert done.code == 0, done.err
+    assert "has seen 1 of the val slides (2, ...): early stopping and thresholds" in done.err
+    assert "has seen 2 of the test slides (0, ...): 'quadrat evaluate' will refuse them" in done.err
+    training = place.card("second")["training"]
+    assert (training["cases"], training["inherited"]) == (["c", "d"], {"slides": ["0", "1", "2"], "cases": ["a", "b", "c"]})
+    done = quadrat("evaluate", place.pipeline, "--set", f"model.package={place.folder / 'second'}", "--out", place.folder / "out")
+    assert done.code == 2
+    assert "has seen the case 'a'" in done.err
+
+
 def test_a_full_disk_is_told_with_the_exit_code_for_stores(place, monkeypatch):
     monkeypatch.setattr("quadrat.store.os.statvfs", lambda _: type("Full", (), {"f_bavail": 1, "f_frsize": 1})())
     done = place.train()

@@ -199,8 +199,13 @@ def test_a_package_that_has_seen_a_case_or_a_slide_is_refused(tmp_path):
         need_unseen({"training": {"slides": ["t"], "cases": ["p"]}}, tmp_path, refs)
     with pytest.raises(ConfigError, match="case 's1'"):
         need_unseen({"training": {"slides": ["t"], "validation_slides": ["s1"], "cases": ["x"]}}, tmp_path, refs)
-    with pytest.raises(ConfigError, match="does not say on which slides"):
-        need_unseen({}, tmp_path, refs)
+    own = {"slides": ["t"], "cases": ["x"]}
+    with pytest.raises(ConfigError, match=r"case 'p' .*by the package that it was begun from"):
+        need_unseen({"training": own | {"inherited": {"slides": ["u"], "cases": ["p"]}}}, tmp_path, refs)
+    need_unseen({"training": own | {"inherited": {"slides": ["u"], "cases": ["z"]}}}, tmp_path, refs)
+    for card in ({}, {"training": own | {"inherited": None}}):
+        with pytest.raises(ConfigError, match="does not say on which slides"):
+            need_unseen(card, tmp_path, refs)
 
 
 def test_a_split_without_slides_is_refused_and_the_splits_are_named():
@@ -292,6 +297,27 @@ def test_results_of_another_package_are_refused(evaluated, tmp_path):
     assert "made by another model" in done.err
 
 
+def test_a_slide_twice_and_a_copy_of_a_training_slide_are_refused(evaluated, tmp_path):
+    folder, _ = evaluated
+    images = folder / "images"
+    rows = list(csv.DictReader((images / "slides.csv").open()))
+    copy = tmp_path / "copy.png"
+    copy.write_bytes((images / rows[1]["slide"]).read_bytes())
+    for extra, text in (
+        ({"slide": str(images / rows[1]["slide"])}, "is listed twice"),
+        ({"slide": str(copy)}, "hold the same bytes"),
+    ):
+        with (tmp_path / "m.csv").open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, [*dict.fromkeys([*rows[0], "name"])])
+            writer.writeheader()
+            for row in rows:
+                writer.writerow(row | {k: str(images / row[k]) for k in ("slide", "annotation")})
+            writer.writerow(rows[1] | {"annotation": str(images / rows[1]["annotation"]), "name": "other", "case": "z"} | extra)
+        done = quadrat("evaluate", folder / "my.yaml", "--manifest", tmp_path / "m.csv", "--out", tmp_path / "out")
+        assert done.code == 2, done.out
+        assert text in done.err
+
+
 def test_a_seen_case_is_refused_before_anything_runs_unless_allowed(evaluated, tmp_path):
     folder, _ = evaluated
     card = json.loads((folder / "package" / "card.json").read_text())
@@ -302,7 +328,7 @@ def test_a_seen_case_is_refused_before_anything_runs_unless_allowed(evaluated, t
     words = (folder / "my.yaml", "--set", f"model.package={seen}", "--out", tmp_path / "out")
     done = quadrat("evaluate", *words)
     assert done.code == 2
-    assert "was trained on the case 'q'" in done.err
+    assert "has seen the case 'q'" in done.err
     assert not (tmp_path / "out").exists()
     done = quadrat("evaluate", *words, "--allow-seen", "--no-ap")
     assert done.code == 0

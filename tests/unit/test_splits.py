@@ -123,6 +123,11 @@ def test_the_manifests_folds_stand_and_slides_without_one_are_always_trained_on(
         assert {ref.fold for ref in division.of("test")} == {fold}
 
 
+def test_slides_held_out_for_testing_stay_out_of_the_manifests_folds_as_well():
+    refs = [slide("a", fold=0), slide("b", fold=1), slide("c", fold=0, split="test"), slide("d", split="test")]
+    assert [ref.name for ref in assign_folds(refs)] == ["a", "b"]
+
+
 def test_slides_held_out_for_testing_stay_out_of_the_folds():
     refs = [*(slide(f"s{i}", split="train") for i in range(4)), slide("v", split="val"), slide("t", split="test")]
     folded = assign_folds(refs, 2)
