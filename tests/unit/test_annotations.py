@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from quadrat.annotations import Annotations, objects_in, rasterise_classes, rasterise_instances
-from quadrat.annotations.geojson import load_annotations
+from quadrat.annotations.geojson import load_annotations, read_geojson
 from quadrat.annotations.label_image import from_array, load_label_image, stream_label_image
 from quadrat.errors import AnnotationError
 from quadrat.geometry import Box
@@ -95,7 +95,12 @@ def test_an_unknown_class_names_its_feature_and_the_nearest_class(tmp_path):
         ('{"type": "FeatureCollection", "features": [', "cut short"),
         ('{"a": 1}', "not GeoJSON"),
         ("[1]", "feature 1: not a GeoJSON Feature"),
+        ("[" * 100_000 + "]" * 100_000, r"bad\.geojson: its lists are nested too deeply"),
+        ('{"features": [' + "[" * 100_000, r"bad\.geojson: its lists are nested too deeply"),
+        ("[" + "9" * 5000 + "]", r"bad\.geojson: holds a number of more digits than can be read"),
+        (json.dumps([feature([10**400, 5], sort="Point")]), "feature 1: coordinates that are not a list of x, y pairs"),
     ],
+    ids=lambda text: text[:20],
 )
 def test_a_broken_file_is_refused_in_a_sentence(tmp_path, text, message):
     (tmp_path / "bad.geojson").write_text(text)
@@ -110,8 +115,46 @@ def test_a_file_of_lines_that_was_cut_short_is_refused(tmp_path):
     with pytest.raises(AnnotationError, match="cut short"):
         load_annotations(path)
     path.write_text("".join(lines)[:-60])
+    with pytest.raises(AnnotationError, match=r"line 6 column .* cut short"):
+        load_annotations(path)
+    path.write_text("".join(line.rstrip(",\n") + "\n" for line in lines[1:-1]) + '{"type": "Fea')
     with pytest.raises(AnnotationError, match="line 6 is not one whole feature"):
         load_annotations(path)
+
+
+@pytest.mark.parametrize("start", ["", "\ufeff"])
+def test_features_that_share_or_span_lines_are_all_read_once_and_in_order(tmp_path, start):
+    one, two, three, four = (json.dumps(feature([square(i, 0, 4)])) for i in range(4))
+    spanning = json.dumps(feature([square(4, 0, 4)]), indent=1)
+    path = tmp_path / "a.geojson"
+    path.write_text(f'{start}{{"features":[\n\n{one},\n{two},{three},\n{four},\n{spanning}\n]}}', encoding="utf-8")
+    assert load_annotations(path).bbox[:, 1].tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("tail", ["]}garbage", ']}\n{"more": 1}', "]"])
+def test_text_behind_a_list_of_lines_is_not_passed_over(tmp_path, tail):
+    path = tmp_path / "a.geojson"
+    path.write_text('{"features":[\n' + ",\n".join(json.dumps(feature([square(i, 0, 4)])) for i in range(2)) + f"\n{tail}\n")
+    with pytest.raises(AnnotationError, match=r"not valid JSON .* line [45] "):
+        load_annotations(path)
+
+
+def test_a_list_of_lines_under_another_key_is_not_taken_for_the_features(tmp_path):
+    path = tmp_path / "a.geojson"
+    other, own = (json.dumps(feature([square(x, 0, 4)])) for x in (7, 1))
+    path.write_text(f'{{"undone":[\n{other},\n{other}\n],"features":[{own}]}}')
+    assert load_annotations(path).bbox[:, 1].tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("TMACoreObject", None), ("PathTileObject", None), ("PathCellObject", "object"), ("PathAnnotationObject", "region")],
+)
+def test_old_qupath_files_say_what_a_feature_is_by_its_id(tmp_path, name, kind):
+    path = tmp_path / "a.geojson"
+    path.write_text(json.dumps([{"id": name, "type": "Feature", "geometry": feature([square(0, 0, 4)])["geometry"]}]))
+    sheet = read_geojson(path)
+    assert ([r.kind for r in sheet.records], sheet.others) == (([], 1) if kind is None else ([kind], 0))
 
 
 @pytest.mark.parametrize("sort", ["LineString", None])

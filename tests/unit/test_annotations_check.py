@@ -198,6 +198,19 @@ def test_files_that_name_their_slides_are_checked_slide_by_slide(tmp_path, capsy
     assert lines[-1].startswith("2 records of 2 slides: 1 bad")
 
 
+def test_annotations_of_coco_without_a_picture_are_named(tmp_path, capsys):
+    annotations = [None, {"id": 5, "image_id": [1], "bbox": [0, 0, 5, 5]}, {"image_id": "1", "bbox": [0, 0, 5, 5]}]
+    whole = {"images": [{"id": 1, "file_name": "a.png"}], "categories": [], "annotations": annotations}
+    (tmp_path / "a.json").write_text(json.dumps(whole))
+    code, lines = check(capsys, tmp_path / "a.json")
+    assert code == 1
+    assert [line.split(", ")[1].split(":")[0] for line in lines[:-1]] == [
+        "annotation number 1",
+        "annotation 5",
+        "annotation number 3",
+    ]
+
+
 def test_the_report_is_json_if_wanted(tmp_path, capsys):
     given = project(tmp_path, feature(square(2, 2, 30)), feature(BOW_TIE))
     assert main(["annotations", "check", *given, "--json"]) == 1

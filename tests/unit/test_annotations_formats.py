@@ -1,6 +1,9 @@
 """Every format gives the same records: classes, places and geometry in level-0 px, and names what it cannot read."""
 
+import bz2
+import gzip
 import json
+import lzma
 import os
 from pathlib import Path
 
@@ -119,10 +122,40 @@ def test_parts_of_one_coco_object_are_one_object_with_one_label_one_box_and_one_
         ({"segmentation": {"size": [10, 20], "counts": "~~"}}, "the character '~'"),
         ({"segmentation": {"size": [10, 20], "counts": [200]}}, "without a pixel"),
         ({}, "neither segmentation nor bbox nor keypoints"),
+        ({"bbox": [10**400, 1, 2, 3]}, "a bbox that is not a list of finite numbers"),
+        ({"segmentation": {"size": [20, 10], "counts": [5, 5, 190]}}, "a run-length mask of 10 x 20 px; its picture has 20 x 10"),
     ],
 )
 def test_a_bad_coco_annotation_is_named_by_its_id(tmp_path, annotation, text):
     assert text in faults(read(coco(tmp_path, annotation), "a.png"))["annotation 100"]
+
+
+def test_a_run_length_mask_too_large_to_unpack_is_named(tmp_path):
+    mask = {"segmentation": {"size": [10**6, 10**6], "counts": [0, 10**12]}}
+    path = coco(tmp_path, mask, images=[{"id": 7, "file_name": "a.png"}])
+    assert "1073741824 px are the limit" in faults(read(path))["annotation 100"]
+
+
+def test_a_category_that_is_a_list_is_an_unknown_one(tmp_path):
+    assert read(coco(tmp_path, {"category_id": [3], "bbox": [0, 0, 1, 1]}), "a.png").records[0].name == "category [3]"
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"images": [{"file_name": "a"}]}, "image number 1 has no id"),
+        ({"images": [{"id": 7, "file_name": None}]}, "image number 1 has no file_name"),
+        ({"images": [{"id": 7, "file_name": "a"}, {"id": 7, "file_name": "b"}]}, "image numbers 1 and 2 both have the id 7"),
+        ({"categories": [{"id": [3], "name": "cell"}]}, "category number 1 has no id"),
+        ({"categories": [{"id": 3, "name": "a"}, {"id": 3, "name": "b"}]}, "category numbers 1 and 2 both have the id 3"),
+        ({"annotations": [{"id": 1}, None, {"id": 1}]}, "annotation numbers 1 and 3 both have the id 1"),
+    ],
+)
+def test_coco_entries_that_cannot_be_told_apart_are_refused(tmp_path, change, text):
+    whole = {"images": [], "annotations": [], "categories": []} | change
+    (tmp_path / "a.json").write_text(json.dumps(whole))
+    with pytest.raises(AnnotationError, match=rf"a\.json: {text}"):
+        read(tmp_path / "a.json")
 
 
 def test_coco_files_that_cannot_serve_a_slide_are_refused(tmp_path):
@@ -228,6 +261,8 @@ def test_a_bad_voc_object_is_named(tmp_path, box, text):
         ('<!DOCTYPE a [<!ENTITY b "c">]><annotation></annotation>', "declares a document type"),
         ("", "the file is empty"),
         ("\0\1\2", "none of the formats"),
+        ("<annotation>" + "<size><width>inf</width><height>9</height></size></annotation>", "a picture of inf x 9 px"),
+        ("PK\3\4", r"an archive .* unpack it"),
         ("hello world\n", "neither a header nor points"),
         ('{"a": 1}', "not GeoJSON"),
         ('{"images": [], "annotations": {}}', "no COCO file"),
@@ -237,6 +272,31 @@ def test_a_file_of_no_format_is_refused_in_a_sentence(tmp_path, text, message):
     (tmp_path / "a.txt").write_text(text)
     with pytest.raises(AnnotationError, match=message):
         read(tmp_path / "a.txt")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+@pytest.mark.parametrize("text", ["x,y,class\n1,2,ö\n", '[{"a": "ö"}]', '{"images": [], "categories": [{"name": "ö"}]}'])
+def test_text_of_another_encoding_is_refused_with_the_remedy(tmp_path, text, encoding):
+    (tmp_path / "a.txt").write_text(text, encoding=encoding)
+    with pytest.raises(AnnotationError, match=r"a\.txt: .*UTF-(16|8) text.*; save it as UTF-8"):
+        read(tmp_path / "a.txt")
+
+
+@pytest.mark.parametrize(
+    "start", ["<annotation\n verified='yes'>", "<!-- by hand -->" * 9999 + "<annotation>", "<?xml version='1.0'?><annotation\t>"]
+)
+def test_the_root_of_an_xml_file_is_found_wherever_it_stands(tmp_path, start):
+    (tmp_path / "a.xml").write_text(f"{start}<filename>a.png</filename></annotation>")
+    assert read(tmp_path / "a.xml").picture == "a.png"
+    (tmp_path / "b.xml").write_text("<annotation/>")
+    assert read(tmp_path / "b.xml").format == "Pascal VOC"
+
+
+@pytest.mark.parametrize("packed", [gzip, bz2, lzma])
+def test_a_compressed_file_is_refused_with_the_remedy(tmp_path, packed):
+    (tmp_path / "a.geojson.gz").write_bytes(packed.compress(b"[]"))
+    with pytest.raises(AnnotationError, match="unpack it"):
+        read(tmp_path / "a.geojson.gz")
 
 
 def test_a_missing_file_and_an_ordinary_folder_are_refused(tmp_path):
