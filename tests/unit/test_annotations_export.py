@@ -5,7 +5,7 @@ import json
 import geopandas
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pycocotools.coco import COCO
@@ -78,6 +78,7 @@ def test_parquet_csv_and_geojson_give_back_the_same_records(tmp_path, drawn):
 
 @quick
 @given(st.lists(drawn_records(holes=False), max_size=4))
+@example([Record("1", "Tumor", "object", ((np.zeros((5, 2)),),))])
 def test_coco_gives_back_the_same_records(tmp_path, drawn):
     write_coco(tmp_path / "a.json", [Entry("s", sheet(*drawn)), Entry("t", sheet())], pictures=["s.png", "t.png"])
     found = read_sheet(tmp_path / "a.json", choice=Choice(picture="s.png")).records
