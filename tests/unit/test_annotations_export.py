@@ -161,6 +161,19 @@ def test_a_manifest_is_exported_with_cases_and_splits_into_one_file_or_a_file_a_
     assert [(i["file_name"], i["width"], i["height"]) for i in images] == [("a.png", 100, 80), ("b.png", 100, 80)]
 
 
+@pytest.mark.parametrize(("to", "name"), [("csv", "a.csv"), ("geojson", "a.geojson"), ("coco", "a.json")])
+def test_an_export_never_replaces_the_file_that_it_reads(tmp_path, capsys, to, name):
+    (tmp_path / "source.csv").write_text("x,y,class\n1,2,c\n")
+    Image.fromarray(np.zeros((80, 100, 3), np.uint8)).save(tmp_path / "a.png")
+    (tmp_path / "slides.csv").write_text("slide,annotation\na.png,source.csv\n")
+    assert export(tmp_path / "slides.csv", to, tmp_path if to == "geojson" else tmp_path / name) == 0
+    (tmp_path / "slides.csv").write_text(f"slide,annotation\na.png,{name}\n")
+    before = (tmp_path / name).read_bytes()
+    assert export(tmp_path / "slides.csv", to, tmp_path if to == "geojson" else tmp_path / "x" / ".." / name, "--overwrite") == 2
+    assert f"{name}: the annotations that are to be exported are read from it" in capsys.readouterr().err
+    assert (tmp_path / name).read_bytes() == before
+
+
 def test_records_without_a_geometry_are_left_out_and_named(tmp_path, capsys):
     (tmp_path / "a.csv").write_text("x,y,class\n1,2,c\nz,2,c\n")
     assert export(tmp_path / "a.csv", "csv", tmp_path / "out.csv") == 1
