@@ -140,6 +140,16 @@ def test_exported_parquet_is_what_geopandas_reads(tmp_path):
     assert frame[["slide", "place", "class", "kind", "shape"]].values.tolist() == [["a", "feature 1", "a", "region", "polygon"]]
 
 
+def test_an_outline_of_any_number_of_vertices_comes_back_from_a_table(tmp_path):
+    turn = np.linspace(0, 2 * np.pi, 9001)
+    ring = np.stack([np.cos(turn), np.sin(turn)], axis=1) * 1e4
+    ring[-1] = ring[0]
+    drawn = [Record("1", "a", "region", ((ring,),))]
+    write_csv(tmp_path / "a.csv", [Entry("s", sheet(*drawn))])
+    assert len((tmp_path / "a.csv").read_text()) > 2 * 131072  # twice what the csv module takes for one cell
+    same(read_sheet(tmp_path / "a.csv", choice=Choice()).records, drawn)
+
+
 def test_a_manifest_is_exported_with_cases_and_splits_into_one_file_or_a_file_a_slide(tmp_path, capsys):
     for name in "ab":
         Image.fromarray(np.zeros((80, 100, 3), np.uint8)).save(tmp_path / f"{name}.png")

@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pycocotools.mask as coco_mask
 import pytest
 import shapely
@@ -17,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from quadrat.annotations import rasterise_classes
+from quadrat.annotations import delimited, rasterise_classes
 from quadrat.annotations.outlines import mask_parts
 from quadrat.annotations.pictures import same_pictures
 from quadrat.annotations.reading import Choice, pictures, read_sheet
@@ -351,6 +353,76 @@ def test_a_bad_line_of_a_table_is_named(tmp_path, line, text):
     assert text in faults(read(tmp_path / "a.csv"))["line 3"]
 
 
+def test_comments_stand_before_the_header_and_a_slide_may_begin_like_one(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("# made by hand\n\n#\nslide,x,y,class\n#1.svs,1,2,c\n#2.svs,3,4,c\n")
+    assert pictures(path) == ["#1.svs", "#2.svs"]
+    assert [r.place for r in read(path, "#2.svs").records] == ["line 6"]
+
+
+@pytest.mark.parametrize("text", ["10,20,30,40,Tumor\n", "1 2 a\n3 4 a b\n"])
+def test_more_columns_than_a_point_has_need_a_header(tmp_path, text):
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(AnnotationError, match=r"a\.csv: line [12] has [45] columns, but .*; name the columns .* x0, y0, x1, y1"):
+        read(tmp_path / "a.csv")
+
+
+def test_slide_labels_are_no_table_of_points(tmp_path):
+    (tmp_path / "a.csv").write_text("slide,label\na,x\n")
+    with pytest.raises(AnnotationError, match=r"a\.csv: a table of slide labels .* data\.annotations: none"):
+        read(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize("wkt", ["POLYGON ((0 inf, 1 0, 1 1, 0 inf))", "POINT (nan 5)", "MULTIPOINT ((1 1), (inf 1))"])
+def test_an_outline_or_a_point_that_is_not_finite_is_bad(tmp_path, wkt):
+    (tmp_path / "a.csv").write_text(f'wkt,class\n"{wkt}",c\n')
+    assert "a coordinate that is not a finite number" in faults(read(tmp_path / "a.csv"))["line 2"]
+
+
+def test_a_class_may_hold_any_sign_that_only_unicode_takes_for_the_end_of_a_line(tmp_path):
+    (tmp_path / "a.csv").write_text("x,y,class\n1,2,a\u2028b\n", encoding="utf-8")
+    assert [r.name for r in read(tmp_path / "a.csv").records] == ["a\u2028b"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "text"),
+    [
+        ({"slide": [None, "a"]}, "1 rows without a value in the column 'slide'"),
+        ({"kind": ["object", None]}, "1 rows without a value in the column 'kind'"),
+        (
+            {"geometry": [shapely.to_wkb(shapely.Point(1, 1)), shapely.to_wkb(shapely.Point(np.nan, 1))]},
+            "p 2 of slide a .* finite",
+        ),
+        ({"geometry": [b"xx", b""]}, "p 1 of slide a makes no sense"),
+    ],
+)
+def test_rows_of_a_parquet_table_that_make_no_sense_are_named(tmp_path, rows, text):
+    good = {key: ["x", "x"] for key in ("source", "format", "class")} | {
+        "slide": ["a", "a"],
+        "place": ["p 1", "p 2"],
+        "kind": ["object", "object"],
+        "shape": ["point", "point"],
+        "crowd": [False, False],
+        "geometry": [shapely.to_wkb(shapely.Point(1, 1))] * 2,
+    }
+    pq.write_table(pa.table(good | rows), tmp_path / "a.parquet")
+    with pytest.raises(AnnotationError, match=rf"a\.parquet: {text}"):
+        [read(tmp_path / "a.parquet", name) for name in pictures(tmp_path / "a.parquet")]
+
+
+def test_a_table_that_serves_many_slides_is_parsed_once_and_again_when_it_has_changed(tmp_path, monkeypatch):
+    path, looks = tmp_path / "a.csv", []
+    monkeypatch.setattr(delimited, "read_text", lambda path: looks.append(path) or path.read_text())
+    path.write_text("slide,x,y,class,label\n" + "".join(f"s{i}.png,{i},2,c,c\n" for i in range(9)))
+    assert [read(path, f"s{i}.svs").records[0].points[0, 0] for i in range(9)] == list(range(9))
+    assert len(looks) == 1
+    assert {delimited.label_of(path, f"s{i}.svs") for i in range(9)} == {"c"}
+    assert len(looks) == 2
+    path.write_text("slide,x,y,class\nother.png,1,2,c\n")
+    with pytest.raises(AnnotationError, match="none of its 1 slides"):
+        read(path, "s1.svs")
+
+
 def test_a_table_without_classes_is_of_the_only_class_there_is(tmp_path):
     (tmp_path / "a.csv").write_text("x,y\n1,2\n")
     assert read(tmp_path / "a.csv").one_class
@@ -461,6 +533,11 @@ def test_real_label_images_and_masks_are_read():
         (["/data/set/y/a.png", "y/a.png"], "/data/set/y/a.png", ["/data/set/y/a.png"]),
         (["normal_a", "b"], "/data/normal/a.png", ["normal_a"]),
         ([""], "a.png", []),
+        (["s.1", "s.2"], "s.png", []),
+        (["s.1", "s.2"], "s.1.png", ["s.1"]),
+        (["s.1.tif", "s.2.tif"], "s.2.svs", ["s.2.tif"]),
+        (["case"], "/data/case.1", []),
+        (["x/y/a.png", "b.png", "y/a.png"], "/x/y/a.png", ["x/y/a.png", "y/a.png"]),
     ],
 )
 def test_the_nearest_file_name_means_the_slide(names, picture, want):
