@@ -91,7 +91,7 @@ def _parsed(path: Path) -> _File:
 
 def _need_keys(entries: Sequence[Any], keys: Sequence[str], what: str, path: Path) -> None:
     for number, entry in enumerate(entries, start=1):
-        missing = [key for key in keys if not isinstance(entry, dict) or _key(entry, key) is None]
+        missing = [key for key in keys if _key(entry, key) is None]
         if missing:
             raise AnnotationError(f"{path}: {what} number {number} has no {' and no '.join(missing)} that is text or a number")
 

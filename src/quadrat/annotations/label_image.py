@@ -238,9 +238,8 @@ def _tiff_pixels(path: Path) -> npt.NDArray[Any]:
     """
     with tifffile.TiffFile(path) as tiff:
         first = tiff.pages.first
-        planes = max(
-            sum(page.shape == first.shape for page in tiff.pages), tiff.series[0].size // first.size
-        )  # ImageJ has several planes in one page
+        in_page = tiff.series[0].size // first.size  # ImageJ has several planes in one
+        planes = max(in_page, sum(page.shape == first.shape for page in tiff.pages))
         if planes > 1:
             raise AnnotationError(
                 f"{path}: holds {planes} pictures of one size; a label image has one, so export the right one alone"
