@@ -266,7 +266,7 @@ def load_pipeline(name: str, overrides: Sequence[str] = ()) -> Pipeline:
     """
     path = find_pipeline(name)
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):

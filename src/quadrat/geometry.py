@@ -196,18 +196,19 @@ def check_mpp(mpp: tuple[float, float] | None, *, slide: str) -> float:
     """
     if mpp is None:
         raise SlideError(
-            f"{slide}: the file states no mpp (micrometres a pixel); give it with --mpp VALUE or a column 'mpp' in the manifest"
+            f"{slide}: the file states no mpp (micrometres a pixel); give it with --mpp VALUE or the manifest's column 'mpp'"
         )
     for value in mpp:
         if not math.isfinite(value) or not MPP_MIN <= value <= MPP_MAX:
             raise SlideError(
                 f"{slide}: mpp {value:g} um/px is outside {MPP_MIN}-{MPP_MAX}; give the true one with --mpp VALUE "
-                "or a manifest column"
+                "or the manifest's column 'mpp'"
             )
     row, col = mpp
     if abs(row - col) > ANISOTROPY_LIMIT * max(row, col):
         raise SlideError(
-            f"{slide}: mpp differs between rows ({row:g}) and columns ({col:g}) by more than 1 %; give one with --mpp VALUE"
+            f"{slide}: mpp differs between rows ({row:g}) and columns ({col:g}) by more than 1 %; give one with --mpp VALUE "
+            "or the manifest's column 'mpp'"
         )
     return (row + col) / 2
 

@@ -6,12 +6,15 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 from quadrat.errors import ConfigError
+from quadrat.plain_text import mark_of, not_utf8
 
 COLUMNS = ("slide", "annotation", "mpp", "label", "case", "split", "regions", "annotated", "fold", "name")
 SPLITS = ("", "train", "val", "test")
+_MARKS = {",": "comma", ";": "semicolon", "\t": "tab"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,34 +43,40 @@ class SlideRef:
 
 def read_manifest(path: Path) -> list[SlideRef]:
     """Slides of a CSV with the columns slide, annotation, mpp, label, case, split, regions, annotated, fold, name (only
-    ``slide`` is needed).
+    ``slide`` is needed), in upper or lower case, parted by commas, semicolons (the mpp may have a decimal comma then) or tabs.
 
     Paths are relative to the manifest. One annotation file may serve many slides. ``name`` is what the results are called,
     for slides whose files are called the same; empty, it is the file's name without its suffix.
 
     Raises:
-        ConfigError: no such file, no column ``slide``, an unknown or repeated column, a row longer than the header, a bad
-            mpp, split, fold or name, or two slides of one name.
+        ConfigError: no such file, no UTF-8 text, no column ``slide``, an unknown or repeated column, a row longer than
+            the header, a bad mpp, split, fold or name, or two slides of one name.
     """
     if not path.is_file():
         raise ConfigError(f"there is no manifest {path}")
     try:
         text_of_file = path.read_text(encoding="utf-8-sig")  # a spreadsheet puts a byte order mark first
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from error
+        raise ConfigError(not_utf8(path, error)) from error
+    if "\0" in text_of_file:
+        line = text_of_file.partition("\0")[0].count("\n") + 1
+        raise ConfigError(f"{path}, line {line}: a NUL character, which no text has; save it as UTF-8")
     return unique_names([_slide_ref(row, path, line) for line, row in _rows(text_of_file, path)])
 
 
 def _rows(text: str, path: Path) -> list[tuple[int, dict[str, str]]]:
     """Each row that is not empty with the number of its (last) line; cells without spaces around them."""
+    mark = mark_of(text.partition("\n")[0]) or ","
     with io.StringIO(text, newline="") as stream:
-        reader = csv.DictReader(stream, restval="")
-        fields = [(f or "").strip() for f in reader.fieldnames or []]
+        reader = csv.DictReader(stream, restval="", delimiter=mark)
+        fields = [(f or "").strip().lower() for f in reader.fieldnames or []]
         if "slide" not in fields:
             raise ConfigError(f"{path} has no column 'slide' (its columns: {', '.join(fields) or 'none'})")
         unknown = [f for f in fields if f not in COLUMNS]
         if unknown:
-            raise ConfigError(f"{path}: unknown column '{unknown[0]}' (known: {', '.join(COLUMNS)})")
+            near = get_close_matches(unknown[0], COLUMNS, n=1)
+            hint = f"; did you mean '{near[0]}'?" if near else ""
+            raise ConfigError(f"{path}: unknown column '{unknown[0]}' (known: {', '.join(COLUMNS)}){hint}")
         twice = [f for f in fields if fields.count(f) > 1]
         if twice:
             raise ConfigError(f"{path}: the column '{twice[0]}' stands there twice; keep one")
@@ -77,8 +86,10 @@ def _rows(text: str, path: Path) -> list[tuple[int, dict[str, str]]]:
             if None in row:
                 raise ConfigError(
                     f"{path}, line {reader.line_num}: {len(fields) + len(row[None])} cells for {len(fields)} columns; "
-                    'put a cell that holds a comma into "quotes"'
+                    f'put a cell that holds a {_MARKS[mark]} into "quotes"'
                 )
+            if mark != "," and "mpp" in row:
+                row["mpp"] = row["mpp"].replace(",", ".")
             rows.append((reader.line_num, {k: v.strip() for k, v in row.items()}))
     return rows
 

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from quadrat.annotations import Annotations, objects_in, rasterise_classes, rasterise_instances
-from quadrat.annotations.geojson import load_annotations
+from quadrat.annotations import Annotations, label_image, objects_in, rasterise_classes, rasterise_instances
+from quadrat.annotations.geojson import load_annotations, read_geojson
 from quadrat.annotations.label_image import from_array, load_label_image, stream_label_image
+from quadrat.annotations.pixel_records import read_pixels
 from quadrat.errors import AnnotationError
 from quadrat.geometry import Box
 from quadrat.results import Polygons
@@ -95,7 +96,12 @@ def test_an_unknown_class_names_its_feature_and_the_nearest_class(tmp_path):
         ('{"type": "FeatureCollection", "features": [', "cut short"),
         ('{"a": 1}', "not GeoJSON"),
         ("[1]", "feature 1: not a GeoJSON Feature"),
+        ("[" * 100_000 + "]" * 100_000, r"bad\.geojson: its lists are nested too deeply"),
+        ('{"features": [' + "[" * 100_000, r"bad\.geojson: its lists are nested too deeply"),
+        ("[" + "9" * 5000 + "]", r"bad\.geojson: holds a number of more digits than can be read"),
+        (json.dumps([feature([10**400, 5], sort="Point")]), "feature 1: coordinates that are not a list of x, y pairs"),
     ],
+    ids=lambda text: text[:20],
 )
 def test_a_broken_file_is_refused_in_a_sentence(tmp_path, text, message):
     (tmp_path / "bad.geojson").write_text(text)
@@ -110,8 +116,46 @@ def test_a_file_of_lines_that_was_cut_short_is_refused(tmp_path):
     with pytest.raises(AnnotationError, match="cut short"):
         load_annotations(path)
     path.write_text("".join(lines)[:-60])
+    with pytest.raises(AnnotationError, match=r"line 6 column .* cut short"):
+        load_annotations(path)
+    path.write_text("".join(line.rstrip(",\n") + "\n" for line in lines[1:-1]) + '{"type": "Fea')
     with pytest.raises(AnnotationError, match="line 6 is not one whole feature"):
         load_annotations(path)
+
+
+@pytest.mark.parametrize("start", ["", "\ufeff"])
+def test_features_that_share_or_span_lines_are_all_read_once_and_in_order(tmp_path, start):
+    one, two, three, four = (json.dumps(feature([square(i, 0, 4)])) for i in range(4))
+    spanning = json.dumps(feature([square(4, 0, 4)]), indent=1)
+    path = tmp_path / "a.geojson"
+    path.write_text(f'{start}{{"features":[\n\n{one},\n{two},{three},\n{four},\n{spanning}\n]}}', encoding="utf-8")
+    assert load_annotations(path).bbox[:, 1].tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("tail", ["]}garbage", ']}\n{"more": 1}', "]"])
+def test_text_behind_a_list_of_lines_is_not_passed_over(tmp_path, tail):
+    path = tmp_path / "a.geojson"
+    path.write_text('{"features":[\n' + ",\n".join(json.dumps(feature([square(i, 0, 4)])) for i in range(2)) + f"\n{tail}\n")
+    with pytest.raises(AnnotationError, match=r"not valid JSON .* line [45] "):
+        load_annotations(path)
+
+
+def test_a_list_of_lines_under_another_key_is_not_taken_for_the_features(tmp_path):
+    path = tmp_path / "a.geojson"
+    other, own = (json.dumps(feature([square(x, 0, 4)])) for x in (7, 1))
+    path.write_text(f'{{"undone":[\n{other},\n{other}\n],"features":[{own}]}}')
+    assert load_annotations(path).bbox[:, 1].tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("TMACoreObject", None), ("PathTileObject", None), ("PathCellObject", "object"), ("PathAnnotationObject", "region")],
+)
+def test_old_qupath_files_say_what_a_feature_is_by_its_id(tmp_path, name, kind):
+    path = tmp_path / "a.geojson"
+    path.write_text(json.dumps([{"id": name, "type": "Feature", "geometry": feature([square(0, 0, 4)])["geometry"]}]))
+    sheet = read_geojson(path)
+    assert ([r.kind for r in sheet.records], sheet.others) == (([], 1) if kind is None else ([kind], 0))
 
 
 @pytest.mark.parametrize("sort", ["LineString", None])
@@ -280,6 +324,84 @@ def test_label_images_that_are_none_are_refused(tmp_path):
         load_label_image(tmp_path / "text.png")
     with pytest.raises(AnnotationError, match="value 3 has no class"):
         from_array(np.array([[3]], np.uint8), classes=["a", "b"], kind="region")
+
+
+def test_a_label_image_of_more_pixels_than_pillow_opens_by_itself_is_read(tmp_path, monkeypatch):
+    values = np.zeros((40, 50), np.uint8)
+    values[3, 4] = 9
+    Image.fromarray(values).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert load_label_image(tmp_path / "a.png").ids.tolist() == [9]
+    assert Image.MAX_IMAGE_PIXELS == 100
+    monkeypatch.setattr(label_image, "MAX_PIXELS", 1000)
+    with pytest.raises(AnnotationError, match=r"50 x 40 px is more than the 1000 px .* convert it to TIFF or OME-Zarr"):
+        load_label_image(tmp_path / "a.png")
+
+
+def refusal(path):
+    """What is said of a file that is refused; "" for one that is read."""
+    try:
+        load_label_image(path)
+    except AnnotationError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("codec", ["png", "lzw", "zlib"])
+def test_a_damaged_label_image_is_refused_wherever_it_is_damaged(tmp_path, codec):
+    rng = np.random.default_rng(0)
+    values, path = rng.integers(0, 99, (30, 40)).astype(np.uint16), tmp_path / f"a.{codec}"
+    if codec == "png":
+        Image.fromarray(values).save(path)
+    else:
+        tifffile.imwrite(path, values, compression=codec)
+    whole, found = path.read_bytes(), []
+    for place in np.concatenate([np.arange(8, 30), rng.integers(60, len(whole), 60), len(whole) - 1 - np.arange(60)]):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        found.append(refusal(path))
+    assert all(text.startswith(f"{path}: ") for text in found if text)
+    assert np.count_nonzero(found) > 50
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.tif"])
+def test_labels_compressed_as_jpeg_are_refused_and_masks_with_a_threshold_are_not(tmp_path, name):
+    mask = np.zeros((64, 64), np.uint8)
+    mask[16:48, 16:48] = 255
+    if name == "a.jpg":
+        Image.fromarray(mask).save(tmp_path / name, quality=80)
+    else:
+        tifffile.imwrite(tmp_path / name, mask, tile=(64, 64), compression="jpeg")
+    for kind in ("object", "region"):
+        with pytest.raises(AnnotationError, match=rf"{name}: compressed as JPEG"):
+            load_label_image(tmp_path / name, kind=kind)
+    assert load_label_image(tmp_path / name, threshold=127).labels.sum() == 32 * 32
+    assert [r.place for r in read_pixels(tmp_path / name).records] == ["piece 1"]
+    for choice in ({"meaning": "labels"}, {"meaning": "mask", "threshold": None}):
+        with pytest.raises(AnnotationError, match="compressed as JPEG"):
+            read_pixels(tmp_path / name, **choice)
+
+
+@pytest.mark.parametrize("sort", ["pages", "imagej", "pages of two types"])
+def test_a_tiff_of_several_label_images_is_refused(tmp_path, sort):
+    path = tmp_path / "a.tif"
+    if sort == "imagej":
+        tifffile.imwrite(path, np.zeros((3, 30, 40), np.uint16), imagej=True)
+    else:
+        with tifffile.TiffWriter(path) as tiff:
+            for dtype in (np.uint16, np.uint8 if "types" in sort else np.uint16):
+                tiff.write(np.zeros((30, 40), dtype))
+    with pytest.raises(AnnotationError, match=r"a\.tif: holds [23] pictures of one size"):
+        load_label_image(path)
+
+
+@pytest.mark.parametrize("levels", ["pages", "subifds"])
+def test_the_levels_of_a_pyramid_are_no_other_label_images(tmp_path, levels):
+    values = np.arange(1200, dtype=np.uint16).reshape(30, 40)
+    with tifffile.TiffWriter(tmp_path / "a.tif", ome=levels == "subifds") as tiff:
+        tiff.write(values, subifds=2 if levels == "subifds" else None)
+        for step in (2, 4):
+            tiff.write(values[::step, ::step], subfiletype=1)
+    assert load_label_image(tmp_path / "a.tif").ids.tolist() == list(range(1, 1200))
 
 
 @pytest.mark.parametrize("tile", [None, (32, 16)])

@@ -231,6 +231,58 @@ def test_files_that_name_their_slides_are_checked_slide_by_slide(tmp_path, capsy
     assert lines[-1].startswith("2 records of 2 slides: 1 bad")
 
 
+def test_annotations_of_coco_without_a_picture_are_named(tmp_path, capsys):
+    annotations = [None, {"id": 5, "image_id": [1], "bbox": [0, 0, 5, 5]}, {"image_id": "1", "bbox": [0, 0, 5, 5]}]
+    whole = {"images": [{"id": 1, "file_name": "a.png"}], "categories": [], "annotations": annotations}
+    (tmp_path / "a.json").write_text(json.dumps(whole))
+    code, lines = check(capsys, tmp_path / "a.json")
+    assert code == 1
+    assert [line.split(", ")[1].split(":")[0] for line in lines[:-1]] == [
+        "annotation number 1",
+        "annotation 5",
+        "annotation number 3",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("header", "encoding", "text"),
+    [
+        ("Slides,annotation", "utf-8", "has no column 'slide' (its columns: slides, annotation)"),
+        ("slide;anotation", "utf-8", "unknown column 'anotation'"),
+        ("Slide,Annotation,Größe", "latin-1", "not UTF-8 text"),
+        ("slide,annotation", "utf-16", "UTF-16 text; save it as UTF-8"),
+        ("file,annotation", "utf-8", "has no column 'slide' (its columns: file, annotation)"),
+    ],
+)
+def test_what_is_wrong_with_a_manifest_is_said_of_a_manifest(tmp_path, capsys, header, encoding, text):
+    (tmp_path / "slides.csv").write_text(f"{header}\na.png,a.geojson\n", encoding=encoding)
+    assert main(["annotations", "check", str(tmp_path / "slides.csv")]) == 2
+    assert text in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "text", ["slide,x,y,class\na,1,2,c\n", "<annotation></annotation>", "Image,Class,x,y\na,c,1,2\n", "1 2 a\n"]
+)
+def test_annotations_are_not_taken_for_a_manifest(tmp_path, capsys, text):
+    (tmp_path / "a.csv").write_text(text)
+    assert check(capsys, tmp_path / "a.csv")[0] == 0
+
+
+def test_a_manifest_and_a_table_of_slide_labels_are_given_alone(tmp_path, capsys):
+    paths = [tmp_path / "a.csv", tmp_path / "b.csv"]
+    for path in paths:
+        path.write_text("slide,label\na,x\n")
+    assert main(["annotations", "check", *map(str, paths)]) == 2
+    assert "a.csv: its columns are those of a manifest (or of slide labels), which is given alone" in capsys.readouterr().err
+
+
+def test_slides_that_a_table_tells_apart_by_a_number_are_not_one(tmp_path, capsys):
+    (tmp_path / "a.csv").write_text("slide,x,y,class\ns.1,1,2,c\ns.2,z,2,c\n")
+    assert main(["annotations", "check", str(tmp_path / "a.csv"), "--json"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert (report["slides"], report["findings"][0]["slide"]) == (2, "s.2")
+
+
 def test_the_report_is_json_if_wanted(tmp_path, capsys):
     given = project(tmp_path, feature(square(2, 2, 30)), feature(BOW_TIE))
     assert main(["annotations", "check", *given, "--json"]) == 1
@@ -258,6 +310,25 @@ def test_two_regions_of_other_classes_may_share_an_outline_and_two_objects_may_n
     for kind, want in (("region", [[], []]), ("object", [[], ["duplicate"]])):
         assert codes(Record("1", "a", kind, ((ring,),)), Record("2", "b", kind, ((ring,),))) == want
     assert codes(Record("1", "a", "object", points=np.array([[1.0, 1], [1, 1]]))) == [["duplicate"]]
+
+
+def test_an_outline_is_the_same_wherever_it_begins_and_whichever_way_it_runs():
+    ring, hole = (np.array(square(at, at, side)[0], float) for at, side in ((0, 9), (2, 3)))
+    other = np.array(square(20, 0, 5)[0], float)
+    turned = np.concatenate([ring[2:], ring[1:3]])
+    drawn = [
+        ((ring,),),
+        ((turned,),),
+        ((ring[::-1],),),
+        ((ring, hole),),
+        ((turned, hole[::-1]),),
+        ((ring,), (other,)),
+        ((other,), (ring[::-1],)),
+    ]
+    problems = geometry_problems([Record(str(i), "a", "object", parts) for i, parts in enumerate(drawn)], size=None)
+    assert [[p.text for p in own] for own in problems] == [
+        [], ["the same as 0"], ["the same as 0"], [], ["the same as 3"], [], ["the same as 5"],
+    ]  # fmt: skip
 
 
 def test_two_records_of_bccd_are_bad_and_no_more(capsys):

@@ -5,7 +5,7 @@ import json
 import geopandas
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pycocotools.coco import COCO
@@ -78,6 +78,7 @@ def test_parquet_csv_and_geojson_give_back_the_same_records(tmp_path, drawn):
 
 @quick
 @given(st.lists(drawn_records(holes=False), max_size=4))
+@example([Record("1", "Tumor", "object", ((np.zeros((5, 2)),),))])
 def test_coco_gives_back_the_same_records(tmp_path, drawn):
     write_coco(tmp_path / "a.json", [Entry("s", sheet(*drawn)), Entry("t", sheet())], pictures=["s.png", "t.png"])
     found = read_sheet(tmp_path / "a.json", choice=Choice(picture="s.png")).records
@@ -139,6 +140,16 @@ def test_exported_parquet_is_what_geopandas_reads(tmp_path):
     assert frame[["slide", "place", "class", "kind", "shape"]].values.tolist() == [["a", "feature 1", "a", "region", "polygon"]]
 
 
+def test_an_outline_of_any_number_of_vertices_comes_back_from_a_table(tmp_path):
+    turn = np.linspace(0, 2 * np.pi, 9001)
+    ring = np.stack([np.cos(turn), np.sin(turn)], axis=1) * 1e4
+    ring[-1] = ring[0]
+    drawn = [Record("1", "a", "region", ((ring,),))]
+    write_csv(tmp_path / "a.csv", [Entry("s", sheet(*drawn))])
+    assert len((tmp_path / "a.csv").read_text()) > 2 * 131072  # twice what the csv module takes for one cell
+    same(read_sheet(tmp_path / "a.csv", choice=Choice()).records, drawn)
+
+
 def test_a_manifest_is_exported_with_cases_and_splits_into_one_file_or_a_file_a_slide(tmp_path, capsys):
     for name in "ab":
         Image.fromarray(np.zeros((80, 100, 3), np.uint8)).save(tmp_path / f"{name}.png")
@@ -158,6 +169,19 @@ def test_a_manifest_is_exported_with_cases_and_splits_into_one_file_or_a_file_a_
     assert export(tmp_path / "slides.csv", "coco", tmp_path / "all.json") == 0
     images = json.loads((tmp_path / "all.json").read_text())["images"]
     assert [(i["file_name"], i["width"], i["height"]) for i in images] == [("a.png", 100, 80), ("b.png", 100, 80)]
+
+
+@pytest.mark.parametrize(("to", "name"), [("csv", "a.csv"), ("geojson", "a.geojson"), ("coco", "a.json")])
+def test_an_export_never_replaces_the_file_that_it_reads(tmp_path, capsys, to, name):
+    (tmp_path / "source.csv").write_text("x,y,class\n1,2,c\n")
+    Image.fromarray(np.zeros((80, 100, 3), np.uint8)).save(tmp_path / "a.png")
+    (tmp_path / "slides.csv").write_text("slide,annotation\na.png,source.csv\n")
+    assert export(tmp_path / "slides.csv", to, tmp_path if to == "geojson" else tmp_path / name) == 0
+    (tmp_path / "slides.csv").write_text(f"slide,annotation\na.png,{name}\n")
+    before = (tmp_path / name).read_bytes()
+    assert export(tmp_path / "slides.csv", to, tmp_path if to == "geojson" else tmp_path / "x" / ".." / name, "--overwrite") == 2
+    assert f"{name}: the annotations that are to be exported are read from it" in capsys.readouterr().err
+    assert (tmp_path / name).read_bytes() == before
 
 
 def test_records_without_a_geometry_are_left_out_and_named(tmp_path, capsys):

@@ -1,10 +1,15 @@
 """Every format gives the same records: classes, places and geometry in level-0 px, and names what it cannot read."""
 
+import bz2
+import gzip
 import json
+import lzma
 import os
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pycocotools.mask as coco_mask
 import pytest
 import shapely
@@ -14,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from quadrat.annotations import rasterise_classes
+from quadrat.annotations import delimited, rasterise_classes
 from quadrat.annotations.outlines import mask_parts
 from quadrat.annotations.pictures import same_pictures
 from quadrat.annotations.reading import Choice, pictures, read_sheet
@@ -119,10 +124,40 @@ def test_parts_of_one_coco_object_are_one_object_with_one_label_one_box_and_one_
         ({"segmentation": {"size": [10, 20], "counts": "~~"}}, "the character '~'"),
         ({"segmentation": {"size": [10, 20], "counts": [200]}}, "without a pixel"),
         ({}, "neither segmentation nor bbox nor keypoints"),
+        ({"bbox": [10**400, 1, 2, 3]}, "a bbox that is not a list of finite numbers"),
+        ({"segmentation": {"size": [20, 10], "counts": [5, 5, 190]}}, "a run-length mask of 10 x 20 px; its picture has 20 x 10"),
     ],
 )
 def test_a_bad_coco_annotation_is_named_by_its_id(tmp_path, annotation, text):
     assert text in faults(read(coco(tmp_path, annotation), "a.png"))["annotation 100"]
+
+
+def test_a_run_length_mask_too_large_to_unpack_is_named(tmp_path):
+    mask = {"segmentation": {"size": [10**6, 10**6], "counts": [0, 10**12]}}
+    path = coco(tmp_path, mask, images=[{"id": 7, "file_name": "a.png"}])
+    assert "1073741824 px are the limit" in faults(read(path))["annotation 100"]
+
+
+def test_a_category_that_is_a_list_is_an_unknown_one(tmp_path):
+    assert read(coco(tmp_path, {"category_id": [3], "bbox": [0, 0, 1, 1]}), "a.png").records[0].name == "category [3]"
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"images": [{"file_name": "a"}]}, "image number 1 has no id"),
+        ({"images": [{"id": 7, "file_name": None}]}, "image number 1 has no file_name"),
+        ({"images": [{"id": 7, "file_name": "a"}, {"id": 7, "file_name": "b"}]}, "image numbers 1 and 2 both have the id 7"),
+        ({"categories": [{"id": [3], "name": "cell"}]}, "category number 1 has no id"),
+        ({"categories": [{"id": 3, "name": "a"}, {"id": 3, "name": "b"}]}, "category numbers 1 and 2 both have the id 3"),
+        ({"annotations": [{"id": 1}, None, {"id": 1}]}, "annotation numbers 1 and 3 both have the id 1"),
+    ],
+)
+def test_coco_entries_that_cannot_be_told_apart_are_refused(tmp_path, change, text):
+    whole = {"images": [], "annotations": [], "categories": []} | change
+    (tmp_path / "a.json").write_text(json.dumps(whole))
+    with pytest.raises(AnnotationError, match=rf"a\.json: {text}"):
+        read(tmp_path / "a.json")
 
 
 def test_coco_files_that_cannot_serve_a_slide_are_refused(tmp_path):
@@ -228,6 +263,8 @@ def test_a_bad_voc_object_is_named(tmp_path, box, text):
         ('<!DOCTYPE a [<!ENTITY b "c">]><annotation></annotation>', "declares a document type"),
         ("", "the file is empty"),
         ("\0\1\2", "none of the formats"),
+        ("<annotation>" + "<size><width>inf</width><height>9</height></size></annotation>", "a picture of inf x 9 px"),
+        ("PK\3\4", r"an archive .* unpack it"),
         ("hello world\n", "neither a header nor points"),
         ('{"a": 1}', "not GeoJSON"),
         ('{"images": [], "annotations": {}}', "no COCO file"),
@@ -237,6 +274,31 @@ def test_a_file_of_no_format_is_refused_in_a_sentence(tmp_path, text, message):
     (tmp_path / "a.txt").write_text(text)
     with pytest.raises(AnnotationError, match=message):
         read(tmp_path / "a.txt")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+@pytest.mark.parametrize("text", ["x,y,class\n1,2,ö\n", '[{"a": "ö"}]', '{"images": [], "categories": [{"name": "ö"}]}'])
+def test_text_of_another_encoding_is_refused_with_the_remedy(tmp_path, text, encoding):
+    (tmp_path / "a.txt").write_text(text, encoding=encoding)
+    with pytest.raises(AnnotationError, match=r"a\.txt: .*UTF-(16|8) text.*; save it as UTF-8"):
+        read(tmp_path / "a.txt")
+
+
+@pytest.mark.parametrize(
+    "start", ["<annotation\n verified='yes'>", "<!-- by hand -->" * 9999 + "<annotation>", "<?xml version='1.0'?><annotation\t>"]
+)
+def test_the_root_of_an_xml_file_is_found_wherever_it_stands(tmp_path, start):
+    (tmp_path / "a.xml").write_text(f"{start}<filename>a.png</filename></annotation>")
+    assert read(tmp_path / "a.xml").picture == "a.png"
+    (tmp_path / "b.xml").write_text("<annotation/>")
+    assert read(tmp_path / "b.xml").format == "Pascal VOC"
+
+
+@pytest.mark.parametrize("packed", [gzip, bz2, lzma])
+def test_a_compressed_file_is_refused_with_the_remedy(tmp_path, packed):
+    (tmp_path / "a.geojson.gz").write_bytes(packed.compress(b"[]"))
+    with pytest.raises(AnnotationError, match="unpack it"):
+        read(tmp_path / "a.geojson.gz")
 
 
 def test_a_missing_file_and_an_ordinary_folder_are_refused(tmp_path):
@@ -289,6 +351,76 @@ def test_a_table_of_several_slides_gives_the_lines_of_one(tmp_path):
 def test_a_bad_line_of_a_table_is_named(tmp_path, line, text):
     (tmp_path / "a.csv").write_text(f"x,y,class\n1,2,c\n{line}\n")
     assert text in faults(read(tmp_path / "a.csv"))["line 3"]
+
+
+def test_comments_stand_before_the_header_and_a_slide_may_begin_like_one(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("# made by hand\n\n#\nslide,x,y,class\n#1.svs,1,2,c\n#2.svs,3,4,c\n")
+    assert pictures(path) == ["#1.svs", "#2.svs"]
+    assert [r.place for r in read(path, "#2.svs").records] == ["line 6"]
+
+
+@pytest.mark.parametrize("text", ["10,20,30,40,Tumor\n", "1 2 a\n3 4 a b\n"])
+def test_more_columns_than_a_point_has_need_a_header(tmp_path, text):
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(AnnotationError, match=r"a\.csv: line [12] has [45] columns, but .*; name the columns .* x0, y0, x1, y1"):
+        read(tmp_path / "a.csv")
+
+
+def test_slide_labels_are_no_table_of_points(tmp_path):
+    (tmp_path / "a.csv").write_text("slide,label\na,x\n")
+    with pytest.raises(AnnotationError, match=r"a\.csv: a table of slide labels .* data\.annotations: none"):
+        read(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize("wkt", ["POLYGON ((0 inf, 1 0, 1 1, 0 inf))", "POINT (nan 5)", "MULTIPOINT ((1 1), (inf 1))"])
+def test_an_outline_or_a_point_that_is_not_finite_is_bad(tmp_path, wkt):
+    (tmp_path / "a.csv").write_text(f'wkt,class\n"{wkt}",c\n')
+    assert "a coordinate that is not a finite number" in faults(read(tmp_path / "a.csv"))["line 2"]
+
+
+def test_a_class_may_hold_any_sign_that_only_unicode_takes_for_the_end_of_a_line(tmp_path):
+    (tmp_path / "a.csv").write_text("x,y,class\n1,2,a\u2028b\n", encoding="utf-8")
+    assert [r.name for r in read(tmp_path / "a.csv").records] == ["a\u2028b"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "text"),
+    [
+        ({"slide": [None, "a"]}, "1 rows without a value in the column 'slide'"),
+        ({"kind": ["object", None]}, "1 rows without a value in the column 'kind'"),
+        (
+            {"geometry": [shapely.to_wkb(shapely.Point(1, 1)), shapely.to_wkb(shapely.Point(np.nan, 1))]},
+            "p 2 of slide a .* finite",
+        ),
+        ({"geometry": [b"xx", b""]}, "p 1 of slide a makes no sense"),
+    ],
+)
+def test_rows_of_a_parquet_table_that_make_no_sense_are_named(tmp_path, rows, text):
+    good = {key: ["x", "x"] for key in ("source", "format", "class")} | {
+        "slide": ["a", "a"],
+        "place": ["p 1", "p 2"],
+        "kind": ["object", "object"],
+        "shape": ["point", "point"],
+        "crowd": [False, False],
+        "geometry": [shapely.to_wkb(shapely.Point(1, 1))] * 2,
+    }
+    pq.write_table(pa.table(good | rows), tmp_path / "a.parquet")
+    with pytest.raises(AnnotationError, match=rf"a\.parquet: {text}"):
+        [read(tmp_path / "a.parquet", name) for name in pictures(tmp_path / "a.parquet")]
+
+
+def test_a_table_that_serves_many_slides_is_parsed_once_and_again_when_it_has_changed(tmp_path, monkeypatch):
+    path, looks = tmp_path / "a.csv", []
+    monkeypatch.setattr(delimited, "read_text", lambda path: looks.append(path) or path.read_text())
+    path.write_text("slide,x,y,class,label\n" + "".join(f"s{i}.png,{i},2,c,c\n" for i in range(9)))
+    assert [read(path, f"s{i}.svs").records[0].points[0, 0] for i in range(9)] == list(range(9))
+    assert len(looks) == 1
+    assert {delimited.label_of(path, f"s{i}.svs") for i in range(9)} == {"c"}
+    assert len(looks) == 2
+    path.write_text("slide,x,y,class\nother.png,1,2,c\n")
+    with pytest.raises(AnnotationError, match="none of its 1 slides"):
+        read(path, "s1.svs")
 
 
 def test_a_table_without_classes_is_of_the_only_class_there_is(tmp_path):
@@ -401,6 +533,11 @@ def test_real_label_images_and_masks_are_read():
         (["/data/set/y/a.png", "y/a.png"], "/data/set/y/a.png", ["/data/set/y/a.png"]),
         (["normal_a", "b"], "/data/normal/a.png", ["normal_a"]),
         ([""], "a.png", []),
+        (["s.1", "s.2"], "s.png", []),
+        (["s.1", "s.2"], "s.1.png", ["s.1"]),
+        (["s.1.tif", "s.2.tif"], "s.2.svs", ["s.2.tif"]),
+        (["case"], "/data/case.1", []),
+        (["x/y/a.png", "b.png", "y/a.png"], "/x/y/a.png", ["x/y/a.png", "y/a.png"]),
     ],
 )
 def test_the_nearest_file_name_means_the_slide(names, picture, want):

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -173,6 +175,14 @@ def test_a_file_that_is_no_text_is_refused(tmp_path):
     (tmp_path / "mine.yaml").write_bytes(b"task: \xff\xfe\n")
     with pytest.raises(ConfigError, match=r"mine\.yaml"):
         load_pipeline(str(tmp_path / "mine.yaml"))
+
+
+def test_a_pipeline_is_utf8_whatever_the_language_of_the_computer(tmp_path, monkeypatch):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(LEAST | {"classes": [{"name": "Drüse"}]}, allow_unicode=True), encoding="utf-8")
+    as_utf8 = Path.read_text
+    monkeypatch.setattr(Path, "read_text", lambda self, encoding="latin-1": as_utf8(self, encoding=encoding))
+    assert load_pipeline(str(path)).classes[0].name == "Drüse"
 
 
 def test_a_colour_is_three_values_from_0_to_255(tmp_path):

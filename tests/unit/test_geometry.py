@@ -110,7 +110,7 @@ def test_an_impossible_model_mpp_is_a_config_error() -> None:
 def test_an_mpp_that_would_have_to_be_guessed_is_refused_with_the_way_to_mend_it(
     mpp: tuple[float, float] | None,
 ) -> None:
-    with pytest.raises(SlideError, match=r"s\.svs.*--mpp"):
+    with pytest.raises(SlideError, match=r"s\.svs.*--mpp VALUE or the manifest's column 'mpp'"):
         check_mpp(mpp, slide="s.svs")
 
 

@@ -50,6 +50,17 @@ def test_a_manifest_saved_by_a_spreadsheet_is_read(tmp_path):
     assert [(s.name, s.label) for s in read_manifest(path)] == [("x", "Größe")]
 
 
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_a_spreadsheet_of_europe_parts_by_semicolons_or_tabs_and_writes_decimal_commas(tmp_path, mark):
+    rows = [["Slide", "MPP", "Label"], ["a, b.svs", "0,25", "x, y"], ["c.svs", "0.5", ""]]
+    path = written(tmp_path, "\r\n".join(mark.join(row) for row in rows))
+    assert [(s.name, s.mpp, s.label) for s in read_manifest(path)] == [("a, b", 0.25, "x, y"), ("c", 0.5, "")]
+
+
+def test_a_cell_may_be_of_any_length(tmp_path):
+    assert len(read_manifest(written(tmp_path, f"slide,label\nx.svs,{'a' * 200_000}\n"))[0].label) == 200_000
+
+
 def test_a_folder_is_called_by_its_whole_name(tmp_path):
     (tmp_path / "case.1").mkdir()
     assert read_manifest(written(tmp_path, "slide\ncase.1\n"))[0].name == "case.1"
@@ -60,7 +71,9 @@ def test_a_folder_is_called_by_its_whole_name(tmp_path):
     [
         ("", "no column 'slide'.*none"),
         ("path,label\nx,y\n", "no column 'slide'.*path, label"),
-        ("slide,lable\nx,y\n", "unknown column 'lable'"),
+        ("slide,lable\nx,y\n", "unknown column 'lable'.*did you mean 'label'"),
+        ("slide;label\nx;a;b\n", "line 2: 3 cells for 2 columns; put a cell that holds a semicolon"),
+        ("slide\nx.svs\na\0.svs\n", "line 3: a NUL character"),
         ("slide,mpp\nx.svs,fine\n", "line 2: mpp 'fine'"),
         ('slide,mpp\nx.svs,0.5\ny.svs,"0,5"\n', "line 3: mpp '0,5'"),
         ("slide,mpp\nx.svs,-1\n", "line 2: mpp '-1' must be a number of um/px above 0"),
@@ -87,10 +100,10 @@ def test_a_missing_manifest_is_refused(tmp_path):
         read_manifest(tmp_path / "none.csv")
 
 
-def test_a_manifest_that_is_no_text_is_refused(tmp_path):
-    (tmp_path / "slides.csv").write_bytes(b"slide\n\xff\xfe\x00.svs\n")
-    with pytest.raises(ConfigError):
-        read_manifest(tmp_path / "slides.csv")
+@pytest.mark.parametrize(("encoding", "words"), [("utf-16", "UTF-16 text"), ("latin-1", "not UTF-8 text")])
+def test_a_manifest_that_is_not_utf8_is_refused_with_the_remedy(tmp_path, encoding, words):
+    with pytest.raises(ConfigError, match=f"{words}.*; save it as UTF-8"):
+        read_manifest(written(tmp_path, "slide\nGröße.svs\n", encoding=encoding))
 
 
 def test_slides_of_the_command_line_share_their_mpp_and_must_differ_in_name():

@@ -4,7 +4,8 @@ Columns are parted by tab, semicolon, comma or spaces, whichever the first line 
 any case and order: ``x``, ``y`` a point; ``x0``, ``y0``, ``x1``, ``y1`` (or ``xmin`` ...) or ``x``, ``y``, ``width``,
 ``height`` a box, corner-based, with the far side outside; ``wkt`` any outline or point as well-known text, before all others;
 ``class`` the class, ``kind`` object or region, ``slide`` the slide a line belongs to. Without a header a line is a point and
-its class. Where the comma parts no columns it may be the decimal mark.
+its class, three columns at most. Lines that begin with # are comments as long as they stand before the header or first record.
+Where the comma parts no columns it may be the decimal mark.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from __future__ import annotations
 import csv
 import math
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import dropwhile
 from pathlib import Path
 from typing import Literal
 
@@ -21,11 +24,13 @@ import numpy as np
 import shapely
 
 from quadrat.annotations import Kind
+from quadrat.annotations.kept import kept
 from quadrat.annotations.pictures import same_pictures
 from quadrat.annotations.record import Problem, Record, Sheet, box_record
 from quadrat.annotations.shapes import record_of
 from quadrat.annotations.text import read_text
 from quadrat.errors import AnnotationError
+from quadrat.plain_text import mark_of
 
 Layout = Literal["x y class", "y x class"]
 """Order of the first three columns of a file without a header; "y x class" is the layout of BRCA-M2C."""
@@ -35,10 +40,9 @@ _CORNERS = (("x0", "y0", "x1", "y1"), ("xmin", "ymin", "xmax", "ymax"), ("x_min"
 _SIZES = (("x", "y", "width", "height"), ("x", "y", "w", "h"))
 _CLASS = ("class", "classification", "class_name", "label", "name")
 _SLIDE = ("slide", "image", "filename", "file")
-HINT = (
-    "name the columns x, y, class (points), x0, y0, x1, y1, class or x, y, width, height, class (boxes), or slide, label (slide "
-    "labels) in the first line"
-)
+HINT = "name the columns in the first line: x, y, class (points); x0, y0, x1, y1, class or x, y, width, height, class (boxes)"
+Line = tuple[int, list[str]]
+"""A line's number, which counts from 1, and its cells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,20 +82,38 @@ def read_delimited(
     Raises:
         AnnotationError: unreadable, or neither a header nor points.
     """
-    lines = _lines(path)
-    header = lines[0][1] if lines else []
-    columns = _columns(header)
-    body = lines[1:] if columns is not None else lines
+    table = _table(path)
+    columns, body = table.columns, table.body
     if columns is None:
-        if header and not _numeric(header[:2]):
-            raise AnnotationError(f"{path}: neither a header nor points in its first line ({', '.join(header[:6])}); {HINT}")
+        _need_points(table.header, body, path)
         columns = _Columns((0, 1) if layout == "x y class" else (1, 0), name=2)
     if columns.slide is not None and picture:
-        body = _of_slide(body, columns.slide, picture, called, where=f"{path} (column '{header[columns.slide]}')")
+        body = _of_slide(table, picture, called, where=f"{path}: column '{table.header[columns.slide]}'")
     records = [_record(cells, f"line {number}", columns, classes, first_class) for number, cells in body]
     return Sheet(str(path), "CSV", tuple(records), one_class=columns.name is None)
 
 
+def _need_points(first: Sequence[str], body: Sequence[Line], path: Path) -> None:
+    """Refuse a file without a header unless its lines can be points and their classes; ``first``: cells of its first line."""
+    if first and not _numeric(first[:2]):
+        if "label" in map(str.lower, first) and _label_columns(first) is not None:
+            raise AnnotationError(
+                f"{path}: a table of slide labels ({', '.join(first)}), which draws nothing; data.annotations: none learns them"
+            )
+        raise AnnotationError(f"{path}: neither a header nor points in its first line ({', '.join(first[:6])}); {HINT}")
+    wide = next(((number, cells) for number, cells in body if len(cells) > 3), None)
+    if wide is not None:
+        raise AnnotationError(
+            f"{path}: line {wide[0]} has {len(wide[1])} columns, but without a header a line is a point and its class; {HINT}"
+        )
+
+
+def draws(header: Sequence[str]) -> bool:
+    """Whether a header names the columns of points, boxes or outlines."""
+    return _columns(header) is not None
+
+
+@kept
 def read_labels(path: Path) -> Mapping[str, str]:
     """Class of each slide in a CSV with the columns ``slide`` and ``label``; slides as the file names them.
 
@@ -99,10 +121,11 @@ def read_labels(path: Path) -> Mapping[str, str]:
         AnnotationError: unreadable, without these columns, or two labels for a slide.
     """
     lines = _lines(path)
-    header = [cell.lower() for cell in lines[0][1]] if lines else []
-    slide, label = _first(header, _SLIDE), _first(header, _CLASS)
-    if slide is None or label is None:
+    header = lines[0][1] if lines else []
+    columns = _label_columns(header)
+    if columns is None:
         raise AnnotationError(f"{path}: no columns 'slide' and 'label' (its columns: {', '.join(header) or 'none'})")
+    slide, label = columns
     found: dict[str, str] = {}
     for number, cells in lines[1:]:
         if len(cells) <= max(slide, label):
@@ -135,18 +158,43 @@ def pictures_of_table(path: Path) -> list[str]:
     Raises:
         AnnotationError: unreadable.
     """
+    table = _table(path)
+    return [""] if table.columns is None or table.columns.slide is None else list(table.by_slide)
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """A parsed file: the cells of its first line, what they mean (None: they are no header), the lines but the header.
+
+    ``by_slide``: of a file with a column for slides, the lines of each, in the file's order; ``slideless``: the lines that
+    are too short to name one.
+    """
+
+    header: list[str]
+    columns: _Columns | None
+    body: list[Line]
+    by_slide: Mapping[str, list[Line]]
+    slideless: list[Line]
+
+
+@kept
+def _table(path: Path) -> _Table:
     lines = _lines(path)
-    columns = _columns(lines[0][1]) if lines else None
+    header = lines[0][1] if lines else []
+    columns = _columns(header)
     if columns is None or columns.slide is None:
-        return [""]
-    return list(dict.fromkeys(cells[columns.slide] for _, cells in lines[1:] if len(cells) > columns.slide))
+        return _Table(header, columns, lines if columns is None else lines[1:], {}, [])
+    by_slide, slideless = defaultdict[str, list[Line]](list), list[Line]()
+    for line in lines[1:]:
+        (by_slide[line[1][columns.slide]] if len(line[1]) > columns.slide else slideless).append(line)
+    return _Table(header, columns, lines[1:], by_slide, slideless)
 
 
-def _lines(path: Path) -> list[tuple[int, list[str]]]:
-    """(line number, cells) of every line that is neither empty nor a comment (#)."""
-    text = [(n, line.strip()) for n, line in enumerate(read_text(path).splitlines(), start=1)]
-    text = [(n, line) for n, line in text if line and not line.startswith("#")]
-    mark = next((m for m in "\t;," if text and m in text[0][1]), None)
+def _lines(path: Path) -> list[Line]:
+    """Every line that is not empty, without the comments (#) before the first."""
+    numbered = ((n, line.strip()) for n, line in enumerate(read_text(path).split("\n"), start=1))
+    text = list(dropwhile(lambda line: line[1].startswith("#"), (line for line in numbered if line[1])))
+    mark = mark_of(text[0][1]) if text else None
     return [(n, _cells(line, mark)) for n, line in text]
 
 
@@ -178,19 +226,24 @@ def _first(names: Sequence[str], known: Sequence[str]) -> int | None:
     return next((names.index(name) for name in known if name in names), None)
 
 
-def _of_slide(
-    body: Sequence[tuple[int, list[str]]], column: int, picture: str, called: str, *, where: str
-) -> list[tuple[int, list[str]]]:
+def _label_columns(header: Sequence[str]) -> tuple[int, int] | None:
+    """Where a table of slide labels has the slide and its label; None if it is none."""
+    names = [cell.lower() for cell in header]
+    slide, label = _first(names, _SLIDE), _first(names, _CLASS)
+    return None if slide is None or label is None else (slide, label)
+
+
+def _of_slide(table: _Table, picture: str, called: str, *, where: str) -> list[Line]:
     """The lines of one slide; a line too short to name a slide is kept, to be named as faulty.
 
     Raises:
         AnnotationError: none is of the slide, or of two that it may mean.
     """
-    names = list(dict.fromkeys(cells[column] for _, cells in body if len(cells) > column))
+    names = list(table.by_slide)
     found = same_pictures(names, picture, called=called)
     if len(found) > 1 or (names and not found):
         raise AnnotationError(f"{where}: {len(found) or 'none'} of its {len(names)} slides may be {picture}; one must be")
-    return [(number, cells) for number, cells in body if len(cells) <= column or cells[column] in found]
+    return sorted([*table.slideless, *(line for name in found for line in table.by_slide[name])])
 
 
 def _record(cells: Sequence[str], place: str, columns: _Columns, classes: Sequence[str], first_class: int | None) -> Record:

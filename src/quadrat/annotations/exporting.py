@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import shapely
 
+from quadrat.annotations import F64
 from quadrat.annotations.faults import extent
 from quadrat.annotations.record import Record, Rings, to_annotations
 from quadrat.annotations.rle import compress, runs_of_mask
@@ -29,7 +30,12 @@ _OBJECT_TYPES = {"object": "detection", "region": "annotation", None: None}
 
 
 def write_geojson(path: Path, entry: Entry) -> None:
-    """One slide as QuPath reads it: objects as detections, regions as annotations, a feature a line."""
+    """One slide as QuPath reads it: objects as detections, regions as annotations, a feature a line.
+
+    Raises:
+        AnnotationError: it would replace the file that the records are of.
+    """
+    _keep_sources(path, [entry])
     features = (json.dumps(_feature(record), ensure_ascii=False) for record in _drawn(entry))
     text = '{"type":"FeatureCollection","features":[\n' + ",\n".join(features) + "\n]}\n"
     write_whole(path, text.encode())
@@ -49,8 +55,10 @@ def write_coco(path: Path, entries: Sequence[Entry], *, pictures: Sequence[str])
     a shape with holes is a run-length mask.
 
     Raises:
-        AnnotationError: a polygon with a hole, which COCO cannot write, a picture of unknown size, or a record without class.
+        AnnotationError: a polygon with a hole, which COCO cannot write, a picture of unknown size, a record without class, or
+            it would replace a file that the records are of.
     """
+    _keep_sources(path, entries)
     names = sorted({record.name for entry in entries for record in _drawn(entry)})
     images, annotations = [], list[dict[str, Any]]()
     for number, (entry, picture) in enumerate(zip(entries, pictures, strict=True), start=1):
@@ -88,8 +96,13 @@ def _coco_bodies(record: Record, where: str, size: tuple[int, int]) -> Iterator[
     if any(len(part) > 1 for part in record.parts):
         body["segmentation"] = _run_lengths(record, where, size)
     elif not record.box:
-        body["segmentation"] = [part[0][:-1].ravel().tolist() for part in record.parts]
+        body["segmentation"] = [_unclosed(part[0]).ravel().tolist() for part in record.parts]
     yield body
+
+
+def _unclosed(ring: F64) -> F64:
+    """A ring without its last vertex, unless what is left would look closed to a reader."""
+    return ring if (ring[0] == ring[-2]).all() else ring[:-1]
 
 
 def _run_lengths(record: Record, where: str, size: tuple[int, int]) -> dict[str, Any]:
@@ -111,7 +124,12 @@ def _on_corners(part: Rings) -> bool:
 
 
 def write_csv(path: Path, entries: Sequence[Entry]) -> None:
-    """All slides in one table; the geometry is in ``wkt``, x and y are its centre, x0 to y1 its extent (level-0 px)."""
+    """All slides in one table; the geometry is in ``wkt``, x and y are its centre, x0 to y1 its extent (level-0 px).
+
+    Raises:
+        AnnotationError: it would replace a file that the records are of.
+    """
+    _keep_sources(path, entries)
     stream = io.StringIO(newline="")
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
@@ -123,6 +141,12 @@ def write_csv(path: Path, entries: Sequence[Entry]) -> None:
             numbers = (centre.x, centre.y, *(box.tolist() if box is not None else ()))
             writer.writerow((*row, shape_name(record), int(record.crowd), *map(repr, numbers), exact_wkt(record)))
     write_whole(path, stream.getvalue().encode())
+
+
+def _keep_sources(path: Path, entries: Sequence[Entry]) -> None:
+    """Refuse to write over what was drawn, of which an export need not hold everything."""
+    if any(path.resolve() == Path(entry.sheet.source).resolve() for entry in entries):
+        raise AnnotationError(f"{path}: the annotations that are to be exported are read from it; choose another --out")
 
 
 def exact_wkt(record: Record) -> str:

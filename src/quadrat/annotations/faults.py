@@ -7,8 +7,11 @@ and kept, since the even-odd rule fills it as drawn.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import shapely
 
 from quadrat.annotations import F64
@@ -21,13 +24,14 @@ def geometry_problems(records: Sequence[Record], *, size: tuple[int, int] | None
     ``size``: (height, width) of the slide in level-0 px; without it nobody can tell what lies outside.
     """
     found: list[list[Problem]] = [[record.fault] if record.fault else [] for record in records]
-    _add_invalid(records, found)
+    shapes = np.array([shape_of(part) for record in records for part in record.parts], object)
+    _add_invalid(records, shapes, found)
     if size is not None:
         for record, problems in zip(records, found, strict=True):
             problem = None if record.fault else _outside(record, size)
             if problem is not None:
                 problems.append(problem)
-    _add_duplicates(records, found)
+    _add_duplicates(records, shapes, found)
     return found
 
 
@@ -45,12 +49,9 @@ def extent(record: Record) -> F64 | None:
     return np.concatenate([xy.min(axis=0), xy.max(axis=0)])
 
 
-def _add_invalid(records: Sequence[Record], found: list[list[Problem]]) -> None:
-    """Polygons that cross themselves, touch themselves, or enclose nothing. Boxes are right by construction."""
-    owner = [i for i, record in enumerate(records) if not record.box for _ in record.parts]
-    if not owner:
-        return
-    shapes = np.array([shape_of(part) for record in records if not record.box for part in record.parts], object)
+def _add_invalid(records: Sequence[Record], shapes: npt.NDArray[Any], found: list[list[Problem]]) -> None:
+    """Polygons (of all parts in their order) that cross themselves, touch themselves, or enclose nothing."""
+    owner = [i for i, record in enumerate(records) for _ in record.parts]
     area, valid = shapely.area(shapes), shapely.is_valid(shapes)
     for k in np.flatnonzero(~valid | ~(area > 0)).tolist():
         problems = found[owner[k]]
@@ -93,13 +94,18 @@ def _outside(record: Record, size: tuple[int, int]) -> Problem | None:
     return None
 
 
-def _add_duplicates(records: Sequence[Record], found: list[list[Problem]]) -> None:
-    """The same outline or point again. Two regions may share an outline if their classes differ; objects may not."""
+def _add_duplicates(records: Sequence[Record], shapes: npt.NDArray[Any], found: list[list[Problem]]) -> None:
+    """The same outline or point again, wherever it begins and whichever way it runs round.
+
+    Two regions may share an outline if their classes differ; objects may not.
+    """
     seen: dict[tuple[object, ...], Record] = {}
+    outlines = iter(shapely.to_wkb(shapely.normalize(shapes)).tolist())
     for record, problems in zip(records, found, strict=True):
+        parts = sorted(islice(outlines, len(record.parts)))
         if record.fault:
             continue
-        for key in _keys(record):
+        for key in _keys(record, parts):
             before = seen.get(key)
             if before is not None:
                 other = "" if before.name == record.name else f", where its class is '{before.name}'"
@@ -108,8 +114,7 @@ def _add_duplicates(records: Sequence[Record], found: list[list[Problem]]) -> No
             seen[key] = record
 
 
-def _keys(record: Record) -> list[tuple[object, ...]]:
+def _keys(record: Record, parts: Sequence[bytes]) -> list[tuple[object, ...]]:
     name = "" if record.kind == "object" else record.name
-    parts = tuple(ring.tobytes() for part in record.parts for ring in part)
-    keys: list[tuple[object, ...]] = [(record.kind, name, parts)] if parts else []
+    keys: list[tuple[object, ...]] = [(record.kind, name, *parts)] if parts else []
     return keys + [(record.kind, name, x, y) for x, y in record.points.tolist()]

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
 from quadrat.annotations import Annotations, Kind, class_index
 from quadrat.annotations.record import Problem, Record, Rings, Sheet, to_annotations
+from quadrat.annotations.text import parse_json
 from quadrat.errors import AnnotationError
+from quadrat.plain_text import not_utf8
 
 _KINDS: dict[str, Kind] = {
     "detection": "object",
@@ -92,58 +93,73 @@ def load_annotations(
 
 
 def _features(path: Path) -> Iterator[Any]:
-    """Features one by one; a file of one feature a line is never parsed as a whole, which keeps memory flat."""
+    """Features one by one; a file of one feature a line is not parsed as a whole, which keeps memory flat."""
     try:
         with path.open(encoding="utf-8-sig") as stream:
-            head = "".join(next(stream, "") for _ in range(2))
-            lines = head.splitlines()
-            if len(lines) == 2 and _is_item(lines[1]) and (lines[0].rstrip().endswith("[") or _is_item(lines[0])):
-                yield from _by_line(chain(lines, stream), path)
-                return
-            text = head + stream.read()
-    except (OSError, UnicodeDecodeError) as error:
-        raise AnnotationError(f"{path}: cannot be read as GeoJSON text ({error})") from error
-    try:
-        whole = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise AnnotationError(f"{path}: not valid JSON ({error}); is the file cut short?") from error
+            first, second = stream.readline(), stream.readline()
+            stream.seek(0)
+            by_line = _item(second) is not None and _item(first) is not None
+            yield from _newline_delimited(stream, path) if by_line else _listed(stream, path)
+    except UnicodeDecodeError as error:
+        raise AnnotationError(not_utf8(path, error)) from error
+    except OSError as error:
+        raise AnnotationError(f"{path}: cannot be read ({error})") from error
+
+
+def _newline_delimited(stream: TextIO, path: Path) -> Iterator[Any]:
+    """Features of a file without a list around them."""
+    for number, line in enumerate(stream, start=1):
+        item = _item(line)
+        if item is not None:
+            yield item
+        elif line.strip():
+            raise AnnotationError(f"{path}: line {number} is not one whole feature")
+
+
+def _listed(stream: TextIO, path: Path) -> Iterator[Any]:
+    """Features of a list or a FeatureCollection: line by line as far as each line is one, the others from the whole text."""
+    opening = stream.readline()
+    done = 0
+    for line in stream if _opens(opening) else ():
+        item = _item(line)
+        if item is not None:
+            yield item
+            done += 1
+        elif line.lstrip().startswith("]") and _json(opening + line + stream.read()) is not None:
+            return
+        elif line.strip():
+            break
+    stream.seek(0)
+    whole = parse_json(stream.read(), path)
     if isinstance(whole, dict) and whole.get("type") == "Feature":
         whole = [whole]
     features = whole.get("features") if isinstance(whole, dict) else whole
     if not isinstance(features, list):
         raise AnnotationError(f"{path}: not GeoJSON: want a FeatureCollection, a Feature or a list of Features")
-    yield from features
+    yield from features[done:]
 
 
-def _is_item(line: str) -> bool:
-    """Whether a line is one whole JSON object (with or without the comma to the next)."""
+def _opens(line: str) -> bool:
+    """Whether a line opens the file's list of features, and holds none of them."""
+    if not line.rstrip().endswith("["):
+        return False
+    whole = _json(f"{line}]}}")
+    return _json(f"{line}]") == [] or (isinstance(whole, dict) and whole.get("features") == [])
+
+
+def _item(line: str) -> dict[str, Any] | None:
+    """The JSON object that a line is (with or without the comma to the next); None if it is no whole one."""
     line = line.strip().removesuffix(",")
-    if not (line.startswith("{") and line.endswith("}")):
-        return False
+    item = _json(line) if line.startswith("{") and line.endswith("}") else None
+    return item if isinstance(item, dict) else None
+
+
+def _json(text: str) -> Any:
+    """The content of a JSON text; None where it cannot be parsed."""
     try:
-        return isinstance(json.loads(line), dict)
-    except json.JSONDecodeError:
-        return False
-
-
-def _by_line(lines: Iterator[str], path: Path) -> Iterator[Any]:
-    """Features of a file whose second line is one: an opening line, one feature a line, a closing line."""
-    closed = False
-    opening = next(lines).strip()
-    if _is_item(opening):  # newline-delimited features have neither opening nor closing
-        yield json.loads(opening.removesuffix(","))
-        closed = True
-    for number, line in enumerate(lines, start=2):
-        item = line.strip()
-        if item.startswith("]"):
-            return
-        if item:
-            try:
-                yield json.loads(item.removesuffix(","))
-            except json.JSONDecodeError as error:
-                raise AnnotationError(f"{path}: line {number} is not one whole feature ({error})") from error
-    if not closed:
-        raise AnnotationError(f"{path}: the list of features is not closed; the file is cut short")
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _record(feature: Any, number: int) -> Record | None:
@@ -171,7 +187,7 @@ class _BrokenError(Exception):
 def _object_type(feature: dict[str, Any]) -> str | None:
     properties = feature.get("properties") or {}
     stated = properties.get("objectType") or properties.get("object_type")
-    if stated is None and str(feature.get("id", "")).startswith("Path"):
+    if stated is None and str(feature.get("id", "")).startswith(("Path", "TMACore")):
         stated = feature["id"]
     return None if stated is None else str(stated)
 
@@ -218,7 +234,7 @@ def _pairs(values: Any) -> Any:
         if pairs.size == 0:
             return np.zeros((0, 2))
         pairs = np.ascontiguousarray(pairs[:, :2])
-    except (ValueError, TypeError, IndexError) as error:
+    except (ValueError, TypeError, IndexError, OverflowError) as error:
         raise _BrokenError(f"coordinates that are not a list of x, y pairs ({error})") from error
     if pairs.shape[1] != 2 or not np.isfinite(pairs).all():
         raise _BrokenError("a coordinate that is not a finite number")

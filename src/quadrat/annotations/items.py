@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 
-from quadrat.annotations.delimited import label_of
+from quadrat.annotations.delimited import draws, label_of
+from quadrat.annotations.pictures import without_suffix
 from quadrat.annotations.reading import Choice, pictures, read_sheet
 from quadrat.annotations.record import Sheet
 from quadrat.annotations.selection import only_class
 from quadrat.config import Pipeline
-from quadrat.errors import AnnotationError, QuadratError, SlideError
+from quadrat.errors import AnnotationError, ConfigError, QuadratError, SlideError
 from quadrat.geometry import check_mpp
-from quadrat.manifest import COLUMNS, SlideRef, read_manifest
+from quadrat.manifest import SlideRef, read_manifest
+from quadrat.plain_text import UTF16, mark_of
 from quadrat.slides import open_slide
 from quadrat.splits import case_of
+
+_HEAD = 1 << 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,23 +73,27 @@ class Loaded:
 def items_of(inputs: Sequence[Path], *, pipeline: Pipeline | None) -> list[Item]:
     """The slides of the one manifest that ``inputs`` is, or those that the files name themselves.
 
-    A CSV is a manifest if all its columns are those of one. A file that cannot be read is an item as well, so that loading
-    it says why.
+    A file that cannot be read is an item as well, so that loading it says why.
 
     Raises:
-        ConfigError: a manifest that is wrong.
+        ConfigError: a manifest that is wrong, or not alone.
     """
     choice = _choice(pipeline)
     labels = pipeline is not None and pipeline.data.annotations == "none"
-    if len(inputs) == 1 and is_manifest(inputs[0]):
-        return [_of_row(ref, choice, labels=labels) for ref in read_manifest(inputs[0])]
+    manifest = next((path for path in inputs if is_manifest(path)), None)
+    if manifest is not None and len(inputs) > 1:
+        raise ConfigError(
+            f"{manifest}: its columns are those of a manifest (or of slide labels), which is given alone, one at a time"
+        )
+    if manifest is not None:
+        return [_of_row(ref, choice, labels=labels) for ref in read_manifest(manifest)]
     items = []
     for path in inputs:
         try:
             names = pictures(path)
         except AnnotationError:
             names = [""]
-        items += [Item(Path(name).stem or path.stem, path, replace(choice, picture=name)) for name in names]
+        items += [Item(without_suffix(name) or path.stem, path, replace(choice, picture=name)) for name in names]
     return items
 
 
@@ -93,13 +103,19 @@ def _of_row(ref: SlideRef, choice: Choice, *, labels: bool) -> Item:
 
 
 def is_manifest(path: Path) -> bool:
-    """Whether a file is a CSV whose columns are all a manifest's, ``slide`` among them."""
+    """Whether a file is a table with a column called slide or annotation, or nearly so, and none in which something is drawn.
+
+    What is wrong with it otherwise ``read_manifest`` says better than a reader of annotations.
+    """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            columns = [name.strip() for name in next(csv.reader(stream), [])]
-    except (OSError, UnicodeDecodeError, csv.Error):
+        with path.open("rb") as stream:
+            head = stream.read(_HEAD)
+    except OSError:
         return False
-    return "slide" in columns and set(columns) <= set(COLUMNS)
+    first = next(iter(head.decode("utf-16" if head.startswith(UTF16) else "utf-8-sig", errors="replace").splitlines()), "")
+    columns = [cell.strip().lower() for cell in next(csv.reader([first], delimiter=mark_of(first) or ","), [])]
+    words = [column for column in columns if re.fullmatch(r"[\w ]+", column)]
+    return any(get_close_matches(word, ("slide", "annotation"), cutoff=0.75) for word in words) and not draws(columns)
 
 
 def load(item: Item, *, mpp: float | None) -> Loaded:

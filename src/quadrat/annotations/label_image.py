@@ -18,10 +18,17 @@ from scipy import ndimage
 from quadrat.annotations import F64, Ids, Kind, Scale, check_scale, points_inside
 from quadrat.errors import AnnotationError
 from quadrat.geometry import Box
+from quadrat.slides.flat import MAX_PIXELS, pillow_limit_lifted
+from quadrat.slides.native import UNREADABLE
 
 _LOOKUP_END = 1 << 26
 """Label values below this are renumbered through a table, larger ones by sorting."""
 _BLOCK_ROWS, _BLOCK_COLS = 1024, 4096
+_DAMAGED = (*UNREADABLE, SyntaxError, MemoryError)
+"""What Pillow, tifffile and their codecs raise at damaged files."""
+_JPEG = b"\xff\xd8\xff"
+_TIFF_JPEG = (6, 7)
+"""Compressions of a TIFF."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +103,12 @@ def load_label_image(
     parts of a mask are its objects. Regions: a value is class index + 1; a mask is ``classes[0]``.
 
     Raises:
-        AnnotationError: not an image of one channel of whole numbers, or a region value without a class.
+        AnnotationError: not an image of one channel of whole numbers, a region value without a class, or a JPEG without a
+            ``threshold``.
     """
     path = Path(path)
+    if threshold is None:
+        need_exact_values(path)
     values = read_values(path)
     if threshold is not None:
         highest = int(values.max(initial=0))
@@ -176,7 +186,7 @@ def _bands(path: Path) -> Iterator[tuple[int, npt.NDArray[np.integer]]]:
                     band[:rows, col : col + cols] = data[0, :rows, :cols, 0]
             if top >= 0:
                 yield top, band
-    except (OSError, ValueError, tifffile.TiffFileError) as error:
+    except _DAMAGED as error:
         raise AnnotationError(f"{path}: cannot be read as a TIFF ({error})") from error
 
 
@@ -184,7 +194,7 @@ def read_values(path: Path) -> npt.NDArray[np.integer]:
     """Pixels (h, w) of a flat image or an OME-Zarr label image: whole numbers >= 0.
 
     Raises:
-        AnnotationError: unreadable, or not one channel of whole numbers.
+        AnnotationError: unreadable, of more than 2^30 px, of several pages, or not one channel of whole numbers.
     """
     try:
         if path.is_dir():
@@ -192,11 +202,16 @@ def read_values(path: Path) -> npt.NDArray[np.integer]:
 
             pixels: npt.NDArray[Any] = read_ome_zarr_labels(path)
         elif _is_tiff(path):
-            pixels = tifffile.imread(path, key=0)
+            pixels = _tiff_pixels(path)
         else:
-            with Image.open(path) as image:
+            with pillow_limit_lifted(), Image.open(path) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise AnnotationError(
+                        f"{path}: {image.width} x {image.height} px is more than the {MAX_PIXELS} px that are read of such a "
+                        "file; convert it to TIFF or OME-Zarr"
+                    )
                 pixels = np.asarray(image)  # of a palette image the indices, which are the labels
-    except (OSError, ValueError, tifffile.TiffFileError, IndexError) as error:
+    except _DAMAGED as error:
         raise AnnotationError(f"{path}: cannot be read as a label image ({error})") from error
     if pixels.ndim == 3 and pixels.shape[2] in (3, 4) and (pixels[..., :3] == pixels[..., :1]).all():
         pixels = pixels[..., 0]  # a grey mask saved as RGB
@@ -209,9 +224,53 @@ def read_values(path: Path) -> npt.NDArray[np.integer]:
     return pixels
 
 
+def need_exact_values(path: Path) -> None:
+    """Refuse JPEG where a value is the number of an object or a class: it blurs edges into numbers that nobody painted.
+
+    Raises:
+        AnnotationError: it is a JPEG, or a TIFF compressed like one; or unreadable.
+    """
+    try:
+        if path.is_dir():
+            return
+        if _is_tiff(path):
+            with tifffile.TiffFile(path) as tiff:
+                jpeg = int(tiff.pages.first.compression) in _TIFF_JPEG
+        else:
+            jpeg = _head(path).startswith(_JPEG)
+    except _DAMAGED as error:
+        raise AnnotationError(f"{path}: cannot be read as a label image ({error})") from error
+    if jpeg:
+        raise AnnotationError(
+            f"{path}: compressed as JPEG, which alters values, so that they are no numbers of labels or classes; export it as "
+            "PNG or TIFF, or learn what lies above a threshold (data.annotations: mask)"
+        )
+
+
+def _tiff_pixels(path: Path) -> npt.NDArray[Any]:
+    """The first page, beside which there may be smaller ones (the levels of a pyramid), but none of its size.
+
+    Raises:
+        AnnotationError: there are.
+    """
+    with tifffile.TiffFile(path) as tiff:
+        first = tiff.pages.first
+        in_page = tiff.series[0].size // first.size  # ImageJ has several planes in one
+        planes = max(in_page, sum(page.shape == first.shape for page in tiff.pages))
+        if planes > 1:
+            raise AnnotationError(
+                f"{path}: holds {planes} pictures of one size; a label image has one, so export the right one alone"
+            )
+        return first.asarray()
+
+
 def _is_tiff(path: Path) -> bool:
+    return _head(path) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def _head(path: Path) -> bytes:
     with path.open("rb") as stream:
-        return stream.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+        return stream.read(4)
 
 
 def renumber(values: npt.NDArray[np.integer]) -> tuple[npt.NDArray[np.int32], Ids]:

@@ -3,8 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from pathlib import Path
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+_KEPT = 64
+"""Indexed lists of names: one list is asked for slide after slide."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Index:
+    """Where names stand in their list: by the name, by its last two or more steps, by its last step with and without suffix."""
+
+    by_name: Mapping[str, Sequence[int]]
+    by_steps: Mapping[tuple[str, ...], Sequence[int]]
+    by_file: Mapping[str, Sequence[int]]
+    by_stem: Mapping[str, Sequence[int]]
 
 
 def same_pictures(names: Sequence[str], picture: str, *, called: str = "") -> list[str]:
@@ -13,26 +28,42 @@ def same_pictures(names: Sequence[str], picture: str, *, called: str = "") -> li
     The rules: the same path; the last folders and the name of the path ("normal/a.png"); the same name without folders; that
     without the picture's suffix; both without their suffixes; the name that the manifest ``called`` the slide.
     """
-    path, own = _steps(picture), _steps(picture)[-1]
-    stem = Path(own).stem
+    index = _index(tuple(names))
+    path = _steps(picture)
+    stem = without_suffix(path[-1])
     for found in (
-        [name for name in names if name == picture],
-        [name for name in names if 1 < len(_steps(name)) < len(path) and path[-len(_steps(name)) :] == _steps(name)],
-        [name for name in names if _steps(name)[-1] == own],
-        [name for name in names if _steps(name)[-1] == stem],
-        [name for name in names if _steps(name)[-1] and Path(_steps(name)[-1]).stem == stem],
-        [name for name in names if name == called],
+        index.by_name.get(picture, ()),
+        sorted(i for n in range(2, len(path)) for i in index.by_steps.get(path[-n:], ())),
+        index.by_file.get(path[-1], ()),
+        index.by_file.get(stem, ()),
+        index.by_stem.get(stem, ()),
+        index.by_name.get(called, ()),
     ):
         if found:
-            return found
+            return [names[i] for i in found]
     return []
 
 
-def same_picture(name: str, picture: str) -> bool:
-    """Whether a name may mean the slide at the path ``picture``, by any rule of ``same_pictures``."""
-    return bool(same_pictures([name], picture))
+def without_suffix(name: str) -> str:
+    """A file's name without its folders and its suffix, which begins with a letter: "s.1" and "a_0.98" have none."""
+    return re.sub(r"(?<=.)\.[A-Za-z][A-Za-z0-9]{1,7}$", "", _steps(name)[-1])
 
 
-def _steps(name: str) -> list[str]:
+@lru_cache(maxsize=_KEPT)
+def _index(names: tuple[str, ...]) -> _Index:
+    by_name, by_file, by_stem = (defaultdict[str, list[int]](list) for _ in range(3))
+    by_steps = defaultdict[tuple[str, ...], list[int]](list)
+    for i, name in enumerate(names):
+        steps = _steps(name)
+        by_name[name].append(i)
+        by_file[steps[-1]].append(i)
+        if len(steps) > 1:
+            by_steps[steps].append(i)
+        if steps[-1]:
+            by_stem[without_suffix(name)].append(i)
+    return _Index(by_name, by_steps, by_file, by_stem)
+
+
+def _steps(name: str) -> tuple[str, ...]:
     """Folders and file of a path written on any system."""
-    return re.split(r"[/\\]", name)
+    return tuple(re.split(r"[/\\]", name))

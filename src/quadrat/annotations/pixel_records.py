@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from quadrat.annotations.label_image import read_values, renumber
+from quadrat.annotations.label_image import need_exact_values, read_values, renumber
 from quadrat.annotations.outlines import label_parts, mask_parts
 from quadrat.annotations.record import Record, Sheet
 
@@ -20,11 +20,13 @@ def read_pixels(path: Path, *, meaning: str = "", threshold: int | None = 127, c
     mask's foreground, in raster order.
 
     Raises:
-        AnnotationError: unreadable, or not one channel of whole numbers.
+        AnnotationError: unreadable, not one channel of whole numbers, or values altered by JPEG that are labels or classes.
     """
     values = read_values(path)
     size = (values.shape[0], values.shape[1])
     mask = meaning == "mask" if meaning else values.dtype == np.uint8 and bool((values == 255).any())
+    if not mask or threshold is None:
+        need_exact_values(path)
     if not mask:
         return Sheet(str(path), "label image", _objects(values), size, one_class=True)
     if threshold is None:

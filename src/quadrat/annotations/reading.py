@@ -13,8 +13,10 @@ from quadrat.annotations.geojson import read_geojson
 from quadrat.annotations.pixel_records import read_pixels
 from quadrat.annotations.record import Sheet
 from quadrat.annotations.table import pictures_of_parquet, read_parquet
+from quadrat.annotations.text import root_tag
 from quadrat.annotations.voc import read_voc
 from quadrat.errors import AnnotationError
+from quadrat.plain_text import UTF16
 
 READ = (
     "QuPath GeoJSON, COCO JSON, Pascal VOC XML, ASAP XML, CSV or text of points or boxes, quadrat's own Parquet table, and label "
@@ -22,6 +24,12 @@ READ = (
 )
 """The formats, for messages."""
 _HEAD = 1 << 16
+_REMEDIES = {
+    UTF16: "UTF-16 text; save it as UTF-8",
+    (b"\x1f\x8b", b"BZh91AY&SY", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd"): "compressed (gzip, bzip2, xz or zstd); unpack it",
+    (b"PK\3\4", b"7z\xbc\xaf"): "an archive or a workbook (zip, 7z, xlsx); unpack it, or save the sheet as CSV",
+}
+"""What is to be done about files that begin with these bytes."""
 _PICTURES = (b"\x89PNG", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\xff\xd8\xff", b"BM", b"GIF8")
 
 
@@ -82,6 +90,9 @@ def recognise(path: Path) -> str:
         raise AnnotationError(f"{path}: cannot be read ({error.strerror or error})") from error
     if not head.strip():
         raise AnnotationError(f"{path}: the file is empty")
+    remedy = next((text for marks, text in _REMEDIES.items() if head.startswith(marks)), None)
+    if remedy is not None:
+        raise AnnotationError(f"{path}: {remedy}")
     found = _by_head(head, path)
     if found is None:
         raise AnnotationError(f"{path}: none of the formats that quadrat reads: {READ}")
@@ -95,8 +106,7 @@ def _by_head(head: bytes, path: Path) -> str | None:
         return "parquet"
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if start.startswith(b"<"):
-        roots = {b"<annotation>": "voc", b"<annotation ": "voc", b"<ASAP_Annotations": "asap"}
-        return next((name for mark, name in roots.items() if mark in start), None)
+        return {"annotation": "voc", "ASAP_Annotations": "asap"}.get(root_tag(path))
     if start.startswith((b"{", b"[")):
         return "coco" if _is_coco(start, path) else "geojson"
     return None if b"\0" in head else "delimited"

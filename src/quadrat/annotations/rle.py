@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 Runs = npt.NDArray[np.int64]
+MAX_PIXELS = 1 << 30
+"""Pixels in the columns that a mask takes; 3 GiB are needed for so many."""
 
 
 def decompress(text: str) -> Runs:
@@ -60,21 +62,24 @@ def mask_of(runs: Runs, size: tuple[int, int]) -> tuple[npt.NDArray[np.bool_], t
     ``size``: (height, width) of the picture. Memory follows the mask's own columns, not the picture.
 
     Raises:
-        ValueError: a run below 0, or runs that do not add up to the picture.
+        ValueError: a run below 0, runs that do not add up to the picture, or a mask over more than MAX_PIXELS.
     """
     height, width = size
     if height < 1 or width < 1:
         raise ValueError(f"a mask of {width} x {height} px")
     if len(runs) and runs.min() < 0:
         raise ValueError(f"a run of {runs.min()} pixels")
+    total = sum(runs.tolist())
+    if total != height * width:
+        raise ValueError(f"runs of {total} pixels for a picture of {width} x {height}")
     ends = np.cumsum(runs)
-    if len(runs) == 0 or ends[-1] != height * width:
-        raise ValueError(f"runs of {int(ends[-1]) if len(runs) else 0} pixels for a picture of {width} x {height}")
     starts, stops = ends[0::2][: len(runs) // 2], ends[1::2]
     starts, stops = starts[stops > starts], stops[stops > starts]
     if len(starts) == 0:
         return np.zeros((0, 0), np.bool_), (0, 0)
     first, last = int(starts[0]) // height, (int(stops[-1]) - 1) // height + 1
+    if (last - first) * height > MAX_PIXELS:
+        raise ValueError(f"a mask over {last - first} x {height} px; {MAX_PIXELS} px are the limit, so draw it as polygons")
     steps = np.zeros((last - first) * height + 1, np.int8)
     steps[starts - first * height] += 1
     steps[stops - first * height] -= 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import shapely
 
 from quadrat.annotations import F64, Kind
@@ -27,13 +28,16 @@ def record_of(geometry: Any, *, place: str, name: str, kind: str, shape: str, cr
     """The record of a row; the inverse of ``geometry_of``.
 
     Raises:
-        ValueError: a geometry that is none of those that ``geometry_of`` makes, or a kind that does not exist.
+        ValueError: a geometry that is none of those that ``geometry_of`` makes, a coordinate that is not finite, or a kind that
+            does not exist.
     """
     if kind not in ("", "object", "region"):
         raise ValueError(f"kind '{kind}'; want object, region or nothing")
     own: Kind | None = "object" if kind == "object" else "region" if kind == "region" else None
     if geometry is None or geometry.is_empty:
         raise ValueError("no geometry")
+    if not np.isfinite(shapely.get_coordinates(geometry)).all():
+        raise ValueError("a coordinate that is not a finite number")
     if geometry.geom_type in ("Point", "MultiPoint"):
         return Record(place, name, own, points=shapely.get_coordinates(geometry), crowd=crowd)
     if geometry.geom_type not in ("Polygon", "MultiPolygon"):

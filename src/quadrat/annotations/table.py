@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import shapely
 
+from quadrat.annotations.kept import kept
 from quadrat.annotations.pictures import same_pictures
-from quadrat.annotations.record import Sheet
+from quadrat.annotations.record import Record, Sheet
 from quadrat.annotations.shapes import geometry_of, record_of, shape_name
 from quadrat.errors import AnnotationError
 
@@ -68,34 +70,44 @@ def read_parquet(path: Path, *, picture: str = "", called: str = "") -> Sheet:
     """The records of one slide of a table; places are those of the files it was made from.
 
     Raises:
-        AnnotationError: unreadable, columns missing, a geometry that is none, or the slide is not in it.
+        AnnotationError: unreadable, columns or values missing, a geometry that is none, or the slide is not in it.
     """
-    table = _read(path, [name for name in SCHEMA.names if name not in ("case", "split")])
-    slides = list(dict.fromkeys(table["slide"].to_pylist()))
+    table = _read(path)
+    slides = pictures_of_parquet(path)
     found = same_pictures(slides, picture, called=called) if picture else slides
     if len(found) != 1:
         raise AnnotationError(
             f"{path}: {len(found) or 'none'} of its {len(slides)} slides may be {picture or 'meant'}; one must be"
         )
-    rows = [row for row in table.to_pylist() if row["slide"] == found[0]]
+    rows = table.filter(pc.equal(table["slide"], found[0])).to_pylist()
+    return Sheet(str(path), "Parquet", tuple(_record(row, path) for row in rows), picture=found[0])
+
+
+def _record(row: Mapping[str, Any], path: Path) -> Record:
+    place = row["place"]
     try:
-        shapes = shapely.from_wkb([row["geometry"] for row in rows])
-        records = tuple(
-            record_of(shape, place=row["place"], name=row["class"], kind=row["kind"], shape=row["shape"], crowd=row["crowd"])
-            for row, shape in zip(rows, shapes, strict=True)
-        )
+        shape = shapely.from_wkb(row["geometry"])
+        return record_of(shape, place=place, name=row["class"], kind=row["kind"], shape=row["shape"], crowd=row["crowd"])
     except (ValueError, TypeError, shapely.GEOSException) as error:
-        raise AnnotationError(f"{path}: a row of slide {found[0]} that makes no sense ({error})") from error
-    return Sheet(str(path), "Parquet", records, picture=found[0])
+        raise AnnotationError(f"{path}: {place} of slide {row['slide']} makes no sense ({error})") from error
 
 
 def pictures_of_parquet(path: Path) -> list[str]:
     """The slides of a table, in its order."""
-    return list(dict.fromkeys(_read(path, ["slide"])["slide"].to_pylist()))
+    slides: list[str] = pc.unique(_read(path)["slide"]).to_pylist()
+    return slides
 
 
-def _read(path: Path, columns: list[str]) -> pa.Table:
+@kept
+def _read(path: Path) -> pa.Table:
+    schema = pa.schema([field for field in SCHEMA if field.name not in ("case", "split")])
     try:
-        return pq.read_table(path, columns=columns)
+        table = pq.read_table(path, columns=schema.names)
+        empty = next((name for name in schema.names if table[name].null_count), None)
+        if empty is not None:
+            raise AnnotationError(
+                f"{path}: {table[empty].null_count} rows without a value in the column '{empty}'; each needs one"
+            )
+        return table.cast(schema)
     except (OSError, pa.ArrowException) as error:
         raise AnnotationError(f"{path}: cannot be read as a table of annotations ({' '.join(str(error).split())})") from error

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 from quadrat.errors import AnnotationError
+from quadrat.plain_text import not_utf8
 
 
 def read_text(path: Path) -> str:
@@ -18,20 +20,26 @@ def read_text(path: Path) -> str:
     """
     try:
         return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise AnnotationError(not_utf8(path, error)) from error
+    except OSError as error:
         raise AnnotationError(f"{path}: cannot be read as text ({error})") from error
 
 
-def parse_json(path: Path) -> Any:
-    """The content of a JSON file.
+def parse_json(text: str, path: Path) -> Any:
+    """The content of a JSON file, whose text this is.
 
     Raises:
-        AnnotationError: unreadable, or not valid JSON.
+        AnnotationError: not valid JSON, nested thousands deep, or with a number of thousands of digits.
     """
     try:
-        return json.loads(read_text(path))
-    except (json.JSONDecodeError, RecursionError) as error:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
         raise AnnotationError(f"{path}: not valid JSON ({error}); is the file cut short?") from error
+    except RecursionError as error:
+        raise AnnotationError(f"{path}: its lists are nested too deeply to be read; is it an annotation file?") from error
+    except ValueError as error:
+        raise AnnotationError(f"{path}: holds a number of more digits than can be read ({error})") from error
 
 
 def parse_xml(path: Path) -> ElementTree.Element:
@@ -40,13 +48,35 @@ def parse_xml(path: Path) -> ElementTree.Element:
     Raises:
         AnnotationError: unreadable, not well-formed, or with a document type.
     """
+    content = _xml_content(path)
+    try:
+        return ElementTree.fromstring(content)
+    except (ElementTree.ParseError, LookupError, ValueError) as error:
+        raise _not_xml(path, error) from error
+
+
+def root_tag(path: Path) -> str:
+    """The name of an XML file's root, for which nothing behind it need be well-formed.
+
+    Raises:
+        AnnotationError: see ``parse_xml``.
+    """
+    try:
+        _, root = next(ElementTree.iterparse(io.BytesIO(_xml_content(path)), events=("start",)))
+    except (ElementTree.ParseError, LookupError, ValueError) as error:
+        raise _not_xml(path, error) from error
+    return str(root.tag)
+
+
+def _xml_content(path: Path) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
         raise AnnotationError(f"{path}: cannot be read ({error})") from error
     if b"<!DOCTYPE" in content[:4096] or b"<!ENTITY" in content:
         raise AnnotationError(f"{path}: declares a document type or entities; annotation files need none, so remove it")
-    try:
-        return ElementTree.fromstring(content)
-    except (ElementTree.ParseError, LookupError, ValueError) as error:
-        raise AnnotationError(f"{path}: not well-formed XML ({error}); is the file cut short?") from error
+    return content
+
+
+def _not_xml(path: Path, error: Exception) -> AnnotationError:
+    return AnnotationError(f"{path}: not well-formed XML ({error}); is the file cut short?")

@@ -22,12 +22,14 @@ def read_voc(path: Path) -> Sheet:
     """The boxes of a Pascal VOC file; ``object N`` counts from 1 in the order of the file.
 
     Raises:
-        AnnotationError: unreadable, no XML, or no VOC annotation.
+        AnnotationError: unreadable, no XML, no VOC annotation, or of a picture without end.
     """
     root = parse_xml(path)
     if root.tag != "annotation":
         raise AnnotationError(f"{path}: its root is <{root.tag}>, not the <annotation> of Pascal VOC")
     height, width = _number(root, "size/height"), _number(root, "size/width")
+    if math.inf in (height, width):
+        raise AnnotationError(f"{path}: it states a picture of {width:g} x {height:g} px; write the slide's size, or none")
     size = (int(height), int(width)) if height >= 1 and width >= 1 else None  # nan: not stated
     records = tuple(_record(item, number) for number, item in enumerate(root.iter("object"), start=1))
     return Sheet(str(path), "Pascal VOC", records, size, picture=(root.findtext("filename") or "").strip())

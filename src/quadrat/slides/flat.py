@@ -64,7 +64,7 @@ def _check_size(found: Found, height: int, width: int) -> None:
 
 
 @contextmanager
-def _pillow_limit_lifted() -> Iterator[None]:
+def pillow_limit_lifted() -> Iterator[None]:
     """Pillow refuses 179 Mpx and more; our own limit is checked instead."""
     before = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = None
@@ -79,7 +79,7 @@ def _pillow_limit_lifted() -> Iterator[None]:
 def _read(found: Found) -> tuple[Rgb, bytes | None]:
     """Pixels and ICC profile of a PNG or JPEG."""
     try:
-        with _pillow_limit_lifted(), Image.open(found.file, formats=["PNG", "JPEG"]) as image:
+        with pillow_limit_lifted(), Image.open(found.file, formats=["PNG", "JPEG"]) as image:
             _check_size(found, image.height, image.width)
             if image.mode not in ("RGB", "RGBA", "L", "LA", "P", "PA"):
                 raise SlideError(f"{found.path}: pixel mode {image.mode} is not 8-bit RGB, RGBA or grey; convert it first")

@@ -1,0 +1,23 @@
+"""Text files that people hand in: UTF-8, and columns parted by whatever the first line shows."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+from pathlib import Path
+
+csv.field_size_limit(2**31 - 1)  # a polygon as well-known text is longer than the 131072 characters that csv begins with
+
+UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+"""What a file of UTF-16 text begins with."""
+
+
+def mark_of(line: str) -> str | None:
+    """What parts the columns of a line: a tab, else a semicolon, else a comma, else None (spaces)."""
+    return next((mark for mark in "\t;," if mark in line), None)
+
+
+def not_utf8(path: Path, error: UnicodeDecodeError) -> str:
+    """The sentence on a file that is not UTF-8 text."""
+    what = "UTF-16 text" if error.object[:2] in UTF16 else f"not UTF-8 text ({error.reason})"
+    return f"{path}: {what}; save it as UTF-8"
