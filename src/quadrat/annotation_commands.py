@@ -105,11 +105,15 @@ def export(
         AnnotationError: a record that the format cannot hold.
     """
     work, items = _items(inputs, pipeline)
+    read = {path.resolve() for path in (*inputs, *(item.path for item in items if item.path is not None))}
     loaded = [_named(load(item, mpp=mpp), work) for item in items]
     entries = [(one.item, Entry(one.item.slide, _sized(one), one.item.case, one.item.split)) for one in loaded if one.sheet]
     files = [out / f"{entry.slide}.geojson" for _, entry in entries] if to == "geojson" else [out]
     if len(set(files)) < len(files):
         raise ConfigError(f"two slides are called '{_twice(files).stem}' and would write one file; export them apart")
+    own = next((file for file in files if file.resolve() in read), None)
+    if own is not None:  # an export need not hold everything
+        raise ConfigError(f"{own}: what is to be exported is read from it; choose another --out")
     there = next((file for file in files if file.exists()), None)
     if there is not None and not overwrite:
         raise ConfigError(f"{there} exists; choose another --out, or say --overwrite")

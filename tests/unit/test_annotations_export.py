@@ -180,7 +180,7 @@ def test_an_export_never_replaces_the_file_that_it_reads(tmp_path, capsys, to, n
     (tmp_path / "slides.csv").write_text(f"slide,annotation\na.png,{name}\n")
     before = (tmp_path / name).read_bytes()
     assert export(tmp_path / "slides.csv", to, tmp_path if to == "geojson" else tmp_path / "x" / ".." / name, "--overwrite") == 2
-    assert f"{name}: the annotations that are to be exported are read from it" in capsys.readouterr().err
+    assert f"{name}: what is to be exported is read from it" in capsys.readouterr().err
     assert (tmp_path / name).read_bytes() == before
 
 

@@ -254,7 +254,8 @@ def _record(cells: Sequence[str], place: str, columns: _Columns, classes: Sequen
         return Record(place, "", "object", box=box, fault=Problem("no geometry", text))
     stated = "" if columns.name is None else cells[columns.name]
     name = stated if first_class is None else _numbered(stated, classes, first_class)
-    kind = "object" if columns.kind is None else cells[columns.kind]
+    # well-known text without a kind may be an area as well as a thing; boxes and points are things
+    kind = cells[columns.kind] if columns.kind is not None else "" if columns.wkt is not None else "object"
     if columns.wkt is not None:
         shape = "" if columns.shape is None else cells[columns.shape]
         crowd = columns.crowd is not None and cells[columns.crowd] == "1"

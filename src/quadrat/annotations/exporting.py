@@ -35,7 +35,6 @@ def write_geojson(path: Path, entry: Entry) -> None:
     Raises:
         AnnotationError: it would replace the file that the records are of.
     """
-    _keep_sources(path, [entry])
     features = (json.dumps(_feature(record), ensure_ascii=False) for record in _drawn(entry))
     text = '{"type":"FeatureCollection","features":[\n' + ",\n".join(features) + "\n]}\n"
     write_whole(path, text.encode())
@@ -58,7 +57,6 @@ def write_coco(path: Path, entries: Sequence[Entry], *, pictures: Sequence[str])
         AnnotationError: a polygon with a hole, which COCO cannot write, a picture of unknown size, a record without class, or
             it would replace a file that the records are of.
     """
-    _keep_sources(path, entries)
     names = sorted({record.name for entry in entries for record in _drawn(entry)})
     images, annotations = [], list[dict[str, Any]]()
     for number, (entry, picture) in enumerate(zip(entries, pictures, strict=True), start=1):
@@ -129,7 +127,6 @@ def write_csv(path: Path, entries: Sequence[Entry]) -> None:
     Raises:
         AnnotationError: it would replace a file that the records are of.
     """
-    _keep_sources(path, entries)
     stream = io.StringIO(newline="")
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
@@ -141,12 +138,6 @@ def write_csv(path: Path, entries: Sequence[Entry]) -> None:
             numbers = (centre.x, centre.y, *(box.tolist() if box is not None else ()))
             writer.writerow((*row, shape_name(record), int(record.crowd), *map(repr, numbers), exact_wkt(record)))
     write_whole(path, stream.getvalue().encode())
-
-
-def _keep_sources(path: Path, entries: Sequence[Entry]) -> None:
-    """Refuse to write over what was drawn, of which an export need not hold everything."""
-    if any(path.resolve() == Path(entry.sheet.source).resolve() for entry in entries):
-        raise AnnotationError(f"{path}: the annotations that are to be exported are read from it; choose another --out")
 
 
 def exact_wkt(record: Record) -> str:
