@@ -181,6 +181,14 @@ def test_coordinates_of_another_scale_are_refused_and_doubtful_ones_are_noted(tm
         load_truth(ref, DataSection(annotations="labels"), ["a"], size=(80, 100), mpp=0.01)
 
 
+def test_a_note_tells_that_everything_lies_outside_the_bounds(tmp_path):
+    roi = feature(square(0, 0, 20), "ROI")
+    inside, outside = feature(square(5, 5, 5), kind="detection"), feature(square(50, 50, 5), kind="detection")
+    assert load_truth(qupath(tmp_path, roi, inside, outside, annotated="ROI"), DataSection(), ["Tumor"]).notes == ()
+    (note,) = load_truth(qupath(tmp_path, roi, outside, annotated="ROI"), DataSection(), ["Tumor"]).notes
+    assert note == "all 1 records of the classes lie outside the regions 'ROI', so none is learnt"
+
+
 def test_a_mask_below_its_threshold_is_refused_with_the_way_out(tmp_path):
     Image.fromarray(np.eye(80, 100, dtype=np.uint8)).save(tmp_path / "mask.png")
     ref = SlideRef("a", "a.png", annotation=str(tmp_path / "mask.png"), annotated="all")

@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import shapely
+
 from quadrat.annotations import SlideTruth
 from quadrat.annotations.delimited import label_of
 from quadrat.annotations.label_image import load_label_image
 from quadrat.annotations.reading import Choice, read_sheet
-from quadrat.annotations.record import Sheet
+from quadrat.annotations.record import Record, Sheet
 from quadrat.annotations.scale import diameter_problem, scale_problems
-from quadrat.annotations.selection import Selected, select, select_bounds
+from quadrat.annotations.selection import Selected, bounding_records, select, select_bounds
+from quadrat.annotations.shapes import geometry_of
 from quadrat.config import DataSection
 from quadrat.errors import AnnotationError, ConfigError
 from quadrat.manifest import SlideRef
@@ -64,6 +67,7 @@ def load_truth(
     if bad_bounds:  # a bound that is wrong is never skipped: it says what counts as background
         raise AnnotationError(_message(bad_bounds, ref, remedy="mend the region: it bounds what is learnt"))
     drawn = picked.annotations
+    notes += _outside_bounds(picked.records, sheet, ref)
     regions = data.annotations == "regions"
     return SlideTruth(
         objects=None if regions else drawn,
@@ -163,6 +167,16 @@ def _judge(
         if not problem.warning:
             raise AnnotationError(f"{ref.annotation}, for {ref.name}: {problem.code}: {problem.text}")
     return [f"{problem.code}? {problem.text}" for problem in found]
+
+
+def _outside_bounds(records: Sequence[Record], sheet: Sheet, ref: SlideRef) -> list[str]:
+    """A note where regions bound what is learnt and nothing of it lies there."""
+    if ref.annotated in ("", "all") or not records:
+        return []
+    bounds = shapely.union_all(shapely.make_valid([geometry_of(r) for r in bounding_records(sheet, ref.annotated) if r.parts]))
+    if shapely.intersects(bounds, [shapely.make_valid(geometry_of(record)) for record in records]).any():
+        return []
+    return [f"all {len(records)} records of the classes lie outside the regions '{ref.annotated}', so none is learnt"]
 
 
 def _message(bad: Sequence[str], ref: SlideRef, *, remedy: str) -> str:
