@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from quadrat.batch import Batch, SlideState
+from quadrat.checkpoint import changed_since, check_same_training, read_about
 from quadrat.config import Pipeline, manifest_of
 from quadrat.datasets import sample_margin
 from quadrat.errors import ConfigError, QuadratError, SlideError, StoreError
@@ -23,11 +24,10 @@ from quadrat.progress import Phase, Reporter
 from quadrat.rundir import open_journal
 from quadrat.splits import assign_folds, fold_split
 from quadrat.task import get_task
-from quadrat.teaching import PROGRESS, TrainJob, begin, train_package
+from quadrat.teaching import CHECKPOINTS, PROGRESS, TrainJob, begin, train_package, whole_key
 from quadrat.workplace import SlideWork, fingerprints, slide_identity
 
 LOOK_EVERY_S = 1.0
-CHECKPOINTS = "checkpoints"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +127,6 @@ def train_courses(
                 reporter.say(f"{course.name}: {course.package} exists already; --overwrite trains it again")
                 made[course.name] = course.package
                 continue
-            if overwrite:
-                _drop_ended(course.folder / CHECKPOINTS)
             todo.append(course)
         for note in _check_truths(todo):
             reporter.say(note)
@@ -136,6 +134,8 @@ def train_courses(
         if jobs and executor is None:
             run = todo[0].pipeline.run
             executor = stack.enter_context(open_executor(run.executor, workers=run.workers, threads=run.threads))
+        for course, job in jobs:
+            _make_way(course, job, reporter, overwrite=overwrite)
         for _, job in jobs:
             assert executor is not None
             _plan(job, executor, reporter)
@@ -218,11 +218,22 @@ def _as_error(failure: Failure, name: str) -> Exception:
     return kind(f"{name}: {failure.message}")
 
 
-def _drop_ended(checkpoints: Path) -> None:
-    """Forget a training that came to its end, so that it is done again; one that was interrupted goes on."""
-    with contextlib.suppress(OSError, ValueError):
-        if json.loads((checkpoints / "checkpoint.json").read_text()).get("ended"):
-            shutil.rmtree(checkpoints)
+def _make_way(course: Course, job: TrainJob, reporter: Reporter, *, overwrite: bool) -> None:
+    """See that the training can go on from what is there. With ``overwrite``, forget one that came to its end or that was
+    another one.
+
+    Raises:
+        ConfigError, StoreError: see :func:`quadrat.checkpoint.check_same_training`.
+    """
+    checkpoints = course.folder / CHECKPOINTS
+    key = whole_key(job, job.works[0].spec)
+    if not overwrite:
+        return check_same_training(checkpoints, key)
+    about, changed = read_about(checkpoints) or {}, changed_since(checkpoints, key)
+    if changed:
+        reporter.say(f"{course.name}: what was begun otherwise ({changed}) is begun anew")
+    if changed or about.get("ended"):
+        shutil.rmtree(checkpoints)
 
 
 def _check_apart(courses: Sequence[Course]) -> None:

@@ -17,6 +17,7 @@ import torch
 
 from quadrat import __version__
 from quadrat.calibration import Aim, Judged, Trial, TrialView, calibrate, figures_of
+from quadrat.checkpoint import Key
 from quadrat.config import Pipeline
 from quadrat.datasets import TrainingSlide
 from quadrat.errors import ConfigError
@@ -25,19 +26,23 @@ from quadrat.learning import spec_of, training_slide, versions, window_set
 from quadrat.mismatch import describe_promise, seam_mismatch
 from quadrat.models.encoders import Encoder, load_encoder_weights
 from quadrat.outputs.training_pages import examples_page, learning_curves
-from quadrat.package import SCHEDULE_EXACT, begin_from, exactness, rounded, save_package, sha256_of
+from quadrat.package import SCHEDULE_EXACT, begin_from, exactness, read_card, rounded, save_package, sha256_of
 from quadrat.prediction_store import PredictionStore
 from quadrat.ranks import SOLO, Ranks
 from quadrat.slides.source import PixelSource
 from quadrat.splits import case_of
 from quadrat.store import TileStore
 from quadrat.task import ModelSpec, Task, get_task
-from quadrat.training import Trained, Validation, train
+from quadrat.training import Trained, Validation, key_of, train
 from quadrat.units import create_predictions, infer_shards, open_work_source
-from quadrat.workplace import SlideWork, WorkView, slide_identity
+from quadrat.workplace import SlideWork, WorkView, regions_digest, slide_identity
 
-PROGRESS = "progress.json"
+PROGRESS, CHECKPOINTS = "progress.json", "checkpoints"
 PROGRESS_EVERY_S = 1.0
+NOT_LEARNT = ("manifest", "source", "license")
+"""Keys of the section ``data`` that change nothing of what is learnt."""
+SHOWN = 16
+"""Digits of a content's sha256 in a checkpoint's key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,13 +136,18 @@ def learn(job: TrainJob, task: Task, spec: ModelSpec, slides: Material, *, devic
         window_set(slides.learn, task, spec, pipeline),
         pipeline.train,
         device=device,
-        folder=folder / "checkpoints",
+        folder=folder / CHECKPOINTS,
         progress=_Progress(folder / PROGRESS),
         validation=Validation(measure, task.metrics.main) if slides.judge else None,
         prepare=lambda network: begin(network, spec, pipeline),
         ranks=ranks,
         key=data_key(job),
     )
+
+
+def whole_key(job: TrainJob, spec: ModelSpec) -> Key:
+    """The key of the checkpoint that :func:`learn` will leave."""
+    return {**key_of(spec, job.pipeline.train), **data_key(job)}
 
 
 def begin(network: torch.nn.Module, spec: ModelSpec, pipeline: Pipeline) -> None:
@@ -152,25 +162,37 @@ def begin(network: torch.nn.Module, spec: ModelSpec, pipeline: Pipeline) -> None
         load_encoder_weights(cast(Encoder, network.encoder), pipeline.model.encoder_weights)
 
 
-def data_key(job: TrainJob) -> str:
-    """Hash of what a job learns from and is judged on, and of what it begins with: a checkpoint of other data is not gone on
-    from. Where the files lie does not count."""
-    data = {name: value for name, value in asdict(job.pipeline.data).items() if name not in ("manifest", "source", "license")}
-    slides = [
-        (*(getattr(work.ref, name) for name in ("name", "mpp", "label", "annotated", "split")), work.identity,
-         _digest(work.ref.annotation), asdict(work.slide), work.margin)
-        for work in job.works
-    ]  # fmt: skip
-    text = json.dumps([data, slides, job.pipeline.model.encoder_weights], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+def data_key(job: TrainJob) -> Key:
+    """What a job learns from and is judged on, and what it begins with, by content: where the files lie does not count."""
+    pipeline, refs = job.pipeline, [work.ref for work in job.works]
+    data = {f"data.{name}": value for name, value in asdict(pipeline.data).items() if name not in NOT_LEARNT}
+    reading = {f"slide.{name}": value for name, value in asdict(pipeline.slide).items()}
+    slides: dict[str, Any] = {}
+    for work in job.works:
+        parts = {name: getattr(work.ref, name) for name in ("mpp", "label", "annotated", "split")} | {
+            "pixels": work.identity[:SHOWN],
+            "annotation": _digest(work.ref.annotation)[:SHOWN],
+            "regions": regions_digest(work.ref.regions)[:SHOWN],
+        }
+        slides |= {f"{name} of slide {work.ref.name}": value for name, value in parts.items()}
+    order = hashlib.sha256(json.dumps([ref.name for ref in refs]).encode()).hexdigest()
+    return {**_beginning(pipeline)} | data | reading | slides | {"order of slides": order[:SHOWN]}
 
 
-def _digest(annotation: str) -> str:
-    """Of an annotation file's content, of a folder's outline and ends; "" where there is none."""
-    path = Path(annotation)
-    if not annotation or not path.exists():
+def _beginning(pipeline: Pipeline) -> Key:
+    """The content of what a training begins with."""
+    init, weights = pipeline.train.init, pipeline.model.encoder_weights
+    if init:
+        return {"train.init": read_card(Path(init)).get("weights_sha256", "")[:SHOWN]}
+    return {"model.encoder_weights": _digest(weights)[:SHOWN] or weights}
+
+
+def _digest(path: str) -> str:
+    """Of a file's content, of a folder's outline and ends; "" where there is none."""
+    place = Path(path)
+    if not path or not place.exists():
         return ""
-    return slide_identity(annotation) if path.is_dir() else sha256_of(path)
+    return slide_identity(path) if place.is_dir() else sha256_of(place)
 
 
 class _Progress:
@@ -238,7 +260,7 @@ def _card(job: TrainJob, trained: Trained, tried: Sequence[Trial], final: Trial 
 
 def _leave_pages(job: TrainJob, task: Task, spec: ModelSpec, trained: Trained, views: Judged, slides: Material) -> None:
     """Logs, curves and examples beside the weights."""
-    package, logs = Path(job.package), Path(job.folder) / "checkpoints"
+    package, logs = Path(job.package), Path(job.folder) / CHECKPOINTS
     shutil.copyfile(logs / "log.csv", package / "training.csv")
     learning_curves(package / "curves.png", trained.history, trained.validations, main=task.metrics.main, kept=trained.step)
     if trained.validations:

@@ -347,22 +347,60 @@ def record_steps(monkeypatch):
     return steps
 
 
-def test_changed_annotations_begin_an_interrupted_training_anew(place, monkeypatch):
+def interrupted_after(place, step, monkeypatch):
+    """The training of a place, ended when it is about to tell of the step after ``step``; what follows is not disturbed."""
     monkeypatch.setattr("quadrat.training.LOG_EVERY", 1)
-    monkeypatch.setattr(teaching, "_Progress", lambda path: Stopping([3]))
+    monkeypatch.setattr(teaching, "_Progress", lambda path: Stopping([step + 1]))
+    assert place.train().code == 75
+    assert place.checkpoint()["step"] == step
+    monkeypatch.setattr(teaching, "_Progress", lambda path: Stopping([99]))
+
+
+def test_changed_annotations_are_refused_and_with_overwrite_the_training_is_begun_anew(place, monkeypatch):
     own = place.folder / "own"
     shutil.copytree(place.pictures, own)
     here = Place(place.folder, own).manifest((0, "train", "a", ""), (1, "train", "b", ""))
-    assert here.train().code == 75
-    assert here.checkpoint()["step"] == 2
+    interrupted_after(here, 2, monkeypatch)
     steps = record_steps(monkeypatch)
-    monkeypatch.setattr(teaching, "_Progress", lambda path: Stopping([99]))
     shutil.copyfile(own / "5.labels.png", own / "1.labels.png")
-    assert here.train().code == 0
+    refused = here.train()
+    assert refused.code == 2
+    assert "begun otherwise (annotation of slide 1 " in refused.err
+    assert "or train anew with --overwrite" in refused.err
+    assert not steps
+    assert here.checkpoint()["step"] == 2
+    done = here.train("--overwrite")
+    assert done.code == 0, done.err
+    assert "p: what was begun otherwise (annotation of slide 1 " in done.err
     assert steps[0] == 0
-    steps.clear()
-    assert here.train("--overwrite").code == 0
-    assert steps[0] == 0
+
+
+def test_a_changed_setting_is_refused_before_a_slide_is_planned_and_set_back_the_training_goes_on(place, monkeypatch):
+    interrupted_after(place, 2, monkeypatch)
+    steps = record_steps(monkeypatch)
+    with monkeypatch.context() as patch:
+        patch.setattr(school, "_plan", lambda *_: pytest.fail("slides were planned"))
+        refused = place.train("--set", "train.threads=2")
+    assert refused.code == 2
+    assert "(train.threads 1 -> 2); set that back to go on with it" in refused.err
+    assert place.train("--set", "train.calibrate=count", "--set", "train.patience=9").code == 0
+    assert steps[0] == 2
+    assert place.card()["metrics"]["calibration"]["aim"] == "count"
+
+
+def test_an_ended_training_of_another_aim_chooses_thresholds_anew_without_learning_again(place, monkeypatch):
+    assert place.train().code == 0
+    steps = record_steps(monkeypatch)
+    shutil.rmtree(place.folder / "package")
+    assert place.train("--set", "train.calibrate=none").code == 0
+    assert not steps
+    assert place.card()["metrics"]["calibration"] == {"aim": "none", "tried": []}
+
+
+def test_overwrite_that_is_refused_forgets_nothing(place):
+    assert place.train().code == 0
+    assert place.train("--overwrite", "--set", "train.patch=63").code == 2
+    assert place.checkpoint()["ended"]
 
 
 def test_moving_the_folder_does_not_begin_it_anew(place, tmp_path_factory, monkeypatch):
