@@ -21,7 +21,7 @@ from quadrat.learning import Known, check_material, known_of, spec_of
 from quadrat.manifest import SlideRef, read_manifest
 from quadrat.package import CARD, check_stride
 from quadrat.progress import Phase, Reporter
-from quadrat.rundir import open_journal
+from quadrat.rundir import locked, open_journal
 from quadrat.splits import assign_folds, fold_split
 from quadrat.task import get_task
 from quadrat.teaching import CHECKPOINTS, PROGRESS, TrainJob, begin, train_package, whole_key
@@ -114,7 +114,8 @@ def train_courses(
     A package that exists is left alone unless ``overwrite``; an interrupted training goes on from its checkpoint.
 
     Raises:
-        ConfigError, AnnotationError: before any time is spent. KeyboardInterrupt: run again to go on.
+        ConfigError, AnnotationError: before any time is spent. StoreError: another training is at
+            work on a package. KeyboardInterrupt: run again to go on.
     """
     made: dict[str, Path] = {}
     todo: list[Course] = []
@@ -135,6 +136,8 @@ def train_courses(
             run = todo[0].pipeline.run
             executor = stack.enter_context(open_executor(run.executor, workers=run.workers, threads=run.threads))
         for course, job in jobs:
+            busy = f"{course.name}: another training is at work on {course.package}"
+            stack.enter_context(locked(course.folder / "driver.lock", busy, otherwise="give this one another model.package"))
             _make_way(course, job, reporter, overwrite=overwrite)
         for _, job in jobs:
             assert executor is not None

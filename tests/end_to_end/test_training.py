@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 from helpers import fields
 from helpers.runs import quadrat, write_pipeline
-from quadrat import datasets, school, teaching
+from quadrat import datasets, rundir, school, teaching
 from quadrat.errors import StoreError
 
 SIDE = 96
@@ -395,6 +395,25 @@ def test_an_ended_training_of_another_aim_chooses_thresholds_anew_without_learni
     assert place.train("--set", "train.calibrate=none").code == 0
     assert not steps
     assert place.card()["metrics"]["calibration"] == {"aim": "none", "tried": []}
+
+
+def test_a_package_that_another_training_is_at_work_on_is_left_to_it(place, monkeypatch):
+    refused, learn = [], teaching.learn
+
+    def twice(job, *words, **options):
+        monkeypatch.setattr(teaching, "learn", learn)
+        with monkeypatch.context() as patch:
+            patch.setattr(rundir.os, "getpid", lambda: 1)  # of another process that lives
+            refused.append(place.train("--overwrite"))
+        return learn(job, *words, **options)
+
+    monkeypatch.setattr(teaching, "learn", twice)
+    assert place.train().code == 0
+    assert refused[0].code == 74
+    told = f"p: another training is at work on {place.folder / 'package'} ("
+    assert told in refused[0].err
+    assert "; wait for it, give this one another model.package, or delete " in refused[0].err
+    assert not (place.folder / "package.training" / "driver.lock").exists()
 
 
 def test_overwrite_that_is_refused_forgets_nothing(place):
