@@ -91,8 +91,15 @@ def train_package(job: TrainJob) -> dict[str, Any]:
             seen = [(slide.source, slide.cells) for slide in ([s for _, s in slides.judge] or slides.learn)]
             measured["seam_mismatch"] = seam_mismatch(model, task, spec, seen, device=device)
         about = _card(job, trained, tried, final, slides.notes)
-        save_package(Path(job.package), model, spec, about=about, measured=measured, precision=pipeline.model.precision)
-        _leave_pages(job, task, spec, trained, views, slides)
+        save_package(
+            Path(job.package),
+            model,
+            spec,
+            about=about,
+            measured=measured,
+            precision=pipeline.model.precision,
+            beside=lambda package: _leave_pages(package, Path(job.folder), task, spec, trained, views, slides),
+        )
     return {
         "package": job.package,
         "seconds": trained.seconds,
@@ -258,9 +265,11 @@ def _card(job: TrainJob, trained: Trained, tried: Sequence[Trial], final: Trial 
     }
 
 
-def _leave_pages(job: TrainJob, task: Task, spec: ModelSpec, trained: Trained, views: Judged, slides: Material) -> None:
-    """Logs, curves and examples beside the weights."""
-    package, logs = Path(job.package), Path(job.folder) / CHECKPOINTS
+def _leave_pages(
+    package: Path, folder: Path, task: Task, spec: ModelSpec, trained: Trained, views: Judged, slides: Material
+) -> None:
+    """Logs, curves and examples into the folder of a package; ``folder``: the training's."""
+    logs = folder / CHECKPOINTS
     shutil.copyfile(logs / "log.csv", package / "training.csv")
     learning_curves(package / "curves.png", trained.history, trained.validations, main=task.metrics.main, kept=trained.step)
     if trained.validations:

@@ -1,6 +1,7 @@
 """`quadrat train` on small pictures: folds, going on, what is refused before any work, and what is left beside the weights."""
 
 import csv
+import errno
 import json
 import shutil
 from collections import Counter
@@ -287,6 +288,21 @@ def test_logs_curves_and_examples_lie_beside_the_weights(place):
     assert card["training"]["kept_step"] in (2, 4)
     assert card["training"]["validation_slides"] == ["2"]
     assert len(card["metrics"]["calibration"]["tried"]) > 1
+
+
+def test_a_training_that_is_killed_while_it_draws_its_pages_draws_them_when_it_is_run_again(place, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(teaching, "learning_curves", full)
+        done = place.train()
+    assert done.code == 74
+    assert "the package" in done.err
+    assert "make room" in done.err
+    assert not (place.folder / "package").exists()
+    assert place.train().code == 0
+    assert {"curves.png", "training.csv", "examples.png"} <= {p.name for p in (place.folder / "package").iterdir()}
 
 
 def test_a_package_is_left_alone_unless_it_is_to_be_trained_again(place, monkeypatch):

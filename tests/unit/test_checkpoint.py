@@ -5,16 +5,21 @@ import json
 import math
 from dataclasses import replace
 from itertools import count
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 import quadrat.checkpoint as checkpoint
-from helpers.trainings import CFG, Stop, judged, same_weights, trained
+from helpers.runs import small_files
+from helpers.trainings import CFG, Stop, judged, same_weights, spec_for, trained
 from quadrat.checkpoint import State
+from quadrat.config import SlideSection
 from quadrat.errors import ConfigError, StoreError
+from quadrat.manifest import SlideRef
 from quadrat.store import check_free_space
+from quadrat.workplace import SlideWork
 
 NAN = float("nan")
 OFTEN = replace(CFG, checkpoint_every_s=-1.0)
@@ -402,6 +407,14 @@ def test_too_little_room_is_refused_before_a_step(tmp_path, monkeypatch):
     trained(tmp_path / "x", SHORT)
     on_disk = sum(p.stat().st_size for p in (tmp_path / "x").iterdir())
     assert asked[0] > 2 * on_disk
+
+
+def test_a_plan_on_a_full_disk_is_told_by_its_folder_and_nothing_half_is_left(tmp_path):
+    work = SlideWork(SlideRef("a", "a.png"), str(tmp_path / "a"), spec_for("instance"), SlideSection(), "instance", "")
+    told = rf"{tmp_path}/a: the plan of the slide cannot be written \(File too large\); make room"
+    with small_files(20_000), pytest.raises(StoreError, match=told):
+        work.save_plan(None, SimpleNamespace(codes=np.zeros((200, 200), np.uint8)))
+    assert not list((tmp_path / "a").iterdir())
 
 
 # -- logs

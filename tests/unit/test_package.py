@@ -1,10 +1,12 @@
+import errno
 import json
 from dataclasses import replace
 
 import pytest
 import torch
 
-from quadrat.errors import ConfigError, PackageError, QuadratError
+from helpers.runs import small_files
+from quadrat.errors import ConfigError, PackageError, QuadratError, StoreError
 from quadrat.grid import Lattice
 from quadrat.models.unet import UNet
 from quadrat.package import (
@@ -397,3 +399,46 @@ def test_a_stride_or_a_patch_out_of_step_with_the_network_is_told_with_its_strid
         check_stride(model, spec, patch=100)
     with pytest.raises(ConfigError, match=r"model\.stride 4 is not a multiple of the network's stride 8"):
         check_stride(model, replace(spec, lattice=Lattice(core=64, halo=48, stride=4, shard=128)), patch=64)
+
+
+# -- a full disk, and what JSON cannot hold
+
+
+def test_a_package_appears_with_all_that_lies_beside_its_weights_or_not_at_all(original, tmp_path):
+    _, model, spec = original
+    folder = tmp_path / "p"
+
+    def pages(place):
+        assert not folder.exists()
+        (place / "curves.png").write_bytes(b"curves")
+
+    def full(place):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(StoreError, match=r"the package .*p cannot be written \(.*No space left.*\); make room"):
+        save_package(folder, model, spec, about={}, beside=full)
+    assert not list(tmp_path.iterdir())
+    save_package(folder, model, spec, about={}, beside=pages)
+    assert sorted(p.name for p in folder.iterdir()) == ["card.json", "curves.png", "weights.safetensors"]
+    with pytest.raises(StoreError):
+        save_package(folder, model, spec, about={}, beside=full)
+    assert (folder / "curves.png").exists(), "what was there before stays"
+
+
+def test_a_package_on_a_full_disk_is_told_by_its_folder(original, tmp_path):
+    _, model, spec = original
+    with small_files(4096), pytest.raises(StoreError, match=r"the package .*p cannot be written .*make room"):
+        save_package(tmp_path / "p", model, spec, about={})
+
+
+def test_a_card_holds_no_number_that_is_not_json(original, tmp_path):
+    _, model, spec = original
+    save_package(tmp_path / "p", model, spec, about={"metrics": {"ap": float("nan"), "all": (1.5, float("inf"))}})
+    text = (tmp_path / "p" / "card.json").read_text()
+    assert json.loads(text, parse_constant=pytest.fail)["metrics"] == {"ap": None, "all": [1.5, None]}
+    assert load_package(tmp_path / "p").card["metrics"]["ap"] is None
+
+
+def test_the_weights_may_be_read_by_whoever_may_read_the_card(original):
+    modes = {path.name: path.stat().st_mode & 0o777 for path in original[0].iterdir()}
+    assert modes["weights.safetensors"] == modes["card.json"]
