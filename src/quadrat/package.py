@@ -203,9 +203,9 @@ def rounded(model: nn.Module, precision: str) -> nn.Module:
 
 
 def begin_from(model: nn.Module, spec: ModelSpec, folder: Path) -> list[str]:
-    """Copy a package's weights into a network of the same build; the names that were not taken over.
+    """Copy a package's weights into a network of the same build; what a user should know of the differences.
 
-    The head stays as it is where the classes are others.
+    The head stays as it is where the classes are others. Another mpp or normalisation is allowed: the network learns it.
 
     Raises:
         PackageError: the package's network is another one.
@@ -223,7 +223,23 @@ def begin_from(model: nn.Module, spec: ModelSpec, folder: Path) -> list[str]:
     left = [name for name in weights if name.startswith(HEADS) and not same_classes]
     own = model.state_dict()
     model.load_state_dict({name: own[name] if name in left else value for name, value in weights.items()})
-    return left
+    return _notes_on_begin(folder, theirs, spec)
+
+
+def _notes_on_begin(folder: Path, theirs: ModelSpec, spec: ModelSpec) -> list[str]:
+    """A line for each difference between a package to begin with and what is to be learnt that may surprise."""
+    notes = [
+        f"{folder} was trained at model.{name} {getattr(theirs, name)}, this one is at {getattr(spec, name)}: its weights have "
+        "to be learnt over in part"
+        for name in ("mpp", "mean", "std")
+        if getattr(theirs, name) != getattr(spec, name)
+    ]
+    if theirs.class_names != spec.class_names:
+        notes.append(
+            f"{folder} knows the classes {', '.join(theirs.class_names)}, this one is to learn {', '.join(spec.class_names)}: "
+            "the head is begun anew"
+        )
+    return notes
 
 
 def write_card(folder: Path, spec: ModelSpec, *, about: Mapping[str, Any]) -> None:

@@ -156,8 +156,9 @@ def _teach(jobs: Sequence[Job], executor: Executor, reporter: Reporter) -> dict[
         for outcome in _run_each(jobs, executor):
             reporter.saw_memory(outcome.peak_mb)
             if outcome.failure is not None:
+                if failures:  # the first is told by whoever it is raised to
+                    reporter.say(f"{outcome.key}: failed: {outcome.failure.message}")
                 failures.append(_as_error(outcome.failure, outcome.key))
-                reporter.say(f"{outcome.key}: failed: {outcome.failure.message}")
                 continue
             receipt = outcome.receipt
             made[outcome.key] = Path(receipt["package"])
@@ -289,9 +290,9 @@ def _job(course: Course, reporter: Reporter) -> TrainJob:
     spec = spec_of(pipeline, task)
     network = task.build(spec)
     check_stride(network, spec, patch=pipeline.train.patch)
-    begin(network, spec, pipeline)
+    notes = [*begin(network, spec, pipeline), *course.notes]
     refs = [ref for ref in course.slides if ref.split in ("", "train", "val")]
-    for note in course.notes:
+    for note in notes:
         reporter.say(f"{course.name}: {note}")
     # the run's override of mpp is not the training slides': theirs stands in the manifest
     training = replace(pipeline, slide=replace(pipeline.slide, mpp=None, tissue=pipeline.data.tissue))

@@ -157,16 +157,17 @@ def whole_key(job: TrainJob, spec: ModelSpec) -> Key:
     return {**key_of(spec, job.pipeline.train), **data_key(job)}
 
 
-def begin(network: torch.nn.Module, spec: ModelSpec, pipeline: Pipeline) -> None:
-    """Load what the pipeline begins with, if anything: a package's weights, or an encoder's.
+def begin(network: torch.nn.Module, spec: ModelSpec, pipeline: Pipeline) -> list[str]:
+    """Load what the pipeline begins with, if anything: a package's weights, or an encoder's. Returns what a user should know.
 
     Raises:
         PackageError: ``train.init`` is no package, or one of another network. ConfigError: the encoder's weights do not fit.
     """
     if pipeline.train.init:
-        begin_from(network, spec, Path(pipeline.train.init))
-    elif pipeline.model.encoder_weights:
+        return begin_from(network, spec, Path(pipeline.train.init))
+    if pipeline.model.encoder_weights:
         load_encoder_weights(cast(Encoder, network.encoder), pipeline.model.encoder_weights)
+    return []
 
 
 def data_key(job: TrainJob) -> Key:

@@ -98,7 +98,7 @@ def train(
     folder: Path,
     progress: Progress | None = None,
     validation: Validation | None = None,
-    prepare: Callable[[nn.Module], None] | None = None,
+    prepare: Callable[[nn.Module], object] | None = None,
     ranks: Ranks = SOLO,
     key: Key | None = None,
 ) -> Trained:

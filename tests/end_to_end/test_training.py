@@ -115,6 +115,7 @@ def test_a_failing_fold_does_not_stop_the_others_and_is_told_by_the_exit_code(pl
     monkeypatch.setattr(teaching, "learn", failing)
     done = place.train("--folds", "3")
     assert done.code == 74
+    assert done.err.count("no room for the checkpoint") == 1
     assert "p.fold1: no room for the checkpoint" in done.err
     assert "Traceback" not in done.err
     assert [n for n in place.written() if not n.endswith(".training")] == ["package.fold0", "package.fold2"]
@@ -166,11 +167,11 @@ def test_one_picture_under_two_names_is_refused(place, pictures):
 SETTINGS = {
     "a patch out of step": ("train.patch=60", "train.patch is 60; it must be a multiple of the network's stride 8"),
     "a stride out of step": ("model.stride=4", "model.stride 4 is not a multiple of the network's stride 8"),
-    "no patch": ("train.patch=0", "train.patch must be at least 1"),
+    "no patch": ("train.patch=0", "train.patch is 0; it must be at least 1"),
     "no rate": ("train.lr=0", "train.lr is 0"),
     "a rate below nothing": ("train.lr=-.inf", "train.lr is -inf"),
     "validation backwards": ("train.validate_every=-2", "train.validate_every is -2"),
-    "no thread": ("train.threads=0", "train.threads must be at least 1"),
+    "no thread": ("train.threads=0", "train.threads is 0; it must be at least 1"),
     "no package to begin from": ("train.init=nowhere", "nowhere"),
     "no encoder weights": ("model.encoder_weights=nowhere.pth", "has no pretrained weights"),
     "an unknown aim": ("train.calibrate=counts", "f1, count, none"),
@@ -466,6 +467,18 @@ def test_a_training_can_begin_from_a_package_and_its_card_says_so(place):
     assert encoder
     assert all(np.array_equal(before[n], after[n]) for n in encoder)
     assert place.card()["training"]["begun_from"] == str(place.folder / "first")
+
+
+def test_what_a_package_to_begin_from_knows_otherwise_is_told_before_the_training(place, monkeypatch):
+    assert place.train().code == 0
+    first = (place.folder / "package").rename(place.folder / "first")
+    shutil.rmtree(place.folder / "package.training")
+    monkeypatch.setattr(teaching, "_Progress", lambda path: Stopping([1]))
+    monkeypatch.setattr("quadrat.training.LOG_EVERY", 1)
+    done = place.train("--init", first, "--set", "classes=[{name: cell}]", "--set", "model.mpp=1.0")
+    assert done.code == 75, "it was ended at its first step"
+    assert f"p: {first} was trained at model.mpp 0.5, this one is at 1.0" in done.err
+    assert f"p: {first} knows the classes nucleus, this one is to learn cell: the head is begun anew" in done.err
 
 
 def test_a_full_disk_is_told_with_the_exit_code_for_stores(place, monkeypatch):

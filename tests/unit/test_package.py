@@ -11,6 +11,7 @@ from quadrat.grid import Lattice
 from quadrat.models.unet import UNet
 from quadrat.package import (
     CARD,
+    HEADS,
     WEIGHTS,
     begin_from,
     check_stride,
@@ -364,8 +365,9 @@ def test_a_network_of_other_classes_keeps_its_own_head_and_takes_the_rest(task, 
     spec = replace(spec_for(task), classes=OTHER[classes])
     model = get_task(task).build(spec)
     own = {name: value.clone() for name, value in model.state_dict().items()}
-    left = begin_from(model, spec, tmp_path / "p")
-    assert left
+    (note,) = begin_from(model, spec, tmp_path / "p")
+    assert f"knows the classes a, b, this one is to learn {', '.join(spec.class_names)}: the head is begun anew" in note
+    left = [name for name in theirs if name.startswith(HEADS)]
     head = {id(p) for p in model.head.parameters()}
     assert head <= {id(p) for n, p in model.named_parameters() if n in left}
     for name, value in model.state_dict().items():
@@ -389,6 +391,15 @@ def test_a_package_of_another_network_is_refused_with_both_sides(changes, named,
     with pytest.raises(PackageError, match=named):
         begin_from(model, spec, tmp_path / "p")
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_what_a_package_was_trained_at_is_told_where_it_is_another(tmp_path):
+    saved("instance", tmp_path / "p")
+    spec = replace(spec_for("instance"), mpp=0.25, mean=(0.5, 0.5, 0.5))
+    mpp, mean = begin_from(get_task("instance").build(spec), spec, tmp_path / "p")
+    assert "was trained at model.mpp 0.5, this one is at 0.25" in mpp
+    assert "at model.mean (" in mean
+    assert "this one is at (0.5, 0.5, 0.5)" in mean
 
 
 def test_a_stride_or_a_patch_out_of_step_with_the_network_is_told_with_its_stride():
