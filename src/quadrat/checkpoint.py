@@ -222,8 +222,9 @@ def check_same_training(folder: Path, key: Key) -> None:
     """
     changed = changed_since(folder, key)
     if changed:
+        steps = (read_about(folder) or {}).get("step")
         raise ConfigError(
-            f"{folder} holds a training that was begun otherwise ({changed}); "
+            f"{folder} holds {steps} steps of a training that was begun otherwise ({changed}); "
             "set that back to go on with it, or train anew with --overwrite"
         )
 

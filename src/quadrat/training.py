@@ -78,6 +78,7 @@ def key_of(spec: ModelSpec, cfg: TrainSection) -> Key:
     model |= {f"model.{name}": value for name, value in asdict(spec.lattice).items()}
     thresholds = {f"thresholds.{name}": value for name, value in spec.thresholds.items()}
     settings = {f"train.{name}": value for name, value in asdict(cfg).items() if name not in UNDECISIVE}
+    settings |= {f"train.augment.{name}": value for name, value in settings.pop("train.augment").items()}
     settings["train.validate_every"] = validation_every(cfg)
     return {"task": spec.task, "classes": list(spec.class_names)} | model | thresholds | settings
 

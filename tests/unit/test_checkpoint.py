@@ -15,7 +15,7 @@ import quadrat.checkpoint as checkpoint
 from helpers.runs import small_files
 from helpers.trainings import CFG, Stop, judged, same_weights, spec_for, trained
 from quadrat.checkpoint import State
-from quadrat.config import SlideSection
+from quadrat.config import Augmentation, SlideSection
 from quadrat.errors import ConfigError, StoreError
 from quadrat.manifest import SlideRef
 from quadrat.store import check_free_space
@@ -211,6 +211,7 @@ def interrupted_at(folder, stop, prepare=None):
         ({"lr": 1e-4}, "train.lr 0.003 -> 0.0001"),
         ({"batch": 3, "threads": 2}, "train.batch 2 -> 3; train.threads 1 -> 2"),
         ({"seed": 9}, "train.seed 5 -> 9"),
+        ({"augment": Augmentation(blur=1)}, "train.augment.stain 0.08 -> 0.0; train.augment.blur 0.0 -> 1"),
         ({"freeze_norm": True}, "train.freeze_norm False -> True"),
         ({"validate_every": 2}, "train.validate_every 1 -> 2"),
     ],
@@ -220,7 +221,10 @@ def test_a_changed_training_is_refused_with_what_differs_and_nothing_of_the_old_
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(ConfigError) as error:
         trained(tmp_path, replace(SHORT, **change), progress=lambda *_: pytest.fail("a step was taken"))
-    assert f"begun otherwise ({told}); set that back to go on with it, or train anew with --overwrite" in str(error.value)
+    assert (
+        f"holds 6 steps of a training that was begun otherwise ({told}); set that back to go on with it, or train anew with --overwrite"
+        in str(error.value)
+    )
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
