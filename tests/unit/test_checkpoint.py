@@ -221,10 +221,9 @@ def test_a_changed_training_is_refused_with_what_differs_and_nothing_of_the_old_
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(ConfigError) as error:
         trained(tmp_path, replace(SHORT, **change), progress=lambda *_: pytest.fail("a step was taken"))
-    assert (
-        f"holds 6 steps of a training that was begun otherwise ({told}); set that back to go on with it, or train anew with --overwrite"
-        in str(error.value)
-    )
+    said = str(error.value)
+    assert f"{tmp_path} holds 6 steps of a training that was begun otherwise ({told}); set that back" in said
+    assert said.endswith("to go on with it, or train anew with --overwrite")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
