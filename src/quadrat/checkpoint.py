@@ -6,6 +6,7 @@ No pickles: tensors are safetensors, the rest is JSON. ``checkpoint.json`` is re
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import math
@@ -21,11 +22,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from quadrat.errors import StoreError
+from quadrat.errors import ConfigError, StoreError
 from quadrat.store import check_free_space
 
 ROOM_FACTOR = 8
 """Room asked for, in sizes of the network's weights: old and new checkpoint (weights and two moments each), best weights."""
+TOLD = 5
+"""Differences between two trainings that are named."""
+Key = Mapping[str, Any]
+"""Everything that decides the weights of a training, by the names that a user knows; JSON values."""
 
 
 @dataclass(slots=True)
@@ -67,7 +72,7 @@ class State:
 
 
 class Checkpoints:
-    """The files of one training in its folder. ``key``: everything that decides the weights; ``writes``: is it ours to write."""
+    """The files of one training in its folder. ``key``: what decides the weights; ``writes``: is it ours to write."""
 
     def __init__(
         self,
@@ -75,7 +80,7 @@ class Checkpoints:
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         *,
-        key: str,
+        key: Key,
         writes: bool = True,
         tensorboard: bool = False,
     ) -> None:
@@ -86,36 +91,34 @@ class Checkpoints:
         check_free_space(folder, ROOM_FACTOR * size, what="the checkpoints of a training")
         self._board: Any = _board(folder) if tensorboard and writes else None
         self._logged = (0, 0)
+        self._best_sha256: str | None = None
 
     def resume(self) -> State:
-        """The state to go on from, with weights and optimizer loaded; a fresh one if there is none of this very training.
+        """The state to go on from, with weights and optimizer loaded; a fresh one if there is none.
 
         Raises:
-            StoreError: the checkpoint is damaged.
+            StoreError: the checkpoint is damaged. ConfigError: it is of another training.
         """
-        path = self.folder / "checkpoint.json"
-        if not path.exists():
+        check_same_training(self.folder, self._key)
+        about = read_about(self.folder)
+        if about is None:
             return State()
         try:
-            about = json.loads(path.read_text())
-            if about["key"] != self._key:
-                return State()  # the pipeline was changed since: the old weights answer another question
-            self._load(about["step"])
-            if about["best_step"] is not None:
-                load_file(self._best(about["best_step"]))  # whether it is whole is to be known now, not at the end
             values = {name: about[name] for name in State.__dataclass_fields__}
+            _verify(self.folder / _checkpoint(about["step"]), about["sha256"])
+            if about["best_step"] is not None:  # whether it is whole is to be known now, not at the end
+                _verify(self._best(about["best_step"]), about["best_sha256"])
+            self._load(about["step"])
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-            raise StoreError(
-                f"the checkpoint {path} is damaged ({type(error).__name__}: {error}); "
-                f"delete the folder {self.folder} to train from the beginning"
-            ) from error
+            raise _damaged(self.folder, error) from error
+        self._best_sha256 = about["best_sha256"]
         state = State(**values | {"best": -np.inf if values["best"] is None else values["best"]})
         self._logged = (len(state.history), len(state.validations))
         return state
 
     def _load(self, step: int) -> None:
         device = next(self._model.parameters()).device
-        tensors = load_file(self.folder / f"checkpoint.{step}.safetensors", device=str(device))
+        tensors = load_file(self.folder / _checkpoint(step), device=str(device))
         self._model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
         moments: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
@@ -132,16 +135,16 @@ class Checkpoints:
         for index, moment in self._optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{k}": v for k, v in moment.items()}
         about = {name: getattr(state, name) for name in State.__dataclass_fields__}
-        about |= {"key": self._key, "seconds_before": state.seconds_before + seconds}
+        about |= {"key": self._key, "seconds_before": state.seconds_before + seconds, "best_sha256": self._best_sha256}
         about["best"] = state.best if math.isfinite(state.best) else None
         try:
-            self._save(tensors, f"checkpoint.{state.step}.safetensors")
+            about["sha256"] = self._save(tensors, _checkpoint(state.step))
             write_rows(self.folder / "log.csv", state.history)
             if state.validations:
                 write_rows(self.folder / "validation.csv", state.validations)
             _replace(self.folder / "checkpoint.json", json.dumps(about))
             for old in self.folder.glob("checkpoint.*.safetensors"):
-                if old.name != f"checkpoint.{state.step}.safetensors":
+                if old.name != _checkpoint(state.step):
                     old.unlink()
             for old in self.folder.glob("best.*.safetensors"):
                 if old.name != f"best.{state.best_step}.safetensors":
@@ -157,7 +160,7 @@ class Checkpoints:
         """Write the weights as they are; they count once ``checkpoint.json`` names them."""
         if self._writes:
             try:
-                self._save(dict(self._model.state_dict()), f"best.{step}.safetensors")
+                self._best_sha256 = self._save(dict(self._model.state_dict()), self._best(step).name)
             except (OSError, SafetensorError) as error:
                 raise StoreError(f"{self.folder}: the weights cannot be written ({error}); make room and run again") from error
 
@@ -172,12 +175,15 @@ class Checkpoints:
     def _best(self, step: int) -> Path:
         return self.folder / f"best.{step}.safetensors"
 
-    def _save(self, tensors: Mapping[str, Tensor], name: str) -> None:
+    def _save(self, tensors: Mapping[str, Tensor], name: str) -> str:
+        """Write a file whole or not at all; its sha256."""
         path = self.folder / name
         staged = path.with_suffix(".partial")
         try:
             save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, staged)
+            digest = _sha256(staged)
             os.replace(staged, path)
+            return digest
         finally:
             staged.unlink(missing_ok=True)  # on a full disk it would take the room of the next one
 
@@ -193,6 +199,83 @@ class Checkpoints:
                         self._board.add_scalar(f"{kind}/{name}", value, int(row["step"]))
         self._logged = (len(state.history), len(state.validations))
         self._board.flush()
+
+
+def read_about(folder: Path) -> dict[str, Any] | None:
+    """What ``checkpoint.json`` of a training's folder holds; None where there is none. Raises StoreError where it is damaged."""
+    try:
+        about = json.loads((folder / "checkpoint.json").read_text())
+        if not isinstance(about, dict):
+            raise TypeError(f"keys and values are wanted, not {type(about).__name__}")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        raise _damaged(folder, error) from error
+    return about
+
+
+def check_same_training(folder: Path, key: Key) -> None:
+    """Refuse to go on from, or to write over, the checkpoint of a training that was another one.
+
+    Raises:
+        ConfigError: it was begun with another key; what differs is named. StoreError: it is damaged.
+    """
+    changed = changed_since(folder, key)
+    if changed:
+        steps = (read_about(folder) or {}).get("step")
+        raise ConfigError(
+            f"{folder} holds {steps} steps of a training that was begun otherwise ({changed}); "
+            "set that back to go on with it, or train anew with --overwrite"
+        )
+
+
+def changed_since(folder: Path, key: Key) -> str:
+    """What differs between a folder's checkpoint and a key; "" where nothing does, or where there is none.
+
+    Raises:
+        StoreError: it is damaged.
+    """
+    about = read_about(folder)
+    if about is None:
+        return ""
+    try:
+        changed = differences(about["key"], key)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise _damaged(folder, error) from error
+    return "; ".join(changed[:TOLD]) + (f"; and {len(changed) - TOLD} more" if len(changed) > TOLD else "")
+
+
+def differences(old: Key, new: Key) -> list[str]:
+    """What differs between two keys, as "train.threads 1 -> 2"."""
+    new = json.loads(json.dumps(new))  # tuples are lists in what was read
+    names = [name for name in (*new, *(n for n in old if n not in new)) if old.get(name) != new.get(name)]
+    return [f"{name} {_told(old.get(name))} -> {_told(new.get(name))}" for name in names]
+
+
+def _told(value: Any) -> str:
+    return "nothing" if value in (None, "") else str(value)
+
+
+def _damaged(folder: Path, error: Exception) -> StoreError:
+    return StoreError(
+        f"the checkpoint {folder / 'checkpoint.json'} is damaged ({type(error).__name__}: {error}); "
+        f"delete the folder {folder} to train from the beginning"
+    )
+
+
+def _checkpoint(step: int) -> str:
+    return f"checkpoint.{step}.safetensors"
+
+
+def _verify(path: Path, sha256: str) -> None:
+    """Raise ValueError where a file is not the one that was written."""
+    if _sha256(path) != sha256:
+        raise ValueError(f"{path.name} is not the file that was written")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, float]]) -> None:

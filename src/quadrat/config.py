@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
+import math
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -327,13 +330,11 @@ def _convert(hint: Any, value: Any, *, where: str) -> Any:
         if not isinstance(value, dict):
             raise ConfigError(f"{where} must be a section of keys, not {value!r}")
         return {str(k): _convert(arguments[1], v, where=f"{where}.{k}") for k, v in value.items()}
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    if hint is float and isinstance(value, str):  # YAML reads 1e-3 as text
-        try:
-            return float(value)
-        except ValueError:
-            pass
+    if hint is float and not isinstance(value, bool):
+        with contextlib.suppress(TypeError, ValueError, OverflowError):
+            number = float(value)  # YAML reads 1e-3 as text
+            if not math.isnan(number):
+                return number
     elif isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
     raise ConfigError(f"{where} is {value!r}; it must be {'a number' if hint is float else hint.__name__}")
@@ -354,6 +355,43 @@ CHOICES = {
     "data.bad_records": ("refuse", "skip"),
     "data.annotations": ("objects", "regions", "points", "labels", "mask", "none"),
 }
+INF = math.inf
+LIMITS = {
+    "model.batch": (1, INF),
+    "model.mpp": (0.01, 1000),
+    "data.point_diameter_um": (0, 10_000),
+    "run.workers": (1, INF),
+    "run.threads": (1, INF),
+    "run.shards_per_unit": (1, INF),
+    "run.slides_in_flight": (1, INF),
+    "train.steps": (1, INF),
+    "train.batch": (1, INF),
+    "train.patch": (1, INF),
+    "train.threads": (1, INF),
+    "train.processes": (1, INF),
+    "train.warmup": (0, INF),
+    "train.patience": (0, INF),
+    "train.seed": (0, 2**63 - 1),
+    "train.cache_mb": (0, INF),
+    "train.weight_decay": (0, INF),
+    "train.encoder_lr": (0, INF),
+    "slide.min_tissue": (0, 1),
+    "slide.tissue_min_mm2": (0, 1000),
+    "slide.tissue_margin_um": (0, 5000),
+    "slide.tissue_threshold": (0.01, 1),
+}
+"""The least and the greatest value of a setting; none may be infinite."""
+THRESHOLD_LIMITS = {
+    "foreground": (0, 1),
+    "seed": (0, 1),
+    "score": (0, 1),
+    "iou": (0, 1),
+    "class_aware": (0, 1),
+    "min_area_um2": (0, INF),
+    "cap_um": (1, 100_000),
+}
+"""The same for the thresholds that tasks have; those of other tasks need only be finite."""
+DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
 def _check(pipeline: Pipeline, where: str) -> None:
@@ -372,27 +410,16 @@ def _check(pipeline: Pipeline, where: str) -> None:
     for c in pipeline.classes:
         if len(c.color) != 3 or not all(0 <= value <= 255 for value in c.color):
             raise ConfigError(f"{where}: the color of class '{c.name}' is {list(c.color)}; it must be three values, 0 to 255")
-    for least, key in (
-        (1, "run.workers"),
-        (1, "run.threads"),
-        (1, "train.steps"),
-        (1, "train.batch"),
-        (1, "train.patch"),
-        (1, "train.threads"),
-        (1, "train.processes"),
-        (0, "train.warmup"),
-        (0, "train.patience"),
-        (1, "model.batch"),
-        (1, "run.shards_per_unit"),
-        (1, "run.slides_in_flight"),
-    ):
+    for key, limits in LIMITS.items():
         section, name = key.split(".")
-        if getattr(getattr(pipeline, section), name) < least:
-            raise ConfigError(f"{where}: {key} must be at least {least}")
-    if not 0 < pipeline.train.lr < float("inf"):
-        raise ConfigError(f"{where}: train.lr is {pipeline.train.lr:g}; it must be a number above 0")
-    if pipeline.train.validate_every is not None and pipeline.train.validate_every < 0:
-        raise ConfigError(f"{where}: train.validate_every is {pipeline.train.validate_every}; it must be 0 (never) or more")
+        _check_limits(f"{where}: {key}", getattr(getattr(pipeline, section), name), limits)
+    for name, value in pipeline.thresholds.items():
+        _check_limits(f"{where}: thresholds.{name}", value, THRESHOLD_LIMITS.get(name, (-INF, INF)))
+    if not DEVICE.fullmatch(pipeline.run.device):
+        raise ConfigError(f"{where}: run.device is '{pipeline.run.device}'; it must be auto, cpu, cuda, or cuda: with a number")
+    if not 0 <= pipeline.model.dropout < 1:
+        raise ConfigError(f"{where}: model.dropout is {pipeline.model.dropout:g}; it must lie in 0 (off) to below 1")
+    _check_train(pipeline.train, where)
     if not pipeline.run.deadline_s > 0:
         raise ConfigError(f"{where}: run.deadline_s must be above 0")
     if not pipeline.model.widths or min(pipeline.model.widths) < 1:
@@ -401,15 +428,26 @@ def _check(pipeline: Pipeline, where: str) -> None:
         )
 
 
+def _check_limits(what: str, value: float, limits: tuple[float, float]) -> None:
+    """Refuse (ConfigError) a value that is infinite or outside least and most, both of which are allowed."""
+    least, most = limits
+    if not (least <= value <= most and math.isfinite(value)):
+        told = f"lie in {least:g} to {most:g}" if most < INF else f"be at least {least:g}" if least > -INF else "be finite"
+        raise ConfigError(f"{what} is {value:g}; it must {told}")
+
+
+def _check_train(train: TrainSection, where: str) -> None:
+    if not 0 < train.lr < INF:
+        raise ConfigError(f"{where}: train.lr is {train.lr:g}; it must be a number above 0")
+    if train.validate_every is not None and train.validate_every < 0:
+        raise ConfigError(f"{where}: train.validate_every is {train.validate_every}; it must be 0 (never) or more")
+    if train.warmup > train.steps:
+        raise ConfigError(f"{where}: train.warmup is {train.warmup}; it must be at most train.steps ({train.steps})")
+    if train.batch % train.processes:
+        raise ConfigError(f"{where}: train.batch is {train.batch}; it must be a multiple of train.processes ({train.processes})")
+
+
 def _check_slide(slide: SlideSection, where: str) -> None:
-    for least, key, most in (
-        (0, "min_tissue", 1),
-        (0, "tissue_min_mm2", 1000),
-        (0, "tissue_margin_um", 5000),
-        (0.01, "tissue_threshold", 1),
-    ):
-        if not least <= getattr(slide, key) <= most:
-            raise ConfigError(f"{where}: slide.{key} is {getattr(slide, key):g}; it must lie in {least} to {most}")
     shared = {name.lower() for name in slide.include} & {name.lower() for name in slide.exclude}
     if shared:
         raise ConfigError(f"{where}: slide.include and slide.exclude both name {', '.join(sorted(shared))}; keep one of them")

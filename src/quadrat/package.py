@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -16,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from quadrat.errors import ConfigError, PackageError
+from quadrat.errors import ConfigError, PackageError, StoreError
 from quadrat.grid import Lattice
 from quadrat.models.probe import least_radius, probe
 from quadrat.results import ClassInfo
@@ -152,24 +153,39 @@ def save_package(
     about: Mapping[str, Any],
     measured: Mapping[str, Any] | None = None,
     precision: str = "float32",
+    beside: Callable[[Path], None] | None = None,
 ) -> None:
     """Write the package complete or not at all. ``about``: metrics, training data, licence, versions (JSON values).
+    ``beside``: writes what else is to lie in the package into the folder that it is given.
 
     ``measured``: what :func:`exactness` gave for this network and lattice, where the caller has it already (it may have
     added the seam mismatch); it is measured here otherwise. ``precision``: "float16" stores half the bytes; the network
     should have been rounded by :func:`rounded` before anything was measured of it.
+
+    Raises:
+        StoreError: the disk is full, or the folder cannot be written.
     """
     exact = dict(exactness(model, spec) if measured is None else measured)
-    staging = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
     stored = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     if precision == "float16":
         stored = {k: v.half() if v.is_floating_point() else v for k, v in stored.items()}
-    save_file(stored, staging / WEIGHTS)
-    write_card(staging, spec, about=dict(about) | {"exactness": exact})
-    shutil.rmtree(folder, ignore_errors=True)
-    os.rename(staging, folder)
+    staging = folder.with_name(folder.name + ".partial")
+    try:
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
+        save_file(stored, staging / WEIGHTS)
+        write_card(staging, spec, about=dict(about) | {"exactness": exact})
+        shutil.copymode(staging / CARD, staging / WEIGHTS)  # safetensors lets nobody else read what it writes
+        if beside is not None:
+            beside(staging)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.rename(staging, folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise StoreError(
+            f"the package {folder} cannot be written ({error}); make room and run the same command again: "
+            "what was learnt is in the checkpoint"
+        ) from error
 
 
 def rounded(model: nn.Module, precision: str) -> nn.Module:
@@ -187,9 +203,9 @@ def rounded(model: nn.Module, precision: str) -> nn.Module:
 
 
 def begin_from(model: nn.Module, spec: ModelSpec, folder: Path) -> list[str]:
-    """Copy a package's weights into a network of the same build; the names that were not taken over.
+    """Copy a package's weights into a network of the same build; what a user should know of the differences.
 
-    The head stays as it is where the classes are others.
+    The head stays as it is where the classes are others. Another mpp or normalisation is allowed: the network learns it.
 
     Raises:
         PackageError: the package's network is another one.
@@ -207,11 +223,27 @@ def begin_from(model: nn.Module, spec: ModelSpec, folder: Path) -> list[str]:
     left = [name for name in weights if name.startswith(HEADS) and not same_classes]
     own = model.state_dict()
     model.load_state_dict({name: own[name] if name in left else value for name, value in weights.items()})
-    return left
+    return _notes_on_begin(folder, theirs, spec)
+
+
+def _notes_on_begin(folder: Path, theirs: ModelSpec, spec: ModelSpec) -> list[str]:
+    """A line for each difference between a package to begin with and what is to be learnt that may surprise."""
+    notes = [
+        f"{folder} was trained at model.{name} {getattr(theirs, name)}, this one is at {getattr(spec, name)}: its weights have "
+        "to be learnt over in part"
+        for name in ("mpp", "mean", "std")
+        if getattr(theirs, name) != getattr(spec, name)
+    ]
+    if theirs.class_names != spec.class_names:
+        notes.append(
+            f"{folder} knows the classes {', '.join(theirs.class_names)}, this one is to learn {', '.join(spec.class_names)}: "
+            "the head is begun anew"
+        )
+    return notes
 
 
 def write_card(folder: Path, spec: ModelSpec, *, about: Mapping[str, Any]) -> None:
-    """Write ``card.json`` beside finished weights."""
+    """Write ``card.json`` beside finished weights; figures that are NaN or infinite become null."""
     card = {
         "schema": SCHEMA,
         "spec": spec_to_dict(spec),
@@ -219,8 +251,17 @@ def write_card(folder: Path, spec: ModelSpec, *, about: Mapping[str, Any]) -> No
         "intended_use": "research use only, not for diagnosis",
     } | dict(about)
     temporary = folder / (CARD + ".partial")
-    temporary.write_text(json.dumps(card, indent=2, sort_keys=True) + "\n")
+    temporary.write_text(json.dumps(_finite(card), indent=2, sort_keys=True, allow_nan=False) + "\n")
     os.replace(temporary, folder / CARD)
+
+
+def _finite(value: Any) -> Any:
+    """JSON values with null for the numbers that JSON cannot hold."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_card(folder: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -20,6 +21,9 @@ from torch import Tensor, nn
 from quadrat.errors import ConfigError
 
 T = TypeVar("T")
+PATIENCE = timedelta(days=7)
+"""How long a process waits for the others. Only the first one judges validation slides, which can take hours (NCCL's own
+limit is ten minutes); a process that is gone is not waited for: torchrun ends them all."""
 
 
 class Ranks(Protocol):
@@ -183,7 +187,7 @@ def joined(device: torch.device) -> Iterator[Group]:
     """Join the group that torchrun's environment describes (gloo on the CPU, NCCL on GPUs)."""
     if device.type == "cpu":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield Group()
     finally:

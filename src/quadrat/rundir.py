@@ -23,12 +23,18 @@ TILE_STAGES = ("store", "tile", "seal")
 
 @contextlib.contextmanager
 def driver_lock(out: Path) -> Iterator[None]:
-    """One driver a run folder: an O_EXCL file with host and pid, taken over when that process is gone.
+    """One driver a run folder. Raises StoreError where another is at work in it."""
+    with locked(out / "run" / "driver.lock", f"another quadrat is working in {out}", otherwise="use another --out"):
+        yield
+
+
+@contextlib.contextmanager
+def locked(path: Path, busy: str, *, otherwise: str) -> Iterator[None]:
+    """One process at a time: an O_EXCL file with host and pid, taken over when that process is gone.
 
     Raises:
-        StoreError: another driver is at work in the folder.
+        StoreError: it is held, told as ``busy``; ``otherwise``: what to do beside waiting.
     """
-    path = out / "run" / "driver.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     mine = path.with_name(f"driver.{socket.gethostname()}.{os.getpid()}")
     mine.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}))
@@ -42,9 +48,7 @@ def driver_lock(out: Path) -> Iterator[None]:
             path.unlink(missing_ok=True)
         if not (path.exists() and path.samefile(mine)):
             holder = path.read_text().strip() if path.exists() else "it has just begun"
-            raise StoreError(
-                f"another quadrat is working in {out} ({holder}); wait for it, use another --out, or delete {path} if it is gone"
-            )
+            raise StoreError(f"{busy} ({holder}); wait for it, {otherwise}, or delete {path} if it is gone")
         yield
     finally:
         with contextlib.suppress(OSError):

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from quadrat.batch import Batch, SlideState
+from quadrat.checkpoint import changed_since, check_same_training, read_about
 from quadrat.config import Pipeline, manifest_of
 from quadrat.datasets import sample_margin
 from quadrat.errors import ConfigError, QuadratError, SlideError, StoreError
@@ -20,14 +21,13 @@ from quadrat.learning import Known, check_material, known_of, spec_of
 from quadrat.manifest import SlideRef, read_manifest
 from quadrat.package import CARD, check_stride, read_card
 from quadrat.progress import Phase, Reporter
-from quadrat.rundir import open_journal
+from quadrat.rundir import locked, open_journal
 from quadrat.splits import assign_folds, fold_split
 from quadrat.task import get_task
-from quadrat.teaching import PROGRESS, TrainJob, begin, train_package
+from quadrat.teaching import CHECKPOINTS, PROGRESS, TrainJob, begin, train_package, whole_key
 from quadrat.workplace import SlideWork, fingerprints, slide_identity
 
 LOOK_EVERY_S = 1.0
-CHECKPOINTS = "checkpoints"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,8 @@ def train_courses(
     A package that exists is left alone unless ``overwrite``; an interrupted training goes on from its checkpoint.
 
     Raises:
-        ConfigError, AnnotationError: before any time is spent. KeyboardInterrupt: run again to go on.
+        ConfigError, AnnotationError: before any time is spent. StoreError: another training is at
+            work on a package. KeyboardInterrupt: run again to go on.
     """
     made: dict[str, Path] = {}
     todo: list[Course] = []
@@ -145,12 +146,14 @@ def train_courses(
                 reporter.say(f"{course.name}: {course.package} exists already; --overwrite trains it again")
                 made[course.name] = course.package
                 continue
-            if overwrite:
-                _drop_ended(course.folder / CHECKPOINTS)
             todo.append(course)
         for note in _check_truths(todo):
             reporter.say(note)
         jobs = [(course, _job(course, reporter)) for course in todo]
+        for course, job in jobs:
+            busy = f"{course.name}: another training is at work on {course.package}"
+            stack.enter_context(locked(course.folder / "driver.lock", busy, otherwise="give this one another model.package"))
+            _make_way(course, job, reporter, overwrite=overwrite)
         if jobs and executor is None:
             run = todo[0].pipeline.run
             executor = stack.enter_context(open_executor(run.executor, workers=run.workers, threads=run.threads))
@@ -171,8 +174,9 @@ def _teach(jobs: Sequence[Job], executor: Executor, reporter: Reporter) -> dict[
         for outcome in _run_each(jobs, executor):
             reporter.saw_memory(outcome.peak_mb)
             if outcome.failure is not None:
+                if failures:  # the first is told by whoever it is raised to
+                    reporter.say(f"{outcome.key}: failed: {outcome.failure.message}")
                 failures.append(_as_error(outcome.failure, outcome.key))
-                reporter.say(f"{outcome.key}: failed: {outcome.failure.message}")
                 continue
             receipt = outcome.receipt
             made[outcome.key] = Path(receipt["package"])
@@ -236,11 +240,22 @@ def _as_error(failure: Failure, name: str) -> Exception:
     return kind(f"{name}: {failure.message}")
 
 
-def _drop_ended(checkpoints: Path) -> None:
-    """Forget a training that came to its end, so that it is done again; one that was interrupted goes on."""
-    with contextlib.suppress(OSError, ValueError):
-        if json.loads((checkpoints / "checkpoint.json").read_text()).get("ended"):
-            shutil.rmtree(checkpoints)
+def _make_way(course: Course, job: TrainJob, reporter: Reporter, *, overwrite: bool) -> None:
+    """See that the training can go on from what is there. With ``overwrite``, forget one that came to its end or that was
+    another one.
+
+    Raises:
+        ConfigError, StoreError: see :func:`quadrat.checkpoint.check_same_training`.
+    """
+    checkpoints = course.folder / CHECKPOINTS
+    key = whole_key(job, job.works[0].spec)
+    if not overwrite:
+        return check_same_training(checkpoints, key)
+    about, changed = read_about(checkpoints) or {}, changed_since(checkpoints, key)
+    if changed:
+        reporter.say(f"{course.name}: what was begun otherwise ({changed}) is begun anew")
+    if changed or about.get("ended"):
+        shutil.rmtree(checkpoints)
 
 
 def _check_apart(courses: Sequence[Course]) -> None:
@@ -293,9 +308,9 @@ def _job(course: Course, reporter: Reporter) -> TrainJob:
     spec = spec_of(pipeline, task)
     network = task.build(spec)
     check_stride(network, spec, patch=pipeline.train.patch)
-    begin(network, spec, pipeline)
+    notes = [*begin(network, spec, pipeline), *course.notes]
     refs = [ref for ref in course.slides if ref.split in ("", "train", "val")]
-    for note in course.notes:
+    for note in notes:
         reporter.say(f"{course.name}: {note}")
     # the run's override of mpp is not the training slides': theirs stands in the manifest
     training = replace(pipeline, slide=replace(pipeline.slide, mpp=None, tissue=pipeline.data.tissue))

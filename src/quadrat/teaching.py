@@ -17,6 +17,7 @@ import torch
 
 from quadrat import __version__
 from quadrat.calibration import Aim, Judged, Trial, TrialView, calibrate, figures_of
+from quadrat.checkpoint import Key
 from quadrat.config import Pipeline
 from quadrat.datasets import TrainingSlide
 from quadrat.errors import ConfigError
@@ -33,12 +34,16 @@ from quadrat.slides.source import PixelSource
 from quadrat.splits import case_of
 from quadrat.store import TileStore
 from quadrat.task import ModelSpec, Task, get_task
-from quadrat.training import Trained, Validation, train
+from quadrat.training import Trained, Validation, key_of, train
 from quadrat.units import create_predictions, infer_shards, open_work_source
-from quadrat.workplace import SlideWork, WorkView, slide_identity
+from quadrat.workplace import SlideWork, WorkView, regions_digest, slide_identity
 
-PROGRESS = "progress.json"
+PROGRESS, CHECKPOINTS = "progress.json", "checkpoints"
 PROGRESS_EVERY_S = 1.0
+NOT_LEARNT = ("manifest", "source", "license")
+"""Keys of the section ``data`` that change nothing of what is learnt."""
+SHOWN = 16
+"""Digits of a content's sha256 in a checkpoint's key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +92,15 @@ def train_package(job: TrainJob) -> dict[str, Any]:
             seen = [(slide.source, slide.cells) for slide in ([s for _, s in slides.judge] or slides.learn)]
             measured["seam_mismatch"] = seam_mismatch(model, task, spec, seen, device=device)
         about = _card(job, trained, tried, final, slides.notes)
-        save_package(Path(job.package), model, spec, about=about, measured=measured, precision=pipeline.model.precision)
-        _leave_pages(job, task, spec, trained, views, slides)
+        save_package(
+            Path(job.package),
+            model,
+            spec,
+            about=about,
+            measured=measured,
+            precision=pipeline.model.precision,
+            beside=lambda package: _leave_pages(package, Path(job.folder), task, spec, trained, views, slides),
+        )
     return {
         "package": job.package,
         "seconds": trained.seconds,
@@ -132,7 +144,7 @@ def learn(job: TrainJob, task: Task, spec: ModelSpec, slides: Material, *, devic
         window_set(slides.learn, task, spec, pipeline),
         pipeline.train,
         device=device,
-        folder=folder / "checkpoints",
+        folder=folder / CHECKPOINTS,
         progress=_Progress(folder / PROGRESS),
         validation=Validation(measure, task.metrics.main) if slides.judge else None,
         prepare=lambda network: begin(network, spec, pipeline),
@@ -141,37 +153,55 @@ def learn(job: TrainJob, task: Task, spec: ModelSpec, slides: Material, *, devic
     )
 
 
-def begin(network: torch.nn.Module, spec: ModelSpec, pipeline: Pipeline) -> None:
-    """Load what the pipeline begins with, if anything: a package's weights, or an encoder's.
+def whole_key(job: TrainJob, spec: ModelSpec) -> Key:
+    """The key of the checkpoint that :func:`learn` will leave."""
+    return {**key_of(spec, job.pipeline.train), **data_key(job)}
+
+
+def begin(network: torch.nn.Module, spec: ModelSpec, pipeline: Pipeline) -> list[str]:
+    """Load what the pipeline begins with, if anything: a package's weights, or an encoder's. Returns what a user should know.
 
     Raises:
         PackageError: ``train.init`` is no package, or one of another network. ConfigError: the encoder's weights do not fit.
     """
     if pipeline.train.init:
-        begin_from(network, spec, Path(pipeline.train.init))
-    elif pipeline.model.encoder_weights:
+        return begin_from(network, spec, Path(pipeline.train.init))
+    if pipeline.model.encoder_weights:
         load_encoder_weights(cast(Encoder, network.encoder), pipeline.model.encoder_weights)
+    return []
 
 
-def data_key(job: TrainJob) -> str:
-    """Hash of what a job learns from and is judged on, and of what it begins with: a checkpoint of other data is not gone on
-    from. Where the files lie does not count."""
-    data = {name: value for name, value in asdict(job.pipeline.data).items() if name not in ("manifest", "source", "license")}
-    slides = [
-        (*(getattr(work.ref, name) for name in ("name", "mpp", "label", "annotated", "split")), work.identity,
-         _digest(work.ref.annotation), asdict(work.slide), work.margin)
-        for work in job.works
-    ]  # fmt: skip
-    text = json.dumps([data, slides, job.pipeline.model.encoder_weights], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+def data_key(job: TrainJob) -> Key:
+    """What a job learns from and is judged on, and what it begins with, by content: where the files lie does not count."""
+    pipeline, refs = job.pipeline, [work.ref for work in job.works]
+    data = {f"data.{name}": value for name, value in asdict(pipeline.data).items() if name not in NOT_LEARNT}
+    reading = {f"slide.{name}": value for name, value in asdict(pipeline.slide).items()}
+    slides: dict[str, Any] = {}
+    for work in job.works:
+        parts = {name: getattr(work.ref, name) for name in ("mpp", "label", "annotated", "split")} | {
+            "pixels": work.identity[:SHOWN],
+            "annotation": _digest(work.ref.annotation)[:SHOWN],
+            "regions": regions_digest(work.ref.regions)[:SHOWN],
+        }
+        slides |= {f"{name} of slide {work.ref.name}": value for name, value in parts.items()}
+    order = hashlib.sha256(json.dumps([ref.name for ref in refs]).encode()).hexdigest()
+    return {**_beginning(pipeline)} | data | reading | slides | {"order of slides": order[:SHOWN]}
 
 
-def _digest(annotation: str) -> str:
-    """Of an annotation file's content, of a folder's outline and ends; "" where there is none."""
-    path = Path(annotation)
-    if not annotation or not path.exists():
+def _beginning(pipeline: Pipeline) -> Key:
+    """The content of what a training begins with."""
+    init, weights = pipeline.train.init, pipeline.model.encoder_weights
+    if init:
+        return {"train.init": read_card(Path(init)).get("weights_sha256", "")[:SHOWN]}
+    return {"model.encoder_weights": _digest(weights)[:SHOWN] or weights}
+
+
+def _digest(path: str) -> str:
+    """Of a file's content, of a folder's outline and ends; "" where there is none."""
+    place = Path(path)
+    if not path or not place.exists():
         return ""
-    return slide_identity(annotation) if path.is_dir() else sha256_of(path)
+    return slide_identity(path) if place.is_dir() else sha256_of(place)
 
 
 class _Progress:
@@ -244,9 +274,11 @@ def inherited(init: str) -> dict[str, list[str]] | None:
     return None if seen is None else {"slides": sorted(seen.slides), "cases": sorted(seen.cases)}
 
 
-def _leave_pages(job: TrainJob, task: Task, spec: ModelSpec, trained: Trained, views: Judged, slides: Material) -> None:
-    """Logs, curves and examples beside the weights."""
-    package, logs = Path(job.package), Path(job.folder) / "checkpoints"
+def _leave_pages(
+    package: Path, folder: Path, task: Task, spec: ModelSpec, trained: Trained, views: Judged, slides: Material
+) -> None:
+    """Logs, curves and examples into the folder of a package; ``folder``: the training's."""
+    logs = folder / CHECKPOINTS
     shutil.copyfile(logs / "log.csv", package / "training.csv")
     learning_curves(package / "curves.png", trained.history, trained.validations, main=task.metrics.main, kept=trained.step)
     if trained.validations:

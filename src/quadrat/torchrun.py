@@ -32,12 +32,10 @@ def train_in_processes(job: TrainJob) -> None:
     """Train to the end with ``train.processes`` ranks on this machine (loopback only).
 
     Raises:
-        ConfigError: more ranks than GPUs, or a batch they cannot share. QuadratError: a rank failed or was killed; what was
+        ConfigError: more ranks than GPUs. QuadratError: a rank failed or was killed; what was
             learnt until the last checkpoint is kept.
     """
     cfg = job.pipeline.train
-    if cfg.batch % cfg.processes:
-        raise ConfigError(f"train.batch is {cfg.batch}; it must be a multiple of train.processes ({cfg.processes})")
     gpus = torch.cuda.device_count()
     if job.pipeline.run.device != "cpu" and gpus and cfg.processes > gpus:
         raise ConfigError(f"train.processes is {cfg.processes}, but this machine has {gpus} GPUs; use at most as many")
@@ -90,12 +88,12 @@ def main(payload: Path) -> int:
     if on_gpu:
         torch.cuda.set_device(device)
     task = get_task(job.pipeline.task)
-    with joined(device) as ranks, material(job) as slides:
-        try:
+    try:
+        with joined(device) as ranks, material(job) as slides:
             learn(job, task, spec_of(job.pipeline, task), slides, device=device, ranks=ranks)
-        except QuadratError as error:
-            (Path(job.folder) / "refused.txt").write_text(str(error))
-            return REFUSED
+    except QuadratError as error:
+        (Path(job.folder) / "refused.txt").write_text(str(error))
+        return REFUSED
     return 0
 
 

@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from quadrat.checkpoint import Checkpoints
+from quadrat.checkpoint import Checkpoints, Key
 from quadrat.config import TrainSection
 from quadrat.datasets import WindowSet
 from quadrat.errors import QuadratError
@@ -26,6 +26,9 @@ from quadrat.ranks import SOLO, Ranks
 from quadrat.task import Arrays, ModelSpec, Output, Task
 
 LOG_EVERY = 10
+UNDECISIVE = ("checkpoint_every_s", "cache_mb", "tensorboard", "processes", "source", "calibrate", "init", "patience")
+"""Settings of ``train`` that change no weights (``init`` does by what it names, which the caller's key holds), and
+``patience``, which only says when to end: of a running training it holds from the next validation on."""
 Progress = Callable[[int, int, float], None]
 """Called with (steps done, steps in all, smoothed loss)."""
 Figures = Mapping[str, float]
@@ -67,6 +70,19 @@ def validation_every(cfg: TrainSection) -> int:
     return max(1, cfg.steps // 10) if cfg.validate_every is None else cfg.validate_every
 
 
+def key_of(spec: ModelSpec, cfg: TrainSection) -> Key:
+    """What decides the weights beside the data, by the names of the pipeline file."""
+    model = {
+        f"model.{name}": value for name, value in asdict(spec).items() if name not in ("task", "classes", "lattice", "thresholds")
+    }
+    model |= {f"model.{name}": value for name, value in asdict(spec.lattice).items()}
+    thresholds = {f"thresholds.{name}": value for name, value in spec.thresholds.items()}
+    settings = {f"train.{name}": value for name, value in asdict(cfg).items() if name not in UNDECISIVE}
+    settings |= {f"train.augment.{name}": value for name, value in settings.pop("train.augment").items()}
+    settings["train.validate_every"] = validation_every(cfg)
+    return {"task": spec.task, "classes": list(spec.class_names)} | model | thresholds | settings
+
+
 def step_seed(seed: int, step: int) -> int:
     """The seed of torch's generator in one step: what chance decides in a loss (which regions are looked at) must be the
     same in a resumed training."""
@@ -83,18 +99,19 @@ def train(
     folder: Path,
     progress: Progress | None = None,
     validation: Validation | None = None,
-    prepare: Callable[[nn.Module], None] | None = None,
+    prepare: Callable[[nn.Module], object] | None = None,
     ranks: Ranks = SOLO,
-    key: str = "",
+    key: Key | None = None,
 ) -> Trained:
     """Train from random weights (or from what ``prepare`` loads), or go on from the checkpoint in ``folder``.
 
     With ``validation`` the kept weights are those of the best figure (the later of equals), and after ``cfg.patience``
     validations without a better one the training ends. ``ranks``: the processes that share each batch.
-    ``key``: what else decides the weights (the data, what ``prepare`` loads); a checkpoint of another key is not gone on from.
+    ``key``: what else decides the weights (the data, what ``prepare`` loads).
 
     Raises:
-        QuadratError: the loss became NaN or infinite. StoreError: a damaged checkpoint, or no room for one.
+        QuadratError: the loss became NaN or infinite. StoreError: a damaged checkpoint, or no room for one. ConfigError: the
+            checkpoint is of a training with another key or other settings.
     """
     torch.manual_seed(cfg.seed)
     model = task.build(spec)
@@ -102,10 +119,10 @@ def train(
         prepare(model)
     model = ranks.share(model.to(device, memory_format=torch.channels_last))  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(parameter_groups(model, cfg), lr=cfg.lr, weight_decay=cfg.weight_decay)
-    # what is left out here does not change the weights that come out
-    decisive = replace(cfg, checkpoint_every_s=0.0, cache_mb=0, tensorboard=False, processes=1, source="")
-    saved = Checkpoints(folder, model, optimizer, key=f"{spec}{decisive}{key}", writes=ranks.first, tensorboard=cfg.tensorboard)
+    whole = {**key_of(spec, cfg), **(key or {})}
+    saved = Checkpoints(folder, model, optimizer, key=whole, writes=ranks.first, tensorboard=cfg.tensorboard)
     state = saved.resume()
+    state.ended &= state.step == cfg.steps or (bool(cfg.patience) and state.without_better >= cfg.patience)
     every = validation_every(cfg) if validation is not None else 0
     started = written = time.perf_counter()
     with ThreadPoolExecutor(1) as loader:

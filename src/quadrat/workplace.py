@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quadrat.config import Pipeline, SlideSection
+from quadrat.durable import write_durably
 from quadrat.errors import QuadratError, SlideError, StoreError
 from quadrat.geometry import Box
 from quadrat.grid import Cell
@@ -123,11 +125,16 @@ class SlideWork:
         return self.parts / f"{shard[0]}.{shard[1]}.npz"
 
     def save_plan(self, plan: SlidePlan, tissue: TissueMap) -> None:
-        self.path.mkdir(parents=True, exist_ok=True)
-        np.save(self.path / "tissue.npy", tissue.codes)
-        temporary = self.path / "plan.json.partial"
-        temporary.write_text(json.dumps(asdict(plan)))
-        os.replace(temporary, self.path / "plan.json")
+        """Write the plan, complete or not at all. Raises StoreError where the disk is full."""
+        stream = io.BytesIO()
+        np.save(stream, tissue.codes)  # not to a path: what numpy says of a full disk names neither the file nor the reason
+        try:
+            write_durably(self.path / "tissue.npy", stream.getvalue())
+            write_durably(self.path / "plan.json", json.dumps(asdict(plan)).encode())
+        except OSError as error:
+            raise StoreError(
+                f"{self.path}: the plan of the slide cannot be written ({error.strerror}); make room and run again"
+            ) from error
 
     def load_plan(self) -> SlidePlan:
         values = json.loads((self.path / "plan.json").read_text())

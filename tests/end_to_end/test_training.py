@@ -1,6 +1,7 @@
 """`quadrat train` on small pictures: folds, going on, what is refused before any work, and what is left beside the weights."""
 
 import csv
+import errno
 import json
 import shutil
 from collections import Counter
@@ -12,7 +13,7 @@ from safetensors.numpy import load_file
 
 from helpers import fields
 from helpers.runs import quadrat, write_pipeline
-from quadrat import datasets, school, teaching
+from quadrat import datasets, rundir, school, teaching
 from quadrat.errors import StoreError
 
 SIDE = 96
@@ -114,6 +115,7 @@ def test_a_failing_fold_does_not_stop_the_others_and_is_told_by_the_exit_code(pl
     monkeypatch.setattr(teaching, "learn", failing)
     done = place.train("--folds", "3")
     assert done.code == 74
+    assert done.err.count("no room for the checkpoint") == 1
     assert "p.fold1: no room for the checkpoint" in done.err
     assert "Traceback" not in done.err
     assert [n for n in place.written() if not n.endswith(".training")] == ["package.fold0", "package.fold2"]
@@ -165,11 +167,11 @@ def test_one_picture_under_two_names_is_refused(place, pictures):
 SETTINGS = {
     "a patch out of step": ("train.patch=60", "train.patch is 60; it must be a multiple of the network's stride 8"),
     "a stride out of step": ("model.stride=4", "model.stride 4 is not a multiple of the network's stride 8"),
-    "no patch": ("train.patch=0", "train.patch must be at least 1"),
+    "no patch": ("train.patch=0", "train.patch is 0; it must be at least 1"),
     "no rate": ("train.lr=0", "train.lr is 0"),
     "a rate below nothing": ("train.lr=-.inf", "train.lr is -inf"),
     "validation backwards": ("train.validate_every=-2", "train.validate_every is -2"),
-    "no thread": ("train.threads=0", "train.threads must be at least 1"),
+    "no thread": ("train.threads=0", "train.threads is 0; it must be at least 1"),
     "no package to begin from": ("train.init=nowhere", "nowhere"),
     "no encoder weights": ("model.encoder_weights=nowhere.pth", "has no pretrained weights"),
     "an unknown aim": ("train.calibrate=counts", "f1, count, none"),
@@ -289,6 +291,21 @@ def test_logs_curves_and_examples_lie_beside_the_weights(place):
     assert len(card["metrics"]["calibration"]["tried"]) > 1
 
 
+def test_a_training_that_is_killed_while_it_draws_its_pages_draws_them_when_it_is_run_again(place, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(teaching, "learning_curves", full)
+        done = place.train()
+    assert done.code == 74
+    assert "the package" in done.err
+    assert "make room" in done.err
+    assert not (place.folder / "package").exists()
+    assert place.train().code == 0
+    assert {"curves.png", "training.csv", "examples.png"} <= {p.name for p in (place.folder / "package").iterdir()}
+
+
 def test_a_package_is_left_alone_unless_it_is_to_be_trained_again(place, monkeypatch):
     assert place.train().code == 0
     first = (place.folder / "package" / "weights.safetensors").read_bytes()
@@ -347,22 +364,79 @@ def record_steps(monkeypatch):
     return steps
 
 
-def test_changed_annotations_begin_an_interrupted_training_anew(place, monkeypatch):
+def interrupted_after(place, step, monkeypatch):
+    """The training of a place, ended when it is about to tell of the step after ``step``; what follows is not disturbed."""
     monkeypatch.setattr("quadrat.training.LOG_EVERY", 1)
-    monkeypatch.setattr(teaching, "_Progress", lambda path: Stopping([3]))
+    monkeypatch.setattr(teaching, "_Progress", lambda path: Stopping([step + 1]))
+    assert place.train().code == 75
+    assert place.checkpoint()["step"] == step
+    monkeypatch.setattr(teaching, "_Progress", lambda path: Stopping([99]))
+
+
+def test_changed_annotations_are_refused_and_with_overwrite_the_training_is_begun_anew(place, monkeypatch):
     own = place.folder / "own"
     shutil.copytree(place.pictures, own)
     here = Place(place.folder, own).manifest((0, "train", "a", ""), (1, "train", "b", ""))
-    assert here.train().code == 75
-    assert here.checkpoint()["step"] == 2
+    interrupted_after(here, 2, monkeypatch)
     steps = record_steps(monkeypatch)
-    monkeypatch.setattr(teaching, "_Progress", lambda path: Stopping([99]))
     shutil.copyfile(own / "5.labels.png", own / "1.labels.png")
-    assert here.train().code == 0
+    refused = here.train()
+    assert refused.code == 2
+    assert "begun otherwise (annotation of slide 1 " in refused.err
+    assert "or train anew with --overwrite" in refused.err
+    assert not steps
+    assert here.checkpoint()["step"] == 2
+    done = here.train("--overwrite")
+    assert done.code == 0, done.err
+    assert "p: what was begun otherwise (annotation of slide 1 " in done.err
     assert steps[0] == 0
-    steps.clear()
-    assert here.train("--overwrite").code == 0
-    assert steps[0] == 0
+
+
+def test_a_changed_setting_is_refused_before_a_slide_is_planned_and_set_back_the_training_goes_on(place, monkeypatch):
+    interrupted_after(place, 2, monkeypatch)
+    steps = record_steps(monkeypatch)
+    with monkeypatch.context() as patch:
+        patch.setattr(school, "_plan", lambda *_: pytest.fail("slides were planned"))
+        refused = place.train("--set", "train.threads=2")
+    assert refused.code == 2
+    assert "(train.threads 1 -> 2); set that back to go on with it" in refused.err
+    assert place.train("--set", "train.calibrate=count", "--set", "train.patience=9").code == 0
+    assert steps[0] == 2
+    assert place.card()["metrics"]["calibration"]["aim"] == "count"
+
+
+def test_an_ended_training_of_another_aim_chooses_thresholds_anew_without_learning_again(place, monkeypatch):
+    assert place.train().code == 0
+    steps = record_steps(monkeypatch)
+    shutil.rmtree(place.folder / "package")
+    assert place.train("--set", "train.calibrate=none").code == 0
+    assert not steps
+    assert place.card()["metrics"]["calibration"] == {"aim": "none", "tried": []}
+
+
+def test_a_package_that_another_training_is_at_work_on_is_left_to_it(place, monkeypatch):
+    refused, learn = [], teaching.learn
+
+    def twice(job, *words, **options):
+        monkeypatch.setattr(teaching, "learn", learn)
+        with monkeypatch.context() as patch:
+            patch.setattr(rundir.os, "getpid", lambda: 1)  # of another process that lives
+            refused.append(place.train("--overwrite"))
+        return learn(job, *words, **options)
+
+    monkeypatch.setattr(teaching, "learn", twice)
+    assert place.train().code == 0
+    assert refused[0].code == 74
+    told = f"p: another training is at work on {place.folder / 'package'} ("
+    assert told in refused[0].err
+    assert "; wait for it, give this one another model.package, or delete " in refused[0].err
+    assert not (place.folder / "package.training" / "driver.lock").exists()
+
+
+def test_overwrite_that_is_refused_forgets_nothing(place):
+    assert place.train().code == 0
+    assert place.train("--overwrite", "--set", "train.patch=63").code == 2
+    assert place.checkpoint()["ended"]
 
 
 def test_moving_the_folder_does_not_begin_it_anew(place, tmp_path_factory, monkeypatch):
@@ -407,6 +481,18 @@ def test_what_a_package_was_begun_from_has_seen_counts_as_seen(place):
     done = quadrat("evaluate", place.pipeline, "--set", f"model.package={place.folder / 'second'}", "--out", place.folder / "out")
     assert done.code == 2
     assert "has seen the case 'a'" in done.err
+
+
+def test_what_a_package_to_begin_from_knows_otherwise_is_told_before_the_training(place, monkeypatch):
+    assert place.train().code == 0
+    first = (place.folder / "package").rename(place.folder / "first")
+    shutil.rmtree(place.folder / "package.training")
+    monkeypatch.setattr(teaching, "_Progress", lambda path: Stopping([1]))
+    monkeypatch.setattr("quadrat.training.LOG_EVERY", 1)
+    done = place.train("--init", first, "--set", "classes=[{name: cell}]", "--set", "model.mpp=1.0")
+    assert done.code == 75, "it was ended at its first step"
+    assert f"p: {first} was trained at model.mpp 0.5, this one is at 1.0" in done.err
+    assert f"p: {first} knows the classes nucleus, this one is to learn cell: the head is begun anew" in done.err
 
 
 def test_a_full_disk_is_told_with_the_exit_code_for_stores(place, monkeypatch):

@@ -4,12 +4,14 @@ import csv
 import hashlib
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from contextlib import redirect_stderr, redirect_stdout, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -191,3 +193,14 @@ def table(path):
 def lines_of(path):
     """Objects of a JSON-lines file."""
     return [json.loads(line) for line in Path(path).read_text().splitlines()]
+
+
+@contextmanager
+def small_files(limit) -> Iterator[None]:
+    """No file can grow beyond ``limit`` bytes, as on a disk that is full (``ulimit -f``)."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -5,16 +5,21 @@ import json
 import math
 from dataclasses import replace
 from itertools import count
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 import quadrat.checkpoint as checkpoint
-from helpers.trainings import CFG, Stop, judged, same_weights, trained
+from helpers.runs import small_files
+from helpers.trainings import CFG, Stop, judged, same_weights, spec_for, trained
 from quadrat.checkpoint import State
-from quadrat.errors import StoreError
+from quadrat.config import Augmentation, SlideSection
+from quadrat.errors import ConfigError, StoreError
+from quadrat.manifest import SlideRef
 from quadrat.store import check_free_space
+from quadrat.workplace import SlideWork
 
 NAN = float("nan")
 OFTEN = replace(CFG, checkpoint_every_s=-1.0)
@@ -200,33 +205,66 @@ def interrupted_at(folder, stop, prepare=None):
 # -- a changed pipeline
 
 
-@pytest.mark.parametrize("change", [{"lr": 1e-4}, {"batch": 3}, {"seed": 9}, {"freeze_norm": True}, {"patience": 3}])
-def test_a_changed_training_starts_anew_and_nothing_of_the_old_one_is_taken(change, tmp_path):
-    """Both end at the same step, and write nothing before: their files have the same names."""
-    once = replace(CFG, steps=6)
-    trained(tmp_path / "folder", once)
-    new = replace(once, **change)
-    fresh = trained(tmp_path / "fresh", new)
-    assert same_weights(trained(tmp_path / "folder", new).model, fresh.model)
-    asked = []
-    again = trained(tmp_path / "folder", new, progress=lambda *_: asked.append(1))
-    assert not asked
-    assert same_weights(again.model, fresh.model), "what is on disk is of the new training"
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"lr": 1e-4}, "train.lr 0.003 -> 0.0001"),
+        ({"batch": 3, "threads": 2}, "train.batch 2 -> 3; train.threads 1 -> 2"),
+        ({"seed": 9}, "train.seed 5 -> 9"),
+        ({"augment": Augmentation(blur=1)}, "train.augment.stain 0.08 -> 0.0; train.augment.blur 0.0 -> 1"),
+        ({"freeze_norm": True}, "train.freeze_norm False -> True"),
+        ({"validate_every": 2}, "train.validate_every 1 -> 2"),
+    ],
+)
+def test_a_changed_training_is_refused_with_what_differs_and_nothing_of_the_old_one_is_lost(change, told, tmp_path):
+    trained(tmp_path, SHORT)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ConfigError) as error:
+        trained(tmp_path, replace(SHORT, **change), progress=lambda *_: pytest.fail("a step was taken"))
+    said = str(error.value)
+    assert f"{tmp_path} holds 6 steps of a training that was begun otherwise ({told}); set that back" in said
+    assert said.endswith("to go on with it, or train anew with --overwrite")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_other_data_starts_anew(tmp_path):
-    trained(tmp_path, SHORT, key="these slides")
-    steps = []
-    trained(tmp_path, SHORT, key="those slides", progress=lambda done, *_: steps.append(done))
-    assert steps
-    trained(tmp_path, SHORT, key="those slides", progress=lambda *_: pytest.fail("a step was taken"))
+def test_other_data_is_refused(tmp_path):
+    trained(tmp_path, SHORT, key={"annotation of slide a": "12"})
+    with pytest.raises(ConfigError, match=r"\(annotation of slide a 12 -> 34; pixels of slide b nothing -> 56\)"):
+        trained(tmp_path, SHORT, key={"annotation of slide a": "34", "pixels of slide b": "56"})
+    trained(tmp_path, SHORT, key={"annotation of slide a": "12"}, progress=lambda *_: pytest.fail("a step was taken"))
+
+
+def test_of_many_differences_a_few_are_named(tmp_path):
+    trained(tmp_path, SHORT, key={str(n): 0 for n in range(9)})
+    with pytest.raises(ConfigError, match=r"\(0 0 -> 1; 1 0 -> 1; 2 0 -> 1; 3 0 -> 1; 4 0 -> 1; and 4 more\)"):
+        trained(tmp_path, SHORT, key={str(n): 1 for n in range(9)})
+
+
+UNDECIDED = {
+    "checkpoint_every_s": 1.0,
+    "cache_mb": 1,
+    "source": "stored",
+    "calibrate": "count",
+    "init": "./a/../b",
+    "processes": 2,
+}
 
 
 def test_what_does_not_decide_the_weights_does_not_start_anew(tmp_path):
     first = trained(tmp_path, SHORT)
-    same = replace(SHORT, checkpoint_every_s=1.0, cache_mb=1, source="stored")
-    again = trained(tmp_path, same, progress=lambda *_: pytest.fail("a step was taken"))
+    again = trained(tmp_path, replace(SHORT, **UNDECIDED), progress=lambda *_: pytest.fail("a step was taken"))
     assert same_weights(again.model, first.model)
+
+
+@pytest.mark.parametrize("patience", [0, 4])
+def test_a_training_that_ended_early_goes_on_with_more_patience_as_if_it_had_had_it_from_the_beginning(patience, tmp_path):
+    more = replace(PATIENT, patience=patience)
+    whole, _ = judged(tmp_path / "whole", RISING, every=2, cfg=more)
+    judged(tmp_path / "cut", RISING, every=2, cfg=PATIENT)
+    resumed, judge = judged(tmp_path / "cut", RISING, every=2, cfg=more)
+    assert list(judge.weights) == [10]
+    assert same_weights(resumed.model, whole.model)
+    assert (resumed.step, resumed.history, resumed.validations) == (whole.step, whole.history, whole.validations)
 
 
 # -- damage
@@ -234,6 +272,13 @@ def test_what_does_not_decide_the_weights_does_not_start_anew(tmp_path):
 
 def cut_short(path):
     path.write_bytes(path.read_bytes()[:-100])
+
+
+def flipped(path):
+    """Bytes of a weight are others; the file can still be read."""
+    content = bytearray(path.read_bytes())
+    content[-40] ^= 1
+    path.write_bytes(content)
 
 
 def missing(path):
@@ -271,6 +316,8 @@ DAMAGE = {
     "another step": ("checkpoint.json", naming(step=3)),
     "a worded step": ("checkpoint.json", naming(step="x")),
     "weights cut off": ("checkpoint.4.safetensors", cut_short),
+    "a bit of the weights": ("checkpoint.4.safetensors", flipped),
+    "a bit of the best weights": ("best.4.safetensors", flipped),
     "no weights": ("checkpoint.4.safetensors", missing),
     "weights of text": ("checkpoint.4.safetensors", of_text("these are no weights")),
     "best weights cut off": ("best.4.safetensors", cut_short),
@@ -363,6 +410,14 @@ def test_too_little_room_is_refused_before_a_step(tmp_path, monkeypatch):
     trained(tmp_path / "x", SHORT)
     on_disk = sum(p.stat().st_size for p in (tmp_path / "x").iterdir())
     assert asked[0] > 2 * on_disk
+
+
+def test_a_plan_on_a_full_disk_is_told_by_its_folder_and_nothing_half_is_left(tmp_path):
+    work = SlideWork(SlideRef("a", "a.png"), str(tmp_path / "a"), spec_for("instance"), SlideSection(), "instance", "")
+    told = rf"{tmp_path}/a: the plan of the slide cannot be written \(File too large\); make room"
+    with small_files(20_000), pytest.raises(StoreError, match=told):
+        work.save_plan(None, SimpleNamespace(codes=np.zeros((200, 200), np.uint8)))
+    assert not list((tmp_path / "a").iterdir())
 
 
 # -- logs

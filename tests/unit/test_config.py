@@ -111,14 +111,43 @@ def test_a_choice_outside_the_list_is_refused_and_the_list_is_given(tmp_path, ke
         ({"classes": []}, "classes must be one or more"),
         ({"classes": [{"name": "a"}, {"name": "a"}]}, "each name once"),
         ({"run": {"keep": ["tiles", "all"]}}, "run.keep names 'all'"),
-        ({"run": {"workers": 0}}, "run.workers must be at least 1"),
-        ({"train": {"steps": 0}}, "train.steps must be at least 1"),
-        ({"model": {"package": "p", "batch": 0}}, "model.batch must be at least 1"),
+        ({"run": {"workers": 0}}, "run.workers is 0; it must be at least 1"),
+        ({"train": {"steps": 0}}, "train.steps is 0; it must be at least 1"),
+        ({"model": {"package": "p", "batch": 0}}, "model.batch is 0; it must be at least 1"),
+        ({"model": {"package": "p", "mpp": 0}}, "model.mpp is 0; it must lie in 0.01 to 1000"),
+        ({"model": {"package": "p", "dropout": 1}}, r"model.dropout is 1; it must lie in 0 \(off\) to below 1"),
+        ({"data": {"point_diameter_um": -3}}, "data.point_diameter_um is -3; it must lie in 0 to 10000"),
+        ({"train": {"seed": -1}}, "train.seed is -1; it must lie in 0 to "),
+        ({"train": {"weight_decay": -1}}, "train.weight_decay is -1; it must be at least 0"),
+        ({"train": {"weight_decay": "inf"}}, "train.weight_decay is inf; it must be at least 0"),
+        ({"train": {"encoder_lr": -0.5}}, "train.encoder_lr is -0.5; it must be at least 0"),
+        ({"train": {"cache_mb": -1}}, "train.cache_mb is -1; it must be at least 0"),
+        ({"train": {"lr": 0}}, "train.lr is 0; it must be a number above 0"),
+        ({"train": {"steps": 9, "warmup": 10}}, r"train.warmup is 10; it must be at most train.steps \(9\)"),
+        ({"train": {"batch": 4, "processes": 3}}, r"train.batch is 4; it must be a multiple of train.processes \(3\)"),
+        ({"run": {"device": "tpu9"}}, "run.device is 'tpu9'; it must be auto, cpu, cuda, or cuda: with a number"),
+        ({"run": {"device": "cuda:x"}}, "run.device is 'cuda:x'"),
+        ({"thresholds": {"seed": 1.5}}, "thresholds.seed is 1.5; it must lie in 0 to 1"),
+        ({"thresholds": {"min_area_um2": -1}}, "thresholds.min_area_um2 is -1; it must be at least 0"),
+        ({"thresholds": {"cap_um": "inf"}}, "thresholds.cap_um is inf; it must lie in 1 to 100000"),
+        ({"thresholds": {"of another task": "inf"}}, "thresholds.of another task is inf; it must be finite"),
     ],
 )
 def test_values_out_of_range_are_refused(tmp_path, change, words):
     with pytest.raises(ConfigError, match=words):
         load_pipeline(written(tmp_path, LEAST | change))
+
+
+@pytest.mark.parametrize("key", ["train.lr", "train.augment.blur", "thresholds.seed", "run.deadline_s", "model.mpp", "slide.mpp"])
+@pytest.mark.parametrize("value", [float("nan"), "nan"])
+def test_what_is_no_number_is_refused_wherever_a_number_is_read(tmp_path, key, value):
+    with pytest.raises(ConfigError, match=f"{key.rpartition('.')[2]} is '?nan'?; it must be a number"):
+        load_pipeline(written(tmp_path, LEAST), [f"{key}={'.nan' if value != 'nan' else value}"])
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:0", "cuda:11"])
+def test_devices_are_known_by_name(tmp_path, device):
+    assert load_pipeline(written(tmp_path, LEAST | {"run": {"device": device}})).run.device == device
 
 
 def test_numbers_may_be_written_as_yaml_reads_them(tmp_path):
@@ -129,7 +158,7 @@ def test_numbers_may_be_written_as_yaml_reads_them(tmp_path):
 
 
 def test_overrides_are_laid_over_the_file_in_order(tmp_path):
-    path = written(tmp_path, LEAST | {"train": {"steps": 5, "lr": 0.1}})
+    path = written(tmp_path, LEAST | {"train": {"steps": 5, "lr": 0.1, "warmup": 2}})
     overrides = ["train.steps=7", "train.steps = 9", "thresholds.seed=0.4", "run.keep=[tiles]", "slide.mpp=0.3", "name=x=y"]
     pipeline = load_pipeline(path, overrides)
     assert (pipeline.train.steps, pipeline.train.lr) == (9, 0.1)

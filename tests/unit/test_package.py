@@ -1,14 +1,17 @@
+import errno
 import json
 from dataclasses import replace
 
 import pytest
 import torch
 
-from quadrat.errors import ConfigError, PackageError, QuadratError
+from helpers.runs import small_files
+from quadrat.errors import ConfigError, PackageError, QuadratError, StoreError
 from quadrat.grid import Lattice
 from quadrat.models.unet import UNet
 from quadrat.package import (
     CARD,
+    HEADS,
     WEIGHTS,
     begin_from,
     check_stride,
@@ -362,8 +365,9 @@ def test_a_network_of_other_classes_keeps_its_own_head_and_takes_the_rest(task, 
     spec = replace(spec_for(task), classes=OTHER[classes])
     model = get_task(task).build(spec)
     own = {name: value.clone() for name, value in model.state_dict().items()}
-    left = begin_from(model, spec, tmp_path / "p")
-    assert left
+    (note,) = begin_from(model, spec, tmp_path / "p")
+    assert f"knows the classes a, b, this one is to learn {', '.join(spec.class_names)}: the head is begun anew" in note
+    left = [name for name in theirs if name.startswith(HEADS)]
     head = {id(p) for p in model.head.parameters()}
     assert head <= {id(p) for n, p in model.named_parameters() if n in left}
     for name, value in model.state_dict().items():
@@ -389,6 +393,15 @@ def test_a_package_of_another_network_is_refused_with_both_sides(changes, named,
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+def test_what_a_package_was_trained_at_is_told_where_it_is_another(tmp_path):
+    saved("instance", tmp_path / "p")
+    spec = replace(spec_for("instance"), mpp=0.25, mean=(0.5, 0.5, 0.5))
+    mpp, mean = begin_from(get_task("instance").build(spec), spec, tmp_path / "p")
+    assert "was trained at model.mpp 0.5, this one is at 0.25" in mpp
+    assert "at model.mean (" in mean
+    assert "this one is at (0.5, 0.5, 0.5)" in mean
+
+
 def test_a_stride_or_a_patch_out_of_step_with_the_network_is_told_with_its_stride():
     spec = spec_for("instance")
     model = get_task("instance").build(spec)
@@ -397,3 +410,46 @@ def test_a_stride_or_a_patch_out_of_step_with_the_network_is_told_with_its_strid
         check_stride(model, spec, patch=100)
     with pytest.raises(ConfigError, match=r"model\.stride 4 is not a multiple of the network's stride 8"):
         check_stride(model, replace(spec, lattice=Lattice(core=64, halo=48, stride=4, shard=128)), patch=64)
+
+
+# -- a full disk, and what JSON cannot hold
+
+
+def test_a_package_appears_with_all_that_lies_beside_its_weights_or_not_at_all(original, tmp_path):
+    _, model, spec = original
+    folder = tmp_path / "p"
+
+    def pages(place):
+        assert not folder.exists()
+        (place / "curves.png").write_bytes(b"curves")
+
+    def full(place):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(StoreError, match=r"the package .*p cannot be written \(.*No space left.*\); make room"):
+        save_package(folder, model, spec, about={}, beside=full)
+    assert not list(tmp_path.iterdir())
+    save_package(folder, model, spec, about={}, beside=pages)
+    assert sorted(p.name for p in folder.iterdir()) == ["card.json", "curves.png", "weights.safetensors"]
+    with pytest.raises(StoreError):
+        save_package(folder, model, spec, about={}, beside=full)
+    assert (folder / "curves.png").exists(), "what was there before stays"
+
+
+def test_a_package_on_a_full_disk_is_told_by_its_folder(original, tmp_path):
+    _, model, spec = original
+    with small_files(4096), pytest.raises(StoreError, match=r"the package .*p cannot be written .*make room"):
+        save_package(tmp_path / "p", model, spec, about={})
+
+
+def test_a_card_holds_no_number_that_is_not_json(original, tmp_path):
+    _, model, spec = original
+    save_package(tmp_path / "p", model, spec, about={"metrics": {"ap": float("nan"), "all": (1.5, float("inf"))}})
+    text = (tmp_path / "p" / "card.json").read_text()
+    assert json.loads(text, parse_constant=pytest.fail)["metrics"] == {"ap": None, "all": [1.5, None]}
+    assert load_package(tmp_path / "p").card["metrics"]["ap"] is None
+
+
+def test_the_weights_may_be_read_by_whoever_may_read_the_card(original):
+    modes = {path.name: path.stat().st_mode & 0o777 for path in original[0].iterdir()}
+    assert modes["weights.safetensors"] == modes["card.json"]

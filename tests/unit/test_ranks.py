@@ -1,15 +1,21 @@
 """Processes that train together: batch statistics, gradients and gathering of a group, here of one process."""
 
 import copy
+import pickle
+from contextlib import contextmanager, nullcontext
+from datetime import timedelta
 
 import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
 
-from quadrat.errors import ConfigError
+from quadrat import torchrun
+from quadrat.config import ClassSection, ModelSection, Pipeline
+from quadrat.errors import AnnotationError, ConfigError
 from quadrat.models.unet import UNet
-from quadrat.ranks import SOLO, Group, GroupBatchNorm, joined
+from quadrat.ranks import PATIENCE, SOLO, Group, GroupBatchNorm, joined
+from quadrat.teaching import TrainJob
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +146,7 @@ def test_alone_everything_is_as_it_is():
 
 def test_a_group_is_left_however_training_ends(monkeypatch):
     left = []
-    monkeypatch.setattr(dist, "init_process_group", lambda backend: left.append(backend))
+    monkeypatch.setattr(dist, "init_process_group", lambda backend, *, timeout: left.extend([backend, timeout]))
     monkeypatch.setattr(dist, "destroy_process_group", lambda: left.append("left"))
     monkeypatch.setattr("quadrat.ranks.Group", lambda: "group")
 
@@ -151,4 +157,22 @@ def test_a_group_is_left_however_training_ends(monkeypatch):
 
     with pytest.raises(ZeroDivisionError):
         fail()
-    assert left == ["gloo", "left"]
+    assert left == ["gloo", PATIENCE, "left"]
+    assert timedelta(hours=24) < PATIENCE, "the first process alone judges many slides"
+
+
+def test_a_rank_that_refuses_its_slides_says_why(tmp_path, monkeypatch):
+    @contextmanager
+    def refused(job):
+        raise AnnotationError("slide 1 holds a bad record")
+        yield
+
+    pipeline = Pipeline(name="p", task="instance", classes=(ClassSection(name="a"),), model=ModelSection(package="p"))
+    payload = tmp_path / "job.pickle"
+    payload.write_bytes(pickle.dumps(TrainJob(pipeline, (), "p", str(tmp_path))))
+    monkeypatch.setattr(torchrun, "end_with_the_job", lambda: None)
+    monkeypatch.setattr(torchrun, "joined", lambda device: nullcontext(SOLO))
+    monkeypatch.setattr(torchrun, "material", refused)
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert torchrun.main(payload) == torchrun.REFUSED
+    assert (tmp_path / "refused.txt").read_text() == "slide 1 holds a bad record"

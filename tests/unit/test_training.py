@@ -64,13 +64,6 @@ def test_a_training_that_is_done_is_not_done_again(uninterrupted):
     assert again.losses == first.losses
 
 
-def test_a_checkpoint_of_other_settings_is_not_resumed(uninterrupted, tmp_path):
-    cfg = replace(CFG, lr=1e-4, checkpoint_every_s=-1.0)
-    with pytest.raises(Stop):
-        trained(tmp_path / "a", replace(cfg, lr=1e-2), progress=stop_after(10))
-    assert same_weights(trained(tmp_path / "a", cfg).model, trained(tmp_path / "b", cfg).model)
-
-
 def test_the_result_is_in_eval_mode_and_the_log_has_a_row_a_step(uninterrupted):
     folder, result = uninterrupted
     assert not result.model.training
