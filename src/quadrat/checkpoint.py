@@ -239,6 +239,8 @@ def changed_since(folder: Path, key: Key) -> str:
     if about is None:
         return ""
     try:
+        if isinstance(about["key"], str):
+            return "by an older version of quadrat"
         changed = differences(about["key"], key)
     except (KeyError, TypeError, AttributeError) as error:
         raise _damaged(folder, error) from error

@@ -391,7 +391,7 @@ THRESHOLD_LIMITS = {
     "cap_um": (1, 100_000),
 }
 """The same for the thresholds that tasks have; those of other tasks need only be finite."""
-DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 
 def _check(pipeline: Pipeline, where: str) -> None:
@@ -416,7 +416,9 @@ def _check(pipeline: Pipeline, where: str) -> None:
     for name, value in pipeline.thresholds.items():
         _check_limits(f"{where}: thresholds.{name}", value, THRESHOLD_LIMITS.get(name, (-INF, INF)))
     if not DEVICE.fullmatch(pipeline.run.device):
-        raise ConfigError(f"{where}: run.device is '{pipeline.run.device}'; it must be auto, cpu, cuda, or cuda: with a number")
+        raise ConfigError(
+            f"{where}: run.device is '{pipeline.run.device}'; it must be auto, cpu, mps, cuda, or cuda: with a number"
+        )
     if not 0 <= pipeline.model.dropout < 1:
         raise ConfigError(f"{where}: model.dropout is {pipeline.model.dropout:g}; it must lie in 0 (off) to below 1")
     _check_train(pipeline.train, where)
@@ -441,8 +443,6 @@ def _check_train(train: TrainSection, where: str) -> None:
         raise ConfigError(f"{where}: train.lr is {train.lr:g}; it must be a number above 0")
     if train.validate_every is not None and train.validate_every < 0:
         raise ConfigError(f"{where}: train.validate_every is {train.validate_every}; it must be 0 (never) or more")
-    if train.warmup > train.steps:
-        raise ConfigError(f"{where}: train.warmup is {train.warmup}; it must be at most train.steps ({train.steps})")
     if train.batch % train.processes:
         raise ConfigError(f"{where}: train.batch is {train.batch}; it must be a multiple of train.processes ({train.processes})")
 

@@ -150,9 +150,10 @@ def train_courses(
         for note in _check_truths(todo):
             reporter.say(note)
         jobs = [(course, _job(course, reporter)) for course in todo]
-        for course, job in jobs:
+        for course, _ in jobs:
             busy = f"{course.name}: another training is at work on {course.package}"
             stack.enter_context(locked(course.folder / "driver.lock", busy, otherwise="give this one another model.package"))
+        for course, job in jobs:
             _make_way(course, job, reporter, overwrite=overwrite)
         if jobs and executor is None:
             run = todo[0].pipeline.run

@@ -234,6 +234,13 @@ def test_other_data_is_refused(tmp_path):
     trained(tmp_path, SHORT, key={"annotation of slide a": "12"}, progress=lambda *_: pytest.fail("a step was taken"))
 
 
+def test_a_checkpoint_of_an_older_version_is_told_as_that(tmp_path):
+    trained(tmp_path, SHORT)
+    naming(key="ModelSpec(...)")(tmp_path / "checkpoint.json")
+    with pytest.raises(ConfigError, match=r"begun otherwise \(by an older version of quadrat\); .* with --overwrite"):
+        trained(tmp_path, SHORT)
+
+
 def test_of_many_differences_a_few_are_named(tmp_path):
     trained(tmp_path, SHORT, key={str(n): 0 for n in range(9)})
     with pytest.raises(ConfigError, match=r"\(0 0 -> 1; 1 0 -> 1; 2 0 -> 1; 3 0 -> 1; 4 0 -> 1; and 4 more\)"):
