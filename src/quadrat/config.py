@@ -417,7 +417,7 @@ def _check(pipeline: Pipeline, where: str) -> None:
         _check_limits(f"{where}: thresholds.{name}", value, THRESHOLD_LIMITS.get(name, (-INF, INF)))
     if not DEVICE.fullmatch(pipeline.run.device):
         raise ConfigError(
-            f"{where}: run.device is '{pipeline.run.device}'; it must be auto, cpu, mps, cuda, or cuda: with a number"
+            f"{where}: run.device is '{pipeline.run.device}'; it must be auto, cpu, mps, cuda, or cuda:N"
         )
     if not 0 <= pipeline.model.dropout < 1:
         raise ConfigError(f"{where}: model.dropout is {pipeline.model.dropout:g}; it must lie in 0 (off) to below 1")

@@ -124,7 +124,7 @@ def test_a_choice_outside_the_list_is_refused_and_the_list_is_given(tmp_path, ke
         ({"train": {"cache_mb": -1}}, "train.cache_mb is -1; it must be at least 0"),
         ({"train": {"lr": 0}}, "train.lr is 0; it must be a number above 0"),
         ({"train": {"batch": 4, "processes": 3}}, r"train.batch is 4; it must be a multiple of train.processes \(3\)"),
-        ({"run": {"device": "tpu9"}}, "run.device is 'tpu9'; it must be auto, cpu, mps, cuda, or cuda: with a number"),
+        ({"run": {"device": "tpu9"}}, "run.device is 'tpu9'; it must be auto, cpu, mps, cuda, or cuda:N"),
         ({"run": {"device": "cuda:x"}}, "run.device is 'cuda:x'"),
         ({"thresholds": {"seed": 1.5}}, "thresholds.seed is 1.5; it must lie in 0 to 1"),
         ({"thresholds": {"min_area_um2": -1}}, "thresholds.min_area_um2 is -1; it must be at least 0"),
