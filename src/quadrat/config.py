@@ -416,9 +416,7 @@ def _check(pipeline: Pipeline, where: str) -> None:
     for name, value in pipeline.thresholds.items():
         _check_limits(f"{where}: thresholds.{name}", value, THRESHOLD_LIMITS.get(name, (-INF, INF)))
     if not DEVICE.fullmatch(pipeline.run.device):
-        raise ConfigError(
-            f"{where}: run.device is '{pipeline.run.device}'; it must be auto, cpu, mps, cuda, or cuda:N"
-        )
+        raise ConfigError(f"{where}: run.device is '{pipeline.run.device}'; it must be auto, cpu, mps, cuda, or cuda:N")
     if not 0 <= pipeline.model.dropout < 1:
         raise ConfigError(f"{where}: model.dropout is {pipeline.model.dropout:g}; it must lie in 0 (off) to below 1")
     _check_train(pipeline.train, where)
