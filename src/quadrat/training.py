@@ -72,9 +72,8 @@ def validation_every(cfg: TrainSection) -> int:
 
 def key_of(spec: ModelSpec, cfg: TrainSection) -> Key:
     """What decides the weights beside the data, by the names of the pipeline file."""
-    model = {
-        f"model.{name}": value for name, value in asdict(spec).items() if name not in ("task", "classes", "lattice", "thresholds")
-    }
+    elsewhere = ("task", "classes", "lattice", "thresholds", "batch")  # or, as the batch of inference, of no weight
+    model = {f"model.{name}": value for name, value in asdict(spec).items() if name not in elsewhere}
     model |= {f"model.{name}": value for name, value in asdict(spec.lattice).items()}
     thresholds = {f"thresholds.{name}": value for name, value in spec.thresholds.items()}
     settings = {f"train.{name}": value for name, value in asdict(cfg).items() if name not in UNDECISIVE}
