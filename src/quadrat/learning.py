@@ -136,9 +136,12 @@ def check_material(slides: Sequence[Known], pipeline: Pipeline) -> list[str]:
     """Whether there is anything to learn from the training slides; what a user should know of their annotations.
 
     Raises:
-        AnnotationError: nothing of any class, or one class of regions and nowhere anything that is not of it.
+        AnnotationError: nothing of any class; one class alone where there is nothing to choose among, or one class of regions
+            and nowhere anything that is not of it.
     """
     names = [c.name for c in pipeline.classes]
+    if pipeline.task == "classification" and len(names) < 2:
+        raise AnnotationError(f"a classifier chooses among classes, but the only one is '{names[0]}'; name what else there is")
     there = frozenset[int]().union(*(known.classes for known in slides))
     if not there:
         raise AnnotationError(

@@ -243,6 +243,14 @@ def test_a_training_set_that_shows_nothing_of_its_classes_is_refused(place):
     assert not (place.folder / "package.training").exists()
 
 
+def test_one_class_alone_is_refused_where_there_is_nothing_to_choose_among(place):
+    text = (place.folder / "train.csv").read_text().replace("fold\n", "fold,label\n").replace(",\n", ",,nucleus\n")
+    (place.folder / "train.csv").write_text(text)
+    done = place.train("--set", "task=classification", "--set", "data.annotations=none")
+    assert done.code == 2
+    assert "a classifier chooses among classes, but the only one is 'nucleus'" in done.err
+
+
 def test_a_class_without_an_example_is_told(place):
     done = place.write(thresholds={}).train("--set", "classes=[{name: nucleus}, {name: mitosis}]")
     assert done.code == 0, done.err

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from quadrat.errors import ConfigError
 from quadrat.grid import Cell
 from quadrat.metrics.classification import METRICS
 from quadrat.models.unet import TileClassifier
@@ -40,10 +39,6 @@ class ClassificationTask:
         return 0
 
     def build(self, spec: ModelSpec) -> nn.Module:
-        if len(spec.classes) < 2:
-            raise ConfigError(
-                f"a classifier chooses among classes, but the only one is '{spec.class_names[0]}'; name what else there is"
-            )
         return TileClassifier(spec.widths, classes=len(spec.classes), encoder=spec.encoder, dropout=spec.dropout)
 
     def prepare(self, truth: TruthWindow, spec: ModelSpec) -> Crop:
