@@ -6,7 +6,6 @@ No pickles: tensors are safetensors, the rest is JSON. ``checkpoint.json`` is re
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import math
@@ -23,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from quadrat.errors import ConfigError, StoreError
+from quadrat.package import sha256_of
 from quadrat.store import check_free_space
 
 ROOM_FACTOR = 8
@@ -99,8 +99,7 @@ class Checkpoints:
         Raises:
             StoreError: the checkpoint is damaged. ConfigError: it is of another training.
         """
-        check_same_training(self.folder, self._key)
-        about = read_about(self.folder)
+        about = check_same_training(self.folder, self._key)
         if about is None:
             return State()
         try:
@@ -181,7 +180,7 @@ class Checkpoints:
         staged = path.with_suffix(".partial")
         try:
             save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, staged)
-            digest = _sha256(staged)
+            digest = sha256_of(staged)
             os.replace(staged, path)
             return digest
         finally:
@@ -214,28 +213,28 @@ def read_about(folder: Path) -> dict[str, Any] | None:
     return about
 
 
-def check_same_training(folder: Path, key: Key) -> None:
-    """Refuse to go on from, or to write over, the checkpoint of a training that was another one.
+def check_same_training(folder: Path, key: Key) -> dict[str, Any] | None:
+    """What ``read_about`` gives; refuses to go on from, or to write over, the checkpoint of a training that was another one.
 
     Raises:
         ConfigError: it was begun with another key; what differs is named. StoreError: it is damaged.
     """
-    changed = changed_since(folder, key)
-    if changed:
-        steps = (read_about(folder) or {}).get("step")
+    about = read_about(folder)
+    changed = changed_since(about, key, folder)
+    if about is not None and changed:
         raise ConfigError(
-            f"{folder} holds {steps} steps of a training that was begun otherwise ({changed}); "
+            f"{folder} holds {about.get('step')} steps of a training that was begun otherwise ({changed}); "
             "set that back to go on with it, or train anew with --overwrite"
         )
+    return about
 
 
-def changed_since(folder: Path, key: Key) -> str:
-    """What differs between a folder's checkpoint and a key; "" where nothing does, or where there is none.
+def changed_since(about: Mapping[str, Any] | None, key: Key, folder: Path) -> str:
+    """What differs between the checkpoint of a folder (``read_about``) and a key; "" where nothing does, or there is none.
 
     Raises:
         StoreError: it is damaged.
     """
-    about = read_about(folder)
     if about is None:
         return ""
     try:
@@ -271,13 +270,8 @@ def _checkpoint(step: int) -> str:
 
 def _verify(path: Path, sha256: str) -> None:
     """Raise ValueError where a file is not the one that was written."""
-    if _sha256(path) != sha256:
+    if sha256_of(path) != sha256:
         raise ValueError(f"{path.name} is not the file that was written")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, float]]) -> None:

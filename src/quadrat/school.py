@@ -251,11 +251,13 @@ def _make_way(course: Course, job: TrainJob, reporter: Reporter, *, overwrite: b
     checkpoints = course.folder / CHECKPOINTS
     key = whole_key(job, job.works[0].spec)
     if not overwrite:
-        return check_same_training(checkpoints, key)
-    about, changed = read_about(checkpoints) or {}, changed_since(checkpoints, key)
+        check_same_training(checkpoints, key)
+        return
+    about = read_about(checkpoints)
+    changed = changed_since(about, key, checkpoints)
     if changed:
         reporter.say(f"{course.name}: what was begun otherwise ({changed}) is begun anew")
-    if changed or about.get("ended"):
+    if changed or (about is not None and about.get("ended")):
         shutil.rmtree(checkpoints)
 
 

@@ -30,11 +30,7 @@ _OBJECT_TYPES = {"object": "detection", "region": "annotation", None: None}
 
 
 def write_geojson(path: Path, entry: Entry) -> None:
-    """One slide as QuPath reads it: objects as detections, regions as annotations, a feature a line.
-
-    Raises:
-        AnnotationError: it would replace the file that the records are of.
-    """
+    """One slide as QuPath reads it: objects as detections, regions as annotations, a feature a line."""
     features = (json.dumps(_feature(record), ensure_ascii=False) for record in _drawn(entry))
     text = '{"type":"FeatureCollection","features":[\n' + ",\n".join(features) + "\n]}\n"
     write_whole(path, text.encode())
@@ -54,8 +50,7 @@ def write_coco(path: Path, entries: Sequence[Entry], *, pictures: Sequence[str])
     a shape with holes is a run-length mask.
 
     Raises:
-        AnnotationError: a polygon with a hole, which COCO cannot write, a picture of unknown size, a record without class, or
-            it would replace a file that the records are of.
+        AnnotationError: a polygon with a hole, which COCO cannot write, a picture of unknown size, or a record without class.
     """
     names = sorted({record.name for entry in entries for record in _drawn(entry)})
     images, annotations = [], list[dict[str, Any]]()
@@ -122,11 +117,7 @@ def _on_corners(part: Rings) -> bool:
 
 
 def write_csv(path: Path, entries: Sequence[Entry]) -> None:
-    """All slides in one table; the geometry is in ``wkt``, x and y are its centre, x0 to y1 its extent (level-0 px).
-
-    Raises:
-        AnnotationError: it would replace a file that the records are of.
-    """
+    """All slides in one table; the geometry is in ``wkt``, x and y are its centre, x0 to y1 its extent (level-0 px)."""
     stream = io.StringIO(newline="")
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
