@@ -37,7 +37,7 @@ class TrainingSlide:
     @property
     def notes(self) -> tuple[str, ...]:
         """What was left out of the annotations, or taken otherwise than it stands there; with the slide's name."""
-        return tuple(f"{self.name}: {note}" for note in (*self.truth.skipped, *self.truth.notes))
+        return self.truth.told(self.name)
 
 
 def sample_margin(spec: ModelSpec, *, patch: int) -> int:

@@ -128,8 +128,7 @@ def known_of(ref: SlideRef, pipeline: Pipeline) -> Known:
     classes = {truth.label} if truth.label >= 0 else set()
     for drawn in (truth.objects, truth.regions):
         classes |= set() if drawn is None else drawn.present()
-    notes = tuple(f"{ref.name}: {note}" for note in (*truth.skipped, *truth.notes))
-    return Known(frozenset(classes), truth.complete or truth.bounds is not None, notes)
+    return Known(frozenset(classes), truth.complete or truth.bounds is not None, truth.told(ref.name))
 
 
 def check_material(slides: Sequence[Known], pipeline: Pipeline) -> list[str]:

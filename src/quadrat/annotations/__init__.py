@@ -74,6 +74,10 @@ class SlideTruth:
     skipped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
+    def told(self, name: str) -> tuple[str, ...]:
+        """What was skipped and noted of the slide of this name."""
+        return tuple(f"{name}: {note}" for note in (*self.skipped, *self.notes))
+
 
 @dataclass(frozen=True, slots=True)
 class Annotations:
