@@ -1,15 +1,20 @@
-"""Do real networks keep the two promises? Prints what was compared; the last line is one JSON object.
+"""Do real networks keep the two promises? Prints what was compared; the last line is one JSON
+object.
 
-Untiled: a crop of a real slide or a phantom goes through the network in one forward pass, and window by window through the
-lattice. Counted: stored values and decisions of the maps that differ (flips), and objects that differ, each listed. Kernels
-differ by shape, so a value may lie on the other side of a rounding step; the goal is at most one flip in 10^6 px.
+Untiled: a crop of a real slide or a phantom goes through the network in one forward pass, and
+window by window through the lattice. Counted: stored values and decisions of the maps that differ
+(flips), and objects that differ, each listed. Kernels differ by shape, so a value may lie on the
+other side of a rounding step; the goal is at most one flip in 10^6 px.
 
-Schedules: a mosaic of the real slides is tiled, inferred and stitched four times into empty folders: in order, shuffled with
-units done twice, and by two numbers of dask workers. All files of the result must be the same bytes.
+Schedules: a mosaic of the real slides is tiled, inferred and stitched four times into empty
+folders: in order, shuffled with units done twice, and by two numbers of dask workers. All files of
+the result must be the same bytes.
 
-    QUADRAT_DATA=<folder with wsi/> python benchmarks/exactness.py [--quick] [--packages FOLDER] [--only NAME ...]
+    QUADRAT_DATA=<folder with wsi/> python benchmarks/exactness.py [--quick] [--packages FOLDER]
+    [--only NAME ...]
 
-``--packages``: model packages (one a subfolder) to test beside the shipped one, e.g. those of ``quadrat demo``.
+``--packages``: model packages (one a subfolder) to test beside the shipped one, e.g. those of
+``quadrat demo``.
 """
 
 from __future__ import annotations
@@ -62,7 +67,8 @@ Rgb = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class ScheduleSpec:
-    """How one of the four runs is cut and ordered; ``again``: every how manieth unit is done twice (0: none)."""
+    """How one of the four runs is cut and ordered; ``again``: every how manieth unit is done twice
+    (0: none)."""
 
     name: str
     executor: str
@@ -126,10 +132,16 @@ class Held:
 def one_core(spec: ModelSpec, shape: tuple[int, int]) -> ModelSpec:
     """The specification with a lattice of a single core that covers ``shape``."""
     side = -(-max(shape) // spec.lattice.core) * spec.lattice.core
-    return replace(spec, lattice=Lattice(core=side, halo=spec.lattice.halo, stride=spec.lattice.stride, shard=side), batch=1)
+    return replace(
+        spec,
+        lattice=Lattice(core=side, halo=spec.lattice.halo, stride=spec.lattice.stride, shard=side),
+        batch=1,
+    )
 
 
-def hold(spec: ModelSpec, source: SlideSource, predictions: dict[Cell, Any], lattice: Lattice) -> Held:
+def hold(
+    spec: ModelSpec, source: SlideSource, predictions: dict[Cell, Any], lattice: Lattice
+) -> Held:
     """Predictions of cores of ``lattice`` put together, to be stitched as one shard."""
     frame, whole_spec = source.frame, one_core(spec, source.frame.box.shape)
     if get_task(spec.task).storage == "maps":
@@ -137,10 +149,14 @@ def hold(spec: ModelSpec, source: SlideSource, predictions: dict[Cell, Any], lat
         for cell, maps in predictions.items():
             core = lattice.core_box(cell)
             part = core.intersect(frame.box)
-            whole[(slice(None), *part.slices_in(frame.box))] = maps[(slice(None), *part.slices_in(core))]
+            whole[(slice(None), *part.slices_in(frame.box))] = maps[
+                (slice(None), *part.slices_in(core))
+            ]
         return Held(whole_spec, frame, whole=whole)
     rows = [predictions[cell] for cell in sorted(predictions)]
-    joined = {name: np.concatenate([getattr(row, name) for row in rows]) for name in Candidates.__slots__}
+    joined = {
+        name: np.concatenate([getattr(row, name) for row in rows]) for name in Candidates.__slots__
+    }
     return Held(whole_spec, frame, found=Candidates(**joined))
 
 
@@ -170,18 +186,31 @@ def decisions(held: Held) -> NDArray[np.uint8]:
         return argmax_classes(held.whole)[None]
     limits = [round(held.spec.thresholds[name] * 255) for name in ("foreground", "seed")]
     inside, seed = held.whole[0] >= limits[0], held.whole[1] >= limits[1]
-    return np.stack([inside, seed & inside, argmax_classes(held.whole[2:]) * inside]).astype(np.uint8)
+    return np.stack([inside, seed & inside, argmax_classes(held.whole[2:]) * inside]).astype(
+        np.uint8
+    )
 
 
 def rows_of(table: ObjectTable) -> set[tuple[Any, ...]]:
-    """(anchor row, column, class, bounding box, area) of each object; scores follow float rounding and are left out."""
+    """(anchor row, column, class, bounding box, area) of each object; scores follow float rounding
+    and are left out."""
     columns = (table.anchor, table.class_id, table.bbox, table.area_px)
-    return {(*map(float, anchor), int(k), *map(float, box), float(area)) for anchor, k, box, area in zip(*columns, strict=True)}
+    return {
+        (*map(float, anchor), int(k), *map(float, box), float(area))
+        for anchor, k, box, area in zip(*columns, strict=True)
+    }
 
 
 def candidate_rows(found: Candidates) -> set[tuple[int, ...]]:
     """(cell row, column, class, box, score) of each candidate."""
-    return set(map(tuple, np.column_stack([found.cell, found.class_id, found.box, found.score]).astype(int).tolist()))
+    return set(
+        map(
+            tuple,
+            np.column_stack([found.cell, found.class_id, found.box, found.score])
+            .astype(int)
+            .tolist(),
+        )
+    )
 
 
 def compare(package: Package, source: SlideSource) -> dict[str, Any]:
@@ -196,7 +225,13 @@ def compare(package: Package, source: SlideSource) -> dict[str, Any]:
         assert a.found is not None
         assert b.found is not None
         values = len(candidate_rows(a.found) ^ candidate_rows(b.found))
-        largest, flips = 0, len({row[:3] for row in candidate_rows(a.found)} ^ {row[:3] for row in candidate_rows(b.found)})
+        largest, flips = (
+            0,
+            len(
+                {row[:3] for row in candidate_rows(a.found)}
+                ^ {row[:3] for row in candidate_rows(b.found)}
+            ),
+        )
     ours, theirs = rows_of(a.objects()), rows_of(b.objects())
     return {
         "height": source.frame.height,
@@ -214,12 +249,18 @@ def compare(package: Package, source: SlideSource) -> dict[str, Any]:
     }
 
 
-def pictures(folder: Path, data: Path, *, mpp: float, side: int, quick: bool) -> Iterator[tuple[str, SlideSource]]:
+def pictures(
+    folder: Path, data: Path, *, mpp: float, side: int, quick: bool
+) -> Iterator[tuple[str, SlideSource]]:
     """Crops of real slides and a phantom at ``mpp``, at most ``side`` px a side."""
-    paths: list[tuple[Path, float | None]] = [(data / "wsi" / name, stated) for name, stated in SLIDES.items()]
+    paths: list[tuple[Path, float | None]] = [
+        (data / "wsi" / name, stated) for name, stated in SLIDES.items()
+    ]
     for seed in (21,) if quick else (21, 22):
         name, px = f"phantom-{seed}", max(2048, round(side * mpp / 0.5))
-        spec = PhantomSpec(name=name, height=px, width=px, seed=seed, dominant="tumour", tissue_fraction=0.6)
+        spec = PhantomSpec(
+            name=name, height=px, width=px, seed=seed, dominant="tumour", tissue_fraction=0.6
+        )
         paths.append((write_phantom(folder, spec=spec).slide, None))
     for path, stated in paths:
         with open_source(path, mpp=mpp, slide_mpp=stated) as whole:
@@ -229,17 +270,20 @@ def pictures(folder: Path, data: Path, *, mpp: float, side: int, quick: bool) ->
 
 
 def darkest(slide: SlideSource, height: int, width: int) -> Rgb:
-    """The crop of height x width px with the most stain, of those that begin at multiples of 256 px or end at the border."""
+    """The crop of height x width px with the most stain, of those that begin at multiples of 256 px
+    or end at the border."""
     rgb = slide.read(slide.frame.box)
     places = [
-        sorted({*range(0, whole - part, 256), whole - part}) for whole, part in zip(rgb.shape, (height, width), strict=False)
+        sorted({*range(0, whole - part, 256), whole - part})
+        for whole, part in zip(rgb.shape, (height, width), strict=False)
     ]
     crops = [rgb[row : row + height, col : col + width] for row in places[0] for col in places[1]]
     return np.ascontiguousarray(min(crops, key=lambda crop: float(crop[::8, ::8, 1].mean())))
 
 
 def write_mosaic(path: Path, data: Path, *, mpp: float, side: int) -> None:
-    """A TIFF of side x side px at ``mpp``: the real slides again and again, turned and mirrored by turns."""
+    """A TIFF of side x side px at ``mpp``: the real slides again and again, turned and mirrored by
+    turns."""
     blocks = []
     for name, stated in SLIDES.items():
         with open_source(data / "wsi" / name, mpp=mpp, slide_mpp=stated) as slide:
@@ -256,10 +300,19 @@ def write_mosaic(path: Path, data: Path, *, mpp: float, side: int) -> None:
             part[:] = block[: part.shape[0], : part.shape[1]]
             col, number = col + block.shape[1], number + 1
         row += height
-    tifffile.imwrite(path, out, tile=(512, 512), photometric="rgb", compression="zlib", compressionargs={"level": 1})
+    tifffile.imwrite(
+        path,
+        out,
+        tile=(512, 512),
+        photometric="rgb",
+        compression="zlib",
+        compressionargs={"level": 1},
+    )
 
 
-def run_schedule(work: SlideWork, package: Path, schedule: ScheduleSpec) -> tuple[dict[str, str], dict[str, Any]]:
+def run_schedule(
+    work: SlideWork, package: Path, schedule: ScheduleSpec
+) -> tuple[dict[str, str], dict[str, Any]]:
     """sha256 of every file of the result, and the figures of the merge."""
     task = get_task(work.task)
     work.path.mkdir(parents=True)
@@ -268,9 +321,13 @@ def run_schedule(work: SlideWork, package: Path, schedule: ScheduleSpec) -> tupl
     with open_executor(schedule.executor, workers=schedule.workers, threads=1) as executor:
 
         def do(fn: Any, cut: list[tuple[Cell, ...]], make: Any) -> None:
-            for outcome in executor.run(fn, [Job(f"{fn.__name__}/{i}", make(unit)) for i, unit in enumerate(cut)]):
+            for outcome in executor.run(
+                fn, [Job(f"{fn.__name__}/{i}", make(unit)) for i, unit in enumerate(cut)]
+            ):
                 if outcome.failure is not None:
-                    raise RuntimeError(f"{schedule.name}: {outcome.failure.message}\n{outcome.failure.trace}")
+                    raise RuntimeError(
+                        f"{schedule.name}: {outcome.failure.message}\n{outcome.failure.trace}"
+                    )
 
         def job(unit: tuple[Cell, ...]) -> units.ShardJob:
             return units.ShardJob(work, unit)
@@ -282,20 +339,35 @@ def run_schedule(work: SlideWork, package: Path, schedule: ScheduleSpec) -> tupl
         do(units.predict_shards, schedule.units(shards), predict_job)
         if task.storage == "maps":
             do(units.stitch_shards, schedule.units(shards), job)
-        finish = FinishJob(work=work, outputs=OutputsSection(overlay=False), fingerprint="", provenance={"figures": {}})
+        finish = FinishJob(
+            work=work,
+            outputs=OutputsSection(overlay=False),
+            fingerprint="",
+            provenance={"figures": {}},
+        )
         figures = merge_slide(finish)
         if task.label_image is not None:
             delivery.create_labels(work)
             do(delivery.paint_shards, schedule.units(shards), job)
     files = [path for path in sorted(work.result.rglob("*")) if path.is_file()]
-    return {str(p.relative_to(work.result)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}, figures
+    return {
+        str(p.relative_to(work.result)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files
+    }, figures
 
 
-def four_schedules(folder: Path, data: Path, place: Path, package: Package, *, side: int) -> dict[str, Any]:
-    """Whether four schedules of one package write the same bytes; at least 16 shards, whatever the package's shard is."""
+def four_schedules(
+    folder: Path, data: Path, place: Path, package: Package, *, side: int
+) -> dict[str, Any]:
+    """Whether four schedules of one package write the same bytes; at least 16 shards, whatever the
+    package's shard is."""
     spec = package.spec
     cores = side // 4 // spec.lattice.core
-    spec = replace(spec, lattice=replace(spec.lattice, shard=min(spec.lattice.shard, max(1, cores) * spec.lattice.core)))
+    spec = replace(
+        spec,
+        lattice=replace(
+            spec.lattice, shard=min(spec.lattice.shard, max(1, cores) * spec.lattice.core)
+        ),
+    )
     mosaic = folder / f"mosaic-{spec.mpp}.tiff"
     if not mosaic.exists():
         write_mosaic(mosaic, data, mpp=spec.mpp, side=side)
@@ -318,9 +390,13 @@ def four_schedules(folder: Path, data: Path, place: Path, package: Package, *, s
         found, figures = run_schedule(work, place, schedule)
         shutil.rmtree(at)
         want = want or found
-        differing[schedule.name] = sorted(p for p in want.keys() | found.keys() if want.get(p) != found.get(p))[:LISTED]
+        differing[schedule.name] = sorted(
+            p for p in want.keys() | found.keys() if want.get(p) != found.get(p)
+        )[:LISTED]
         seconds.append(round(time.perf_counter() - start, 1))
-    counts = {row["class_name"]: row["count"] for row in figures.get("counts", ())} or figures.get("tile_votes")
+    counts = {row["class_name"]: row["count"] for row in figures.get("counts", ())} or figures.get(
+        "tile_votes"
+    )
     return {
         "side_px": side,
         "shards": len(Box(0, 0, side, side).cells(spec.lattice.shard)),
@@ -345,8 +421,12 @@ def packages(extra: Path | None, only: list[str]) -> Iterator[tuple[str, Path]]:
 
 def main() -> int:
     """Compare and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="crops of 1,024 px, a mosaic of 2,048 px")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="crops of 1,024 px, a mosaic of 2,048 px"
+    )
     parser.add_argument("--packages", type=Path, help="folder of more model packages")
     parser.add_argument("--only", nargs="*", default=[], help="names of packages")
     parser.add_argument("--skip-schedules", action="store_true", help="only the untiled comparison")
@@ -364,11 +444,15 @@ def main() -> int:
             if promise == "tiling-exact":
                 side = 1024 if options.quick else 2048
                 side = side if spec.mpp <= 1 else max(4 * spec.lattice.core, side // 2)
-                for slide, source in pictures(Path(scratch), data, mpp=spec.mpp, side=side, quick=options.quick):
+                for slide, source in pictures(
+                    Path(scratch), data, mpp=spec.mpp, side=side, quick=options.quick
+                ):
                     row = {"package": name, "slide": slide} | compare(package, source)
                     report["untiled"].append(row)
-                    print(f"untiled    {name:24s} {slide:32s} {row['height']} x {row['width']} px, {row['cores']} cores: "
-                          f"{row['values_off']} values off by at most {row['largest_step']}, {row['flips']} flips "
+                    print(f"untiled    {name:24s} {slide:32s} {row['height']} x {row['width']} px, "
+                          f"{row['cores']} cores: "
+                          f"{row['values_off']} values off by at most {row['largest_step']}, "
+                          f"{row['flips']} flips "
                           f"({row['flips_per_mpx']} / Mpx), {row['objects']} objects, "
                           f"{row['object_differences']} differ", flush=True)  # fmt: skip
                     for where in ("only_tiled", "only_untiled"):
@@ -379,10 +463,14 @@ def main() -> int:
             if not options.skip_schedules:
                 side = 2048 if options.quick else 8192
                 side = side if spec.mpp <= 1 else side // 2
-                row = {"package": name} | four_schedules(Path(scratch), data, place, package, side=side)
+                row = {"package": name} | four_schedules(
+                    Path(scratch), data, place, package, side=side
+                )
                 report["schedules"].append(row)
-                print(f"schedules  {name:24s} {side} x {side} px, {row['shards']} shards, {row['counts']}: "
-                      f"{'identical' if row['identical'] else row['differing']} ({row['seconds']} s)", flush=True)  # fmt: skip
+                print(f"schedules  {name:24s} {side} x {side} px, {row['shards']} shards, "
+                      f"{row['counts']}: "
+                      f"{'identical' if row['identical'] else row['differing']} ({row['seconds']} "
+                      "s)", flush=True)  # fmt: skip
     report["peak_mib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     pixels = sum(row["height"] * row["width"] for row in report["untiled"])
     flips = sum(row["flips"] for row in report["untiled"])

@@ -1,8 +1,10 @@
-"""A large JPEG-tiled, pyramidal SVS-like slide composed of real tissue, written by repeating compressed tiles.
+"""A large JPEG-tiled, pyramidal SVS-like slide composed of real tissue, written by repeating
+compressed tiles.
 
-The pixels are those of CMU-1-Small-Region.svs (folder QUADRAT_DATA/wsi; CC0): a square of 2,048 px, repeated on an
-ellipse of tissue, the rest glass. Every tile of the file has bytes of its own on disk, so reading one says nothing about
-the next; 100,000 x 80,000 px take seconds, because a tile is encoded once and moved a thousand times.
+The pixels are those of CMU-1-Small-Region.svs (folder QUADRAT_DATA/wsi; CC0): a square of 2,048 px,
+repeated on an ellipse of tissue, the rest glass. Every tile of the file has bytes of its own on
+disk, so reading one says nothing about the next; 100,000 x 80,000 px take seconds, because a tile
+is encoded once and moved a thousand times.
 """
 
 from __future__ import annotations
@@ -23,14 +25,16 @@ import tifffile
 DOWNSAMPLES = (1, 4, 16)
 PERIOD_PX = 2048
 BLOCK_PX = 4096
-"""Tissue and glass alternate in such blocks, so that a tile of every level is all one or all the other."""
+"""Tissue and glass alternate in such blocks, so that a tile of every level is all one or all the
+other."""
 QUALITY = 75
 Rgb = np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
 class Mosaic:
-    """A composed slide: its file, and the level-0 blocks (row, column) of BLOCK_PX that show tissue."""
+    """A composed slide: its file, and the level-0 blocks (row, column) of BLOCK_PX that show
+    tissue."""
 
     path: Path
     height: int
@@ -41,18 +45,29 @@ class Mosaic:
 
 
 def compose(
-    path: Path, *, height: int, width: int, mpp: float = 0.25, tissue: float = 0.3, tile: int = 256, source: Path | None = None
+    path: Path,
+    *,
+    height: int,
+    width: int,
+    mpp: float = 0.25,
+    tissue: float = 0.3,
+    tile: int = 256,
+    source: Path | None = None,
 ) -> Mosaic:
-    """Write the slide; ``tissue`` is its share of the area, 1 for all. ``source``: a slide of at least 2,048 px a side.
+    """Write the slide; ``tissue`` is its share of the area, 1 for all. ``source``: a slide of at
+    least 2,048 px a side.
 
-    Raises:
-        SystemExit: QUADRAT_DATA is not set and no source was given. ValueError: a tile would be neither tissue nor glass.
+    Raises: SystemExit: QUADRAT_DATA is not set and no source was given. ValueError: a tile would be
+        neither tissue nor glass.
     """
     if BLOCK_PX // DOWNSAMPLES[-1] % tile:
         raise ValueError(f"tile {tile} does not divide {BLOCK_PX // DOWNSAMPLES[-1]} px")
     blocks = _tissue_blocks(math.ceil(height / BLOCK_PX), math.ceil(width / BLOCK_PX), tissue)
     picture = read_tissue(source)
-    described = f"Aperio Image Library v12.0.0\n{width}x{height} mosaic of CMU-1-Small-Region|AppMag = 40|MPP = {mpp:.4f}"
+    described = (
+        f"Aperio Image Library v12.0.0\n{width}x{height} mosaic of CMU-1-Small-Region|AppMag = "
+        f"40|MPP = {mpp:.4f}"
+    )
     with tifffile.TiffWriter(path, bigtiff=True) as tiff:
         for down in DOWNSAMPLES:
             size = height // down, width // down
@@ -76,14 +91,20 @@ def read_tissue(source: Path | None = None) -> Rgb:
     """The repeated square, uint8 (2048, 2048, 3)."""
     folder = os.environ.get("QUADRAT_DATA")
     if source is None and folder is None:
-        raise SystemExit("set QUADRAT_DATA to the folder with wsi/CMU-1-Small-Region.svs: the benchmark reads real tissue")
+        raise SystemExit(
+            "set QUADRAT_DATA to the folder with wsi/CMU-1-Small-Region.svs: the benchmark reads "
+            "real tissue"
+        )
     place = source or Path(folder or "") / "wsi" / "CMU-1-Small-Region.svs"
     with openslide.OpenSlide(str(place)) as slide:
-        return np.ascontiguousarray(np.asarray(slide.read_region((100, 600), 0, (PERIOD_PX, PERIOD_PX)))[..., :3])
+        return np.ascontiguousarray(
+            np.asarray(slide.read_region((100, 600), 0, (PERIOD_PX, PERIOD_PX)))[..., :3]
+        )
 
 
 def _tissue_blocks(rows: int, cols: int, share: float) -> set[tuple[int, int]]:
-    """The blocks nearest the middle of the slide (in an ellipse of its shape) that make up the share."""
+    """The blocks nearest the middle of the slide (in an ellipse of its shape) that make up the
+    share."""
     order = sorted(
         ((r, c) for r in range(rows) for c in range(cols)),
         key=lambda at: (((at[0] + 0.5) / rows - 0.5) ** 2 + ((at[1] + 0.5) / cols - 0.5) ** 2, at),
@@ -91,9 +112,16 @@ def _tissue_blocks(rows: int, cols: int, share: float) -> set[tuple[int, int]]:
     return set(order[: max(1, round(share * rows * cols))])
 
 
-def _tiles(size: tuple[int, int], down: int, picture: Rgb, blocks: set[tuple[int, int]], tile: int) -> Iterator[bytes]:
+def _tiles(
+    size: tuple[int, int], down: int, picture: Rgb, blocks: set[tuple[int, int]], tile: int
+) -> Iterator[bytes]:
     """Compressed tiles of one level in raster order."""
-    reduced = picture.reshape(PERIOD_PX // down, down, PERIOD_PX // down, down, 3).mean(axis=(1, 3)).round().astype(np.uint8)
+    reduced = (
+        picture.reshape(PERIOD_PX // down, down, PERIOD_PX // down, down, 3)
+        .mean(axis=(1, 3))
+        .round()
+        .astype(np.uint8)
+    )
     shown: dict[tuple[int, int], bytes] = {}
     glass = _encode(np.full((tile, tile, 3), 243, np.uint8))
     block = BLOCK_PX // down
@@ -111,7 +139,9 @@ def _tiles(size: tuple[int, int], down: int, picture: Rgb, blocks: set[tuple[int
 
 
 def _encode(rgb: Rgb) -> bytes:
-    return simplejpeg.encode_jpeg(np.ascontiguousarray(rgb), quality=QUALITY, colorspace="RGB", colorsubsampling="420")
+    return simplejpeg.encode_jpeg(
+        np.ascontiguousarray(rgb), quality=QUALITY, colorspace="RGB", colorsubsampling="420"
+    )
 
 
 def main() -> None:

@@ -1,13 +1,15 @@
-"""Does the count depend on the tiles? One answer of a network, cut into tiles of three sizes at two origins, merged by rules.
+"""Does the count depend on the tiles? One answer of a network, cut into tiles of three sizes at two
+origins, merged by rules.
 
-The shipped nuclei model's maps of CMU-1-Small-Region are computed once. Every rule then gets the objects that each tile shows by
-itself (same thresholds, same watershed), with a quarter of overlap where the rule expects one, and says how many there are:
+The shipped nuclei model's maps of CMU-1-Small-Region are computed once. Every rule then gets the
+objects that each tile shows by itself (same thresholds, same watershed), with a quarter of overlap
+where the rule expects one, and says how many there are:
 
-    naive         tiles side by side, counts added
-    torchvision   batched_nms of overlapping tiles' boxes, IoU 0.5
-    sahi nms      sahi's NMS, IoU 0.5;  sahi greedy nmm: its default, greedy merging by intersection over smaller, 0.5
-    dask-image    ndmeasure.label of the thresholded map over chunks (components: touching nuclei are one)
-    quadrat       decode_shard, with shards of that size (origin 0, since the lattice is the slide's)
+    naive tiles side by side, counts added torchvision batched_nms of overlapping tiles' boxes, IoU
+    0.5 sahi nms sahi's NMS, IoU 0.5; sahi greedy nmm: its default, greedy merging by intersection
+    over smaller, 0.5 dask-image ndmeasure.label of the thresholded map over chunks (components:
+    touching nuclei are one) quadrat decode_shard, with shards of that size (origin 0, since the
+    lattice is the slide's)
 
     QUADRAT_DATA=<folder with wsi/> python benchmarks/peers.py [--quick] [--peers FOLDER]
 
@@ -45,7 +47,8 @@ F64 = NDArray[np.float64]
 
 
 class Maps:
-    """The network's answer: uint8 (channels, h, w), and the rule by which objects are decided on it."""
+    """The network's answer: uint8 (channels, h, w), and the rule by which objects are decided on
+    it."""
 
     def __init__(self, values: NDArray[np.uint8], rule: SeedRule) -> None:
         self.values, self.rule = values, rule
@@ -72,7 +75,9 @@ class Maps:
         for tile in self.tiles(side, origin, OVERLAP):
             runs = self.alone(tile).runs
             n = int(runs.object.max(initial=-1)) + 1
-            box = np.stack([np.full(n, np.inf), np.full(n, np.inf), np.zeros(n), np.zeros(n)], axis=1)
+            box = np.stack(
+                [np.full(n, np.inf), np.full(n, np.inf), np.zeros(n), np.zeros(n)], axis=1
+            )
             np.minimum.at(box[:, 0], runs.object, runs.col0)
             np.minimum.at(box[:, 1], runs.object, runs.row)
             np.maximum.at(box[:, 2], runs.object, runs.col1)
@@ -80,7 +85,10 @@ class Maps:
             rows.append(box)
             scores.append((box[:, 2:] - box[:, :2]).prod(axis=1))
         merged, area = np.concatenate(rows), np.concatenate(scores)
-        return merged, 0.5 + 0.4 * area / area.max()  # whole objects before their halves, which favours the rules
+        return (
+            merged,
+            0.5 + 0.4 * area / area.max(),
+        )  # whole objects before their halves, which favours the rules
 
 
 def answer(root: Path) -> Maps:
@@ -91,11 +99,15 @@ def answer(root: Path) -> Maps:
         frame = source.frame
         out = np.zeros((task.channels(spec), *frame.box.shape), np.uint8)
         cells = frame.box.cells(spec.lattice.core)
-        for cell, maps in predict_cells(package.model, task, spec, source, cells, device=torch.device("cpu")):
+        for cell, maps in predict_cells(
+            package.model, task, spec, source, cells, device=torch.device("cpu")
+        ):
             core = spec.lattice.core_box(cell)
             part = core.intersect(frame.box)
             assert isinstance(maps, np.ndarray)
-            out[(slice(None), *part.slices_in(frame.box))] = maps[(slice(None), *part.slices_in(core))]
+            out[(slice(None), *part.slices_in(frame.box))] = maps[
+                (slice(None), *part.slices_in(core))
+            ]
     limits = spec.thresholds
     rule = SeedRule(
         foreground=round(limits["foreground"] * 255),
@@ -138,7 +150,9 @@ def by_dask_image(maps: Maps, side: int, origin: tuple[int, int]) -> int:
     from dask_image import ndmeasure
 
     chunks = tuple(_chunks(n, side, at) for n, at in zip(maps.box.shape, origin, strict=True))
-    labels, _ = ndmeasure.label(dask.array.from_array(maps.values[0] >= maps.rule.foreground, chunks=chunks))
+    labels, _ = ndmeasure.label(
+        dask.array.from_array(maps.values[0] >= maps.rule.foreground, chunks=chunks)
+    )
     return int((np.bincount(labels.compute().ravel())[1:] >= maps.rule.min_area_px).sum())
 
 
@@ -150,7 +164,10 @@ def _chunks(length: int, side: int, at: int) -> tuple[int, ...]:
 
 def quadrat(maps: Maps, side: int, origin: tuple[int, int]) -> int:
     """Objects owned by the tile that holds their anchor."""
-    owned = [decode_shard(maps.read, tile, slide=maps.box, rule=maps.rule) for tile in maps.tiles(side, origin, 0)]
+    owned = [
+        decode_shard(maps.read, tile, slide=maps.box, rule=maps.rule)
+        for tile in maps.tiles(side, origin, 0)
+    ]
     return sum(len(found.anchors) for found in owned)
 
 
@@ -166,13 +183,18 @@ RULES: dict[str, Callable[[Maps, int, tuple[int, int]], int]] = {
 
 def main() -> None:
     """Count by every rule and tiling."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="one origin")
     parser.add_argument("--peers", type=Path, help="folder of installed peers")
     given = parser.parse_args()
     root = os.environ.get("QUADRAT_DATA")
     if root is None:
-        raise SystemExit("set QUADRAT_DATA to the folder with wsi/CMU-1-Small-Region.svs: the benchmark reads real tissue")
+        raise SystemExit(
+            "set QUADRAT_DATA to the folder with wsi/CMU-1-Small-Region.svs: the benchmark reads "
+            "real tissue"
+        )
     if given.peers is not None:
         sys.path.append(str(given.peers))
     torch.set_num_threads(1)

@@ -1,14 +1,16 @@
-"""Are phantoms like a real slide, and are they too easy? Prints a table; the last line is one JSON object.
+"""Are phantoms like a real slide, and are they too easy? Prints a table; the last line is one JSON
+object.
 
-Realism: nuclei of the phantoms and of CMU-1-Small-Region.svs are found by the same classical recipe, in tiles of 256 px
-that are at least half tissue. A phantom figure (the median over its tiles) passes if it lies between the 5 % and 95 %
-quantiles of the real slide's tiles. Optical densities are skimage's `rgb2hed` channels, of colours held at
-DARKEST or more.
+Realism: nuclei of the phantoms and of CMU-1-Small-Region.svs are found by the same classical
+recipe, in tiles of 256 px that are at least half tissue. A phantom figure (the median over its
+tiles) passes if it lies between the 5 % and 95 % quantiles of the real slide's tiles. Optical
+densities are skimage's `rgb2hed` channels, of colours held at DARKEST or more.
 
-Difficulty: the classical recipe (Otsu on haematoxylin inside tissue, opening, watershed of the distance transform) is
-scored against the truth, F1 at IoU 0.5; it must stay at or below 0.80.
+Difficulty: the classical recipe (Otsu on haematoxylin inside tissue, opening, watershed of the
+distance transform) is scored against the truth, F1 at IoU 0.5; it must stay at or below 0.80.
 
-    QUADRAT_DATA=<folder with wsi/CMU-1-Small-Region.svs> python benchmarks/phantom_realism.py [--quick]
+    QUADRAT_DATA=<folder with wsi/CMU-1-Small-Region.svs> python benchmarks/phantom_realism.py
+    [--quick]
 """
 
 from __future__ import annotations
@@ -109,7 +111,12 @@ def measure_tiles(
                 [
                     float(np.median(diameters)) if here.any() else np.nan,
                     here.sum() / (inside.sum() * (mpp / 1000) ** 2),
-                    *(stains[:, 0].mean(), stains[:, 0].std(), stains[:, 1].mean(), stains[:, 1].std()),
+                    *(
+                        stains[:, 0].mean(),
+                        stains[:, 0].std(),
+                        stains[:, 1].mean(),
+                        stains[:, 1].std(),
+                    ),
                     *colours.mean(axis=0),
                     *colours.std(axis=0),
                 ]
@@ -130,11 +137,14 @@ def analyse(path: Path, truth: Path | None) -> tuple[NDArray[np.float64], float]
 
 
 def measure_phantoms(count: int) -> tuple[NDArray[np.float64], list[float], float]:
-    """Tile figures of `count` phantoms of 2,048 px, the classical F1 of each, and the best writing speed in Mpx/s."""
+    """Tile figures of `count` phantoms of 2,048 px, the classical F1 of each, and the best writing
+    speed in Mpx/s."""
     tiles, scores, seconds = [], [], []
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(count):
-            spec = PhantomSpec(name=f"p{seed}", width=2048, height=2048, seed=seed, dominant=REGION_NAMES[seed % 3])
+            spec = PhantomSpec(
+                name=f"p{seed}", width=2048, height=2048, seed=seed, dominant=REGION_NAMES[seed % 3]
+            )
             start = time.perf_counter()
             files = write_phantom(Path(folder), spec=spec)
             seconds.append(time.perf_counter() - start)
@@ -146,22 +156,33 @@ def measure_phantoms(count: int) -> tuple[NDArray[np.float64], list[float], floa
 
 def main() -> int:
     """Make phantoms, measure them and the real slide, print the table and the JSON line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="three phantoms of 2,048 px, not nine")
     options = parser.parse_args()
     real_path = Path(os.environ.get("QUADRAT_DATA", "data")) / "wsi" / "CMU-1-Small-Region.svs"
     if not real_path.is_file():
-        print(f"{real_path} is missing: set QUADRAT_DATA to the folder that holds wsi/CMU-1-Small-Region.svs")
+        print(
+            f"{real_path} is missing: set QUADRAT_DATA to the folder that holds "
+            "wsi/CMU-1-Small-Region.svs"
+        )
         return 2
     tiles, scores, speed = measure_phantoms(3 if options.quick else 9)
     real, _ = analyse(real_path, None)
     low, high = np.nanpercentile(real, [5, 95], axis=0)
     median = np.nanmedian(tiles, axis=0)
     passed = (median >= low) & (median <= high)
-    print(f"{'figure':<22}{'phantom':>10}{'real 5 %':>10}{'real 95 %':>10}  pass   ({len(real)} real tiles)")
+    print(
+        f"{'figure':<22}{'phantom':>10}{'real 5 %':>10}{'real 95 %':>10}  pass   ({len(real)} real "
+        "tiles)"
+    )
     for name, value, lo, hi, ok in zip(FIGURES, median, low, high, passed, strict=True):
         print(f"{name:<22}{value:>10.4g}{lo:>10.4g}{hi:>10.4g}  {'yes' if ok else 'NO'}")
-    print(f"classical recipe F1: mean {np.mean(scores):.3f} (limit {MAX_F1}), each {np.round(scores, 3).tolist()}")
+    print(
+        f"classical recipe F1: mean {np.mean(scores):.3f} (limit {MAX_F1}), each "
+        f"{np.round(scores, 3).tolist()}"
+    )
     print(f"writing: {speed:.1f} Mpx/s")
     result = {
         "benchmark": "phantom_realism",

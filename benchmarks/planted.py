@@ -1,4 +1,5 @@
-"""Planted nuclei and what an imperfect network would predict of them: exact truth at any size, rendered shard by shard."""
+"""Planted nuclei and what an imperfect network would predict of them: exact truth at any size,
+rendered shard by shard."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ REACH_PX = 110
 
 @dataclass(frozen=True, slots=True)
 class Nuclei:
-    """(n, 6) float64: centre row and column (px), mean radius (px), elongation, lobes' phase, lobes' number."""
+    """(n, 6) float64: centre row and column (px), mean radius (px), elongation, lobes' phase,
+    lobes' number."""
 
     shape: tuple[int, int]
     values: NDArray[np.float64]
@@ -28,9 +30,11 @@ class Nuclei:
 
 
 def plant(shape: tuple[int, int], *, per_mpx: float, seed: int, large: float = 0.0) -> Nuclei:
-    """Nuclei of radius 6.5 to 9 px, half of them in touching pairs; of the objects a share ``large`` has radius 40 to 90 px.
+    """Nuclei of radius 6.5 to 9 px, half of them in touching pairs; of the objects a share
+    ``large`` has radius 40 to 90 px.
 
-    Objects of different groups never touch, so the planted number is the number that is to be found.
+    Objects of different groups never touch, so the planted number is the number that is to be
+    found.
     """
     rng = np.random.default_rng(seed)
     rows, cols = shape[0] // BLOCK_PX, shape[1] // BLOCK_PX
@@ -50,24 +54,40 @@ def plant(shape: tuple[int, int], *, per_mpx: float, seed: int, large: float = 0
     left, right = rng.uniform(6.5, 9, (2, len(pairs)))
     parts += [_rows(rng, middle - np.stack([0 * left, left * 0.92], axis=1), left)]
     parts += [_rows(rng, middle + np.stack([0 * left, right * 0.92], axis=1), right)]
-    parts += [_rows(rng, singles + pitch / 2 + rng.uniform(-15, 15, singles.shape), rng.uniform(6.5, 9, len(singles)))]
+    parts += [
+        _rows(
+            rng,
+            singles + pitch / 2 + rng.uniform(-15, 15, singles.shape),
+            rng.uniform(6.5, 9, len(singles)),
+        )
+    ]
     return Nuclei(shape, np.concatenate(parts))
 
 
-def _rows(rng: np.random.Generator, centre: NDArray[np.float64], radius: NDArray[np.float64]) -> NDArray[np.float64]:
+def _rows(
+    rng: np.random.Generator, centre: NDArray[np.float64], radius: NDArray[np.float64]
+) -> NDArray[np.float64]:
     n = len(radius)
     lobes = rng.integers(2, 6, n)
-    return np.stack([*centre.T, radius, rng.uniform(0.9, 1.1, n), rng.uniform(0, 2 * np.pi, n), lobes], axis=1)
+    return np.stack(
+        [*centre.T, radius, rng.uniform(0.9, 1.1, n), rng.uniform(0, 2 * np.pi, n), lobes], axis=1
+    )
 
 
 def render(nuclei: Nuclei, box: Box) -> NDArray[np.uint8]:
-    """uint8 (3, h, w) of a box: foreground, inner distance, class, as the instance task stores them.
+    """uint8 (3, h, w) of a box: foreground, inner distance, class, as the instance task stores
+    them.
 
     Imperfect by design: lobed outlines, soft borders, grain that respects the thresholds.
     """
     maps = np.zeros((3, *box.shape), np.uint8)
     row, col = nuclei.values[:, 0], nuclei.values[:, 1]
-    near = (row > box.row0 - REACH_PX) & (row < box.row1 + REACH_PX) & (col > box.col0 - REACH_PX) & (col < box.col1 + REACH_PX)
+    near = (
+        (row > box.row0 - REACH_PX)
+        & (row < box.row1 + REACH_PX)
+        & (col > box.col0 - REACH_PX)
+        & (col < box.col1 + REACH_PX)
+    )
     _render(nuclei.values[near], box.row0, box.col0, maps)
     return maps
 
@@ -85,7 +105,11 @@ def _render(values, row0, col0, maps):  # type: ignore[no-untyped-def]
                 rho = np.sqrt(y * y + x * x) / border
                 grain = ((r + row0) * 7 + (c + col0) * 13) % 5
                 soft = 128 + (1 - rho) * radius * 60
-                foreground = min(255, max(0, int(soft))) if abs(soft - 128) < 8 else min(255 - grain, max(0, int(soft)))
+                foreground = (
+                    min(255, max(0, int(soft)))
+                    if abs(soft - 128) < 8
+                    else min(255 - grain, max(0, int(soft)))
+                )
                 if foreground > maps[0, r, c]:
                     maps[0, r, c] = foreground
                     maps[2, r, c] = 255 - grain

@@ -1,13 +1,16 @@
-"""How fast 512 px tissue tiles are read from a JPEG-tiled slide: OpenSlide, quadrat, peers if installed, the bare decoder.
+"""How fast 512 px tissue tiles are read from a JPEG-tiled slide: OpenSlide, quadrat, peers if
+installed, the bare decoder.
 
-The slide is a mosaic of real tissue (CMU-1-Small-Region of QUADRAT_DATA, mirrored), 256 px JPEG tiles, YCbCr 4:2:2 as
-Aperio's scanners write it, with mpp. Every reader starts with a cold tile cache and reads each place once, on one
-thread and on two; rounds alternate between readers and the median of each reader is taken. *Aligned* tiles touch each
-source tile once. *Unaligned* ones (shifted by 100, 77 px) touch nine source tiles each and share them with their
-neighbours: `decoded_tiles` counts the source tiles that the reads need, each once, and the bare decoder decodes just
-those. CPU seconds are of the process, all threads; they are what to compare on a machine with other work.
+The slide is a mosaic of real tissue (CMU-1-Small-Region of QUADRAT_DATA, mirrored), 256 px JPEG
+tiles, YCbCr 4:2:2 as Aperio's scanners write it, with mpp. Every reader starts with a cold tile
+cache and reads each place once, on one thread and on two; rounds alternate between readers and the
+median of each reader is taken. *Aligned* tiles touch each source tile once. *Unaligned* ones
+(shifted by 100, 77 px) touch nine source tiles each and share them with their neighbours:
+`decoded_tiles` counts the source tiles that the reads need, each once, and the bare decoder decodes
+just those. CPU seconds are of the process, all threads; they are what to compare on a machine with
+other work.
 
-    python benchmarks/reading.py [--quick] [--keep SLIDE]      peers: pip install tiffslide fastslide
+    python benchmarks/reading.py [--quick] [--keep SLIDE] peers: pip install tiffslide fastslide
 """
 
 from __future__ import annotations
@@ -49,7 +52,8 @@ class Timing:
 
 
 def compose(path: Path, source: Path, *, times: int) -> None:
-    """Write the mosaic: the source's level 0 mirrored ``times`` x ``times``, and a level of a quarter."""
+    """Write the mosaic: the source's level 0 mirrored ``times`` x ``times``, and a level of a
+    quarter."""
     with openslide.OpenSlide(str(source)) as slide:
         piece = np.asarray(slide.read_region((0, 0), 0, slide.dimensions))[..., :3]
     rows, cols = (side // 4 * 4 for side in piece.shape[:2])
@@ -57,8 +61,16 @@ def compose(path: Path, source: Path, *, times: int) -> None:
     band = np.concatenate([piece[:, :: -1 if index % 2 else 1] for index in range(times)], axis=1)
     whole = np.concatenate([band[:: -1 if index % 2 else 1] for index in range(times)], axis=0)
     height, width = whole.shape[:2]
-    note = f"Aperio Image Library v11.2.1\n{width}x{height} [0,0 {width}x{height}] (256x256)|AppMag = 20|MPP = 0.499"
-    tiles = {"tile": (TILE_PX, TILE_PX), "compression": "jpeg", "compressionargs": {"level": 75}, "subsampling": (2, 1)}
+    note = (
+        f"Aperio Image Library v11.2.1\n{width}x{height} [0,0 {width}x{height}] (256x256)|AppMag = "
+        "20|MPP = 0.499"
+    )
+    tiles = {
+        "tile": (TILE_PX, TILE_PX),
+        "compression": "jpeg",
+        "compressionargs": {"level": 75},
+        "subsampling": (2, 1),
+    }
     common = {"photometric": "rgb", "description": note, "metadata": None}
     with tifffile.TiffWriter(path) as out:
         out.write(whole, **tiles, **common)
@@ -67,7 +79,8 @@ def compose(path: Path, source: Path, *, times: int) -> None:
 
 
 def tissue_boxes(path: Path, *, most: int) -> list[Box]:
-    """Aligned 512 px boxes of which at least half is tissue (the least channel below 210), in raster order."""
+    """Aligned 512 px boxes of which at least half is tissue (the least channel below 210), in
+    raster order."""
     with open_slide(path) as slide:
         level = slide.levels[1]
         dark = slide.read(1, level.box).min(axis=2) < 210
@@ -92,7 +105,9 @@ def quadrat_reader(path: Path) -> Iterator[Read]:
 def openslide_reader(path: Path) -> Iterator[Read]:
     """Yield OpenSlide's read_region, its alpha dropped."""
     with openslide.OpenSlide(str(path)) as slide:
-        yield lambda box: np.asarray(slide.read_region((box.col0, box.row0), 0, (box.width, box.height)))[..., :3]
+        yield lambda box: np.asarray(
+            slide.read_region((box.col0, box.row0), 0, (box.width, box.height))
+        )[..., :3]
 
 
 @contextmanager
@@ -101,7 +116,9 @@ def tiffslide_reader(path: Path) -> Iterator[Read]:
     import tiffslide
 
     with tiffslide.TiffSlide(str(path)) as slide:
-        yield lambda box: slide.read_region((box.col0, box.row0), 0, (box.width, box.height), as_array=True)
+        yield lambda box: slide.read_region(
+            (box.col0, box.row0), 0, (box.width, box.height), as_array=True
+        )
 
 
 @contextmanager
@@ -110,7 +127,9 @@ def fastslide_reader(path: Path) -> Iterator[Read]:
     import fastslide
 
     with fastslide.FastSlide.from_file_path(str(path)) as slide:
-        yield lambda box: slide.read_region((box.col0, box.row0), 0, (box.width, box.height)).numpy()
+        yield lambda box: slide.read_region(
+            (box.col0, box.row0), 0, (box.width, box.height)
+        ).numpy()
 
 
 READERS = {
@@ -126,7 +145,9 @@ def streams(path: Path, boxes: list[Box]) -> list[bytes]:
     with open_slide(path) as slide:
         grid = slide.tiles(0)
         if grid is None:
-            raise SystemExit(f"{path}: read by {slide.info.reader}, not by native tiles; nothing to compare")
+            raise SystemExit(
+                f"{path}: read by {slide.info.reader}, not by native tiles; nothing to compare"
+            )
         places = dict.fromkeys(place for box in boxes for place in box.cells(TILE_PX))
         return [grid.data(row, col) for row, col in places]
 
@@ -146,7 +167,9 @@ def spread(work: list[Box] | list[bytes], do: Callable[..., object], threads: in
         return Timing(time.perf_counter() - wall, time.process_time() - cpu)
 
 
-def one_round(path: Path, boxes: list[Box], data: list[bytes], names: list[str], threads: int) -> dict[str, Timing]:
+def one_round(
+    path: Path, boxes: list[Box], data: list[bytes], names: list[str], threads: int
+) -> dict[str, Timing]:
     """Every reader once, each freshly opened; opening is not timed."""
     found = {}
     for name in names:
@@ -159,19 +182,38 @@ def one_round(path: Path, boxes: list[Box], data: list[bytes], names: list[str],
 def measure(path: Path, boxes: list[Box], names: list[str], *, rounds: int) -> dict[str, object]:
     """Medians and ratios for one set of boxes, on one thread and on two."""
     data = streams(path, boxes)
-    result: dict[str, object] = {"tiles": len(boxes), "decoded_tiles": len(data), "source_px_ratio": pixel_ratio(boxes, data)}
+    result: dict[str, object] = {
+        "tiles": len(boxes),
+        "decoded_tiles": len(data),
+        "source_px_ratio": pixel_ratio(boxes, data),
+    }
     for threads in THREADS:
-        runs = [one_round(path, boxes, data, names, threads) for _ in range(rounds + 1)][1:]  # the first one warms up
+        runs = [one_round(path, boxes, data, names, threads) for _ in range(rounds + 1)][
+            1:
+        ]  # the first one warms up
         rows = {}
         for name in runs[0]:
-            wall, cpu = (statistics.median(getattr(run[name], field) for run in runs) for field in ("wall_s", "cpu_s"))
-            rows[name] = {"wall_s": round(wall, 3), "cpu_s": round(cpu, 3), "tiles_per_s": round(len(boxes) / wall, 1)}
+            wall, cpu = (
+                statistics.median(getattr(run[name], field) for run in runs)
+                for field in ("wall_s", "cpu_s")
+            )
+            rows[name] = {
+                "wall_s": round(wall, 3),
+                "cpu_s": round(cpu, 3),
+                "tiles_per_s": round(len(boxes) / wall, 1),
+            }
         for name, row in rows.items():
             for other, key in (("openslide", "times_openslide"), ("bare decoder", "share_of_bare")):
-                ratios = [(run[other].cpu_s / run[name].cpu_s, run[other].wall_s / run[name].wall_s) for run in runs]
+                ratios = [
+                    (run[other].cpu_s / run[name].cpu_s, run[other].wall_s / run[name].wall_s)
+                    for run in runs
+                ]
                 for kind, values in zip(("cpu", "wall"), zip(*ratios, strict=True), strict=True):
                     row[f"{key}_{kind}"] = round(statistics.median(values), 2)
-            print(f"  {threads} thread(s)  {name:13}", *(f"{key} {value:<7}" for key, value in row.items()))
+            print(
+                f"  {threads} thread(s)  {name:13}",
+                *(f"{key} {value:<7}" for key, value in row.items()),
+            )
         result[f"threads_{threads}"] = rows
     return result
 
@@ -192,21 +234,37 @@ def same_pixels(path: Path, boxes: list[Box], names: list[str]) -> dict[str, boo
 
 def main() -> None:
     """Compose, measure, print a table and, last, one JSON line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="about a minute: 300 tiles, three rounds (else 1,000 and seven)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="about a minute: 300 tiles, three rounds (else 1,000 and seven)",
+    )
     parser.add_argument("--keep", type=Path, help="write the composed slide here and keep it")
     args = parser.parse_args()
     data = os.environ.get("QUADRAT_DATA")
     if data is None:
-        sys.exit("this benchmark composes its slide from real tissue: set QUADRAT_DATA to the folder that holds wsi/")
+        sys.exit(
+            "this benchmark composes its slide from real tissue: set QUADRAT_DATA to the folder "
+            "that holds wsi/"
+        )
     most, rounds, times = (300, 3, 6) if args.quick else (1000, 7, 7)
     names = [name for name in READERS if name == "quadrat" or find_spec(name) is not None]
     with tempfile.TemporaryDirectory() as folder:
         path = args.keep or Path(folder) / "mosaic.svs"
         compose(path, Path(data) / "wsi" / "CMU-1-Small-Region.svs", times=times)
         boxes = tissue_boxes(path, most=most)
-        summary: dict[str, object] = {"read_px": READ_PX, "readers": names, "same_pixels": same_pixels(path, boxes[:60], names)}
-        for label, chosen in (("aligned", boxes), ("unaligned", [box.shift(*SHIFT) for box in boxes])):
+        summary: dict[str, object] = {
+            "read_px": READ_PX,
+            "readers": names,
+            "same_pixels": same_pixels(path, boxes[:60], names),
+        }
+        for label, chosen in (
+            ("aligned", boxes),
+            ("unaligned", [box.shift(*SHIFT) for box in boxes]),
+        ):
             print(f"{label}: {len(chosen)} tissue tiles of {READ_PX} px")
             summary[label] = measure(path, chosen, names, rounds=rounds)
         with open_slide(path) as slide:

@@ -1,7 +1,8 @@
-"""Inference reads its windows from the slide, from moved tiles, or from a zstd store: what each costs, same windows.
+"""Inference reads its windows from the slide, from moved tiles, or from a zstd store: what each
+costs, same windows.
 
-``python benchmarks/sources.py [--quick]`` needs QUADRAT_DATA; the last line is one JSON object. CPU seconds of this process,
-filling the store included; bytes on disk beside the slide's own.
+``python benchmarks/sources.py [--quick]`` needs QUADRAT_DATA; the last line is one JSON object. CPU
+seconds of this process, filling the store included; bytes on disk beside the slide's own.
 """
 
 from __future__ import annotations
@@ -28,12 +29,15 @@ MPP = 0.25
 
 
 def measure(folder: Path, *, side: int, downscale: float) -> dict[str, Any]:
-    """Seconds of CPU for all windows of a slide of ``side`` px, by source, at ``downscale`` times the slide's mpp."""
+    """Seconds of CPU for all windows of a slide of ``side`` px, by source, at ``downscale`` times
+    the slide's mpp."""
     slide = compose(folder / "slide.svs", height=side, width=side, mpp=MPP, tissue=0.5).path
     with open_source(slide, mpp=MPP * downscale) as source:
         tissue = find_tissue(source.slide, slide_mpp=MPP)
         cells = tissue_cells(tissue, lattice=LATTICE, frame=source.frame)
-    cells = [cell for group in LATTICE.by_shard(cells).values() for cell in group]  # as inference goes through them
+    cells = [
+        cell for group in LATTICE.by_shard(cells).values() for cell in group
+    ]  # as inference goes through them
     boxes = [LATTICE.window_box(cell) for cell in cells]
     out: dict[str, Any] = {"windows": len(boxes), "slide_mb": round(slide.stat().st_size / 1e6, 1)}
     sums = set()
@@ -48,15 +52,25 @@ def measure(folder: Path, *, side: int, downscale: float) -> dict[str, Any]:
                 if kind == "moved" and tiles is None:
                     continue
                 plan = plan_tiles(boxes, frame=source.frame, tiles=tiles)
-                store = TileStore.create(folder / kind, frame=source.frame, slide="slide", plan=plan)
+                store = TileStore.create(
+                    folder / kind, frame=source.frame, slide="slide", plan=plan
+                )
                 for cell in store.shards:
                     fill_shard(source, store, cell)
                 filled = time.process_time()
                 total = sum(int(store.read(box).sum(dtype=np.int64)) for box in boxes)
             end = time.process_time()
-        size = sum(f.stat().st_size for f in (folder / kind).rglob("*") if f.is_file()) if kind != "streamed" else 0
+        size = (
+            sum(f.stat().st_size for f in (folder / kind).rglob("*") if f.is_file())
+            if kind != "streamed"
+            else 0
+        )
         sums.add(total)
-        out[kind] = {"fill_s": round(filled - start, 2), "read_s": round(end - filled, 2), "disk_mb": round(size / 1e6, 1)}
+        out[kind] = {
+            "fill_s": round(filled - start, 2),
+            "read_s": round(end - filled, 2),
+            "disk_mb": round(size / 1e6, 1),
+        }
         shutil.rmtree(folder / kind, ignore_errors=True)
     assert len(sums) == 1, "the sources differ"
     return out

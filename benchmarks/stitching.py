@@ -1,12 +1,14 @@
-"""Is exact stitching cheap? CPU seconds and memory, each case in a process of its own; the last line is one JSON object.
+"""Is exact stitching cheap? CPU seconds and memory, each case in a process of its own; the last
+line is one JSON object.
 
-The predictions are written by an oracle (``planted.py``: lobed outlines, soft borders, half of the nuclei touching), so the
-number of objects is known; reading them back and stitching is what is timed. CPU seconds are user + system of the process,
-memory is its peak resident size above that after imports, compilation and a small warm-up.
+The predictions are written by an oracle (``planted.py``: lobed outlines, soft borders, half of the
+nuclei touching), so the number of objects is known; reading them back and stitching is what is
+timed. CPU seconds are user + system of the process, memory is its peak resident size above that
+after imports, compilation and a small warm-up.
 
-    python benchmarks/stitching.py --quick          about a minute
-    python benchmarks/stitching.py --full           the figures of docs/exactness.md, about half an hour and 10 GB of disk
-    --peers FOLDER    where sahi is installed (pip install --no-deps --target FOLDER sahi); else it is left out
+    python benchmarks/stitching.py --quick about a minute python benchmarks/stitching.py --full the
+    figures of docs/exactness.md, about half an hour and 10 GB of disk --peers FOLDER where sahi is
+    installed (pip install --no-deps --target FOLDER sahi); else it is left out
 """
 
 from __future__ import annotations
@@ -65,7 +67,10 @@ def measured(work: Callable[[], Figures]) -> Figures:
     """Figures of a piece of work with its CPU seconds and growth of the peak."""
     before, start = peak_mib(), cpu_s()
     figures = work()
-    return figures | {"cpu_s": round(cpu_s() - start, 3), "growth_mib": round(peak_mib() - before, 1)}
+    return figures | {
+        "cpu_s": round(cpu_s() - start, 3),
+        "growth_mib": round(peak_mib() - before, 1),
+    }
 
 
 def slide_work(folder: Path, shape: tuple[int, int]) -> SlideWork:
@@ -76,7 +81,17 @@ def slide_work(folder: Path, shape: tuple[int, int]) -> SlideWork:
     work.result.mkdir(parents=True, exist_ok=True)
     frame = Frame(*shape, 0.5, 1.0, 1.0)
     area = shape[0] * shape[1] * 0.25e-6
-    plan = SlidePlan("planted", frame, tuple(frame.box.cells(LATTICE.core)), area, 8.0, "oracle", "oracle", 0.5, "file")
+    plan = SlidePlan(
+        "planted",
+        frame,
+        tuple(frame.box.cells(LATTICE.core)),
+        area,
+        8.0,
+        "oracle",
+        "oracle",
+        0.5,
+        "file",
+    )
     work.save_plan(plan, np.ones((1, 1), bool))
     return work
 
@@ -86,11 +101,16 @@ def write_predictions(folder: Path, shape: tuple[int, int], large: float) -> Fig
     work, nuclei = slide_work(folder, shape), plant(shape, per_mpx=PER_MPX, seed=1, large=large)
     frame = work.load_plan().frame
     shards = list(LATTICE.by_shard(frame.box.cells(LATTICE.core)))
-    store = PredictionStore.create(work.predictions, storage="maps", frame=frame, lattice=LATTICE, channels=3, shards=shards)
+    store = PredictionStore.create(
+        work.predictions, storage="maps", frame=frame, lattice=LATTICE, channels=3, shards=shards
+    )
     for shard, cells in LATTICE.by_shard(frame.box.cells(LATTICE.core)).items():
         box = LATTICE.shard_box(shard)
         maps = render(nuclei, box)
-        store.write(shard, {cell: maps[(slice(None), *LATTICE.core_box(cell).slices_in(box))] for cell in cells})
+        store.write(
+            shard,
+            {cell: maps[(slice(None), *LATTICE.core_box(cell).slices_in(box))] for cell in cells},
+        )
     return {"planted": len(nuclei)}
 
 
@@ -103,7 +123,8 @@ def warm_up() -> None:
 
 
 def stitch(folder: Path, *, paint_to: str) -> Figures:
-    """Objects of every shard, then ids and painting of every shard; the label image is handed over or stored."""
+    """Objects of every shard, then ids and painting of every shard; the label image is handed over
+    or stored."""
     plan_shape = json.loads((folder / "plan.json").read_text())["frame"]
     work = slide_work(folder, (plan_shape["height"], plan_shape["width"]))
     task, view, found = get_task("instance"), WorkView(work), 0
@@ -115,13 +136,24 @@ def stitch(folder: Path, *, paint_to: str) -> Figures:
     objects_s, start = cpu_s() - start, cpu_s()
     first_id = view.first_id
     if paint_to == "store":
-        create_label_image(work.tiles, "objects", frame=view.frame, dtype="uint32", chunk=LATTICE.core, shard=LATTICE.shard)
+        create_label_image(
+            work.tiles,
+            "objects",
+            frame=view.frame,
+            dtype="uint32",
+            chunk=LATTICE.core,
+            shard=LATTICE.shard,
+        )
         image = open_label_image(work.tiles, "objects")
     for shard in view.shards:
         painted = task.paint(view, shard, first_id)
         if paint_to == "store":
             image.write_shard(shard, painted)
-    return {"found": found, "objects_s": round(objects_s, 3), "painting_s": round(cpu_s() - start, 3)}
+    return {
+        "found": found,
+        "objects_s": round(objects_s, 3),
+        "painting_s": round(cpu_s() - start, 3),
+    }
 
 
 def tables(folder: Path) -> Figures:
@@ -133,22 +165,30 @@ def tables(folder: Path) -> Figures:
 
 
 def scipy_label(shape: tuple[int, int], large: float) -> Figures:
-    """What is compared with: ``scipy.ndimage.label`` of the whole foreground, which is in memory already."""
+    """What is compared with: ``scipy.ndimage.label`` of the whole foreground, which is in memory
+    already."""
     from scipy import ndimage
 
     nuclei = plant(shape, per_mpx=PER_MPX, seed=1, large=large)
     foreground = np.zeros(shape, bool)
-    for box in (LATTICE.shard_box(s).intersect(Box(0, 0, *shape)) for s in Box(0, 0, *shape).cells(LATTICE.shard)):
+    for box in (
+        LATTICE.shard_box(s).intersect(Box(0, 0, *shape))
+        for s in Box(0, 0, *shape).cells(LATTICE.shard)
+    ):
         foreground[box.slices_in(Box(0, 0, *shape))] = render(nuclei, box)[0] >= 128
     return measured(lambda: {"components": ndimage.label(foreground)[1]})
 
 
 def exact_shapes(folder: Path) -> Figures:
-    """Pixels by which the stored label image differs from skimage's watershed of the whole array at once."""
+    """Pixels by which the stored label image differs from skimage's watershed of the whole array at
+    once."""
     from scipy import ndimage
     from skimage.segmentation import watershed
 
-    store, image = PredictionStore(folder / "predictions"), open_label_image(folder / "result" / "slide.ome.zarr", "objects")
+    store, image = (
+        PredictionStore(folder / "predictions"),
+        open_label_image(folder / "result" / "slide.ome.zarr", "objects"),
+    )
     box = store.frame.box
     maps = store.maps(box)
     mask = maps[0] >= 128
@@ -163,11 +203,16 @@ def exact_shapes(folder: Path) -> Figures:
     seen = np.zeros(count + 1, np.int64)
     seen[want[inside]] = got[inside]
     different = int((seen[want] != got).sum())
-    return {"reference": count, "different_px": different, "ids_once": len(np.unique(seen[1:])) == count}
+    return {
+        "reference": count,
+        "different_px": different,
+        "ids_once": len(np.unique(seen[1:])) == count,
+    }
 
 
 def boxes(n: int, seed: int = 0) -> Candidates:
-    """About five jittered boxes of 16 to 28 px for each of n / 5 objects, 40 px apart on average, with scores."""
+    """About five jittered boxes of 16 to 28 px for each of n / 5 objects, 40 px apart on average,
+    with scores."""
     rng = np.random.default_rng(seed)
     objects = n // 5
     centre = np.repeat(rng.integers(0, int(np.sqrt(objects) * 40 * 16), (objects, 2)), 5, axis=0)
@@ -182,7 +227,8 @@ def boxes(n: int, seed: int = 0) -> Candidates:
 
 
 def nms(n: int, rule: str, peers: str) -> Figures:
-    """Suppression of n boxes by a rule: quadrat, shapely (STRtree and a greedy loop), torchvision or sahi."""
+    """Suppression of n boxes by a rule: quadrat, shapely (STRtree and a greedy loop), torchvision
+    or sahi."""
     found = boxes(n)
     xyxy, score = found.box.astype(np.float32) / 16, found.score.astype(np.float32) / 65535
     if rule == "quadrat":
@@ -193,7 +239,11 @@ def nms(n: int, rule: str, peers: str) -> Figures:
         from torchvision.ops import batched_nms
 
         torch.set_num_threads(1)
-        tensors = torch.from_numpy(xyxy), torch.from_numpy(score), torch.zeros(len(score), dtype=torch.int64)
+        tensors = (
+            torch.from_numpy(xyxy),
+            torch.from_numpy(score),
+            torch.zeros(len(score), dtype=torch.int64),
+        )
         work = lambda: len(batched_nms(*tensors, IOU))  # noqa: E731
     elif rule == "shapely":
         work = lambda: shapely_nms(xyxy, score)  # noqa: E731
@@ -205,7 +255,10 @@ def nms(n: int, rule: str, peers: str) -> Figures:
         sahi_nms(rows[:1000], "IOU", IOU)
         work = lambda: len(sahi_nms(rows, "IOU", IOU))  # noqa: E731
     input_mib = sum(getattr(found, name).nbytes for name in Candidates.__slots__) / 2**20
-    return measured(lambda: {"kept": work()}) | {"boxes": len(found), "input_mib": round(input_mib, 1)}
+    return measured(lambda: {"kept": work()}) | {
+        "boxes": len(found),
+        "input_mib": round(input_mib, 1),
+    }
 
 
 def shapely_nms(xyxy: np.ndarray[Any, Any], score: np.ndarray[Any, Any]) -> int:
@@ -245,19 +298,28 @@ def writing(folder: Path, n: int, kind: str) -> Figures:
         make = ObjectWriter if kind == "parquet" else GeoJSONWriter
         with make(path, frame=frame, classes=CLASSES, slide="planted") as writer:
             while written < n:
-                moved = replace(polygons, xy=polygons.xy + np.array([written % 77_000, written // 77 % 97_000]))
+                moved = replace(
+                    polygons, xy=polygons.xy + np.array([written % 77_000, written // 77 % 97_000])
+                )
                 writer.append(table, moved, nearest, first_id=written + 1)
                 written += len(table)
         return {"objects": written}
 
     start = time.perf_counter()
     figures = measured(write)
-    figures |= {"wall_s": round(time.perf_counter() - start, 2), "vertices": round(len(polygons.xy) / len(table), 1)}
-    return figures | {"mib": round(path.stat().st_size / 2**20), "readable": readable(path, kind, figures["objects"])}
+    figures |= {
+        "wall_s": round(time.perf_counter() - start, 2),
+        "vertices": round(len(polygons.xy) / len(table), 1),
+    }
+    return figures | {
+        "mib": round(path.stat().st_size / 2**20),
+        "readable": readable(path, kind, figures["objects"]),
+    }
 
 
 def readable(path: Path, kind: str, n: int) -> bool:
-    """geopandas reads all rows without a CRS and finds them valid; GeoJSON is one collection with a feature a line."""
+    """geopandas reads all rows without a CRS and finds them valid; GeoJSON is one collection with a
+    feature a line."""
     if kind == "parquet":
         import geopandas
 
@@ -267,8 +329,15 @@ def readable(path: Path, kind: str, n: int) -> bool:
         head, *features, tail = file
     collection = json.loads(head + tail)
     kinds = {json.loads(line.rstrip(",\n"))["type"] for line in features}
-    commas = all(line.endswith(",\n") for line in features[:-1]) and not features[-1].endswith(",\n")
-    return collection == {"type": "FeatureCollection", "features": []} and kinds == {"Feature"} and commas and len(features) == n
+    commas = all(line.endswith(",\n") for line in features[:-1]) and not features[-1].endswith(
+        ",\n"
+    )
+    return (
+        collection == {"type": "FeatureCollection", "features": []}
+        and kinds == {"Feature"}
+        and commas
+        and len(features) == n
+    )
 
 
 def case(name: str, options: Figures) -> Figures:
@@ -279,7 +348,9 @@ def case(name: str, options: Figures) -> Figures:
         warm_up()
     match name:
         case "predictions":
-            return measured(lambda: write_predictions(folder, (shape[0], shape[1]), options["large"]))
+            return measured(
+                lambda: write_predictions(folder, (shape[0], shape[1]), options["large"])
+            )
         case "stitch":
             return measured(lambda: stitch(folder, paint_to=options["paint_to"]))
         case "tables":
@@ -349,7 +420,9 @@ def one_slide(shape: tuple[int, int]) -> Figures:
 
 def main() -> int:
     """Measure, print a line a case, and all of them as JSON at the end."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--peers", default="")
@@ -362,19 +435,35 @@ def main() -> int:
     full = given.full and not given.quick
     peers = ["shapely", "torchvision", *(["sahi"] if given.peers else [])]
     fewer = 1_000_000 if full else 100_000
-    report: Figures = {"nms": {str(n): apart("nms", n=n, rule="quadrat") for n in ((1_000_000, 5_000_000) if full else (10**6,))}}
+    report: Figures = {
+        "nms": {
+            str(n): apart("nms", n=n, rule="quadrat")
+            for n in ((1_000_000, 5_000_000) if full else (10**6,))
+        }
+    }
     report["nms_peers"] = {
-        rule: apart("nms", n=min(fewer, 100_000) if rule == "torchvision" else fewer, rule=rule, peers=given.peers)
+        rule: apart(
+            "nms",
+            n=min(fewer, 100_000) if rule == "torchvision" else fewer,
+            rule=rule,
+            peers=given.peers,
+        )
         for rule in peers
     }
     sides = (16_384,) if full else (4096,)
     report["map"] = [one_map(side, large, exact=True) for side in sides for large in (0.0, 0.01)]
-    shapes = ((25_000, 20_000), (50_000, 40_000), (100_000, 80_000)) if full else ((4096, 4096), (8192, 4096))
+    shapes = (
+        ((25_000, 20_000), (50_000, 40_000), (100_000, 80_000))
+        if full
+        else ((4096, 4096), (8192, 4096))
+    )
     report["slide"] = [one_slide(shape) for shape in shapes]
     report["writing"] = {}
     for kind in ("parquet", "geojson"):
         with tempfile.TemporaryDirectory() as place:
-            report["writing"][kind] = apart("writing", folder=place, n=1_000_000 if full else 100_000, kind=kind)
+            report["writing"][kind] = apart(
+                "writing", folder=place, n=1_000_000 if full else 100_000, kind=kind
+            )
     print(json.dumps(report))
     return 0
 

@@ -1,8 +1,9 @@
-"""What filling and reading a TileStore costs: tiles moved against pixels encoded, against OpenSlide's reading alone.
+"""What filling and reading a TileStore costs: tiles moved against pixels encoded, against
+OpenSlide's reading alone.
 
-On a composed slide of real tissue (see mosaic.py), 100,000 x 80,000 px. Each shard is filled once, from a slide opened
-for it alone, so that no cache has its tiles. CPU seconds are of the measured process, system time included. The last
-line is one JSON object.
+On a composed slide of real tissue (see mosaic.py), 100,000 x 80,000 px. Each shard is filled once,
+from a slide opened for it alone, so that no cache has its tiles. CPU seconds are of the measured
+process, system time included. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -39,7 +40,11 @@ def main() -> None:
     """Compose the slide, measure, print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="about a minute: fewer shards")
-    parser.add_argument("--folder", type=Path, help="where the slide and the stores are written (default: a temporary one)")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        help="where the slide and the stores are written (default: a temporary one)",
+    )
     arguments = parser.parse_args()
     shards = 12 if arguments.quick else 60
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
@@ -60,7 +65,9 @@ def measure(folder: Path, *, shards: int) -> dict[str, Any]:
         "load": os.getloadavg()[0],
     }
     costs, disk = filling(slide, cells, folder)
-    figures["ms_a_shard"] = {name: {"cpu": ms(c[0], cells), "wall": ms(c[1], cells)} for name, c in costs.items()}
+    figures["ms_a_shard"] = {
+        name: {"cpu": ms(c[0], cells), "wall": ms(c[1], cells)} for name, c in costs.items()
+    }
     figures["store_bytes_a_shard"] = {name: round(n / len(cells)) for name, n in disk.items()}
     figures["zstd_over_moved"] = ratio(costs["zstd"], costs["moved"])
     figures["zstd_over_moved_decoded"] = ratio(costs["zstd"], costs["moved, every tile decoded"])
@@ -68,18 +75,34 @@ def measure(folder: Path, *, shards: int) -> dict[str, Any]:
     figures["window_608_ms_cpu"] = reading(slide, cells, folder)
     one, two = (workers(slide, cells, folder, count=n) for n in (1, 2))
     figures["two_workers_over_one"] = round(one / two, 2)
-    figures["two_counting_loops_over_one"] = round(2 * counting(1) / counting(2), 2)  # what this machine gives at all
+    figures["two_counting_loops_over_one"] = round(
+        2 * counting(1) / counting(2), 2
+    )  # what this machine gives at all
     small = compose(folder / "small.svs", height=HEIGHT // 5, width=WIDTH // 5, mpp=MPP)
-    figures["peak_rss_mib_small_slide"] = round(peak_rss(small, spread(small, shards), folder, moved=False))
-    figures["peak_rss_mib"] = {kind: round(peak_rss(slide, cells, folder, moved=kind == "moved")) for kind in ("zstd", "moved")}
+    figures["peak_rss_mib_small_slide"] = round(
+        peak_rss(small, spread(small, shards), folder, moved=False)
+    )
+    figures["peak_rss_mib"] = {
+        kind: round(peak_rss(slide, cells, folder, moved=kind == "moved"))
+        for kind in ("zstd", "moved")
+    }
     return figures
 
 
 def spread(slide: Mosaic, shards: int) -> list[Cell]:
     """Shards (2,048 px) of tissue from everywhere on the slide."""
     across = BLOCK_PX // 2048
-    tissue = [(r * across + i, c * across + j) for r, c in slide.blocks for i in range(across) for j in range(across)]
-    whole = [at for at in tissue if (at[0] + 1) * 2048 <= slide.height and (at[1] + 1) * 2048 <= slide.width]
+    tissue = [
+        (r * across + i, c * across + j)
+        for r, c in slide.blocks
+        for i in range(across)
+        for j in range(across)
+    ]
+    whole = [
+        at
+        for at in tissue
+        if (at[0] + 1) * 2048 <= slide.height and (at[1] + 1) * 2048 <= slide.width
+    ]
     return [whole[i] for i in np.linspace(0, len(whole) - 1, shards).astype(int)]
 
 
@@ -91,7 +114,9 @@ def boxes(cells: Sequence[Cell]) -> list[Box]:
 def layout(slide: Mosaic, cells: Sequence[Cell], *, moved: bool) -> tuple[SlideSource, TilePlan]:
     """The slide opened anew, and the plan of a store of these shards."""
     source = open_source(slide.path, mpp=MPP)
-    return source, plan_tiles(boxes(cells), frame=source.frame, tiles=movable_tiles(source) if moved else None)
+    return source, plan_tiles(
+        boxes(cells), frame=source.frame, tiles=movable_tiles(source) if moved else None
+    )
 
 
 def timed(work: Callable[[], Any]) -> Cost:
@@ -101,26 +126,38 @@ def timed(work: Callable[[], Any]) -> Cost:
     return time.process_time() - cpu, time.perf_counter() - wall
 
 
-def filling(slide: Mosaic, cells: Sequence[Cell], folder: Path) -> tuple[dict[str, Cost], dict[str, int]]:
-    """Seconds to fill these shards by every path, taking turns shard by shard, and bytes on disk."""
+def filling(
+    slide: Mosaic, cells: Sequence[Cell], folder: Path
+) -> tuple[dict[str, Cost], dict[str, int]]:
+    """Seconds to fill these shards by every path, taking turns shard by shard, and
+    bytes on disk.
+    """
     names = ("openslide reading", "zstd", "moved", "moved, every tile decoded")
     stores: dict[str, TileStore] = {}
     for name in names[1:]:
         source, plan = layout(slide, cells, moved=name != "zstd")
-        stores[name] = TileStore.create(folder / name.replace(" ", "_"), frame=source.frame, slide="mosaic", plan=plan)
+        stores[name] = TileStore.create(
+            folder / name.replace(" ", "_"), frame=source.frame, slide="mosaic", plan=plan
+        )
         source.close()
     spent: dict[str, list[Cost]] = {name: [] for name in names}
     nbytes = dict.fromkeys(names[1:], 0)
     warm_up = cells[0]
     for cell in (warm_up, *cells):
         with openslide.OpenSlide(str(slide.path)) as handle:
-            spent[names[0]].append(timed(lambda handle=handle, cell=cell: read_by_openslide(handle, cell)))
+            spent[names[0]].append(
+                timed(lambda handle=handle, cell=cell: read_by_openslide(handle, cell))
+            )
         for name in names[1:]:
             opened = open_source(slide.path, mpp=MPP)
             damaged = "mark" if name == names[3] else "fail"
             with SlideSource(opened.slide, opened.plan, damaged=damaged) as source:
                 receipts: list[Any] = []
-                cost = timed(lambda s=source, n=name, c=cell, r=receipts: r.append(fill_shard(s, stores[n], c)))
+                cost = timed(
+                    lambda s=source, n=name, c=cell, r=receipts: r.append(
+                        fill_shard(s, stores[n], c)
+                    )
+                )
             spent[name].append(cost)
             nbytes[name] += receipts[0].nbytes if len(spent[name]) > 1 else 0
     return {name: total(costs[1:]) for name, costs in spent.items()}, nbytes
@@ -131,23 +168,33 @@ def read_by_openslide(handle: openslide.OpenSlide, cell: Cell) -> None:
     for box in boxes([cell]):
         for row in range(box.row0, box.row1, 512):
             for col in range(box.col0, box.col1, 512):
-                np.ascontiguousarray(np.asarray(handle.read_region((col, row), 0, (512, 512)))[..., :3])
+                np.ascontiguousarray(
+                    np.asarray(handle.read_region((col, row), 0, (512, 512)))[..., :3]
+                )
 
 
 def reading(slide: Mosaic, cells: Sequence[Cell], folder: Path) -> dict[str, dict[str, float]]:
-    """CPU ms a window of 608 px: single ones with an empty cache, and neighbours in raster order (16 a shard)."""
+    """CPU ms a window of 608 px: single ones with an empty cache, and neighbours in raster order
+    (16 a shard)."""
     single = [Box(b.row0 + 720, b.col0 + 720, b.row0 + 1328, b.col0 + 1328) for b in boxes(cells)]
     halo = (WINDOW_PX - CORE_PX) // 2
     lattice = range(halo, 2048 - WINDOW_PX + halo + 1, CORE_PX)
     rows = [
-        Box(b.row0 + r - halo, b.col0 + c - halo, b.row0 + r + CORE_PX + halo, b.col0 + c + CORE_PX + halo)
+        Box(
+            b.row0 + r - halo,
+            b.col0 + c - halo,
+            b.row0 + r + CORE_PX + halo,
+            b.col0 + c + CORE_PX + halo,
+        )
         for b in boxes(cells)
         for r in lattice
         for c in lattice
     ]
     found: dict[str, dict[str, float]] = {}
     with open_source(slide.path, mpp=MPP) as source:
-        stores = {"slide": source} | {name: TileStore.open(folder / name) for name in ("zstd", "moved")}
+        stores = {"slide": source} | {
+            name: TileStore.open(folder / name) for name in ("zstd", "moved")
+        }
         for name, store in stores.items():
             cost = timed(lambda s=store: [s.read(box) for box in single])[0] / len(single)
             found[name] = {"single": round(1e3 * cost, 2)}
@@ -155,9 +202,15 @@ def reading(slide: Mosaic, cells: Sequence[Cell], folder: Path) -> dict[str, dic
             found[name]["neighbours"] = round(1e3 * cost, 2)
         for box in single:
             wanted = source.read(box)
-            assert all((store.read(box) == wanted).all() for store in stores.values()), "pixels differ"
+            assert all((store.read(box) == wanted).all() for store in stores.values()), (
+                "pixels differ"
+            )
     for name in ("zstd", "moved"):
-        cost = timed(lambda n=name: [read_by_zarr(folder / n / "0", box, planar=n == "zstd") for box in single])[0]
+        cost = timed(
+            lambda n=name: [
+                read_by_zarr(folder / n / "0", box, planar=n == "zstd") for box in single
+            ]
+        )[0]
         found[name]["single, by zarr"] = round(1e3 * cost / len(single), 2)
     return found
 
@@ -172,7 +225,8 @@ def read_by_zarr(path: Path, box: Box, *, planar: bool) -> np.ndarray:
 
 
 def workers(slide: Mosaic, cells: Sequence[Cell], folder: Path, *, count: int) -> float:
-    """Wall seconds in which so many processes fill the shards of a zstd store, their start not counted."""
+    """Wall seconds in which so many processes fill the shards of a zstd store, their start not
+    counted."""
     source, plan = layout(slide, cells, moved=False)
     source.close()
     place = folder / f"workers_{count}"
@@ -181,7 +235,10 @@ def workers(slide: Mosaic, cells: Sequence[Cell], folder: Path, *, count: int) -
     ready, go = context.Barrier(count + 1), context.Barrier(count + 1)
     repeated = [cell for cell in plan.shards for _ in range(3)]
     started = [
-        context.Process(target=fill_in_turn, args=(slide.path, place, repeated[i::count], ready, go)) for i in range(count)
+        context.Process(
+            target=fill_in_turn, args=(slide.path, place, repeated[i::count], ready, go)
+        )
+        for i in range(count)
     ]
     for process in started:
         process.start()
@@ -254,7 +311,9 @@ def fill_and_tell(slide: Path, place: Path, cells: Sequence[Cell], queue: Any) -
     with open_source(slide, mpp=MPP) as source:
         for cell in cells:
             fill_shard(source, store, cell)
-    status = Path("/proc/self/status").read_text()  # ru_maxrss would be the parent's, had that one been larger
+    status = Path(
+        "/proc/self/status"
+    ).read_text()  # ru_maxrss would be the parent's, had that one been larger
     queue.put(int(status.split("VmHWM:")[1].split()[0]) / 1024)
 
 

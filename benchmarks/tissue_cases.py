@@ -1,8 +1,10 @@
-"""Pictures with a known tissue mask for `benchmarks/tissue.py`: phantoms and pieces of real tissue on glass, then spoilt.
+"""Pictures with a known tissue mask for `benchmarks/tissue.py`: phantoms and pieces of real tissue
+on glass, then spoilt.
 
-A base is an overview of 8 um a pixel on even, near-white glass. A condition changes it the way slides and scanners do.
-All changes of light and stain are made on optical densities (Beer-Lambert), so what is tissue stays known. Bases and
-random numbers of the two splits have nothing in common: "tune" is what the method was adjusted on, "judge" is not.
+A base is an overview of 8 um a pixel on even, near-white glass. A condition changes it the way
+slides and scanners do. All changes of light and stain are made on optical densities (Beer-Lambert),
+so what is tissue stays known. Bases and random numbers of the two splits have nothing in common:
+"tune" is what the method was adjusted on, "judge" is not.
 """
 
 from __future__ import annotations
@@ -26,12 +28,20 @@ from quadrat.slides.source import source_of
 MPP = 8.0
 SIDE = 256  # px of an overview: 2 mm
 PHANTOM_PX = 4096
-STAINS = np.array([(0.60, 0.68, 0.42), (0.09, 0.86, 0.50)])  # haematoxylin, eosin, near those of the phantoms
+STAINS = np.array(
+    [(0.60, 0.68, 0.42), (0.09, 0.86, 0.50)]
+)  # haematoxylin, eosin, near those of the phantoms
 COUNTERSTAIN = np.array((0.65, 0.70, 0.29))  # Ruifrok and Johnston 2001
 DAB = np.array((0.27, 0.57, 0.78))
-INKS = {"blue": (1.9, 1.3, 0.35), "green": (1.9, 0.45, 1.2), "black": (1.7, 1.7, 1.6), "red": (0.2, 1.9, 1.6)}
+INKS = {
+    "blue": (1.9, 1.3, 0.35),
+    "green": (1.9, 0.45, 1.2),
+    "black": (1.7, 1.7, 1.6),
+    "red": (0.2, 1.9, 1.6),
+}
 GLASS = np.array((243.0, 242.0, 244.0))
-FULL_TILE = 0.10  # a real picture with more than this share of near-white px does not count as full of tissue
+# a real picture with more than this share of near-white px does not count as full of tissue
+FULL_TILE = 0.10
 
 Rgb = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -40,7 +50,8 @@ Light = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """An overview uint8 (h, w, 3) of MPP um/px, its true tissue bool (h, w), where it is from and what was done to it."""
+    """An overview uint8 (h, w, 3) of MPP um/px, its true tissue bool (h, w), where it is from and
+    what was done to it."""
 
     source: str
     condition: str
@@ -57,7 +68,11 @@ def cases(split: str, *, quick: bool) -> list[Case]:
         for condition, change in CONDITIONS.items():
             light, tissue = change(rgb / 255.0, truth.copy(), rng)
             noise = rng.normal(0, 0.8, rgb.shape)
-            out.append(Case(source, condition, np.clip(light * 255 + noise, 0, 255).astype(np.uint8), tissue))
+            out.append(
+                Case(
+                    source, condition, np.clip(light * 255 + noise, 0, 255).astype(np.uint8), tissue
+                )
+            )
     return out
 
 
@@ -86,14 +101,19 @@ def _phantoms(split: str, *, count: int) -> list[tuple[str, Rgb, Mask]]:
 
 
 def _mosaics(split: str, *, count: int) -> list[tuple[str, Rgb, Mask]]:
-    """Blobs cut from mosaics of real pictures that are full of tissue, laid on glass; none where QUADRAT_DATA is unset."""
+    """Blobs cut from mosaics of real pictures that are full of tissue, laid on glass; none where
+    QUADRAT_DATA is unset."""
     root = os.environ.get("QUADRAT_DATA")
     if root is None:
         return []
     out = []
     for name, step, files in (
         ("BRCA-M2C", 16, sorted((Path(root) / "detection/brca_m2c/images").glob("*.png"))),
-        ("EBHI", 8, sorted((Path(root) / "classification_segmentation/ebhi_seg").glob("*/image/*.png"))),
+        (
+            "EBHI",
+            8,
+            sorted((Path(root) / "classification_segmentation/ebhi_seg").glob("*/image/*.png")),
+        ),
     ):
         own = files[0::2] if split == "tune" else files[1::2]
         tiles = [tile for tile in (_small(path, step) for path in own) if tile is not None]
@@ -118,7 +138,10 @@ def _small(path: Path, step: int) -> NDArray[np.float64] | None:
 def _mosaic(tiles: list[NDArray[np.float64]], rng: np.random.Generator) -> NDArray[np.float64]:
     side = min(min(tile.shape[:2]) for tile in tiles)
     many = -(-SIDE // side)
-    rows = [np.hstack([tiles[k][:side, :side] for k in rng.integers(len(tiles), size=many)]) for _ in range(many)]
+    rows = [
+        np.hstack([tiles[k][:side, :side] for k in rng.integers(len(tiles), size=many)])
+        for _ in range(many)
+    ]
     return np.vstack(rows)[:SIDE, :SIDE]
 
 
@@ -177,7 +200,9 @@ def _tinted(light: Light, tissue: Mask, rng: np.random.Generator) -> tuple[Light
 def _pen(light: Light, tissue: Mask, rng: np.random.Generator) -> tuple[Light, Mask]:
     """Two strokes of two inks (each of its own strength and tint), partly across tissue."""
     for name in rng.choice(sorted(INKS), 2, replace=False):
-        ink = np.maximum(np.array(INKS[name]) * rng.uniform(0.75, 1.15) + rng.normal(0, 0.08, 3), 0.05)
+        ink = np.maximum(
+            np.array(INKS[name]) * rng.uniform(0.75, 1.15) + rng.normal(0, 0.08, 3), 0.05
+        )
         stroke = _stroke(rng, rng.uniform(5, 14))
         soft = ndimage.gaussian_filter(stroke.astype(float), 0.8) * (1 + 0.1 * _noise(rng, 3))
         light = light * np.exp(-np.maximum(soft, 0)[..., None] * ink)
@@ -186,7 +211,11 @@ def _pen(light: Light, tissue: Mask, rng: np.random.Generator) -> tuple[Light, M
 
 
 def _stroke(rng: np.random.Generator, half_width: float) -> Mask:
-    centre, angle, path = rng.uniform(50, SIDE - 50, 2), rng.uniform(0, 2 * np.pi), np.ones((SIDE, SIDE), bool)
+    centre, angle, path = (
+        rng.uniform(50, SIDE - 50, 2),
+        rng.uniform(0, 2 * np.pi),
+        np.ones((SIDE, SIDE), bool),
+    )
     for _ in range(int(rng.integers(60, 140))):
         angle += rng.normal(0, 0.12)
         centre = np.clip(np.add(centre, (np.cos(angle), np.sin(angle))), 0, SIDE - 1)
@@ -215,7 +244,9 @@ def _dirt(light: Light, tissue: Mask, rng: np.random.Generator) -> tuple[Light, 
         density += rng.uniform(0.3, 1.2) * (np.hypot(rows - row, cols - col) < radius)
     for _ in range(3):
         density += rng.uniform(0.3, 0.9) * _stroke(rng, 0.8)
-    ring = abs(np.hypot(rows - rng.uniform(0, SIDE), cols - rng.uniform(0, SIDE)) - rng.uniform(20, 60))
+    ring = abs(
+        np.hypot(rows - rng.uniform(0, SIDE), cols - rng.uniform(0, SIDE)) - rng.uniform(20, 60)
+    )
     density += 0.35 * np.exp(-((ring / 1.5) ** 2))
     tint = np.array((0.92, 1.0, 1.06)) * rng.uniform(0.97, 1.03, 3)
     return light * np.exp(-ndimage.gaussian_filter(density, 0.6)[..., None] * tint), tissue

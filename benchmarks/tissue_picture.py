@@ -1,9 +1,11 @@
-"""Draws the tissue mask on the real slides and on some cases of `tissue_cases.py`, for docs/tissue.md.
+"""Draws the tissue mask on the real slides and on some cases of `tissue_cases.py`, for
+docs/tissue.md.
 
 QUADRAT_DATA=<folder> python benchmarks/tissue_picture.py docs/pictures/tissue.png
 
-Left each picture as it is, right what was found: tissue has its own colours and a green outline; the rest is tinted by
-reason: glass blue, shadow and dust grey, pen green, frame black, specks magenta.
+Left each picture as it is, right what was found: tissue has its own colours and a green outline;
+the rest is tinted by reason: glass blue, shadow and dust grey, pen green, frame black, specks
+magenta.
 """
 
 from __future__ import annotations
@@ -24,14 +26,26 @@ from quadrat.slides import open_slide
 from quadrat.slides.source import SlideSource
 from quadrat.tissue import find_tissue, read_strips
 
-TINTS = np.array([(255, 255, 255), (90, 90, 255), (120, 120, 120), (0, 200, 0), (0, 0, 0), (255, 0, 255)], np.uint8)
+TINTS = np.array(
+    [(255, 255, 255), (90, 90, 255), (120, 120, 120), (0, 200, 0), (0, 0, 0), (255, 0, 255)],
+    np.uint8,
+)
 REAL = (  # file, mpp where the file states none
     ("CMU-1-Small-Region.svs", None),
     ("TCGA-CR-7395-01A-01-TS1.svs", 0.25),
     ("generic_tiff_asap/example.tif", None),
     ("dicom_camelyon_jpeg", None),
 )
-SHOWN = ("pale 1/6", "IHC weak", "uneven light", "tinted glass", "pen", "frame, shadow", "dirt", "all at once")
+SHOWN = (
+    "pale 1/6",
+    "IHC weak",
+    "uneven light",
+    "tinted glass",
+    "pen",
+    "frame, shadow",
+    "dirt",
+    "all at once",
+)
 HEIGHT, WIDTH = 190, 1000
 
 Rgb = NDArray[np.uint8]
@@ -45,7 +59,9 @@ def pair(rgb: Rgb, codes: NDArray[np.uint8], height: int) -> Rgb:
     thick = max(1, round(rgb.shape[0] / 200))
     found[~left & ndimage.binary_dilation(left, iterations=thick)] = (0, 190, 0)
     both = Image.fromarray(np.hstack([rgb, found]))
-    return np.asarray(both.resize((round(both.width * height / both.height), height), Image.Resampling.LANCZOS))
+    return np.asarray(
+        both.resize((round(both.width * height / both.height), height), Image.Resampling.LANCZOS)
+    )
 
 
 def rows_of(pictures: list[Rgb]) -> list[Rgb]:
@@ -57,12 +73,17 @@ def rows_of(pictures: list[Rgb]) -> list[Rgb]:
         rows[-1].append(np.pad(picture, ((0, 4), (0, 4), (0, 0)), constant_values=255))
     joined = [np.hstack(row) for row in rows]
     widest = max(row.shape[1] for row in joined)
-    return [np.pad(row, ((0, 0), (0, widest - row.shape[1]), (0, 0)), constant_values=255) for row in joined]
+    return [
+        np.pad(row, ((0, 0), (0, widest - row.shape[1]), (0, 0)), constant_values=255)
+        for row in joined
+    ]
 
 
 def main() -> None:
     """Read the slides, make the cases, write the PNG."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("out", type=Path)
     out: Path = parser.parse_args().out
     pictures = []
@@ -70,7 +91,9 @@ def main() -> None:
         with open_slide(Path(os.environ["QUADRAT_DATA"]) / "wsi" / file, mpp=mpp) as slide:
             slide_mpp = check_mpp(slide.mpp, slide=slide.name)
             tissue = find_tissue(slide, slide_mpp=slide_mpp)
-            plan = plan_read(slide.levels, slide_mpp=slide_mpp, mpp=tissue.um_per_px, slide=slide.name)
+            plan = plan_read(
+                slide.levels, slide_mpp=slide_mpp, mpp=tissue.um_per_px, slide=slide.name
+            )
             pictures.append(pair(read_strips(SlideSource(slide, plan)), tissue.codes, HEIGHT))
     judged = cases("judge", quick=True)
     for number, condition in enumerate(SHOWN):
@@ -79,7 +102,12 @@ def main() -> None:
         pictures.append(pair(case.rgb, judge_overview(case.rgb, mpp=MPP), 160))
     rows = [*rows_of(pictures[: len(REAL)]), *rows_of(pictures[len(REAL) :])]
     widest = max(row.shape[1] for row in rows)
-    whole = np.vstack([np.pad(row, ((0, 0), (0, widest - row.shape[1]), (0, 0)), constant_values=255) for row in rows])
+    whole = np.vstack(
+        [
+            np.pad(row, ((0, 0), (0, widest - row.shape[1]), (0, 0)), constant_values=255)
+            for row in rows
+        ]
+    )
     out.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(whole).quantize(192, dither=Image.Dither.NONE).save(out, optimize=True)
 

@@ -1,7 +1,9 @@
-"""Manifests of the public training sets: ``python data/make_manifests.py FOLDER_OF_THE_SETS --out manifests``.
+"""Manifests of the public training sets: ``python data/make_manifests.py FOLDER_OF_THE_SETS --out
+manifests``.
 
-Folds, splits, cases and assumed mpp come from the committed files in data/splits; only the paths are made here, relative to
-the manifest. A set that the folder lacks is left out, and it is said; a set that lacks files is an error.
+Folds, splits, cases and assumed mpp come from the committed files in data/splits; only the paths
+are made here, relative to the manifest. A set that the folder lacks is left out, and it is said; a
+set that lacks files is an error.
 """
 
 from __future__ import annotations
@@ -34,31 +36,58 @@ MANIFESTS = {
 def rows_of(manifest: str, splits: Sequence[Row], place: Path) -> Iterator[Row]:
     """The rows of a manifest from those of its split file; paths below ``place``.
 
-    dsb2018: whole groups out. dsb2018_by_image: tiles of one field on both sides, for an optimistic figure beside the other.
+    dsb2018: whole groups out. dsb2018_by_image: tiles of one field on both sides, for an optimistic
+    figure beside the other.
     """
     for row in splits:
         image = row["image"]
         mask = place / "labels" / f"{image}.png"
         if manifest == "dsb2018":
-            files = {"slide": place / "images" / mask.name, "annotation": mask, "case": row["case"], "fold": row["fold"]}
+            files = {
+                "slide": place / "images" / mask.name,
+                "annotation": mask,
+                "case": row["case"],
+                "fold": row["fold"],
+            }
         elif manifest == "dsb2018_by_image":
-            files = {"slide": place / "images" / mask.name, "annotation": mask, "fold": row["fold_by_image_optimistic"]}
+            files = {
+                "slide": place / "images" / mask.name,
+                "annotation": mask,
+                "fold": row["fold_by_image_optimistic"],
+            }
         elif manifest == "brca_m2c":
             if row["split"] == "left out":
                 continue
             points = place / "labels" / f"{image.removesuffix('.png')}_gt_class_coords.txt"
-            files = {"slide": place / "images" / image, "annotation": points, "case": row["case"], "split": row["split"]}
+            files = {
+                "slide": place / "images" / image,
+                "annotation": points,
+                "case": row["case"],
+                "split": row["split"],
+            }
         elif manifest == "bccd":
-            files = {"slide": place / "JPEGImages" / f"{image}.jpg", "annotation": place / "Annotations" / f"{image}.xml"}
+            files = {
+                "slide": place / "JPEGImages" / f"{image}.jpg",
+                "annotation": place / "Annotations" / f"{image}.xml",
+            }
             files |= {"case": row["case"], "split": row["split"]}
         else:
             label, name = image.split("/")
-            files = {"slide": place / label / "image" / f"{name}.png", "case": row["case"], "name": f"{label}-{name}"}
+            files = {
+                "slide": place / label / "image" / f"{name}.png",
+                "case": row["case"],
+                "name": f"{label}-{name}",
+            }
             if manifest == "ebhi_classes":
                 files |= {"label": label, "fold": row["fold"]}
             else:
-                files |= {"annotation": place / label / "label" / f"{name}.png", "split": row["split"]}
-        yield {"mpp": row["mpp"], "annotated": "all" if "annotation" in files else ""} | {k: str(v) for k, v in files.items()}
+                files |= {
+                    "annotation": place / label / "label" / f"{name}.png",
+                    "split": row["split"],
+                }
+        yield {"mpp": row["mpp"], "annotated": "all" if "annotation" in files else ""} | {
+            k: str(v) for k, v in files.items()
+        }
 
 
 def write(path: Path, rows: Sequence[Row]) -> None:
@@ -75,13 +104,21 @@ def write(path: Path, rows: Sequence[Row]) -> None:
             files = {k: row[k] for k in ("slide", "annotation") if row.get(k)}
             missing = [f for f in files.values() if not Path(f).is_file()]
             if missing:
-                raise SystemExit(f"{path}: there is no {missing[0]}; is the set complete? (data/README.md has its sums)")
-            writer.writerow(row | {k: Path(os.path.relpath(f, path.parent)).as_posix() for k, f in files.items()})
+                raise SystemExit(
+                    f"{path}: there is no {missing[0]}; is the set complete? (data/README.md has "
+                    "its sums)"
+                )
+            writer.writerow(
+                row
+                | {k: Path(os.path.relpath(f, path.parent)).as_posix() for k, f in files.items()}
+            )
 
 
 def main() -> None:
     """Write the manifests of every set that the folder holds."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path, help="the folder of the sets (data/README.md)")
     parser.add_argument("--out", type=Path, default=Path("manifests"))
     arguments = parser.parse_args()

@@ -1,13 +1,14 @@
 """What the shipped model ``nuclei`` learns from, as one set.
 
-``python data/make_nuclei_set.py FOLDER_OF_THE_SETS --phantoms DIR --out DIR`` writes a GeoJSON a picture and a
-manifest ``nuclei.csv``. Three sources, one class "nucleus":
+``python data/make_nuclei_set.py FOLDER_OF_THE_SETS --phantoms DIR --out DIR`` writes a GeoJSON a
+picture and a manifest ``nuclei.csv``. Three sources, one class "nucleus":
 
-- DSB2018's stained images (CC0): outlines of the label images; fold 3 of data/splits/dsb2018.csv is validation.
+- DSB2018's stained images (CC0): outlines of the label images; fold 3 of data/splits/dsb2018.csv is
+validation.
 - Phantoms made by ``quadrat phantom``: their exact outlines.
-- BRCA-M2C's training patches (BSD-3-Clause), real H&E, which give centres and no outlines: a disc of 2.5 um about each centre is
-  nucleus, what is 5.5 um away from every centre is background, and the ring between is left out (region class "Known").
-  The validation and test patches are not used.
+- BRCA-M2C's training patches (BSD-3-Clause), real H&E, which give centres and no outlines: a disc
+  of 2.5 um about each centre is nucleus, what is 5.5 um away from every centre is background, and
+  the ring between is left out (region class "Known"). The validation and test patches are not used.
 """
 
 from __future__ import annotations
@@ -36,7 +37,11 @@ CLASS, KNOWN = "nucleus", "Known"
 def feature(geometry: Any, *, kind: str, name: str) -> dict[str, Any]:
     """A QuPath feature of a shapely geometry or a GeoJSON geometry."""
     shape = geometry if isinstance(geometry, dict) else shapely.geometry.mapping(geometry)
-    return {"type": "Feature", "geometry": shape, "properties": {"objectType": kind, "classification": {"name": name}}}
+    return {
+        "type": "Feature",
+        "geometry": shape,
+        "properties": {"objectType": kind, "classification": {"name": name}},
+    }
 
 
 def outlined(labels: Path) -> Iterator[dict[str, Any]]:
@@ -44,11 +49,17 @@ def outlined(labels: Path) -> Iterator[dict[str, Any]]:
     values, ids = renumber(read_values(labels))
     for parts in label_parts(values, len(ids)):
         polygons = [shapely.Polygon(rings[0], rings[1:]) for rings in parts]
-        yield feature(polygons[0] if len(polygons) == 1 else shapely.MultiPolygon(polygons), kind="detection", name=CLASS)
+        yield feature(
+            polygons[0] if len(polygons) == 1 else shapely.MultiPolygon(polygons),
+            kind="detection",
+            name=CLASS,
+        )
 
 
 def centred(points: Path, image: Path, *, mpp: float) -> Iterator[dict[str, Any]]:
-    """Discs about centres (rows of y, x, class), and the region in which it is known what is what."""
+    """Discs about centres (rows of y, x, class), and the region in which it is known
+    what is what.
+    """
     yx = np.loadtxt(points, ndmin=2)[:, :2]
     with Image.open(image) as picture:
         width, height = picture.size
@@ -72,9 +83,13 @@ def rows(sets: Path, phantoms: Path | None, out: Path) -> Iterator[Row]:
     """Write every annotation; a manifest row each."""
     place = sets / PLACES["dsb2018"]
     for row in _splits("dsb2018"):
-        truth = _write(out / f"{row['image']}.geojson", outlined(place / "labels" / f"{row['image']}.png"))
+        truth = _write(
+            out / f"{row['image']}.geojson", outlined(place / "labels" / f"{row['image']}.png")
+        )
         split = "val" if row["fold"] == VALIDATION_FOLD else "train"
-        yield _row(place / "images" / f"{row['image']}.png", truth, row["mpp"], row["case"], split, "all")
+        yield _row(
+            place / "images" / f"{row['image']}.png", truth, row["mpp"], row["case"], split, "all"
+        )
     place = sets / PLACES["brca_m2c"]
     for row in _splits("brca_m2c"):
         if row["split"] == "train":
@@ -85,7 +100,14 @@ def rows(sets: Path, phantoms: Path | None, out: Path) -> Iterator[Row]:
     for slide in sorted(phantoms.glob("*.tiff")) if phantoms is not None else ():
         truth = slide.with_name(f"{slide.stem}.truth.geojson")
         if truth.is_file():
-            yield _row(slide, _write(out / f"{slide.stem}.geojson", renamed(truth)), "", slide.stem, "train", "all")
+            yield _row(
+                slide,
+                _write(out / f"{slide.stem}.geojson", renamed(truth)),
+                "",
+                slide.stem,
+                "train",
+                "all",
+            )
 
 
 def _splits(name: str) -> list[Row]:
@@ -105,7 +127,9 @@ def _write(path: Path, features: Iterable[dict[str, Any]]) -> Path:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("sets", type=Path)
     parser.add_argument("--phantoms", type=Path)
     parser.add_argument("--out", type=Path, default=Path("manifests/nuclei"))

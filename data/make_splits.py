@@ -1,7 +1,9 @@
-"""How the files of data/splits were made: ``python data/make_splits.py FOLDER_OF_THE_SETS [--out data/splits]``.
+"""How the files of data/splits were made: ``python data/make_splits.py FOLDER_OF_THE_SETS [--out
+data/splits]``.
 
-The files are committed and stand as they are; this script is their record and makes the same bytes again. Nothing here looks
-at a model's answer. The looks and groups of DSB2018 rest on pixels and were then looked at (data/splits/README.md).
+The files are committed and stand as they are; this script is their record and makes the same bytes
+again. Nothing here looks at a model's answer. The looks and groups of DSB2018 rest on pixels and
+were then looked at (data/splits/README.md).
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ CRYPT_UM = 70.0  # assumed diameter of a normal colonic crypt cut across
 
 
 def dsb2018(folder: Path) -> tuple[Sequence[str], list[list[object]]]:
-    """Images, the field that each was cut from, groups of fields that look alike (the case), looks, assumed mpp and folds."""
+    """Images, the field that each was cut from, groups of fields that look alike (the case), looks,
+    assumed mpp and folds."""
     paths = sorted((folder / "images").glob("*.png"))
     images = [np.asarray(Image.open(p).convert("RGB"), np.float64) for p in paths]
     labels = [np.asarray(Image.open(folder / "labels" / p.name)).astype(np.int32) for p in paths]
@@ -43,25 +46,52 @@ def dsb2018(folder: Path) -> tuple[Sequence[str], list[list[object]]]:
         diameters = [whole_diameters(x) for x, k in zip(labels, looks, strict=True) if k == look]
         mpp[look] = NUCLEUS_UM / float(np.median(np.concatenate(diameters)))
     cases = sorted(set(groups))
-    table = [[groups.count(c), sum(n for n, g in zip(nuclei, groups, strict=True) if g == c)] for c in cases]
-    table = [row + [row[0] * (c[0] == look) for look in "ABCD"] for row, c in zip(table, cases, strict=True)]
+    table = [
+        [groups.count(c), sum(n for n, g in zip(nuclei, groups, strict=True) if g == c)]
+        for c in cases
+    ]
+    table = [
+        row + [row[0] * (c[0] == look) for look in "ABCD"]
+        for row, c in zip(table, cases, strict=True)
+    ]
     fold = dict(zip(cases, balanced_parts(cases, table, [1.0] * 5, seed=SEED), strict=True))
     names = [p.stem for p in paths]
-    alone = [[1, n] + [int(k == look) for look in "ABCD"] for n, k in zip(nuclei, looks, strict=True)]
+    alone = [
+        [1, n] + [int(k == look) for look in "ABCD"] for n, k in zip(nuclei, looks, strict=True)
+    ]
     by_image = balanced_parts(names, alone, [1.0] * 5, seed=SEED)
     rows: list[list[object]] = [
-        [names[i], names[field[i]][:6], groups[i], looks[i], nuclei[i], f"{mpp[looks[i]]:.3f}", fold[groups[i]], by_image[i]]
+        [
+            names[i],
+            names[field[i]][:6],
+            groups[i],
+            looks[i],
+            nuclei[i],
+            f"{mpp[looks[i]]:.3f}",
+            fold[groups[i]],
+            by_image[i],
+        ]
         for i in range(len(names))
     ]
-    return ("image", "field", "case", "look", "nuclei", "mpp", "fold", "fold_by_image_optimistic"), rows
+    return (
+        "image",
+        "field",
+        "case",
+        "look",
+        "nuclei",
+        "mpp",
+        "fold",
+        "fold_by_image_optimistic",
+    ), rows
 
 
 def fields_by_borders(images: Sequence[F64]) -> list[int]:
     """The first image (index) of the field that each image was cut from.
 
-    Two images are neighbours in one field if the last column (row) of one continues in the first of the other: correlation of
-    the three colours above 0.88 and a mean difference below 8 grey levels. 104 pairs are; the next best pair, of two fields,
-    has 0.80 (or, at 10 grey levels and more, 0.85). Every field found is a rectangle of 2 x 2 images, or a part of one.
+    Two images are neighbours in one field if the last column (row) of one continues in the first of
+    the other: correlation of the three colours above 0.88 and a mean difference below 8 grey
+    levels. 104 pairs are; the next best pair, of two fields, has 0.80 (or, at 10 grey levels and
+    more, 0.85). Every field found is a rectangle of 2 x 2 images, or a part of one.
     """
     parent = list(range(len(images)))
     sides = {
@@ -91,10 +121,12 @@ def _root(parent: list[int], i: int) -> int:
 def groups_of_fields(
     images: Sequence[F64], labels: Sequence[npt.NDArray[np.int32]], field: Sequence[int]
 ) -> tuple[list[str], list[str]]:
-    """Group ("A1") and look ("A") of each image: Ward's clustering of the fields, cut at 14 and at 4.
+    """Group ("A1") and look ("A") of each image: Ward's clustering of the fields, cut at 14 and at
+    4.
 
-    Features of a field: optical density of glass (5th percentile), of nuclei and of the rest, a channel; log median
-    diameter; log sharpness (SD of the Laplacian). The divisors are what differs visibly.
+    Features of a field: optical density of glass (5th percentile), of nuclei and of the rest, a
+    channel; log median diameter; log sharpness (SD of the Laplacian). The divisors are what differs
+    visibly.
     """
     first = sorted(set(field))
     features = []
@@ -102,7 +134,9 @@ def groups_of_fields(
         of_field = [i for i, g in enumerate(field) if g == f]
         density = np.concatenate([-np.log((images[i].reshape(-1, 3) + 1) / 256) for i in of_field])
         nucleus = np.concatenate([labels[i].ravel() > 0 for i in of_field])
-        diameter = np.concatenate([[p.equivalent_diameter_area for p in regionprops(labels[i])] for i in of_field])
+        diameter = np.concatenate(
+            [[p.equivalent_diameter_area for p in regionprops(labels[i])] for i in of_field]
+        )
         sharp = np.mean([ndimage.laplace(images[i].mean(-1)).std() for i in of_field])
         features.append(np.concatenate([
             np.percentile(density, 5, axis=0) / 0.03,
@@ -133,17 +167,35 @@ def whole_diameters(labels: npt.NDArray[np.int32]) -> F64:
 
 
 def brca_m2c(folder: Path) -> tuple[Sequence[str], list[list[object]]]:
-    """The original validation list is the test set; of the training list, patients of the test set go, 8 patches are val."""
-    test, train = ((folder / f"brca_ds_{name}.txt").read_text().split() for name in ("val", "train"))
+    """The original validation list is the test set; of the training list, patients of the test set
+    go, 8 patches are val."""
+    test, train = (
+        (folder / f"brca_ds_{name}.txt").read_text().split() for name in ("val", "train")
+    )
     case = {name: name[:12] for name in test + train}
     held_out = {case[name] for name in test}
     learn = [name for name in train if case[name] not in held_out]
     cases = sorted({case[name] for name in learn})
-    cells = {name: np.loadtxt(folder / "labels" / f"{name.removesuffix('.png')}_gt_class_coords.txt", ndmin=2) for name in case}
-    counts = {name: [int(np.count_nonzero(x[:, 2] == c)) for c in (1, 2, 3)] for name, x in cells.items()}
+    cells = {
+        name: np.loadtxt(
+            folder / "labels" / f"{name.removesuffix('.png')}_gt_class_coords.txt", ndmin=2
+        )
+        for name in case
+    }
+    counts = {
+        name: [int(np.count_nonzero(x[:, 2] == c)) for c in (1, 2, 3)] for name, x in cells.items()
+    }
     site = sorted({name[5:7] for name in learn})
-    table = [np.sum([[1, *counts[n], *(int(n[5:7] == s) for s in site)] for n in learn if case[n] == c], axis=0) for c in cases]
-    part = dict(zip(cases, balanced_parts(cases, table, [len(learn) - 8, 8], seed=SEED), strict=True))
+    table = [
+        np.sum(
+            [[1, *counts[n], *(int(n[5:7] == s) for s in site)] for n in learn if case[n] == c],
+            axis=0,
+        )
+        for c in cases
+    ]
+    part = dict(
+        zip(cases, balanced_parts(cases, table, [len(learn) - 8, 8], seed=SEED), strict=True)
+    )
     split = dict.fromkeys(train, "left out") | dict.fromkeys(test, "test")
     split |= {name: ("train", "val")[part[case[name]]] for name in learn}
     rows: list[list[object]] = [[n, case[n], *counts[n], "0.5", split[n]] for n in sorted(case)]
@@ -151,7 +203,8 @@ def brca_m2c(folder: Path) -> tuple[Sequence[str], list[list[object]]]:
 
 
 def bccd(folder: Path) -> tuple[Sequence[str], list[list[object]]]:
-    """The set's own lists. mpp: 7.5 um over the median side of the boxes of red cells that do not touch the border."""
+    """The set's own lists. mpp: 7.5 um over the median side of the boxes of red cells that do not
+    touch the border."""
     split = {}
     for name in ("train", "val", "test"):
         for image in (folder / "ImageSets/Main" / f"{name}.txt").read_text().split():
@@ -162,25 +215,44 @@ def bccd(folder: Path) -> tuple[Sequence[str], list[list[object]]]:
     for image in split:
         tree = ElementTree.parse(folder / "Annotations" / f"{image}.xml")
         for item in tree.iter("object"):
-            x0, y0, x1, y1 = (float(item.findtext(f"bndbox/{k}", "nan")) for k in ("xmin", "ymin", "xmax", "ymax"))
-            if item.findtext("name") == "RBC" and x0 > 2 and y0 > 2 and x1 < 638 and y1 < 478 and x1 > x0 and y1 > y0:
+            x0, y0, x1, y1 = (
+                float(item.findtext(f"bndbox/{k}", "nan")) for k in ("xmin", "ymin", "xmax", "ymax")
+            )
+            if (
+                item.findtext("name") == "RBC"
+                and x0 > 2
+                and y0 > 2
+                and x1 < 638
+                and y1 < 478
+                and x1 > x0
+                and y1 > y0
+            ):
                 sides.append(((x1 - x0) * (y1 - y0)) ** 0.5)
     mpp = RED_CELL_UM / float(np.median(sides))
-    return ("image", "case", "mpp", "split"), [[n, n, f"{mpp:.3f}", split[n]] for n in sorted(split)]
+    return ("image", "case", "mpp", "split"), [
+        [n, n, f"{mpp:.3f}", split[n]] for n in sorted(split)
+    ]
 
 
 def ebhi(folder: Path) -> tuple[Sequence[str], list[list[object]]]:
-    """Case: the first number of the name, whatever letters stand before it. 4 folds, and a train/val/test split.
+    """Case: the first number of the name, whatever letters stand before it. 4 folds, and a
+    train/val/test split.
 
-    mpp: 70 um over the median width of normal crypts. The names' "400" is the microscope; the pictures are 224 px wide since.
+    mpp: 70 um over the median width of normal crypts. The names' "400" is the microscope; the
+    pictures are 224 px wide since.
     """
     images = sorted((p.parent.parent.name, p.stem) for p in folder.glob("*/image/*.png"))
     case = {(label, name): re.sub(r"\D", "", name.split("-")[0]) for label, name in images}
     labels, cases = sorted({label for label, _ in images}), sorted(set(case.values()))
     table = [[1, *(int(label == k) for k in labels)] for label, _ in images]
-    counts = [np.sum([row for row, i in zip(table, images, strict=True) if case[i] == c], axis=0) for c in cases]
+    counts = [
+        np.sum([row for row, i in zip(table, images, strict=True) if case[i] == c], axis=0)
+        for c in cases
+    ]
     fold = dict(zip(cases, balanced_parts(cases, counts, [1.0] * 4, seed=SEED), strict=True))
-    part = dict(zip(cases, balanced_parts(cases, counts, [0.6, 0.15, 0.25], seed=SEED), strict=True))
+    part = dict(
+        zip(cases, balanced_parts(cases, counts, [0.6, 0.15, 0.25], seed=SEED), strict=True)
+    )
     mpp = f"{CRYPT_UM / crypt_px(folder):.1f}"
     rows: list[list[object]] = []
     for label, name in images:
@@ -218,7 +290,9 @@ def write(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -
 
 def main() -> None:
     """Write a split file for each set that the folder holds."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path, help="the folder of the sets (QUADRAT_DATA)")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "splits")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))

@@ -1,4 +1,5 @@
-"""What all tests share: property tests have no deadline an example, since a loaded machine says nothing about them."""
+"""What all tests share: property tests have no deadline an example, since a loaded machine says
+nothing about them."""
 
 from hypothesis import settings
 

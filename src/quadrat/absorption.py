@@ -1,9 +1,11 @@
-"""Light and ink of a low-power picture: what glass would look like everywhere, optical densities, pens, dark fields (pure).
+"""Light and ink of a low-power picture: what glass would look like everywhere, optical densities,
+pens, dark fields (pure).
 
-Beer-Lambert (Ruifrok and Johnston 2001): the density of stained tissue is the sum of its stains, so colours are judged
-as densities against the light that falls through bare glass. That light is not even: it is estimated on the picture's
-own glass as a smooth surface, an upper envelope (asymmetric least squares; Newey and Powell 1987), because whatever lies
-on glass only takes light away. Densities are natural logarithms, float32.
+Beer-Lambert (Ruifrok and Johnston 2001): the density of stained tissue is the sum of its stains, so
+colours are judged as densities against the light that falls through bare glass. That light is not
+even: it is estimated on the picture's own glass as a smooth surface, an upper envelope (asymmetric
+least squares; Newey and Powell 1987), because whatever lies on glass only takes light away.
+Densities are natural logarithms, float32.
 """
 
 from __future__ import annotations
@@ -20,41 +22,51 @@ Rgb = npt.NDArray[np.uint8]
 WHITE_LIGHT = 245.0
 """The light where a picture shows no glass of its own."""
 GLASS_LEAST, GLASS_TINT, GLASS_PINK, GLASS_ROUGH = 120, 0.16, 0.045, 0.012
-"""Glass is at least this bright; its colours' densities differ by at most TINT, and by at most PINK if green is the darkest
-(as in tissue); its density varies by at most ROUGH (s.d.) from px to px."""
+"""Glass is at least this bright; its colours' densities differ by at most TINT, and by at most PINK
+if green is the darkest (as in tissue); its density varies by at most ROUGH (s.d.) from px to px."""
 GLASS_BLOCKS, GLASS_BLOCK_PX = 16, 12
-"""Blocks a side in which glass is looked for, and the least px of glass that make one of them count."""
+"""Blocks a side in which glass is looked for, and the least px of glass that make one of them
+count."""
 ENVELOPE, ENVELOPE_ROUNDS, ENVELOPE_SLACK = 0.95, 12, 0.05
 
 DARK_FIELD_LEVEL, BRIGHT_LEVEL, BRIGHT_SHARE = 48, 100, 0.02
 BORDER_LEVEL = 64
-"""Pixels darker than this in every colour that hang together with the picture's edge are a frame."""
+"""Pixels darker than this in every colour that hang together with the picture's edge are a frame.
+"""
 
 INK_CORE, INK_EDGE = 0.75, 0.3
-"""Density of the strongest colour in the core of a stroke, and at the edge of what belongs to it."""
+"""Density of the strongest colour in the core of a stroke, and at the edge of what belongs to it.
+"""
 
 
 def dark_field(rgb: Rgb) -> str | None:
-    """What was seen if a picture cannot be transmitted light (fluorescence, an empty black image), else None.
+    """What was seen if a picture cannot be transmitted light (fluorescence, an empty black image),
+    else None.
 
-    Tissue and glass in transmitted light are bright in all colours somewhere; light that is emitted is not.
+    Tissue and glass in transmitted light are bright in all colours somewhere; light that is emitted
+    is not.
     """
     ordered = np.sort(rgb, axis=2)
     bright = float((ordered[..., 0] >= BRIGHT_LEVEL).mean())
     middle = float(np.median(ordered[..., 1]))
     if bright >= BRIGHT_SHARE or middle >= DARK_FIELD_LEVEL:
         return None
-    return f"the background is dark (median grey level {middle:.0f} of 255, and {bright:.1%} of it brighter than {BRIGHT_LEVEL})"
+    return (
+        f"the background is dark (median grey level {middle:.0f} of 255, and {bright:.1%} of it "
+        f"brighter than {BRIGHT_LEVEL})"
+    )
 
 
 def optical_density(rgb: Rgb) -> Floats:
-    """Density against the light through the picture's own glass, float32 (h, w, 3), natural logarithm; never negative."""
+    """Density against the light through the picture's own glass, float32 (h, w, 3), natural
+    logarithm; never negative."""
     table = np.log(np.arange(256, dtype=np.float32) + 1)
     return np.maximum(glass_light(rgb) - table[rgb], 0, dtype=np.float32)
 
 
 def glass_light(rgb: Rgb) -> Floats:
-    """Logarithm of the light (plus one) through bare glass, float32 (h, w, 3); even where the picture shows too little glass."""
+    """Logarithm of the light (plus one) through bare glass, float32 (h, w, 3); even where the
+    picture shows too little glass."""
     logs = np.log(rgb.astype(np.float32) + 1)
     glass = _glass(rgb, logs)
     size = (rgb.shape[0], rgb.shape[1])
@@ -66,25 +78,38 @@ def glass_light(rgb: Rgb) -> Floats:
     surface = _envelope(places, levels)
     rows, cols = (np.linspace(-1, 1, n) for n in size)
     row, col = rows[:, None, None], cols[None, :, None]
-    light = surface[0] + surface[1] * row + surface[2] * col + surface[3] * row**2 + surface[4] * row * col + surface[5] * col**2
+    light = (
+        surface[0]
+        + surface[1] * row
+        + surface[2] * col
+        + surface[3] * row**2
+        + surface[4] * row * col
+        + surface[5] * col**2
+    )
     low, high = levels.min(axis=0) - ENVELOPE_SLACK, levels.max(axis=0) + ENVELOPE_SLACK
     return np.asarray(np.clip(light, low, high), np.float32)
 
 
 def _glass(rgb: Rgb, logs: Floats) -> Mask:
-    """Pixels that may be glass: bright, almost without colour, smooth; not the pure white that fills unscanned parts."""
+    """Pixels that may be glass: bright, almost without colour, smooth; not the pure white that
+    fills unscanned parts."""
     tint = logs.max(axis=2) - logs.min(axis=2)
     pink = logs.min(axis=2) == logs[..., 1]
     green = logs[..., 1]
     mean = ndimage.uniform_filter(green, 3, mode="nearest")
     rough = np.sqrt(np.maximum(ndimage.uniform_filter(green**2, 3, mode="nearest") - mean**2, 0))
-    glass = (rgb.min(axis=2) >= GLASS_LEAST) & (rough <= GLASS_ROUGH) & (tint <= np.where(pink, GLASS_PINK, GLASS_TINT))
+    glass = (
+        (rgb.min(axis=2) >= GLASS_LEAST)
+        & (rough <= GLASS_ROUGH)
+        & (tint <= np.where(pink, GLASS_PINK, GLASS_TINT))
+    )
     scanned: Mask = glass & (rgb.min(axis=2) < 255)
     return scanned if scanned.sum() > 0.02 * glass.size else glass
 
 
 def _block_levels(logs: Floats, glass: Mask) -> tuple[F64, F64]:
-    """Places (n, 2), from -1 to 1, and log light (n, 3) of the blocks that show glass: the mean of its brighter half."""
+    """Places (n, 2), from -1 to 1, and log light (n, 3) of the blocks that show glass: the mean of
+    its brighter half."""
     places, levels = [], []
     edges = [np.linspace(0, n, GLASS_BLOCKS + 1).astype(int) for n in glass.shape]
     for i in range(GLASS_BLOCKS):
@@ -99,10 +124,13 @@ def _block_levels(logs: Floats, glass: Mask) -> tuple[F64, F64]:
 
 
 def _envelope(places: F64, levels: F64) -> F64:
-    """Coefficients (6, 3) of 1, r, c, r2, rc, c2: a surface near the top of the levels, first plane, then quadratic."""
+    """Coefficients (6, 3) of 1, r, c, r2, rc, c2: a surface near the top of the levels, first
+    plane, then quadratic."""
     r, c = places.T
     terms = np.stack([np.ones_like(r), r, c, r**2, r * c, c**2], axis=1)
-    stiff = np.diag([0, 0.02, 0.02, 0.1, 0.1, 0.1]) * len(r) * 0.1  # holds the surface down where there is no glass
+    stiff = (
+        np.diag([0, 0.02, 0.02, 0.1, 0.1, 0.1]) * len(r) * 0.1
+    )  # holds the surface down where there is no glass
     out = np.zeros((6, 3))
     weight = np.ones(len(r))
     for turn in range(ENVELOPE_ROUNDS):
@@ -111,7 +139,9 @@ def _envelope(places: F64, levels: F64) -> F64:
         out[used] = np.linalg.solve(base.T @ weighted + stiff[used, used], weighted.T @ levels)
         below = (terms @ out - levels).max(axis=1)
         weight = np.where(below > 0, 1 - ENVELOPE, ENVELOPE)
-        if turn >= ENVELOPE_ROUNDS // 2:  # what lies well under the surface is something on the glass
+        if (
+            turn >= ENVELOPE_ROUNDS // 2
+        ):  # what lies well under the surface is something on the glass
             weight = weight * (below < ENVELOPE_SLACK)
     return out
 
@@ -129,19 +159,27 @@ def _rim(mask: Mask) -> Mask:
 
 
 def ink_of(density: Floats, *, frame: Mask, min_px: float) -> Mask:
-    """Strokes of blue, green, red or black ink outside ``frame`` whose core is at least ``min_px``, with their paler rims.
+    """Strokes of blue, green, red or black ink outside ``frame`` whose core is at least ``min_px``,
+    with their paler rims.
 
-    density: float32 (h, w, 3); frame: bool (h, w); returns bool (h, w). H&E and DAB absorb green more than red. Ink of blue
-    and green absorbs red more, red ink takes blue along and leaves red alone, and black ink absorbs all alike.
+    density: float32 (h, w, 3); frame: bool (h, w); returns bool (h, w). H&E and DAB absorb green
+    more than red. Ink of blue and green absorbs red more, red ink takes blue along and leaves red
+    alone, and black ink absorbs all alike.
     """
     red, green, blue = (density[..., i] for i in range(3))
     strongest, weakest = density.max(axis=2), density.min(axis=2)
-    cool = (red > 1.2 * green + 0.05) | ((red > 0.88 * green) & (red > 1.7))  # the second: ink over tissue
+    cool = (red > 1.2 * green + 0.05) | (
+        (red > 0.88 * green) & (red > 1.7)
+    )  # the second: ink over tissue
     warm = (blue > 0.72 * green) & (green > 0.55 * blue) & (red < 0.25 * green)
     black = strongest - weakest < 0.25 * strongest
-    core = ((cool & (strongest > INK_CORE)) | (warm & (green > 1.0)) | (black & (weakest > 0.9))) & ~frame
+    core = (
+        (cool & (strongest > INK_CORE)) | (warm & (green > 1.0)) | (black & (weakest > 0.9))
+    ) & ~frame
     labels, count = ndimage.label(core)
     large = np.bincount(labels.ravel(), minlength=count + 1) >= min_px
     large[0] = False
-    rim = (strongest > INK_EDGE) & ((red > 1.05 * green) | warm) & ~frame  # pale black is a shadow, and may lead anywhere
+    rim = (
+        (strongest > INK_EDGE) & ((red > 1.05 * green) | warm) & ~frame
+    )  # pale black is a shadow, and may lead anywhere
     return np.asarray(ndimage.binary_propagation(large[labels], mask=large[labels] | rim))

@@ -1,4 +1,5 @@
-"""A batch of slides going through the stages together: each stage's work units of several slides are in flight at once.
+"""A batch of slides going through the stages together: each stage's work units of several slides
+are in flight at once.
 
 Progress is what the journals say; a failed slide is set aside with its reason and the others go on.
 """
@@ -75,7 +76,9 @@ class SlideState:
 
     @property
     def lost(self) -> tuple[Box, ...]:
-        """Damaged tiles that any receipt of this slide's pixels or predictions tells of (grid px)."""
+        """Damaged tiles that any receipt of this slide's pixels or predictions tells
+        of (grid px).
+        """
         valid = (self.prints.tile[:16], self.prints.predict[:16])
         receipts = [r for key, r in self.journal.receipts.items() if key.startswith(valid)]
         return tuple(sorted({Box(*box) for receipt in receipts for box in receipt.get("lost", ())}))
@@ -108,7 +111,13 @@ class Batch:
         if until == "tile" or self.pipeline.run.source == "stored":
             self._whole(states, "store", "tile", create_tiles)
             self._check_room(states)
-            self._sharded(states, "tile", "tile", tile_shards, lambda s: s.receipt(s.prints.tile, "store")["tile_shards"])
+            self._sharded(
+                states,
+                "tile",
+                "tile",
+                tile_shards,
+                lambda s: s.receipt(s.prints.tile, "store")["tile_shards"],
+            )
             self._whole(states, "seal", "tile", seal_tiles, make=self._seal_job)
         if until == "tile":
             return
@@ -116,7 +125,9 @@ class Batch:
         run = self.pipeline.run
 
         def predict_job(state: SlideState, shards: tuple[Cell, ...]) -> PredictJob:
-            return PredictJob(state.work, shards, state.stored, state.lost, self.package, self.device, run.threads)
+            return PredictJob(
+                state.work, shards, state.stored, state.lost, self.package, self.device, run.threads
+            )
 
         task = get_task(self.pipeline.task)
         beside = until != "predict" and task.storage == "maps"
@@ -130,7 +141,13 @@ class Batch:
         self._whole(states, "merge", "result", merge_slide, make=self._finish_job)
         if self.pipeline.outputs.image:
             self._whole(states, "image", "result", create_image)
-            self._sharded(states, "copy", "result", image_shards, lambda s: s.receipt(s.prints.result, "image")["image_shards"])
+            self._sharded(
+                states,
+                "copy",
+                "result",
+                image_shards,
+                lambda s: s.receipt(s.prints.result, "image")["image_shards"],
+            )
         if task.label_image is not None:
             self._whole(states, "labels", "result", create_labels)
             self._sharded(states, "paint", "result", paint_shards, lambda s: s.shards)
@@ -158,7 +175,11 @@ class Batch:
 
     def _seal_job(self, state: SlideState) -> SealJob:
         prefix = state.key(state.prints.tile, "tile") + "/"
-        receipts = {k.removeprefix(prefix): r for k, r in state.journal.receipts.items() if k.startswith(prefix)}
+        receipts = {
+            k.removeprefix(prefix): r
+            for k, r in state.journal.receipts.items()
+            if k.startswith(prefix)
+        }
         return SealJob(state.work, receipts)
 
     def _whole(
@@ -174,7 +195,10 @@ class Batch:
         todo: dict[str, tuple[SlideState, str]] = {}
         for state in states:
             if state.failure is None and not state.done(getattr(state.prints, level), stage):
-                todo[f"{state.name}/{stage}"] = (state, state.key(getattr(state.prints, level), stage))
+                todo[f"{state.name}/{stage}"] = (
+                    state,
+                    state.key(getattr(state.prints, level), stage),
+                )
         jobs = (Job(key, make(state) if make else state.work) for key, (state, _) in todo.items())
         with self.reporter.phase(stage, len(todo)) as bar:
             for outcome in self.executor.run(fn, jobs, deadline_s=self.pipeline.run.deadline_s):
@@ -192,18 +216,26 @@ class Batch:
         fn: Callable[[Any], Any],
         shards: Callable[[SlideState], Sequence[Sequence[int]]],
     ) -> None:
-        """Work units of ``run.shards_per_unit`` shards; shards with a receipt are not done again."""
+        """Work units of ``run.shards_per_unit`` shards; shards with a receipt are not
+        done again.
+        """
         todo = self._open_units(states, stage, level, shards)
         with self.reporter.phase(stage, len(todo)) as bar:
-            for outcome in self.executor.run(fn, _jobs(todo, _shard_job), deadline_s=self.pipeline.run.deadline_s):
+            for outcome in self.executor.run(
+                fn, _jobs(todo, _shard_job), deadline_s=self.pipeline.run.deadline_s
+            ):
                 self._record(todo[outcome.key][0], stage, level, outcome)
                 bar.advance(note=todo[outcome.key][0].name)
 
     def _predict(
-        self, states: Sequence[SlideState], make: Callable[[SlideState, tuple[Cell, ...]], PredictJob], *, stitch_beside: bool
+        self,
+        states: Sequence[SlideState],
+        make: Callable[[SlideState, tuple[Cell, ...]], PredictJob],
+        *,
+        stitch_beside: bool,
     ) -> None:
-        """Inference. With ``stitch_beside`` what is ready is stitched by workers that are free of it, so that the network never
-        waits for stitching: at most as many jobs stitch as infer."""
+        """Inference. With ``stitch_beside`` what is ready is stitched by workers that are free of
+        it, so that the network never waits for stitching: at most as many jobs stitch as infer."""
         todo = self._open_units(states, "predict", "predict", lambda s: s.shards)
         queues = {s.name: _stitch_queue(s) for s in states if stitch_beside and s.failure is None}
         stitching: Units = {}
@@ -227,7 +259,9 @@ class Batch:
                 yield job
 
         with self.reporter.phase("predict", len(todo)) as bar:
-            for outcome in self.executor.run(predict_or_stitch, jobs(), needs="gpu", deadline_s=self.pipeline.run.deadline_s):
+            for outcome in self.executor.run(
+                predict_or_stitch, jobs(), needs="gpu", deadline_s=self.pipeline.run.deadline_s
+            ):
                 if outcome.key in stitching:
                     in_flight["stitch"] -= 1
                     self._record(stitching[outcome.key][0], "stitch", "result", outcome)
@@ -240,7 +274,11 @@ class Batch:
                 bar.advance(note=state.name)
 
     def _open_units(
-        self, states: Sequence[SlideState], stage: str, level: str, shards: Callable[[SlideState], Sequence[Sequence[int]]]
+        self,
+        states: Sequence[SlideState],
+        stage: str,
+        level: str,
+        shards: Callable[[SlideState], Sequence[Sequence[int]]],
     ) -> Units:
         """What is still to be done of a stage, by the key of the job."""
         todo: Units = {}
@@ -248,8 +286,12 @@ class Batch:
             if state.failure is not None:
                 continue
             print_ = getattr(state.prints, level)
-            open_ = [s for s in shards_of(shards(state)) if not state.done(print_, stage, item_of(s))]
-            for number, unit in enumerate(work_units(open_, per_unit=self.pipeline.run.shards_per_unit)):
+            open_ = [
+                s for s in shards_of(shards(state)) if not state.done(print_, stage, item_of(s))
+            ]
+            for number, unit in enumerate(
+                work_units(open_, per_unit=self.pipeline.run.shards_per_unit)
+            ):
                 todo[f"{state.name}/{stage}/{number}"] = (state, unit)
         return todo
 
@@ -271,7 +313,8 @@ class Batch:
 
 
 def _jobs(todo: Units, make: Callable[[SlideState, tuple[Cell, ...]], ShardJob]) -> Iterator[Job]:
-    """The jobs of units, made as they are asked for: a slide that failed meanwhile gets no more work."""
+    """The jobs of units, made as they are asked for: a slide that failed meanwhile gets no more
+    work."""
     for key, (state, unit) in todo.items():
         if state.failure is None:
             yield Job(key, make(state, unit))

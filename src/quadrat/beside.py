@@ -1,6 +1,7 @@
 """Which shards can be stitched while others are still being predicted: those whose neighbours are.
 
-An object owned by a shard rarely reaches beyond the eight shards around it; the few that do wait for the stage behind.
+An object owned by a shard rarely reaches beyond the eight shards around it; the few that do wait
+for the stage behind.
 """
 
 from __future__ import annotations
@@ -12,9 +13,12 @@ from quadrat.grid import Cell
 
 
 class StitchQueue:
-    """Shards of one slide that wait for predictions, and those that wait no more, in the order in which they became ready."""
+    """Shards of one slide that wait for predictions, and those that wait no more, in the order in
+    which they became ready."""
 
-    def __init__(self, planned: Iterable[Cell], *, predicted: Iterable[Cell], stitched: Iterable[Cell]) -> None:
+    def __init__(
+        self, planned: Iterable[Cell], *, predicted: Iterable[Cell], stitched: Iterable[Cell]
+    ) -> None:
         every, there = set(planned), set(predicted)
         self._waits_for = {s: (_around(s) & every) - there for s in sorted(every - set(stitched))}
         self._ready = deque(s for s, missing in self._waits_for.items() if not missing)

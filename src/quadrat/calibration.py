@@ -1,4 +1,5 @@
-"""Judging a network on validation slides in memory, and choosing the thresholds that serve them best."""
+"""Judging a network on validation slides in memory, and choosing the thresholds that serve them
+best."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ Judged = Sequence[tuple[WorkView, SlideTruth]]
 
 
 class TrialView(WorkView):
-    """A view with another specification and its parts in memory: stitched when it is made, nothing written."""
+    """A view with another specification and its parts in memory: stitched when it is made, nothing
+    written."""
 
     def __init__(self, view: WorkView, task: Task, spec: ModelSpec) -> None:
         self.work, self.store = view.work, view.store
@@ -57,14 +59,17 @@ class TrialView(WorkView):
         stitched: Stitched = self._task.merge(self)
         return Answer(
             frame=self.frame,
-            objects=None if stitched.objects is None else ObjectTable.concatenate([part()[0] for part in stitched.objects]),
+            objects=None
+            if stitched.objects is None
+            else ObjectTable.concatenate([part()[0] for part in stitched.objects]),
             labels=None if self._task.label_image is None else self._labels,
             tiles=stitched.tiles,
             core=self._spec.lattice.core,
         )
 
     def _labels(self, box: Box) -> Array:
-        """The label image of a box, put together from the shards that it meets; 0 where nothing was analysed."""
+        """The label image of a box, put together from the shards that it meets; 0 where nothing was
+        analysed."""
         image = self._task.label_image
         assert image is not None
         out = np.zeros(box.shape, image.dtype)
@@ -93,12 +98,15 @@ class Trial:
 def figures_of(task: Task, spec: ModelSpec, slides: Judged) -> Trial:
     """The task's figures on slides under the specification's thresholds.
 
-    ``count_error``: mean over slides of the share of the count that is wrong; 0 for tasks that count nothing.
+    ``count_error``: mean over slides of the share of the count that is wrong; 0 for tasks that
+    count nothing.
     """
     measured, errors = [], []
     for view, expected in slides:
         answer = TrialView(view, task, spec).answer()
-        measured.append(task.metrics.measure(answer, expected, classes=spec.class_names, how=Judging()))
+        measured.append(
+            task.metrics.measure(answer, expected, classes=spec.class_names, how=Judging())
+        )
         errors.append(count_error(measured[-1]))
     figures = task.metrics.additive(measured, classes=spec.class_names)
     return Trial(dict(spec.thresholds), figures, float(np.mean(errors)) if errors else 0.0)
@@ -115,10 +123,11 @@ def count_error(measured: Any) -> float:
 def calibrate(
     task: Task, spec: ModelSpec, fixed: Mapping[str, float], slides: Judged, *, aim: Aim
 ) -> tuple[ModelSpec, list[Trial]]:
-    """Try the task's settings on validation slides that are already inferred; keep the best by ``aim``.
+    """Try the task's settings on validation slides that are already inferred; keep the best by
+    ``aim``.
 
-    "f1": the highest main figure of the task; "count": the least count error, of equals the highest figure. ``fixed``:
-    thresholds the pipeline file sets; they are not moved.
+    "f1": the highest main figure of the task; "count": the least count error, of equals the highest
+    figure. ``fixed``: thresholds the pipeline file sets; they are not moved.
     """
     tried: dict[str, Trial] = {}
     for setting in task.calibrations(spec):

@@ -1,6 +1,8 @@
-"""What a training leaves on disk so that it can go on: ``checkpoint.json`` with its weights, the best weights, two logs.
+"""What a training leaves on disk so that it can go on: ``checkpoint.json`` with its weights, the
+best weights, two logs.
 
-No pickles: tensors are safetensors, the rest is JSON. ``checkpoint.json`` is replaced last, so that what it names is whole.
+No pickles: tensors are safetensors, the rest is JSON. ``checkpoint.json`` is replaced last, so that
+what it names is whole.
 """
 
 from __future__ import annotations
@@ -26,16 +28,20 @@ from quadrat.package import sha256_of
 from quadrat.store import check_free_space
 
 ROOM_FACTOR = 8
-"""Room asked for, in sizes of the network's weights: old and new checkpoint (weights and two moments each), best weights."""
+"""Room asked for, in sizes of the network's weights: old and new checkpoint (weights and two
+moments each), best weights."""
 TOLD = 5
 """Differences between two trainings that are named."""
 Key = Mapping[str, Any]
-"""Everything that decides the weights of a training, by the names that a user knows; JSON values."""
+"""Everything that decides the weights of a training, by the names that a user knows; JSON values.
+"""
 
 
 @dataclass(slots=True)
 class State:
-    """Where a training stands: steps taken, a row of losses a step, a row of figures a validation."""
+    """Where a training stands: steps taken, a row of losses a step, a row of figures
+    a validation.
+    """
 
     step: int = 0
     ended: bool = False
@@ -52,7 +58,8 @@ class State:
         self.step += 1
 
     def validated(self, figures: Mapping[str, float], *, main: str) -> bool:
-        """Note figures; whether these weights are the best so far (the later of equals; NaN is never)."""
+        """Note figures; whether these weights are the best so far (the later of equals; NaN is
+        never)."""
         self.validations.append({"step": self.step} | dict(figures))
         value = figures[main]
         better = value >= self.best
@@ -68,11 +75,16 @@ class State:
     def last(self, count: int) -> dict[str, float]:
         """Mean of each loss over the last ``count`` steps."""
         rows = self.history[-count:]
-        return {k: float(np.mean([r[k] for r in rows])) for k in rows[-1] if k != "step"} if rows else {}
+        return (
+            {k: float(np.mean([r[k] for r in rows])) for k in rows[-1] if k != "step"}
+            if rows
+            else {}
+        )
 
 
 class Checkpoints:
-    """The files of one training in its folder. ``key``: what decides the weights; ``writes``: is it ours to write."""
+    """The files of one training in its folder. ``key``: what decides the weights; ``writes``: is it
+    ours to write."""
 
     def __init__(
         self,
@@ -105,7 +117,9 @@ class Checkpoints:
         try:
             values = {name: about[name] for name in State.__dataclass_fields__}
             _verify(self.folder / _checkpoint(about["step"]), about["sha256"])
-            if about["best_step"] is not None:  # whether it is whole is to be known now, not at the end
+            if (
+                about["best_step"] is not None
+            ):  # whether it is whole is to be known now, not at the end
                 _verify(self._best(about["best_step"]), about["best_sha256"])
             self._load(about["step"])
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
@@ -118,7 +132,9 @@ class Checkpoints:
     def _load(self, step: int) -> None:
         device = next(self._model.parameters()).device
         tensors = load_file(self.folder / _checkpoint(step), device=str(device))
-        self._model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
+        self._model.load_state_dict(
+            {k[6:]: v for k, v in tensors.items() if k.startswith("model.")}
+        )
         moments: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             if name.startswith("optimizer."):
@@ -134,7 +150,11 @@ class Checkpoints:
         for index, moment in self._optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{k}": v for k, v in moment.items()}
         about = {name: getattr(state, name) for name in State.__dataclass_fields__}
-        about |= {"key": self._key, "seconds_before": state.seconds_before + seconds, "best_sha256": self._best_sha256}
+        about |= {
+            "key": self._key,
+            "seconds_before": state.seconds_before + seconds,
+            "best_sha256": self._best_sha256,
+        }
         about["best"] = state.best if math.isfinite(state.best) else None
         try:
             about["sha256"] = self._save(tensors, _checkpoint(state.step))
@@ -159,17 +179,26 @@ class Checkpoints:
         """Write the weights as they are; they count once ``checkpoint.json`` names them."""
         if self._writes:
             try:
-                self._best_sha256 = self._save(dict(self._model.state_dict()), self._best(step).name)
+                self._best_sha256 = self._save(
+                    dict(self._model.state_dict()), self._best(step).name
+                )
             except (OSError, SafetensorError) as error:
-                raise StoreError(f"{self.folder}: the weights cannot be written ({error}); make room and run again") from error
+                raise StoreError(
+                    f"{self.folder}: the weights cannot be written ({error}); make room and run "
+                    "again"
+                ) from error
 
     def load_best(self, step: int) -> None:
         """Load the weights of :meth:`keep_best`. Raises StoreError where they are damaged."""
         path = self._best(step)
         try:
-            self._model.load_state_dict(load_file(path, device=str(next(self._model.parameters()).device)))
+            self._model.load_state_dict(
+                load_file(path, device=str(next(self._model.parameters()).device))
+            )
         except (OSError, RuntimeError, SafetensorError) as error:
-            raise StoreError(f"{path} is damaged ({error}); delete {self.folder} to train from the beginning") from error
+            raise StoreError(
+                f"{path} is damaged ({error}); delete {self.folder} to train from the beginning"
+            ) from error
 
     def _best(self, step: int) -> Path:
         return self.folder / f"best.{step}.safetensors"
@@ -191,7 +220,10 @@ class Checkpoints:
         if self._board is None:
             return
         losses, figures = self._logged
-        for kind, rows in (("train", state.history[losses:]), ("validation", state.validations[figures:])):
+        for kind, rows in (
+            ("train", state.history[losses:]),
+            ("validation", state.validations[figures:]),
+        ):
             for row in rows:
                 for name, value in row.items():
                     if name != "step":
@@ -201,7 +233,8 @@ class Checkpoints:
 
 
 def read_about(folder: Path) -> dict[str, Any] | None:
-    """What ``checkpoint.json`` of a training's folder holds; None where there is none. Raises StoreError where it is damaged."""
+    """What ``checkpoint.json`` of a training's folder holds; None where there is none. Raises
+    StoreError where it is damaged."""
     try:
         about = json.loads((folder / "checkpoint.json").read_text())
         if not isinstance(about, dict):
@@ -214,23 +247,26 @@ def read_about(folder: Path) -> dict[str, Any] | None:
 
 
 def check_same_training(folder: Path, key: Key) -> dict[str, Any] | None:
-    """What ``read_about`` gives; refuses to go on from, or to write over, the checkpoint of a training that was another one.
+    """What ``read_about`` gives; refuses to go on from, or to write over, the checkpoint of a
+    training that was another one.
 
-    Raises:
-        ConfigError: it was begun with another key; what differs is named. StoreError: it is damaged.
+    Raises: ConfigError: it was begun with another key; what differs is named. StoreError: it is
+        damaged.
     """
     about = read_about(folder)
     changed = changed_since(about, key, folder)
     if about is not None and changed:
         raise ConfigError(
-            f"{folder} holds {about.get('step')} steps of a training that was begun otherwise ({changed}); "
+            f"{folder} holds {about.get('step')} steps of a training that was begun otherwise "
+            f"({changed}); "
             "set that back to go on with it, or train anew with --overwrite"
         )
     return about
 
 
 def changed_since(about: Mapping[str, Any] | None, key: Key, folder: Path) -> str:
-    """What differs between the checkpoint of a folder (``read_about``) and a key; "" where nothing does, or there is none.
+    """What differs between the checkpoint of a folder (``read_about``) and a key; "" where nothing
+    does, or there is none.
 
     Raises:
         StoreError: it is damaged.
@@ -243,13 +279,17 @@ def changed_since(about: Mapping[str, Any] | None, key: Key, folder: Path) -> st
         changed = differences(about["key"], key)
     except (KeyError, TypeError, AttributeError) as error:
         raise _damaged(folder, error) from error
-    return "; ".join(changed[:TOLD]) + (f"; and {len(changed) - TOLD} more" if len(changed) > TOLD else "")
+    return "; ".join(changed[:TOLD]) + (
+        f"; and {len(changed) - TOLD} more" if len(changed) > TOLD else ""
+    )
 
 
 def differences(old: Key, new: Key) -> list[str]:
     """What differs between two keys, as "train.threads 1 -> 2"."""
     new = json.loads(json.dumps(new))  # tuples are lists in what was read
-    names = [name for name in (*new, *(n for n in old if n not in new)) if old.get(name) != new.get(name)]
+    names = [
+        name for name in (*new, *(n for n in old if n not in new)) if old.get(name) != new.get(name)
+    ]
     return [f"{name} {_told(old.get(name))} -> {_told(new.get(name))}" for name in names]
 
 
@@ -259,7 +299,8 @@ def _told(value: Any) -> str:
 
 def _damaged(folder: Path, error: Exception) -> StoreError:
     return StoreError(
-        f"the checkpoint {folder / 'checkpoint.json'} is damaged ({type(error).__name__}: {error}); "
+        f"the checkpoint {folder / 'checkpoint.json'} is damaged ({type(error).__name__}: "
+        f"{error}); "
         f"delete the folder {folder} to train from the beginning"
     )
 
@@ -299,5 +340,7 @@ def _board(folder: Path) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise StoreError("train.tensorboard needs TensorBoard: pip install 'quadrat[tensorboard]'") from error
+        raise StoreError(
+            "train.tensorboard needs TensorBoard: pip install 'quadrat[tensorboard]'"
+        ) from error
     return SummaryWriter(str(folder / "tensorboard"))

@@ -1,4 +1,5 @@
-"""The command line: parse, call one stage, print. Nothing heavy is imported before a command needs it."""
+"""The command line: parse, call one stage, print. Nothing heavy is imported before a command needs
+it."""
 
 from __future__ import annotations
 
@@ -30,7 +31,7 @@ EXAMPLES = """examples:
   quadrat demo --scale small                         phantoms, four trainings, one table
 
 exit codes: 0 all done, 1 some slides failed, 2 wrong usage (nothing ran), 74 output or disk, 75 interrupted (run again)
-quadrat is for research use only, not for diagnosis."""
+quadrat is for research use only, not for diagnosis."""  # noqa: E501
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -38,7 +39,8 @@ def build_parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
         prog="quadrat",
-        description="Train and run image-analysis models on whole slides; one trustworthy result a slide.",
+        description="Train and run image-analysis models on whole slides; one trustworthy result a "
+        "slide.",
         epilog=EXAMPLES,
         formatter_class=raw,
     )
@@ -52,17 +54,32 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     inspect.add_argument("slides", nargs="+", metavar="SLIDE")
     inspect.add_argument("--json", action="store_true", help="one JSON object a slide")
-    inspect.add_argument("--mpp", type=float, help="um/px of all given slides, instead of what the files state")
-    inspect.add_argument("--pictures", type=Path, metavar="DIR", help="write a thumbnail and a tissue overlay of each slide")
+    inspect.add_argument(
+        "--mpp", type=float, help="um/px of all given slides, instead of what the files state"
+    )
+    inspect.add_argument(
+        "--pictures",
+        type=Path,
+        metavar="DIR",
+        help="write a thumbnail and a tissue overlay of each slide",
+    )
 
     _add_init(commands)
 
     verify = commands.add_parser(
-        "verify", help="check stores for changed, missing, cut-off and stray files", formatter_class=raw,
+        "verify",
+        help="check stores for changed, missing, cut-off and stray files",
+        formatter_class=raw,
         epilog="examples:\n  quadrat verify out/results/slide/slide.ome.zarr\n\n"
         "exit codes: 0 all sound, 1 a store is damaged or unfinished, 2 a path is no store",
-    )  # fmt: skip
-    verify.add_argument("stores", nargs="+", type=Path, metavar="STORE", help="a tile or prediction store, an OME-Zarr image")
+    )
+    verify.add_argument(
+        "stores",
+        nargs="+",
+        type=Path,
+        metavar="STORE",
+        help="a tile or prediction store, an OME-Zarr image",
+    )
 
     for name, text in (
         ("tile", "read the tissue of slides into zarr tile stores (kept under OUT/run/work)"),
@@ -75,66 +92,144 @@ def build_parser() -> argparse.ArgumentParser:
             epilog=f"examples:\n  quadrat {name} nuclei slide.svs --out out\n"
             f"  quadrat {name} my.yaml --manifest slides.csv --set run.workers=4",
         )  # fmt: skip
-        command.add_argument("pipeline", metavar="PIPELINE", help="a shipped pipeline's name, or a YAML file")
+        command.add_argument(
+            "pipeline", metavar="PIPELINE", help="a shipped pipeline's name, or a YAML file"
+        )
         command.add_argument("slides", nargs="*", metavar="SLIDE")
-        command.add_argument("--manifest", type=Path, help="CSV with the columns slide, mpp, label, ...")
-        command.add_argument("--out", type=Path, default=Path("quadrat_out"), help="folder of the run (%(default)s)")
-        command.add_argument("--mpp", type=float, help="um/px of all given slides, instead of what the files state")
+        command.add_argument(
+            "--manifest", type=Path, help="CSV with the columns slide, mpp, label, ..."
+        )
+        command.add_argument(
+            "--out", type=Path, default=Path("quadrat_out"), help="folder of the run (%(default)s)"
+        )
+        command.add_argument(
+            "--mpp", type=float, help="um/px of all given slides, instead of what the files state"
+        )
         command.add_argument(
             "--regions", type=Path, metavar="GEOJSON",
-            help="regions to include or exclude on the one given slide (QuPath; for a batch: manifest column 'regions')",
+            help="regions to include or exclude on the one given slide (QuPath; for a batch: "
+                 "manifest column 'regions')",
         )  # fmt: skip
-        command.add_argument("--overwrite", action="store_true", help="replace results of other settings")
+        command.add_argument(
+            "--overwrite", action="store_true", help="replace results of other settings"
+        )
         _add_set(command)
 
     train = commands.add_parser(
         "train", help="train the model package of a pipeline", formatter_class=raw,
-        epilog="examples:\n  quadrat train nuclei\n  quadrat train my.yaml --set train.steps=2000 --set train.threads=2\n"
+        epilog="examples:\n  quadrat train nuclei\n  quadrat train my.yaml --set train.steps=2000 "
+               "--set train.threads=2\n"
         "  quadrat train my.yaml --init packages/nuclei --set train.lr=1e-3\n"
         "  quadrat train my.yaml --folds 5 --set run.workers=2",
     )  # fmt: skip
     train.add_argument("pipelines", nargs="+", metavar="PIPELINE")
-    train.add_argument("--overwrite", action="store_true", help="train again although the package exists")
-    train.add_argument("--init", type=Path, metavar="PACKAGE", help="go on from the weights of this package")
+    train.add_argument(
+        "--overwrite", action="store_true", help="train again although the package exists"
+    )
+    train.add_argument(
+        "--init", type=Path, metavar="PACKAGE", help="go on from the weights of this package"
+    )
     train.add_argument(
         "--folds", type=int, metavar="K", nargs="?", const=0,
-        help="cross-validate: K trainings side by side (without K: as the manifest's column 'fold' says), each leaving out "
+        help="cross-validate: K trainings side by side (without K: as the manifest's column 'fold' "
+             "says), each leaving out "
         "other cases; packages PACKAGE.fold0, .fold1, ...",
     )  # fmt: skip
     _add_set(train)
 
     evaluate = commands.add_parser(
-        "evaluate", help="how well a package does on annotated slides it has not seen", formatter_class=raw,
+        "evaluate",
+        help="how well a package does on annotated slides it has not seen",
+        formatter_class=raw,
         epilog="examples:\n  quadrat evaluate my.yaml --manifest slides.csv --out evaluated\n"
-        "  quadrat evaluate my.yaml --split val --json\n  quadrat evaluate my.yaml --folds --out evaluated\n"
+        "  quadrat evaluate my.yaml --split val --json\n  quadrat evaluate my.yaml --folds --out "
+        "evaluated\n"
         "  quadrat evaluate my.yaml --results run1/results run2/results",
-    )  # fmt: skip
-    evaluate.add_argument("pipeline", metavar="PIPELINE", help="a shipped pipeline's name, or a YAML file")
-    evaluate.add_argument("--manifest", type=Path, help="CSV of annotated slides (default: the pipeline's data.manifest)")
-    evaluate.add_argument("--split", default="test", help='slides of this split: test, val, train, or "all" (%(default)s)')
+    )
+    evaluate.add_argument(
+        "pipeline", metavar="PIPELINE", help="a shipped pipeline's name, or a YAML file"
+    )
+    evaluate.add_argument(
+        "--manifest",
+        type=Path,
+        help="CSV of annotated slides (default: the pipeline's data.manifest)",
+    )
+    evaluate.add_argument(
+        "--split",
+        default="test",
+        help='slides of this split: test, val, train, or "all" (%(default)s)',
+    )
     evaluate.add_argument(
         "--folds", type=int, metavar="K", nargs="?", const=0,
-        help="the packages of a cross-validation, each on the cases it has not seen, pooled (as of 'quadrat train --folds')",
+        help="the packages of a cross-validation, each on the cases it has not seen, pooled (as of "
+             "'quadrat train --folds')",
     )  # fmt: skip
-    evaluate.add_argument("--out", type=Path, default=Path("quadrat_evaluation"), help="folder of the evaluation (%(default)s)")
-    evaluate.add_argument("--results", type=Path, nargs="+", default=[], metavar="DIR", help="finished results; nothing is run")
-    evaluate.add_argument("--distance-um", type=float, default=6.0, metavar="UM", help="reach of a matched point (%(default)s)")
-    evaluate.add_argument("--allow-seen", action="store_true", help="evaluate although the model may have seen these cases")
-    evaluate.add_argument("--no-ap", action="store_true", help="do not run a second time for average precision")
-    evaluate.add_argument("--pictures", action="store_true", help="write overlays and GeoJSON of each slide as well")
-    evaluate.add_argument("--overwrite", action="store_true", help="replace results of other settings")
-    evaluate.add_argument("--json", action="store_true", help="one JSON object, the content of metrics.json")
+    evaluate.add_argument(
+        "--out",
+        type=Path,
+        default=Path("quadrat_evaluation"),
+        help="folder of the evaluation (%(default)s)",
+    )
+    evaluate.add_argument(
+        "--results",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="finished results; nothing is run",
+    )
+    evaluate.add_argument(
+        "--distance-um",
+        type=float,
+        default=6.0,
+        metavar="UM",
+        help="reach of a matched point (%(default)s)",
+    )
+    evaluate.add_argument(
+        "--allow-seen",
+        action="store_true",
+        help="evaluate although the model may have seen these cases",
+    )
+    evaluate.add_argument(
+        "--no-ap", action="store_true", help="do not run a second time for average precision"
+    )
+    evaluate.add_argument(
+        "--pictures", action="store_true", help="write overlays and GeoJSON of each slide as well"
+    )
+    evaluate.add_argument(
+        "--overwrite", action="store_true", help="replace results of other settings"
+    )
+    evaluate.add_argument(
+        "--json", action="store_true", help="one JSON object, the content of metrics.json"
+    )
     _add_set(evaluate)
 
     seams = commands.add_parser(
-        "seams", help="whether a result shows where the slide was cut into tiles", formatter_class=raw,
+        "seams",
+        help="whether a result shows where the slide was cut into tiles",
+        formatter_class=raw,
         epilog="examples:\n  quadrat seams nuclei_out/results/slide\n"
         "  quadrat seams other_tool.geojson --tile 1024 --origin 0 0 --mpp 0.25",
-    )  # fmt: skip
-    seams.add_argument("result", metavar="RESULT", type=Path, help="a slide's folder under results/, or a GeoJSON file")
-    seams.add_argument("--tile", type=float, metavar="PX", help="side of the tiles in level-0 px (needed for a GeoJSON file)")
+    )
     seams.add_argument(
-        "--origin", type=float, nargs=2, default=(0.0, 0.0), metavar=("X", "Y"), help="a tile's corner, level-0 px"
+        "result",
+        metavar="RESULT",
+        type=Path,
+        help="a slide's folder under results/, or a GeoJSON file",
+    )
+    seams.add_argument(
+        "--tile",
+        type=float,
+        metavar="PX",
+        help="side of the tiles in level-0 px (needed for a GeoJSON file)",
+    )
+    seams.add_argument(
+        "--origin",
+        type=float,
+        nargs=2,
+        default=(0.0, 0.0),
+        metavar=("X", "Y"),
+        help="a tile's corner, level-0 px",
     )
     seams.add_argument("--mpp", type=float, help="um per level-0 px (needed for a GeoJSON file)")
     seams.add_argument("--json", action="store_true", help="one JSON object")
@@ -142,23 +237,45 @@ def build_parser() -> argparse.ArgumentParser:
     _add_annotations(commands)
 
     demo = commands.add_parser(
-        "demo", help="phantoms with exact truth, four trainings, one table of planted and found", formatter_class=raw,
+        "demo",
+        help="phantoms with exact truth, four trainings, one table of planted and found",
+        formatter_class=raw,
         epilog="examples:\n  quadrat demo --scale small --out demo",
-    )  # fmt: skip
-    demo.add_argument("--scale", choices=("small", "full"), default="full", help="small: about 4 minutes on two cores")
+    )
+    demo.add_argument(
+        "--scale",
+        choices=("small", "full"),
+        default="full",
+        help="small: about 4 minutes on two cores",
+    )
     demo.add_argument("--out", type=Path, default=Path("demo"))
     demo.add_argument("--workers", type=int, default=2)
 
     phantom = commands.add_parser(
-        "phantom", help="write synthetic slides with exact truth (for developers)", formatter_class=raw,
+        "phantom",
+        help="write synthetic slides with exact truth (for developers)",
+        formatter_class=raw,
         epilog="examples:\n  quadrat phantom --out phantoms --size 4096 --seed 7 --dominant gland",
-    )  # fmt: skip
+    )
     phantom.add_argument("--out", type=Path, default=Path("phantoms"))
     phantom.add_argument("--name", help="of the slide (default: phantom_SEED)")
-    phantom.add_argument("--size", type=int, nargs="+", default=[2048], metavar="PX", help="side, or height and width")
+    phantom.add_argument(
+        "--size",
+        type=int,
+        nargs="+",
+        default=[2048],
+        metavar="PX",
+        help="side, or height and width",
+    )
     phantom.add_argument("--seed", type=int, default=0)
     phantom.add_argument("--dominant", choices=("stroma", "gland", "tumour"), default="tumour")
-    phantom.add_argument("--tissue", type=float, default=0.6, metavar="SHARE", help="share of the slide (%(default)s)")
+    phantom.add_argument(
+        "--tissue",
+        type=float,
+        default=0.6,
+        metavar="SHARE",
+        help="share of the slide (%(default)s)",
+    )
     return parser
 
 
@@ -166,10 +283,13 @@ def _add_annotations(commands: Any) -> None:
     """``quadrat annotations`` with its three commands."""
     raw = argparse.RawDescriptionHelpFormatter
     group = commands.add_parser(
-        "annotations", help="check annotation files, tell what is in them, export them", formatter_class=raw,
+        "annotations",
+        help="check annotation files, tell what is in them, export them",
+        formatter_class=raw,
         epilog="examples:\n  quadrat annotations check slides.csv --pipeline my.yaml\n"
-        "  quadrat annotations stats *.geojson --mpp 0.25\n  quadrat annotations export slides.csv --to coco --out all.json",
-    )  # fmt: skip
+        "  quadrat annotations stats *.geojson --mpp 0.25\n  quadrat annotations export slides.csv "
+        "--to coco --out all.json",
+    )
     kinds = group.add_subparsers(dest="annotations_command", metavar="COMMAND", required=True)
     for name, text in (
         ("check", "name every bad record with file and place; nothing is repaired"),
@@ -178,50 +298,89 @@ def _add_annotations(commands: Any) -> None:
     ):
         command = kinds.add_parser(
             name, help=text, description=text, formatter_class=raw,
-            epilog="exit codes: 0 all can be used, 1 something is bad or cannot be read, 2 wrong usage",
+            epilog="exit codes: 0 all can be used, 1 something is bad or cannot be read, 2 wrong "
+                   "usage",
         )  # fmt: skip
         command.add_argument("inputs", nargs="*", type=Path, metavar="MANIFEST_OR_FILE")
-        command.add_argument("--pipeline", metavar="PIPELINE", help="whose classes and data section count (and its manifest)")
+        command.add_argument(
+            "--pipeline",
+            metavar="PIPELINE",
+            help="whose classes and data section count (and its manifest)",
+        )
         command.add_argument("--mpp", type=float, help="um per level-0 px where no slide states it")
         if name != "export":
             command.add_argument("--json", action="store_true", help="one JSON object")
         if name == "stats":
-            command.add_argument("--by", choices=("all", "split", "case", "slide"), default="split", help="rows (%(default)s)")
+            command.add_argument(
+                "--by",
+                choices=("all", "split", "case", "slide"),
+                default="split",
+                help="rows (%(default)s)",
+            )
         if name == "export":
-            command.add_argument("--to", choices=("geojson", "coco", "csv", "parquet"), required=True)
-            command.add_argument("--out", type=Path, required=True, help="a file; for geojson a folder, a file a slide")
-            command.add_argument("--overwrite", action="store_true", help="replace files that exist")
+            command.add_argument(
+                "--to", choices=("geojson", "coco", "csv", "parquet"), required=True
+            )
+            command.add_argument(
+                "--out",
+                type=Path,
+                required=True,
+                help="a file; for geojson a folder, a file a slide",
+            )
+            command.add_argument(
+                "--overwrite", action="store_true", help="replace files that exist"
+            )
 
 
 def _add_init(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     init = commands.add_parser(
         "init", help="a manifest and a filled pipeline from folders of slides and annotations",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="examples:\n  quadrat init detection --slides slides --annotations drawn --out mine\n"
+        epilog="examples:\n  quadrat init detection --slides slides --annotations drawn --out "
+               "mine\n"
         "  quadrat init instance --slides images --annotations coco.json --out mine\n"
         "  quadrat init classification --slides folder_with_a_folder_a_class --out mine\n"
-        "  quadrat init detection --slides slides --annotations drawn --out mine --case '([^/_]+)_[^/]*$'\n"
-        "    slides/a/P12_3.svs and slides/b/P12_4.svs are of the case P12; with --case '^[^/]+' of the cases a and b\n\n"
+        "  quadrat init detection --slides slides --annotations drawn --out mine --case "
+        "'([^/_]+)_[^/]*$'\n"
+        "    slides/a/P12_3.svs and slides/b/P12_4.svs are of the case P12; with --case '^[^/]+' "
+        "of the cases a and b\n\n"
         "tasks: semantic, classification, detection, instance, instance_masks",
     )  # fmt: skip
     init.add_argument("task", metavar="TASK", help="what to train")
     init.add_argument(
-        "--slides", type=Path, required=True, metavar="DIR", help="slides or flat images, in folders below as well; or one slide"
+        "--slides",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="slides or flat images, in folders below as well; or one slide",
     )
-    init.add_argument("--annotations", type=Path, metavar="DIR", help="files called like the slides, or one file that serves all")
-    init.add_argument("--out", type=Path, default=Path(), help="folder for manifest.csv and pipeline.yaml (here)")
+    init.add_argument(
+        "--annotations",
+        type=Path,
+        metavar="DIR",
+        help="files called like the slides, or one file that serves all",
+    )
+    init.add_argument(
+        "--out", type=Path, default=Path(), help="folder for manifest.csv and pipeline.yaml (here)"
+    )
     init.add_argument(
         "--case", metavar="REGEX",
-        help="finds the patient in a slide's path below --slides: the first group, or all that it matches (else every slide is a "
+        help="finds the patient in a slide's path below --slides: the first group, or all that it "
+             "matches (else every slide is a "
         "case of its own, but for TCGA's)",
     )  # fmt: skip
-    init.add_argument("--overwrite", action="store_true", help="replace a manifest.csv and a pipeline.yaml that are there")
+    init.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace a manifest.csv and a pipeline.yaml that are there",
+    )
 
 
 def _add_set(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
-        help="override a key of the pipeline, e.g. run.executor=serial, model.package=FOLDER, slide.tissue=all",
+        help="override a key of the pipeline, e.g. run.executor=serial, model.package=FOLDER, "
+             "slide.tissue=all",
     )  # fmt: skip
 
 
@@ -252,7 +411,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt(f"signal {number}")  # not an Exception: no code that survives a bad slide survives this
+    raise KeyboardInterrupt(
+        f"signal {number}"
+    )  # not an Exception: no code that survives a bad slide survives this
 
 
 def _check_mpp(mpp: float | None) -> None:
@@ -266,13 +427,19 @@ def _slides(arguments: argparse.Namespace) -> list[SlideRef]:
     from quadrat.manifest import read_manifest, slides_from_paths
 
     _check_mpp(arguments.mpp)
-    if arguments.regions is not None and (arguments.manifest is not None or len(arguments.slides) != 1):
-        raise ConfigError("--regions belongs to one slide; for several, give a manifest with the column 'regions'")
+    if arguments.regions is not None and (
+        arguments.manifest is not None or len(arguments.slides) != 1
+    ):
+        raise ConfigError(
+            "--regions belongs to one slide; for several, give a manifest with the column 'regions'"
+        )
     if arguments.manifest is not None:
         if arguments.slides:
             raise ConfigError("give slides or --manifest, not both")
         slides = read_manifest(arguments.manifest)
-        return [replace(s, mpp=arguments.mpp) if arguments.mpp and s.mpp is None else s for s in slides]
+        return [
+            replace(s, mpp=arguments.mpp) if arguments.mpp and s.mpp is None else s for s in slides
+        ]
     slides = slides_from_paths(arguments.slides, mpp=arguments.mpp)
     return [replace(s, regions=str(arguments.regions or "")) for s in slides]
 
@@ -286,13 +453,17 @@ def _pipeline(name: str, overrides: Sequence[str]) -> Pipeline:
 def _stage(arguments: argparse.Namespace) -> int:
     keep = {"tile": ['run.keep=["tiles"]'], "predict": ['run.keep=["tiles","predictions"]']}
     keep["stitch"] = keep["predict"]
-    pipeline = _pipeline(arguments.pipeline, [*keep.get(arguments.command, []), *arguments.overrides])
+    pipeline = _pipeline(
+        arguments.pipeline, [*keep.get(arguments.command, []), *arguments.overrides]
+    )
     slides = _slides(arguments)
     from quadrat import stages
 
     until = {"tile": "tile", "predict": "predict"}.get(arguments.command, "results")
     infer = arguments.command != "stitch"
-    report = stages.run(pipeline, slides, arguments.out, until=until, overwrite=arguments.overwrite, infer=infer)
+    report = stages.run(
+        pipeline, slides, arguments.out, until=until, overwrite=arguments.overwrite, infer=infer
+    )
     for line in _table(report):
         print(line)
     if until == "results":
@@ -310,8 +481,14 @@ def _table(report: RunReport) -> list[str]:
         tissue = "" if row.tissue_mm2 is None else f"{row.tissue_mm2:.2f}"
         cells.append([row.slide, row.status, tissue, *(figures.get(name, "") for name in names)])
     widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
-    lines = ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in cells]
-    return [lines[0], *(f"{line}  {row.reason}".rstrip() for line, row in zip(lines[1:], rows, strict=True))]
+    lines = [
+        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
+        for line in cells
+    ]
+    return [
+        lines[0],
+        *(f"{line}  {row.reason}".rstrip() for line, row in zip(lines[1:], rows, strict=True)),
+    ]
 
 
 def _train(arguments: argparse.Namespace) -> int:
@@ -322,7 +499,11 @@ def _train(arguments: argparse.Namespace) -> int:
     if arguments.folds is None:
         courses = [school.course_of(pipeline) for pipeline in pipelines]
     else:
-        courses = [course for pipeline in pipelines for course in school.folds_of(pipeline, arguments.folds or None)]
+        courses = [
+            course
+            for pipeline in pipelines
+            for course in school.folds_of(pipeline, arguments.folds or None)
+        ]
     for name, folder in school.train_courses(courses, overwrite=arguments.overwrite).items():
         print(f"{name}: {folder}")
     return 0
@@ -330,7 +511,9 @@ def _train(arguments: argparse.Namespace) -> int:
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     if not 0 < arguments.distance_um < float("inf"):
-        raise ConfigError(f"--distance-um is {arguments.distance_um:g}; it must be a number of um above 0")
+        raise ConfigError(
+            f"--distance-um is {arguments.distance_um:g}; it must be a number of um above 0"
+        )
     pipeline = _pipeline(arguments.pipeline, arguments.overrides)
     from quadrat import commands
 
@@ -355,7 +538,13 @@ def _inspect(arguments: argparse.Namespace) -> int:
     from quadrat import commands
 
     _check_mpp(arguments.mpp)
-    return commands.inspect(arguments.slides, as_json=arguments.json, write=print, mpp=arguments.mpp, pictures=arguments.pictures)
+    return commands.inspect(
+        arguments.slides,
+        as_json=arguments.json,
+        write=print,
+        mpp=arguments.mpp,
+        pictures=arguments.pictures,
+    )
 
 
 def _init(arguments: argparse.Namespace) -> int:
@@ -397,11 +586,21 @@ def _annotations(arguments: argparse.Namespace) -> int:
     _check_mpp(arguments.mpp)
     inputs, pipeline, mpp = arguments.inputs, arguments.pipeline, arguments.mpp
     if arguments.annotations_command == "check":
-        return annotation_commands.check(inputs, pipeline=pipeline, mpp=mpp, as_json=arguments.json, write=print)
+        return annotation_commands.check(
+            inputs, pipeline=pipeline, mpp=mpp, as_json=arguments.json, write=print
+        )
     if arguments.annotations_command == "stats":
-        return annotation_commands.stats(inputs, pipeline=pipeline, mpp=mpp, by=arguments.by, as_json=arguments.json, write=print)
+        return annotation_commands.stats(
+            inputs, pipeline=pipeline, mpp=mpp, by=arguments.by, as_json=arguments.json, write=print
+        )
     return annotation_commands.export(
-        inputs, pipeline=pipeline, mpp=mpp, to=arguments.to, out=arguments.out, overwrite=arguments.overwrite, write=print
+        inputs,
+        pipeline=pipeline,
+        mpp=mpp,
+        to=arguments.to,
+        out=arguments.out,
+        overwrite=arguments.overwrite,
+        write=print,
     )
 
 

@@ -1,4 +1,5 @@
-"""What can be done beside taking slides through the stages: look at files, check stores, report seams, make phantoms."""
+"""What can be done beside taking slides through the stages: look at files, check stores, report
+seams, make phantoms."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ def inspect(
     mpp: float | None = None,
     pictures: Path | None = None,
 ) -> int:
-    """What slide files say of themselves and how much tissue they show; a file that cannot be read never stops the others.
+    """What slide files say of themselves and how much tissue they show; a file that cannot be read
+    never stops the others.
 
     ``pictures``: a folder for a thumbnail and a tissue overlay of each.
     """
@@ -49,16 +51,20 @@ def init(
     overwrite: bool,
     write: Callable[[str], None],
 ) -> int:
-    """Write a manifest and a pipeline from folders of slides and annotations (see :mod:`quadrat.start`)."""
+    """Write a manifest and a pipeline from folders of slides and annotations (see
+    :mod:`quadrat.start`)."""
     from quadrat.start import start
 
-    for line in start(task, slides=slides, annotations=annotations, out=out, case=case, overwrite=overwrite).lines:
+    for line in start(
+        task, slides=slides, annotations=annotations, out=out, case=case, overwrite=overwrite
+    ).lines:
         write(line)
     return EXIT_OK
 
 
 def verify(stores: Sequence[Path], *, write: Callable[[str], None]) -> int:
-    """Check stores against their seals: a line a problem, and one for each sound store; 2 if a path is no store."""
+    """Check stores against their seals: a line a problem, and one for each sound store; 2 if a path
+    is no store."""
     from quadrat.verify import verify as problems_of
 
     code = EXIT_OK
@@ -108,7 +114,8 @@ def evaluate(
     as_json: bool,
     write: Callable[[str], None],
 ) -> int:
-    """Hold a package against annotated slides (see :mod:`quadrat.evaluating`); 1 if some slides failed."""
+    """Hold a package against annotated slides (see :mod:`quadrat.evaluating`); 1 if some slides
+    failed."""
     from quadrat import evaluating
     from quadrat.metrics.protocol import Judging
 
@@ -133,7 +140,9 @@ def demo(out: Path, *, scale: str, workers: int) -> int:
         return run_demo(out, scale=scale, workers=workers, reporter=reporter)
 
 
-def phantom(out: Path, *, name: str, height: int, width: int, seed: int, dominant: str, tissue: float) -> Path:
+def phantom(
+    out: Path, *, name: str, height: int, width: int, seed: int, dominant: str, tissue: float
+) -> Path:
     """Write one phantom slide with its truth; the slide's path."""
     from quadrat.phantom import PhantomSpec, write_phantom
     from quadrat.phantom.spec import RegionName

@@ -21,7 +21,9 @@ from quadrat.errors import ConfigError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassSection:
-    """A class: the name used in annotations and results, and its colour (red, green, blue; 0-255)."""
+    """A class: the name used in annotations and results, and its colour (red, green,
+    blue; 0-255).
+    """
 
     name: str
     color: tuple[int, ...] = (228, 26, 28)
@@ -31,10 +33,12 @@ class ClassSection:
 class ModelSection:
     """What is frozen into the model package at training; sizes in px at ``mpp`` um/px.
 
-    ``package``: folder of the package, relative to the pipeline file's folder or to the working folder. ``encoder``: see
-    :mod:`quadrat.models.encoders`; ``encoder_weights``: file of a state dict to begin with, or "hub" (the library's own
-    download). ``mean`` and ``std`` of RGB in 0-1 normalise pixels (left out: those that the weights were made with, or else
-    those of H&E). ``precision``: of the stored weights, "float32" or "float16" (half the size; metrics are measured on it).
+    ``package``: folder of the package, relative to the pipeline file's folder or to the working
+    folder. ``encoder``: see :mod:`quadrat.models.encoders`; ``encoder_weights``: file of a state
+    dict to begin with, or "hub" (the library's own download). ``mean`` and ``std`` of RGB in 0-1
+    normalise pixels (left out: those that the weights were made with, or else those of H&E).
+    ``precision``: of the stored weights, "float32" or "float16" (half the size; metrics are
+    measured on it).
     """
 
     package: str
@@ -57,18 +61,21 @@ class ModelSection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSection:
-    """Where the truth is: ``manifest`` is a CSV (slide, annotation, mpp, label, case, split, annotated, fold).
+    """Where the truth is: ``manifest`` is a CSV (slide, annotation, mpp, label, case, split,
+    annotated, fold).
 
-    ``annotations`` says what is learnt; the format of a file is found from its content (docs/annotations.md). "objects":
-    counted things (QuPath detections and cells, with ``objects_as`` "annotations" QuPath annotations as well; COCO, boxes);
-    "regions": areas of tissue; "points": points, drawn as discs of ``point_diameter_um`` (of a text file without a header
-    ``point_layout`` is "x y class" or "y x class"; ``point_first_class``: the number that means the first class); "labels":
-    a label image, a value an object; "mask": a grey image, class 1 above ``mask_threshold``, or with null the class numbers;
-    "none": the column ``label`` alone.
+    ``annotations`` says what is learnt; the format of a file is found from its content
+    (docs/annotations.md). "objects": counted things (QuPath detections and cells, with
+    ``objects_as`` "annotations" QuPath annotations as well; COCO, boxes); "regions": areas of
+    tissue; "points": points, drawn as discs of ``point_diameter_um`` (of a text file without a
+    header ``point_layout`` is "x y class" or "y x class"; ``point_first_class``: the number that
+    means the first class); "labels": a label image, a value an object; "mask": a grey image, class
+    1 above ``mask_threshold``, or with null the class numbers; "none": the column ``label`` alone.
 
-    ``bad_records``: "refuse" stops at a file with bad records; "skip" leaves them out and tells how many. ``ignore``: class
-    names to leave out knowingly (``*`` for anything; QuPath's own ignored classes, which end in an asterisk, are left out
-    anyway). ``tissue`` is for the training slides what slide.tissue is for a run's ("all" for sets of small flat images).
+    ``bad_records``: "refuse" stops at a file with bad records; "skip" leaves them out and tells how
+    many. ``ignore``: class names to leave out knowingly (``*`` for anything; QuPath's own ignored
+    classes, which end in an asterisk, are left out anyway). ``tissue`` is for the training slides
+    what slide.tissue is for a run's ("all" for sets of small flat images).
     """
 
     manifest: str = ""
@@ -85,7 +92,15 @@ class DataSection:
     license: str = "not stated"
 
 
-AUGMENTATION_LIMITS = {"stain": 0.5, "colour": 0.5, "blur": 4.0, "jpeg": 1.0, "noise": 40.0, "scale": 1.0, "rotate": 45.0}
+AUGMENTATION_LIMITS = {
+    "stain": 0.5,
+    "colour": 0.5,
+    "blur": 4.0,
+    "jpeg": 1.0,
+    "noise": 40.0,
+    "scale": 1.0,
+    "rotate": 45.0,
+}
 """The strongest value of each field of :class:`Augmentation`."""
 
 
@@ -95,10 +110,11 @@ class Augmentation:
 
     Moderate: stain 0.1, colour 0.1, blur 1, jpeg 0.3, noise 4, scale 0.15, rotate 10.
 
-    stain: s.d. of the relative amount of each stain (and half of it of each channel's density). colour: largest relative
-    change of brightness, contrast and saturation (hue: half of it in rad). blur: largest sigma in px; sharpening by as much.
-    jpeg: share of the samples that are compressed again. noise: largest s.d. in grey values of 0-255. scale: largest
-    relative zoom in or out. rotate: largest turn in degrees, beside flips and quarter turns.
+    stain: s.d. of the relative amount of each stain (and half of it of each channel's density).
+    colour: largest relative change of brightness, contrast and saturation (hue: half of it in rad).
+    blur: largest sigma in px; sharpening by as much. jpeg: share of the samples that are compressed
+    again. noise: largest s.d. in grey values of 0-255. scale: largest relative zoom in or out.
+    rotate: largest turn in degrees, beside flips and quarter turns.
 
     Raises:
         ConfigError: a value below 0 or beyond ``AUGMENTATION_LIMITS``.
@@ -116,22 +132,25 @@ class Augmentation:
         for f in dataclasses.fields(self):
             value, limit = getattr(self, f.name), AUGMENTATION_LIMITS[f.name]
             if not 0 <= value <= limit:
-                raise ConfigError(f"train.augment.{f.name} is {value:g}; it must lie in 0 (off) to {limit:g}")
+                raise ConfigError(
+                    f"train.augment.{f.name} is {value:g}; it must lie in 0 (off) to {limit:g}"
+                )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainSection:
     """The training loop. ``patch`` px a side; ``precision`` "fp32" or "bf16"; ``threads`` of torch.
 
-    ``init``: folder of a package to go on from (``quadrat train --init``). ``encoder_lr``: share of ``lr`` for the encoder
-    (0: frozen); ``freeze_norm``: its batch statistics stay those it came with (both are for an encoder with weights).
-    ``balance``: windows are drawn so that each class is as frequent as any other, as far as windows can be chosen.
-    ``validate_every``: steps between validations on the slides of split "val" (left out: a tenth of the steps; 0: never).
-    ``patience``: validations without a better figure after which the training ends (0: it never ends early); the package
-    holds the best weights in any case.
-    ``calibrate``: what the thresholds that the file does not set are chosen for on the slides of split "val": "f1" (the
-    task's figure), "count" (the least error of counts), or "none".
-    ``processes``: how many train one model together, a GPU each (torchrun). ``source``: as run.source.
+    ``init``: folder of a package to go on from (``quadrat train --init``). ``encoder_lr``: share of
+    ``lr`` for the encoder (0: frozen); ``freeze_norm``: its batch statistics stay those it came
+    with (both are for an encoder with weights). ``balance``: windows are drawn so that each class
+    is as frequent as any other, as far as windows can be chosen. ``validate_every``: steps between
+    validations on the slides of split "val" (left out: a tenth of the steps; 0: never).
+    ``patience``: validations without a better figure after which the training ends (0: it never
+    ends early); the package holds the best weights in any case. ``calibrate``: what the thresholds
+    that the file does not set are chosen for on the slides of split "val": "f1" (the task's
+    figure), "count" (the least error of counts), or "none". ``processes``: how many train one model
+    together, a GPU each (torchrun). ``source``: as run.source.
     """
 
     steps: int = 600
@@ -162,12 +181,13 @@ class TrainSection:
 class SlideSection:
     """Reading: ``mpp`` overrides the file's (um/px); ``tissue`` is "auto" or "all" (no mask).
 
-    ``damaged``: what becomes of a slide with a tile that cannot be decoded: "fail", or "mark" (the tile is read as white,
-    recorded, and taken off the analysed area).
+    ``damaged``: what becomes of a slide with a tile that cannot be decoded: "fail", or "mark" (the
+    tile is read as white, recorded, and taken off the analysed area).
 
-    The mask of "auto": pieces under ``tissue_min_mm2`` are specks; ``tissue_margin_um`` of glass around tissue is taken
-    along; ``tissue_threshold`` is the least optical density of tissue (lower for paler stain). ``include``, ``exclude``:
-    class names of a slide's region file, in any case, ``*`` for anything.
+    The mask of "auto": pieces under ``tissue_min_mm2`` are specks; ``tissue_margin_um`` of glass
+    around tissue is taken along; ``tissue_threshold`` is the least optical density of tissue (lower
+    for paler stain). ``include``, ``exclude``: class names of a slide's region file, in any case,
+    ``*`` for anything.
     """
 
     mpp: float | None = None
@@ -186,9 +206,9 @@ class SlideSection:
 class RunSection:
     """The machine's side; nothing here is visible in ``results/`` but ``threads`` and ``device``.
 
-    ``source``: inference reads "streamed" from the slide, or "stored" from a tile store that is filled first (a complete
-    one that was kept is always used). ``keep``: of "tiles", "predictions"; what is kept under ``run/`` after a slide is
-    done.
+    ``source``: inference reads "streamed" from the slide, or "stored" from a tile store that is
+    filled first (a complete one that was kept is always used). ``keep``: of "tiles", "predictions";
+    what is kept under ``run/`` after a slide is done.
     """
 
     executor: str = "dask"
@@ -204,7 +224,8 @@ class RunSection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputsSection:
-    """Which results are written beside the tables. ``image``: the analysed part at full resolution as OME-Zarr."""
+    """Which results are written beside the tables. ``image``: the analysed part at full resolution
+    as OME-Zarr."""
 
     image: bool = False
     geojson: bool = True
@@ -213,7 +234,8 @@ class OutputsSection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pipeline:
-    """One pipeline file. ``thresholds`` holds the task's decisions; what is left out has the task's default."""
+    """One pipeline file. ``thresholds`` holds the task's decisions; what is left out has the task's
+    default."""
 
     name: str
     task: str
@@ -230,7 +252,8 @@ class Pipeline:
 
 
 def shipped_pipelines() -> Path:
-    """The folder of the ready-made pipelines: in the installed package, or the checkout's ``pipelines/``."""
+    """The folder of the ready-made pipelines: in the installed package, or the checkout's
+    ``pipelines/``."""
     here = Path(__file__).resolve().parent
     installed = here / "pipelines"
     return installed if installed.is_dir() else here.parents[1] / "pipelines"
@@ -252,11 +275,14 @@ def find_pipeline(name: str) -> Path:
         return shipped[name]
     near = difflib.get_close_matches(name, shipped, n=1)
     hint = f"; did you mean '{near[0]}'?" if near else ""
-    raise ConfigError(f"there is no pipeline '{name}' (shipped: {', '.join(shipped)}; or give a .yaml file){hint}")
+    raise ConfigError(
+        f"there is no pipeline '{name}' (shipped: {', '.join(shipped)}; or give a .yaml file){hint}"
+    )
 
 
 def manifest_of(pipeline: Pipeline) -> Path:
-    """The file that ``data.manifest`` names: beside the pipeline file if it is there, else from the working folder."""
+    """The file that ``data.manifest`` names: beside the pipeline file if it is there, else from the
+    working folder."""
     beside = Path(pipeline.folder) / pipeline.data.manifest
     return beside if beside.is_file() else Path(pipeline.data.manifest)
 
@@ -264,8 +290,8 @@ def manifest_of(pipeline: Pipeline) -> Path:
 def load_pipeline(name: str, overrides: Sequence[str] = ()) -> Pipeline:
     """Read a pipeline file and lay ``section.key=value`` overrides over it.
 
-    Raises:
-        ConfigError: missing file, broken YAML, unknown key (the nearest is named), or a value of the wrong type.
+    Raises: ConfigError: missing file, broken YAML, unknown key (the nearest is named), or a value
+        of the wrong type.
     """
     path = find_pipeline(name)
     try:
@@ -295,7 +321,9 @@ def _apply(content: dict[str, Any], override: str) -> None:
     try:
         place[last] = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override}: the value is not valid YAML ({' '.join(str(error).split())})") from error
+        raise ConfigError(
+            f"--set {override}: the value is not valid YAML ({' '.join(str(error).split())})"
+        ) from error
 
 
 def _build(kind: Any, content: Mapping[str, Any], *, where: str) -> Any:
@@ -310,7 +338,9 @@ def _build(kind: Any, content: Mapping[str, Any], *, where: str) -> Any:
         needed = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
         if needed and f.name not in content:
             raise ConfigError(f"{where}: the key '{f.name}' is missing")
-    values = {key: _convert(hints[key], value, where=f"{where}: {key}") for key, value in content.items()}
+    values = {
+        key: _convert(hints[key], value, where=f"{where}: {key}") for key, value in content.items()
+    }
     return kind(**values)
 
 
@@ -337,7 +367,9 @@ def _convert(hint: Any, value: Any, *, where: str) -> Any:
                 return number
     elif isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
-    raise ConfigError(f"{where} is {value!r}; it must be {'a number' if hint is float else hint.__name__}")
+    raise ConfigError(
+        f"{where} is {value!r}; it must be {'a number' if hint is float else hint.__name__}"
+    )
 
 
 CHOICES = {
@@ -399,40 +431,64 @@ def _check(pipeline: Pipeline, where: str) -> None:
         section, name = key.split(".")
         value = getattr(getattr(pipeline, section), name)
         if value not in choices:
-            raise ConfigError(f"{where}: {key} is '{value}'; it must be one of {', '.join(choices)}")
+            raise ConfigError(
+                f"{where}: {key} is '{value}'; it must be one of {', '.join(choices)}"
+            )
     for keep in pipeline.run.keep:
         if keep not in ("tiles", "predictions"):
-            raise ConfigError(f"{where}: run.keep names '{keep}'; it can hold tiles and predictions")
+            raise ConfigError(
+                f"{where}: run.keep names '{keep}'; it can hold tiles and predictions"
+            )
     _check_slide(pipeline.slide, where)
     names = [c.name for c in pipeline.classes]
     if not names or len(set(names)) < len(names):
-        raise ConfigError(f"{where}: classes must be one or more, each name once (they are: {', '.join(names) or 'none'})")
+        raise ConfigError(
+            f"{where}: classes must be one or more, each name once (they are: "
+            f"{', '.join(names) or 'none'})"
+        )
     for c in pipeline.classes:
         if len(c.color) != 3 or not all(0 <= value <= 255 for value in c.color):
-            raise ConfigError(f"{where}: the color of class '{c.name}' is {list(c.color)}; it must be three values, 0 to 255")
+            raise ConfigError(
+                f"{where}: the color of class '{c.name}' is {list(c.color)}; it must be three "
+                "values, 0 to 255"
+            )
     for key, limits in LIMITS.items():
         section, name = key.split(".")
         _check_limits(f"{where}: {key}", getattr(getattr(pipeline, section), name), limits)
     for name, value in pipeline.thresholds.items():
         _check_limits(f"{where}: thresholds.{name}", value, THRESHOLD_LIMITS.get(name, (-INF, INF)))
     if not DEVICE.fullmatch(pipeline.run.device):
-        raise ConfigError(f"{where}: run.device is '{pipeline.run.device}'; it must be auto, cpu, mps, cuda, or cuda:N")
+        raise ConfigError(
+            f"{where}: run.device is '{pipeline.run.device}'; it must be auto, cpu, mps, cuda, or "
+            "cuda:N"
+        )
     if not 0 <= pipeline.model.dropout < 1:
-        raise ConfigError(f"{where}: model.dropout is {pipeline.model.dropout:g}; it must lie in 0 (off) to below 1")
+        raise ConfigError(
+            f"{where}: model.dropout is {pipeline.model.dropout:g}; it must lie in 0 (off) to "
+            "below 1"
+        )
     _check_train(pipeline.train, where)
     if not pipeline.run.deadline_s > 0:
         raise ConfigError(f"{where}: run.deadline_s must be above 0")
     if not pipeline.model.widths or min(pipeline.model.widths) < 1:
         raise ConfigError(
-            f"{where}: model.widths is {list(pipeline.model.widths)}; it must be one or more channels, each at least 1"
+            f"{where}: model.widths is {list(pipeline.model.widths)}; it must be one or more "
+            "channels, each at least 1"
         )
 
 
 def _check_limits(what: str, value: float, limits: tuple[float, float]) -> None:
-    """Refuse (ConfigError) a value that is infinite or outside least and most, both of which are allowed."""
+    """Refuse (ConfigError) a value that is infinite or outside least and most, both of which are
+    allowed."""
     least, most = limits
     if not (least <= value <= most and math.isfinite(value)):
-        told = f"lie in {least:g} to {most:g}" if most < INF else f"be at least {least:g}" if least > -INF else "be finite"
+        told = (
+            f"lie in {least:g} to {most:g}"
+            if most < INF
+            else f"be at least {least:g}"
+            if least > -INF
+            else "be finite"
+        )
         raise ConfigError(f"{what} is {value:g}; it must {told}")
 
 
@@ -440,12 +496,20 @@ def _check_train(train: TrainSection, where: str) -> None:
     if not 0 < train.lr < INF:
         raise ConfigError(f"{where}: train.lr is {train.lr:g}; it must be a number above 0")
     if train.validate_every is not None and train.validate_every < 0:
-        raise ConfigError(f"{where}: train.validate_every is {train.validate_every}; it must be 0 (never) or more")
+        raise ConfigError(
+            f"{where}: train.validate_every is {train.validate_every}; it must be 0 (never) or more"
+        )
     if train.batch % train.processes:
-        raise ConfigError(f"{where}: train.batch is {train.batch}; it must be a multiple of train.processes ({train.processes})")
+        raise ConfigError(
+            f"{where}: train.batch is {train.batch}; it must be a multiple of train.processes "
+            f"({train.processes})"
+        )
 
 
 def _check_slide(slide: SlideSection, where: str) -> None:
     shared = {name.lower() for name in slide.include} & {name.lower() for name in slide.exclude}
     if shared:
-        raise ConfigError(f"{where}: slide.include and slide.exclude both name {', '.join(sorted(shared))}; keep one of them")
+        raise ConfigError(
+            f"{where}: slide.include and slide.exclude both name {', '.join(sorted(shared))}; keep "
+            "one of them"
+        )

@@ -1,4 +1,5 @@
-"""The work units that make the OME-Zarr of a result: an image (whole, or an overview), the label image, their pyramids."""
+"""The work units that make the OME-Zarr of a result: an image (whole, or an overview), the label
+image, their pyramids."""
 
 from __future__ import annotations
 
@@ -9,7 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from quadrat.geometry import plan_read
-from quadrat.outputs.label_image import build_pyramid, create_image_group, create_label_image, open_label_image
+from quadrat.outputs.label_image import (
+    build_pyramid,
+    create_image_group,
+    create_label_image,
+    open_label_image,
+)
 from quadrat.prediction_store import Receipt
 from quadrat.results import Frame
 from quadrat.slides.source import SlideSource
@@ -38,14 +44,19 @@ def create_image(work: SlideWork) -> dict[str, Any]:
 
 
 def image_shards(job: ShardJob) -> dict[str, Receipt]:
-    """Copy some shards of the image from the slide (a store of moved tiles holds other pixels around the tissue)."""
+    """Copy some shards of the image from the slide (a store of moved tiles holds other pixels
+    around the tissue)."""
     image = TileStore.open(job.work.image)
     with unchanged(job.work), open_work_source(job.work) as source:
-        return {f"{shard[0]}.{shard[1]}": noted(fill_shard(source, image, shard)) for shard in job.shards}
+        return {
+            f"{shard[0]}.{shard[1]}": noted(fill_shard(source, image, shard))
+            for shard in job.shards
+        }
 
 
 def create_labels(work: SlideWork) -> dict[str, Any]:
-    """Lay out the empty label image of a slide, under an image of the overview if there is none at full resolution."""
+    """Lay out the empty label image of a slide, under an image of the overview if there is none at
+    full resolution."""
     label, frame = get_task(work.task).label_image, work.load_plan().frame
     assert label is not None
     lattice = work.spec.lattice
@@ -59,7 +70,9 @@ def create_labels(work: SlideWork) -> dict[str, Any]:
         dtype=label.dtype,
         chunk=lattice.core,
         shard=lattice.shard,
-        colors={i + 1: c.color for i, c in enumerate(work.spec.classes)} if label.reduce == "mode" else None,
+        colors={i + 1: c.color for i, c in enumerate(work.spec.classes)}
+        if label.reduce == "mode"
+        else None,
     )
     return {"label_image": label.name}
 
@@ -102,19 +115,24 @@ def read_overview(work: SlideWork, frame: Frame) -> tuple[Rgb, float]:
 
 
 def paint_shards(job: ShardJob) -> dict[str, Receipt]:
-    """Paint the label image of some shards: each has one writer, and gathers whatever touches it."""
+    """Paint the label image of some shards: each has one writer, and gathers whatever
+    touches it.
+    """
     task, view = get_task(job.work.task), WorkView(job.work)
     assert task.label_image is not None
     array = open_label_image(job.work.image, task.label_image.name)
     first_id = view.first_id
     receipts = {}
     for shard in job.shards:
-        receipts[f"{shard[0]}.{shard[1]}"] = noted(array.write_shard(shard, task.paint(view, shard, first_id)))
+        receipts[f"{shard[0]}.{shard[1]}"] = noted(
+            array.write_shard(shard, task.paint(view, shard, first_id))
+        )
     return receipts
 
 
 def build_pyramids(work: SlideWork) -> dict[str, Any]:
-    """Coarser levels of the full image (mean) and of the label image (mode or nearest); then both are sealed."""
+    """Coarser levels of the full image (mean) and of the label image (mode or nearest); then both
+    are sealed."""
     label, lattice = get_task(work.task).label_image, work.spec.lattice
     levels = None
     if label is not None:

@@ -1,6 +1,8 @@
-"""The demo: phantoms with exact truth, four trainings from random weights, one batch through dask, one table.
+"""The demo: phantoms with exact truth, four trainings from random weights, one batch through dask,
+one table.
 
-Every figure comes from ``quadrat.judge`` in a process of its own, which sees only the files on disk.
+Every figure comes from ``quadrat.judge`` in a process of its own, which sees only the files on
+disk.
 """
 
 from __future__ import annotations
@@ -35,8 +37,8 @@ SMALL_PX = 2048
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How much the demo does: slides to learn from, to choose thresholds on, to judge; side of the large one in px; training
-    steps where they are not the pipeline's."""
+    """How much the demo does: slides to learn from, to choose thresholds on, to judge; side of the
+    large one in px; training steps where they are not the pipeline's."""
 
     train: int
     validate: int
@@ -68,17 +70,25 @@ def demo(out: Path, *, scale: str, workers: int, reporter: Reporter) -> int:
         codes = []
         slides = read_manifest(out / "phantoms" / "judge.csv")
         for pipeline in pipelines:
-            codes.append(run_task(pipeline, slides, out / "runs" / pipeline.task, reporter, executor))
+            codes.append(
+                run_task(pipeline, slides, out / "runs" / pipeline.task, reporter, executor)
+            )
         seconds["run"] = time.perf_counter() - started - sum(seconds.values())
     judge(out, reporter)
     seconds["judge"] = time.perf_counter() - started - sum(seconds.values())
-    about = {"seconds": {k: round(v, 1) for k, v in seconds.items()}, "peak_worker_mb": reporter.peak_mb}
+    about = {
+        "seconds": {k: round(v, 1) for k, v in seconds.items()},
+        "peak_worker_mb": reporter.peak_mb,
+    }
     (out / "cost.json").write_text(json.dumps(about) + "\n")
     spent = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
     reporter.say(
-        f"done in {time.perf_counter() - started:.0f} s ({spent}); largest worker process {reporter.peak_mb / 1024:.2f} GiB"
+        f"done in {time.perf_counter() - started:.0f} s ({spent}); largest worker process "
+        f"{reporter.peak_mb / 1024:.2f} GiB"
     )
-    reporter.say(f"figures: {out / 'scores.json'}; pictures: {out}/runs/TASK/results/SLIDE/overlay.png")
+    reporter.say(
+        f"figures: {out / 'scores.json'}; pictures: {out}/runs/TASK/results/SLIDE/overlay.png"
+    )
     return max(codes, default=EXIT_OK)
 
 
@@ -99,7 +109,9 @@ def make_phantoms(folder: Path, size: Scale, executor: Executor) -> None:
     ]
     for outcome in executor.run(_write, sorted(jobs, key=lambda job: -job.payload[1].width)):
         if outcome.failure is not None:
-            raise QuadratError(f"phantom {outcome.key}: {outcome.failure.message}\n{outcome.failure.trace}")
+            raise QuadratError(
+                f"phantom {outcome.key}: {outcome.failure.message}\n{outcome.failure.trace}"
+            )
     for group, members in groups.items():
         with (folder / f"{group}.csv").open("w", newline="") as stream:
             writer = csv.writer(stream)
@@ -111,11 +123,15 @@ def make_phantoms(folder: Path, size: Scale, executor: Executor) -> None:
 
 def _spec(name: str, seed: int, side: int) -> PhantomSpec:
     dominant = REGIONS[seed % len(REGIONS)]
-    return PhantomSpec(name=name, width=side, height=side, seed=seed, dominant=dominant, tissue_fraction=0.5)
+    return PhantomSpec(
+        name=name, width=side, height=side, seed=seed, dominant=dominant, tissue_fraction=0.5
+    )
 
 
 def _write(payload: tuple[str, PhantomSpec]) -> str:
-    """Written beside its place and moved there, so that an interrupted demo leaves no half phantom."""
+    """Written beside its place and moved there, so that an interrupted demo leaves no
+    half phantom.
+    """
     folder, spec = Path(payload[0]), payload[1]
     staging = folder / f".{spec.name}"
     shutil.rmtree(staging, ignore_errors=True)
@@ -136,7 +152,13 @@ def demo_pipeline(task: str, out: Path, size: Scale) -> Pipeline:
     return load_pipeline(f"demo_{task}", overrides)
 
 
-def run_task(pipeline: Pipeline, slides: Sequence[SlideRef], out: Path, reporter: Reporter, executor: Executor) -> int:
+def run_task(
+    pipeline: Pipeline,
+    slides: Sequence[SlideRef],
+    out: Path,
+    reporter: Reporter,
+    executor: Executor,
+) -> int:
     """One pipeline over the unseen slides."""
     reporter.say(f"running {pipeline.name} on {len(slides)} unseen slides")
     return run(pipeline, slides, out, reporter=reporter, executor=executor).exit_code
@@ -147,8 +169,19 @@ def judge(out: Path, reporter: Reporter) -> list[dict[str, Any]]:
     scores = out / "scores.json"
     scores.unlink(missing_ok=True)
     for task in TASKS:
-        command = [sys.executable, "-m", "quadrat.judge", "--truth", str(out / "phantoms" / "judge"),
-                   "--results", str(out / "runs" / task / "results"), "--task", task, "--out", str(scores)]  # fmt: skip
+        command = [
+            sys.executable,
+            "-m",
+            "quadrat.judge",
+            "--truth",
+            str(out / "phantoms" / "judge"),
+            "--results",
+            str(out / "runs" / task / "results"),
+            "--task",
+            task,
+            "--out",
+            str(scores),
+        ]
         if task == TASKS[-1]:
             command.append("--table")
         done = subprocess.run(command, check=False)

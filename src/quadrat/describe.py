@@ -15,12 +15,19 @@ from quadrat.thumbnail import thumbnail, tissue_overlay
 from quadrat.tissue import TissueMap, find_tissue
 
 
-def describe(path: str, *, mpp: float | None = None, pictures: Path | None = None, taken: Collection[str] = ()) -> dict[str, Any]:
+def describe(
+    path: str,
+    *,
+    mpp: float | None = None,
+    pictures: Path | None = None,
+    taken: Collection[str] = (),
+) -> dict[str, Any]:
     """Facts of one slide as JSON values.
 
-    ``mpp_problem`` says why its mpp cannot be used, ``tissue_problem`` why no tissue can be found, ``error`` that pixels
-    could not be read, if so. ``mpp`` (um/px) stands in for the file's. ``pictures`` is a folder for a thumbnail and a tissue
-    overlay, named after the slide; names in ``taken`` are avoided.
+    ``mpp_problem`` says why its mpp cannot be used, ``tissue_problem`` why no tissue can be found,
+    ``error`` that pixels could not be read, if so. ``mpp`` (um/px) stands in for the file's.
+    ``pictures`` is a folder for a thumbnail and a tissue overlay, named after the slide; names in
+    ``taken`` are avoided.
 
     Raises:
         SlideError: the file cannot be opened.
@@ -41,9 +48,16 @@ def describe_text(facts: dict[str, Any]) -> str:
     """The same as lines for people."""
     if "format" not in facts:
         return f"{facts['path']}\n  cannot be read: {facts['error']}"
-    mpp = "none" if facts["mpp"] is None else " x ".join(f"{v:.4f}" for v in facts["mpp"]) + " um/px (rows x columns)"
+    mpp = (
+        "none"
+        if facts["mpp"] is None
+        else " x ".join(f"{v:.4f}" for v in facts["mpp"]) + " um/px (rows x columns)"
+    )
     lines = [
-        ("format", f"{facts['format']} (read by {facts['reader']}), {facts['bytes'] / 2**20:.1f} MiB"),
+        (
+            "format",
+            f"{facts['format']} (read by {facts['reader']}), {facts['bytes'] / 2**20:.1f} MiB",
+        ),
         ("size", f"{facts['width']} x {facts['height']} px (width x height)"),
         ("levels", ", ".join(f"{w} x {h}" for h, w in facts["levels"])),
         ("mpp", mpp + (", as given" if facts["mpp_given"] else "")),
@@ -51,18 +65,33 @@ def describe_text(facts: dict[str, Any]) -> str:
     ]
     if facts["bounds"]:
         row0, col0, row1, col1 = facts["bounds"]
-        lines.append(("bounds", f"rows {row0} to {row1}, columns {col0} to {col1} were scanned (not subtracted)"))
+        lines.append(
+            (
+                "bounds",
+                f"rows {row0} to {row1}, columns {col0} to {col1} were scanned (not subtracted)",
+            )
+        )
     if "tissue_mm2" in facts:
         left_out = "; ".join(f"{reason} {mm2:.2f}" for reason, mm2 in facts["excluded_mm2"].items())
         lines.append(
-            ("tissue", f"{facts['tissue_mm2']:.2f} of {facts['area_mm2']:.2f} mm2" + (f" ({left_out})" if left_out else ""))
+            (
+                "tissue",
+                f"{facts['tissue_mm2']:.2f} of {facts['area_mm2']:.2f} mm2"
+                + (f" ({left_out})" if left_out else ""),
+            )
         )
     if facts["icc_profile"]:
         lines.append(("colours", f"ICC profile {facts['icc_profile']} (listed, not applied)"))
     if facts["associated_images"]:
-        lines.append(("associated", f"{', '.join(facts['associated_images'])} (listed, never copied)"))
+        lines.append(
+            ("associated", f"{', '.join(facts['associated_images'])} (listed, never copied)")
+        )
     lines += [("note", note) for note in facts["notes"]]
-    lines += [("problem", facts[key]) for key in ("mpp_problem", "tissue_problem", "error") if key in facts]
+    lines += [
+        ("problem", facts[key])
+        for key in ("mpp_problem", "tissue_problem", "error")
+        if key in facts
+    ]
     lines += [("picture", name) for name in facts.get("pictures", ())]
     return "\n".join([facts["path"], *(f"  {name:<10} {text}" for name, text in lines)])
 
@@ -79,7 +108,9 @@ def _facts(slide: Slide, path: Path) -> dict[str, Any]:
         "downsamples": [round(level.down_row, 4) for level in slide.levels],
         "mpp": list(slide.mpp) if slide.mpp else None,
         "objective": info.objective,
-        "bounds": None if info.bounds is None else [info.bounds.row0, info.bounds.col0, info.bounds.row1, info.bounds.col1],
+        "bounds": None
+        if info.bounds is None
+        else [info.bounds.row0, info.bounds.col0, info.bounds.row1, info.bounds.col1],
         "associated_images": list(info.associated),
         "icc_profile": info.icc_profile,
         "notes": list(info.notes),
@@ -88,7 +119,8 @@ def _facts(slide: Slide, path: Path) -> dict[str, Any]:
 
 
 def _tissue(slide: Slide, facts: dict[str, Any]) -> TissueMap | None:
-    """The slide's tissue, and its areas among the facts; None, and the reason there, where there can be none."""
+    """The slide's tissue, and its areas among the facts; None, and the reason there, where there
+    can be none."""
     try:
         mpp = check_mpp(slide.mpp, slide=facts["path"])
     except QuadratError as error:
@@ -107,7 +139,9 @@ def _tissue(slide: Slide, facts: dict[str, Any]) -> TissueMap | None:
     return tissue
 
 
-def _write_pictures(slide: Slide, tissue: TissueMap | None, folder: Path, *, taken: Collection[str]) -> list[str]:
+def _write_pictures(
+    slide: Slide, tissue: TissueMap | None, folder: Path, *, taken: Collection[str]
+) -> list[str]:
     """Write the thumbnail and, where there is a mask, the overlay as PNG; their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     picture, frame = thumbnail(slide)

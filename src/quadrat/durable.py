@@ -24,7 +24,8 @@ def write_durably(path: Path, data: bytes | memoryview) -> None:
     A process killed in between leaves a ``*.partial`` file, which ``drop_partials`` removes.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # a name of its own, because the same task may run twice at once (a worker given up for lost that is not)
+    # a name of its own, because the same task may run twice at once (a worker given up for lost
+    # that is not)
     partial = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}{PARTIAL}")
     try:
         with partial.open("wb", buffering=0) as file:
@@ -49,13 +50,18 @@ def drop_partials(folder: Path) -> None:
 
 
 class DurableStore(LocalStore):
-    """A folder that zarr writes whole files to, with fsync, and in which a file that is too short is an error.
+    """A folder that zarr writes whole files to, with fsync, and in which a file that is too short
+    is an error.
 
     Reads without zarr's thread hop a read.
     """
 
     def get_sync(
-        self, key: str, *, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
+        self,
+        key: str,
+        *,
+        prototype: BufferPrototype | None = None,
+        byte_range: ByteRequest | None = None,
     ) -> Buffer | None:
         """The bytes of a file, or None if there is none.
 
@@ -77,7 +83,10 @@ class DurableStore(LocalStore):
         return (prototype or default_buffer_prototype()).buffer.from_bytes(data)
 
     async def get(
-        self, key: str, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
+        self,
+        key: str,
+        prototype: BufferPrototype | None = None,
+        byte_range: ByteRequest | None = None,
     ) -> Buffer | None:
         return self.get_sync(key, prototype=prototype, byte_range=byte_range)
 

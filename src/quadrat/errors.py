@@ -1,4 +1,5 @@
-"""The errors a user meets. Each message is one sentence: the wrong value, the limit, the slide, the way to mend it."""
+"""The errors a user meets. Each message is one sentence: the wrong value, the limit, the slide, the
+way to mend it."""
 
 
 class QuadratError(Exception):
@@ -25,7 +26,11 @@ class DamagedTileError(SlideError):
         self.box = box
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _damaged_tile, (str(self), self.level, self.box)  # exceptions pickle by position otherwise
+        return _damaged_tile, (
+            str(self),
+            self.level,
+            self.box,
+        )  # exceptions pickle by position otherwise
 
 
 class StoreError(QuadratError):

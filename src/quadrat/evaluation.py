@@ -1,4 +1,5 @@
-"""Evaluation: result files of finished slides against their annotations, pooled over slides and grouped by case."""
+"""Evaluation: result files of finished slides against their annotations, pooled over slides and
+grouped by case."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ Counts = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Slides whose results lie in one folder (``<results>/<slide>/``); the folds of a cross-validation are a part each."""
+    """Slides whose results lie in one folder (``<results>/<slide>/``); the folds of a
+    cross-validation are a part each."""
 
     slides: tuple[SlideRef, ...]
     results: Path
@@ -38,7 +40,8 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One slide: its name, its case (its own name where the manifest states none), and what the metrics kept of it."""
+    """One slide: its name, its case (its own name where the manifest states none), and what the
+    metrics kept of it."""
 
     slide: str
     case: str
@@ -58,9 +61,10 @@ class CountUnit:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """All that came out. Figures are by the flat names of the metrics; ``intervals`` hold those that are bootstrapped over
-    cases. ``per_slide`` and ``per_case``: figures of each alone. ``agreement``: unit ("slide", "case") -> class or "all" ->
-    figure; ``agreement_intervals`` likewise. ``slides`` by name."""
+    """All that came out. Figures are by the flat names of the metrics; ``intervals`` hold those
+    that are bootstrapped over cases. ``per_slide`` and ``per_case``: figures of each alone.
+    ``agreement``: unit ("slide", "case") -> class or "all" -> figure; ``agreement_intervals``
+    likewise. ``slides`` by name."""
 
     task: str
     main: str
@@ -82,8 +86,8 @@ class Evaluation:
 def expected_of(ref: SlideRef, data: DataSection, classes: Sequence[str]) -> SlideTruth:
     """The truth of a slide as the manifest and the pipeline's ``data`` section say.
 
-    Raises:
-        ConfigError: the manifest names no annotation or label. AnnotationError: it cannot be used, or objects are drawn and
+    Raises: ConfigError: the manifest names no annotation or label. AnnotationError: it cannot be
+        used, or objects are drawn and
             the manifest does not say where all of them are.
     """
     truth = load_truth(ref, data, classes)
@@ -92,31 +96,44 @@ def expected_of(ref: SlideRef, data: DataSection, classes: Sequence[str]) -> Sli
 
 
 def judge_slides(
-    parts: Iterable[Part], *, task: Task, data: DataSection, classes: Sequence[str], how: Judging = AS_USUAL
+    parts: Iterable[Part],
+    *,
+    task: Task,
+    data: DataSection,
+    classes: Sequence[str],
+    how: Judging = AS_USUAL,
 ) -> tuple[Judged, ...]:
-    """Measure every slide of all parts, one at a time; by name, so that the order of a manifest is of no consequence.
+    """Measure every slide of all parts, one at a time; by name, so that the order of a manifest is
+    of no consequence.
 
-    Raises:
-        QuadratError: a slide is in two parts, has no finished result, or result and truth cannot be compared; names it.
+    Raises: QuadratError: a slide is in two parts, has no finished result, or result and truth
+        cannot be compared; names it.
     """
     places = [(ref, part.results / ref.name) for part in parts for ref in part.slides]
     twice = [name for name, times in Counter(ref.name for ref, _ in places).items() if times > 1]
     if twice:
-        raise QuadratError(f"the slide '{twice[0]}' is to be evaluated twice, which would count it double")
+        raise QuadratError(
+            f"the slide '{twice[0]}' is to be evaluated twice, which would count it double"
+        )
     label_image = None if task.label_image is None else task.label_image.name
     judged = []
     for ref, folder in sorted(places, key=lambda place: place[0].name):
         answer = read_answer(folder, classes=classes, label_image=label_image)
         try:
-            measured = task.metrics.measure(answer, expected_of(ref, data, classes), classes=classes, how=how)
+            measured = task.metrics.measure(
+                answer, expected_of(ref, data, classes), classes=classes, how=how
+            )
         except ValueError as error:
             raise QuadratError(f"{folder}: cannot be evaluated ({error})") from error
         judged.append(Judged(ref.name, case_of(ref), measured))
     return tuple(judged)
 
 
-def evaluate(slides: Sequence[Judged], *, task: Task, classes: Sequence[str], draws: int = DRAWS) -> Evaluation:
-    """Pool measured slides: figures with intervals, by slide and by case, and how well counts agree."""
+def evaluate(
+    slides: Sequence[Judged], *, task: Task, classes: Sequence[str], draws: int = DRAWS
+) -> Evaluation:
+    """Pool measured slides: figures with intervals, by slide and by case, and how well counts
+    agree."""
     metrics, names = task.metrics, tuple(classes)
     measured = [judged.measured for judged in slides]
     cases = [judged.case for judged in slides]
@@ -134,14 +151,19 @@ def evaluate(slides: Sequence[Judged], *, task: Task, classes: Sequence[str], dr
         figures={name: value for name, value in figures.items() if not name.startswith("count_")},
         intervals=case_intervals(cases, pooled, draws=draws),
         per_slide={judged.slide: pooled([i]) for i, judged in enumerate(slides)},
-        per_case={case: pooled([i for i, c in enumerate(cases) if c == case]) for case in sorted(set(cases))},
+        per_case={
+            case: pooled([i for i, c in enumerate(cases) if c == case])
+            for case in sorted(set(cases))
+        },
         counts=counts,
         agreement=agreement,
         agreement_intervals=agreement_intervals,
     )
 
 
-def with_ranking(judged: Sequence[Judged], ranked: Sequence[Judged], *, task: Task, classes: Sequence[str]) -> dict[str, float]:
+def with_ranking(
+    judged: Sequence[Judged], ranked: Sequence[Judged], *, task: Task, classes: Sequence[str]
+) -> dict[str, float]:
     """Figures of average precision of ``ranked``, the same slides run with a lower threshold.
 
     Raises:
@@ -155,11 +177,18 @@ def with_ranking(judged: Sequence[Judged], ranked: Sequence[Judged], *, task: Ta
 
 def _counts(
     slides: Sequence[Judged], classes: tuple[str, ...], draws: int
-) -> tuple[dict[str, dict[str, dict[str, float]]], dict[str, dict[str, dict[str, Interval]]], tuple[CountUnit, ...]]:
-    """Agreement of counts by unit and class, with intervals, and the counts themselves; empty for tasks that count nothing."""
+) -> tuple[
+    dict[str, dict[str, dict[str, float]]],
+    dict[str, dict[str, dict[str, Interval]]],
+    tuple[CountUnit, ...],
+]:
+    """Agreement of counts by unit and class, with intervals, and the counts themselves; empty for
+    tasks that count nothing."""
     if not slides or not hasattr(slides[0].measured, "planted"):
         return {}, {}, ()
-    table = np.stack([np.stack([j.measured.planted, j.measured.found]) for j in slides])  # slide, side, class
+    table = np.stack(
+        [np.stack([j.measured.planted, j.measured.found]) for j in slides]
+    )  # slide, side, class
     cases = sorted({j.case for j in slides})
     of_case = np.zeros((len(cases), *table.shape[1:]), np.int64)
     np.add.at(of_case, [cases.index(j.case) for j in slides], table)
@@ -172,10 +201,17 @@ def _counts(
     ):
         agreement[unit], intervals[unit] = {}, {}
         for k, name in enumerate((ALL, *classes)):
-            planted, found = (sides[:, i].sum(axis=1) if k == 0 else sides[:, i, k - 1] for i in (0, 1))
+            planted, found = (
+                sides[:, i].sum(axis=1) if k == 0 else sides[:, i, k - 1] for i in (0, 1)
+            )
             agreement[unit][name] = count_agreement(planted, found)
-            intervals[unit][name] = case_intervals(groups, partial(_drawn_agreement, planted, found), draws=draws)
-            rows += [CountUnit(unit, of, name, int(p), int(f)) for of, p, f in zip(names, planted, found, strict=True)]
+            intervals[unit][name] = case_intervals(
+                groups, partial(_drawn_agreement, planted, found), draws=draws
+            )
+            rows += [
+                CountUnit(unit, of, name, int(p), int(f))
+                for of, p, f in zip(names, planted, found, strict=True)
+            ]
     return agreement, intervals, tuple(rows)
 
 

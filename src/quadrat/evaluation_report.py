@@ -1,4 +1,5 @@
-"""What an evaluation leaves in OUT/evaluation: metrics.json, tables, pictures and a short report (docs/evaluation.md)."""
+"""What an evaluation leaves in OUT/evaluation: metrics.json, tables, pictures and a short report
+(docs/evaluation.md)."""
 
 from __future__ import annotations
 
@@ -17,9 +18,24 @@ from quadrat.evaluation import ALL, Evaluation
 from quadrat.metrics.counts import relative_error
 from quadrat.metrics.protocol import Confusion, Curve
 from quadrat.outputs import write_whole
-from quadrat.outputs.evaluation_plots import bland_altman, confusion_plot, count_scatter, precision_recall_plot
+from quadrat.outputs.evaluation_plots import (
+    bland_altman,
+    confusion_plot,
+    count_scatter,
+    precision_recall_plot,
+)
 
-AGREEMENT = ("planted", "found", "bias", "mae", "relative_error_median", "relative_error_mean", "icc", "limit_low", "limit_high")
+AGREEMENT = (
+    "planted",
+    "found",
+    "bias",
+    "mae",
+    "relative_error_median",
+    "relative_error_mean",
+    "icc",
+    "limit_low",
+    "limit_high",
+)
 """Figures of count agreement that the table shows, in this order."""
 TOTALS = ("planted", "found")
 """Of these an interval over cases would say how large cases are, not how well they agree."""
@@ -28,7 +44,8 @@ UNITS = ("slide", "case")
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """What is said beside the figures: about whom, of which split, under which settings, and what is to be kept in mind."""
+    """What is said beside the figures: about whom, of which split, under which settings, and what
+    is to be kept in mind."""
 
     pipeline: str
     split: str
@@ -50,11 +67,14 @@ def metrics_json(evaluation: Evaluation, about: Circumstances) -> dict[str, Any]
         "cases": len(evaluation.cases),
         "main": evaluation.main,
         "figures": {name: _value(v) for name, v in evaluation.figures.items()},
-        "intervals": {name: [_value(v) for v in pair] for name, pair in evaluation.intervals.items()},
+        "intervals": {
+            name: [_value(v) for v in pair] for name, pair in evaluation.intervals.items()
+        },
         "counts": {
             unit: {
                 name: {
-                    figure: {"value": _value(value)} | _bounds(evaluation.agreement_intervals[unit][name].get(figure))
+                    figure: {"value": _value(value)}
+                    | _bounds(evaluation.agreement_intervals[unit][name].get(figure))
                     for figure, value in figures.items()
                 }
                 for name, figures in by_class.items()
@@ -82,20 +102,34 @@ def table_rows(evaluation: Evaluation) -> list[list[str]]:
         if unit == "case" and _slides_are_cases(evaluation):
             continue  # the same figures again
         for figure in AGREEMENT:
-            whole = None if figure in TOTALS else evaluation.agreement_intervals[unit][ALL].get(figure)
-            cells = [_text(by_name[column][figure]) if column in by_name else "" for column in columns]
-            rows.append([f"count {figure} ({unit}s)", _text(by_name[ALL][figure]), _range(whole), *cells])
+            whole = (
+                None if figure in TOTALS else evaluation.agreement_intervals[unit][ALL].get(figure)
+            )
+            cells = [
+                _text(by_name[column][figure]) if column in by_name else "" for column in columns
+            ]
+            rows.append(
+                [f"count {figure} ({unit}s)", _text(by_name[ALL][figure]), _range(whole), *cells]
+            )
     return [row for row in rows if any(row[1:])]
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Rows as lines with columns of one width each."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return [
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
 
 
 def write_evaluation(
-    folder: Path, evaluation: Evaluation, about: Circumstances, *, confusion: Confusion, curves: Sequence[Curve]
+    folder: Path,
+    evaluation: Evaluation,
+    about: Circumstances,
+    *,
+    confusion: Confusion,
+    curves: Sequence[Curve],
 ) -> None:
     """Write all files of an evaluation; metrics.json comes last."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -104,7 +138,15 @@ def write_evaluation(
     if evaluation.counts:
         header = ("unit", "name", "class", "planted", "found", "difference", "relative_error")
         lines = [
-            (c.unit, c.name, c.class_name, c.planted, c.found, c.found - c.planted, _text(relative_error(c.planted, c.found)))
+            (
+                c.unit,
+                c.name,
+                c.class_name,
+                c.planted,
+                c.found,
+                c.found - c.planted,
+                _text(relative_error(c.planted, c.found)),
+            )
             for c in evaluation.counts
         ]
         write_whole(folder / "counts.csv", _csv(header, lines))
@@ -114,35 +156,50 @@ def write_evaluation(
     write_whole(folder / "metrics.json", text.encode("utf-8"))
 
 
-def report_text(evaluation: Evaluation, about: Circumstances, pictures: Sequence[tuple[str, str]]) -> str:
+def report_text(
+    evaluation: Evaluation, about: Circumstances, pictures: Sequence[tuple[str, str]]
+) -> str:
     """report.md: the table, what is to be kept in mind, the pictures."""
     header, *rows = table_rows(evaluation)
     cells = ["| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows)]
-    value, interval = evaluation.figures[evaluation.main], _range(evaluation.intervals.get(evaluation.main))
+    value, interval = (
+        evaluation.figures[evaluation.main],
+        _range(evaluation.intervals.get(evaluation.main)),
+    )
     lines = [
         f"# Evaluation of {about.pipeline}",
         "",
-        f"{evaluation.task}, split '{about.split}': {len(evaluation.slides)} slides of {len(evaluation.cases)} cases. "
+        f"{evaluation.task}, split '{about.split}': {len(evaluation.slides)} slides of "
+        f"{len(evaluation.cases)} cases. "
         f"**{evaluation.main} {_text(value)}**{f' (95 % {interval})' if interval else ''}.",
         "",
         *cells,
         "",
-        "Intervals: bootstrap over cases. Definitions: docs/evaluation.md. Research use only, not for diagnosis.",
+        "Intervals: bootstrap over cases. Definitions: docs/evaluation.md. Research use only, not "
+        "for diagnosis.",
     ]
     if about.notes or about.failed:
         lines += ["", "## Keep in mind", "", *(f"- {note}" for note in about.notes)]
-        lines += [f"- no result of {name}: {reason}" for name, reason in (about.failed or {}).items()]
+        lines += [
+            f"- no result of {name}: {reason}" for name, reason in (about.failed or {}).items()
+        ]
     for name, title in pictures:
         lines += ["", f"## {title}", "", f"![{title}]({name})"]
     return "\n".join(lines) + "\n"
 
 
 def _draw(
-    folder: Path, evaluation: Evaluation, about: Circumstances, confusion: Confusion, curves: Sequence[Curve]
+    folder: Path,
+    evaluation: Evaluation,
+    about: Circumstances,
+    confusion: Confusion,
+    curves: Sequence[Curve],
 ) -> list[tuple[str, str]]:
     """Draw what the evaluation has; (file, title) of each picture."""
     pictures = [("confusion.png", "Confusion")]
-    confusion_plot(folder / "confusion.png", confusion, title=f"{about.pipeline}: {confusion.counted}")
+    confusion_plot(
+        folder / "confusion.png", confusion, title=f"{about.pipeline}: {confusion.counted}"
+    )
     for unit in UNITS if evaluation.counts else ():
         rows = [c for c in evaluation.counts if c.unit == unit]
         if unit == "case" and _slides_are_cases(evaluation):
@@ -164,8 +221,17 @@ def _draw(
         ]
     if curves:
         bases = ("ap50", "ap_distance")
-        area = {c.name: v for c in curves for base in bases if (v := evaluation.figures.get(f"{base}.{c.name}")) is not None}
-        working = {c.name: about.thresholds["score"] for c in curves} if "score" in about.thresholds else {}
+        area = {
+            c.name: v
+            for c in curves
+            for base in bases
+            if (v := evaluation.figures.get(f"{base}.{c.name}")) is not None
+        }
+        working = (
+            {c.name: about.thresholds["score"] for c in curves}
+            if "score" in about.thresholds
+            else {}
+        )
         precision_recall_plot(
             folder / "precision_recall.png",
             curves,
@@ -190,11 +256,20 @@ def _case_rows(evaluation: Evaluation) -> list[tuple[tuple[str, str], Mapping[st
     return [((case, str(slides[case])), figures) for case, figures in evaluation.per_case.items()]
 
 
-def _write_table(path: Path, keys: tuple[str, ...], rows: Sequence[tuple[tuple[str, ...], Mapping[str, float]]]) -> None:
+def _write_table(
+    path: Path, keys: tuple[str, ...], rows: Sequence[tuple[tuple[str, ...], Mapping[str, float]]]
+) -> None:
     """A CSV of figures, six decimals; the empty string where a figure is not defined."""
     names = list(dict.fromkeys(name for _, figures in rows for name in figures))
     lines = [
-        (*key, *(f"{figures[n]:.6f}" if math.isfinite(figures.get(n, math.nan)) else "" for n in names)) for key, figures in rows
+        (
+            *key,
+            *(
+                f"{figures[n]:.6f}" if math.isfinite(figures.get(n, math.nan)) else ""
+                for n in names
+            ),
+        )
+        for key, figures in rows
     ]
     write_whole(path, _csv((*keys, *names), lines))
 
@@ -216,7 +291,8 @@ def _bounds(interval: tuple[float, float] | None) -> dict[str, Any]:
 
 
 def _text(value: float | None) -> str:
-    """A figure for people: whole numbers as they are, shares with three decimals; "" where not defined."""
+    """A figure for people: whole numbers as they are, shares with three decimals; "" where not
+    defined."""
     if value is None or not math.isfinite(value):
         return ""
     if value == int(value) and abs(value) > 1:

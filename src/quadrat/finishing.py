@@ -1,4 +1,5 @@
-"""The last two work units of a slide: the tables from the merged answer, and the pictures with the summary."""
+"""The last two work units of a slide: the tables from the merged answer, and the pictures with the
+summary."""
 
 from __future__ import annotations
 
@@ -41,8 +42,8 @@ Parts = Sequence[Callable[[], tuple[ObjectTable, Polygons]]]
 
 @dataclass(frozen=True, slots=True)
 class FinishJob:
-    """A slide whose shards are all stitched. ``provenance`` goes into summary.json as it is. ``lost``: boxes (grid px) of
-    damaged tiles that were met while reading."""
+    """A slide whose shards are all stitched. ``provenance`` goes into summary.json as it is.
+    ``lost``: boxes (grid px) of damaged tiles that were met while reading."""
 
     work: SlideWork
     outputs: OutputsSection
@@ -52,7 +53,8 @@ class FinishJob:
 
 
 def merge_slide(job: FinishJob) -> dict[str, Any]:
-    """Write the slide's tables: objects, counts, tiles, classes. Returns the figures of the summary."""
+    """Write the slide's tables: objects, counts, tiles, classes. Returns the figures of the
+    summary."""
     task, view, plan = get_task(job.work.task), WorkView(job.work), job.work.load_plan()
     area = analysed_area(job.work, plan, job.lost)
     job.work.result.mkdir(exist_ok=True)
@@ -62,15 +64,21 @@ def merge_slide(job: FinishJob) -> dict[str, Any]:
     figures: dict[str, Any] = area.to_json(plan)
     if stitched.objects is not None:
         rows, capped, seams = write_objects(job, task, stitched.objects, area.analysed_mm2)
-        figures |= {"counts": [asdict(row) for row in rows], "capped_objects": capped, "seams": seams}
+        figures |= {
+            "counts": [asdict(row) for row in rows],
+            "capped_objects": capped,
+            "seams": seams,
+        }
     if stitched.tiles is not None:
         figures |= write_scores(job.work, stitched.tiles, plan.frame)
     return figures
 
 
-def write_objects(job: FinishJob, task: Task, parts: Parts, area_mm2: float) -> tuple[list[CountRow], int, dict[str, Any]]:
-    """Stream the objects into GeoParquet and GeoJSON; the counts come from this very table. Also: how many are capped, and
-    the seam report."""
+def write_objects(
+    job: FinishJob, task: Task, parts: Parts, area_mm2: float
+) -> tuple[list[CountRow], int, dict[str, Any]]:
+    """Stream the objects into GeoParquet and GeoJSON; the counts come from this very table. Also:
+    how many are capped, and the seam report."""
     spec, plan, folder = job.work.spec, job.work.load_plan(), job.work.result
     frame = plan.frame
     table = ObjectTable.concatenate([counted_columns(part()[0]) for part in parts])
@@ -78,18 +86,26 @@ def write_objects(job: FinishJob, task: Task, parts: Parts, area_mm2: float) -> 
     classes, name = list(spec.classes), job.work.ref.name
     with ExitStack() as stack:
         writers: list[ObjectWriter | GeoJSONWriter] = [
-            stack.enter_context(ObjectWriter(folder / "objects.parquet", frame=frame, classes=classes, slide=name))
+            stack.enter_context(
+                ObjectWriter(folder / "objects.parquet", frame=frame, classes=classes, slide=name)
+            )
         ]
         if job.outputs.geojson:
             path = folder / "objects.geojson"
             writers.append(
-                stack.enter_context(GeoJSONWriter(path, frame=frame, classes=classes, slide=name, object_type=task.object_type))
+                stack.enter_context(
+                    GeoJSONWriter(
+                        path, frame=frame, classes=classes, slide=name, object_type=task.object_type
+                    )
+                )
             )
         start = 0
         for part in parts:
             rows, polygons = part()
             for writer in writers:
-                writer.append(rows, polygons, nearest[start : start + len(rows)], first_id=start + 1)
+                writer.append(
+                    rows, polygons, nearest[start : start + len(rows)], first_id=start + 1
+                )
             start += len(rows)
     counts = count_rows(table, nearest, classes=classes, frame=frame, tissue_mm2=area_mm2)
     write_counts(folder / "counts.csv", counts)
@@ -98,8 +114,8 @@ def write_objects(job: FinishJob, task: Task, parts: Parts, area_mm2: float) -> 
 
 
 def counted_columns(table: ObjectTable) -> ObjectTable:
-    """The table with what counts and distances need (centroid, class, area, flags), 26 bytes an object that stay in memory
-    for a whole slide; the other columns are zeros without memory."""
+    """The table with what counts and distances need (centroid, class, area, flags), 26 bytes an
+    object that stay in memory for a whole slide; the other columns are zeros without memory."""
     n, zero = len(table), np.zeros(1)
     return replace(
         table,
@@ -111,10 +127,15 @@ def counted_columns(table: ObjectTable) -> ObjectTable:
 
 
 def write_scores(work: SlideWork, tiles: TileScores, frame: Frame) -> dict[str, Any]:
-    """tiles.csv and classes.csv: the slide's probabilities are the mean over the rows, its vote their majority."""
+    """tiles.csv and classes.csv: the slide's probabilities are the mean over the rows, its vote
+    their majority."""
     classes = list(work.spec.classes)
-    write_tiles(work.result / "tiles.csv", tiles, classes=classes, frame=frame, core=work.spec.lattice.core)
-    mean = tiles.probability.sum(axis=0, dtype=np.int64) / max(1, int(tiles.probability.sum(dtype=np.int64)))
+    write_tiles(
+        work.result / "tiles.csv", tiles, classes=classes, frame=frame, core=work.spec.lattice.core
+    )
+    mean = tiles.probability.sum(axis=0, dtype=np.int64) / max(
+        1, int(tiles.probability.sum(dtype=np.int64))
+    )
     write_classes(work.result / "classes.csv", classes, mean)
     votes = np.bincount(np.argmax(tiles.probability, axis=1), minlength=len(classes))
     return {
@@ -148,7 +169,9 @@ def finish_slide(job: FinishJob) -> dict[str, Any]:
     return {}
 
 
-def draw_pictures(work: SlideWork, task: Task, stitched: Stitched, plan: SlidePlan, figures: Mapping[str, Any]) -> None:
+def draw_pictures(
+    work: SlideWork, task: Task, stitched: Stitched, plan: SlidePlan, figures: Mapping[str, Any]
+) -> None:
     """overlay.png, and density.png (objects) or heatmap.png (tiles)."""
     spec, frame = work.spec, plan.frame
     overview, overview_mpp = read_overview(work, frame)
@@ -163,16 +186,27 @@ def draw_pictures(work: SlideWork, task: Task, stitched: Stitched, plan: SlidePl
     label = task.label_image
     if label is not None and label.reduce == "mode":
         classes = sample_labels(work, label.name, frame, overview.shape[:2], overview_mpp)
-        tinted = blend_classes(overview, classes, np.concatenate([[[0, 0, 0]], colors]).astype(np.uint8), hidden=(0,))
+        tinted = blend_classes(
+            overview, classes, np.concatenate([[[0, 0, 0]], colors]).astype(np.uint8), hidden=(0,)
+        )
     else:
-        tinted = draw_dots(overview, table.centroid[:, ::-1] * scale, class_id=table.class_id, colors=colors, radius=1.5)
+        tinted = draw_dots(
+            overview,
+            table.centroid[:, ::-1] * scale,
+            class_id=table.class_id,
+            colors=colors,
+            radius=1.5,
+        )
     box = busiest_box(table, frame, plan, spec)
     near, outlines = gather(parts, box)
     with unchanged(work), open_work_source(work) as source:
         pixels = source.read(box)
     detail = draw_overlay(pixels, polygons=outlines, class_id=near.class_id, colors=colors, zoom=2)
     regions = task.object_type == "annotation"
-    entries = [_entry(c, row, regions=regions) for c, row in zip(spec.classes, figures["counts"], strict=False)]
+    entries = [
+        _entry(c, row, regions=regions)
+        for c, row in zip(spec.classes, figures["counts"], strict=False)
+    ]
     page = compose_overlay(
         tinted,
         detail,
@@ -181,7 +215,8 @@ def draw_pictures(work: SlideWork, task: Task, stitched: Stitched, plan: SlidePl
         detail_mpp=frame.mpp / 2,
         detail_box=(box.col0 * scale, box.row0 * scale, box.col1 * scale, box.row1 * scale),
         title=title,
-        subtitle=f"{len(table):,} {'regions' if regions else 'objects'} on {figures['tissue_mm2']:.2f} mm² of tissue",
+        subtitle=f"{len(table):,} {'regions' if regions else 'objects'} on "
+        f"{figures['tissue_mm2']:.2f} mm² of tissue",
     )
     save_png(page, work.result / "overlay.png")
     if regions:
@@ -203,7 +238,9 @@ def draw_pictures(work: SlideWork, task: Task, stitched: Stitched, plan: SlidePl
 
 def _entry(info: ClassInfo, row: Mapping[str, Any], *, regions: bool) -> LegendEntry:
     """Objects are counted, regions are measured."""
-    return LegendEntry(info.name, info.color, f"{row['area_mm2']:.3f} mm²" if regions else f"{row['count']:,}")
+    return LegendEntry(
+        info.name, info.color, f"{row['area_mm2']:.3f} mm²" if regions else f"{row['count']:,}"
+    )
 
 
 def _analysed(plan: SlidePlan, spec: ModelSpec, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
@@ -212,7 +249,10 @@ def _analysed(plan: SlidePlan, spec: ModelSpec, shape: tuple[int, ...]) -> npt.N
     cores = np.zeros((-(-plan.frame.height // core), -(-plan.frame.width // core)), bool)
     rows, cols = np.array(plan.cells).T
     cores[rows, cols] = True
-    at = [np.minimum((np.arange(n) + 0.5) * cell_px // core, m - 1).astype(int) for n, m in zip(shape, cores.shape, strict=True)]
+    at = [
+        np.minimum((np.arange(n) + 0.5) * cell_px // core, m - 1).astype(int)
+        for n, m in zip(shape, cores.shape, strict=True)
+    ]
     return cores[np.ix_(*at)]
 
 
@@ -225,7 +265,8 @@ def draw_heatmaps(
     title: str,
     figures: Mapping[str, Any],
 ) -> None:
-    """heatmap.png (probability of the slide's class) and overlay.png (the class of each tile), from the rows themselves."""
+    """heatmap.png (probability of the slide's class) and overlay.png (the class of each tile), from
+    the rows themselves."""
     spec, frame, core = work.spec, plan.frame, work.spec.lattice.core
     shape = math.ceil(frame.height / core), math.ceil(frame.width / core)
     best = np.argmax(tiles.probability, axis=1)
@@ -249,11 +290,17 @@ def draw_heatmaps(
     )
     save_png(page, work.result / "heatmap.png")
     cell = core * frame.mpp / overview_mpp
-    at = [np.minimum((np.arange(n) / cell).astype(int), m - 1) for n, m in zip(overview.shape[:2], shape, strict=True)]
+    at = [
+        np.minimum((np.arange(n) / cell).astype(int), m - 1)
+        for n, m in zip(overview.shape[:2], shape, strict=True)
+    ]
     colors = np.array([(0, 0, 0), *(c.color for c in spec.classes)], np.uint8)
     tinted = blend_classes(overview, classes[np.ix_(*at)], colors, hidden=(0,))
     share = np.bincount(best, minlength=len(spec.classes))
-    entries = [LegendEntry(c.name, c.color, f"{n:,} tiles") for c, n in zip(spec.classes, share, strict=True)]
+    entries = [
+        LegendEntry(c.name, c.color, f"{n:,} tiles")
+        for c, n in zip(spec.classes, share, strict=True)
+    ]
     side = min(overview.shape[:2]) // 3
     box = (0.0, 0.0, float(side), float(side))
     if len(rows):
@@ -263,14 +310,24 @@ def draw_heatmaps(
         box = (x, y, x + side, y + side)
     crop = tinted[int(box[1]) : int(box[3]), int(box[0]) : int(box[2])]
     page = compose_overlay(
-        tinted, crop, legend=entries, overview_mpp=overview_mpp, detail_mpp=overview_mpp, detail_box=box, title=title,
-        subtitle=f"{len(rows):,} tiles on {figures['tissue_mm2']:.2f} mm² of tissue; slide: {spec.classes[top].name}",
-    )  # fmt: skip
+        tinted,
+        crop,
+        legend=entries,
+        overview_mpp=overview_mpp,
+        detail_mpp=overview_mpp,
+        detail_box=box,
+        title=title,
+        subtitle=f"{len(rows):,} tiles on {figures['tissue_mm2']:.2f} mm² of tissue; slide: "
+        f"{spec.classes[top].name}",
+    )
     save_png(page, work.result / "overlay.png")
 
 
-def sample_labels(work: SlideWork, name: str, frame: Frame, shape: tuple[int, ...], overview_mpp: float) -> npt.NDArray[np.uint8]:
-    """The label image at the pixel centres of the overview, read in bands of shards (bounded memory)."""
+def sample_labels(
+    work: SlideWork, name: str, frame: Frame, shape: tuple[int, ...], overview_mpp: float
+) -> npt.NDArray[np.uint8]:
+    """The label image at the pixel centres of the overview, read in bands of shards (bounded
+    memory)."""
     array = open_label_image(work.image, name)
     ratio = overview_mpp / frame.mpp
     rows = np.minimum((np.arange(shape[0]) + 0.5) * ratio, frame.height - 1).astype(np.int64)
@@ -286,7 +343,8 @@ def sample_labels(work: SlideWork, name: str, frame: Frame, shape: tuple[int, ..
 
 
 def busiest_box(table: ObjectTable, frame: Frame, plan: SlidePlan, spec: ModelSpec) -> Box:
-    """Where the detail is shown: the square of DETAIL_PX with the most objects, else the middle core."""
+    """Where the detail is shown: the square of DETAIL_PX with the most objects, else the middle
+    core."""
     side = DETAIL_PX
     if len(table):
         cells = (table.centroid // side).astype(np.int64)
@@ -307,11 +365,18 @@ def gather(parts: Parts, box: Box) -> tuple[ObjectTable, Polygons]:
     for part in parts:
         table, polygons = part()
         b = table.bbox
-        meets = (b[:, 0] < box.row1) & (b[:, 2] > box.row0) & (b[:, 1] < box.col1) & (b[:, 3] > box.col0)
+        meets = (
+            (b[:, 0] < box.row1)
+            & (b[:, 2] > box.row0)
+            & (b[:, 1] < box.col1)
+            & (b[:, 3] > box.col0)
+        )
         tables.append(table.take(meets))
         outlines.append(take_polygons(polygons, np.flatnonzero(meets)))
     merged = concatenate_polygons(outlines)
-    return ObjectTable.concatenate(tables), replace(merged, xy=merged.xy - np.array([box.col0, box.row0]))
+    return ObjectTable.concatenate(tables), replace(
+        merged, xy=merged.xy - np.array([box.col0, box.row0])
+    )
 
 
 def read_summary_json(folder: Path) -> dict[str, Any] | None:

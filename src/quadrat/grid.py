@@ -1,7 +1,8 @@
-"""The canonical lattice: cores partition the plane, windows add the halo, shards group cores (all pure integers).
+"""The canonical lattice: cores partition the plane, windows add the halo, shards group cores (all
+pure integers).
 
-The lattice starts at grid (0, 0) of the slide and depends on the model package alone, so every window is the same tensor
-however the work is cut (design: one owner for each pixel).
+The lattice starts at grid (0, 0) of the slide and depends on the model package alone, so every
+window is the same tensor however the work is cut (design: one owner for each pixel).
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ Cell = tuple[int, int]
 class Lattice:
     """Core, halo, stride and shard sizes in grid px.
 
-    A window is ``core + 2 * halo`` px a side. ``stride`` is the network's; core and halo are whole multiples of it, so
-    that every window meets the network in the same phase. ``shard`` is a whole number of cores: the unit of storage with
-    one writer. It is part of the package, unlike the work unit, which is chosen at run time and never seen in results.
+    A window is ``core + 2 * halo`` px a side. ``stride`` is the network's; core and halo are whole
+    multiples of it, so that every window meets the network in the same phase. ``shard`` is a whole
+    number of cores: the unit of storage with one writer. It is part of the package, unlike the work
+    unit, which is chosen at run time and never seen in results.
     """
 
     core: int
@@ -33,12 +35,17 @@ class Lattice:
     def __post_init__(self) -> None:
         for name in ("core", "stride", "shard"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"lattice.{name} is {getattr(self, name)}; it must be at least 1 px")
+                raise ConfigError(
+                    f"lattice.{name} is {getattr(self, name)}; it must be at least 1 px"
+                )
         if self.halo < 0:
             raise ConfigError(f"lattice.halo is {self.halo}; it must not be negative")
         for name in ("core", "halo"):
             if getattr(self, name) % self.stride:
-                raise ConfigError(f"lattice.{name} {getattr(self, name)} is not a multiple of the network's stride {self.stride}")
+                raise ConfigError(
+                    f"lattice.{name} {getattr(self, name)} is not a multiple of the network's "
+                    f"stride {self.stride}"
+                )
         if self.shard % self.core:
             raise ConfigError(f"lattice.shard {self.shard} is not a multiple of core {self.core}")
 
@@ -70,7 +77,8 @@ class Lattice:
 
 
 def work_units(shards: Iterable[Cell], *, per_unit: int) -> list[tuple[Cell, ...]]:
-    """Cut shards into work units of ``per_unit`` shards, in raster order; never visible in any result."""
+    """Cut shards into work units of ``per_unit`` shards, in raster order; never visible in any
+    result."""
     if per_unit < 1:
         raise ConfigError(f"run.shards_per_unit is {per_unit}; it must be at least 1")
     ordered = sorted(shards)

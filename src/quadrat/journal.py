@@ -1,4 +1,5 @@
-"""Receipts of finished work, one JSON line each, one writer, one file a slide: the only bookkeeping of progress.
+"""Receipts of finished work, one JSON line each, one writer, one file a slide: the only bookkeeping
+of progress.
 
 A file's presence proves nothing (a missing zarr shard reads as fill); a receipt does.
 """
@@ -13,7 +14,8 @@ from typing import Any, BinaryIO, Self
 
 
 class Journal:
-    """Append-only; each receipt is on disk (fsync) before :meth:`add` returns. A torn last line is ignored."""
+    """Append-only; each receipt is on disk (fsync) before :meth:`add` returns. A torn last line is
+    ignored."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -37,7 +39,9 @@ class Journal:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("ab")
             self._file.truncate(self._whole)
-        self._file.write(json.dumps({"key": key, "receipt": receipt}, sort_keys=True).encode() + b"\n")
+        self._file.write(
+            json.dumps({"key": key, "receipt": receipt}, sort_keys=True).encode() + b"\n"
+        )
         self._file.flush()
         os.fsync(self._file.fileno())
         self.receipts[key] = receipt
@@ -52,5 +56,10 @@ class Journal:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
         self.close()

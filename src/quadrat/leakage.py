@@ -1,6 +1,8 @@
-"""What must not be on two sides: cases, slides listed twice, one file under two names; found before time is spent.
+"""What must not be on two sides: cases, slides listed twice, one file under two names; found before
+time is spent.
 
-``check_leakage`` computes; ``content_digests`` reads files, and reads whole only those that could be the same.
+``check_leakage`` computes; ``content_digests`` reads files, and reads whole only those that could
+be the same.
 """
 
 from __future__ import annotations
@@ -22,24 +24,29 @@ BLOCK_BYTES = 1 << 20
 def check_leakage(refs: Sequence[SlideRef], digests: Mapping[str, str] | None = None) -> None:
     """Refuse slides on which training and testing would share anything.
 
-    ``digests``: by path, of files that may be the same (``content_digests``); two paths of one digest are one slide.
+    ``digests``: by path, of files that may be the same (``content_digests``); two paths of one
+    digest are one slide.
 
-    Raises:
-        ConfigError: a slide listed twice (the same path, or the same bytes under two names), a case in two splits, or a case in
+    Raises: ConfigError: a slide listed twice (the same path, or the same bytes under two names), a
+        case in two splits, or a case in
             two folds. The message names both slides and the way out.
     """
     seen: dict[str, SlideRef] = {}
     for ref in refs:
         first = seen.setdefault(str(Path(ref.path).resolve()), ref)
         if first is not ref:
-            raise ConfigError(f"the slide {ref.path} is listed twice (as {first.name} and as {ref.name}); keep one row")
+            raise ConfigError(
+                f"the slide {ref.path} is listed twice (as {first.name} and as {ref.name}); keep "
+                "one row"
+            )
     content: dict[str, SlideRef] = {}
     for ref in refs:
         if digests and ref.path in digests:
             first = content.setdefault(digests[ref.path], ref)
             if first is not ref:
                 raise ConfigError(
-                    f"{first.path} and {ref.path} hold the same bytes: it is one slide under two names; keep one row"
+                    f"{first.path} and {ref.path} hold the same bytes: it is one slide under two "
+                    "names; keep one row"
                 )
     if any(ref.split for ref in refs):
         one_side(refs, {ref.name: f"split '{ref.split or 'train'}'" for ref in refs})
@@ -47,7 +54,9 @@ def check_leakage(refs: Sequence[SlideRef], digests: Mapping[str, str] | None = 
     one_side(folded, {ref.name: f"fold {ref.fold}" for ref in folded})
 
 
-def check_training(refs: Sequence[SlideRef], digests: Mapping[str, str] | None = None) -> tuple[str, ...]:
+def check_training(
+    refs: Sequence[SlideRef], digests: Mapping[str, str] | None = None
+) -> tuple[str, ...]:
     """Refuse what cannot be trained on; the notes on what can.
 
     Raises:
@@ -56,7 +65,8 @@ def check_training(refs: Sequence[SlideRef], digests: Mapping[str, str] | None =
     check_leakage(refs, digests)
     if not any(ref.split in ("", "train") for ref in refs):
         raise ConfigError(
-            f"none of the {len(refs)} slides is of split 'train' (or of none): there is nothing to learn from; give slides of at "
+            f"none of the {len(refs)} slides is of split 'train' (or of none): there is nothing to "
+            "learn from; give slides of at "
             "least one case the split 'train'"
         )
     return notes_on(refs)
@@ -64,7 +74,8 @@ def check_training(refs: Sequence[SlideRef], digests: Mapping[str, str] | None =
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """Names of slides and cases that a model was trained, stopped or calibrated on, itself or by what it was begun from."""
+    """Names of slides and cases that a model was trained, stopped or calibrated on, itself or by
+    what it was begun from."""
 
     slides: frozenset[str]
     cases: frozenset[str]
@@ -75,7 +86,8 @@ class Seen:
 
 
 def seen_by(card: Mapping[str, Any]) -> Seen | None:
-    """What a package's card says that was seen; None where it, or a package that it was begun from, does not say."""
+    """What a package's card says that was seen; None where it, or a package that it was begun from,
+    does not say."""
     training = card.get("training")
     if not isinstance(training, Mapping) or not {"slides", "cases"} <= set(training):
         return None
@@ -83,19 +95,26 @@ def seen_by(card: Mapping[str, Any]) -> Seen | None:
     if inherited is None:
         return None
     own = (*training["slides"], *training.get("validation_slides", ()))
-    return Seen(frozenset((*own, *inherited["slides"])), frozenset((*training["cases"], *inherited["cases"])))
+    return Seen(
+        frozenset((*own, *inherited["slides"])),
+        frozenset((*training["cases"], *inherited["cases"])),
+    )
 
 
 def content_digests(paths: Sequence[str]) -> dict[str, str]:
-    """sha256 by path, of those files and folders that agree with another in size (a folder: in its files' names and sizes).
+    """sha256 by path, of those files and folders that agree with another in size (a folder: in its
+    files' names and sizes).
 
-    Those that agree with none cannot be the same and are not read. What is not there is left out: whoever opens it says so.
+    Those that agree with none cannot be the same and are not read. What is not there is left out:
+    whoever opens it says so.
     """
     alike: dict[object, list[str]] = defaultdict(list)
     for path in dict.fromkeys(paths):
         if Path(path).exists():
             alike[_outline(Path(path))].append(path)
-    return {path: _digest(Path(path)) for group in alike.values() if len(group) > 1 for path in group}
+    return {
+        path: _digest(Path(path)) for group in alike.values() if len(group) > 1 for path in group
+    }
 
 
 def _files(path: Path) -> list[Path]:

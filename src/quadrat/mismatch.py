@@ -1,8 +1,10 @@
-"""Seam mismatch: how much two overlapping windows disagree, for networks that no halo makes tiling-exact.
+"""Seam mismatch: how much two overlapping windows disagree, for networks that no halo makes
+tiling-exact.
 
-Each of two neighbouring cores is answered by its own window; both windows also see the other core's border, inside their
-halo. What the two say there is compared on quantised predictions: the strip one stride wide on either side of the seam is
-where a reader of the result could see it, the whole overlap bounds it from above.
+Each of two neighbouring cores is answered by its own window; both windows also see the other core's
+border, inside their halo. What the two say there is compared on quantised predictions: the strip
+one stride wide on either side of the seam is where a reader of the result could see it, the whole
+overlap bounds it from above.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ Pair = tuple[Cell, Cell]
 
 @dataclass(frozen=True, slots=True)
 class Disagreement:
-    """Sums over places seen by both windows: ``values`` compared, their absolute differences, ``decisions`` compared, flips."""
+    """Sums over places seen by both windows: ``values`` compared, their absolute differences,
+    ``decisions`` compared, flips."""
 
     values: int = 0
     absolute: int = 0
@@ -68,12 +71,15 @@ def seam_mismatch(
 ) -> dict[str, Any] | None:
     """Compare up to PAIRS pairs of neighbouring windows of ``slides`` (pixels, analysed cores).
 
-    Returns JSON values: ``pairs``, ``strip_px``, and what :class:`Disagreement` says ``at_seam`` and ``in_overlap``. None
-    where there is nothing to compare: no two cores are neighbours, the halo is 0, or each core has one row of scores.
+    Returns JSON values: ``pairs``, ``strip_px``, and what :class:`Disagreement` says ``at_seam``
+    and ``in_overlap``. None where there is nothing to compare: no two cores are neighbours, the
+    halo is 0, or each core has one row of scores.
     """
     if task.storage == "tiles" or spec.lattice.halo == 0:
         return None
-    chosen = _choose([(index, pair) for index, (_, cells) in enumerate(slides) for pair in neighbours(cells)])
+    chosen = _choose(
+        [(index, pair) for index, (_, cells) in enumerate(slides) for pair in neighbours(cells)]
+    )
     if not chosen:
         return None
     at_seam, overlap = Disagreement(), Disagreement()
@@ -92,7 +98,8 @@ def seam_mismatch(
 
 
 def neighbours(cells: Sequence[Cell]) -> Iterator[Pair]:
-    """Pairs of analysed cores with a side in common, in raster order; the first lies left of or above the second."""
+    """Pairs of analysed cores with a side in common, in raster order; the first lies left of or
+    above the second."""
     known = set(cells)
     for row, col in sorted(known):
         for other in ((row, col + 1), (row + 1, col)):
@@ -105,15 +112,21 @@ def describe_promise(exactness: Mapping[str, Any]) -> str:
     radius, halo = exactness["receptive_radius_px"], exactness["halo_px"]
     if exactness["promise"] == "tiling-exact":
         return f"tiling-exact: receptive radius {radius} px, halo {halo} px"
-    why = "the network sees its whole window" if radius is None else f"receptive radius {radius} px, halo {halo} px"
+    why = (
+        "the network sees its whole window"
+        if radius is None
+        else f"receptive radius {radius} px, halo {halo} px"
+    )
     line = f"schedule-exact ({why})"
     mismatch = exactness.get("seam_mismatch")
     if mismatch is None:
         return f"{line}; no seam mismatch (no neighbouring windows answer for the same place)"
     seam = mismatch["at_seam"]
     return (
-        f"{line}; seam mismatch of {mismatch['pairs']} pairs of windows within {mismatch['strip_px']} px of the seam: "
-        f"mean {seam['mean_abs']:.4f}, max {seam['max_abs']:.3f} (of 1), {100 * seam['flipped_share']:.3f} % of decisions flip"
+        f"{line}; seam mismatch of {mismatch['pairs']} pairs of windows within "
+        f"{mismatch['strip_px']} px of the seam: "
+        f"mean {seam['mean_abs']:.4f}, max {seam['max_abs']:.3f} (of 1), "
+        f"{100 * seam['flipped_share']:.3f} % of decisions flip"
     )
 
 
@@ -125,11 +138,21 @@ def _choose(pairs: Sequence[tuple[int, Pair]]) -> list[tuple[int, Pair]]:
 
 
 def _whole_windows(
-    model: nn.Module, task: Task, spec: ModelSpec, source: PixelSource, pair: Pair, *, device: torch.device
+    model: nn.Module,
+    task: Task,
+    spec: ModelSpec,
+    source: PixelSource,
+    pair: Pair,
+    *,
+    device: torch.device,
 ) -> list[Prediction]:
-    """What two windows say of all they see, halo included; boxes relative to their window's corner."""
+    """What two windows say of all they see, halo included; boxes relative to their
+    window's corner.
+    """
     side = spec.lattice.window
-    whole = replace(spec, lattice=Lattice(core=side, halo=0, stride=spec.lattice.stride, shard=side))
+    whole = replace(
+        spec, lattice=Lattice(core=side, halo=0, stride=spec.lattice.stride, shard=side)
+    )
     network = model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     found: list[Prediction] = []
     for start in range(0, len(pair), spec.batch):
@@ -141,19 +164,28 @@ def _whole_windows(
     return found
 
 
-def _compare(one: Prediction, other: Prediction, spec: ModelSpec, *, below: bool, strip: int) -> Disagreement:
-    """Compare what both windows say within ``strip`` px of their seam; ``below``: the second lies below, not to the right."""
+def _compare(
+    one: Prediction, other: Prediction, spec: ModelSpec, *, below: bool, strip: int
+) -> Disagreement:
+    """Compare what both windows say within ``strip`` px of their seam; ``below``: the second lies
+    below, not to the right."""
     core, halo = spec.lattice.core, spec.lattice.halo
-    across = (halo + core - strip, halo + core + strip), (halo - strip, halo + strip)  # the seam in either window
+    across = (
+        (halo + core - strip, halo + core + strip),
+        (halo - strip, halo + strip),
+    )  # the seam in either window
     along = halo, halo + core
     boxes = [(band, along) if below else (along, band) for band in across]
     if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
         first, second = (
-            maps[:, rows[0] : rows[1], cols[0] : cols[1]] for maps, (rows, cols) in zip((one, other), boxes, strict=True)
+            maps[:, rows[0] : rows[1], cols[0] : cols[1]]
+            for maps, (rows, cols) in zip((one, other), boxes, strict=True)
         )
         return compare_maps(first, second, spec)
     objects = [kept_boxes(found, spec) for found in (one, other)]
-    shift = np.array([boxes[0][1][0] - boxes[1][1][0], boxes[0][0][0] - boxes[1][0][0]] * 2, np.float64)  # x, y, x, y
+    shift = np.array(
+        [boxes[0][1][0] - boxes[1][1][0], boxes[0][0][0] - boxes[1][0][0]] * 2, np.float64
+    )  # x, y, x, y
     objects[1] = replace(objects[1], box=(objects[1].box + shift * BOX_UNIT).astype(np.int32))
     return compare_objects(objects[0], objects[1], *boxes[0])
 
@@ -165,11 +197,15 @@ def kept_boxes(found: Prediction, spec: ModelSpec) -> Candidates:
     thresholds = spec.thresholds
     enough = np.flatnonzero(candidates.score >= quantise_score(np.array([thresholds["score"]]))[0])
     good = _taken(candidates, enough)
-    return _taken(good, suppress(good, iou=thresholds["iou"], class_aware=thresholds.get("class_aware", 0.0) > 0))
+    return _taken(
+        good,
+        suppress(good, iou=thresholds["iou"], class_aware=thresholds.get("class_aware", 0.0) > 0),
+    )
 
 
 def compare_maps(one: U8, other: U8, spec: ModelSpec) -> Disagreement:
-    """Two windows' uint8 maps (channels, h, w) of the same place; decisions are those of :func:`decisions`."""
+    """Two windows' uint8 maps (channels, h, w) of the same place; decisions are those of
+    :func:`decisions`."""
     gap = np.abs(one.astype(np.int16) - other.astype(np.int16))
     flips = decisions(one, spec) != decisions(other, spec)
     return Disagreement(
@@ -182,17 +218,21 @@ def compare_maps(one: U8, other: U8, spec: ModelSpec) -> Disagreement:
 
 
 def decisions(maps: U8, spec: ModelSpec) -> U8:
-    """What the stitcher decides of a pixel, (h, w): foreground or not where there is such a threshold, else the class."""
+    """What the stitcher decides of a pixel, (h, w): foreground or not where there is such a
+    threshold, else the class."""
     if "foreground" in spec.thresholds:
         return np.asarray(maps[0] >= round(spec.thresholds["foreground"] * 255), np.uint8)
     return argmax_classes(maps)
 
 
-def compare_objects(one: Candidates, other: Candidates, rows: tuple[int, int], cols: tuple[int, int]) -> Disagreement:
-    """Two windows' objects, in the first's frame, whose box has its centre in ``rows`` and ``cols`` (px).
+def compare_objects(
+    one: Candidates, other: Candidates, rows: tuple[int, int], cols: tuple[int, int]
+) -> Disagreement:
+    """Two windows' objects, in the first's frame, whose box has its centre in ``rows`` and ``cols``
+    (px).
 
-    A decision is an object of either; it flips if the other has none of its class at an IoU of 0.5 or more, wherever that
-    one's centre lies. The values are the scores of those that both have.
+    A decision is an object of either; it flips if the other has none of its class at an IoU of 0.5
+    or more, wherever that one's centre lies. The values are the scores of those that both have.
     """
     boxes = [found.box.astype(np.float64) for found in (one, other)]
     matches = match_boxes(
@@ -204,7 +244,9 @@ def compare_objects(one: Candidates, other: Candidates, rows: tuple[int, int], c
     )
     inside = [_centred(found, rows, cols) for found in (one, other)]
     counted = inside[0][matches.truth] | inside[1][matches.found]
-    gap = np.abs(one.score[matches.truth].astype(np.int64) - other.score[matches.found].astype(np.int64))[counted]
+    gap = np.abs(
+        one.score[matches.truth].astype(np.int64) - other.score[matches.found].astype(np.int64)
+    )[counted]
     alone = [own.copy() for own in inside]
     alone[0][matches.truth] = False
     alone[1][matches.found] = False
@@ -218,7 +260,9 @@ def compare_objects(one: Candidates, other: Candidates, rows: tuple[int, int], c
     )
 
 
-def _centred(found: Candidates, rows: tuple[int, int], cols: tuple[int, int]) -> npt.NDArray[np.bool_]:
+def _centred(
+    found: Candidates, rows: tuple[int, int], cols: tuple[int, int]
+) -> npt.NDArray[np.bool_]:
     x, y = (found.box[:, :2].astype(np.float64) + found.box[:, 2:]).T / (2 * BOX_UNIT)
     return np.asarray((y >= rows[0]) & (y < rows[1]) & (x >= cols[0]) & (x < cols[1]))
 

@@ -1,7 +1,9 @@
-"""A slide's own compressed tiles as a zarr v3 array: the bytes are moved, never decoded and encoded again.
+"""A slide's own compressed tiles as a zarr v3 array: the bytes are moved, never decoded and encoded
+again.
 
-Internal to quadrat: zarr reads such an array once this module is imported (its serializer has a name of our own), other
-programs do not. Tiles of the last row and column reach beyond the slide as they do in the slide's file.
+Internal to quadrat: zarr reads such an array once this module is imported (its serializer has a
+name of our own), other programs do not. Tiles of the last row and column reach beyond the slide as
+they do in the slide's file.
 """
 
 from __future__ import annotations
@@ -43,7 +45,8 @@ RGB_AXIS = 3
 
 @dataclass(frozen=True)
 class TileSerializer(ArrayBytesCodec):
-    """The codec under which zarr decodes a slide's tile; it encodes nothing, because a tile is only ever moved."""
+    """The codec under which zarr decodes a slide's tile; it encodes nothing, because a tile is only
+    ever moved."""
 
     tile: TileCodec
     is_fixed_size = False
@@ -59,10 +62,14 @@ class TileSerializer(ArrayBytesCodec):
         raise NotImplementedError("a compressed tile has no fixed size")
 
     async def _decode_single(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
-        return chunk_spec.prototype.nd_buffer.from_numpy_array(self.tile.decode(chunk_data.to_bytes()))
+        return chunk_spec.prototype.nd_buffer.from_numpy_array(
+            self.tile.decode(chunk_data.to_bytes())
+        )
 
     async def _encode_single(self, chunk_data: NDBuffer, chunk_spec: ArraySpec) -> Buffer | None:
-        raise NotImplementedError("tiles are moved, not encoded; write them with quadrat.moved_tiles")
+        raise NotImplementedError(
+            "tiles are moved, not encoded; write them with quadrat.moved_tiles"
+        )
 
 
 register_codec(SERIALIZER, TileSerializer)
@@ -70,9 +77,11 @@ register_codec(SERIALIZER, TileSerializer)
 
 @dataclass(frozen=True, slots=True)
 class MovedTiles:
-    """A zarr v3 array (row, column, RGB), uint8, whose chunks are tiles as the slide's file holds them; fill is white.
+    """A zarr v3 array (row, column, RGB), uint8, whose chunks are tiles as the slide's file holds
+    them; fill is white.
 
-    Reads and writes from several threads and processes, with one writer a shard. Pickles as its path.
+    Reads and writes from several threads and processes, with one writer a shard. Pickles as its
+    path.
     """
 
     path: Path
@@ -80,15 +89,21 @@ class MovedTiles:
     files: ShardFiles
 
     @staticmethod
-    def create(path: str | Path, *, height: int, width: int, tile: int, shard: int, codec: TileCodec) -> MovedTiles:
-        """Make an empty array; ``tile`` and ``shard`` in px. The same array there already is opened.
+    def create(
+        path: str | Path, *, height: int, width: int, tile: int, shard: int, codec: TileCodec
+    ) -> MovedTiles:
+        """Make an empty array; ``tile`` and ``shard`` in px. The same array there already is
+        opened.
 
         Raises:
             StoreError: something else is at ``path``, the sizes do not fit, or the disk refuses.
         """
         place = Path(path)
         if tile < 1 or shard % tile or min(height, width) < 1:
-            raise StoreError(f"{place}: {height} x {width} px with shard {shard} and tile {tile}: want whole tiles a shard")
+            raise StoreError(
+                f"{place}: {height} x {width} px with shard {shard} and tile {tile}: want whole "
+                "tiles a shard"
+            )
         try:
             want = describe_array(_create(MemoryStore(), (height, width), tile, shard, codec))
             if not (place / "zarr.json").exists():
@@ -112,13 +127,21 @@ class MovedTiles:
         described = describe_array(found)
         try:
             tile, shard, codec = found.chunks[0], (found.shards or (0,))[0], _codec_of(described)
-            same = describe_array(_create(MemoryStore(), found.shape[:2], tile, shard, codec)) == described
+            same = (
+                describe_array(_create(MemoryStore(), found.shape[:2], tile, shard, codec))
+                == described
+            )
         except (KeyError, ValueError, TypeError, IndexError, ZeroDivisionError) as error:
             raise StoreError(f"{place}: not an array of moved tiles ({error})") from error
         if not same:
-            raise StoreError(f"{place}: a zarr array of another make; only what quadrat wrote is opened as a store")
+            raise StoreError(
+                f"{place}: a zarr array of another make; only what quadrat wrote is opened as a "
+                "store"
+            )
         box = Box(0, 0, *found.shape[:2])
-        return MovedTiles(place, codec, ShardFiles(path=place, box=box, chunk=tile, shard=shard, trailing=1))
+        return MovedTiles(
+            place, codec, ShardFiles(path=place, box=box, chunk=tile, shard=shard, trailing=1)
+        )
 
     def __reduce__(self) -> tuple[object, ...]:
         return MovedTiles.open, (self.path,)
@@ -150,8 +173,11 @@ class MovedTiles:
         """Whether the shard was written."""
         return self.files.has(cell)
 
-    def write_tiles(self, cell: Cell, tiles: dict[Cell, bytes], *, lost: Sequence[Box] = ()) -> ShardReceipt:
-        """Write one shard from its tiles' bytes, by their cells in the array; a tile that is not given reads as white.
+    def write_tiles(
+        self, cell: Cell, tiles: dict[Cell, bytes], *, lost: Sequence[Box] = ()
+    ) -> ShardReceipt:
+        """Write one shard from its tiles' bytes, by their cells in the array; a tile that is not
+        given reads as white.
 
         Raises:
             StoreError: outside the array, or the disk refuses.
@@ -159,7 +185,10 @@ class MovedTiles:
         cells = self.files.chunk_cells(cell)
         strange = sorted(set(tiles) - set(cells))
         if self.shard_box(cell).empty or strange:
-            raise StoreError(f"{self.path}: shard {cell} lies outside the array, or tiles {strange} outside the shard")
+            raise StoreError(
+                f"{self.path}: shard {cell} lies outside the array, or tiles {strange} outside the "
+                "shard"
+            )
         return self.files.write(cell, [tiles.get(at) for at in cells], lost=lost)
 
     def read(self, box: Box, *, cache: BlockCache | None = None) -> Rgb:
@@ -170,14 +199,18 @@ class MovedTiles:
             SlideError: a tile is whole, but was damaged in the slide already.
         """
         if not self.box.contains(box):
-            raise StoreError(f"{self.path}: {box} reaches outside the array of {self.box.height} x {self.box.width} px")
+            raise StoreError(
+                f"{self.path}: {box} reaches outside the array of {self.box.height} x "
+                f"{self.box.width} px"
+            )
         out = white(box.shape)
         for part, place, pixels in self.files.read(box, self._decode, cache=cache):
             out[part.slices_in(box)] = pixels[part.slices_in(place)]
         return out
 
     def verify(self, receipts: Iterable[ShardReceipt]) -> list[str]:
-        """What is wrong with the shards of these receipts, one sentence each; an empty list is a clean bill."""
+        """What is wrong with the shards of these receipts, one sentence each; an empty list is a
+        clean bill."""
         return self.files.verify(receipts)
 
     def _decode(self, chunk: Cell, payload: bytes) -> Rgb:
@@ -187,15 +220,21 @@ class MovedTiles:
             if pixels.shape != (size, size, RGB_AXIS):
                 raise ValueError(f"it is {pixels.shape}, not {(size, size, RGB_AXIS)}")
         except ValueError as error:
-            place = Box(chunk[0] * size, chunk[1] * size, (chunk[0] + 1) * size, (chunk[1] + 1) * size)
+            place = Box(
+                chunk[0] * size, chunk[1] * size, (chunk[0] + 1) * size, (chunk[1] + 1) * size
+            )
             raise SlideError(
-                f"{self.path}: the tile at {place.intersect(self.box)} was damaged in the slide already ({error}); "
-                "get a sound copy of the slide, or mark its damaged tiles with --set slide.damaged=mark"
+                f"{self.path}: the tile at {place.intersect(self.box)} was damaged in the slide "
+                f"already ({error}); "
+                "get a sound copy of the slide, or mark its damaged tiles with --set "
+                "slide.damaged=mark"
             ) from None
         return pixels
 
 
-def _create(store: Store, shape: tuple[int, ...], tile: int, shard: int, codec: TileCodec) -> zarr.Array[Any]:
+def _create(
+    store: Store, shape: tuple[int, ...], tile: int, shard: int, codec: TileCodec
+) -> zarr.Array[Any]:
     return zarr.create_array(
         store,
         shape=(*shape, RGB_AXIS),

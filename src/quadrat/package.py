@@ -1,4 +1,5 @@
-"""The model package: a folder with ``weights.safetensors`` and ``card.json``. No pickles, nothing executed when loaded."""
+"""The model package: a folder with ``weights.safetensors`` and ``card.json``. No pickles, nothing
+executed when loaded."""
 
 from __future__ import annotations
 
@@ -33,7 +34,9 @@ AGAIN = "copy the package again, or train it again"
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """A loaded package: the network (eval mode, CPU), its frozen specification, and the whole card."""
+    """A loaded package: the network (eval mode, CPU), its frozen specification, and
+    the whole card.
+    """
 
     model: nn.Module
     spec: ModelSpec
@@ -63,9 +66,11 @@ def spec_from_dict(values: Mapping[str, Any]) -> ModelSpec:
 
 
 def exactness(model: nn.Module, spec: ModelSpec) -> dict[str, Any]:
-    """What was measured of a network, and what follows for its lattice (JSON values, see docs/artifacts.md).
+    """What was measured of a network, and what follows for its lattice (JSON values, see
+    docs/artifacts.md).
 
-    ``tiling-exact`` needs a measured stride that divides the lattice's and a halo that covers the receptive radius.
+    ``tiling-exact`` needs a measured stride that divides the lattice's and a halo that covers the
+    receptive radius.
 
     Raises:
         ConfigError: the lattice is not in multiples of the network's stride, stated or measured.
@@ -76,8 +81,10 @@ def exactness(model: nn.Module, spec: ModelSpec) -> dict[str, Any]:
     reach = probe(model, stride=stride, out_stride=out_stride)
     if reach.stride is not None and lattice.stride % reach.stride:
         raise ConfigError(
-            f"model.stride {lattice.stride} is not a multiple of the network's measured stride {reach.stride} "
-            f"(it states {stride}); set model.stride={reach.stride} and core and halo to multiples of it"
+            f"model.stride {lattice.stride} is not a multiple of the network's measured stride "
+            f"{reach.stride} "
+            f"(it states {stride}); set model.stride={reach.stride} and core and halo to multiples "
+            "of it"
         )
     exact = reach.radius is not None and reach.stride is not None and reach.radius <= lattice.halo
     return {
@@ -93,12 +100,17 @@ def exactness(model: nn.Module, spec: ModelSpec) -> dict[str, Any]:
 
 
 def check_stride(model: nn.Module, spec: ModelSpec, *, patch: int = 0) -> None:
-    """Refuse (ConfigError) a lattice, or training patches of so many px, out of step with the stride that a network states."""
+    """Refuse (ConfigError) a lattice, or training patches of so many px, out of step with the
+    stride that a network states."""
     stride, _ = strides_of(model)
     if spec.lattice.stride % stride:
-        raise ConfigError(f"model.stride {spec.lattice.stride} is not a multiple of the network's stride {stride}")
+        raise ConfigError(
+            f"model.stride {spec.lattice.stride} is not a multiple of the network's stride {stride}"
+        )
     if patch % stride:
-        raise ConfigError(f"train.patch is {patch}; it must be a multiple of the network's stride {stride}")
+        raise ConfigError(
+            f"train.patch is {patch}; it must be a multiple of the network's stride {stride}"
+        )
 
 
 def strides_of(model: nn.Module) -> tuple[int, int]:
@@ -109,34 +121,46 @@ def strides_of(model: nn.Module) -> tuple[int, int]:
 def check_exactness(folder: Path, model: nn.Module, spec: ModelSpec, stated: object) -> None:
     """Refuse a card whose promise its own figures, its lattice or its network contradict.
 
-    A promise of ``tiling-exact`` is held against the network itself by a quick lower bound of its radius, so that an edited
-    figure is found out. ``schedule-exact`` promises nothing that a lattice could break but its phase.
+    A promise of ``tiling-exact`` is held against the network itself by a quick lower bound of its
+    radius, so that an edited figure is found out. ``schedule-exact`` promises nothing that a
+    lattice could break but its phase.
 
     Raises:
         PackageError: with the value, the limit and the remedy.
     """
     where = folder / CARD
     if not isinstance(stated, dict) or stated.get("promise") not in (TILING_EXACT, SCHEDULE_EXACT):
-        raise PackageError(f"{where} does not say what was measured of the network (exactness); {AGAIN}")
+        raise PackageError(
+            f"{where} does not say what was measured of the network (exactness); {AGAIN}"
+        )
     stride, out_stride = strides_of(model)
     lattice = spec.lattice
     for name, value in (("stride", stated.get("stride")), ("network's stride", stride)):
         if not _is_whole(value, least=1) or lattice.stride % value:
-            raise PackageError(f"{where}: the lattice is in multiples of {lattice.stride} px, not of the {name} {value}; {AGAIN}")
+            raise PackageError(
+                f"{where}: the lattice is in multiples of {lattice.stride} px, not of the {name} "
+                f"{value}; {AGAIN}"
+            )
     if stated["promise"] == SCHEDULE_EXACT:
         return
-    radius, measured = stated.get("receptive_radius_px"), stated.get("measured_stride", stated.get("stride"))
+    radius, measured = (
+        stated.get("receptive_radius_px"),
+        stated.get("measured_stride", stated.get("stride")),
+    )
     if not _is_whole(measured, least=1) or lattice.stride % measured:
-        raise PackageError(f"{where} promises {TILING_EXACT}, but its measured stride {measured} does not divide the lattice's "
+        raise PackageError(f"{where} promises {TILING_EXACT}, but its measured stride {measured} "
+                           "does not divide the lattice's "
                            f"{lattice.stride}; {AGAIN}")  # fmt: skip
     if not _is_whole(radius, least=0) or radius > lattice.halo:
-        raise PackageError(f"{where} promises {TILING_EXACT}, but its receptive radius {radius} px is more than the halo "
+        raise PackageError(f"{where} promises {TILING_EXACT}, but its receptive radius {radius} px "
+                           "is more than the halo "
                            f"{lattice.halo} px; {AGAIN}")  # fmt: skip
     found = least_radius(model, stride=stride, out_stride=out_stride, stated=radius)
     if found is None or found > radius:
         reaches = "farther than that" if found is None else f"{found} px"
         raise PackageError(
-            f"{where} states a receptive radius of {radius} px, but the network reaches {reaches}: the card was edited, "
+            f"{where} states a receptive radius of {radius} px, but the network reaches {reaches}: "
+            "the card was edited, "
             f"or made for another network; {AGAIN}"
         )
 
@@ -155,12 +179,14 @@ def save_package(
     precision: str = "float32",
     beside: Callable[[Path], None] | None = None,
 ) -> None:
-    """Write the package complete or not at all. ``about``: metrics, training data, licence, versions (JSON values).
-    ``beside``: writes what else is to lie in the package into the folder that it is given.
+    """Write the package complete or not at all. ``about``: metrics, training data, licence,
+    versions (JSON values). ``beside``: writes what else is to lie in the package into the folder
+    that it is given.
 
-    ``measured``: what :func:`exactness` gave for this network and lattice, where the caller has it already (it may have
-    added the seam mismatch); it is measured here otherwise. ``precision``: "float16" stores half the bytes; the network
-    should have been rounded by :func:`rounded` before anything was measured of it.
+    ``measured``: what :func:`exactness` gave for this network and lattice, where the caller has it
+    already (it may have added the seam mismatch); it is measured here otherwise. ``precision``:
+    "float16" stores half the bytes; the network should have been rounded by :func:`rounded` before
+    anything was measured of it.
 
     Raises:
         StoreError: the disk is full, or the folder cannot be written.
@@ -175,7 +201,9 @@ def save_package(
         staging.mkdir(parents=True)
         save_file(stored, staging / WEIGHTS)
         write_card(staging, spec, about=dict(about) | {"exactness": exact})
-        shutil.copymode(staging / CARD, staging / WEIGHTS)  # safetensors lets nobody else read what it writes
+        shutil.copymode(
+            staging / CARD, staging / WEIGHTS
+        )  # safetensors lets nobody else read what it writes
         if beside is not None:
             beside(staging)
         shutil.rmtree(folder, ignore_errors=True)
@@ -183,13 +211,15 @@ def save_package(
     except (OSError, SafetensorError) as error:
         shutil.rmtree(staging, ignore_errors=True)
         raise StoreError(
-            f"the package {folder} cannot be written ({error}); make room and run the same command again: "
+            f"the package {folder} cannot be written ({error}); make room and run the same command "
+            "again: "
             "what was learnt is in the checkpoint"
         ) from error
 
 
 def rounded(model: nn.Module, precision: str) -> nn.Module:
-    """The network with the weights that a package of this precision will hold (in place; arithmetic stays float32).
+    """The network with the weights that a package of this precision will hold (in place; arithmetic
+    stays float32).
 
     Raises:
         PackageError: a weight or statistic is too large for float16.
@@ -198,14 +228,18 @@ def rounded(model: nn.Module, precision: str) -> nn.Module:
         model.half().float()
         for name, value in model.state_dict().items():
             if not bool(value.isfinite().all()):
-                raise PackageError(f"{name} holds values beyond float16's 65,504; use model.precision=float32")
+                raise PackageError(
+                    f"{name} holds values beyond float16's 65,504; use model.precision=float32"
+                )
     return model
 
 
 def begin_from(model: nn.Module, spec: ModelSpec, folder: Path) -> list[str]:
-    """Copy a package's weights into a network of the same build; what a user should know of the differences.
+    """Copy a package's weights into a network of the same build; what a user should know of the
+    differences.
 
-    The head stays as it is where the classes are others. Another mpp or normalisation is allowed: the network learns it.
+    The head stays as it is where the classes are others. Another mpp or normalisation is allowed:
+    the network learns it.
 
     Raises:
         PackageError: the package's network is another one.
@@ -215,28 +249,34 @@ def begin_from(model: nn.Module, spec: ModelSpec, folder: Path) -> list[str]:
     for name in ("task", "encoder", "widths"):
         if getattr(theirs, name) != getattr(spec, name):
             raise PackageError(
-                f"{folder} has model.{name} {getattr(theirs, name)}, the pipeline {getattr(spec, name)}; "
+                f"{folder} has model.{name} {getattr(theirs, name)}, the pipeline "
+                f"{getattr(spec, name)}; "
                 "to go on from it they must be the same"
             )
     weights = loaded.model.state_dict()
     same_classes = theirs.class_names == spec.class_names
     left = [name for name in weights if name.startswith(HEADS) and not same_classes]
     own = model.state_dict()
-    model.load_state_dict({name: own[name] if name in left else value for name, value in weights.items()})
+    model.load_state_dict(
+        {name: own[name] if name in left else value for name, value in weights.items()}
+    )
     return _notes_on_begin(folder, theirs, spec)
 
 
 def _notes_on_begin(folder: Path, theirs: ModelSpec, spec: ModelSpec) -> list[str]:
-    """A line for each difference between a package to begin with and what is to be learnt that may surprise."""
+    """A line for each difference between a package to begin with and what is to be learnt that may
+    surprise."""
     notes = [
-        f"{folder} was trained at model.{name} {getattr(theirs, name)}, this one is at {getattr(spec, name)}: its weights have "
+        f"{folder} was trained at model.{name} {getattr(theirs, name)}, this one is at "
+        f"{getattr(spec, name)}: its weights have "
         "to be learnt over in part"
         for name in ("mpp", "mean", "std")
         if getattr(theirs, name) != getattr(spec, name)
     ]
     if theirs.class_names != spec.class_names:
         notes.append(
-            f"{folder} knows the classes {', '.join(theirs.class_names)}, this one is to learn {', '.join(spec.class_names)}: "
+            f"{folder} knows the classes {', '.join(theirs.class_names)}, this one is to learn "
+            f"{', '.join(spec.class_names)}: "
             "the head is begun anew"
         )
     return notes
@@ -251,7 +291,9 @@ def write_card(folder: Path, spec: ModelSpec, *, about: Mapping[str, Any]) -> No
         "intended_use": "research use only, not for diagnosis",
     } | dict(about)
     temporary = folder / (CARD + ".partial")
-    temporary.write_text(json.dumps(_finite(card), indent=2, sort_keys=True, allow_nan=False) + "\n")
+    temporary.write_text(
+        json.dumps(_finite(card), indent=2, sort_keys=True, allow_nan=False) + "\n"
+    )
     os.replace(temporary, folder / CARD)
 
 
@@ -272,7 +314,10 @@ def read_card(folder: Path) -> dict[str, Any]:
     """
     path = folder / CARD
     if not path.is_file():
-        raise PackageError(f"{folder} is not a model package (it has no {CARD}); train one with 'quadrat train PIPELINE'")
+        raise PackageError(
+            f"{folder} is not a model package (it has no {CARD}); train one with 'quadrat train "
+            "PIPELINE'"
+        )
     try:
         card: Any = json.loads(path.read_text())
     except ValueError as error:
@@ -280,7 +325,9 @@ def read_card(folder: Path) -> dict[str, Any]:
     if not isinstance(card, dict):
         raise PackageError(f"{path} must hold keys and values, not {type(card).__name__}")
     if card.get("schema") != SCHEMA:
-        raise PackageError(f"{path} has schema {card.get('schema')}; this version of quadrat reads {SCHEMA}")
+        raise PackageError(
+            f"{path} has schema {card.get('schema')}; this version of quadrat reads {SCHEMA}"
+        )
     checked: dict[str, Any] = card
     return checked
 
@@ -288,17 +335,21 @@ def read_card(folder: Path) -> dict[str, Any]:
 def load_package(folder: Path, *, task: str | None = None) -> Package:
     """Load and check a package.
 
-    Raises:
-        PackageError: files missing, weights whose sha256 differs from the card's, a package of another task, or a promise
+    Raises: PackageError: files missing, weights whose sha256 differs from the card's, a package of
+        another task, or a promise
             of exactness that the network or the lattice does not keep.
     """
     card = read_card(folder)
     try:
         spec, stated = spec_from_dict(card["spec"]), str(card["weights_sha256"])
     except (KeyError, TypeError, ValueError) as error:
-        raise PackageError(f"{folder / CARD} is incomplete or wrong ({type(error).__name__}: {error})") from error
+        raise PackageError(
+            f"{folder / CARD} is incomplete or wrong ({type(error).__name__}: {error})"
+        ) from error
     if task is not None and spec.task != task:
-        raise PackageError(f"{folder} holds a model for {spec.task}, but the pipeline's task is {task}")
+        raise PackageError(
+            f"{folder} holds a model for {spec.task}, but the pipeline's task is {task}"
+        )
     weights = folder / WEIGHTS
     if not weights.is_file():
         raise PackageError(f"{folder} has no {WEIGHTS}")
@@ -312,7 +363,9 @@ def load_package(folder: Path, *, task: str | None = None) -> Package:
     try:
         model.load_state_dict(load_file(weights))
     except (RuntimeError, SafetensorError) as error:
-        raise PackageError(f"{weights} does not fit the network that its card describes ({error})") from error
+        raise PackageError(
+            f"{weights} does not fit the network that its card describes ({error})"
+        ) from error
     check_exactness(folder, model, spec, card.get("exactness"))
     return Package(model=model.eval(), spec=spec, card=card)
 

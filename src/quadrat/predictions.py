@@ -1,6 +1,7 @@
 """What a network says about a shard, quantised and checked (pure; numpy only).
 
-Decisions are taken on these integers, never on floats, so that the same values decide whatever computed them.
+Decisions are taken on these integers, never on floats, so that the same values decide whatever
+computed them.
 """
 
 from __future__ import annotations
@@ -19,13 +20,16 @@ SCORE_MAX = 65535
 
 def quantise_score(score: npt.NDArray[np.floating]) -> npt.NDArray[np.uint16]:
     """Scores in 0-1 to uint16, rounded half up and clipped."""
-    return np.clip(np.floor(score.astype(np.float64) * SCORE_MAX + 0.5), 0, SCORE_MAX).astype(np.uint16)
+    return np.clip(np.floor(score.astype(np.float64) * SCORE_MAX + 0.5), 0, SCORE_MAX).astype(
+        np.uint16
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """Boxes before merging. box: (n, 4) int32 x0, y0, x1, y1 in 1/16 grid px; score: (n,) uint16; class_id: (n,) uint8;
-    cell: (n, 2) int32 (row, column) grid px of the cell that emitted it, the anchor."""
+    """Boxes before merging. box: (n, 4) int32 x0, y0, x1, y1 in 1/16 grid px; score: (n,) uint16;
+    class_id: (n,) uint8; cell: (n, 2) int32 (row, column) grid px of the cell that emitted it, the
+    anchor."""
 
     box: npt.NDArray[np.int32]
     score: npt.NDArray[np.uint16]
@@ -39,7 +43,10 @@ class Candidates:
         for name, (shape, dtype) in want.items():
             array = getattr(self, name)
             if array.shape != shape or array.dtype != dtype:
-                raise ValueError(f"Candidates.{name} is {array.dtype}{array.shape}, want {np.dtype(dtype)}{shape}")
+                raise ValueError(
+                    f"Candidates.{name} is {array.dtype}{array.shape}, want "
+                    f"{np.dtype(dtype)}{shape}"
+                )
         if n and (self.box[:, 2:] <= self.box[:, :2]).any():
             raise ValueError("Candidates.box has a side of zero or less")
 
@@ -51,9 +58,10 @@ class Candidates:
 class MaskCandidates:
     """Boxes with masks, before merging. box, score, class_id, cell: as :class:`Candidates`.
 
-    area: (n,) int32, pixels of the mask. flags: (n,) uint8, FLAG_* bits of the object it would become.
-    starts: (n + 1,) int64 offsets into bits: (m,) uint8, each mask packed row by row (most significant bit first) over the
-    whole grid px that its box meets (:func:`mask_boxes`). A view without pixels has ``starts`` all 0.
+    area: (n,) int32, pixels of the mask. flags: (n,) uint8, FLAG_* bits of the object it would
+    become. starts: (n + 1,) int64 offsets into bits: (m,) uint8, each mask packed row by row (most
+    significant bit first) over the whole grid px that its box meets (:func:`mask_boxes`). A view
+    without pixels has ``starts`` all 0.
     """
 
     box: npt.NDArray[np.int32]
@@ -71,11 +79,24 @@ class MaskCandidates:
         for name, (shape, dtype) in want.items():
             array = getattr(self, name)
             if array.shape != shape or array.dtype != dtype:
-                raise ValueError(f"MaskCandidates.{name} is {array.dtype}{array.shape}, want {np.dtype(dtype)}{shape}")
-        if self.bits.ndim != 1 or self.bits.dtype != np.uint8 or self.starts[0] or self.starts[-1] != len(self.bits):
-            raise ValueError(f"MaskCandidates.bits is {self.bits.dtype}{self.bits.shape}, want uint8({self.starts[-1]},)")
+                raise ValueError(
+                    f"MaskCandidates.{name} is {array.dtype}{array.shape}, want "
+                    f"{np.dtype(dtype)}{shape}"
+                )
+        if (
+            self.bits.ndim != 1
+            or self.bits.dtype != np.uint8
+            or self.starts[0]
+            or self.starts[-1] != len(self.bits)
+        ):
+            raise ValueError(
+                f"MaskCandidates.bits is {self.bits.dtype}{self.bits.shape}, want "
+                f"uint8({self.starts[-1]},)"
+            )
         if len(self.bits) and not np.array_equal(np.diff(self.starts), mask_bytes(self.box)):
-            raise ValueError("MaskCandidates.starts does not leave each mask the bytes that its box needs")
+            raise ValueError(
+                "MaskCandidates.starts does not leave each mask the bytes that its box needs"
+            )
 
     def __len__(self) -> int:
         return len(self.box)
@@ -90,7 +111,10 @@ class MaskCandidates:
         sizes = self.starts[index + 1] - self.starts[index]
         starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
         where = np.arange(starts[-1]) + np.repeat(self.starts[index] - starts[:-1], sizes)
-        columns = {n: getattr(self, n)[index] for n in ("box", "score", "class_id", "cell", "area", "flags")}
+        columns = {
+            n: getattr(self, n)[index]
+            for n in ("box", "score", "class_id", "cell", "area", "flags")
+        }
         return MaskCandidates(**columns, starts=starts, bits=self.bits[where])
 
     @staticmethod
@@ -103,8 +127,12 @@ class MaskCandidates:
 
 
 def mask_boxes(box: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
-    """(n, 4) row0, col0, row1, col1: the whole grid px that boxes (n, 4) x0, y0, x1, y1 in 1/16 px meet."""
-    low, high = box[:, [1, 0]].astype(np.int64) // BOX_UNIT, -(-box[:, [3, 2]].astype(np.int64) // BOX_UNIT)
+    """(n, 4) row0, col0, row1, col1: the whole grid px that boxes (n, 4) x0, y0, x1, y1 in 1/16 px
+    meet."""
+    low, high = (
+        box[:, [1, 0]].astype(np.int64) // BOX_UNIT,
+        -(-box[:, [3, 2]].astype(np.int64) // BOX_UNIT),
+    )
     return np.concatenate([low, high], axis=1)
 
 
@@ -117,8 +145,8 @@ def mask_bytes(box: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
 
 @dataclass(frozen=True, slots=True)
 class TileScores:
-    """One row a core. cell: (n, 2) int32 lattice index (row, column); probability: (n, classes) uint16, rows sum to
-    65535 within rounding; embedding: (n, d) float16."""
+    """One row a core. cell: (n, 2) int32 lattice index (row, column); probability: (n, classes)
+    uint16, rows sum to 65535 within rounding; embedding: (n, d) float16."""
 
     cell: npt.NDArray[np.int32]
     probability: npt.NDArray[np.uint16]
@@ -127,10 +155,24 @@ class TileScores:
     def __post_init__(self) -> None:
         n = len(self.cell)
         if self.cell.shape != (n, 2) or self.cell.dtype != np.int32:
-            raise ValueError(f"TileScores.cell is {self.cell.dtype}{self.cell.shape}, want int32({n}, 2)")
-        if self.probability.ndim != 2 or len(self.probability) != n or self.probability.dtype != np.uint16:
             raise ValueError(
-                f"TileScores.probability is {self.probability.dtype}{self.probability.shape}, want uint16({n}, classes)"
+                f"TileScores.cell is {self.cell.dtype}{self.cell.shape}, want int32({n}, 2)"
             )
-        if self.embedding.ndim != 2 or len(self.embedding) != n or self.embedding.dtype != np.float16:
-            raise ValueError(f"TileScores.embedding is {self.embedding.dtype}{self.embedding.shape}, want float16({n}, d)")
+        if (
+            self.probability.ndim != 2
+            or len(self.probability) != n
+            or self.probability.dtype != np.uint16
+        ):
+            raise ValueError(
+                f"TileScores.probability is {self.probability.dtype}{self.probability.shape}, want "
+                f"uint16({n}, classes)"
+            )
+        if (
+            self.embedding.ndim != 2
+            or len(self.embedding) != n
+            or self.embedding.dtype != np.float16
+        ):
+            raise ValueError(
+                f"TileScores.embedding is {self.embedding.dtype}{self.embedding.shape}, want "
+                f"float16({n}, d)"
+            )

@@ -1,4 +1,5 @@
-"""Progress for people: a bar on a terminal, a line every few seconds elsewhere; JSON lines go to the run's log."""
+"""Progress for people: a bar on a terminal, a line every few seconds elsewhere; JSON lines go to
+the run's log."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ LINE_EVERY_S = 10.0
 
 
 class Reporter:
-    """Tells of phases on stderr, and of every event in ``log`` (JSON lines with a time stamp; exempt from identity)."""
+    """Tells of phases on stderr, and of every event in ``log`` (JSON lines with a time stamp;
+    exempt from identity)."""
 
     def __init__(self, log: Path | None = None, *, quiet: bool = False) -> None:
         if log is not None:
@@ -36,7 +38,10 @@ class Reporter:
     def event(self, kind: str, **values: Any) -> None:
         """One JSON line in the log."""
         if self._log is not None:
-            self._log.write(json.dumps({"time": round(time.time(), 3), "event": kind} | values, default=str) + "\n")
+            self._log.write(
+                json.dumps({"time": round(time.time(), 3), "event": kind} | values, default=str)
+                + "\n"
+            )
             self._log.flush()
 
     def phase(self, name: str, total: int) -> Phase:
@@ -51,7 +56,12 @@ class Reporter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
         self.close()
 
 
@@ -65,7 +75,13 @@ class Phase:
         self._task: Any = None
         if sys.stderr.isatty() and not reporter.quiet and total > 0:
             from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+            from rich.progress import (
+                BarColumn,
+                MofNCompleteColumn,
+                Progress,
+                TextColumn,
+                TimeRemainingColumn,
+            )
 
             self._bar = Progress(
                 TextColumn("{task.description:<10}"),
@@ -86,14 +102,22 @@ class Phase:
             self._spoken = time.monotonic()
             rate = (time.monotonic() - self._started) / max(1, self._done)
             left = rate * (self._total - self._done)
-            self._reporter.say(f"{self._name}: {self._done} of {self._total}, about {left:.0f} s to go {note}".rstrip())
+            self._reporter.say(
+                f"{self._name}: {self._done} of {self._total}, "
+                f"about {left:.0f} s to go {note}".rstrip()
+            )
 
     def __enter__(self) -> Self:
         if self._bar is not None:
             self._bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
         if self._bar is not None:
             self._bar.stop()
         self._reporter.event("phase", name=self._name, done=self._done, of=self._total,

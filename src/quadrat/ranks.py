@@ -1,9 +1,10 @@
-"""Several processes that train one model: each takes its part of every batch, and what comes out is what one would learn.
+"""Several processes that train one model: each takes its part of every batch, and what comes out is
+what one would learn.
 
-Every rank sees the loss of the *whole* batch: outputs and targets are gathered, its own part with the gradient attached, so
-that summed gradients are those of one process even where a loss does not split into samples (Dice over a batch, counts of
-positives). Batch statistics are those of the whole batch, too (Ioffe and Szegedy 2015; synchronised as in Zhang et al.,
-CVPR 2018).
+Every rank sees the loss of the *whole* batch: outputs and targets are gathered, its own part with
+the gradient attached, so that summed gradients are those of one process even where a loss does not
+split into samples (Dice over a batch, counts of positives). Batch statistics are those of the whole
+batch, too (Ioffe and Szegedy 2015; synchronised as in Zhang et al., CVPR 2018).
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from quadrat.errors import ConfigError
 
 T = TypeVar("T")
 PATIENCE = timedelta(days=7)
-"""How long a process waits for the others. Only the first one judges validation slides, which can take hours (NCCL's own
-limit is ten minutes); a process that is gone is not waited for: torchrun ends them all."""
+"""How long a process waits for the others. Only the first one judges validation slides, which can
+take hours (NCCL's own limit is ten minutes); a process that is gone is not waited for: torchrun
+ends them all."""
 
 
 class Ranks(Protocol):
@@ -98,7 +100,9 @@ class Group:
 
     def part(self, batch: int) -> slice:
         if batch % self.size:
-            raise ConfigError(f"train.batch is {batch}; it must be a multiple of train.processes ({self.size})")
+            raise ConfigError(
+                f"train.batch is {batch}; it must be a multiple of train.processes ({self.size})"
+            )
         own = batch // self.size
         return slice(self.rank * own, (self.rank + 1) * own)
 
@@ -111,9 +115,12 @@ class Group:
     def gather(self, value: Any) -> Any:
         if not isinstance(value, Tensor):
             raise ConfigError(
-                "train.processes above 1 is for tasks whose network answers with one tensor; set it to 1 for instance_masks"
+                "train.processes above 1 is for tasks whose network answers with one tensor; set "
+                "it to 1 for instance_masks"
             )
-        parts = [torch.empty_like(value, memory_format=torch.contiguous_format) for _ in range(self.size)]
+        parts = [
+            torch.empty_like(value, memory_format=torch.contiguous_format) for _ in range(self.size)
+        ]
         dist.all_gather(parts, value.detach().contiguous())
         parts[self.rank] = value
         return torch.cat(parts)
@@ -122,7 +129,9 @@ class Group:
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         flat = torch.cat([g.flatten() for g in gradients])
         dist.all_reduce(flat)
-        for gradient, whole in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
+        for gradient, whole in zip(
+            gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True
+        ):
             gradient.copy_(whole.view_as(gradient))
 
     def shared(self, compute: Callable[[], T]) -> T:
@@ -151,13 +160,17 @@ class GroupBatchNorm(nn.BatchNorm2d):
             self.running_var.lerp_(variance * (count / max(1, count - 1)), self.momentum)
             if self.num_batches_tracked is not None:
                 self.num_batches_tracked.add_(1)
-        out = centred * (torch.rsqrt(variance + self.eps) * self.weight)[:, None, None] + self.bias[:, None, None]
+        out = (
+            centred * (torch.rsqrt(variance + self.eps) * self.weight)[:, None, None]
+            + self.bias[:, None, None]
+        )
         whole: Tensor = out.to(x.dtype)
         return whole
 
 
 class _Summed(torch.autograd.Function):
-    """The sum over the processes; its gradient is the sum of theirs. (torch deprecated its own, and keeps the next private.)"""
+    """The sum over the processes; its gradient is the sum of theirs. (torch deprecated its own, and
+    keeps the next private.)"""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:
@@ -175,7 +188,8 @@ def _total(value: Tensor) -> Tensor:
 
 
 def _exchanged(model: nn.Module, old: type[nn.BatchNorm2d], new: type[nn.BatchNorm2d]) -> nn.Module:
-    """The model, its norms of exactly the class ``old`` being ``new``: parameters and buffers are the same objects."""
+    """The model, its norms of exactly the class ``old`` being ``new``: parameters and buffers are
+    the same objects."""
     for module in model.modules():
         if type(module) is old:
             module.__class__ = new

@@ -1,4 +1,5 @@
-"""A slide's answer read back from its result files, in grid px: what evaluation compares with the truth.
+"""A slide's answer read back from its result files, in grid px: what evaluation compares with the
+truth.
 
 docs/artifacts.md describes the files. Nothing of inference or stitching has a part in it.
 """
@@ -39,14 +40,17 @@ def read_summary(folder: Path) -> dict[str, Any]:
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise QuadratError(f"{path}: no finished result can be read there ({error}); run the slide first") from error
+        raise QuadratError(
+            f"{path}: no finished result can be read there ({error}); run the slide first"
+        ) from error
     if not isinstance(summary, dict):
         raise QuadratError(f"{path} must hold keys and values, not {type(summary).__name__}")
     return summary
 
 
 def read_answer(folder: Path, *, classes: Sequence[str], label_image: str | None) -> Answer:
-    """The answer of one slide. ``label_image``: the task's label image ("objects", "classes") or None.
+    """The answer of one slide. ``label_image``: the task's label image ("objects", "classes") or
+    None.
 
     Raises:
         QuadratError: files are missing or damaged, or hold other classes than ``classes``.
@@ -55,18 +59,35 @@ def read_answer(folder: Path, *, classes: Sequence[str], label_image: str | None
     try:
         frame = Frame(**{name: summary["frame"][name] for name in Frame.__slots__})
     except (KeyError, TypeError) as error:
-        raise QuadratError(f"{folder / SUMMARY}: no frame with {', '.join(Frame.__slots__)}") from error
-    objects = read_objects(folder / OBJECTS, frame, classes=classes) if (folder / OBJECTS).is_file() else None
-    tiles, core = read_scores(folder / TILES, frame, classes=classes) if (folder / TILES).is_file() else (None, 0)
+        raise QuadratError(
+            f"{folder / SUMMARY}: no frame with {', '.join(Frame.__slots__)}"
+        ) from error
+    objects = (
+        read_objects(folder / OBJECTS, frame, classes=classes)
+        if (folder / OBJECTS).is_file()
+        else None
+    )
+    tiles, core = (
+        read_scores(folder / TILES, frame, classes=classes)
+        if (folder / TILES).is_file()
+        else (None, 0)
+    )
     if objects is None and tiles is None:
-        raise QuadratError(f"{folder}: there is neither {OBJECTS} nor {TILES}; run the slide again with --overwrite")
-    labels = None if label_image is None else _labels(folder / IMAGE / "labels" / label_image / "0", frame)
+        raise QuadratError(
+            f"{folder}: there is neither {OBJECTS} nor {TILES}; run the slide again with "
+            "--overwrite"
+        )
+    labels = (
+        None
+        if label_image is None
+        else _labels(folder / IMAGE / "labels" / label_image / "0", frame)
+    )
     return Answer(frame, objects, labels, tiles, core)
 
 
 def read_objects(path: Path, frame: Frame, *, classes: Sequence[str]) -> ObjectTable:
-    """objects.parquet as the table that was written, by ascending id; anchors, which are not in the file, are the pixels of
-    the centroids.
+    """objects.parquet as the table that was written, by ascending id; anchors, which are not in the
+    file, are the pixels of the centroids.
 
     Raises:
         QuadratError: it cannot be read, ids are not 1 to n, or a class is not that of ``classes``.
@@ -78,11 +99,16 @@ def read_objects(path: Path, frame: Frame, *, classes: Sequence[str]) -> ObjectT
     column = {name: table[name].to_numpy() for name in table.column_names if name != "class"}
     order = np.argsort(column["id"])
     if not np.array_equal(column["id"][order], np.arange(1, len(table) + 1)):
-        raise QuadratError(f"{path}: ids are not 1 to {len(table)}; run the slide again with --overwrite")
+        raise QuadratError(
+            f"{path}: ids are not 1 to {len(table)}; run the slide again with --overwrite"
+        )
     class_id = column["class_id"]
     for k, name in set(zip(class_id.tolist(), table["class"].to_pylist(), strict=True)):
         if k >= len(classes) or classes[k] != name:
-            raise QuadratError(f"{path}: class {k} is '{name}', but the pipeline's classes are {', '.join(classes)}")
+            raise QuadratError(
+                f"{path}: class {k} is '{name}', but the pipeline's classes are "
+                f"{', '.join(classes)}"
+            )
     x, y, x0, y0, x1, y1 = (column[name].astype(np.float64)[order] for name in _PLACES)
     rows, cols = frame.scale_row, frame.scale_col
     centroid = np.stack([y / rows, x / cols], axis=1)
@@ -99,7 +125,8 @@ def read_objects(path: Path, frame: Frame, *, classes: Sequence[str]) -> ObjectT
 
 
 def read_scores(path: Path, frame: Frame, *, classes: Sequence[str]) -> tuple[TileScores, int]:
-    """tiles.csv as tile scores (without embeddings), and grid px a side of a core (0 where there is no tile).
+    """tiles.csv as tile scores (without embeddings), and grid px a side of a core (0 where there is
+    no tile).
 
     Raises:
         QuadratError: it cannot be read, or holds other classes.
@@ -109,14 +136,19 @@ def read_scores(path: Path, frame: Frame, *, classes: Sequence[str]) -> tuple[Ti
     except (OSError, ValueError, IndexError) as error:
         raise QuadratError(f"{path}: cannot be read ({error})") from error
     if rows.class_names != tuple(classes):
-        raise QuadratError(f"{path}: holds the classes {', '.join(rows.class_names)}, not {', '.join(classes)}")
+        raise QuadratError(
+            f"{path}: holds the classes {', '.join(rows.class_names)}, not {', '.join(classes)}"
+        )
     probability = np.rint(rows.probability * SCORE_MAX).astype(np.uint16)
-    scores = TileScores(rows.cell, probability.reshape(-1, len(classes)), np.zeros((len(rows.cell), 0), np.float16))
+    scores = TileScores(
+        rows.cell, probability.reshape(-1, len(classes)), np.zeros((len(rows.cell), 0), np.float16)
+    )
     return scores, _core(rows.cell, rows.box_l0, frame)
 
 
 def _core(cell: npt.NDArray[np.int32], box_l0: npt.NDArray[np.float64], frame: Frame) -> int:
-    """Side of a core: from where a core that is not the first begins, else the only one's side (it is the whole slide)."""
+    """Side of a core: from where a core that is not the first begins, else the only one's side (it
+    is the whole slide)."""
     if not len(cell):
         return 0
     scale = np.array([frame.scale_row, frame.scale_col])
@@ -135,7 +167,10 @@ def _labels(path: Path, frame: Frame) -> Labels:
     """
     array = ShardedArray.open(path, mode="r")
     if tuple(array.shape[-2:]) != (frame.height, frame.width):
-        raise QuadratError(f"{path}: is {tuple(array.shape[-2:])} px, but {SUMMARY} states {(frame.height, frame.width)}")
+        raise QuadratError(
+            f"{path}: is {tuple(array.shape[-2:])} px, but {SUMMARY} states "
+            f"{(frame.height, frame.width)}"
+        )
 
     def read(box: Box) -> npt.NDArray[Any]:
         return array.read(box).reshape(box.shape)

@@ -10,7 +10,8 @@ import numpy.typing as npt
 from quadrat.geometry import Box
 
 FLAG_CAPPED = 1
-"""Larger than what is decoded at once (the cap, or a mask model's window): counted once, its shape is not certain."""
+"""Larger than what is decoded at once (the cap, or a mask model's window): counted once, its shape
+is not certain."""
 FLAG_OCCLUDED = 2
 """Later objects cover every pixel of it in the label image."""
 
@@ -25,7 +26,8 @@ class ClassInfo:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """Where a slide's grid lies: size in grid px, real mpp (um per grid px), and level-0 px per grid px."""
+    """Where a slide's grid lies: size in grid px, real mpp (um per grid px), and level-0 px per
+    grid px."""
 
     height: int
     width: int
@@ -38,19 +40,22 @@ class Frame:
         return Box(0, 0, self.height, self.width)
 
     def xy_l0(self, xy_grid: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Grid (x, y) pairs, shape (n, 2), to level-0 (x, y); corner-based, so a factor is all there is."""
+        """Grid (x, y) pairs, shape (n, 2), to level-0 (x, y); corner-based, so a factor is all
+        there is."""
         scaled: npt.NDArray[np.float64] = xy_grid * np.array([self.scale_col, self.scale_row])
         return scaled
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectTable:
-    """Objects of one part or slide, in canonical order (shard raster order, then anchor row, anchor column).
+    """Objects of one part or slide, in canonical order (shard raster order, then anchor row, anchor
+    column).
 
     anchor: (n, 2) int64, the (row, column) grid px that decides which core owns the object.
-    class_id: (n,) uint8, index into the package's classes. score: (n,) float32 in 0-1.
-    bbox: (n, 4) float64 (row0, col0, row1, col1), centroid: (n, 2) float64 (row, col), both grid px, corner-based.
-    area_px: (n,) float64 grid px squared. perimeter_px: (n,) float64 grid px. flags: (n,) uint8, FLAG_* bits.
+    class_id: (n,) uint8, index into the package's classes. score: (n,) float32 in 0-1. bbox: (n, 4)
+    float64 (row0, col0, row1, col1), centroid: (n, 2) float64 (row, col), both grid px,
+    corner-based. area_px: (n,) float64 grid px squared. perimeter_px: (n,) float64 grid px. flags:
+    (n,) uint8, FLAG_* bits.
     """
 
     anchor: npt.NDArray[np.int64]
@@ -77,7 +82,10 @@ class ObjectTable:
         for name, (shape, dtype) in want.items():
             array = getattr(self, name)
             if array.shape != shape or array.dtype != dtype:
-                raise ValueError(f"ObjectTable.{name} is {array.dtype}{array.shape}, want {np.dtype(dtype)}{shape}")
+                raise ValueError(
+                    f"ObjectTable.{name} is {array.dtype}{array.shape}, want "
+                    f"{np.dtype(dtype)}{shape}"
+                )
 
     def __len__(self) -> int:
         return len(self.anchor)
@@ -102,15 +110,19 @@ class ObjectTable:
     def concatenate(tables: list[ObjectTable]) -> ObjectTable:
         if not tables:
             return ObjectTable.empty()
-        return ObjectTable(**{n: np.concatenate([getattr(t, n) for t in tables]) for n in ObjectTable.__slots__})
+        return ObjectTable(
+            **{n: np.concatenate([getattr(t, n) for t in tables]) for n in ObjectTable.__slots__}
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Polygons:
-    """Polygons as ragged arrays (the layout of ``shapely.from_ragged_array``), in grid px, corner-based.
+    """Polygons as ragged arrays (the layout of ``shapely.from_ragged_array``), in grid px,
+    corner-based.
 
-    xy: (m, 2) float64 vertices, rings closed (first = last). ring_starts: (r + 1,) int64 offsets into xy.
-    polygon_starts: (n + 1,) int64 offsets into rings; the first ring of a polygon is its shell, the others its holes.
+    xy: (m, 2) float64 vertices, rings closed (first = last). ring_starts: (r + 1,) int64 offsets
+    into xy. polygon_starts: (n + 1,) int64 offsets into rings; the first ring of a polygon is its
+    shell, the others its holes.
     """
 
     xy: npt.NDArray[np.float64]
@@ -120,7 +132,10 @@ class Polygons:
     def __post_init__(self) -> None:
         if self.xy.ndim != 2 or self.xy.shape[1] != 2:
             raise ValueError(f"Polygons.xy has shape {self.xy.shape}, want (m, 2)")
-        if self.ring_starts[-1] != len(self.xy) or self.polygon_starts[-1] != len(self.ring_starts) - 1:
+        if (
+            self.ring_starts[-1] != len(self.xy)
+            or self.polygon_starts[-1] != len(self.ring_starts) - 1
+        ):
             raise ValueError("Polygons offsets do not end at the number of vertices and rings")
 
     def __len__(self) -> int:

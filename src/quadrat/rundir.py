@@ -1,4 +1,5 @@
-"""A run's folder on disk: one driver at a time, what of earlier work is still valid, and the commit of a slide's results."""
+"""A run's folder on disk: one driver at a time, what of earlier work is still valid, and the commit
+of a slide's results."""
 
 from __future__ import annotations
 
@@ -24,13 +25,18 @@ TILE_STAGES = ("store", "tile", "seal")
 @contextlib.contextmanager
 def driver_lock(out: Path) -> Iterator[None]:
     """One driver a run folder. Raises StoreError where another is at work in it."""
-    with locked(out / "run" / "driver.lock", f"another quadrat is working in {out}", otherwise="use another --out"):
+    with locked(
+        out / "run" / "driver.lock",
+        f"another quadrat is working in {out}",
+        otherwise="use another --out",
+    ):
         yield
 
 
 @contextlib.contextmanager
 def locked(path: Path, busy: str, *, otherwise: str) -> Iterator[None]:
-    """One process at a time: an O_EXCL file with host and pid, taken over when that process is gone.
+    """One process at a time: an O_EXCL file with host and pid, taken over when that process is
+    gone.
 
     Raises:
         StoreError: it is held, told as ``busy``; ``otherwise``: what to do beside waiting.
@@ -48,7 +54,9 @@ def locked(path: Path, busy: str, *, otherwise: str) -> Iterator[None]:
             path.unlink(missing_ok=True)
         if not (path.exists() and path.samefile(mine)):
             holder = path.read_text().strip() if path.exists() else "it has just begun"
-            raise StoreError(f"{busy} ({holder}); wait for it, {otherwise}, or delete {path} if it is gone")
+            raise StoreError(
+                f"{busy} ({holder}); wait for it, {otherwise}, or delete {path} if it is gone"
+            )
         yield
     finally:
         with contextlib.suppress(OSError):
@@ -77,10 +85,11 @@ def results_folder(out: Path, name: str) -> Path:
 
 
 def open_journal(work: SlideWork, prints: Fingerprints, *, anew: bool = False) -> Journal:
-    """The slide's journal, rid of every receipt whose work is gone or was done for other pixels, models or settings.
+    """The slide's journal, rid of every receipt whose work is gone or was done for other pixels,
+    models or settings.
 
-    The stores hold one model's predictions and one setting's results at a time: receipts of others, which this run
-    replaces, must not count when their turn comes again. ``anew``: nothing counts.
+    The stores hold one model's predictions and one setting's results at a time: receipts of others,
+    which this run replaces, must not count when their turn comes again. ``anew``: nothing counts.
     """
     path = work.path / "journal.jsonl"
     journal = Journal(path)
@@ -92,7 +101,9 @@ def open_journal(work: SlideWork, prints: Fingerprints, *, anew: bool = False) -
     if len(keep) == len(journal.receipts):
         return journal
     if not any(key.startswith(prints.result[:16]) for key in keep):
-        shutil.rmtree(work.result, ignore_errors=True)  # no output of other settings is to be delivered
+        shutil.rmtree(
+            work.result, ignore_errors=True
+        )  # no output of other settings is to be delivered
     path.unlink()
     journal = Journal(path)
     for key, receipt in keep.items():
@@ -100,7 +111,9 @@ def open_journal(work: SlideWork, prints: Fingerprints, *, anew: bool = False) -
     return journal
 
 
-def valid_receipts(work: SlideWork, prints: Fingerprints, receipts: Mapping[str, Any]) -> dict[str, Any]:
+def valid_receipts(
+    work: SlideWork, prints: Fingerprints, receipts: Mapping[str, Any]
+) -> dict[str, Any]:
     """Those whose work is there, on disk, and is what this run would do."""
     tiles, predictions = _files_of_tiles(work), _files_of_predictions(work)
 
@@ -121,7 +134,9 @@ def valid_receipts(work: SlideWork, prints: Fingerprints, receipts: Mapping[str,
     return found
 
 
-def _there(path_of: Callable[[Cell], Path] | None, item: list[str], receipt: Mapping[str, Any]) -> bool:
+def _there(
+    path_of: Callable[[Cell], Path] | None, item: list[str], receipt: Mapping[str, Any]
+) -> bool:
     """Whether a store is there, and the shard of the receipt in it at its full length."""
     if path_of is None or not item:
         return path_of is not None
@@ -149,7 +164,8 @@ def _cell(item: str) -> Cell:
 
 
 def commit_result(work: SlideWork, out: Path, *, keep: Sequence[str]) -> Path:
-    """Give a finished slide its place under results/ by one rename; of the working folder stays what is to be kept."""
+    """Give a finished slide its place under results/ by one rename; of the working folder stays
+    what is to be kept."""
     target, old = results_folder(out, work.ref.name), work.path / "replaced"
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(old, ignore_errors=True)  # left by a run that died here
@@ -157,11 +173,15 @@ def commit_result(work: SlideWork, out: Path, *, keep: Sequence[str]) -> Path:
         os.rename(target, old)
     os.rename(work.result, target)
     stores = {"tiles": [work.tiles], "predictions": [work.predictions, work.parts]}
-    for path in [path for name, paths in stores.items() if keep and name not in keep for path in paths]:
+    for path in [
+        path for name, paths in stores.items() if keep and name not in keep for path in paths
+    ]:
         if path.exists():  # by one rename first: a store is whole or gone
             os.rename(path, work.path / f"dropped.{path.name}")
         shutil.rmtree(work.path / f"dropped.{path.name}", ignore_errors=True)
     if not keep:
-        (work.path / "journal.jsonl").unlink(missing_ok=True)  # first: what is half removed must not count
+        (work.path / "journal.jsonl").unlink(
+            missing_ok=True
+        )  # first: what is half removed must not count
     shutil.rmtree(old if keep else work.path, ignore_errors=True)
     return target

@@ -1,4 +1,5 @@
-"""Training as the command line calls it: check, plan the slides, one job a package on the workers, k folds if asked for."""
+"""Training as the command line calls it: check, plan the slides, one job a package on the workers,
+k folds if asked for."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ LOOK_EVERY_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """One training to be done: its name, the pipeline, the slides with their splits, where the package goes."""
+    """One training to be done: its name, the pipeline, the slides with their splits, where the
+    package goes."""
 
     name: str
     pipeline: Pipeline
@@ -54,7 +56,8 @@ def training_manifest(pipeline: Pipeline) -> list[SlideRef]:
     """
     if not pipeline.data.manifest:
         raise ConfigError(
-            f"the pipeline {pipeline.name} names no training data; set data.manifest to a CSV of slides "
+            f"the pipeline {pipeline.name} names no training data; set data.manifest to a CSV of "
+            "slides "
             "('quadrat init' writes one)"
         )
     return read_manifest(manifest_of(pipeline))
@@ -68,7 +71,13 @@ def course_of(pipeline: Pipeline) -> Course:
     """
     slides = training_manifest(pipeline)
     notes = check_training(slides, content_digests([ref.path for ref in slides]))
-    return Course(pipeline.name, pipeline, tuple(slides), Path(pipeline.model.package), (*notes, *_seen_before(slides, pipeline)))
+    return Course(
+        pipeline.name,
+        pipeline,
+        tuple(slides),
+        Path(pipeline.model.package),
+        (*notes, *_seen_before(slides, pipeline)),
+    )
 
 
 def folds_of(pipeline: Pipeline, folds: int | None = None) -> list[Course]:
@@ -93,7 +102,9 @@ def folds_of(pipeline: Pipeline, folds: int | None = None) -> list[Course]:
 
 
 def _seen_before(slides: Sequence[SlideRef], pipeline: Pipeline) -> tuple[str, ...]:
-    """Notes on validation and test slides that the package which the training begins from has seen."""
+    """Notes on validation and test slides that the package which the training begins
+    from has seen.
+    """
     seen = seen_by(read_card(Path(pipeline.train.init))) if pipeline.train.init else None
     if seen is None:
         return ()
@@ -105,7 +116,10 @@ def _seen_before(slides: Sequence[SlideRef], pipeline: Pipeline) -> tuple[str, .
     for split, what in consequence.items():
         known = seen.of([ref for ref in slides if ref.split == split])
         if known:
-            notes.append(f"{pipeline.train.init} has seen {len(known)} of the {split} slides ({known[0].name}, ...): {what}")
+            notes.append(
+                f"{pipeline.train.init} has seen {len(known)} of the {split} slides "
+                f"({known[0].name}, ...): {what}"
+            )
     return tuple(notes)
 
 
@@ -116,8 +130,11 @@ def train(
     reporter: Reporter | None = None,
     executor: Executor | None = None,
 ) -> dict[str, Path]:
-    """Train the packages of one or more pipelines; package folders by name. See :func:`train_courses`."""
-    return train_courses([course_of(p) for p in pipelines], overwrite=overwrite, reporter=reporter, executor=executor)
+    """Train the packages of one or more pipelines; package folders by name. See
+    :func:`train_courses`."""
+    return train_courses(
+        [course_of(p) for p in pipelines], overwrite=overwrite, reporter=reporter, executor=executor
+    )
 
 
 def train_courses(
@@ -127,9 +144,11 @@ def train_courses(
     reporter: Reporter | None = None,
     executor: Executor | None = None,
 ) -> dict[str, Path]:
-    """Plan the slides of all trainings, then train: a job a package, side by side on the executor's workers.
+    """Plan the slides of all trainings, then train: a job a package, side by side on the executor's
+    workers.
 
-    A package that exists is left alone unless ``overwrite``; an interrupted training goes on from its checkpoint.
+    A package that exists is left alone unless ``overwrite``; an interrupted training goes on from
+    its checkpoint.
 
     Raises:
         ConfigError, AnnotationError: before any time is spent. StoreError: another training is at
@@ -143,7 +162,9 @@ def train_courses(
             reporter = stack.enter_context(Reporter())
         for course in courses:
             if (course.package / CARD).exists() and not overwrite:
-                reporter.say(f"{course.name}: {course.package} exists already; --overwrite trains it again")
+                reporter.say(
+                    f"{course.name}: {course.package} exists already; --overwrite trains it again"
+                )
                 made[course.name] = course.package
                 continue
             todo.append(course)
@@ -152,12 +173,20 @@ def train_courses(
         jobs = [(course, _job(course, reporter)) for course in todo]
         for course, _ in jobs:
             busy = f"{course.name}: another training is at work on {course.package}"
-            stack.enter_context(locked(course.folder / "driver.lock", busy, otherwise="give this one another model.package"))
+            stack.enter_context(
+                locked(
+                    course.folder / "driver.lock",
+                    busy,
+                    otherwise="give this one another model.package",
+                )
+            )
         for course, job in jobs:
             _make_way(course, job, reporter, overwrite=overwrite)
         if jobs and executor is None:
             run = todo[0].pipeline.run
-            executor = stack.enter_context(open_executor(run.executor, workers=run.workers, threads=run.threads))
+            executor = stack.enter_context(
+                open_executor(run.executor, workers=run.workers, threads=run.threads)
+            )
         for _, job in jobs:
             assert executor is not None
             _plan(job, executor, reporter)
@@ -167,7 +196,8 @@ def train_courses(
 
 
 def _teach(jobs: Sequence[Job], executor: Executor, reporter: Reporter) -> dict[str, Path]:
-    """Run the training jobs; the first failure is raised when the others have ended (their packages are kept)."""
+    """Run the training jobs; the first failure is raised when the others have ended (their packages
+    are kept)."""
     made: dict[str, Path] = {}
     failures: list[Exception] = []
     steps = sum(job.payload.pipeline.train.steps for job in jobs)
@@ -185,7 +215,9 @@ def _teach(jobs: Sequence[Job], executor: Executor, reporter: Reporter) -> dict[
             reporter.say(f"{outcome.key}: trained in {receipt['seconds']:.0f} s ({losses})")
             if receipt["figures"]:
                 figure = f"{receipt['main']} {receipt['figures'][receipt['main']]:.3f}"
-                reporter.say(f"{outcome.key}: {figure} on validation slides, step {receipt['step']} kept")
+                reporter.say(
+                    f"{outcome.key}: {figure} on validation slides, step {receipt['step']} kept"
+                )
             reporter.say(f"{outcome.key}: {receipt['promise']}")
     if failures:
         raise failures[0]
@@ -193,7 +225,8 @@ def _teach(jobs: Sequence[Job], executor: Executor, reporter: Reporter) -> dict[
 
 
 def _run_each(jobs: Sequence[Job], executor: Executor) -> Iterator[Outcome]:
-    """A job a device, side by side; those that use several devices each (train.processes) one after the other."""
+    """A job a device, side by side; those that use several devices each (train.processes) one after
+    the other."""
     together = [job for job in jobs if job.payload.pipeline.train.processes == 1]
     yield from executor.run(train_package, together, needs="own gpu")
     for job in jobs:
@@ -242,8 +275,8 @@ def _as_error(failure: Failure, name: str) -> Exception:
 
 
 def _make_way(course: Course, job: TrainJob, reporter: Reporter, *, overwrite: bool) -> None:
-    """See that the training can go on from what is there. With ``overwrite``, forget one that came to its end or that was
-    another one.
+    """See that the training can go on from what is there. With ``overwrite``, forget one that came
+    to its end or that was another one.
 
     Raises:
         ConfigError, StoreError: see :func:`quadrat.checkpoint.check_same_training`.
@@ -273,12 +306,15 @@ def _check_apart(courses: Sequence[Course]) -> None:
                 "give each pipeline a model.package of its own"
             )
         if names.setdefault(course.name, course) is not course:
-            raise ConfigError(f"two of the pipelines are called {course.name}; give one of them another 'name'")
+            raise ConfigError(
+                f"two of the pipelines are called {course.name}; give one of them another 'name'"
+            )
 
 
 def _check_truths(courses: Sequence[Course]) -> list[str]:
-    """Read all annotations once before any slide's pixels are: what is wrong with them is said at once. What is wrong with those
-    of test slides is a note, since nothing is learnt from them. Returns the notes that a user should see.
+    """Read all annotations once before any slide's pixels are: what is wrong with them is said at
+    once. What is wrong with those of test slides is a note, since nothing is learnt from them.
+    Returns the notes that a user should see.
 
     Raises:
         ConfigError, AnnotationError, SlideError: see :func:`quadrat.learning.known_of` and
@@ -296,7 +332,10 @@ def _check_truths(courses: Sequence[Course]) -> list[str]:
                 except QuadratError as error:
                     if ref.split != "test":
                         raise
-                    notes.append(f"{course.name}: the test slide {ref.name} cannot be evaluated as it is: {error}")
+                    notes.append(
+                        f"{course.name}: the test slide {ref.name} cannot be evaluated as it is: "
+                        f"{error}"
+                    )
                     continue
             if ref.split in ("", "train"):
                 known.append(seen[which])
@@ -316,7 +355,9 @@ def _job(course: Course, reporter: Reporter) -> TrainJob:
     for note in notes:
         reporter.say(f"{course.name}: {note}")
     # the run's override of mpp is not the training slides': theirs stands in the manifest
-    training = replace(pipeline, slide=replace(pipeline.slide, mpp=None, tissue=pipeline.data.tissue))
+    training = replace(
+        pipeline, slide=replace(pipeline.slide, mpp=None, tissue=pipeline.data.tissue)
+    )
     works = tuple(
         SlideWork(
             ref=ref,
@@ -329,12 +370,14 @@ def _job(course: Course, reporter: Reporter) -> TrainJob:
         )
         for ref in refs
     )
-    return TrainJob(pipeline=training, works=works, package=str(course.package), folder=str(course.folder))
+    return TrainJob(
+        pipeline=training, works=works, package=str(course.package), folder=str(course.folder)
+    )
 
 
 def _plan(job: TrainJob, executor: Executor, reporter: Reporter) -> None:
-    """Plan the training slides, and fill their tile stores if the pipeline wants it; a slide that fails ends the training
-    (its data would be missing)."""
+    """Plan the training slides, and fill their tile stores if the pipeline wants it; a slide that
+    fails ends the training (its data would be missing)."""
     states = []
     for work in job.works:
         prints = fingerprints(work, job.pipeline, weights_sha256="", device="")

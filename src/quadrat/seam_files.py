@@ -23,17 +23,18 @@ LEAST_TILE_PX = 32
 """Smaller tiles leave no room beside a seam to compare it with."""
 
 
-def read_seams(result: Path, *, tile: float | None, origin: tuple[float, float], mpp: float | None) -> dict[str, Any]:
+def read_seams(
+    result: Path, *, tile: float | None, origin: tuple[float, float], mpp: float | None
+) -> dict[str, Any]:
     """The seam report (as in ``summary.json``) of a result.
 
-    Args:
-        result: a slide's folder under results/, or a GeoJSON file (level-0 px).
-        tile: side of the tiles in level-0 px. None: the cores of a result of quadrat, as its summary has it.
-        origin: level-0 (x, y) of the corner of any tile.
-        mpp: um per level-0 px; None: that of the result's summary.
+    Args: result: a slide's folder under results/, or a GeoJSON file (level-0 px). tile: side of the
+        tiles in level-0 px. None: the cores of a result of quadrat, as its summary has it. origin:
+        level-0 (x, y) of the corner of any tile. mpp: um per level-0 px; None: that of the result's
+        summary.
 
-    Raises:
-        ConfigError: an option is missing or no length. QuadratError: a file is missing or broken, or has no objects' report.
+    Raises: ConfigError: an option is missing or no length. QuadratError: a file is missing or
+        broken, or has no objects' report.
     """
     for name, value in (("--tile", tile), ("--mpp", mpp)):
         if value is not None and not 0 < value < float("inf"):
@@ -41,26 +42,34 @@ def read_seams(result: Path, *, tile: float | None, origin: tuple[float, float],
     if tile is not None and tile < LEAST_TILE_PX:
         raise ConfigError(f"--tile is {tile:g} px; it must be at least {LEAST_TILE_PX} level-0 px")
     if not result.exists():
-        raise QuadratError(f"there is no result {result}; name a slide's folder under results/, or a GeoJSON file")
+        raise QuadratError(
+            f"there is no result {result}; name a slide's folder under results/, or a GeoJSON file"
+        )
     if result.is_dir():
         summary = _summary(result)
         if tile is None:
             if "seams" not in summary:
                 raise QuadratError(
-                    f"{result / 'summary.json'} has no seam report (the task {summary.get('task')} finds no objects, or an older "
+                    f"{result / 'summary.json'} has no seam report (the task {summary.get('task')} "
+                    "finds no objects, or an older "
                     "version wrote it); state --tile to have one made from objects.parquet"
                 )
             return dict(summary["seams"])
         try:
             own = float(summary["frame"]["mpp"]) / float(summary["frame"]["scale_col"])
         except (KeyError, TypeError, ValueError) as error:
-            raise QuadratError(f"{result / 'summary.json'} has no frame ({error}); state --mpp") from error
+            raise QuadratError(
+                f"{result / 'summary.json'} has no frame ({error}); state --mpp"
+            ) from error
         table, parts = read_objects(result / "objects.parquet")
         mpp = own if mpp is None else mpp
     else:
         if tile is None or mpp is None:
             missing = "--tile" if tile is None else "--mpp"
-            raise ConfigError(f"{result} does not say how it was cut into tiles; state {missing} (level-0 px, um per level-0 px)")
+            raise ConfigError(
+                f"{result} does not say how it was cut into tiles; state {missing} (level-0 px, um "
+                "per level-0 px)"
+            )
         table, parts = read_geojson(result)
     lattice = tile_lattice(table, tile=tile, origin=(origin[1], origin[0]))
     return seam_report(table, parts, lattice, mpp=mpp).to_json()
@@ -71,7 +80,10 @@ def _summary(folder: Path) -> dict[str, Any]:
     try:
         summary = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise QuadratError(f"{path} cannot be read ({error}); RESULT is a slide's folder under results/, or a GeoJSON") from error
+        raise QuadratError(
+            f"{path} cannot be read ({error}); RESULT is a slide's folder under results/, or a "
+            "GeoJSON"
+        ) from error
     if not isinstance(summary, dict):
         raise QuadratError(f"{path} must hold keys and values, not {type(summary).__name__}")
     return summary
@@ -94,7 +106,8 @@ def read_objects(path: Path) -> tuple[ObjectTable, Parts]:
     try:
         with pq.ParquetFile(path) as file:
             groups = file.num_row_groups
-        # the area in level-0 px is not among the columns: outlines are read for it, a row group at a time
+        # the area in level-0 px is not among the columns: outlines are read for it, a row group at
+        # a time
         table = ObjectTable.concatenate([part(group)[0] for group in range(groups)])
     except (OSError, KeyError, pa.ArrowException) as error:
         raise QuadratError(f"{path} cannot be read as objects.parquet ({error})") from error
@@ -139,7 +152,8 @@ def _objects(
 
 
 def read_geojson(path: Path) -> tuple[ObjectTable, Parts]:
-    """The polygons of a GeoJSON file of any tool in level-0 px, objects first; without those, its regions.
+    """The polygons of a GeoJSON file of any tool in level-0 px, objects first; without those, its
+    regions.
 
     What has no class is taken as one class of its own; points have no outline and only count.
 
@@ -150,9 +164,13 @@ def read_geojson(path: Path) -> tuple[ObjectTable, Parts]:
     if not len(found):
         found = load_annotations(path, kind="region", unclassified=UNCLASSIFIED)
     if len(found.classes) > 256:
-        raise QuadratError(f"{path} has {len(found.classes)} classes; the seam report takes at most 256")
+        raise QuadratError(
+            f"{path} has {len(found.classes)} classes; the seam report takes at most 256"
+        )
     polygons = found.polygons
-    shapes = shapely.from_ragged_array(shapely.GeometryType.POLYGON, polygons.xy, (polygons.ring_starts, polygons.polygon_starts))
+    shapes = shapely.from_ragged_array(
+        shapely.GeometryType.POLYGON, polygons.xy, (polygons.ring_starts, polygons.polygon_starts)
+    )
     middle = shapely.centroid(shapes)
     xy = np.stack([shapely.get_x(middle), shapely.get_y(middle)], axis=1)
     drawn = ~np.isnan(found.points_l0[:, 0])
@@ -163,7 +181,9 @@ def read_geojson(path: Path) -> tuple[ObjectTable, Parts]:
 
 def seams_text(report: dict[str, Any]) -> str:
     """The report as a small table under its verdict."""
-    rows = [("", "near seams", "inside", "", f"{100 * report['confidence']:.0f} % interval", "objects")]
+    rows = [
+        ("", "near seams", "inside", "", f"{100 * report['confidence']:.0f} % interval", "objects")
+    ]
     for name, title, compared in (
         ("density", "objects per mm2", "ratio"),
         ("straight_edges", "share with a straight edge on the line", "difference"),
@@ -172,11 +192,25 @@ def seams_text(report: dict[str, Any]) -> str:
         one = report[name]
         low, high = (_figure(one[end]) for end in ("low", "high"))
         interval = "not judged" if one["low"] is None else f"{low} to {high}"
-        rows.append((title, _figure(one["near"]), _figure(one["inside"]), f"{compared} {_figure(one['value'])}", interval,
-                     f"{one['objects']:,}"))  # fmt: skip
+        rows.append(
+            (
+                title,
+                _figure(one["near"]),
+                _figure(one["inside"]),
+                f"{compared} {_figure(one['value'])}",
+                interval,
+                f"{one['objects']:,}",
+            )
+        )
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    about = f"{report['seams']:,} seams, every {report['pitch_px']:g} px; near: within {report['near_um']:g} um"
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    about = (
+        f"{report['seams']:,} seams, every {report['pitch_px']:g} px; near: within "
+        f"{report['near_um']:g} um"
+    )
     return "\n".join([report["verdict"], about, *lines])
 
 

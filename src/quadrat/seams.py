@@ -1,9 +1,10 @@
 """The seam report: does a slide's result show where it was cut up?
 
-Three signs, each against the same thing away from seams, each with an interval by block bootstrap (Künsch, Ann. Statist. 17,
-1989; here blocks along the seams are resampled), percentile ends widened for few blocks (Hesterberg, Am. Stat. 69, 2015):
-density of objects near seams; objects with a straight edge on a seam; duplicates. What is exact shows none of them, whatever
-the tissue looks like, but for chance: each interval misses once in a hundred slides (CONFIDENCE).
+Three signs, each against the same thing away from seams, each with an interval by block bootstrap
+(Künsch, Ann. Statist. 17, 1989; here blocks along the seams are resampled), percentile ends widened
+for few blocks (Hesterberg, Am. Stat. 69, 2015): density of objects near seams; objects with a
+straight edge on a seam; duplicates. What is exact shows none of them, whatever the tissue looks
+like, but for chance: each interval misses once in a hundred slides (CONFIDENCE).
 """
 
 from __future__ import annotations
@@ -42,8 +43,9 @@ Parts = Sequence[Callable[[], tuple[ObjectTable, Polygons]]]
 
 @dataclass(frozen=True, slots=True)
 class Contrast:
-    """One sign: its value ``near`` seams and ``inside``, how they compare (``value``) with the interval ``low`` to ``high``,
-    and how many objects were looked at near seams. Value and interval are None where they are not defined."""
+    """One sign: its value ``near`` seams and ``inside``, how they compare (``value``) with the
+    interval ``low`` to ``high``, and how many objects were looked at near seams. Value and interval
+    are None where they are not defined."""
 
     near: float | None
     inside: float | None
@@ -58,17 +60,20 @@ class Contrast:
 
     def differs_from(self, expected: float) -> bool:
         """Whether the interval leaves out what a result without seams shows."""
-        return self.low is not None and self.high is not None and not self.low <= expected <= self.high
+        return (
+            self.low is not None and self.high is not None and not self.low <= expected <= self.high
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class SeamReport:
     """What :func:`seam_report` found.
 
-    density: objects per mm² in strips of ``near_um`` on both sides of seams, and in the flanks behind them up to four times
-    that; value is the ratio. straight_edges: share, of the objects that meet a seam, with a straight edge on it, and the same
-    on control lines inside cores; duplicates: pairs of one class closer than half a median diameter, per 1,000 objects, in
-    strips and flanks. Their value is the difference.
+    density: objects per mm² in strips of ``near_um`` on both sides of seams, and in the flanks
+    behind them up to four times that; value is the ratio. straight_edges: share, of the objects
+    that meet a seam, with a straight edge on it, and the same on control lines inside cores;
+    duplicates: pairs of one class closer than half a median diameter, per 1,000 objects, in strips
+    and flanks. Their value is the difference.
     """
 
     pitch_px: float
@@ -88,12 +93,16 @@ class SeamReport:
         if self.straight_edges.differs_from(0.0):
             shares = self.straight_edges
             found.append(
-                f"{_percent(shares.near)} of the objects that meet a seam have a straight edge on it, "
+                f"{_percent(shares.near)} of the objects that meet a seam have a straight edge on "
+                "it, "
                 f"{_percent(shares.inside)} on control lines"
             )
         if self.duplicates.differs_from(0.0):
             pairs = self.duplicates
-            found.append(f"{pairs.near:.1f} duplicates per 1,000 objects near seams, {pairs.inside:.1f} inside")
+            found.append(
+                f"{pairs.near:.1f} duplicates per 1,000 objects near seams, {pairs.inside:.1f} "
+                "inside"
+            )
         return found
 
     @property
@@ -106,12 +115,18 @@ class SeamReport:
             return "; ".join(signs)
         if not self.density.judged:
             few = f"{self.density.objects} objects near {self.seams} seams"
-            return f"too little to judge: {few} (at least {LEAST_OBJECTS} objects at {LEAST_BLOCKS} corners of cores are needed)"
+            return (
+                f"too little to judge: {few} (at least {LEAST_OBJECTS} objects at {LEAST_BLOCKS} "
+                "corners of cores are needed)"
+            )
         return f"no sign of seams (density near them is {_ratio(self.density)} of that inside)"
 
     def to_json(self) -> dict[str, Any]:
         """JSON values, rounded, for the summary."""
-        signs = {name: _rounded(asdict(getattr(self, name))) for name in ("density", "straight_edges", "duplicates")}
+        signs = {
+            name: _rounded(asdict(getattr(self, name)))
+            for name in ("density", "straight_edges", "duplicates")
+        }
         return {
             "verdict": self.verdict,
             "sign_of_seams": bool(self.signs()),
@@ -123,13 +138,17 @@ class SeamReport:
         } | signs
 
 
-def slide_seams(table: ObjectTable, parts: Parts, *, lattice: Lattice, frame: Frame, cells: Sequence[Cell]) -> dict[str, Any]:
+def slide_seams(
+    table: ObjectTable, parts: Parts, *, lattice: Lattice, frame: Frame, cells: Sequence[Cell]
+) -> dict[str, Any]:
     """The seam report of a slide as ``summary.json`` holds it.
 
-    ``table``: all objects (centroid, class_id and area_px are looked at); ``parts``: the same, whole and with outlines, part by
-    part, gone through once. ``cells``: analysed cores.
+    ``table``: all objects (centroid, class_id and area_px are looked at); ``parts``: the same,
+    whole and with outlines, part by part, gone through once. ``cells``: analysed cores.
     """
-    return seam_report(table, parts, core_lattice(lattice, frame=frame, cells=cells), mpp=frame.mpp).to_json()
+    return seam_report(
+        table, parts, core_lattice(lattice, frame=frame, cells=cells), mpp=frame.mpp
+    ).to_json()
 
 
 def core_lattice(lattice: Lattice, *, frame: Frame, cells: Sequence[Cell]) -> SeamLattice:
@@ -137,11 +156,14 @@ def core_lattice(lattice: Lattice, *, frame: Frame, cells: Sequence[Cell]) -> Se
     analysed = np.zeros((-(-frame.height // lattice.core), -(-frame.width // lattice.core)), bool)
     rows, cols = np.array(cells, np.int64).reshape(-1, 2).T
     analysed[rows, cols] = True
-    return SeamLattice(lattice.core, (0.0, 0.0), analysed, (0.0, 0.0, float(frame.height), float(frame.width)))
+    return SeamLattice(
+        lattice.core, (0.0, 0.0), analysed, (0.0, 0.0, float(frame.height), float(frame.width))
+    )
 
 
 def tile_lattice(table: ObjectTable, *, tile: float, origin: tuple[float, float]) -> SeamLattice:
-    """The lattice of tiles of ``tile`` px from ``origin`` (row, column), for results that say nothing of it.
+    """The lattice of tiles of ``tile`` px from ``origin`` (row, column), for results that say
+    nothing of it.
 
     A tile counts as analysed if it holds a centroid; the extent is that of the objects.
     """
@@ -153,11 +175,18 @@ def tile_lattice(table: ObjectTable, *, tile: float, origin: tuple[float, float]
     analysed = np.zeros(tuple(place.max(axis=0) - first + 1), bool)
     analysed[tuple((place - first).T)] = True
     corner = (origin[0] + float(first[0]) * tile, origin[1] + float(first[1]) * tile)
-    return SeamLattice(tile, corner, analysed, (float(low[0]), float(low[1]), float(high[0]), float(high[1])))
+    return SeamLattice(
+        tile, corner, analysed, (float(low[0]), float(low[1]), float(high[0]), float(high[1]))
+    )
 
 
 def seam_report(
-    table: ObjectTable, parts: Parts, lattice: SeamLattice, *, mpp: float, confidence: float = CONFIDENCE
+    table: ObjectTable,
+    parts: Parts,
+    lattice: SeamLattice,
+    *,
+    mpp: float,
+    confidence: float = CONFIDENCE,
 ) -> SeamReport:
     """Look for signs of seams. Deterministic: fixed seed, sums of whole numbers.
 
@@ -191,18 +220,42 @@ def seam_report(
         near_um=scale.near * mpp,
         confidence=confidence,
         density=_contrast(
-            lambda s: (_over(s["near"], s["near_area"]) * 1e6 / mpp**2, _over(s["flank"], s["flank_area"]) * 1e6 / mpp**2),
-            sums, resampled, ratio=True, alpha=alpha, objects=near, judged=enough and near >= LEAST_OBJECTS,
+            lambda s: (
+                _over(s["near"], s["near_area"]) * 1e6 / mpp**2,
+                _over(s["flank"], s["flank_area"]) * 1e6 / mpp**2,
+            ),
+            sums,
+            resampled,
+            ratio=True,
+            alpha=alpha,
+            objects=near,
+            judged=enough and near >= LEAST_OBJECTS,
         ),
         straight_edges=_contrast(
-            lambda s: (_over(s["straight_on_seams"], s["on_seams"]), _over(s["straight_on_controls"], s["on_controls"])),
-            sums, resampled, ratio=False, alpha=alpha, objects=met, judged=enough and met >= LEAST_OBJECTS,
+            lambda s: (
+                _over(s["straight_on_seams"], s["on_seams"]),
+                _over(s["straight_on_controls"], s["on_controls"]),
+            ),
+            sums,
+            resampled,
+            ratio=False,
+            alpha=alpha,
+            objects=met,
+            judged=enough and met >= LEAST_OBJECTS,
         ),
         duplicates=_contrast(
-            lambda s: (1000 * _over(s["near_pairs"], s["near"]), 1000 * _over(s["flank_pairs"], s["flank"])),
-            sums, resampled, ratio=False, alpha=alpha, objects=near, judged=enough and near >= LEAST_OBJECTS,
+            lambda s: (
+                1000 * _over(s["near_pairs"], s["near"]),
+                1000 * _over(s["flank_pairs"], s["flank"]),
+            ),
+            sums,
+            resampled,
+            ratio=False,
+            alpha=alpha,
+            objects=near,
+            judged=enough and near >= LEAST_OBJECTS,
         ),
-    )  # fmt: skip
+    )
 
 
 Sums = dict[str, F64]
@@ -213,13 +266,17 @@ def resample(tally: Tally) -> Sums:
     """Sums over blocks drawn with replacement, REPLICATES times; the same draws for all columns."""
     blocks = tally.shape[1]
     rng = np.random.default_rng(SEED)
-    weights = (np.bincount(rng.integers(0, blocks, blocks), minlength=blocks) for _ in range(REPLICATES if blocks else 0))
+    weights = (
+        np.bincount(rng.integers(0, blocks, blocks), minlength=blocks)
+        for _ in range(REPLICATES if blocks else 0)
+    )
     rows = [tally @ weight.astype(np.float64) for weight in weights]
     return _sums(np.array(rows).T if rows else np.zeros((len(COLUMNS), REPLICATES)))
 
 
 def effective_blocks(tally: Tally) -> float:
-    """How many equal blocks are worth as much as these, by objects in strips (Kish, Survey Sampling, 1965)."""
+    """How many equal blocks are worth as much as these, by objects in strips (Kish, Survey
+    Sampling, 1965)."""
     weight = tally[COLUMNS.index("near")] + tally[COLUMNS.index("flank")]
     squares = float((weight**2).sum())
     return float(weight.sum()) ** 2 / squares if squares else 0.0
@@ -266,7 +323,8 @@ def _number(value: F64) -> float | None:
 
 
 def _tail(confidence: float, *, blocks: float) -> float:
-    """Share of replicates beyond either end: that of Student's t with blocks - 1 degrees, widened by sqrt(n / (n - 1))."""
+    """Share of replicates beyond either end: that of Student's t with blocks - 1 degrees, widened
+    by sqrt(n / (n - 1))."""
     if blocks < 2:
         return 0.0
     t = special.stdtrit(blocks - 1, (1 - confidence) / 2) * np.sqrt(blocks / (blocks - 1))
@@ -282,4 +340,7 @@ def _percent(share: float | None) -> str:
 
 
 def _rounded(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: round(value, 4) if isinstance(value, float) else value for name, value in values.items()}
+    return {
+        name: round(value, 4) if isinstance(value, float) else value
+        for name, value in values.items()
+    }

@@ -1,9 +1,11 @@
-"""Shard files: chunks one after the other, each with a checksum, then the index of where they lie with one of its own.
+"""Shard files: chunks one after the other, each with a checksum, then the index of where they lie
+with one of its own.
 
-The layout is that of zarr's sharding codec (``index_location: end``, index codecs bytes and crc32c, the chunks' last
-codec crc32c), so zarr reads what is written here:
-https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/v1.0.html . Writing and reading are ours because
-zarr spends 7 ms of CPU on a 608 px window where decoding takes 1 ms, and reads the old shard back on every write.
+The layout is that of zarr's sharding codec (``index_location: end``, index codecs bytes and crc32c,
+the chunks' last codec crc32c), so zarr reads what is written here:
+https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/v1.0.html . Writing and
+reading are ours because zarr spends 7 ms of CPU on a 608 px window where decoding takes 1 ms, and
+reads the old shard back on every write.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ Pixels = npt.NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class ShardReceipt:
-    """Proof of a finished shard: its cell, its file's length and sha256, and what of it the slide's damage left white.
+    """Proof of a finished shard: its cell, its file's length and sha256, and what of it the slide's
+    damage left white.
 
     ``lost``: boxes in grid px, sorted; empty unless damaged tiles are marked.
     """
@@ -63,7 +66,8 @@ def unchecked(data: bytes) -> bytes:
 
 
 def pack_shard(payloads: Sequence[bytes | None]) -> bytes:
-    """The bytes of a shard from its chunks' payloads in raster order; None leaves a chunk out (it reads as fill)."""
+    """The bytes of a shard from its chunks' payloads in raster order; None leaves a chunk out (it
+    reads as fill)."""
     index = np.full((len(payloads), 2), ABSENT, "<u8")
     parts: list[bytes] = []  # joined once: a shard has megabytes
     at = 0
@@ -77,7 +81,8 @@ def pack_shard(payloads: Sequence[bytes | None]) -> bytes:
 
 
 def parse_index(tail: bytes, *, chunks: int, size: int) -> npt.NDArray[np.uint64]:
-    """(chunks, 2): offset and length of every chunk, from the last bytes of a shard file of ``size`` bytes.
+    """(chunks, 2): offset and length of every chunk, from the last bytes of a shard file of
+    ``size`` bytes.
 
     Raises:
         ValueError: cut off, damaged, or a chunk outside the file.
@@ -98,17 +103,36 @@ def index_bytes(chunks: int) -> int:
 
 
 class OpenShard:
-    """One shard file, open for reading; a context manager. ``stamp`` tells this file from one that replaces it."""
+    """One shard file, open for reading; a context manager. ``stamp`` tells this file from one that
+    replaces it."""
 
     __slots__ = ("across", "handle", "index", "origin", "stamp")
 
-    def __init__(self, handle: int, stamp: tuple[int, ...], index: npt.NDArray[np.uint64], origin: Cell, across: int) -> None:
-        self.handle, self.stamp, self.index, self.origin, self.across = handle, stamp, index, origin, across
+    def __init__(
+        self,
+        handle: int,
+        stamp: tuple[int, ...],
+        index: npt.NDArray[np.uint64],
+        origin: Cell,
+        across: int,
+    ) -> None:
+        self.handle, self.stamp, self.index, self.origin, self.across = (
+            handle,
+            stamp,
+            index,
+            origin,
+            across,
+        )
 
     def __enter__(self) -> OpenShard:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         os.close(self.handle)
 
     def payload(self, chunk: Cell) -> bytes | None:
@@ -117,13 +141,16 @@ class OpenShard:
         Raises:
             ValueError: its bytes have changed.
         """
-        offset, length = self.index[(chunk[0] - self.origin[0]) * self.across + chunk[1] - self.origin[1]].tolist()
+        offset, length = self.index[
+            (chunk[0] - self.origin[0]) * self.across + chunk[1] - self.origin[1]
+        ].tolist()
         return None if offset == ABSENT else unchecked(os.pread(self.handle, length, offset))
 
 
 @dataclass(frozen=True, slots=True)
 class ShardFiles:
-    """The shard files of one array of rows and columns, with ``leading`` and ``trailing`` axes of a single shard each.
+    """The shard files of one array of rows and columns, with ``leading`` and ``trailing`` axes of a
+    single shard each.
 
     ``box``: all rows and columns. ``chunk`` and ``shard`` in px. Threads may share it.
     """
@@ -150,7 +177,9 @@ class ShardFiles:
 
     def shard_path(self, cell: Cell) -> Path:
         """Where the shard's file lies, or will lie."""
-        return self.path.joinpath("c", *"0" * self.leading, str(cell[0]), str(cell[1]), *"0" * self.trailing)
+        return self.path.joinpath(
+            "c", *"0" * self.leading, str(cell[0]), str(cell[1]), *"0" * self.trailing
+        )
 
     def has(self, cell: Cell) -> bool:
         """Whether the shard was written."""
@@ -161,7 +190,9 @@ class ShardFiles:
         rows, cols = (range(at * self.across, (at + 1) * self.across) for at in cell)
         return [(row, col) for row in rows for col in cols]
 
-    def write(self, cell: Cell, payloads: Sequence[bytes | None], *, lost: Sequence[Box] = ()) -> ShardReceipt:
+    def write(
+        self, cell: Cell, payloads: Sequence[bytes | None], *, lost: Sequence[Box] = ()
+    ) -> ShardReceipt:
         """Write one whole shard from its chunks' payloads in raster order (see ``pack_shard``).
 
         Raises:
@@ -171,8 +202,15 @@ class ShardFiles:
         try:
             write_durably(self.shard_path(cell), data)
         except OSError as error:
-            raise StoreError(f"{self.path}: shard {cell} cannot be written ({error.strerror or error})") from error
-        return ShardReceipt(cell=cell, nbytes=len(data), sha256=hashlib.sha256(data).hexdigest(), lost=tuple(sorted(set(lost))))
+            raise StoreError(
+                f"{self.path}: shard {cell} cannot be written ({error.strerror or error})"
+            ) from error
+        return ShardReceipt(
+            cell=cell,
+            nbytes=len(data),
+            sha256=hashlib.sha256(data).hexdigest(),
+            lost=tuple(sorted(set(lost))),
+        )
 
     def open(self, cell: Cell) -> OpenShard | None:
         """A shard to read from, its index parsed once a file; None if it was not written.
@@ -192,16 +230,22 @@ class ShardFiles:
                 chunks = self.across * self.across
                 start = max(0, status.st_size - index_bytes(chunks))
                 tail = os.pread(handle, index_bytes(chunks), start)
-                known = self._indices[cell] = (stamp, parse_index(tail, chunks=chunks, size=status.st_size))
+                known = self._indices[cell] = (
+                    stamp,
+                    parse_index(tail, chunks=chunks, size=status.st_size),
+                )
         except BaseException:
             os.close(handle)
             raise
-        return OpenShard(handle, stamp, known[1], (cell[0] * self.across, cell[1] * self.across), self.across)
+        return OpenShard(
+            handle, stamp, known[1], (cell[0] * self.across, cell[1] * self.across), self.across
+        )
 
     def read(
         self, box: Box, decode: Callable[[Cell, bytes], Pixels], *, cache: BlockCache | None = None
     ) -> Iterator[tuple[Box, Box, Pixels]]:
-        """What is held of a box: for every chunk its part of the box, its own box (unclipped), and its decoded pixels.
+        """What is held of a box: for every chunk its part of the box, its own box (unclipped), and
+        its decoded pixels.
 
         Chunks left out, and those of shards not written, are passed over.
 
@@ -218,15 +262,19 @@ class ShardFiles:
                     for row, col in self.shard_box(cell).intersect(box).cells(size):
                         pixels = _decoded(shard, (row, col), decode, cache)
                         if pixels is not None:
-                            place = Box(row * size, col * size, row * size + size, col * size + size)
+                            place = Box(
+                                row * size, col * size, row * size + size, col * size + size
+                            )
                             yield place.intersect(box), place, pixels
             except (OSError, ValueError) as error:
                 raise StoreError(
-                    f"{self.path}: shard {cell} is damaged ({error}); remove {self.shard_path(cell)} and run again"
+                    f"{self.path}: shard {cell} is damaged ({error}); remove "
+                    f"{self.shard_path(cell)} and run again"
                 ) from None
 
     def verify(self, receipts: Iterable[ShardReceipt]) -> list[str]:
-        """What is wrong with the shards of these receipts, one sentence each; an empty list is a clean bill."""
+        """What is wrong with the shards of these receipts, one sentence each; an empty list is a
+        clean bill."""
         problems = []
         for receipt in receipts:
             path = self.shard_path(receipt.cell)
@@ -242,7 +290,9 @@ class ShardFiles:
         return problems
 
 
-def _decoded(shard: OpenShard, chunk: Cell, decode: Callable[[Cell, bytes], Pixels], cache: BlockCache | None) -> Pixels | None:
+def _decoded(
+    shard: OpenShard, chunk: Cell, decode: Callable[[Cell, bytes], Pixels], cache: BlockCache | None
+) -> Pixels | None:
     """A chunk's pixels, from the cache if it holds them; None if the chunk was left out."""
     if cache is None:
         payload = shard.payload(chunk)

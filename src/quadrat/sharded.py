@@ -1,7 +1,8 @@
 """Zarr v3 arrays in shards with one writer each, checksums inside, and receipts to verify them by.
 
-zarr makes and reads the metadata; the shard files themselves are written and read by ``shard_files`` in zarr's own layout.
-A shard is encoded in memory and appears complete (written beside, fsync, rename) or not at all, and always has a file.
+zarr makes and reads the metadata; the shard files themselves are written and read by
+``shard_files`` in zarr's own layout. A shard is encoded in memory and appears complete (written
+beside, fsync, rename) or not at all, and always has a file.
 """
 
 from __future__ import annotations
@@ -28,21 +29,32 @@ from quadrat.grid import Cell
 from quadrat.shard_files import ShardFiles, ShardReceipt
 from quadrat.slides.cache import BlockCache
 
-__all__ = ["UNREADABLE", "ZSTD_LEVEL", "DurableStore", "ShardReceipt", "ShardedArray", "describe_array"]
+__all__ = [
+    "UNREADABLE",
+    "ZSTD_LEVEL",
+    "DurableStore",
+    "ShardReceipt",
+    "ShardedArray",
+    "describe_array",
+]
 
 Array = npt.NDArray[Any]
 ZSTD_LEVEL = 1
 UNREADABLE = (OSError, ValueError, RuntimeError, LookupError, TypeError)
 """What zarr and its codecs raise at damaged bytes or metadata of another make."""
 
-zarr.config.set({"async.concurrency": 2, "threading.max_workers": 2})  # our engine spreads the work, not zarr's
+zarr.config.set(
+    {"async.concurrency": 2, "threading.max_workers": 2}
+)  # our engine spreads the work, not zarr's
 
 
 @dataclass(frozen=True, slots=True)
 class ShardedArray:
-    """A zarr v3 array (leading axes..., row, column), sharded in rows and columns; leading axes whole in each chunk.
+    """A zarr v3 array (leading axes..., row, column), sharded in rows and columns; leading axes
+    whole in each chunk.
 
-    Reads and writes from several threads and processes, with one writer a shard. Pickles as its path.
+    Reads and writes from several threads and processes, with one writer a shard. Pickles as its
+    path.
     """
 
     path: Path
@@ -65,7 +77,8 @@ class ShardedArray:
         attributes: Mapping[str, Any] | None = None,
         dimension_names: tuple[str, ...] | None = None,
     ) -> ShardedArray:
-        """Make an empty array; ``chunk`` and ``shard`` in px, the second a whole number of the first.
+        """Make an empty array; ``chunk`` and ``shard`` in px, the second a whole number of the
+        first.
 
         The same array there already is opened, with what it holds: a task may run twice.
 
@@ -74,7 +87,10 @@ class ShardedArray:
         """
         place = Path(path)
         if chunk < 1 or shard % chunk or len(shape) < 2 or min(shape) < 1:
-            raise StoreError(f"{place}: shape {shape} with shard {shard} and chunk {chunk}: want whole chunks a shard")
+            raise StoreError(
+                f"{place}: shape {shape} with shard {shard} and chunk {chunk}: want whole chunks a "
+                "shard"
+            )
         make: dict[str, Any] = {
             "shape": shape,
             "chunk": chunk,
@@ -105,7 +121,10 @@ class ShardedArray:
         place = Path(path)
         found = _opened(place)
         if found.ndim < 2 or found.shards is None:
-            raise StoreError(f"{place}: a zarr array of another make; only what quadrat wrote is opened as a store")
+            raise StoreError(
+                f"{place}: a zarr array of another make; only what quadrat wrote is opened as a "
+                "store"
+            )
         described = describe_array(found)
         make: dict[str, Any] = {
             "shape": found.shape,
@@ -117,7 +136,10 @@ class ShardedArray:
             "names": described.get("dimension_names"),
         }
         if describe_array(_create(MemoryStore(), **make)) != described:
-            raise StoreError(f"{place}: a zarr array of another make; only what quadrat wrote is opened as a store")
+            raise StoreError(
+                f"{place}: a zarr array of another make; only what quadrat wrote is opened as a "
+                "store"
+            )
         rows, cols = found.shape[-2:]
         return ShardedArray(
             path=place,
@@ -127,7 +149,11 @@ class ShardedArray:
             attributes=make["attributes"],
             writable=mode == "r+",
             files=ShardFiles(
-                path=place, box=Box(0, 0, rows, cols), chunk=make["chunk"], shard=make["shard"], leading=found.ndim - 2
+                path=place,
+                box=Box(0, 0, rows, cols),
+                chunk=make["chunk"],
+                shard=make["shard"],
+                leading=found.ndim - 2,
             ),
         )
 
@@ -162,42 +188,54 @@ class ShardedArray:
         return self.files.has(cell)
 
     def write_shard(self, cell: Cell, array: Array, *, lost: Iterable[Box] = ()) -> ShardReceipt:
-        """Write one whole shard: (leading..., h, w) of ``shard_box(cell)``. One writer a shard; rewriting replaces it.
+        """Write one whole shard: (leading..., h, w) of ``shard_box(cell)``. One writer a shard;
+        rewriting replaces it.
 
         ``lost`` goes into the receipt as it is.
 
-        Raises:
-            StoreError: opened for reading, outside the array, wrong shape or dtype, or the disk refuses.
+        Raises: StoreError: opened for reading, outside the array, wrong shape or dtype, or the disk
+            refuses.
         """
         box = self.shard_box(cell)
         want = (*self.shape[:-2], *box.shape)
         if not self.writable:
             raise StoreError(f"{self.path}: opened for reading; shard {cell} cannot be written")
         if box.empty or array.shape != want or array.dtype != self.dtype:
-            raise StoreError(f"{self.path}: shard {cell} is {array.dtype}{array.shape}, want {self.dtype}{want} (empty: outside)")
+            raise StoreError(
+                f"{self.path}: shard {cell} is {array.dtype}{array.shape}, want {self.dtype}{want} "
+                "(empty: outside)"
+            )
         filled = _encode(np.full((*self.shape[:-2], self.chunk, self.chunk), self.fill, self.dtype))
-        chunks = [self._encoded(array, box, chunk, filled) for chunk in self.files.chunk_cells(cell)]
+        chunks = [
+            self._encoded(array, box, chunk, filled) for chunk in self.files.chunk_cells(cell)
+        ]
         return self.files.write(cell, chunks, lost=tuple(lost))
 
     def read(self, box: Box, *, cache: BlockCache | None = None) -> Array:
-        """(leading..., h, w) of a box inside the array; a shard that was not written reads as the fill value.
+        """(leading..., h, w) of a box inside the array; a shard that was not written reads as the
+        fill value.
 
         Raises:
             StoreError: the box reaches outside, or a shard is damaged.
         """
         if not self.box.contains(box):
-            raise StoreError(f"{self.path}: {box} reaches outside the array of {self.shape[-2]} x {self.shape[-1]} px")
+            raise StoreError(
+                f"{self.path}: {box} reaches outside the array of {self.shape[-2]} x "
+                f"{self.shape[-1]} px"
+            )
         out = np.full((*self.shape[:-2], *box.shape), self.fill, self.dtype)
         for part, place, pixels in self.files.read(box, self._decode, cache=cache):
             out[(..., *part.slices_in(box))] = pixels[(..., *part.slices_in(place))]
         return out
 
     def verify(self, receipts: Iterable[ShardReceipt]) -> list[str]:
-        """What is wrong with the shards of these receipts, one sentence each; an empty list is a clean bill."""
+        """What is wrong with the shards of these receipts, one sentence each; an empty list is a
+        clean bill."""
         return self.files.verify(receipts)
 
     def _encoded(self, array: Array, box: Box, chunk: Cell, filled: bytes) -> bytes | None:
-        """One chunk of a shard's pixels, None beyond the array; ``filled`` is what a chunk of the fill value encodes to."""
+        """One chunk of a shard's pixels, None beyond the array; ``filled`` is what a chunk of the
+        fill value encodes to."""
         size = self.chunk
         place = Box(chunk[0] * size, chunk[1] * size, (chunk[0] + 1) * size, (chunk[1] + 1) * size)
         part = place.intersect(box)
@@ -227,7 +265,9 @@ class ShardedArray:
 def _encode(pixels: Array) -> bytes:
     """A chunk's payload, as zarr's codecs bytes (little-endian) and zstd make it."""
     little = np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("<"))
-    return bytes(imagecodecs.zstd_encode(cast("bytes", little), level=ZSTD_LEVEL))  # any buffer will do
+    return bytes(
+        imagecodecs.zstd_encode(cast("bytes", little), level=ZSTD_LEVEL)
+    )  # any buffer will do
 
 
 def _opened(place: Path) -> zarr.Array[Any]:
@@ -248,7 +288,8 @@ def _create(
     attributes: Mapping[str, Any],
     names: tuple[str | None, ...] | None,
 ) -> zarr.Array[Any]:
-    """Make an array as all of ours are; chunks equal to the fill value are written too, so that every shard has a file."""
+    """Make an array as all of ours are; chunks equal to the fill value are written too, so that
+    every shard has a file."""
     return zarr.create_array(
         store,
         shape=shape,

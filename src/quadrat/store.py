@@ -1,6 +1,8 @@
-"""A slide's tissue at one mpp as a zarr store: read like a slide, it never returns what it does not hold.
+"""A slide's tissue at one mpp as a zarr store: read like a slide, it never returns what it does not
+hold.
 
-Two makes: an OME-Zarr 0.5 image (zstd, lossless, for everybody), or the slide's own compressed tiles, moved (internal).
+Two makes: an OME-Zarr 0.5 image (zstd, lossless, for everybody), or the slide's own compressed
+tiles, moved (internal).
 """
 
 from __future__ import annotations
@@ -41,12 +43,14 @@ __all__ = [
 
 CHUNK_PX, SHARD_PX = 512, 2048
 BYTES_PER_PX = 2.4
-"""Allowed for lossless tissue on disk (zstd level 1): 1.1 to 1.8 measured on three stained slides, 3 uncompressed."""
+"""Allowed for lossless tissue on disk (zstd level 1): 1.1 to 1.8 measured on three stained slides,
+3 uncompressed."""
 WHITE = 255
 
 
 def needed_chunks(boxes: Iterable[Box], *, frame: Frame, chunk: int = CHUNK_PX) -> list[Cell]:
-    """Chunks that hold all these boxes (windows: core and halo), clipped to the slide; raster order."""
+    """Chunks that hold all these boxes (windows: core and halo), clipped to the slide; raster
+    order."""
     return sorted({cell for box in boxes for cell in box.intersect(frame.box).cells(chunk)})
 
 
@@ -62,10 +66,11 @@ def estimate_bytes(chunks: int, *, chunk: int = CHUNK_PX) -> int:
 
 @dataclass(frozen=True, slots=True)
 class TilePlan:
-    """What of a slide is stored: chunks to read, shards to write (both raster order), their sizes in px, and bytes.
+    """What of a slide is stored: chunks to read, shards to write (both raster order), their sizes
+    in px, and bytes.
 
-    ``codec``: of the slide's own tiles if these are to be moved, each one a chunk; None to store pixels. ``chunk_bytes``: what
-    a moved tile takes on average.
+    ``codec``: of the slide's own tiles if these are to be moved, each one a chunk; None to store
+    pixels. ``chunk_bytes``: what a moved tile takes on average.
     """
 
     chunks: tuple[Cell, ...]
@@ -97,14 +102,16 @@ def check_free_space(path: str | Path, needed_bytes: int, *, what: str) -> None:
     free = status.f_bavail * status.f_frsize
     if free < needed_bytes:
         raise StoreError(
-            f"{path}: {what} needs about {needed_bytes / 1e9:.2f} GB but {free / 1e9:.2f} GB are free; "
+            f"{path}: {what} needs about {needed_bytes / 1e9:.2f} GB but {free / 1e9:.2f} GB are "
+            "free; "
             "make room or choose another output folder"
         )
 
 
 @dataclass(frozen=True, slots=True)
 class TileStore:
-    """Pixels of the declared chunks of a slide, in grid px; a ``PixelSource``. Pickles as its path; threads may share it."""
+    """Pixels of the declared chunks of a slide, in grid px; a ``PixelSource``. Pickles as its path;
+    threads may share it."""
 
     path: Path
     frame: Frame
@@ -124,14 +131,17 @@ class TileStore:
     ) -> TileStore:
         """Make an empty store that is to hold the chunks of ``plan`` (see ``tiling.plan_tiles``).
 
-        Raises:
-            StoreError: another image is at ``path``, a chunk lies outside the slide, or the disk has too little room.
+        Raises: StoreError: another image is at ``path``, a chunk lies outside the slide, or the
+            disk has too little room.
         """
         place, chunk, shard = Path(path), plan.chunk, plan.shard
         stored = np.zeros((-(-frame.height // chunk), -(-frame.width // chunk)), np.bool_)
         for row, col in plan.chunks:
             if not (0 <= row < stored.shape[0] and 0 <= col < stored.shape[1]):
-                raise StoreError(f"{place}: chunk {(row, col)} lies outside {slide} ({frame.height} x {frame.width} px)")
+                raise StoreError(
+                    f"{place}: chunk {(row, col)} lies outside {slide} ({frame.height} x "
+                    f"{frame.width} px)"
+                )
             stored[row, col] = True
         check_free_space(place, plan.nbytes, what=f"the tile store of {slide}")
         own = {
@@ -146,7 +156,15 @@ class TileStore:
             _create_moved(place, frame=frame, plan=plan, codec=plan.codec, own=own)
         else:
             create_image_group(
-                place, frame=frame, dtype=np.uint8, channels=3, chunk=chunk, shard=shard, fill=WHITE, own=own, name=slide
+                place,
+                frame=frame,
+                dtype=np.uint8,
+                channels=3,
+                chunk=chunk,
+                shard=shard,
+                fill=WHITE,
+                own=own,
+                name=slide,
             )
         return TileStore.open(place)
 
@@ -168,7 +186,9 @@ class TileStore:
             frame=Frame(**own["frame"]),
             slide=own["slide"],
             stored=np.unpackbits(bits, count=rows * cols).astype(np.bool_).reshape(rows, cols),
-            array=MovedTiles.open(place / "0") if "moved" in own else ShardedArray.open(place / "0", "r+"),
+            array=MovedTiles.open(place / "0")
+            if "moved" in own
+            else ShardedArray.open(place / "0", "r+"),
         )
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -178,7 +198,9 @@ class TileStore:
     def shards(self) -> list[Cell]:
         """The shards to write: those with at least one chunk to hold; raster order."""
         across = self.array.shard // self.array.chunk
-        return sorted({(int(row) // across, int(col) // across) for row, col in np.argwhere(self.stored)})
+        return sorted(
+            {(int(row) // across, int(col) // across) for row, col in np.argwhere(self.stored)}
+        )
 
     @property
     def missing(self) -> list[Cell]:
@@ -189,27 +211,35 @@ class TileStore:
         """Boxes of the chunks to hold in one shard, clipped to the slide; raster order."""
         size, height, width = self.array.chunk, self.frame.height, self.frame.width
         return [
-            Box(row * size, col * size, min(row * size + size, height), min(col * size + size, width))
+            Box(
+                row * size,
+                col * size,
+                min(row * size + size, height),
+                min(col * size + size, width),
+            )
             for row, col in self.array.shard_box(cell).cells(size)
             if self.stored[row, col]
         ]
 
     def write_shard(self, cell: Cell, rgb: Rgb, *, lost: Iterable[Box] = ()) -> ShardReceipt:
-        """Write one shard: uint8 (h, w, 3) of ``array.shard_box(cell)``. ``lost`` goes into the receipt.
+        """Write one shard: uint8 (h, w, 3) of ``array.shard_box(cell)``. ``lost`` goes into the
+        receipt.
 
-        Raises:
-            StoreError: not a shard of this store, wrong shape, a store of moved tiles, or the disk refuses.
+        Raises: StoreError: not a shard of this store, wrong shape, a store of moved tiles, or the
+            disk refuses.
         """
         if isinstance(self.array, MovedTiles):
-            raise StoreError(f"{self.path}: holds the slide's own tiles; pixels cannot be written to it")
+            raise StoreError(
+                f"{self.path}: holds the slide's own tiles; pixels cannot be written to it"
+            )
         return self.array.write_shard(cell, np.moveaxis(rgb, 2, 0), lost=lost)
 
     def read(self, box: Box) -> Rgb:
-        """uint8 (h, w, 3) of ``box`` in grid px, white outside the slide and where its damaged tiles were marked.
+        """uint8 (h, w, 3) of ``box`` in grid px, white outside the slide and where its damaged
+        tiles were marked.
 
-        Raises:
-            StoreError: a pixel inside the slide is not held, its shard is not yet written, or is damaged.
-            SlideError: a moved tile was damaged in the slide already.
+        Raises: StoreError: a pixel inside the slide is not held, its shard is not yet written, or
+            is damaged. SlideError: a moved tile was damaged in the slide already.
         """
         inside = box.intersect(self.frame.box)
         if inside.empty:
@@ -226,17 +256,35 @@ class TileStore:
 
     def _check_held(self, box: Box) -> None:
         size = self.array.chunk
-        held = self.stored[box.row0 // size : -(-box.row1 // size), box.col0 // size : -(-box.col1 // size)]
+        held = self.stored[
+            box.row0 // size : -(-box.row1 // size), box.col0 // size : -(-box.col1 // size)
+        ]
         if not held.all():
-            raise StoreError(f"{self.path}: {box} reaches beyond the tissue that the store of {self.slide} holds")
+            raise StoreError(
+                f"{self.path}: {box} reaches beyond the tissue that the store of {self.slide} holds"
+            )
         for cell in box.cells(self.array.shard):
             if not self.array.has(cell):
-                raise StoreError(f"{self.path}: shard {cell}, needed for {box}, is not written; run the tile stage again")
+                raise StoreError(
+                    f"{self.path}: shard {cell}, needed for {box}, is not written; run the tile "
+                    "stage again"
+                )
 
 
-def _create_moved(place: Path, *, frame: Frame, plan: TilePlan, codec: TileCodec, own: dict[str, Any]) -> None:
-    """A group that is no image to other programs: it states that it is internal and what made it."""
-    MovedTiles.create(place / "0", height=frame.height, width=frame.width, tile=plan.chunk, shard=plan.shard, codec=codec)
+def _create_moved(
+    place: Path, *, frame: Frame, plan: TilePlan, codec: TileCodec, own: dict[str, Any]
+) -> None:
+    """A group that is no image to other programs: it states that it is internal and
+    what made it.
+    """
+    MovedTiles.create(
+        place / "0",
+        height=frame.height,
+        width=frame.width,
+        tile=plan.chunk,
+        shard=plan.shard,
+        codec=codec,
+    )
     said = "the slide's own compressed tiles, moved; internal to quadrat, not an OME-Zarr image"
     write_group(place, {"quadrat": {**own, "moved": said}})
 

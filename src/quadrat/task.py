@@ -1,7 +1,8 @@
-"""The Task protocol: what one kind of model must bring so that the one loop, the one inference and the one stitcher run it.
+"""The Task protocol: what one kind of model must bring so that the one loop, the one inference and
+the one stitcher run it.
 
-A task is one file in ``quadrat/tasks`` whose module has a ``TASK``; :func:`get_task` finds it by name, so a fifth task is
-one new file and one YAML.
+A task is one file in ``quadrat/tasks`` whose module has a ``TASK``; :func:`get_task` finds it by
+name, so a fifth task is one new file and one YAML.
 """
 
 from __future__ import annotations
@@ -28,19 +29,22 @@ Array = npt.NDArray[Any]
 Arrays = dict[str, Array]
 Storage = Literal["maps", "candidates", "masks", "tiles"]
 Prediction = Array | Candidates | MaskCandidates | TileScores
-"""One core's quantised prediction: uint8 maps (channels, core, core), candidates (with masks), or one row of tile scores."""
+"""One core's quantised prediction: uint8 maps (channels, core, core), candidates (with masks), or
+one row of tile scores."""
 Output = Any
-"""What a network answers to a batch: a tensor, batch first, or a structure of such tensors that offers what the training
-loop and the inference need of one: cutting along the batch, ``float()``, and ``tensors()``, which yields them all."""
+"""What a network answers to a batch: a tensor, batch first, or a structure of such tensors that
+offers what the training loop and the inference need of one: cutting along the batch, ``float()``,
+and ``tensors()``, which yields them all."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """Everything about a model but its weights: frozen into the package at training and never changed at inference.
+    """Everything about a model but its weights: frozen into the package at training and never
+    changed at inference.
 
-    ``mpp`` um/px; ``encoder`` a name of :mod:`quadrat.models.encoders`;
-    ``widths`` channels a level; ``thresholds`` the task's decisions (see each task's ``THRESHOLDS``);
-    ``mean`` and ``std`` normalise RGB in 0-1; ``dropout`` (in training) before the head of a classifier.
+    ``mpp`` um/px; ``encoder`` a name of :mod:`quadrat.models.encoders`; ``widths`` channels a
+    level; ``thresholds`` the task's decisions (see each task's ``THRESHOLDS``); ``mean`` and
+    ``std`` normalise RGB in 0-1; ``dropout`` (in training) before the head of a classifier.
     """
 
     task: str
@@ -64,9 +68,10 @@ class ModelSpec:
 class TruthWindow:
     """What is annotated in one window, in grid px relative to it.
 
-    labels: int32 (h, w), 0 = none, else 1..k. label_class: uint8 (k,). regions: uint8 (h, w), 0 = none, else class + 1.
-    boxes: float64 (n, 4) row0, col0, row1, col1, may reach outside; box_class uint8 (n,). label: class of the whole
-    window or -1. known: bool (h, w), where what is not annotated is background; elsewhere nothing is learnt.
+    labels: int32 (h, w), 0 = none, else 1..k. label_class: uint8 (k,). regions: uint8 (h, w), 0 =
+    none, else class + 1. boxes: float64 (n, 4) row0, col0, row1, col1, may reach outside; box_class
+    uint8 (n,). label: class of the whole window or -1. known: bool (h, w), where what is not
+    annotated is background; elsewhere nothing is learnt.
     """
 
     labels: npt.NDArray[np.int32]
@@ -80,7 +85,8 @@ class TruthWindow:
 
 @dataclass(frozen=True, slots=True)
 class Crop:
-    """A training crop's truth: maps that flip and crop with the image, boxes that move with it, and a label."""
+    """A training crop's truth: maps that flip and crop with the image, boxes that move with it, and
+    a label."""
 
     shape: tuple[int, int]
     maps: Arrays = field(default_factory=dict)
@@ -91,7 +97,8 @@ class Crop:
 
 @dataclass(frozen=True, slots=True)
 class LabelImage:
-    """A label image that the task paints: name under ``labels/``, dtype, and how its pyramid is reduced."""
+    """A label image that the task paints: name under ``labels/``, dtype, and how its pyramid is
+    reduced."""
 
     name: str
     dtype: Literal["uint8", "uint32"]
@@ -100,9 +107,11 @@ class LabelImage:
 
 @dataclass(frozen=True, slots=True)
 class Stitched:
-    """A slide's merged answer: objects in canonical order, part by part, and/or one row of scores a tile.
+    """A slide's merged answer: objects in canonical order, part by part, and/or one row of scores a
+    tile.
 
-    Each part is a function, so that a slide's outlines are never all in memory, yet can be gone through twice.
+    Each part is a function, so that a slide's outlines are never all in memory, yet can be gone
+    through twice.
     """
 
     objects: Sequence[Callable[[], tuple[ObjectTable, Polygons]]] | None = None
@@ -110,7 +119,8 @@ class Stitched:
 
 
 class SlideView(Protocol):
-    """What stitching sees of one slide: predictions, and the parts that earlier work units made. All reads are pure."""
+    """What stitching sees of one slide: predictions, and the parts that earlier work units made.
+    All reads are pure."""
 
     @property
     def spec(self) -> ModelSpec: ...
@@ -122,11 +132,14 @@ class SlideView(Protocol):
         ...
 
     def maps(self, box: Box) -> npt.NDArray[np.uint8]:
-        """Quantised maps (channels, h, w) of a box inside the slide; 0 where no core was analysed."""
+        """Quantised maps (channels, h, w) of a box inside the slide; 0 where no core
+        was analysed.
+        """
         ...
 
     def permits(self, rows: Array, cols: Array) -> npt.NDArray[np.bool_]:
-        """Whether the user's regions allow results at grid px (rows, cols: integers that broadcast); bool of their shape."""
+        """Whether the user's regions allow results at grid px (rows, cols: integers that
+        broadcast); bool of their shape."""
         ...
 
     def candidates(self, shard: Cell) -> Candidates: ...
@@ -135,7 +148,8 @@ class SlideView(Protocol):
         ...
 
     def selection(self) -> Mapping[str, Array]:
-        """What :meth:`SelectingTask.select` returned for the slide; arrays are read when they are asked for."""
+        """What :meth:`SelectingTask.select` returned for the slide; arrays are read when they are
+        asked for."""
         ...
 
     def tiles(self, shard: Cell) -> TileScores: ...
@@ -160,19 +174,22 @@ class Task(Protocol):
 
     @property
     def metrics(self) -> Metrics[Any]:
-        """The figures by which the task's results are judged, in training and by ``quadrat evaluate``."""
+        """The figures by which the task's results are judged, in training and by ``quadrat
+        evaluate``."""
         ...
 
     @property
     def default_thresholds(self) -> Mapping[str, float]: ...
     @property
     def candidate_thresholds(self) -> Mapping[str, float]:
-        """Thresholds so low that every candidate is a result, for average precision; empty where results have no such."""
+        """Thresholds so low that every candidate is a result, for average precision; empty where
+        results have no such."""
         ...
 
     @property
     def learns_from_partial(self) -> bool:
-        """Whether what nobody annotated can be left out of the loss; if not, slides must be annotated completely."""
+        """Whether what nobody annotated can be left out of the loss; if not, slides must be
+        annotated completely."""
         ...
 
     def channels(self, spec: ModelSpec) -> int:
@@ -191,7 +208,9 @@ class Task(Protocol):
         """Target arrays of one augmented crop."""
         ...
 
-    def loss(self, output: Output, targets: Mapping[str, Tensor], spec: ModelSpec) -> dict[str, Tensor]:
+    def loss(
+        self, output: Output, targets: Mapping[str, Tensor], spec: ModelSpec
+    ) -> dict[str, Tensor]:
         """Terms of the loss of a batch; ``loss`` is what is minimised."""
         ...
 
@@ -200,7 +219,9 @@ class Task(Protocol):
         ...
 
     def stitch_shard(self, view: SlideView, shard: Cell) -> Arrays | None:
-        """The work unit of stitching: what one shard owns; None where the task needs no such step."""
+        """The work unit of stitching: what one shard owns; None where the task needs
+        no such step.
+        """
         ...
 
     def merge(self, view: SlideView) -> Stitched:
@@ -208,7 +229,8 @@ class Task(Protocol):
         ...
 
     def paint(self, view: SlideView, shard: Cell, first_id: Mapping[Cell, int]) -> Array:
-        """The label image of one shard (clipped to the slide); ``first_id``: the id of each shard's first object."""
+        """The label image of one shard (clipped to the slide); ``first_id``: the id of each shard's
+        first object."""
         ...
 
     def calibrations(self, spec: ModelSpec) -> list[Mapping[str, float]]:
@@ -217,10 +239,12 @@ class Task(Protocol):
 
 
 class SelectingTask(Task, Protocol):
-    """A task whose shards can be stitched only after a decision over the whole slide (storage "masks")."""
+    """A task whose shards can be stitched only after a decision over the whole slide (storage
+    "masks")."""
 
     def select(self, view: SlideView) -> Arrays:
-        """The decision, taken from all predictions in one work unit; has an array ``class_id`` of a row an object."""
+        """The decision, taken from all predictions in one work unit; has an array ``class_id`` of a
+        row an object."""
         ...
 
 

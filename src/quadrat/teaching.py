@@ -27,7 +27,15 @@ from quadrat.learning import spec_of, training_slide, versions, window_set
 from quadrat.mismatch import describe_promise, seam_mismatch
 from quadrat.models.encoders import Encoder, load_encoder_weights
 from quadrat.outputs.training_pages import examples_page, learning_curves
-from quadrat.package import SCHEDULE_EXACT, begin_from, exactness, read_card, rounded, save_package, sha256_of
+from quadrat.package import (
+    SCHEDULE_EXACT,
+    begin_from,
+    exactness,
+    read_card,
+    rounded,
+    save_package,
+    sha256_of,
+)
 from quadrat.prediction_store import PredictionStore
 from quadrat.ranks import SOLO, Ranks
 from quadrat.slides.source import PixelSource
@@ -48,7 +56,8 @@ SHOWN = 16
 
 @dataclass(frozen=True, slots=True)
 class TrainJob:
-    """One package to train. ``works``: the slides of splits train and val, planned. ``folder``: checkpoints and logs."""
+    """One package to train. ``works``: the slides of splits train and val, planned. ``folder``:
+    checkpoints and logs."""
 
     pipeline: Pipeline
     works: tuple[SlideWork, ...]
@@ -66,11 +75,14 @@ class Material:
     @property
     def notes(self) -> list[str]:
         """What was left out of the annotations, or taken otherwise than it stands in the files."""
-        return [note for slide in (*self.learn, *(s for _, s in self.judge)) for note in slide.notes]
+        return [
+            note for slide in (*self.learn, *(s for _, s in self.judge)) for note in slide.notes
+        ]
 
 
 def train_package(job: TrainJob) -> dict[str, Any]:
-    """Train, choose thresholds on the validation slides, write the package; the receipt holds losses, figures and the promise."""
+    """Train, choose thresholds on the validation slides, write the package; the receipt holds
+    losses, figures and the promise."""
     pipeline = job.pipeline
     torch.set_num_threads(pipeline.train.threads)
     task, device = get_task(pipeline.task), pick_device(pipeline.run.device)
@@ -89,7 +101,10 @@ def train_package(job: TrainJob) -> dict[str, Any]:
             final = figures_of(task, spec, views)
         measured = exactness(model, spec)
         if measured["promise"] == SCHEDULE_EXACT:
-            seen = [(slide.source, slide.cells) for slide in ([s for _, s in slides.judge] or slides.learn)]
+            seen = [
+                (slide.source, slide.cells)
+                for slide in ([s for _, s in slides.judge] or slides.learn)
+            ]
             measured["seam_mismatch"] = seam_mismatch(model, task, spec, seen, device=device)
         about = _card(job, trained, tried, final, slides.notes)
         save_package(
@@ -99,7 +114,9 @@ def train_package(job: TrainJob) -> dict[str, Any]:
             about=about,
             measured=measured,
             precision=pipeline.model.precision,
-            beside=lambda package: _leave_pages(package, Path(job.folder), task, spec, trained, views, slides),
+            beside=lambda package: _leave_pages(
+                package, Path(job.folder), task, spec, trained, views, slides
+            ),
         )
     return {
         "package": job.package,
@@ -116,23 +133,38 @@ def train_package(job: TrainJob) -> dict[str, Any]:
 def material(job: TrainJob) -> Iterator[Material]:
     """The slides of a job, opened, with their truth.
 
-    Raises:
-        ConfigError: none is of split train. AnnotationError: see :func:`quadrat.learning.training_slide`.
+    Raises: ConfigError: none is of split train. AnnotationError: see
+        :func:`quadrat.learning.training_slide`.
     """
     with contextlib.ExitStack() as stack:
         slides = []
         for work in job.works:
             stored = job.pipeline.train.source == "stored"
-            source: PixelSource = TileStore.open(work.tiles) if stored else stack.enter_context(open_work_source(work))
-            slides.append((work, training_slide(work.ref, job.pipeline, source, work.load_plan().cells)))
+            source: PixelSource = (
+                TileStore.open(work.tiles)
+                if stored
+                else stack.enter_context(open_work_source(work))
+            )
+            slides.append(
+                (work, training_slide(work.ref, job.pipeline, source, work.load_plan().cells))
+            )
         learn = [slide for work, slide in slides if work.ref.split != "val"]
         if not learn:
             raise ConfigError(f"{job.pipeline.data.manifest} has no slide of split 'train'")
         yield Material(learn, [(work, slide) for work, slide in slides if work.ref.split == "val"])
 
 
-def learn(job: TrainJob, task: Task, spec: ModelSpec, slides: Material, *, device: torch.device, ranks: Ranks = SOLO) -> Trained:
-    """The training itself, judged on the validation slides as it goes; goes on from the job's checkpoint."""
+def learn(
+    job: TrainJob,
+    task: Task,
+    spec: ModelSpec,
+    slides: Material,
+    *,
+    device: torch.device,
+    ranks: Ranks = SOLO,
+) -> Trained:
+    """The training itself, judged on the validation slides as it goes; goes on from the job's
+    checkpoint."""
     pipeline, folder = job.pipeline, Path(job.folder)
 
     def measure(network: torch.nn.Module) -> Mapping[str, float]:
@@ -159,10 +191,11 @@ def whole_key(job: TrainJob, spec: ModelSpec) -> Key:
 
 
 def begin(network: torch.nn.Module, spec: ModelSpec, pipeline: Pipeline) -> list[str]:
-    """Load what the pipeline begins with, if anything: a package's weights, or an encoder's. Returns what a user should know.
+    """Load what the pipeline begins with, if anything: a package's weights, or an encoder's.
+    Returns what a user should know.
 
-    Raises:
-        PackageError: ``train.init`` is no package, or one of another network. ConfigError: the encoder's weights do not fit.
+    Raises: PackageError: ``train.init`` is no package, or one of another network. ConfigError: the
+        encoder's weights do not fit.
     """
     if pipeline.train.init:
         return begin_from(network, spec, Path(pipeline.train.init))
@@ -172,13 +205,20 @@ def begin(network: torch.nn.Module, spec: ModelSpec, pipeline: Pipeline) -> list
 
 
 def data_key(job: TrainJob) -> Key:
-    """What a job learns from and is judged on, and what it begins with, by content: where the files lie does not count."""
+    """What a job learns from and is judged on, and what it begins with, by content: where the files
+    lie does not count."""
     pipeline, refs = job.pipeline, [work.ref for work in job.works]
-    data = {f"data.{name}": value for name, value in asdict(pipeline.data).items() if name not in NOT_LEARNT}
+    data = {
+        f"data.{name}": value
+        for name, value in asdict(pipeline.data).items()
+        if name not in NOT_LEARNT
+    }
     reading = {f"slide.{name}": value for name, value in asdict(pipeline.slide).items()}
     slides: dict[str, Any] = {}
     for work in job.works:
-        parts = {name: getattr(work.ref, name) for name in ("mpp", "label", "annotated", "split")} | {
+        parts = {
+            name: getattr(work.ref, name) for name in ("mpp", "label", "annotated", "split")
+        } | {
             "pixels": work.identity[:SHOWN],
             "annotation": _digest(work.ref.annotation)[:SHOWN],
             "regions": regions_digest(work.ref.regions)[:SHOWN],
@@ -215,39 +255,56 @@ class _Progress:
             return
         self._spoken = time.monotonic()
         part = self._path.with_suffix(".partial")
-        with contextlib.suppress(OSError):  # on a full disk the checkpoint says so, with the way out
+        with contextlib.suppress(
+            OSError
+        ):  # on a full disk the checkpoint says so, with the way out
             part.write_text(json.dumps({"done": done, "total": total, "loss": loss}))
             os.replace(part, self._path)
 
 
-def _inferred(slides: Material, spec: ModelSpec, model: torch.nn.Module, device: torch.device) -> Judged:
+def _inferred(
+    slides: Material, spec: ModelSpec, model: torch.nn.Module, device: torch.device
+) -> Judged:
     """Predictions of the validation slides, in their training folders, with their truth.
 
-    A slide of fewer windows than a batch gets batches of that size: small images would cost several times what they are.
+    A slide of fewer windows than a batch gets batches of that size: small images would cost several
+    times what they are.
     """
     views = []
     for work, slide in slides.judge:
         of_model = replace(work, spec=replace(spec, batch=min(spec.batch, len(slide.cells))))
         create_predictions(of_model)
-        infer_shards(of_model, model, PredictionStore(work.predictions).shards, slide.source, device=device)
+        infer_shards(
+            of_model, model, PredictionStore(work.predictions).shards, slide.source, device=device
+        )
         views.append((WorkView(of_model), slide.truth))
     return views
 
 
-def _choose_thresholds(job: TrainJob, task: Task, spec: ModelSpec, views: Judged) -> tuple[ModelSpec, list[Trial]]:
+def _choose_thresholds(
+    job: TrainJob, task: Task, spec: ModelSpec, views: Judged
+) -> tuple[ModelSpec, list[Trial]]:
     aim = job.pipeline.train.calibrate
     if aim == "none" or not views or task.calibrations(spec) == [spec.thresholds]:
         return spec, []
     return calibrate(task, spec, job.pipeline.thresholds, views, aim=cast(Aim, aim))
 
 
-def _card(job: TrainJob, trained: Trained, tried: Sequence[Trial], final: Trial | None, notes: Sequence[str]) -> dict[str, Any]:
+def _card(
+    job: TrainJob,
+    trained: Trained,
+    tried: Sequence[Trial],
+    final: Trial | None,
+    notes: Sequence[str],
+) -> dict[str, Any]:
     """What the package says of itself beside its specification."""
     pipeline, refs = job.pipeline, [work.ref for work in job.works]
     return {
         "metrics": {
             "training_loss": dict(trained.losses),
-            "validation": {} if final is None else dict(final.figures) | {"count_error": final.count_error},
+            "validation": {}
+            if final is None
+            else dict(final.figures) | {"count_error": final.count_error},
             "calibration": {"aim": pipeline.train.calibrate, "tried": [asdict(t) for t in tried]},
         },
         "training": {
@@ -260,7 +317,8 @@ def _card(job: TrainJob, trained: Trained, tried: Sequence[Trial], final: Trial 
             "data_license": pipeline.data.license,
             "settings": asdict(pipeline.train),
             "kept_step": trained.step,
-            "begun_from": pipeline.train.init or (pipeline.model.encoder_weights and Path(pipeline.model.encoder_weights).name),
+            "begun_from": pipeline.train.init
+            or (pipeline.model.encoder_weights and Path(pipeline.model.encoder_weights).name),
         },
         "license": pipeline.model.license,
         "limits": pipeline.model.limits,
@@ -269,22 +327,38 @@ def _card(job: TrainJob, trained: Trained, tried: Sequence[Trial], final: Trial 
 
 
 def inherited(init: str) -> dict[str, list[str]] | None:
-    """What the package that a training begins from has seen, for the card; empty for none, None where it does not say."""
+    """What the package that a training begins from has seen, for the card; empty for none, None
+    where it does not say."""
     seen = seen_by(read_card(Path(init))) if init else Seen(frozenset(), frozenset())
     return None if seen is None else {"slides": sorted(seen.slides), "cases": sorted(seen.cases)}
 
 
 def _leave_pages(
-    package: Path, folder: Path, task: Task, spec: ModelSpec, trained: Trained, views: Judged, slides: Material
+    package: Path,
+    folder: Path,
+    task: Task,
+    spec: ModelSpec,
+    trained: Trained,
+    views: Judged,
+    slides: Material,
 ) -> None:
     """Logs, curves and examples into the folder of a package; ``folder``: the training's."""
     logs = folder / CHECKPOINTS
     shutil.copyfile(logs / "log.csv", package / "training.csv")
-    learning_curves(package / "curves.png", trained.history, trained.validations, main=task.metrics.main, kept=trained.step)
+    learning_curves(
+        package / "curves.png",
+        trained.history,
+        trained.validations,
+        main=task.metrics.main,
+        kept=trained.step,
+    )
     if trained.validations:
         shutil.copyfile(logs / "validation.csv", package / "validation.csv")
     if views:
         slides_of = [slide for _, slide in slides.judge]
         answers = [TrialView(view, task, spec).answer() for view, _ in views]
-        rows = [(s.name, s.source.read, a, e) for s, a, (_, e) in zip(slides_of, answers, views, strict=True)]
+        rows = [
+            (s.name, s.source.read, a, e)
+            for s, a, (_, e) in zip(slides_of, answers, views, strict=True)
+        ]
         examples_page(package / "examples.png", rows, classes=spec.class_names)

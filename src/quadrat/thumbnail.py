@@ -1,4 +1,5 @@
-"""Two small pictures of a slide for people: a thumbnail, and the same with what counts as tissue outlined."""
+"""Two small pictures of a slide for people: a thumbnail, and the same with what counts as tissue
+outlined."""
 
 from __future__ import annotations
 
@@ -25,18 +26,22 @@ FADED = 0.65
 def thumbnail(slide: Slide, *, longer_px: int = THUMBNAIL_PX) -> tuple[Rgb, Frame]:
     """The whole slide, uint8 (h, w, 3) of about ``longer_px``, and the frame that places it.
 
-    The slide's mpp does not matter (many a slide has none), so the frame's is no measurement: only its scales are.
+    The slide's mpp does not matter (many a slide has none), so the frame's is no measurement: only
+    its scales are.
 
     Raises:
         SlideError: the slide cannot be read.
     """
     factor = max(1.0, max(slide.levels[0].box.shape) / longer_px)
-    source = SlideSource(slide, plan_read(slide.levels, slide_mpp=MPP_MIN, mpp=MPP_MIN * factor, slide=slide.name))
+    source = SlideSource(
+        slide, plan_read(slide.levels, slide_mpp=MPP_MIN, mpp=MPP_MIN * factor, slide=slide.name)
+    )
     return read_strips(source), source.frame
 
 
 def tissue_overlay(picture: Rgb, *, frame: Frame, tissue: TissueMap) -> Rgb:
-    """A picture uint8 (h, w, 3) in ``frame`` with the tissue outlined in green and the rest faded; a new array."""
+    """A picture uint8 (h, w, 3) in ``frame`` with the tissue outlined in green and the rest faded;
+    a new array."""
     rows, cols = (
         np.minimum(((np.arange(side) + 0.5) * scale / mask_scale).astype(np.int64), mask_side - 1)
         for side, scale, mask_scale, mask_side in zip(

@@ -1,4 +1,5 @@
-"""Filling a TileStore from a slide, one shard at a time: its pixels read and encoded, or its own tiles moved."""
+"""Filling a TileStore from a slide, one shard at a time: its pixels read and encoded, or its own
+tiles moved."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ from quadrat.store import (
 )
 
 TILE_PX = (64, 2048)
-"""Sides of tiles that are moved: smaller ones would make an index longer than the reading is worth."""
+"""Sides of tiles that are moved: smaller ones would make an index longer than the reading is worth.
+"""
 SAMPLED_TILES = 1024
 """Tiles whose length is looked up to estimate what all of them take; evenly spread."""
 SPREAD = 1.05
@@ -33,14 +35,21 @@ SPREAD = 1.05
 
 
 def movable_tiles(source: PixelSource) -> TileGrid | None:
-    """The slide's own tiles, if they are the grid's pixels as they are: no resampling, JPEG or JPEG 2000, square."""
+    """The slide's own tiles, if they are the grid's pixels as they are: no resampling, JPEG or JPEG
+    2000, square."""
     if not isinstance(source, SlideSource):
         return None
     plan, slide = source.plan, source.slide
-    if (plan.ratio_row, plan.ratio_col) != (1, 1) or source.frame.box != slide.levels[plan.level].box:
+    if (plan.ratio_row, plan.ratio_col) != (1, 1) or source.frame.box != slide.levels[
+        plan.level
+    ].box:
         return None
     tiles = slide.tiles(plan.level)
-    if tiles is None or tiles.tile[0] != tiles.tile[1] or not TILE_PX[0] <= tiles.tile[0] <= TILE_PX[1]:
+    if (
+        tiles is None
+        or tiles.tile[0] != tiles.tile[1]
+        or not TILE_PX[0] <= tiles.tile[0] <= TILE_PX[1]
+    ):
         return None
     return tiles
 
@@ -55,8 +64,8 @@ def plan_tiles(
 ) -> TilePlan:
     """The chunks and shards that hold these windows (cores with their halos), clipped to the slide.
 
-    With ``tiles`` (see ``movable_tiles``) a chunk is one of the slide's tiles, and a shard the multiple of it that is
-    next to ``shard``.
+    With ``tiles`` (see ``movable_tiles``) a chunk is one of the slide's tiles, and a shard the
+    multiple of it that is next to ``shard``.
     """
     if tiles is not None:
         chunk = tiles.tile[0]
@@ -74,10 +83,12 @@ def plan_tiles(
 
 
 def fill_shard(source: PixelSource, store: TileStore, cell: Cell) -> ShardReceipt:
-    """Read, or move, the chunks to hold of one shard and write it; what lies between them stays white, as not held.
+    """Read, or move, the chunks to hold of one shard and write it; what lies between them stays
+    white, as not held.
 
-    Where the source marks damaged tiles, the receipt's ``lost`` names those that the chunks touch, in grid px. Memory: one
-    shard of RGB, and encoded (12 MiB each at 2,048 px); moved: one shard, twice.
+    Where the source marks damaged tiles, the receipt's ``lost`` names those that the chunks touch,
+    in grid px. Memory: one shard of RGB, and encoded (12 MiB each at 2,048 px); moved: one shard,
+    twice.
 
     Raises:
         SlideError: the slide cannot be read there. StoreError: the shard cannot be written.
@@ -93,17 +104,27 @@ def fill_shard(source: PixelSource, store: TileStore, cell: Cell) -> ShardReceip
 
 
 def _move(source: PixelSource, array: MovedTiles, cell: Cell, boxes: Sequence[Box]) -> ShardReceipt:
-    """Move the tiles of one shard; one that is damaged is left out, which reads as white, if the source marks it so."""
+    """Move the tiles of one shard; one that is damaged is left out, which reads as white, if the
+    source marks it so."""
     tiles = movable_tiles(source)
-    if tiles is None or not isinstance(source, SlideSource) or (tiles.codec, tiles.tile[0]) != (array.codec, array.chunk):
-        raise StoreError(f"{array.path}: was laid out for tiles that this slide does not have; remove it and run again")
+    if (
+        tiles is None
+        or not isinstance(source, SlideSource)
+        or (tiles.codec, tiles.tile[0]) != (array.codec, array.chunk)
+    ):
+        raise StoreError(
+            f"{array.path}: was laid out for tiles that this slide does not have; remove it and "
+            "run again"
+        )
     moved: dict[Cell, bytes] = {}
     for box in boxes:
         at = box.row0 // array.chunk, box.col0 // array.chunk
         data = _sound_tile(tiles, at, decode=source.damaged == "mark")
         if data is not None:
             moved[at] = data
-        elif (source.read(box) != WHITE).any():  # raises, or marks: what becomes of the tile is the source's to say
+        elif (
+            source.read(box) != WHITE
+        ).any():  # raises, or marks: what becomes of the tile is the source's to say
             raise SlideError(
                 f"{source.slide.path}: the tile at {box} can be read but not moved as it is; "
                 "run without a tile store (--set run.source=streamed)"
@@ -114,20 +135,26 @@ def _move(source: PixelSource, array: MovedTiles, cell: Cell, boxes: Sequence[Bo
 def _sound_tile(tiles: TileGrid, at: Cell, *, decode: bool) -> bytes | None:
     """The bytes of a tile, None if it is damaged.
 
-    Decoding every tile makes moving six times as dear (13 against 2 ms of CPU a shard, benchmarks/tiling.py). Where
-    damaged tiles fail the slide, a look at the stream's two ends and its header is enough: what that misses fails the
-    slide when it is read, and is never a wrong pixel. Where they are marked they have to be known now: each is decoded.
+    Decoding every tile makes moving six times as dear (13 against 2 ms of CPU a shard,
+    benchmarks/tiling.py). Where damaged tiles fail the slide, a look at the stream's two ends and
+    its header is enough: what that misses fails the slide when it is read, and is never a wrong
+    pixel. Where they are marked they have to be known now: each is decoded.
     """
     try:
         data = tiles.data(*at)
-        size = tiles.codec.decode(data).shape[:2] if decode else _stated_size(tiles.codec, data) or tiles.tile
+        size = (
+            tiles.codec.decode(data).shape[:2]
+            if decode
+            else _stated_size(tiles.codec, data) or tiles.tile
+        )
     except (DamagedTileError, ValueError):
         return None
     return data if size == tiles.tile else None
 
 
 def _stated_size(codec: TileCodec, data: bytes) -> tuple[int, int] | None:
-    """Height and width by a JPEG stream's header; None for JPEG 2000, whose main header the decoder alone understands.
+    """Height and width by a JPEG stream's header; None for JPEG 2000, whose main header the decoder
+    alone understands.
 
     Raises:
         ValueError: there is no such header.
@@ -150,13 +177,15 @@ def _mean_bytes(tiles: TileGrid, chunks: Sequence[Cell]) -> float:
 
 
 def _lost(source: PixelSource, chunks: Sequence[Box]) -> list[Box]:
-    """Damaged tiles that these chunks touch: whatever else the source met, each shard's receipt is the same."""
+    """Damaged tiles that these chunks touch: whatever else the source met, each shard's receipt is
+    the same."""
     damage = source.damage if isinstance(source, SlideSource) else []
     return [lost for lost in damage if any(not lost.intersect(box).empty for box in chunks)]
 
 
 def _runs(chunks: Sequence[Box]) -> list[Box]:
-    """Chunks in raster order, joined where one continues the other in its row: fewer and wider reads."""
+    """Chunks in raster order, joined where one continues the other in its row: fewer and wider
+    reads."""
     runs: list[Box] = []
     for box in chunks:
         last = runs[-1] if runs else None

@@ -1,8 +1,10 @@
-"""Where the tissue is, what was left out and why, and the cores of the canonical lattice that tissue touches.
+"""Where the tissue is, what was left out and why, and the cores of the canonical lattice that
+tissue touches.
 
-``overview.judge_overview`` gives every pixel of a low-power overview a code (0 tissue, else a reason); this module reads
-the overview, keeps the codes with the frame that places them on the slide, and accounts for the area. What users draw
-to include or exclude is laid over it in regions_of_interest.py.
+``overview.judge_overview`` gives every pixel of a low-power overview a code (0 tissue, else a
+reason); this module reads the overview, keeps the codes with the frame that places them on the
+slide, and accounts for the area. What users draw to include or exclude is laid over it in
+regions_of_interest.py.
 """
 
 from __future__ import annotations
@@ -18,7 +20,15 @@ from quadrat.absorption import dark_field
 from quadrat.errors import SlideError
 from quadrat.geometry import Box, plan_read
 from quadrat.grid import Cell, Lattice
-from quadrat.overview import ANALYSED, GLASS, REASONS, SPECK_MAX_MM2, THRESHOLD, Codes, judge_overview
+from quadrat.overview import (
+    ANALYSED,
+    GLASS,
+    REASONS,
+    SPECK_MAX_MM2,
+    THRESHOLD,
+    Codes,
+    judge_overview,
+)
 from quadrat.results import Frame
 from quadrat.slides.protocol import Slide
 from quadrat.slides.source import PixelSource, SlideSource
@@ -27,7 +37,8 @@ OVERVIEW_MPP = 8.0
 OVERVIEW_MIN_PX = 256
 """Small images are looked at more closely, until the shorter side has this many px."""
 OVERVIEW_MAX_PX = 4_000_000
-"""Above this many px (256 mm2 at 8 um/px) a slide's overview gets coarser, so that memory stays bounded."""
+"""Above this many px (256 mm2 at 8 um/px) a slide's overview gets coarser, so that memory stays
+bounded."""
 STRIP_ROWS = 256
 MAX_MASK_PX = 4096
 """Longer side of the mask of a whole slide."""
@@ -49,10 +60,12 @@ class Excluded:
 
 @dataclass(frozen=True, slots=True)
 class TissueMap:
-    """Tissue on its own coarse grid: ``mask`` bool (h, w), what is analysed, and the frame that places it on the slide.
+    """Tissue on its own coarse grid: ``mask`` bool (h, w), what is analysed, and the frame that
+    places it on the slide.
 
-    ``reasons``: the codes uint8 (h, w) that say why not, 0 where the mask is; None: all that is not tissue is glass. The
-    lower bits of a code are the place in ``overview.REASONS``; USER_EXCLUSION and OUTSIDE_INCLUSION come on top.
+    ``reasons``: the codes uint8 (h, w) that say why not, 0 where the mask is; None: all that is not
+    tissue is glass. The lower bits of a code are the place in ``overview.REASONS``; USER_EXCLUSION
+    and OUTSIDE_INCLUSION come on top.
     """
 
     mask: Mask
@@ -61,7 +74,9 @@ class TissueMap:
 
     def __post_init__(self) -> None:
         if self.mask.dtype != np.bool_ or self.mask.shape != (self.frame.height, self.frame.width):
-            raise ValueError(f"TissueMap.mask is {self.mask.dtype}{self.mask.shape}, its frame {self.frame}")
+            raise ValueError(
+                f"TissueMap.mask is {self.mask.dtype}{self.mask.shape}, its frame {self.frame}"
+            )
         if self.reasons is not None and not np.array_equal(self.reasons == ANALYSED, self.mask):
             raise ValueError("TissueMap.reasons must be 0 where the mask is and nowhere else")
 
@@ -72,8 +87,13 @@ class TissueMap:
 
     @property
     def codes(self) -> Codes:
-        """Why each pixel is what it is, uint8 (h, w), 0 analysed: all that has to be kept beside the frame."""
-        return np.where(self.mask, np.uint8(ANALYSED), np.uint8(GLASS)) if self.reasons is None else self.reasons
+        """Why each pixel is what it is, uint8 (h, w), 0 analysed: all that has to be kept beside
+        the frame."""
+        return (
+            np.where(self.mask, np.uint8(ANALYSED), np.uint8(GLASS))
+            if self.reasons is None
+            else self.reasons
+        )
 
     @property
     def allowed(self) -> Mask:
@@ -97,20 +117,28 @@ class TissueMap:
 
     @property
     def slide_mm2(self) -> float:
-        """Area of the whole mask: the slide's, but for less than one mask px at its right and lower edges."""
+        """Area of the whole mask: the slide's, but for less than one mask px at its right and lower
+        edges."""
         return self.mask.size * self.px_mm2
 
     @property
     def excluded(self) -> tuple[Excluded, ...]:
-        """What is not analysed by reason, without reasons of no area; with ``area_mm2`` it adds up to ``slide_mm2``.
+        """What is not analysed by reason, without reasons of no area; with ``area_mm2`` it adds up
+        to ``slide_mm2``.
 
-        A pixel has one reason: what the picture said of it (glass, pen ...); only tissue is excluded by the user, and
-        tissue both excluded and outside every inclusion counts as excluded.
+        A pixel has one reason: what the picture said of it (glass, pen ...); only tissue is
+        excluded by the user, and tissue both excluded and outside every inclusion counts as
+        excluded.
         """
         counts = np.bincount(self.codes.ravel(), minlength=256).reshape(4, 64)
         by_picture = counts.sum(axis=0)
-        found = [Excluded(REASONS[code], float(by_picture[code]) * self.px_mm2) for code in range(1, len(REASONS))]
-        found.append(Excluded(USER_REASONS[USER_EXCLUSION], float(counts[1, 0] + counts[3, 0]) * self.px_mm2))
+        found = [
+            Excluded(REASONS[code], float(by_picture[code]) * self.px_mm2)
+            for code in range(1, len(REASONS))
+        ]
+        found.append(
+            Excluded(USER_REASONS[USER_EXCLUSION], float(counts[1, 0] + counts[3, 0]) * self.px_mm2)
+        )
         found.append(Excluded(USER_REASONS[OUTSIDE_INCLUSION], float(counts[2, 0]) * self.px_mm2))
         return tuple(part for part in found if part.mm2 > 0)
 
@@ -121,10 +149,14 @@ class TissueMap:
         return "; ".join(parts)
 
     def pixels_of(self, box: Box, frame: Frame) -> Box:
-        """The mask pixels that a box (px of ``frame``) touches; at least one, also beyond the last whole mask pixel."""
+        """The mask pixels that a box (px of ``frame``) touches; at least one, also beyond the last
+        whole mask pixel."""
         rows, cols = frame.scale_row / self.frame.scale_row, frame.scale_col / self.frame.scale_col
         touched = box.scale_out(rows, cols)
-        row0, col0 = min(touched.row0, self.frame.height - 1), min(touched.col0, self.frame.width - 1)
+        row0, col0 = (
+            min(touched.row0, self.frame.height - 1),
+            min(touched.col0, self.frame.width - 1),
+        )
         row1, col1 = (
             min(max(touched.row1, row0 + 1), self.frame.height),
             min(max(touched.col1, col0 + 1), self.frame.width),
@@ -132,7 +164,8 @@ class TissueMap:
         return Box(max(row0, 0), max(col0, 0), max(row1, 1), max(col1, 1))
 
     def covers(self, box: Box, *, frame: Frame) -> float:
-        """The share (0-1) of the mask pixels touched by a box (px of ``frame``, inside the slide) that is tissue."""
+        """The share (0-1) of the mask pixels touched by a box (px of ``frame``, inside the slide)
+        that is tissue."""
         rows, cols = self.pixels_of(box, frame).slices_in(self.frame.box)
         return float(self.mask[rows, cols].mean())
 
@@ -146,10 +179,11 @@ def find_tissue(
     threshold: float = THRESHOLD,
     damaged: Literal["fail", "mark"] = "fail",
 ) -> TissueMap:
-    """The tissue of a slide of ``slide_mpp`` um/px at level 0, from an overview read in strips (bounded memory).
+    """The tissue of a slide of ``slide_mpp`` um/px at level 0, from an overview read in strips
+    (bounded memory).
 
-    min_mm2, margin_um, threshold: see ``overview.judge_overview``; damaged: see ``SlideSource``. A slide without tissue gives
-    a map without tissue, whose ``excluded`` says what is there instead.
+    min_mm2, margin_um, threshold: see ``overview.judge_overview``; damaged: see ``SlideSource``. A
+    slide without tissue gives a map without tissue, whose ``excluded`` says what is there instead.
 
     Raises:
         SlideError: the slide cannot be read, or is not transmitted light (fluorescence).
@@ -157,15 +191,22 @@ def find_tissue(
     shorter_um = min(slide.levels[0].box.shape) * slide_mpp
     coarsest = math.sqrt(slide.levels[0].box.area * slide_mpp**2 / OVERVIEW_MAX_PX)
     mpp = max(slide_mpp, min(OVERVIEW_MPP, shorter_um / OVERVIEW_MIN_PX), coarsest)
-    source = SlideSource(slide, plan_read(slide.levels, slide_mpp=slide_mpp, mpp=mpp, slide=slide.name), damaged=damaged)
+    source = SlideSource(
+        slide,
+        plan_read(slide.levels, slide_mpp=slide_mpp, mpp=mpp, slide=slide.name),
+        damaged=damaged,
+    )
     rgb = read_strips(source)
     dark = dark_field(rgb)
     if dark is not None:
         raise SlideError(
-            f"{slide.name}: this is not a bright-field slide: {dark}, so tissue cannot be told from glass; analyse everything "
+            f"{slide.name}: this is not a bright-field slide: {dark}, so tissue cannot be told "
+            "from glass; analyse everything "
             "with --set slide.tissue=all, alone or together with a file of regions to include"
         )
-    codes = judge_overview(rgb, mpp=source.frame.mpp, min_mm2=min_mm2, margin_um=margin_um, threshold=threshold)
+    codes = judge_overview(
+        rgb, mpp=source.frame.mpp, min_mm2=min_mm2, margin_um=margin_um, threshold=threshold
+    )
     return TissueMap.of_codes(codes, frame=source.frame)
 
 
@@ -192,8 +233,11 @@ def whole_slide(frame: Frame) -> TissueMap:
     return TissueMap(np.ones((coarse.height, coarse.width), np.bool_), coarse)
 
 
-def tissue_cells(tissue: TissueMap, *, lattice: Lattice, frame: Frame, min_fraction: float = 0.0) -> list[Cell]:
-    """Cores of the canonical lattice with any tissue, or with more than ``min_fraction`` (0-1) of it; raster order.
+def tissue_cells(
+    tissue: TissueMap, *, lattice: Lattice, frame: Frame, min_fraction: float = 0.0
+) -> list[Cell]:
+    """Cores of the canonical lattice with any tissue, or with more than ``min_fraction`` (0-1) of
+    it; raster order.
 
     The share is that of the core's part inside the slide; cores beyond the slide are none.
     """
@@ -202,7 +246,12 @@ def tissue_cells(tissue: TissueMap, *, lattice: Lattice, frame: Frame, min_fract
     cells = []
     for cell in frame.box.cells(lattice.core):
         box = tissue.pixels_of(lattice.core_box(cell).intersect(frame.box), frame)
-        count = sums[box.row1, box.col1] - sums[box.row0, box.col1] - sums[box.row1, box.col0] + sums[box.row0, box.col0]
+        count = (
+            sums[box.row1, box.col1]
+            - sums[box.row0, box.col1]
+            - sums[box.row1, box.col0]
+            + sums[box.row0, box.col0]
+        )
         if count > min_fraction * box.area:
             cells.append(cell)
     return cells

@@ -1,7 +1,8 @@
 """Several processes for one training, started by torchrun as a subprocess of the training's job.
 
-``python -m quadrat.torchrun JOB`` is what torchrun starts, once a rank; it trains to the end and leaves the checkpoint, from
-which the job that started it goes on. A rank that dies ends them all, and the job with them.
+``python -m quadrat.torchrun JOB`` is what torchrun starts, once a rank; it trains to the end and
+leaves the checkpoint, from which the job that started it goes on. A rank that dies ends them all,
+and the job with them.
 """
 
 from __future__ import annotations
@@ -38,22 +39,44 @@ def train_in_processes(job: TrainJob) -> None:
     cfg = job.pipeline.train
     gpus = torch.cuda.device_count()
     if job.pipeline.run.device != "cpu" and gpus and cfg.processes > gpus:
-        raise ConfigError(f"train.processes is {cfg.processes}, but this machine has {gpus} GPUs; use at most as many")
+        raise ConfigError(
+            f"train.processes is {cfg.processes}, but this machine has {gpus} GPUs; use at most as "
+            "many"
+        )
     folder = Path(job.folder)
     folder.mkdir(parents=True, exist_ok=True)
     payload, refusal = folder / "job.pickle", folder / "refused.txt"
     payload.write_bytes(pickle.dumps(job))
     refusal.unlink(missing_ok=True)
     command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--nnodes", "1", "--nproc-per-node", str(cfg.processes)),
-        *("--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "--local-addr", "127.0.0.1", "--max-restarts", "0"),
+        *(
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--nnodes",
+            "1",
+            "--nproc-per-node",
+            str(cfg.processes),
+        ),
+        *(
+            "--rdzv-backend",
+            "c10d",
+            "--rdzv-endpoint",
+            "127.0.0.1:0",
+            "--local-addr",
+            "127.0.0.1",
+            "--max-restarts",
+            "0",
+        ),
         *("-m", "quadrat.torchrun", str(payload)),
     ]
     environment = os.environ | {"OMP_NUM_THREADS": str(cfg.threads), "GLOO_SOCKET_IFNAME": "lo"}
     with (
         (folder / "torchrun.log").open("wb") as log,
         # the pipe closes with this process, however it ends, and the ranks end with the pipe
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, env=environment) as torchrun,
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, env=environment
+        ) as torchrun,
     ):
         code = torchrun.wait()
     payload.unlink()
@@ -62,13 +85,15 @@ def train_in_processes(job: TrainJob) -> None:
     if code:
         tail = (folder / "torchrun.log").read_text(errors="replace")[-TAIL:]
         raise QuadratError(
-            f"a training process of {job.package} died (torchrun ended with {code}); run the same command again to go on from "
+            f"a training process of {job.package} died (torchrun ended with {code}); run the same "
+            "command again to go on from "
             f"its checkpoint. The end of {folder / 'torchrun.log'}: {' '.join(tail.split())}"
         )
 
 
 def end_with_the_job() -> None:
-    """End this process when standard input does, which is the job's end of a pipe: a rank must not train on by itself."""
+    """End this process when standard input does, which is the job's end of a pipe: a rank must not
+    train on by itself."""
 
     def watch() -> None:
         while os.read(0, 1):

@@ -1,4 +1,5 @@
-"""The work units up to the stitched parts: what runs on a worker. Each takes one small payload and returns a small receipt.
+"""The work units up to the stitched parts: what runs on a worker. Each takes one small payload and
+returns a small receipt.
 
 Every unit writes files that no other unit writes, and may be run twice without harm.
 """
@@ -35,7 +36,8 @@ from quadrat.workplace import SlidePlan, SlideWork, WorkView, save_part, unchang
 
 @dataclass(frozen=True, slots=True)
 class ShardJob:
-    """A unit that concerns some shards of one slide. ``stored``: its pixels come from the tile store, not the slide."""
+    """A unit that concerns some shards of one slide. ``stored``: its pixels come from the tile
+    store, not the slide."""
 
     work: SlideWork
     shards: tuple[Cell, ...]
@@ -44,7 +46,8 @@ class ShardJob:
 
 @dataclass(frozen=True, slots=True)
 class PredictJob(ShardJob):
-    """Inference of some shards of one slide with the package in ``package``. ``lost``: what of the tile store is damage."""
+    """Inference of some shards of one slide with the package in ``package``. ``lost``: what of the
+    tile store is damage."""
 
     lost: tuple[Box, ...] = ()
     package: str = ""
@@ -76,7 +79,9 @@ def _damaged(work: SlideWork) -> Literal["fail", "mark"]:
 
 
 def windows_of(work: SlideWork, cells: Sequence[Cell]) -> list[Box]:
-    """What is read of the slide for these cores: their windows, and the margin that training wants."""
+    """What is read of the slide for these cores: their windows, and the margin that
+    training wants.
+    """
     return [work.spec.lattice.window_box(cell).pad(work.margin) for cell in cells]
 
 
@@ -90,11 +95,14 @@ def plan_slide(work: SlideWork) -> dict[str, Any]:
         slide, frame = source.slide, source.frame
         slide_mpp = check_mpp(slide.mpp, slide=work.ref.path)
         tissue = analysed_part(work, slide, slide_mpp=slide_mpp, frame=frame)
-        cells = tissue_cells(tissue, lattice=work.spec.lattice, frame=frame, min_fraction=work.slide.min_tissue)
+        cells = tissue_cells(
+            tissue, lattice=work.spec.lattice, frame=frame, min_fraction=work.slide.min_tissue
+        )
         if not cells:
             raise SlideError(
                 f"{work.ref.path}: nothing to analyse ({tissue.account()}); "
-                "look at it with 'quadrat inspect --pictures', or analyse everything with --set slide.tissue=all"
+                "look at it with 'quadrat inspect --pictures', or analyse everything with --set "
+                "slide.tissue=all"
             )
         overridden = work.ref.mpp is not None or work.slide.mpp is not None
         plan = SlidePlan(
@@ -129,7 +137,9 @@ def analysed_part(work: SlideWork, slide: Slide, *, slide_mpp: float, frame: Fra
         tissue = whole_slide(frame)
     if not work.ref.regions:
         return tissue
-    return restrict(tissue, load_regions(Path(work.ref.regions), include=how.include, exclude=how.exclude))
+    return restrict(
+        tissue, load_regions(Path(work.ref.regions), include=how.include, exclude=how.exclude)
+    )
 
 
 def _shards(work: SlideWork, plan: SlidePlan) -> list[list[int]]:
@@ -144,10 +154,16 @@ def create_tiles(work: SlideWork) -> dict[str, Any]:
     """
     with unchanged(work), open_work_source(work) as source:
         tiles = movable_tiles(source)
-        stored = plan_tiles(windows_of(work, work.load_plan().cells), frame=source.frame, tiles=tiles)
+        stored = plan_tiles(
+            windows_of(work, work.load_plan().cells), frame=source.frame, tiles=tiles
+        )
     shutil.rmtree(work.tiles, ignore_errors=True)
     TileStore.create(work.tiles, frame=source.frame, slide=work.ref.name, plan=stored)
-    return {"tile_shards": [list(s) for s in stored.shards], "moved": tiles is not None, "nbytes": stored.nbytes}
+    return {
+        "tile_shards": [list(s) for s in stored.shards],
+        "moved": tiles is not None,
+        "nbytes": stored.nbytes,
+    }
 
 
 def tile_shards(job: ShardJob) -> dict[str, Receipt]:
@@ -206,28 +222,41 @@ def predict_shards(job: PredictJob) -> dict[str, Receipt]:
     card_sha = (Path(job.package) / "card.json").read_text()
     package, device = _package(job.package, card_sha), pick_device(job.device)
     if job.stored:
-        receipts = infer_shards(job.work, package.model, job.shards, TileStore.open(job.work.tiles), device=device)
-        return {shard: receipt | lost_note(job.lost) for shard, receipt in receipts.items()}  # they may outlive the store
+        receipts = infer_shards(
+            job.work, package.model, job.shards, TileStore.open(job.work.tiles), device=device
+        )
+        return {
+            shard: receipt | lost_note(job.lost) for shard, receipt in receipts.items()
+        }  # they may outlive the store
     with unchanged(job.work), open_work_source(job.work) as source:
         return infer_shards(job.work, package.model, job.shards, source, device=device)
 
 
 def infer_shards(
-    work: SlideWork, model: torch.nn.Module, shards: Sequence[Cell], source: PixelSource, *, device: torch.device
+    work: SlideWork,
+    model: torch.nn.Module,
+    shards: Sequence[Cell],
+    source: PixelSource,
+    *,
+    device: torch.device,
 ) -> dict[str, Receipt]:
-    """Infer all analysed cores of some shards and store the quantised predictions; a receipt a shard."""
+    """Infer all analysed cores of some shards and store the quantised predictions; a receipt a
+    shard."""
     task, predictions = get_task(work.task), PredictionStore(work.predictions)
     groups = work.spec.lattice.by_shard(work.load_plan().cells)
     receipts = {}
     for shard in shards:
-        found: dict[Cell, Prediction] = dict(predict_cells(model, task, work.spec, source, groups[shard], device=device))
+        found: dict[Cell, Prediction] = dict(
+            predict_cells(model, task, work.spec, source, groups[shard], device=device)
+        )
         damage = source.damage if isinstance(source, SlideSource) else []
         receipts[item_of(shard)] = predictions.write(shard, found) | lost_note(damage)
     return receipts
 
 
 def select_slide(work: SlideWork) -> dict[str, Any]:
-    """Decide over the whole slide what stays (tasks whose candidates carry masks), before its shards are stitched."""
+    """Decide over the whole slide what stays (tasks whose candidates carry masks), before its
+    shards are stitched."""
     task = cast(SelectingTask, get_task(work.task))
     return save_part(work.selection, task.select(WorkView(work)))
 
@@ -244,7 +273,8 @@ def stitch_shards(job: ShardJob) -> dict[str, Receipt]:
 
 
 def predict_or_stitch(job: ShardJob) -> dict[str, Receipt]:
-    """Inference, or what can be stitched beside it; a shard whose objects reach what is not predicted yet gets no receipt."""
+    """Inference, or what can be stitched beside it; a shard whose objects reach what is not
+    predicted yet gets no receipt."""
     if isinstance(job, PredictJob):
         return predict_shards(job)
     receipts: dict[str, Receipt] = {}

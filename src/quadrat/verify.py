@@ -1,8 +1,10 @@
-"""Whether a store is whole: sealed when it is complete, and checked against the seal, alone and at any later time.
+"""Whether a store is whole: sealed when it is complete, and checked against the seal, alone and at
+any later time.
 
-The seal is ``receipts.json``: path, length and sha256 of every file below the store, and a digest of itself. So each bit
-of a sealed store is covered by one sha256: there is no bit whose flip goes unnoticed. It lies in the store's folder, or,
-where that is a zarr group, in the folder of its first array: zarr warns of a file it does not know in a group.
+The seal is ``receipts.json``: path, length and sha256 of every file below the store, and a digest
+of itself. So each bit of a sealed store is covered by one sha256: there is no bit whose flip goes
+unnoticed. It lies in the store's folder, or, where that is a zarr group, in the folder of its first
+array: zarr warns of a file it does not know in a group.
 """
 
 from __future__ import annotations
@@ -27,15 +29,19 @@ MARKS = ("zarr.json", "about.json", SEAL)
 ANEW = "remove the store (of a result: the slide's whole folder) and run again"
 
 
-def seal(path: str | Path, receipts: Iterable[ShardReceipt] = (), *, array: str = FIRST_ARRAY) -> Path:
-    """Seal a complete store: write down every file below it; returns where. Sealing again replaces the seal.
+def seal(
+    path: str | Path, receipts: Iterable[ShardReceipt] = (), *, array: str = FIRST_ARRAY
+) -> Path:
+    """Seal a complete store: write down every file below it; returns where. Sealing again replaces
+    the seal.
 
-    ``receipts``: of the shards of the array in the folder ``array`` ("" for the store's own). They are taken from when the
-    shards were written, so that what was damaged since is found; files without one are read now. Half-written files of
-    killed processes are removed: nobody may be writing to the store.
+    ``receipts``: of the shards of the array in the folder ``array`` ("" for the store's own). They
+    are taken from when the shards were written, so that what was damaged since is found; files
+    without one are read now. Half-written files of killed processes are removed: nobody may be
+    writing to the store.
 
-    Raises:
-        StoreError: no store, a shard of a receipt is missing or of another length, or the disk refuses.
+    Raises: StoreError: no store, a shard of a receipt is missing or of another length, or the disk
+        refuses.
     """
     store = Path(path)
     if not is_store(store):
@@ -46,11 +52,16 @@ def seal(path: str | Path, receipts: Iterable[ShardReceipt] = (), *, array: str 
     known: dict[str, tuple[int, str]] = {}
     if written:
         shards = _open_array(store / array).files
-        known = {shards.shard_path(r.cell).relative_to(store).as_posix(): (r.nbytes, r.sha256) for r in written}
+        known = {
+            shards.shard_path(r.cell).relative_to(store).as_posix(): (r.nbytes, r.sha256)
+            for r in written
+        }
     found = dict(_files(store))
     for name, (nbytes, _) in known.items():
         if name not in found or found[name].stat().st_size != nbytes:
-            raise StoreError(f"{store / name}: is missing or not of {nbytes} bytes, as it was written; {ANEW}")
+            raise StoreError(
+                f"{store / name}: is missing or not of {nbytes} bytes, as it was written; {ANEW}"
+            )
     files = {name: list(known.get(name) or _digest(file)) for name, file in sorted(found.items())}
     try:
         write_durably(place, _sealed(files))
@@ -71,9 +82,11 @@ def is_sealed(path: str | Path) -> bool:
 
 
 def verify(path: str | Path) -> list[str]:
-    """What is wrong with a store, one sentence each that names the file and the remedy; an empty list is a clean bill.
+    """What is wrong with a store, one sentence each that names the file and the remedy; an empty
+    list is a clean bill.
 
-    An unsealed store is said to be unfinished; what it holds is checked by the checksums in its shards.
+    An unsealed store is said to be unfinished; what it holds is checked by the checksums in its
+    shards.
 
     Raises:
         StoreError: there is no store at ``path``.
@@ -83,10 +96,16 @@ def verify(path: str | Path) -> list[str]:
         raise StoreError(f"{store}: not a store (a folder with {' or '.join(MARKS)})")
     place = _seal_of(store)
     if place is None:
-        return [f"{store}: is not sealed, so it is unfinished or part of a larger store; run again", *_structure(store)]
+        return [
+            f"{store}: is not sealed, so it is unfinished or part of a larger store; run again",
+            *_structure(store),
+        ]
     files = _unsealed(place)
     if files is None:
-        return [f"{place}: the list of receipts was changed or is cut short; {ANEW}", *_structure(store)]
+        return [
+            f"{place}: the list of receipts was changed or is cut short; {ANEW}",
+            *_structure(store),
+        ]
     found = {name: file for name, file in _files(store) if file != place}
     problems = [_stray(found[name]) for name in sorted(found.keys() - files.keys())]
     for name, (nbytes, sha256) in sorted(files.items()):
@@ -96,7 +115,9 @@ def verify(path: str | Path) -> list[str]:
 
 
 def _sealed(files: dict[str, list[Any]]) -> bytes:
-    """The bytes of a seal: canonical, so that another spelling of the same content is noticed, too."""
+    """The bytes of a seal: canonical, so that another spelling of the same content is
+    noticed, too.
+    """
     body = {"files": files, "version": VERSION}
     return _canonical(body | {"sha256": hashlib.sha256(_canonical(body)).hexdigest()})
 
@@ -106,7 +127,11 @@ def _unsealed(place: Path) -> dict[str, tuple[int, str]] | None:
     data = place.read_bytes()
     try:
         files = json.loads(data)["files"]
-        return {name: (nbytes, sha256) for name, (nbytes, sha256) in files.items()} if _sealed(files) == data else None
+        return (
+            {name: (nbytes, sha256) for name, (nbytes, sha256) in files.items()}
+            if _sealed(files) == data
+            else None
+        )
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
 
@@ -116,7 +141,9 @@ def _canonical(value: Any) -> bytes:
 
 
 def _seal_of(store: Path) -> Path | None:
-    return next((place for place in (store / SEAL, store / FIRST_ARRAY / SEAL) if place.is_file()), None)
+    return next(
+        (place for place in (store / SEAL, store / FIRST_ARRAY / SEAL) if place.is_file()), None
+    )
 
 
 def _is_group(store: Path) -> bool:
@@ -155,7 +182,11 @@ def _changed(file: Path, nbytes: int, sha256: str) -> str | None:
         return f"{file}: cannot be read ({error.strerror or error})"
     if found[0] != nbytes:
         return f"{file}: has {found[0]} bytes, was sealed with {nbytes}; {ANEW}"
-    return None if found[1] == sha256 else f"{file}: its bytes have changed since they were written; {ANEW}"
+    return (
+        None
+        if found[1] == sha256
+        else f"{file}: its bytes have changed since they were written; {ANEW}"
+    )
 
 
 def _stray(file: Path) -> str:
@@ -165,7 +196,8 @@ def _stray(file: Path) -> str:
 
 
 def _structure(store: Path) -> list[str]:
-    """What the checksums within the shards find, and files and shards of an unfinished store that should (not) be there."""
+    """What the checksums within the shards find, and files and shards of an unfinished store that
+    should (not) be there."""
     problems = [_stray(file) for name, file in _files(store) if name.endswith(PARTIAL)]
     for folder in sorted({file.parent for file in store.rglob("zarr.json")}):
         if _zarr_json(folder).get("node_type") == "group":
@@ -178,7 +210,10 @@ def _structure(store: Path) -> list[str]:
         problems += _broken_shards(array.files)
     try:
         tiles = TileStore.open(store)
-        problems += [f"{tiles.array.shard_path(cell)}: is missing; run the tile stage again" for cell in tiles.missing]
+        problems += [
+            f"{tiles.array.shard_path(cell)}: is missing; run the tile stage again"
+            for cell in tiles.missing
+        ]
     except StoreError:
         pass  # no tile store, or one whose metadata was complained of above
     return problems
@@ -201,5 +236,7 @@ def _broken_shards(files: ShardFiles) -> list[str]:
                     for chunk in files.chunk_cells(cell):
                         shard.payload(chunk)
         except (OSError, ValueError) as error:
-            problems.append(f"{files.shard_path(cell)}: is damaged ({error}); remove this file and run again")
+            problems.append(
+                f"{files.shard_path(cell)}: is damaged ({error}); remove this file and run again"
+            )
     return problems

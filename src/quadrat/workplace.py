@@ -1,14 +1,13 @@
-"""A slide's working folder: its plan, stores and parts, and the fingerprints that say which of them are still valid.
+"""A slide's working folder: its plan, stores and parts, and the fingerprints that say which of them
+are still valid.
 
 ::
 
-    run/work/<slide>/plan.json          frame, cores, analysed area (written last: a plan is complete or absent)
-                     tissue.npy         the tissue mask, as codes that say why not
-                     journal.jsonl      receipts of finished shards
-                     tiles.zarr         the tile store, if the run has one
-                     predictions/       quantised predictions
-                     parts/             what stitching work units hand on
-                     result/            becomes results/<slide>/ by one rename
+    run/work/<slide>/plan.json frame, cores, analysed area (written last: a plan is complete or
+                     absent) tissue.npy the tissue mask, as codes that say why not journal.jsonl
+                     receipts of finished shards tiles.zarr the tile store, if the run has one
+                     predictions/ quantised predictions parts/ what stitching work units hand on
+                     result/ becomes results/<slide>/ by one rename
 """
 
 from __future__ import annotations
@@ -47,7 +46,8 @@ END_BYTES = 2**20
 
 @dataclass(frozen=True, slots=True)
 class Fingerprints:
-    """Hashes over everything that decides the content: of the tile store, of the predictions, of the results."""
+    """Hashes over everything that decides the content: of the tile store, of the predictions, of
+    the results."""
 
     tile: str
     predict: str
@@ -56,8 +56,9 @@ class Fingerprints:
 
 @dataclass(frozen=True, slots=True)
 class SlidePlan:
-    """What is to be read and analysed of a slide. ``cells``: analysed cores; ``tissue_mm2``: analysed tissue;
-    ``tissue_frame``: where the mask lies; ``excluded``: (reason, mm2) of what is left out."""
+    """What is to be read and analysed of a slide. ``cells``: analysed cores; ``tissue_mm2``:
+    analysed tissue; ``tissue_frame``: where the mask lies; ``excluded``: (reason, mm2) of what is
+    left out."""
 
     name: str
     frame: Frame
@@ -73,10 +74,11 @@ class SlidePlan:
 
 @dataclass(frozen=True, slots=True)
 class SlideWork:
-    """The working folder of one slide in one run, and what every work unit needs to know of it (picklable, small).
+    """The working folder of one slide in one run, and what every work unit needs to know of it
+    (picklable, small).
 
-    ``identity``: of the slide file when the run began (see ``slide_identity``). ``margin``: px stored around every window
-    beyond the halo (training cuts its patches there).
+    ``identity``: of the slide file when the run began (see ``slide_identity``). ``margin``: px
+    stored around every window beyond the halo (training cuts its patches there).
     """
 
     ref: SlideRef
@@ -127,13 +129,16 @@ class SlideWork:
     def save_plan(self, plan: SlidePlan, tissue: TissueMap) -> None:
         """Write the plan, complete or not at all. Raises StoreError where the disk is full."""
         stream = io.BytesIO()
-        np.save(stream, tissue.codes)  # not to a path: what numpy says of a full disk names neither the file nor the reason
+        np.save(
+            stream, tissue.codes
+        )  # not to a path: what numpy says of a full disk names neither the file nor the reason
         try:
             write_durably(self.path / "tissue.npy", stream.getvalue())
             write_durably(self.path / "plan.json", json.dumps(asdict(plan)).encode())
         except OSError as error:
             raise StoreError(
-                f"{self.path}: the plan of the slide cannot be written ({error.strerror}); make room and run again"
+                f"{self.path}: the plan of the slide cannot be written ({error.strerror}); make "
+                "room and run again"
             ) from error
 
     def load_plan(self) -> SlidePlan:
@@ -144,7 +149,9 @@ class SlideWork:
         return SlidePlan(**values | frames | {"cells": cells, "excluded": excluded})
 
     def load_tissue(self) -> TissueMap:
-        return TissueMap.of_codes(np.load(self.path / "tissue.npy"), frame=self.load_plan().tissue_frame)
+        return TissueMap.of_codes(
+            np.load(self.path / "tissue.npy"), frame=self.load_plan().tissue_frame
+        )
 
 
 class WorkView:
@@ -200,12 +207,19 @@ class WorkView:
 
         Merging keeps it in a file, or every unit that paints would open every part.
         """
-        ids = load_part(self.work.first_ids)["first_id"] if self.work.first_ids.exists() else self._count_ids()
+        ids = (
+            load_part(self.work.first_ids)["first_id"]
+            if self.work.first_ids.exists()
+            else self._count_ids()
+        )
         return dict(zip(self.shards, ids.tolist(), strict=True))
 
     def keep_first_ids(self) -> None:
-        """Count the parts as they are now and write the file that ``first_id`` reads; all shards must be stitched."""
-        save_part(self.work.first_ids, {"first_id": self._count_ids(), "class_id": np.zeros(0, np.uint8)})
+        """Count the parts as they are now and write the file that ``first_id`` reads; all shards
+        must be stitched."""
+        save_part(
+            self.work.first_ids, {"first_id": self._count_ids(), "class_id": np.zeros(0, np.uint8)}
+        )
 
     def _count_ids(self) -> npt.NDArray[np.int64]:
         counts = [len(self.part(shard)["class_id"]) for shard in self.shards]
@@ -213,7 +227,8 @@ class WorkView:
 
 
 def save_part(path: Path, arrays: Arrays) -> dict[str, Any]:
-    """Write arrays as an uncompressed npz (no pickles), complete or not at all; returns the receipt."""
+    """Write arrays as an uncompressed npz (no pickles), complete or not at all; returns the
+    receipt."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".partial")
     with temporary.open("wb") as stream:
@@ -234,7 +249,8 @@ def load_part(path: Path) -> Mapping[str, Array]:
 
 
 def slide_identity(path: str) -> str:
-    """Total size, and sha256 of the first and last MiB, of a slide's files; not the mtime, which staging changes.
+    """Total size, and sha256 of the first and last MiB, of a slide's files; not the mtime, which
+    staging changes.
 
     Raises:
         SlideError: the file does not exist or cannot be read.
@@ -262,8 +278,9 @@ def regions_digest(path: str) -> str:
 
 
 def slide_files(path: Path) -> list[Path]:
-    """The files that a slide may consist of: a folder's; itself and the folder beside it (MIRAX); or all that lie beside it
-    and belong to its kind (the instances of a DICOM series, the pictures of a VMS index)."""
+    """The files that a slide may consist of: a folder's; itself and the folder beside it (MIRAX);
+    or all that lie beside it and belong to its kind (the instances of a DICOM series, the pictures
+    of a VMS index)."""
     kind, beside = path.suffix.lower(), path.with_suffix("")
     if path.is_dir():
         found: Iterable[Path] = path.rglob("*")
@@ -278,7 +295,8 @@ def slide_files(path: Path) -> list[Path]:
 
 @lru_cache(maxsize=64)
 def _identity(files: tuple[tuple[str, int, int, int], ...]) -> str:
-    """The hash over files given as (path, size, mtime, inode); looked up only while all of these stay the same."""
+    """The hash over files given as (path, size, mtime, inode); looked up only while all of these
+    stay the same."""
     digest = hashlib.sha256(str(sum(size for _, size, _, _ in files)).encode())
     for name, size, _, _ in files:
         with open(name, "rb") as stream:
@@ -290,7 +308,8 @@ def _identity(files: tuple[tuple[str, int, int, int], ...]) -> str:
 
 @contextmanager
 def unchanged(work: SlideWork) -> Iterator[None]:
-    """Around every reading of the slide: the file must be the one that was planned, before and after.
+    """Around every reading of the slide: the file must be the one that was planned, before and
+    after.
 
     Raises:
         SlideError: it was replaced or written to; nothing that was read since is to be used.
@@ -312,7 +331,9 @@ def _check_identity(work: SlideWork) -> None:
         )
 
 
-def fingerprints(work: SlideWork, pipeline: Pipeline, *, weights_sha256: str, device: str) -> Fingerprints:
+def fingerprints(
+    work: SlideWork, pipeline: Pipeline, *, weights_sha256: str, device: str
+) -> Fingerprints:
     """The three fingerprints of a slide in this run."""
     spec, lattice = work.spec, work.spec.lattice
     tile = _digest(

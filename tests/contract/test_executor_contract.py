@@ -75,7 +75,9 @@ def by_key(outcomes):
 
 def test_every_outcome_comes_back_once_with_its_receipt(executor):
     found = by_key(executor.run(ACT, jobs(*(("give", i) for i in range(25)))))
-    assert {key: o.receipt["value"] for key, o in found.items()} == {f"job {i}": i for i in range(25)}
+    assert {key: o.receipt["value"] for key, o in found.items()} == {
+        f"job {i}": i for i in range(25)
+    }
     assert all(o.failure is None and o.seconds >= 0 for o in found.values())
 
 
@@ -94,7 +96,9 @@ def test_equal_payloads_are_all_run(executor):
 
 
 def test_a_knowing_refusal_and_a_crash_are_told_apart_and_stop_nobody(executor):
-    found = by_key(executor.run(ACT, jobs(("give", 0), ("refuse", 7), ("fail", 3), ("give", 1), ("give", 2))))
+    found = by_key(
+        executor.run(ACT, jobs(("give", 0), ("refuse", 7), ("fail", 3), ("give", 1), ("give", 2)))
+    )
     assert len(found) == 5
     refused, crashed = found["job 1"].failure, found["job 2"].failure
     assert (refused.kind, refused.refused, refused.trace) == ("SlideError", True, "")
@@ -154,8 +158,12 @@ def test_a_job_that_kills_its_process_fails_alone(cluster, death):
 
 @pytest.mark.parametrize("deaths", [3, 8])
 def test_whatever_the_scheduler_blames_a_death_on_bystanders_answer_once(cluster, tmp_path, deaths):
-    """Many deaths among many jobs: each bystander runs, and runs once, though its finished result died with a worker."""
-    payloads = [("kill", 0) if i % (40 // deaths) == 2 else ("append", str(tmp_path / f"{i}")) for i in range(40)]
+    """Many deaths among many jobs: each bystander runs, and runs once, though its finished result
+    died with a worker."""
+    payloads = [
+        ("kill", 0) if i % (40 // deaths) == 2 else ("append", str(tmp_path / f"{i}"))
+        for i in range(40)
+    ]
     found = by_key(cluster.run(ACT, jobs(*payloads)))
     for i, (what, _) in enumerate(payloads):
         assert (found[f"job {i}"].failure is None) == (what != "kill")
@@ -163,7 +171,9 @@ def test_whatever_the_scheduler_blames_a_death_on_bystanders_answer_once(cluster
 
 
 def test_two_deadly_jobs_do_not_drag_others_along(cluster):
-    found = by_key(cluster.run(ACT, jobs(("kill", 0), ("exit", 1), *[("give", i) for i in range(6)])))
+    found = by_key(
+        cluster.run(ACT, jobs(("kill", 0), ("exit", 1), *[("give", i) for i in range(6)]))
+    )
     assert {key for key, o in found.items() if o.failure} == {"job 0", "job 1"}
     assert len(found) == 8
 
@@ -171,7 +181,9 @@ def test_two_deadly_jobs_do_not_drag_others_along(cluster):
 def test_a_receipt_that_cannot_travel_is_a_failure_of_its_job(cluster):
     import threading as unpicklable
 
-    found = by_key(cluster.run(lambda p: unpicklable.Lock() if p else 1, [Job("a", 1), Job("b", 0)]))
+    found = by_key(
+        cluster.run(lambda p: unpicklable.Lock() if p else 1, [Job("a", 1), Job("b", 0)])
+    )
     assert found["a"].failure is not None
     assert found["b"].failure is None
 
@@ -179,7 +191,9 @@ def test_a_receipt_that_cannot_travel_is_a_failure_of_its_job(cluster):
 @pytest.mark.parametrize("hang", ["sleep", "grip"])
 def test_a_deadline_stops_a_hanging_job_and_nobody_else(cluster, hang):
     start = time.monotonic()
-    found = by_key(cluster.run(ACT, jobs((hang, 600), *[("give", i) for i in range(5)]), deadline_s=1.0))
+    found = by_key(
+        cluster.run(ACT, jobs((hang, 600), *[("give", i) for i in range(5)]), deadline_s=1.0)
+    )
     assert time.monotonic() - start < 60
     assert len(found) == 6
     lost = found.pop("job 0")

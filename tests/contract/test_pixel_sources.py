@@ -1,4 +1,5 @@
-"""The slide and its tile store are one PixelSource: the same pixels, and the same predictions bit for bit."""
+"""The slide and its tile store are one PixelSource: the same pixels, and the same predictions bit
+for bit."""
 
 import os
 from pathlib import Path
@@ -73,7 +74,9 @@ def predictions_of(work, source):
     return PredictionStore(work.predictions).maps(store.frame.box)
 
 
-@pytest.mark.parametrize(("name", "mpp"), [(name, mpp) for name, all_mpp in SLIDES.items() for mpp in all_mpp])
+@pytest.mark.parametrize(
+    ("name", "mpp"), [(name, mpp) for name, all_mpp in SLIDES.items() for mpp in all_mpp]
+)
 def test_streamed_and_stored_give_the_same_windows_and_predictions(name, mpp, tmp_path):
     slide = DATA / name
     if not slide.exists():
@@ -90,7 +93,9 @@ def test_streamed_and_stored_give_the_same_windows_and_predictions(name, mpp, tm
         for window in windows_of(work, [cells[0], cells[len(cells) // 2], cells[-1]]):
             np.testing.assert_array_equal(stored.read(window), streamed.read(window))
         box = stored.frame.box
-        part = Box(box.height // 3, box.width // 3, box.height // 3 + 100, box.width // 3 + 70).intersect(box)
+        part = Box(
+            box.height // 3, box.width // 3, box.height // 3 + 100, box.width // 3 + 70
+        ).intersect(box)
         assert len(np.unique(streamed.read(part))) > 1, "a picture is seen"
         if box.area < 3_000_000:
             from_slide = predictions_of(work, streamed)

@@ -1,4 +1,5 @@
-"""The real slides of QUADRAT_DATA/wsi: each with the values that their SOURCES.md states, and the known defects handled."""
+"""The real slides of QUADRAT_DATA/wsi: each with the values that their SOURCES.md states, and the
+known defects handled."""
 
 import os
 import shutil
@@ -45,14 +46,49 @@ class Stated:
 
 STATED = [
     Stated(
-        "CMU-1-Small-Region.svs", "aperio", (2220, 2967), (2220, 2967), 1, (0.499, 0.499), 20, ("label", "macro", "thumbnail")
+        "CMU-1-Small-Region.svs",
+        "aperio",
+        (2220, 2967),
+        (2220, 2967),
+        1,
+        (0.499, 0.499),
+        20,
+        ("label", "macro", "thumbnail"),
     ),
     Stated(
-        "TCGA-CR-7395-01A-01-TS1.svs", "aperio", (4443, 3567), (2221, 1783), 2, None, None, ("thumbnail",), "sRGB IEC61966-2.1"
+        "TCGA-CR-7395-01A-01-TS1.svs",
+        "aperio",
+        (4443, 3567),
+        (2221, 1783),
+        2,
+        None,
+        None,
+        ("thumbnail",),
+        "sRGB IEC61966-2.1",
     ),
-    Stated("generic_tiff_asap/example.tif", "generic-tiff", (1472, 690), (368, 172), 3, (0.987, 0.987), None, ()),
-    Stated("small_HE_levels.tiff", "generic-tiff", (300, 250), (37, 31), 4, (352.86, 352.86), None, ()),
-    Stated("test3-TRITC-2-560.ndpi", "hamamatsu", (3968, 4864), (62, 76), 7, (0.2282, 0.2282), 40, ("macro",)),
+    Stated(
+        "generic_tiff_asap/example.tif",
+        "generic-tiff",
+        (1472, 690),
+        (368, 172),
+        3,
+        (0.987, 0.987),
+        None,
+        (),
+    ),
+    Stated(
+        "small_HE_levels.tiff", "generic-tiff", (300, 250), (37, 31), 4, (352.86, 352.86), None, ()
+    ),
+    Stated(
+        "test3-TRITC-2-560.ndpi",
+        "hamamatsu",
+        (3968, 4864),
+        (62, 76),
+        7,
+        (0.2282, 0.2282),
+        40,
+        ("macro",),
+    ),
     Stated(DICOM_BAD, "dicom", (2220, 2967), (1, 1), 12, (0.499, 0.499), None, (), notes=1),
     Stated(DICOM_GOOD, "dicom", (1152, 700), (1152, 700), 1, (28.968, 28.969), None, ()),
 ]
@@ -65,7 +101,11 @@ def test_a_real_slide_is_what_its_source_states(wsi: Path, stated: Stated) -> No
         assert info.size == stated.first[::-1]
         assert (len(info.level_sizes), info.level_sizes[-1]) == (stated.levels, stated.last[::-1])
         assert slide.mpp == (None if stated.mpp is None else pytest.approx(stated.mpp, rel=5e-4))
-        assert (info.format, info.objective, info.associated) == (stated.format, stated.objective, stated.associated)
+        assert (info.format, info.objective, info.associated) == (
+            stated.format,
+            stated.objective,
+            stated.associated,
+        )
         assert (info.icc_profile, len(info.notes), info.bounds) == (stated.icc, stated.notes, None)
 
 
@@ -75,11 +115,16 @@ def test_every_real_slide_is_among_the_stated_ones(wsi: Path) -> None:
 
 
 def test_the_mistagged_dicom_has_the_colours_of_the_slide_it_was_made_from(wsi: Path) -> None:
-    with open_slide(wsi / DICOM_BAD) as slide, open_slide(wsi / "CMU-1-Small-Region.svs") as original:
+    with (
+        open_slide(wsi / DICOM_BAD) as slide,
+        open_slide(wsi / "CMU-1-Small-Region.svs") as original,
+    ):
         box = original.levels[0].box
         want = original.read(0, box).astype(np.int16)
         difference = slide.read(0, box) - want
-        assert np.abs(difference).mean() < 4  # it was compressed anew; OpenSlide's colours are 66 off
+        assert (
+            np.abs(difference).mean() < 4
+        )  # it was compressed anew; OpenSlide's colours are 66 off
         assert np.abs(difference.mean(axis=(0, 1))).max() < 0.5
         assert "converted" in slide.info.notes[0]
     with openslide.OpenSlide(str(wsi / DICOM_BAD / "level-0-frames-0-30.dcm")) as theirs:
@@ -91,7 +136,9 @@ def test_the_mistagged_dicom_shows_exactly_what_its_frames_hold(wsi: Path) -> No
     for level, name in [(0, "level-0-frames-0-30.dcm"), (3, "level-3-frames-0-1.dcm")]:
         content = (wsi / DICOM_BAD / name).read_bytes()
         at = content.index(b"\xff\xd8\xff")
-        frame = simplejpeg.decode_jpeg(content[at : at + int.from_bytes(content[at - 4 : at], "little")])
+        frame = simplejpeg.decode_jpeg(
+            content[at : at + int.from_bytes(content[at - 4 : at], "little")]
+        )
         with open_slide(wsi / DICOM_BAD) as slide:
             box = Box(0, 0, *frame.shape[:2]).intersect(slide.levels[level].box)
             np.testing.assert_array_equal(slide.read(level, box)[:200, :200], frame[:200, :200])
@@ -105,12 +152,16 @@ def test_a_dicom_that_says_what_it_holds_is_not_touched(wsi: Path) -> None:
         assert slide.info.notes == ()
 
 
-def test_a_dicom_whose_frames_state_rgb_under_a_ybr_header_is_refused(wsi: Path, tmp_path: Path) -> None:
+def test_a_dicom_whose_frames_state_rgb_under_a_ybr_header_is_refused(
+    wsi: Path, tmp_path: Path
+) -> None:
     content = next((wsi / DICOM_GOOD).glob("*.dcm")).read_bytes()
     jfif = content[content.index(b"\xff\xe0\x00\x10JFIF") :][:18]
     adobe = (b"\xff\xee\x00\x0eAdobe\x00\x64" + b"\0" * 5).rjust(18, b"\xff")  # transform 0: RGB
     (tmp_path / "a.dcm").write_bytes(content.replace(jfif, adobe))
-    with pytest.raises(SlideError, match=r"a\.dcm: .*says YBR_FULL_422 but the JPEG frames state RGB"):
+    with pytest.raises(
+        SlideError, match=r"a\.dcm: .*says YBR_FULL_422 but the JPEG frames state RGB"
+    ):
         open_slide(tmp_path / "a.dcm")
 
 
@@ -123,7 +174,9 @@ def test_a_dicom_header_is_read_without_a_library(wsi: Path) -> None:
     assert read_instance(wsi / "small_HE_levels.tiff") is None
 
 
-def test_a_folder_of_two_dicom_series_is_refused_and_a_file_of_it_is_not(wsi: Path, tmp_path: Path) -> None:
+def test_a_folder_of_two_dicom_series_is_refused_and_a_file_of_it_is_not(
+    wsi: Path, tmp_path: Path
+) -> None:
     shutil.copyfile(next((wsi / DICOM_GOOD).glob("*.dcm")), tmp_path / "a.dcm")
     shutil.copyfile(wsi / DICOM_BAD / "level-2-frames-0-4.dcm", tmp_path / "b.dcm")
     with pytest.raises(SlideError, match="holds 2 DICOM series; keep one"):
@@ -132,7 +185,9 @@ def test_a_folder_of_two_dicom_series_is_refused_and_a_file_of_it_is_not(wsi: Pa
         assert slide.info.size == (741, 555)
 
 
-def test_a_dicom_cut_off_anywhere_is_refused_or_shows_what_it_showed(wsi: Path, tmp_path: Path) -> None:
+def test_a_dicom_cut_off_anywhere_is_refused_or_shows_what_it_showed(
+    wsi: Path, tmp_path: Path
+) -> None:
     content = next((wsi / DICOM_GOOD).glob("*.dcm")).read_bytes()
     file = tmp_path / "a.dcm"
     with open_slide(wsi / DICOM_GOOD) as slide:

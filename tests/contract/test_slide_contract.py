@@ -41,7 +41,11 @@ def made(kind: str, folder: Path) -> Slide:
         Image.fromarray(picture()).save(folder / "flat.png")
         return open_slide(folder / "flat.png", mpp=0.5)
     if kind == "ome":
-        tifffile.imwrite(folder / "flat.ome.tif", picture(), metadata={"PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5})
+        tifffile.imwrite(
+            folder / "flat.ome.tif",
+            picture(),
+            metadata={"PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5},
+        )
         return open_slide(folder / "flat.ome.tif")
     if kind in ("jpeg", "jpeg2000"):
         return open_slide(tiffs.write(folder / "tiled.svs", tiffs.picture(601, 803), kind=kind))
@@ -51,7 +55,9 @@ def made(kind: str, folder: Path) -> Slide:
         return open_slide(path)
     if kind == "openslide":
         return open_slide(tiffs.write(folder / "tiled.svs", tiffs.picture(601, 803), kind="jpeg"))
-    tifffile.imwrite(folder / "tiled.tif", picture(), tile=(64, 64), compression="zlib", photometric="rgb")
+    tifffile.imwrite(
+        folder / "tiled.tif", picture(), tile=(64, 64), compression="zlib", photometric="rgb"
+    )
     return open_slide(folder / "tiled.tif", mpp=0.5)
 
 
@@ -59,7 +65,9 @@ MADE = ["array", "png", "ome", "tiled", "jpeg", "jpeg2000", "sparse", "openslide
 
 
 @pytest.fixture(scope="module", params=[*MADE, *REAL])
-def slide(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slide]:
+def slide(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Slide]:
     kind: str = request.param
     patch = pytest.MonkeyPatch()
     if kind == "openslide":  # a slide whose tiles are plain, but which is not read natively
@@ -81,7 +89,10 @@ def regions(slide: Slide) -> Iterator[tuple[int, Box]]:
     for index, level in enumerate(slide.levels[:4]):
         for _ in range(3):
             row, col = (int(rng.integers(-40, side)) for side in level.box.shape)
-            yield index, Box(row, col, row + int(rng.integers(1, 700)), col + int(rng.integers(1, 700)))
+            yield (
+                index,
+                Box(row, col, row + int(rng.integers(1, 700)), col + int(rng.integers(1, 700))),
+            )
         yield index, Box(level.height, 0, level.height + 9, 7)
 
 
@@ -107,12 +118,16 @@ def parts_of(box: Box, data: st.DataObject) -> list[Box]:
 
 
 def box_near(whole: Box, data: st.DataObject) -> Box:
-    """A box of up to 700 px that begins anywhere from 40 px before the picture to its last pixel."""
+    """A box of up to 700 px that begins anywhere from 40 px before the picture to its
+    last pixel.
+    """
     row, col = (data.draw(st.integers(-40, side - 1)) for side in whole.shape)
     return Box(row, col, row + data.draw(st.integers(1, 700)), col + data.draw(st.integers(1, 700)))
 
 
-ANYHOW = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+ANYHOW = settings(
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 @ANYHOW
@@ -127,7 +142,9 @@ def test_a_region_is_the_same_whole_or_in_parts(slide: Slide, data: st.DataObjec
 
 @ANYHOW
 @given(data=st.data(), mpp=st.sampled_from([0.5, 0.73, 1.0, 1.5, 1.9]))
-def test_a_region_of_the_grid_is_the_same_whole_or_in_parts(slide: Slide, data: st.DataObject, mpp: float) -> None:
+def test_a_region_of_the_grid_is_the_same_whole_or_in_parts(
+    slide: Slide, data: st.DataObject, mpp: float
+) -> None:
     source = source_of(slide, mpp=mpp)
     box = box_near(source.frame.box, data)
     whole = source.read(box)
@@ -143,7 +160,11 @@ def test_tiles_that_can_be_moved_are_what_the_level_shows(slide: Slide) -> None:
         height, width = grid.tile
         row, col = (level.height - 1) // height, (level.width - 1) // width
         for place in {(0, 0), (row // 2, col // 2), (row, col)}:
-            box = Box(*place, place[0] + 1, place[1] + 1).scale_out(height, width).intersect(level.box)
+            box = (
+                Box(*place, place[0] + 1, place[1] + 1)
+                .scale_out(height, width)
+                .intersect(level.box)
+            )
             pixels = grid.codec.decode(grid.data(*place))
             assert pixels.shape == (height, width, 3)
             np.testing.assert_array_equal(pixels[: box.height, : box.width], slide.read(index, box))
@@ -171,5 +192,12 @@ def test_the_override_is_the_mpp(slide: Slide) -> None:
 
 def test_a_slide_survives_pickling(slide: Slide) -> None:
     with pickle.loads(pickle.dumps(slide)) as other:
-        assert (other.name, other.levels, other.mpp, other.info) == (slide.name, slide.levels, slide.mpp, slide.info)
-        np.testing.assert_array_equal(other.read(0, Box(3, 5, 40, 60)), slide.read(0, Box(3, 5, 40, 60)))
+        assert (other.name, other.levels, other.mpp, other.info) == (
+            slide.name,
+            slide.levels,
+            slide.mpp,
+            slide.info,
+        )
+        np.testing.assert_array_equal(
+            other.read(0, Box(3, 5, 40, 60)), slide.read(0, Box(3, 5, 40, 60))
+        )

@@ -38,7 +38,8 @@ def spec_for(name, classes=3, **changes):
 
 
 def network(name, spec, seed=0):
-    """A network with random weights and statistics whose answers spread over the whole range, in eval mode."""
+    """A network with random weights and statistics whose answers spread over the whole range, in
+    eval mode."""
     torch.manual_seed(seed)
     torch.set_num_threads(1)
     model = get_task(name).build(spec)
@@ -57,29 +58,40 @@ def network(name, spec, seed=0):
 def slide_for(seed=0, shape=SLIDE):
     """A picture with structure at several scales."""
     rng = np.random.default_rng(seed)
-    layers = [ndimage.gaussian_filter(rng.standard_normal((*shape, 3)), (s, s, 0)) * s for s in (0.5, 2, 6)]
+    layers = [
+        ndimage.gaussian_filter(rng.standard_normal((*shape, 3)), (s, s, 0)) * s
+        for s in (0.5, 2, 6)
+    ]
     rgb = np.clip(140 + 60 * sum(layers), 0, 255).astype(np.uint8)
     return source_of(ArraySlide(rgb, mpp=0.5), mpp=0.5)
 
 
 def outputs(model, spec, source, cells):
     with torch.inference_mode():
-        return model(normalise(torch.from_numpy(read_windows(source, cells, spec)), spec))[: len(cells)]
+        return model(normalise(torch.from_numpy(read_windows(source, cells, spec)), spec))[
+            : len(cells)
+        ]
 
 
 def same_prediction(a, b):
     if isinstance(a, np.ndarray):
         return np.array_equal(a, b)
-    return type(a) is type(b) and all(np.array_equal(getattr(a, f.name), getattr(b, f.name)) for f in columns(a))
+    return type(a) is type(b) and all(
+        np.array_equal(getattr(a, f.name), getattr(b, f.name)) for f in columns(a)
+    )
 
 
 def truth_for(shape, *, classes, seed=0, label=-1, n=12):
     labels = fields.ellipses(np.random.default_rng(seed), shape, n=n, radius=(5, 12))
     label_class = fields.random_classes(labels, classes, seed)
     where = ndimage.find_objects(labels)
-    boxes = np.array([(w[0].start, w[1].start, w[0].stop, w[1].stop) for w in where], np.float64).reshape(-1, 4)
+    boxes = np.array(
+        [(w[0].start, w[1].start, w[0].stop, w[1].stop) for w in where], np.float64
+    ).reshape(-1, 4)
     regions = np.concatenate([[0], label_class + 1]).astype(np.uint8)[labels]
-    return TruthWindow(labels, label_class, regions, boxes, label_class, label, np.ones(labels.shape, bool))
+    return TruthWindow(
+        labels, label_class, regions, boxes, label_class, label, np.ones(labels.shape, bool)
+    )
 
 
 every_task = pytest.mark.parametrize("name", task_names())
@@ -112,11 +124,15 @@ def test_decoding_gives_one_quantised_prediction_a_core(name, classes):
             assert prediction.dtype == np.uint8
             assert prediction.shape == (task.channels(spec), spec.lattice.core, spec.lattice.core)
         elif task.storage in ("candidates", "masks"):
-            assert isinstance(prediction, Candidates if task.storage == "candidates" else MaskCandidates)
+            assert isinstance(
+                prediction, Candidates if task.storage == "candidates" else MaskCandidates
+            )
             assert len(prediction) > 0
             assert (prediction.class_id < classes).all()
             row, col = prediction.cell.T
-            assert ((row >= core.row0) & (row < core.row1) & (col >= core.col0) & (col < core.col1)).all()
+            assert (
+                (row >= core.row0) & (row < core.row1) & (col >= core.col0) & (col < core.col1)
+            ).all()
             assert len(np.unique(prediction.cell, axis=0)) == len(prediction)
         else:
             assert isinstance(prediction, TileScores)
@@ -133,7 +149,9 @@ def test_decoding_does_not_depend_on_the_place_in_the_batch(name):
     output = outputs(network(name, spec), spec, slide_for(), cells)
     straight = task.decode(output, cells, spec)
     order = [2, 0, 1]
-    for prediction, i in zip(task.decode(output[order], [cells[i] for i in order], spec), order, strict=True):
+    for prediction, i in zip(
+        task.decode(output[order], [cells[i] for i in order], spec), order, strict=True
+    ):
         assert same_prediction(prediction, straight[i])
     for i, cell in enumerate(cells):
         assert same_prediction(task.decode(output[i : i + 1], [cell], spec)[0], straight[i])
@@ -147,7 +165,11 @@ def test_a_core_gets_the_same_bytes_in_any_order_and_any_company(name):
     whole = dict(predict_cells(model, task, spec, source, cells, device=cpu))
     assert list(whole) == cells
     backwards = dict(predict_cells(model, task, spec, source, cells[::-1], device=cpu))
-    alone = {c: p for cell in cells[::2] for c, p in predict_cells(model, task, spec, source, [cell], device=cpu)}
+    alone = {
+        c: p
+        for cell in cells[::2]
+        for c, p in predict_cells(model, task, spec, source, [cell], device=cpu)
+    }
     for other in (backwards, alone):
         assert all(same_prediction(other[cell], whole[cell]) for cell in other)
 
@@ -207,7 +229,9 @@ def untiled(name, spec, model, source):
     return get_task(name).decode(outputs(model, one, source, [(0, 0)]), [(0, 0)], one)[0]
 
 
-dense = pytest.mark.parametrize("name", [n for n in task_names() if get_task(n).storage in ("maps", "candidates")])
+dense = pytest.mark.parametrize(
+    "name", [n for n in task_names() if get_task(n).storage in ("maps", "candidates")]
+)
 
 
 @dense
@@ -222,7 +246,9 @@ def test_windows_on_the_lattice_give_what_one_pass_over_the_whole_slide_gives(na
     if task.storage == "maps":
         assert np.ptp(whole.astype(int)) > 100  # the network has something to say
         for cell in cells:
-            part = whole[(slice(None), *spec.lattice.core_box(cell).slices_in(Box(0, 0, *whole.shape[1:])))]
+            part = whole[
+                (slice(None), *spec.lattice.core_box(cell).slices_in(Box(0, 0, *whole.shape[1:])))
+            ]
             difference = np.abs(part.astype(int) - tiled[cell])
             print(f"{name} {cell}: {(difference > 0).sum()} of {difference.size} values flipped")  # noqa: T201
             assert (difference > 1).mean() <= MOST_FLIPS
@@ -239,19 +265,32 @@ def test_windows_on_the_lattice_give_what_one_pass_over_the_whole_slide_gives(na
 
 def as_rows(found):
     """{(cell, class): (box, score)} of candidates."""
-    columns = zip(found.cell.tolist(), found.class_id.tolist(), found.box.tolist(), found.score.tolist(), strict=True)
+    columns = zip(
+        found.cell.tolist(),
+        found.class_id.tolist(),
+        found.box.tolist(),
+        found.score.tolist(),
+        strict=True,
+    )
     return {(tuple(cell), class_id): (*box, score) for cell, class_id, box, score in columns}
 
 
 @dense
 def test_a_halo_that_is_too_small_is_noticed_by_the_same_comparison(name):
-    task, spec = get_task(name), spec_for(name, lattice=Lattice(core=64, halo=8, stride=8, shard=128))
+    task, spec = (
+        get_task(name),
+        spec_for(name, lattice=Lattice(core=64, halo=8, stride=8, shard=128)),
+    )
     model, source = network(name, spec), slide_for()
     assert exactness(model, spec)["promise"] == "schedule-exact"
     whole = untiled(name, replace(spec, lattice=LATTICE), model, source)
-    tiled = dict(predict_cells(model, task, spec, source, [(1, 1)], device=torch.device("cpu")))[(1, 1)]
+    tiled = dict(predict_cells(model, task, spec, source, [(1, 1)], device=torch.device("cpu")))[
+        (1, 1)
+    ]
     if task.storage == "maps":
-        part = whole[(slice(None), *spec.lattice.core_box((1, 1)).slices_in(Box(0, 0, *whole.shape[1:])))]
+        part = whole[
+            (slice(None), *spec.lattice.core_box((1, 1)).slices_in(Box(0, 0, *whole.shape[1:])))
+        ]
         assert (np.abs(part.astype(int) - tiled) > 1).mean() > MOST_FLIPS
     else:
         want = as_rows(whole)

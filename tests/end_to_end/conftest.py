@@ -1,4 +1,5 @@
-"""What all end-to-end tests share: two phantoms, four packages trained for a few steps, a cluster, reference runs."""
+"""What all end-to-end tests share: two phantoms, four packages trained for a few steps, a cluster,
+reference runs."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,10 +41,22 @@ class Lab:
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory):
     lab = Lab(tmp_path_factory.mktemp("lab"))
-    for seed, (name, height, tissue) in enumerate(((NAMES[0], 2000, 0.4), (NAMES[1], 2048, 0.6)), start=11):
-        spec = PhantomSpec(name=name, height=height, width=2048, seed=seed, dominant="tumour", tissue_fraction=tissue)
+    for seed, (name, height, tissue) in enumerate(
+        ((NAMES[0], 2000, 0.4), (NAMES[1], 2048, 0.6)), start=11
+    ):
+        spec = PhantomSpec(
+            name=name,
+            height=height,
+            width=2048,
+            seed=seed,
+            dominant="tumour",
+            tissue_fraction=tissue,
+        )
         write_phantom(lab.folder, spec=spec)
-    lab.manifest.write_text(f"slide,annotation,annotated,split,case\n{NAMES[0]}.tiff,{NAMES[0]}.truth.geojson,all,train,case 1\n")
+    lab.manifest.write_text(
+        "slide,annotation,annotated,split,case\n"
+        f"{NAMES[0]}.tiff,{NAMES[0]}.truth.geojson,all,train,case 1\n"
+    )
     for task in TASKS:
         write_pipeline(lab.pipeline(task), task, package=lab.package(task), manifest=lab.manifest)
     done = quadrat("train", *(lab.pipeline(task) for task in TASKS))
@@ -55,7 +68,13 @@ def lab(tmp_path_factory):
 def mask_lab(lab):
     """The lab with a package of a mask model as well."""
     nuclei = [{"name": "lymphocyte"}, {"name": "epithelial"}, {"name": "stromal"}]
-    write_pipeline(lab.pipeline(MASKS), MASKS, package=lab.package(MASKS), manifest=lab.manifest, classes=nuclei)
+    write_pipeline(
+        lab.pipeline(MASKS),
+        MASKS,
+        package=lab.package(MASKS),
+        manifest=lab.manifest,
+        classes=nuclei,
+    )
     done = quadrat("train", lab.pipeline(MASKS))
     assert done.code == 0, done.err
     return lab
@@ -68,7 +87,8 @@ def cluster():
 
 
 class References:
-    """Uninterrupted serial runs of both slides, a work unit a shard: made when first asked for, then only read."""
+    """Uninterrupted serial runs of both slides, a work unit a shard: made when first asked for,
+    then only read."""
 
     def __init__(self, lab, folder):
         self._lab, self._folder = lab, folder

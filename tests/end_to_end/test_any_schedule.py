@@ -1,4 +1,5 @@
-"""Whole runs, their work shuffled, done twice and tried again, in this process and on one to eight dask workers: equal bytes."""
+"""Whole runs, their work shuffled, done twice and tried again, in this process and on one to eight
+dask workers: equal bytes."""
 
 import random
 from dataclasses import dataclass, replace
@@ -30,22 +31,32 @@ def restless_work():
 
 @dataclass(frozen=True)
 class Restless:
-    """An executor that shuffles its jobs, begins some of them twice, does some twice, and gives outcomes out of order."""
+    """An executor that shuffles its jobs, begins some of them twice, does some twice, and gives
+    outcomes out of order."""
 
     executor: Executor
     seed: int
 
     def run(self, fn, jobs, *, needs="cpu", deadline_s=None):
         rng = random.Random(self.seed)
-        restless = [Job(job.key, (fn, job.payload, self._share(rng, job.payload), rng.choice([1, 1, 2]))) for job in jobs]
+        restless = [
+            Job(job.key, (fn, job.payload, self._share(rng, job.payload), rng.choice([1, 1, 2])))
+            for job in jobs
+        ]
         rng.shuffle(restless)
-        outcomes = list(self.executor.run(restless_work(), restless, needs=needs, deadline_s=deadline_s))
+        outcomes = list(
+            self.executor.run(restless_work(), restless, needs=needs, deadline_s=deadline_s)
+        )
         rng.shuffle(outcomes)
         return iter(outcomes)
 
     @staticmethod
     def _share(rng, payload):
-        if not isinstance(payload, ShardJob | PredictJob) or len(payload.shards) < 2 or rng.random() < 0.5:
+        if (
+            not isinstance(payload, ShardJob | PredictJob)
+            or len(payload.shards) < 2
+            or rng.random() < 0.5
+        ):
             return 0
         return rng.randrange(1, len(payload.shards))
 
@@ -92,14 +103,18 @@ def test_a_restless_run_in_this_process_writes_the_same_bytes(task, seed, lab, r
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
-def test_a_restless_run_on_two_dask_workers_writes_the_same_bytes(task, lab, reference, cluster, tmp_path):
+def test_a_restless_run_on_two_dask_workers_writes_the_same_bytes(
+    task, lab, reference, cluster, tmp_path
+):
     found = run(lab, task, tmp_path, Restless(cluster, 7), per_unit=2)
     assert difference(found, contents(reference(task))) == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 4, 8])
-def test_a_restless_run_on_any_number_of_dask_workers_writes_the_same_bytes(workers, lab, reference, tmp_path):
+def test_a_restless_run_on_any_number_of_dask_workers_writes_the_same_bytes(
+    workers, lab, reference, tmp_path
+):
     with open_executor("dask", workers=workers, threads=1) as executor:
         found = run(lab, "instance", tmp_path, Restless(executor, workers), per_unit=2)
     assert difference(found, contents(reference("instance"))) == []

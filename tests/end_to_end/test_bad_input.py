@@ -1,4 +1,5 @@
-"""Wrong input: a slide that cannot be read is a recorded failure, wrong usage is refused before anything is written."""
+"""Wrong input: a slide that cannot be read is a recorded failure, wrong usage is refused before
+anything is written."""
 
 import json
 import re
@@ -25,7 +26,9 @@ def pixels():
 
 @pytest.fixture(scope="module")
 def bad(lab, pixels, tmp_path_factory):
-    """Files that are no usable slides, by what is wrong; and words that must stand in the reason."""
+    """Files that are no usable slides, by what is wrong; and words that must stand in
+    the reason.
+    """
     folder = tmp_path_factory.mktemp("bad")
     whole = lab.slides[0].read_bytes()
     (folder / "empty.svs").touch()
@@ -62,7 +65,9 @@ def assert_a_sentence(text):
     assert len(text) < 400
 
 
-def test_bad_slides_are_recorded_with_a_reason_and_the_good_one_is_finished(lab, bad, reference, tmp_path):
+def test_bad_slides_are_recorded_with_a_reason_and_the_good_one_is_finished(
+    lab, bad, reference, tmp_path
+):
     files = [*bad, lab.slides[0]]
     done = quadrat("run", lab.pipeline("semantic"), *files, "--out", tmp_path)
     assert done.code == 1
@@ -71,7 +76,9 @@ def test_bad_slides_are_recorded_with_a_reason_and_the_good_one_is_finished(lab,
     names = [path.name if path.is_dir() else path.stem for path in files]
     assert [row["slide"] for row in rows] == names
     assert rows[-1]["status"] == "done"
-    failures = {line["slide"]: line["reason"] for line in lines_of(tmp_path / "run" / "failures.jsonl")}
+    failures = {
+        line["slide"]: line["reason"] for line in lines_of(tmp_path / "run" / "failures.jsonl")
+    }
     assert list(failures) == names[:-1]
     for row, word in zip(rows[:-1], bad.values(), strict=True):
         assert row["status"] == "failed"
@@ -80,7 +87,12 @@ def test_bad_slides_are_recorded_with_a_reason_and_the_good_one_is_finished(lab,
         assert word in row["reason"], row
         assert row["mpp"] == row["tissue_mm2"] == ""
     assert sorted(p.name for p in (tmp_path / "results").iterdir()) == ["oblong", "summary.csv"]
-    assert difference(contents(tmp_path / "results" / "oblong"), contents(reference("semantic") / "oblong")) == []
+    assert (
+        difference(
+            contents(tmp_path / "results" / "oblong"), contents(reference("semantic") / "oblong")
+        )
+        == []
+    )
 
 
 def test_no_path_of_the_machine_is_told_in_the_summary_of_a_failure(lab, bad, tmp_path):
@@ -99,9 +111,20 @@ def test_a_slide_that_was_mended_is_done_in_the_next_run(lab, tmp_path):
     assert table(tmp_path / "out" / "results" / "summary.csv")[0]["status"] == "done"
 
 
-def test_glass_without_tissue_fails_with_advice_and_an_mpp_from_the_command_line_is_used(lab, bad, tmp_path):
+def test_glass_without_tissue_fails_with_advice_and_an_mpp_from_the_command_line_is_used(
+    lab, bad, tmp_path
+):
     glass = next(iter(bad)).parent / "glass.png"
-    words = ("run", lab.pipeline("semantic"), glass, "--out", tmp_path, "--mpp", "2.0", *NO_PICTURES)
+    words = (
+        "run",
+        lab.pipeline("semantic"),
+        glass,
+        "--out",
+        tmp_path,
+        "--mpp",
+        "2.0",
+        *NO_PICTURES,
+    )
     done = quadrat(*words)
     assert done.code == 1
     assert "nothing to analyse" in done.out
@@ -114,12 +137,15 @@ def test_glass_without_tissue_fails_with_advice_and_an_mpp_from_the_command_line
 
 def test_a_slide_finer_wanted_than_it_is_fails_with_the_way_to_allow_it(lab, bad, tmp_path):
     picture = next(iter(bad)).parent / "picture.png"
-    done = quadrat("run", lab.pipeline("semantic"), picture, "--out", tmp_path, "--mpp", "4.0", *NO_PICTURES)
+    done = quadrat(
+        "run", lab.pipeline("semantic"), picture, "--out", tmp_path, "--mpp", "4.0", *NO_PICTURES
+    )
     assert done.code == 1
     assert "allow_upsampling" in done.out
 
 
-# What is wrong: the words after `quadrat`, and what the sentence must hold. {files} is the folder of the fixture `wrong`.
+# What is wrong: the words after `quadrat`, and what the sentence must hold. {files} is the folder
+# of the fixture `wrong`.
 WRONG = {
     "an unknown pipeline": ("run nuclie {slide}", "did you mean 'nuclei'"),
     "a missing pipeline file": ("run mine.yaml {slide}", "mine.yaml"),
@@ -132,15 +158,24 @@ WRONG = {
     "altered weights": ("run {good} {slide} --set model.package={files}/altered", "sha256"),
     "a torn card": ("run {good} {slide} --set model.package={files}/torn", "card.json"),
     "no weights": ("run {good} {slide} --set model.package={files}/hollow", "weights.safetensors"),
-    "a card without lattice": ("run {good} {slide} --set model.package={files}/specless", "card.json"),
-    "a package of another task": ("run {good} {slide} --set model.package={detection}", "detection"),
+    "a card without lattice": (
+        "run {good} {slide} --set model.package={files}/specless",
+        "card.json",
+    ),
+    "a package of another task": (
+        "run {good} {slide} --set model.package={detection}",
+        "detection",
+    ),
     "a package with other classes": ("run {files}/other.yaml {slide}", "fat"),
     "two slides of one name": ("run {good} {slide} {files}/elsewhere/oblong.tiff", "'oblong'"),
     "one slide twice": ("run {good} {slide} {slide}", "oblong.tiff is listed twice"),
     "no slide": ("run {good}", "no slide"),
     "slides and a manifest": ("run {good} {slide} --manifest {manifest}", "--manifest"),
     "no such manifest": ("run {good} --manifest {files}/none.csv", "none.csv"),
-    "a manifest without the column slide": ("run {good} --manifest {files}/unlisted.csv", "'slide'"),
+    "a manifest without the column slide": (
+        "run {good} --manifest {files}/unlisted.csv",
+        "'slide'",
+    ),
     "a manifest without rows": ("run {good} --manifest {files}/headed.csv", "no slide"),
     "a manifest with a worded mpp": ("run {good} --manifest {files}/worded.csv", "'half'"),
     "a setting without a value": ("run {good} {slide} --set run.workers", "section.key=value"),
@@ -157,7 +192,10 @@ WRONG = {
     "a negative mpp": ("run {good} {slide} --mpp -1", "mpp"),
     "an mpp that is no number": ("run {good} {slide} --mpp nan", "mpp"),
     "no training data": ("train {files}/untrained.yaml --set data.manifest=''", "data.manifest"),
-    "training data that is missing": ("train {files}/untrained.yaml --set data.manifest=none.csv", "none.csv"),
+    "training data that is missing": (
+        "train {files}/untrained.yaml --set data.manifest=none.csv",
+        "none.csv",
+    ),
     "a lattice that does not fit": ("train {files}/untrained.yaml --set model.core=60", "60"),
     "widths without channels": ("train {files}/untrained.yaml --set model.widths=[]", "widths"),
 }
@@ -184,8 +222,12 @@ def wrong(lab, tmp_path_factory):
     del content["spec"]["lattice"]
     (files / "specless" / "card.json").write_text(json.dumps(content))
     classes = [{"name": "stroma"}, {"name": "gland"}, {"name": "fat"}]
-    write_pipeline(files / "other.yaml", "semantic", package=lab.package("semantic"), classes=classes)
-    write_pipeline(files / "untrained.yaml", "semantic", package=files / "nothing", manifest=lab.manifest)
+    write_pipeline(
+        files / "other.yaml", "semantic", package=lab.package("semantic"), classes=classes
+    )
+    write_pipeline(
+        files / "untrained.yaml", "semantic", package=files / "nothing", manifest=lab.manifest
+    )
     (files / "elsewhere").mkdir()
     shutil.copyfile(lab.slides[0], files / "elsewhere" / "oblong.tiff")
     (files / "unlisted.csv").write_text("file,mpp\na.svs,0.5\n")
@@ -195,7 +237,9 @@ def wrong(lab, tmp_path_factory):
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_wrong_usage_ends_with_2_and_one_sentence_and_writes_nothing(what, lab, wrong, tmp_path, monkeypatch):
+def test_wrong_usage_ends_with_2_and_one_sentence_and_writes_nothing(
+    what, lab, wrong, tmp_path, monkeypatch
+):
     words, told = WRONG[what]
     places = {
         "files": wrong,
@@ -219,7 +263,9 @@ def test_wrong_usage_ends_with_2_and_one_sentence_and_writes_nothing(what, lab, 
 
 def test_a_pipeline_can_be_refused_before_anything_heavy_is_imported(tmp_path):
     command = [sys.executable, "-m", "quadrat.cli", "run", "nuclie", "a.svs"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+    )
     assert done.returncode == 2
     assert_a_sentence(done.stderr.rstrip("\n"))
     assert done.stdout == ""
@@ -229,7 +275,11 @@ def test_a_pipeline_can_be_refused_before_anything_heavy_is_imported(tmp_path):
 def test_damaged_predictions_fail_the_slide_and_name_the_file(lab, tmp_path):
     words = (lab.pipeline("semantic"), lab.slides[0], "--out", tmp_path)
     assert quadrat("predict", *words).code == 0
-    shards = [p for p in (tmp_path / "run" / "work" / "oblong" / "predictions" / "maps" / "c").rglob("*") if p.is_file()]
+    shards = [
+        p
+        for p in (tmp_path / "run" / "work" / "oblong" / "predictions" / "maps" / "c").rglob("*")
+        if p.is_file()
+    ]
     content = bytearray(shards[-1].read_bytes())
     content[len(content) // 3] ^= 255
     shards[-1].write_bytes(content)
@@ -266,11 +316,14 @@ def test_help_comes_without_importing_the_heavy_libraries():
         "import sys\n"
         "from quadrat.cli import main\n"
         "try:\n    main(['run', '--help'])\nexcept SystemExit:\n    pass\n"
-        "heavy = {'torch', 'numpy', 'dask', 'distributed', 'zarr', 'numba', 'pyarrow'} & sys.modules.keys()\n"
+        "heavy = {'torch', 'numpy', 'dask', 'distributed', 'zarr', 'numba', 'pyarrow'} & "
+        "sys.modules.keys()\n"
         "sys.exit(f'imported: {heavy}' if heavy else 0)\n"
     )
     started = time.monotonic()
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
+    )
     assert done.returncode == 0, done.stderr
     assert time.monotonic() - started < 5  # half a second on an idle machine
 

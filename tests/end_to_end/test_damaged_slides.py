@@ -1,4 +1,5 @@
-"""A slide with a damaged tile, or one that is replaced while it is read: said, recorded, never silently wrong."""
+"""A slide with a damaged tile, or one that is replaced while it is read: said, recorded, never
+silently wrong."""
 
 import json
 import os
@@ -16,7 +17,8 @@ MARK = ("--set", "slide.damaged=mark")
 
 @pytest.fixture
 def damaged(lab, tmp_path):
-    """The oblong phantom with the bytes of one tile in the middle of level 0 overwritten, and that tile's box (l0)."""
+    """The oblong phantom with the bytes of one tile in the middle of level 0 overwritten, and that
+    tile's box (l0)."""
     path = tmp_path / "oblong.tiff"
     shutil.copyfile(lab.slides[0], path)
     with tifffile.TiffFile(path) as tiff:
@@ -42,12 +44,23 @@ def test_a_damaged_tile_fails_the_slide_and_not_the_batch(damaged, lab, tmp_path
     assert str(box[0]) in rows[0]["reason"]
 
 
-def test_a_damaged_tile_can_be_marked_and_is_then_recorded_and_not_counted_as_analysed(damaged, lab, reference, tmp_path):
+def test_a_damaged_tile_can_be_marked_and_is_then_recorded_and_not_counted_as_analysed(
+    damaged, lab, reference, tmp_path
+):
     path, box = damaged
     results = []
     for source in ("streamed", "stored"):
         out = tmp_path / source
-        done = quadrat("run", lab.pipeline("instance"), path, "--out", out, *MARK, "--set", f"run.source={source}")
+        done = quadrat(
+            "run",
+            lab.pipeline("instance"),
+            path,
+            "--out",
+            out,
+            *MARK,
+            "--set",
+            f"run.source={source}",
+        )
         assert done.code == 0, done.err
         results.append(contents(out / "results"))
     assert difference(*results) == [], "the mark does not depend on how the slide was read"
@@ -65,7 +78,9 @@ def test_a_damaged_tile_can_be_marked_and_is_then_recorded_and_not_counted_as_an
 
 
 @pytest.mark.parametrize("how", ["another file of the name", "other bytes in the file"])
-def test_a_slide_that_is_replaced_while_it_is_read_fails_and_is_begun_anew(how, lab, reference, tmp_path, monkeypatch):
+def test_a_slide_that_is_replaced_while_it_is_read_fails_and_is_begun_anew(
+    how, lab, reference, tmp_path, monkeypatch
+):
     path = tmp_path / "oblong.tiff"
     shutil.copyfile(lab.slides[0], path)
     calls, real = [], units.predict_cells
@@ -88,10 +103,18 @@ def test_a_slide_that_is_replaced_while_it_is_read_fails_and_is_begun_anew(how, 
     shutil.copyfile(lab.slides[0], path)
     done = quadrat(*words)
     assert done.code == 0, done.err
-    assert difference(contents(tmp_path / "out" / "results" / "oblong"), contents(reference("semantic") / "oblong")) == []
+    assert (
+        difference(
+            contents(tmp_path / "out" / "results" / "oblong"),
+            contents(reference("semantic") / "oblong"),
+        )
+        == []
+    )
 
 
-def test_the_record_of_damage_outlives_the_tile_store_also_where_tissue_is_sought_in_the_damaged_level(lab, tmp_path):
+def test_the_record_of_damage_outlives_the_tile_store_also_where_that_level_shows_tissue(
+    lab, tmp_path
+):
     sample = Path(os.environ.get("QUADRAT_DATA", "")) / "wsi" / "CMU-1-Small-Region.svs"
     if not sample.exists():
         pytest.skip("QUADRAT_DATA does not lead to the public samples")
@@ -104,7 +127,15 @@ def test_the_record_of_damage_outlives_the_tile_store_also_where_tissue_is_sough
     with path.open("r+b") as file:
         file.seek(at + length // 4)
         file.write(bytes(length // 2))
-    words = (lab.pipeline("instance"), path, "--out", tmp_path / "out", *MARK, "--set", 'run.keep=["predictions"]')
+    words = (
+        lab.pipeline("instance"),
+        path,
+        "--out",
+        tmp_path / "out",
+        *MARK,
+        "--set",
+        'run.keep=["predictions"]',
+    )
     done = quadrat("run", *words, "--set", "run.source=stored")
     assert done.code == 0, done.err
     summary = tmp_path / "out" / "results" / "one_level" / "summary.json"

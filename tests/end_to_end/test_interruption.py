@@ -1,4 +1,5 @@
-"""Killed, stopped and crashed runs: nothing half-written looks finished, nothing finished is done again."""
+"""Killed, stopped and crashed runs: nothing half-written looks finished, nothing finished is done
+again."""
 
 import json
 import os
@@ -47,9 +48,12 @@ def begin(tmp_path):
 
 
 def interrupted_while_predicting(begin, lab, out, *, executor, stop):
-    """A run of one slide, stopped by ``stop(process)`` when the first predictions have their receipts."""
+    """A run of one slide, stopped by ``stop(process)`` when the first predictions have their
+    receipts."""
     words = ("run", lab.pipeline("instance"), lab.slides[0], "--out", out)
-    process = begin(*words, "--set", f"run.executor={executor}", "--set", "run.workers=2", "--set", KEEP)
+    process = begin(
+        *words, "--set", f"run.executor={executor}", "--set", "run.workers=2", "--set", KEEP
+    )
     wait_until(lambda: of_stage(journal(out, "oblong"), "predict"), process=process)
     stop(process)
     return process
@@ -64,8 +68,15 @@ def assert_the_next_run_goes_on(lab, reference, out):
     assert after[: len(before)] == before
     assert len(set(after)) == len(after), "work with a receipt was done again"
     receipts = len(of_stage(before, "predict"))
-    assert phases(out, since=said)["predict"] == len(of_stage(after, "predict")) - receipts < len(of_stage(after, "predict"))
-    assert difference(contents(out / "results" / "oblong"), contents(reference("instance") / "oblong")) == []
+    assert (
+        phases(out, since=said)["predict"]
+        == len(of_stage(after, "predict")) - receipts
+        < len(of_stage(after, "predict"))
+    )
+    assert (
+        difference(contents(out / "results" / "oblong"), contents(reference("instance") / "oblong"))
+        == []
+    )
 
 
 def test_a_run_killed_in_the_middle_goes_on_where_its_journal_ends(begin, lab, reference, tmp_path):
@@ -84,22 +95,30 @@ SERIAL_OR_DASK = [pytest.param("serial", marks=pytest.mark.slow), "dask"]
 
 
 @pytest.mark.parametrize("executor", SERIAL_OR_DASK)
-def test_a_run_that_is_told_to_stop_ends_with_75_within_seconds_and_can_go_on(begin, lab, reference, tmp_path, executor):
+def test_a_run_that_is_told_to_stop_ends_with_75_within_seconds_and_can_go_on(
+    begin, lab, reference, tmp_path, executor
+):
     def stop(process):
         process.send_signal(signal.SIGTERM)
 
-    process = interrupted_while_predicting(begin, lab, tmp_path / "out", executor=executor, stop=stop)
+    process = interrupted_while_predicting(
+        begin, lab, tmp_path / "out", executor=executor, stop=stop
+    )
     assert_it_ends_well(process, tmp_path)
     assert_the_next_run_goes_on(lab, reference, tmp_path / "out")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("executor", ["serial", "dask"])
-def test_ctrl_c_in_a_terminal_reaches_all_processes_and_ends_with_75(begin, lab, reference, tmp_path, executor):
+def test_ctrl_c_in_a_terminal_reaches_all_processes_and_ends_with_75(
+    begin, lab, reference, tmp_path, executor
+):
     def stop(process):
         os.killpg(process.pid, signal.SIGINT)
 
-    process = interrupted_while_predicting(begin, lab, tmp_path / "out", executor=executor, stop=stop)
+    process = interrupted_while_predicting(
+        begin, lab, tmp_path / "out", executor=executor, stop=stop
+    )
     assert_it_ends_well(process, tmp_path)
     assert_the_next_run_goes_on(lab, reference, tmp_path / "out")
 
@@ -124,7 +143,12 @@ def test_a_signal_in_the_middle_of_a_work_unit_stops_the_run_and_is_no_failure_o
     assert not (tmp_path / "results").exists()
     done = quadrat(*words)
     assert done.code == 0, done.err
-    assert difference(contents(tmp_path / "results" / "oblong"), contents(reference("semantic") / "oblong")) == []
+    assert (
+        difference(
+            contents(tmp_path / "results" / "oblong"), contents(reference("semantic") / "oblong")
+        )
+        == []
+    )
 
 
 def assert_it_ends_well(process, tmp_path):
@@ -136,14 +160,17 @@ def assert_it_ends_well(process, tmp_path):
     assert not (tmp_path / "out" / "run" / "driver.lock").exists()
 
 
-@pytest.mark.parametrize("task", [pytest.param(t, marks=pytest.mark.slow) if t == "detection" else t for t in TASKS])
+@pytest.mark.parametrize(
+    "task", [pytest.param(t, marks=pytest.mark.slow) if t == "detection" else t for t in TASKS]
+)
 def test_a_run_that_dies_once_in_every_stage_gives_the_bytes_of_a_run_that_never_died(
     task, lab, reference, tmp_path, monkeypatch
 ):
     write, died, seen = Journal.add, [], {}
 
     def add(self, key, receipt):
-        """Dies when work is done that has no receipt yet; in the middle of a unit where a unit has several."""
+        """Dies when work is done that has no receipt yet; in the middle of a unit where a unit has
+        several."""
         stage = key.split("/")[1]
         seen[stage] = seen.get(stage, 0) + 1
         if stage not in died and (stage == "tile" or key.count("/") == 1 or seen[stage] == 2):
@@ -152,8 +179,17 @@ def test_a_run_that_dies_once_in_every_stage_gives_the_bytes_of_a_run_that_never
         write(self, key, receipt)
 
     monkeypatch.setattr(Journal, "add", add)
-    words = ("run", lab.pipeline(task), lab.slides[0], "--out", tmp_path, "--set", "run.shards_per_unit=3",
-             "--set", "run.source=stored")  # fmt: skip
+    words = (
+        "run",
+        lab.pipeline(task),
+        lab.slides[0],
+        "--out",
+        tmp_path,
+        "--set",
+        "run.shards_per_unit=3",
+        "--set",
+        "run.source=stored",
+    )
     for _ in range(14):
         done = quadrat(*words)
         if done.code == 0:
@@ -161,12 +197,35 @@ def test_a_run_that_dies_once_in_every_stage_gives_the_bytes_of_a_run_that_never
         assert done.code == 75, done.err
         assert not (tmp_path / "results" / "oblong").exists()
     assert done.code == 0
-    assert {"plan", "store", "tile", "seal", "layout", "predict", "merge", "pyramid", "finish"} <= set(died)
-    assert difference(contents(tmp_path / "results" / "oblong"), contents(reference(task) / "oblong")) == []
+    assert {
+        "plan",
+        "store",
+        "tile",
+        "seal",
+        "layout",
+        "predict",
+        "merge",
+        "pyramid",
+        "finish",
+    } <= set(died)
+    assert (
+        difference(contents(tmp_path / "results" / "oblong"), contents(reference(task) / "oblong"))
+        == []
+    )
 
 
-def test_two_drivers_in_one_folder_are_refused_and_the_lock_of_a_dead_one_is_taken_over(lab, tmp_path):
-    words = ("run", lab.pipeline("semantic"), lab.slides[0], "--out", tmp_path, "--set", "outputs.overlay=false")
+def test_two_drivers_in_one_folder_are_refused_and_the_lock_of_a_dead_one_is_taken_over(
+    lab, tmp_path
+):
+    words = (
+        "run",
+        lab.pipeline("semantic"),
+        lab.slides[0],
+        "--out",
+        tmp_path,
+        "--set",
+        "outputs.overlay=false",
+    )
     lock = tmp_path / "run" / "driver.lock"
     lock.parent.mkdir(parents=True)
     lock.write_text(json.dumps({"host": os.uname().nodename, "pid": os.getppid()}))
@@ -179,7 +238,9 @@ def test_two_drivers_in_one_folder_are_refused_and_the_lock_of_a_dead_one_is_tak
     assert quadrat(*words).code == 0
 
 
-def test_a_training_killed_after_a_checkpoint_goes_on_from_it_to_the_same_weights(begin, lab, tmp_path, monkeypatch):
+def test_a_training_killed_after_a_checkpoint_goes_on_from_it_to_the_same_weights(
+    begin, lab, tmp_path, monkeypatch
+):
     package = tmp_path / "package"
     pipeline = write_pipeline(
         tmp_path / "again.yaml",
@@ -190,11 +251,15 @@ def test_a_training_killed_after_a_checkpoint_goes_on_from_it_to_the_same_weight
     )
     process = begin("train", pipeline)
     about = tmp_path / "package.training" / "checkpoints" / "checkpoint.json"
-    wait_until(lambda: about.exists() and json.loads(about.read_text())["step"] >= 3, process=process)
+    wait_until(
+        lambda: about.exists() and json.loads(about.read_text())["step"] >= 3, process=process
+    )
     process.kill()
     process.wait(timeout=10)
     reached = json.loads(about.read_text())["step"]
-    assert reached < SMALL["instance"]["train"]["steps"], "the training was over before it could be killed"
+    assert reached < SMALL["instance"]["train"]["steps"], (
+        "the training was over before it could be killed"
+    )
     assert not package.exists()
 
     steps, real = [], training.train_step
@@ -206,7 +271,9 @@ def test_a_training_killed_after_a_checkpoint_goes_on_from_it_to_the_same_weight
     monkeypatch.setattr(training, "train_step", counted)
     done = quadrat("train", pipeline)
     assert done.code == 0, done.err
-    assert len(steps) == SMALL["instance"]["train"]["steps"] - reached, "the training did not go on from its checkpoint"
+    assert len(steps) == SMALL["instance"]["train"]["steps"] - reached, (
+        "the training did not go on from its checkpoint"
+    )
     assert sha256(package / WEIGHTS) == sha256(lab.package("instance") / WEIGHTS)
 
 

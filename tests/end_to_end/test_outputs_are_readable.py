@@ -1,4 +1,5 @@
-"""What a run writes is read back by the programs of others, and the files of a slide agree with each other."""
+"""What a run writes is read back by the programs of others, and the files of a slide agree with
+each other."""
 
 import itertools
 import json
@@ -27,7 +28,9 @@ def summary(folder):
 
 @pytest.mark.parametrize("slide", SLIDES)
 @pytest.mark.parametrize("task", OBJECT_TASKS)
-def test_geopandas_reads_the_objects_with_valid_shapes_no_crs_and_ids_in_order(task, slide, reference):
+def test_geopandas_reads_the_objects_with_valid_shapes_no_crs_and_ids_in_order(
+    task, slide, reference
+):
     folder = reference(task) / slide
     frame = geopandas.read_parquet(folder / "objects.parquet")
     assert len(frame) > 0
@@ -42,12 +45,16 @@ def test_geopandas_reads_the_objects_with_valid_shapes_no_crs_and_ids_in_order(t
     mpp = about["frame"]["mpp"]
     whole = frame[frame["flags"] == 0]
     if task != "detection":  # a box may reach beyond the slide; an outline may not
-        np.testing.assert_allclose(whole.geometry.area / scale * mpp**2, whole["area_um2"], rtol=1e-6)
+        np.testing.assert_allclose(
+            whole.geometry.area / scale * mpp**2, whole["area_um2"], rtol=1e-6
+        )
         bounds = whole.geometry.bounds.to_numpy()
         assert (bounds >= 0).all()
         assert (bounds[:, 2] <= about["frame"]["width"] * about["frame"]["scale_col"]).all()
         assert (bounds[:, 3] <= about["frame"]["height"] * about["frame"]["scale_row"]).all()
-        np.testing.assert_allclose(bounds, whole[["x0_l0", "y0_l0", "x1_l0", "y1_l0"]].to_numpy(), atol=1e-6)
+        np.testing.assert_allclose(
+            bounds, whole[["x0_l0", "y0_l0", "x1_l0", "y1_l0"]].to_numpy(), atol=1e-6
+        )
     about_file = pq.read_metadata(folder / "objects.parquet").metadata
     assert json.loads(about_file[b"geo"])["columns"]["geometry"]["crs"] is None
     assert json.loads(about_file[b"quadrat"])["slide"] == slide
@@ -82,9 +89,20 @@ def test_the_geojson_has_a_feature_a_line_with_the_keys_of_qupath(task, referenc
 
 
 @pytest.mark.parametrize("source", ["streamed", "stored"])
-def test_the_image_is_delivered_on_request_and_holds_the_pixels_of_the_slide(source, lab, reference, tmp_path):
-    done = quadrat("run", lab.pipeline("semantic"), lab.slides[0], "--out", tmp_path, "--set", "outputs.image=true",
-                   "--set", f"run.source={source}")  # fmt: skip
+def test_the_image_is_delivered_on_request_and_holds_the_pixels_of_the_slide(
+    source, lab, reference, tmp_path
+):
+    done = quadrat(
+        "run",
+        lab.pipeline("semantic"),
+        lab.slides[0],
+        "--out",
+        tmp_path,
+        "--set",
+        "outputs.image=true",
+        "--set",
+        f"run.source={source}",
+    )
     assert done.code == 0, done.err
     folder = tmp_path / "results" / "oblong"
     frame = summary(folder)["frame"]
@@ -122,7 +140,9 @@ def test_labels_are_valid_ome_zarr_under_an_overview_of_the_slide(task, referenc
     for dataset in group.attrs["ome"]["multiscales"][0]["datasets"]:
         scale, *shift = dataset["coordinateTransformations"]
         corner = (shift[0]["translation"][-1] if shift else 0.0) - scale["scale"][-1] / 2
-        assert corner == pytest.approx(-frame["mpp"] / 2), "the corners of image and labels coincide"
+        assert corner == pytest.approx(-frame["mpp"] / 2), (
+            "the corners of image and labels coincide"
+        )
     labels = group["labels"]
     assert labels.attrs["ome"]["labels"] == [LABELS[task]]
     ome_zarr_models.v05.Labels.from_zarr(labels)
@@ -151,7 +171,9 @@ def test_ids_and_areas_of_the_label_image_are_those_of_the_table(slide, referenc
     assert (shown <= rows["area_um2"].to_numpy() * (1 + 1e-9)).all()
     boxes = ndimage.find_objects(labels)
     l0 = rows[["y0_l0", "y1_l0", "x0_l0", "x1_l0"]].to_numpy() * 0.5 / mpp
-    found = np.array([[b[0].start, b[0].stop, b[1].start, b[1].stop] for b in (boxes[i - 1] for i in ids)])
+    found = np.array(
+        [[b[0].start, b[0].stop, b[1].start, b[1].stop] for b in (boxes[i - 1] for i in ids)]
+    )
     np.testing.assert_allclose(found[plain], l0[plain], atol=1e-6)
 
 
@@ -169,12 +191,16 @@ def test_counts_are_those_of_the_table(task, slide, reference):
         assert int(row["count"]) == len(own)
         assert float(row["per_mm2"]) == pytest.approx(len(own) / tissue, rel=1e-4, abs=1e-3)
         assert float(row["area_mm2"]) == pytest.approx(own["area_um2"].sum() / 1e6, abs=2e-6)
-        assert float(row["covered_fraction"]) == pytest.approx(own["area_um2"].sum() / 1e6 / tissue, rel=1e-4, abs=1e-5)
+        assert float(row["covered_fraction"]) == pytest.approx(
+            own["area_um2"].sum() / 1e6 / tissue, rel=1e-4, abs=1e-5
+        )
         nearest = [c for c in frame.columns if c.startswith("nearest_um.")]
         near = own[nearest].min(axis=1) if row["class"] == "all" else own["nearest_same_um"]
         assert (row["median_nearest_um"] == "") == (len(near.dropna()) == 0)
         if row["median_nearest_um"]:
-            assert float(row["median_nearest_um"]) == pytest.approx(near.dropna().median(), abs=2e-3)
+            assert float(row["median_nearest_um"]) == pytest.approx(
+                near.dropna().median(), abs=2e-3
+            )
 
 
 @pytest.mark.parametrize("slide", SLIDES)
@@ -216,7 +242,11 @@ def test_areas_of_regions_are_those_of_the_class_map(slide, reference):
 
 @pytest.mark.parametrize("task", [*OBJECT_TASKS, "classification"])
 def test_the_pictures_open_and_hold_no_metadata(task, reference):
-    second = {"classification": "heatmap.png", "instance": "density.png", "detection": "density.png"}
+    second = {
+        "classification": "heatmap.png",
+        "instance": "density.png",
+        "detection": "density.png",
+    }
     for name in ("overlay.png", *([second[task]] if task in second else [])):
         with Image.open(reference(task) / "square" / name) as picture:
             picture.load()

@@ -1,4 +1,5 @@
-"""One model trained by several processes (torchrun, gloo on the CPU): what is learnt, and what a dead process leaves."""
+"""One model trained by several processes (torchrun, gloo on the CPU): what is learnt, and what a
+dead process leaves."""
 
 import json
 import os
@@ -13,7 +14,14 @@ from helpers import fields
 from helpers.runs import start, wait_until, write_pipeline
 
 # the smallest training that still has several windows a rank
-SMALL = {"steps": 12, "batch": 4, "patch": 64, "validate_every": 4, "calibrate": "none", "checkpoint_every_s": -1.0}
+SMALL = {
+    "steps": 12,
+    "batch": 4,
+    "patch": 64,
+    "validate_every": 4,
+    "calibrate": "none",
+    "checkpoint_every_s": -1.0,
+}
 MODEL = {"core": 64, "halo": 32, "shard": 128, "mpp": 0.5, "batch": 1}
 SIDE = 128
 
@@ -24,8 +32,12 @@ def pipeline_of(folder, task, **train):
     lines = ["slide,annotation,mpp,annotated,split"]
     for seed, split in enumerate(("train", "train", "val")):
         labels = fields.ellipses(np.random.default_rng(seed), (SIDE, SIDE), n=25)
-        grey = np.where(labels > 0, 90, 220) + np.random.default_rng(seed).integers(0, 20, labels.shape)
-        Image.fromarray(np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)).save(folder / f"{seed}.png")
+        grey = np.where(labels > 0, 90, 220) + np.random.default_rng(seed).integers(
+            0, 20, labels.shape
+        )
+        Image.fromarray(np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)).save(
+            folder / f"{seed}.png"
+        )
         Image.fromarray(labels.astype(np.uint16)).save(folder / f"{seed}.labels.png")
         lines.append(f"{seed}.png,{seed}.labels.png,0.5,all,{split}")
     (folder / "train.csv").write_text("\n".join(lines) + "\n")
@@ -57,7 +69,9 @@ def test_two_processes_learn_what_one_learns(tmp_path, task):
         found.append(history(folder))
     one, two = (np.array([row["loss"] for row in about["history"]]) for about in found)
     assert len(one) == len(two) == SMALL["steps"]
-    np.testing.assert_allclose(two[:3], one[:3], rtol=1e-4)  # rounding differs, and grows with every step
+    np.testing.assert_allclose(
+        two[:3], one[:3], rtol=1e-4
+    )  # rounding differs, and grows with every step
     np.testing.assert_allclose(two, one, rtol=0.05)
     assert [[row["step"] for row in about["validations"]] for about in found] == [[4, 8, 12]] * 2
 

@@ -12,12 +12,16 @@ from quadrat.progress import Reporter
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_one_shard_a_unit_three_of_a_tile_store_and_two_dask_workers_give_equal_bytes(task, lab, reference, cluster, tmp_path):
+def test_one_shard_a_unit_three_of_a_tile_store_and_two_dask_workers_give_equal_bytes(
+    task, lab, reference, cluster, tmp_path
+):
     check_equal_bytes(task, lab, reference, cluster, tmp_path)
 
 
 @pytest.mark.slow
-def test_a_mask_model_too_gives_equal_bytes_however_the_work_is_cut(mask_lab, reference, cluster, tmp_path):
+def test_a_mask_model_too_gives_equal_bytes_however_the_work_is_cut(
+    mask_lab, reference, cluster, tmp_path
+):
     check_equal_bytes(MASKS, mask_lab, reference, cluster, tmp_path)
     for row in table(reference(MASKS) / "summary.csv"):
         assert int(row["count"]) >= 20, row
@@ -33,13 +37,17 @@ def check_equal_bytes(task, lab, reference, cluster, tmp_path):
                    "--set", "run.shards_per_unit=3", "--set", "run.source=stored")  # fmt: skip
     assert done.code == 0, done.err
     assert phases(tmp_path / "three")["tile"] > 0
-    assert not list((tmp_path / "three" / "run").rglob("tiles.zarr")), "the tile store goes when the slide is done"
+    assert not list((tmp_path / "three" / "run").rglob("tiles.zarr")), (
+        "the tile store goes when the slide is done"
+    )
     assert difference(contents(tmp_path / "three" / "results"), want) == []
 
     slides = slides_from_paths([str(p) for p in lab.slides], mpp=None)
     with Reporter(tmp_path / "dask" / "run" / "log.jsonl", quiet=True) as reporter:
         pipeline = load_pipeline(str(lab.pipeline(task)), ["run.workers=2"])
-        report = stages.run(pipeline, slides, tmp_path / "dask", reporter=reporter, executor=cluster)
+        report = stages.run(
+            pipeline, slides, tmp_path / "dask", reporter=reporter, executor=cluster
+        )
     assert report.exit_code == 0
     assert difference(contents(tmp_path / "dask" / "results"), want) == []
 
@@ -55,7 +63,11 @@ def test_the_reference_has_something_to_compare(task, reference):
     assert [row["slide"] for row in rows] == ["oblong", "square"]
     assert {row["status"] for row in rows} == {"done"}
     for row in rows:
-        lines = table(reference(task) / row["slide"] / ("tiles.csv" if task == "classification" else "counts.csv"))
+        lines = table(
+            reference(task)
+            / row["slide"]
+            / ("tiles.csv" if task == "classification" else "counts.csv")
+        )
         found = len(lines) if task == "classification" else int(lines[-1]["count"])
         assert found >= (1 if task == "semantic" else 20), row
 
@@ -69,7 +81,9 @@ def test_the_summary_states_the_counts_under_the_documented_names(task, referenc
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_nothing_under_results_holds_a_path_of_the_machine_or_a_half_written_name(task, lab, reference):
+def test_nothing_under_results_holds_a_path_of_the_machine_or_a_half_written_name(
+    task, lab, reference
+):
     folder = reference(task)
     for path in contents(folder):
         assert "partial" not in path

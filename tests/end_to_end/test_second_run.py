@@ -1,4 +1,5 @@
-"""What is done is skipped; other settings are refused or, when asked for, stitched again from kept predictions."""
+"""What is done is skipped; other settings are refused or, when asked for, stitched again from kept
+predictions."""
 
 import json
 import shutil
@@ -23,7 +24,9 @@ def kept(lab, tmp_path_factory):
     def _kept(task, into):
         if task not in made:
             made[task] = tmp_path_factory.mktemp("kept") / task
-            done = quadrat("run", lab.pipeline(task), lab.slides[0], "--out", made[task], "--set", KEEP)
+            done = quadrat(
+                "run", lab.pipeline(task), lab.slides[0], "--out", made[task], "--set", KEEP
+            )
             assert done.code == 0, done.err
         return shutil.copytree(made[task], into)
 
@@ -38,7 +41,9 @@ def fresh(lab, tmp_path_factory):
     def _fresh(task):
         if task not in made:
             made[task] = tmp_path_factory.mktemp("fresh") / task
-            done = quadrat("run", lab.pipeline(task), lab.slides[0], "--out", made[task], "--set", OTHER[task])
+            done = quadrat(
+                "run", lab.pipeline(task), lab.slides[0], "--out", made[task], "--set", OTHER[task]
+            )
             assert done.code == 0, done.err
         return made[task] / "results"
 
@@ -51,7 +56,10 @@ def run(lab, task, out, *words, command="run"):
 
 def test_what_is_kept_under_run_is_not_seen_in_the_results(lab, kept, reference, tmp_path):
     out = kept("instance", tmp_path / "out")
-    assert difference(contents(out / "results" / "oblong"), contents(reference("instance") / "oblong")) == []
+    assert (
+        difference(contents(out / "results" / "oblong"), contents(reference("instance") / "oblong"))
+        == []
+    )
 
 
 def test_a_second_run_skips_what_is_done(lab, kept, tmp_path):
@@ -77,8 +85,12 @@ def test_other_thresholds_are_refused_and_the_results_stay(lab, kept, tmp_path):
         assert contents(out / "results") == before
 
 
-@pytest.mark.parametrize(("task", "command"), [*((task, "run") for task in OTHER), ("instance", "stitch")])
-def test_other_thresholds_are_stitched_from_kept_predictions_without_inferring(task, command, lab, kept, fresh, tmp_path):
+@pytest.mark.parametrize(
+    ("task", "command"), [*((task, "run") for task in OTHER), ("instance", "stitch")]
+)
+def test_other_thresholds_are_stitched_from_kept_predictions_without_inferring(
+    task, command, lab, kept, fresh, tmp_path
+):
     out = kept(task, tmp_path / "out")
     said, inferred = len(log_lines(out)), of_stage(journal(out, "oblong"), "predict")
     done = run(lab, task, out, "--overwrite", "--set", OTHER[task], command=command)
@@ -99,7 +111,9 @@ def test_going_back_to_the_first_thresholds_gives_the_first_results(lab, kept, f
     assert difference(contents(out / "results"), first) == []
 
 
-def test_an_output_that_is_switched_off_does_not_stay_behind_from_the_run_before(lab, kept, tmp_path):
+def test_an_output_that_is_switched_off_does_not_stay_behind_from_the_run_before(
+    lab, kept, tmp_path
+):
     out = kept("instance", tmp_path / "out")
     before = contents(out / "results")
     done = run(lab, "instance", out, "--overwrite", "--set", "outputs.geojson=false")
@@ -123,7 +137,9 @@ def test_kept_predictions_can_be_stitched_again_with_the_image(lab, fresh, tmp_p
 def test_a_run_that_died_while_replacing_results_can_be_run_again(lab, kept, fresh, tmp_path):
     out = kept("instance", tmp_path / "out")
     left = out / "run" / "work" / "oblong" / "replaced"
-    shutil.move(out / "results" / "oblong", left)  # between the two renames, the old results stand here
+    shutil.move(
+        out / "results" / "oblong", left
+    )  # between the two renames, the old results stand here
     done = run(lab, "instance", out, "--overwrite", "--set", OTHER["instance"])
     assert done.code == 0, done.err
     shutil.copytree(out / "results" / "oblong", left, dirs_exist_ok=True)
@@ -153,7 +169,12 @@ def test_predict_then_run_infers_once_and_tile_then_predict_reads_once(lab, refe
         units = phases(tmp_path, since=said)
         assert units[stage] > 0
         assert sum(units[name] > 0 for name in ("tile", "predict", "merge")) == 1, dict(units)
-    assert difference(contents(tmp_path / "results" / "oblong"), contents(reference("semantic") / "oblong")) == []
+    assert (
+        difference(
+            contents(tmp_path / "results" / "oblong"), contents(reference("semantic") / "oblong")
+        )
+        == []
+    )
 
 
 def test_new_weights_under_the_old_name_are_another_model(lab, kept, tmp_path):
@@ -185,7 +206,10 @@ def test_a_refused_stitch_leaves_the_kept_predictions_alone(lab, kept, tmp_path)
     out = kept("semantic", tmp_path / "out")
     before = contents(out / "run" / "work" / "oblong")
     words = ("--overwrite", "--set", OTHER["semantic"])
-    assert run(lab, "semantic", out, *words, "--set", "slide.min_tissue=0.3", command="stitch").code == 2
+    assert (
+        run(lab, "semantic", out, *words, "--set", "slide.min_tissue=0.3", command="stitch").code
+        == 2
+    )
     assert contents(out / "run" / "work" / "oblong") == before
     assert run(lab, "semantic", out, *words, command="stitch").code == 0
 
@@ -193,7 +217,9 @@ def test_a_refused_stitch_leaves_the_kept_predictions_alone(lab, kept, tmp_path)
 def test_a_lost_prediction_shard_is_inferred_again(lab, kept, fresh, tmp_path):
     out = kept("semantic", tmp_path / "out")
     shard = next(
-        p for p in sorted((out / "run" / "work" / "oblong" / "predictions").rglob("*")) if p.is_file() and "c" in p.parts
+        p
+        for p in sorted((out / "run" / "work" / "oblong" / "predictions").rglob("*"))
+        if p.is_file() and "c" in p.parts
     )
     shard.unlink()
     said = len(log_lines(out))

@@ -1,4 +1,5 @@
-"""`quadrat train` on small pictures: folds, going on, what is refused before any work, and what is left beside the weights."""
+"""`quadrat train` on small pictures: folds, going on, what is refused before any work, and what is
+left beside the weights."""
 
 import csv
 import errno
@@ -18,7 +19,15 @@ from quadrat.errors import StoreError
 
 SIDE = 96
 MODEL = {"core": 64, "halo": 32, "shard": 128, "mpp": 0.5, "batch": 1, "widths": [4, 6, 8]}
-TRAIN = {"steps": 4, "batch": 2, "patch": 64, "warmup": 1, "validate_every": 2, "calibrate": "f1", "checkpoint_every_s": -1.0}
+TRAIN = {
+    "steps": 4,
+    "batch": 2,
+    "patch": 64,
+    "warmup": 1,
+    "validate_every": 2,
+    "calibrate": "f1",
+    "checkpoint_every_s": -1.0,
+}
 COLUMNS = "slide,annotation,mpp,annotated,split,case,fold"
 
 
@@ -28,8 +37,12 @@ def pictures(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pictures")
     for seed in range(6):
         labels = fields.ellipses(np.random.default_rng(seed), (SIDE, SIDE), n=12)
-        grey = np.where(labels > 0, 90, 220) + np.random.default_rng(seed).integers(0, 20, labels.shape)
-        Image.fromarray(np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)).save(folder / f"{seed}.png")
+        grey = np.where(labels > 0, 90, 220) + np.random.default_rng(seed).integers(
+            0, 20, labels.shape
+        )
+        Image.fromarray(np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)).save(
+            folder / f"{seed}.png"
+        )
         Image.fromarray(labels.astype(np.uint16)).save(folder / f"{seed}.labels.png")
     return folder
 
@@ -44,17 +57,29 @@ class Place:
     def manifest(self, *rows):
         """Rows of (number, split, case, fold)."""
         here = self.pictures
-        lines = [f"{here}/{n}.png,{here}/{n}.labels.png,0.5,all,{split},{case},{fold}" for n, split, case, fold in rows]
+        lines = [
+            f"{here}/{n}.png,{here}/{n}.labels.png,0.5,all,{split},{case},{fold}"
+            for n, split, case, fold in rows
+        ]
         (self.folder / "train.csv").write_text("\n".join([COLUMNS, *lines]) + "\n")
         return self
 
     def write(self, *, train=None, model=None, **sections):
         write_pipeline(
-            self.pipeline, "instance", package=self.folder / "package", manifest=self.folder / "train.csv",
-            classes=[{"name": "nucleus"}], model=MODEL | {"package": str(self.folder / "package")} | (model or {}),
-            data={"annotations": "labels", "tissue": "all", "manifest": str(self.folder / "train.csv")},
-            train=TRAIN | (train or {}), **sections,
-        )  # fmt: skip
+            self.pipeline,
+            "instance",
+            package=self.folder / "package",
+            manifest=self.folder / "train.csv",
+            classes=[{"name": "nucleus"}],
+            model=MODEL | {"package": str(self.folder / "package")} | (model or {}),
+            data={
+                "annotations": "labels",
+                "tissue": "all",
+                "manifest": str(self.folder / "train.csv"),
+            },
+            train=TRAIN | (train or {}),
+            **sections,
+        )
         return self
 
     def train(self, *words):
@@ -64,15 +89,23 @@ class Place:
         return json.loads((self.folder / name / "card.json").read_text())
 
     def checkpoint(self, name="package"):
-        return json.loads((self.folder / f"{name}.training" / "checkpoints" / "checkpoint.json").read_text())
+        return json.loads(
+            (self.folder / f"{name}.training" / "checkpoints" / "checkpoint.json").read_text()
+        )
 
     def written(self):
-        return sorted(p.name for p in self.folder.iterdir() if p.name not in ("p.yaml", "train.csv"))
+        return sorted(
+            p.name for p in self.folder.iterdir() if p.name not in ("p.yaml", "train.csv")
+        )
 
 
 @pytest.fixture
 def place(tmp_path, pictures):
-    return Place(tmp_path, pictures).manifest((0, "train", "a", ""), (1, "train", "b", ""), (2, "val", "c", "")).write()
+    return (
+        Place(tmp_path, pictures)
+        .manifest((0, "train", "a", ""), (1, "train", "b", ""), (2, "val", "c", ""))
+        .write()
+    )
 
 
 def test_as_many_packages_as_folds_and_no_card_knows_a_case_that_its_fold_tests(place):
@@ -86,7 +119,9 @@ def test_as_many_packages_as_folds_and_no_card_knows_a_case_that_its_fold_tests(
     for k, name in enumerate(names):
         training = place.card(name)["training"]
         known = set(training["cases"])
-        assert known == {cases[int(s)] for s in (*training["slides"], *training["validation_slides"])}
+        assert known == {
+            cases[int(s)] for s in (*training["slides"], *training["validation_slides"])
+        }
         assert training["slides"]
         assert training["validation_slides"]
         left_out = set(cases.values()) - known
@@ -118,23 +153,48 @@ def test_a_failing_fold_does_not_stop_the_others_and_is_told_by_the_exit_code(pl
     assert done.err.count("no room for the checkpoint") == 1
     assert "p.fold1: no room for the checkpoint" in done.err
     assert "Traceback" not in done.err
-    assert [n for n in place.written() if not n.endswith(".training")] == ["package.fold0", "package.fold2"]
+    assert [n for n in place.written() if not n.endswith(".training")] == [
+        "package.fold0",
+        "package.fold2",
+    ]
     monkeypatch.undo()
     steps = []
-    monkeypatch.setattr(teaching, "learn", lambda job, *w, **o: steps.append(job.package) or learn(job, *w, **o))
+    monkeypatch.setattr(
+        teaching, "learn", lambda job, *w, **o: steps.append(job.package) or learn(job, *w, **o)
+    )
     assert place.train("--folds", "3").code == 0
     assert [p.rpartition(".")[2] for p in steps] == ["fold1"], "what is done is not done again"
 
 
 REFUSED = {
-    "more folds than cases": ([(0, "", "a", ""), (1, "", "b", "")], ("--folds", "3"), "3 folds need at least 3 cases"),
-    "one case and folds": ([(0, "", "a", ""), (1, "", "a", "")], ("--folds", "2"), "train without --folds"),
+    "more folds than cases": (
+        [(0, "", "a", ""), (1, "", "b", "")],
+        ("--folds", "3"),
+        "3 folds need at least 3 cases",
+    ),
+    "one case and folds": (
+        [(0, "", "a", ""), (1, "", "a", "")],
+        ("--folds", "2"),
+        "train without --folds",
+    ),
     "one fold": ([(0, "", "a", ""), (1, "", "b", "")], ("--folds", "1"), "at least 2 folds"),
-    "a case in two folds": ([(0, "", "a", 0), (1, "", "a", 1)], ("--folds",), "'a' is on two sides"),
-    "a case on two sides": ([(0, "train", "a", ""), (1, "test", "a", "")], (), "'a' is on two sides"),
+    "a case in two folds": (
+        [(0, "", "a", 0), (1, "", "a", 1)],
+        ("--folds",),
+        "'a' is on two sides",
+    ),
+    "a case on two sides": (
+        [(0, "train", "a", ""), (1, "test", "a", "")],
+        (),
+        "'a' is on two sides",
+    ),
     "a slide listed twice": ([(0, "train", "a", ""), (0, "train", "a", "")], (), "0"),
     "a slide listed twice for folds": ([(0, "", "a", ""), (0, "", "b", "")], ("--folds", "2"), "0"),
-    "nothing to learn from": ([(0, "val", "a", ""), (1, "test", "b", "")], (), "there is nothing to learn from"),
+    "nothing to learn from": (
+        [(0, "val", "a", ""), (1, "test", "b", "")],
+        (),
+        "there is nothing to learn from",
+    ),
     "an empty manifest": ([], (), "no slide"),
 }
 
@@ -165,8 +225,14 @@ def test_one_picture_under_two_names_is_refused(place, pictures):
 
 
 SETTINGS = {
-    "a patch out of step": ("train.patch=60", "train.patch is 60; it must be a multiple of the network's stride 8"),
-    "a stride out of step": ("model.stride=4", "model.stride 4 is not a multiple of the network's stride 8"),
+    "a patch out of step": (
+        "train.patch=60",
+        "train.patch is 60; it must be a multiple of the network's stride 8",
+    ),
+    "a stride out of step": (
+        "model.stride=4",
+        "model.stride 4 is not a multiple of the network's stride 8",
+    ),
     "no patch": ("train.patch=0", "train.patch is 0; it must be at least 1"),
     "no rate": ("train.lr=0", "train.lr is 0"),
     "a rate below nothing": ("train.lr=-.inf", "train.lr is -inf"),
@@ -191,13 +257,21 @@ def geojson(*features):
 def feature(name, corners, kind="detection"):
     ring = [[*c] for c in (*corners, corners[0])]
     about = {"objectType": kind, "classification": {"name": name}}
-    return {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]}, "properties": about}
+    return {
+        "type": "Feature",
+        "geometry": {"type": "Polygon", "coordinates": [ring]},
+        "properties": about,
+    }
 
 
 SQUARE = [(10, 10), (30, 10), (30, 30), (10, 30)]
 WRONG_TRUTH = {
     "a class that the pipeline lacks": (geojson(feature("tumour", SQUARE)), "all", "tumour"),
-    "a crossing outline": (geojson(feature("nucleus", [(10, 10), (30, 30), (30, 10), (10, 30)])), "all", "bad record"),
+    "a crossing outline": (
+        geojson(feature("nucleus", [(10, 10), (30, 30), (30, 10), (10, 30)])),
+        "all",
+        "bad record",
+    ),
     "bounds of a class that is not drawn": (geojson(feature("nucleus", SQUARE)), "ROI", "ROI"),
     "no word on what is annotated": (geojson(feature("nucleus", SQUARE)), "", "annotated"),
     "no annotation file": (None, "all", "truth.geojson"),
@@ -207,11 +281,16 @@ WRONG_TRUTH = {
 
 @pytest.mark.parametrize("folds", [False, True])
 @pytest.mark.parametrize("what", WRONG_TRUTH)
-def test_a_bad_annotation_is_told_with_its_file_before_a_slide_is_read(what, folds, place, monkeypatch):
+def test_a_bad_annotation_is_told_with_its_file_before_a_slide_is_read(
+    what, folds, place, monkeypatch
+):
     text, annotated, told = WRONG_TRUTH[what]
     if text is not None:
         (place.folder / "truth.geojson").write_text(text)
-    rows = [f"{place.pictures}/{n}.png,{place.folder}/truth.geojson,0.5,{annotated},,case {n}," for n in range(2)]
+    rows = [
+        f"{place.pictures}/{n}.png,{place.folder}/truth.geojson,0.5,{annotated},,case {n},"
+        for n in range(2)
+    ]
     (place.folder / "train.csv").write_text("\n".join([COLUMNS, *rows]) + "\n")
     monkeypatch.setattr(school, "_plan", lambda *_: pytest.fail("slides were read"))
     words = ("--folds", "2") if folds else ()
@@ -235,16 +314,26 @@ def test_annotations_of_test_slides_are_not_needed_but_what_is_wrong_with_them_i
 def test_a_training_set_that_shows_nothing_of_its_classes_is_refused(place):
     place.manifest((0, "train", "a", ""))
     Image.fromarray(np.zeros((SIDE, SIDE), np.uint8)).save(place.folder / "0.png")
-    text = (place.folder / "train.csv").read_text().replace(f"{place.pictures}/0.labels.png", "0.png")
+    text = (
+        (place.folder / "train.csv").read_text().replace(f"{place.pictures}/0.labels.png", "0.png")
+    )
     (place.folder / "train.csv").write_text(text)
     done = place.train()
     assert done.code == 2
-    assert "none of the 1 training slides shows anything of the classes nucleus: there is nothing to learn" in done.err
+    assert (
+        "none of the 1 training slides shows anything of the classes nucleus: there is nothing to "
+        "learn" in done.err
+    )
     assert not (place.folder / "package.training").exists()
 
 
 def test_one_class_alone_is_refused_where_there_is_nothing_to_choose_among(place):
-    text = (place.folder / "train.csv").read_text().replace("fold\n", "fold,label\n").replace(",\n", ",,nucleus\n")
+    text = (
+        (place.folder / "train.csv")
+        .read_text()
+        .replace("fold\n", "fold,label\n")
+        .replace(",\n", ",,nucleus\n")
+    )
     (place.folder / "train.csv").write_text(text)
     done = place.train("--set", "task=classification", "--set", "data.annotations=none")
     assert done.code == 2
@@ -273,7 +362,11 @@ def test_one_picture_alone_is_enough_and_the_notes_say_what_is_missing(place):
     done = place.train()
     assert done.code == 0, done.err
     said = done.out + done.err
-    for note in ("no slide is for validation", "no slide is for testing", "all training slides are of one case"):
+    for note in (
+        "no slide is for validation",
+        "no slide is for testing",
+        "all training slides are of one case",
+    ):
         assert note in said
     card = place.card()
     assert card["training"]["slides"] == ["0"]
@@ -299,7 +392,9 @@ def test_logs_curves_and_examples_lie_beside_the_weights(place):
     assert len(card["metrics"]["calibration"]["tried"]) > 1
 
 
-def test_a_training_that_is_killed_while_it_draws_its_pages_draws_them_when_it_is_run_again(place, monkeypatch):
+def test_a_training_that_is_killed_while_it_draws_its_pages_draws_them_when_it_is_run_again(
+    place, monkeypatch
+):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -311,7 +406,9 @@ def test_a_training_that_is_killed_while_it_draws_its_pages_draws_them_when_it_i
     assert "make room" in done.err
     assert not (place.folder / "package").exists()
     assert place.train().code == 0
-    assert {"curves.png", "training.csv", "examples.png"} <= {p.name for p in (place.folder / "package").iterdir()}
+    assert {"curves.png", "training.csv", "examples.png"} <= {
+        p.name for p in (place.folder / "package").iterdir()
+    }
 
 
 def test_a_package_is_left_alone_unless_it_is_to_be_trained_again(place, monkeypatch):
@@ -328,7 +425,9 @@ def test_a_package_is_left_alone_unless_it_is_to_be_trained_again(place, monkeyp
     assert (place.folder / "package" / "weights.safetensors").read_bytes() != first
 
 
-def test_overwrite_does_an_ended_training_again_and_goes_on_with_an_interrupted_one(place, monkeypatch):
+def test_overwrite_does_an_ended_training_again_and_goes_on_with_an_interrupted_one(
+    place, monkeypatch
+):
     assert place.train().code == 0
     steps = record_steps(monkeypatch)
     assert place.train("--overwrite").code == 0
@@ -373,7 +472,8 @@ def record_steps(monkeypatch):
 
 
 def interrupted_after(place, step, monkeypatch):
-    """The training of a place, ended when it is about to tell of the step after ``step``; what follows is not disturbed."""
+    """The training of a place, ended when it is about to tell of the step after ``step``; what
+    follows is not disturbed."""
     monkeypatch.setattr("quadrat.training.LOG_EVERY", 1)
     monkeypatch.setattr(teaching, "_Progress", lambda path: Stopping([step + 1]))
     assert place.train().code == 75
@@ -381,7 +481,9 @@ def interrupted_after(place, step, monkeypatch):
     monkeypatch.setattr(teaching, "_Progress", lambda path: Stopping([99]))
 
 
-def test_changed_annotations_are_refused_and_with_overwrite_the_training_is_begun_anew(place, monkeypatch):
+def test_changed_annotations_are_refused_and_with_overwrite_the_training_is_begun_anew(
+    place, monkeypatch
+):
     own = place.folder / "own"
     shutil.copytree(place.pictures, own)
     here = Place(place.folder, own).manifest((0, "train", "a", ""), (1, "train", "b", ""))
@@ -400,7 +502,9 @@ def test_changed_annotations_are_refused_and_with_overwrite_the_training_is_begu
     assert steps[0] == 0
 
 
-def test_a_changed_setting_is_refused_before_a_slide_is_planned_and_set_back_the_training_goes_on(place, monkeypatch):
+def test_a_changed_setting_is_refused_before_a_slide_is_planned_and_set_back_the_training_goes_on(
+    place, monkeypatch
+):
     interrupted_after(place, 2, monkeypatch)
     steps = record_steps(monkeypatch)
     with monkeypatch.context() as patch:
@@ -413,7 +517,9 @@ def test_a_changed_setting_is_refused_before_a_slide_is_planned_and_set_back_the
     assert place.card()["metrics"]["calibration"]["aim"] == "count"
 
 
-def test_an_ended_training_of_another_aim_chooses_thresholds_anew_without_learning_again(place, monkeypatch):
+def test_an_ended_training_of_another_aim_chooses_thresholds_anew_without_learning_again(
+    place, monkeypatch
+):
     assert place.train().code == 0
     steps = record_steps(monkeypatch)
     shutil.rmtree(place.folder / "package")
@@ -453,7 +559,11 @@ def test_moving_the_folder_does_not_begin_it_anew(place, tmp_path_factory, monke
     assert place.train().code == 75
     moved = tmp_path_factory.mktemp("moved")
     shutil.copytree(place.folder / "package.training", moved / "package.training")
-    there = Place(moved, place.pictures).manifest((0, "train", "a", ""), (1, "train", "b", ""), (2, "val", "c", "")).write()
+    there = (
+        Place(moved, place.pictures)
+        .manifest((0, "train", "a", ""), (1, "train", "b", ""), (2, "val", "c", ""))
+        .write()
+    )
     steps = record_steps(monkeypatch)
     monkeypatch.setattr(teaching, "_Progress", lambda path: Stopping([99]))
     assert there.train().code == 0
@@ -466,9 +576,18 @@ def test_a_training_can_begin_from_a_package_and_its_card_says_so(place):
     start.rename(place.folder / "first")
     shutil.rmtree(place.folder / "package.training")
     # a rate so small that the weights stay what they began with
-    still = ("--set", "train.lr=1e-12", "--set", "train.weight_decay=0", "--set", "train.freeze_norm=true")
+    still = (
+        "--set",
+        "train.lr=1e-12",
+        "--set",
+        "train.weight_decay=0",
+        "--set",
+        "train.freeze_norm=true",
+    )
     assert place.train("--init", place.folder / "first", *still).code == 0
-    before, after = (load_file(place.folder / name / "weights.safetensors") for name in ("first", "package"))
+    before, after = (
+        load_file(place.folder / name / "weights.safetensors") for name in ("first", "package")
+    )
     learnt = [n for n in before if "running" not in n and "num_batches" not in n]
     assert all(np.allclose(before[n], after[n], atol=1e-6) for n in learnt)
     encoder = [n for n in before if n.startswith("encoder") and "running" in n]
@@ -479,19 +598,35 @@ def test_a_training_can_begin_from_a_package_and_its_card_says_so(place):
 
 def test_what_a_package_was_begun_from_has_seen_counts_as_seen(place):
     assert place.train().code == 0  # learns a and b, is judged on c
-    place.manifest((3, "train", "d", ""), (2, "val", "c", ""), (0, "test", "a", ""), (1, "test", "b", ""))
-    done = place.train("--init", place.folder / "package", "--set", f"model.package={place.folder / 'second'}")
+    place.manifest(
+        (3, "train", "d", ""), (2, "val", "c", ""), (0, "test", "a", ""), (1, "test", "b", "")
+    )
+    done = place.train(
+        "--init", place.folder / "package", "--set", f"model.package={place.folder / 'second'}"
+    )
     assert done.code == 0, done.err
     assert "has seen 1 of the val slides (2, ...): early stopping and thresholds" in done.err
     assert "has seen 2 of the test slides (0, ...): 'quadrat evaluate' will refuse them" in done.err
     training = place.card("second")["training"]
-    assert (training["cases"], training["inherited"]) == (["c", "d"], {"slides": ["0", "1", "2"], "cases": ["a", "b", "c"]})
-    done = quadrat("evaluate", place.pipeline, "--set", f"model.package={place.folder / 'second'}", "--out", place.folder / "out")
+    assert (training["cases"], training["inherited"]) == (
+        ["c", "d"],
+        {"slides": ["0", "1", "2"], "cases": ["a", "b", "c"]},
+    )
+    done = quadrat(
+        "evaluate",
+        place.pipeline,
+        "--set",
+        f"model.package={place.folder / 'second'}",
+        "--out",
+        place.folder / "out",
+    )
     assert done.code == 2
     assert "has seen the case 'a'" in done.err
 
 
-def test_what_a_package_to_begin_from_knows_otherwise_is_told_before_the_training(place, monkeypatch):
+def test_what_a_package_to_begin_from_knows_otherwise_is_told_before_the_training(
+    place, monkeypatch
+):
     assert place.train().code == 0
     first = (place.folder / "package").rename(place.folder / "first")
     shutil.rmtree(place.folder / "package.training")
@@ -500,11 +635,16 @@ def test_what_a_package_to_begin_from_knows_otherwise_is_told_before_the_trainin
     done = place.train("--init", first, "--set", "classes=[{name: cell}]", "--set", "model.mpp=1.0")
     assert done.code == 75, "it was ended at its first step"
     assert f"p: {first} was trained at model.mpp 0.5, this one is at 1.0" in done.err
-    assert f"p: {first} knows the classes nucleus, this one is to learn cell: the head is begun anew" in done.err
+    assert (
+        f"p: {first} knows the classes nucleus, this one is to learn cell: the head is begun anew"
+        in done.err
+    )
 
 
 def test_a_full_disk_is_told_with_the_exit_code_for_stores(place, monkeypatch):
-    monkeypatch.setattr("quadrat.store.os.statvfs", lambda _: type("Full", (), {"f_bavail": 1, "f_frsize": 1})())
+    monkeypatch.setattr(
+        "quadrat.store.os.statvfs", lambda _: type("Full", (), {"f_bavail": 1, "f_frsize": 1})()
+    )
     done = place.train()
     assert done.code == 74, done.err
     assert "make room" in done.err

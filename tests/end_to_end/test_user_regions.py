@@ -16,7 +16,10 @@ def rectangle(name, x0, y0, x1, y1):
     return {
         "type": "Feature",
         "geometry": {"type": "Polygon", "coordinates": [ring]},
-        "properties": {"objectType": "annotation", "classification": {"name": name, "color": [0, 0, 0]}},
+        "properties": {
+            "objectType": "annotation",
+            "classification": {"name": name, "color": [0, 0, 0]},
+        },
     }
 
 
@@ -32,10 +35,14 @@ def account(folder):
 
 @pytest.mark.parametrize("task", ["instance", "detection", "semantic"])
 @pytest.mark.parametrize("kind", ["exclude", "include"])
-def test_only_what_the_regions_allow_is_counted_and_the_rest_is_as_it_was(task, kind, lab, reference, tmp_path):
+def test_only_what_the_regions_allow_is_counted_and_the_rest_is_as_it_was(
+    task, kind, lab, reference, tmp_path
+):
     drawn = ("Artefact", 0, 0, SPLIT, 2048) if kind == "exclude" else ("ROI", SPLIT, 0, 2048, 2048)
     regions = write_regions(tmp_path / "regions.geojson", rectangle(*drawn))
-    done = quadrat("run", lab.pipeline(task), lab.slides[0], "--regions", regions, "--out", tmp_path / "out")
+    done = quadrat(
+        "run", lab.pipeline(task), lab.slides[0], "--regions", regions, "--out", tmp_path / "out"
+    )
     assert done.code == 0, done.err
     folder, whole = tmp_path / "out" / "results" / "oblong", reference(task) / "oblong"
     found, every = (geopandas.read_parquet(f / "objects.parquet") for f in (folder, whole))
@@ -45,7 +52,9 @@ def test_only_what_the_regions_allow_is_counted_and_the_rest_is_as_it_was(task, 
 
     def right(frame):
         rows = frame[frame["x0_l0"] > SPLIT + slack]
-        return rows[["class", "x0_l0", "y0_l0", "x1_l0", "y1_l0", "area_um2"]].reset_index(drop=True)
+        return rows[["class", "x0_l0", "y0_l0", "x1_l0", "y1_l0", "area_um2"]].reset_index(
+            drop=True
+        )
 
     if task != "semantic":  # regions are cut at the outline and measured anew
         assert len(right(every)) > 3
@@ -86,13 +95,29 @@ def test_regions_of_a_manifest_are_part_of_the_fingerprint(lab, tmp_path):
 )
 def test_regions_that_cannot_be_meant_fail_the_slide_with_a_reason(features, words, lab, tmp_path):
     regions = write_regions(tmp_path / "regions.geojson", *features)
-    done = quadrat("run", lab.pipeline("detection"), lab.slides[0], "--regions", regions, "--out", tmp_path / "out")
+    done = quadrat(
+        "run",
+        lab.pipeline("detection"),
+        lab.slides[0],
+        "--regions",
+        regions,
+        "--out",
+        tmp_path / "out",
+    )
     assert done.code == 1
     assert words in done.err
 
 
 def test_regions_on_the_command_line_belong_to_one_slide(lab, tmp_path):
     regions = write_regions(tmp_path / "regions.geojson", rectangle("Exclude", 0, 0, 10, 10))
-    done = quadrat("run", lab.pipeline("detection"), *lab.slides, "--regions", regions, "--out", tmp_path / "out")
+    done = quadrat(
+        "run",
+        lab.pipeline("detection"),
+        *lab.slides,
+        "--regions",
+        regions,
+        "--out",
+        tmp_path / "out",
+    )
     assert done.code == 2
     assert "manifest" in done.err

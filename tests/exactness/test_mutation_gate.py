@@ -1,7 +1,9 @@
-"""A test of the tests: each known way to get stitching wrong is put into the shipped code, and the suite must notice.
+"""A test of the tests: each known way to get stitching wrong is put into the shipped code, and the
+suite must notice.
 
-The very functions of the suite are run on a few fixed examples. They pass, then fail by assertion with the mutation, and pass
-again without it. A suite that lets a mutation through proves nothing about what it lets through unmutated.
+The very functions of the suite are run on a few fixed examples. They pass, then fail by assertion
+with the mutation, and pass again without it. A suite that lets a mutation through proves nothing
+about what it lets through unmutated.
 """
 
 from dataclasses import dataclass, replace
@@ -47,19 +49,29 @@ def schedules(task, kind, *, normed):
 
 
 def on_disk(task, kind):
-    return Gated(test_schedules.test_two_schedules_write_the_same_files, (task, SQUARE, kind, 7, (1, 0), SHUFFLED, True))
+    return Gated(
+        test_schedules.test_two_schedules_write_the_same_files,
+        (task, SQUARE, kind, 7, (1, 0), SHUFFLED, True),
+    )
 
 
 def labels_of_chunks(seed):
-    return Gated(test_merging.test_components_of_objects_on_seams_are_those_of_scipy, ("crowded ellipses", seed, 16))
+    return Gated(
+        test_merging.test_components_of_objects_on_seams_are_those_of_scipy,
+        ("crowded ellipses", seed, 16),
+    )
 
 
 def suppression(seed):
-    return Gated(test_merging.test_one_suppression_over_all_shards_is_the_sequential_one, (seed, 25, 16, False, True))
+    return Gated(
+        test_merging.test_one_suppression_over_all_shards_is_the_sequential_one,
+        (seed, 25, 16, False, True),
+    )
 
 
 def less_halo(known):
-    """Windows whose halo is white but for ``known(spec)`` px: what a smaller halo would leave to know."""
+    """Windows whose halo is white but for ``known(spec)`` px: what a smaller halo would leave to
+    know."""
 
     def mutate(patch):
         read = inference.read_windows
@@ -82,7 +94,8 @@ def origin_off_by_one(patch):
 
 
 def one_window_a_work_unit(patch):
-    """The window is as large as the work: what a network that looks at all of its window then says depends on it."""
+    """The window is as large as the work: what a network that looks at all of its window then says
+    depends on it."""
 
     def predict(model, task, spec, source, cells, *, device):
         lattice = spec.lattice
@@ -109,7 +122,8 @@ def min_max_of_each_window(patch):
 
 
 def closed_shards(patch):
-    """Objects whose anchor lies on the first row or column of the next shard belong to this one too."""
+    """Objects whose anchor lies on the first row or column of the next shard belong to this one
+    too."""
     decode = instance.decode_shard
 
     def closed(read, core, **options):
@@ -119,7 +133,8 @@ def closed_shards(patch):
 
 
 def closed_cores(patch):
-    """Candidates of the head cells on the first row or column of the next core are emitted here too."""
+    """Candidates of the head cells on the first row or column of the next core are emitted here
+    too."""
     emit = detection.candidates_of
 
     def closed(score, class_id, sides, cell, spec):
@@ -127,12 +142,16 @@ def closed_cores(patch):
             return emit(score, class_id, sides, cell, spec)
         box, core = spec.lattice.window_box(cell), spec.lattice.core_box(cell)
         side = box.height
-        everything = replace(spec, lattice=Lattice(core=side, halo=0, stride=spec.lattice.stride, shard=side))
+        everything = replace(
+            spec, lattice=Lattice(core=side, halo=0, stride=spec.lattice.stride, shard=side)
+        )
         found = emit(score, class_id, sides, (0, 0), everything)
         anchor = found.cell + np.array([box.row0, box.col0], np.int32)
         keep = ((anchor >= [core.row0, core.col0]) & (anchor <= [core.row1, core.col1])).all(axis=1)
         move = 16 * np.array([box.col0, box.row0] * 2, np.int32)
-        return Candidates(found.box[keep] + move, found.score[keep], found.class_id[keep], anchor[keep])
+        return Candidates(
+            found.box[keep] + move, found.score[keep], found.class_id[keep], anchor[keep]
+        )
 
     patch.setattr(detection, "candidates_of", closed)
 
@@ -165,7 +184,8 @@ def suppression_without_an_order_of_ties(patch):
 
 
 def suppression_in_each_shard(patch):
-    """The best of each shard alone, then of what is left: what tools do that suppress inside a window."""
+    """The best of each shard alone, then of what is left: what tools do that suppress inside a
+    window."""
     select, suppress = detection.select, detection.suppress
 
     def alone(candidates, score):
@@ -191,16 +211,28 @@ def regions_joined_where_they_touch(patch):
     join = components.face_pairs
 
     def any_class(strips, first):
-        blind = {s: {side: np.where(a > 0, [1, 0] * a + [0, 1], a) for side, a in of.items()} for s, of in strips.items()}
+        blind = {
+            s: {side: np.where(a > 0, [1, 0] * a + [0, 1], a) for side, a in of.items()}
+            for s, of in strips.items()
+        }
         return join(blind, first)
 
     patch.setattr(components, "face_pairs", any_class)
 
 
 MUTATIONS = {
-    "disjoint tiles, semantic": (less_halo(lambda spec: 0), one_pass("semantic", "crowded ellipses")),
-    "disjoint tiles, instance": (less_halo(lambda spec: 0), one_pass("instance", "discs of the halo")),
-    "disjoint tiles, detection": (less_halo(lambda spec: 0), one_pass("detection", "crowded ellipses")),
+    "disjoint tiles, semantic": (
+        less_halo(lambda spec: 0),
+        one_pass("semantic", "crowded ellipses"),
+    ),
+    "disjoint tiles, instance": (
+        less_halo(lambda spec: 0),
+        one_pass("instance", "discs of the halo"),
+    ),
+    "disjoint tiles, detection": (
+        less_halo(lambda spec: 0),
+        one_pass("detection", "crowded ellipses"),
+    ),
     "a halo one stride short, stride 4": (
         less_halo(lambda spec: spec.lattice.halo - spec.lattice.stride),
         one_pass("instance", "noise"),
@@ -215,15 +247,33 @@ MUTATIONS = {
         one_window_a_work_unit,
         schedules("instance", "crowded ellipses", normed=True),
     ),
-    "min-max of each window": (min_max_of_each_window, one_pass("instance", "disjoint ellipses", plateaus=False)),
+    "min-max of each window": (
+        min_max_of_each_window,
+        one_pass("instance", "disjoint ellipses", plateaus=False),
+    ),
     "closed shards": (closed_shards, one_pass("instance", "checkerboard")),
     "closed cores": (closed_cores, one_pass("detection", "coarse checkerboard")),
-    "merging in completion order, instance": (merging_in_completion_order, on_disk("instance", "crowded ellipses")),
-    "suppression without an order of ties": (suppression_without_an_order_of_ties, one_pass("detection", "crowded ellipses")),
-    "suppression without an order of ties, merger alone": (suppression_without_an_order_of_ties, suppression(3)),
-    "suppression in each shard": (suppression_in_each_shard, one_pass("detection", "disjoint ellipses")),
+    "merging in completion order, instance": (
+        merging_in_completion_order,
+        on_disk("instance", "crowded ellipses"),
+    ),
+    "suppression without an order of ties": (
+        suppression_without_an_order_of_ties,
+        one_pass("detection", "crowded ellipses"),
+    ),
+    "suppression without an order of ties, merger alone": (
+        suppression_without_an_order_of_ties,
+        suppression(3),
+    ),
+    "suppression in each shard": (
+        suppression_in_each_shard,
+        one_pass("detection", "disjoint ellipses"),
+    ),
     "suppression in each shard, merger alone": (suppression_in_each_shard, suppression(3)),
-    "objects cut at their first block": (objects_cut_at_their_first_block, one_pass("instance", "serpentine")),
+    "objects cut at their first block": (
+        objects_cut_at_their_first_block,
+        one_pass("instance", "serpentine"),
+    ),
     "regions not joined over faces": (regions_not_joined_over_faces, labels_of_chunks(3)),
     "regions joined where they touch": (regions_joined_where_they_touch, labels_of_chunks(3)),
 }
@@ -242,7 +292,9 @@ def test_the_suite_notices(name, monkeypatch):
     gated()
 
 
-def test_a_window_as_large_as_the_work_does_no_harm_to_a_network_that_sees_no_further_than_its_halo(monkeypatch):
+def test_a_window_as_large_as_the_work_does_no_harm_to_a_network_that_sees_no_further_than_its_halo(
+    monkeypatch,
+):
     one_window_a_work_unit(monkeypatch)
     schedules("instance", "crowded ellipses", normed=False)()
 

@@ -1,7 +1,8 @@
-"""Order, work units, workers, retries and work done twice leave every byte of the answer as it is, for every task.
+"""Order, work units, workers, retries and work done twice leave every byte of the answer as it is,
+for every task.
 
-Each schedule infers anew, into nothing: in memory here for many small slides, with files as a run has them for fewer (and
-for many more when slow tests are asked for).
+Each schedule infers anew, into nothing: in memory here for many small slides, with files as a run
+has them for fewer (and for many more when slow tests are asked for).
 """
 
 import tempfile
@@ -19,7 +20,9 @@ from quadrat.grid import work_units
 
 MANY = settings(deadline=None, derandomize=True, max_examples=200)
 FEW = settings(MANY, max_examples=3)
-SCHEDULES = st.builds(Schedule, per_unit=st.integers(1, 9), workers=st.integers(1, 8), seed=st.integers(0, 2**16))
+SCHEDULES = st.builds(
+    Schedule, per_unit=st.integers(1, 9), workers=st.integers(1, 8), seed=st.integers(0, 2**16)
+)
 SMALL = [layout for layout in planted.LAYOUTS if layout.shard == 16]
 MEMORY = Path("/dev/shm")
 every_task = pytest.mark.parametrize("task", oracle.TASKS)
@@ -39,22 +42,37 @@ def _one_thread():
 @every_task
 @MANY
 @given(*slides[:3], st.tuples(st.integers(-1, 0), st.integers(-1, 0)), SCHEDULES, st.booleans())
-def test_any_schedule_gives_the_bytes_of_all_work_done_at_once(task, layout, kind, seed, edge, schedule, normed):
+def test_any_schedule_gives_the_bytes_of_all_work_done_at_once(
+    task, layout, kind, seed, edge, schedule, normed
+):
     shape = planted.shape_of(layout, edge)
-    case = planted.case_for(task, layout, kind, seed, shape=shape, plateaus=True, normed=normed, batch=4)
+    case = planted.case_for(
+        task, layout, kind, seed, shape=shape, plateaus=True, normed=normed, batch=4
+    )
     with planted.first_margin(5):
-        want, found = stitched(inferred(case, AT_ONCE)), stitched(inferred(case, schedule), schedule)
+        want, found = (
+            stitched(inferred(case, AT_ONCE)),
+            stitched(inferred(case, schedule), schedule),
+        )
     assert differences(found, want) == []
 
 
 def two_schedules_on_disk(task, layout, kind, seed, edge, schedule, plateaus):
-    case = planted.case_for(task, layout, kind, seed, shape=planted.shape_of(layout, edge), plateaus=plateaus, batch=2)
-    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder, planted.first_margin(5):
+    case = planted.case_for(
+        task, layout, kind, seed, shape=planted.shape_of(layout, edge), plateaus=plateaus, batch=2
+    )
+    with (
+        tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder,
+        planted.first_margin(5),
+    ):
         disk = OnDisk(Path(folder), case)
         want, found = disk.results("in order", IN_ORDER), disk.results("otherwise", schedule)
     table = "classes.csv" if task == "classification" else "objects.geojson"
     assert {table, "figures.json"} <= want.keys()
-    assert sorted(path for path in want.keys() | found.keys() if want.get(path) != found.get(path)) == []
+    assert (
+        sorted(path for path in want.keys() | found.keys() if want.get(path) != found.get(path))
+        == []
+    )
 
 
 @every_task
@@ -68,7 +86,9 @@ def test_two_schedules_write_the_same_files(task, layout, kind, seed, edge, sche
 @every_task
 @MANY
 @given(*slides, SCHEDULES, st.booleans())
-def test_two_schedules_write_the_same_files_two_hundred_times(task, layout, kind, seed, edge, schedule, plateaus):
+def test_two_schedules_write_the_same_files_two_hundred_times(
+    task, layout, kind, seed, edge, schedule, plateaus
+):
     two_schedules_on_disk(task, layout, kind, seed, edge, schedule, plateaus)
 
 
@@ -81,7 +101,11 @@ def test_a_schedule_leaves_out_no_shard(schedule, n):
 
 def test_schedules_differ_in_units_and_order_and_do_some_work_again():
     shards = [divmod(i, 6) for i in range(36)]
-    made = [Schedule(per_unit=2, workers=workers, seed=seed).units(shards) for workers in (1, 4) for seed in range(4)]
+    made = [
+        Schedule(per_unit=2, workers=workers, seed=seed).units(shards)
+        for workers in (1, 4)
+        for seed in range(4)
+    ]
     planned = work_units(shards, per_unit=2)
     assert len({str(units) for units in made}) == len(made)
     assert all(units != planned for units in made)
@@ -92,7 +116,14 @@ def test_schedules_differ_in_units_and_order_and_do_some_work_again():
 
 def test_a_network_that_sees_its_whole_window_has_something_to_say():
     layout = planted.LAYOUTS[0]
-    case = planted.case_for("instance", layout, "crowded ellipses", 3, shape=planted.shape_of(layout, (0, 0)), normed=True)
+    case = planted.case_for(
+        "instance",
+        layout,
+        "crowded ellipses",
+        3,
+        shape=planted.shape_of(layout, (0, 0)),
+        normed=True,
+    )
     view = inferred(case)
     assert len(np.unique(view.whole)) > 20
     assert len(stitched(view)) > 10

@@ -1,4 +1,5 @@
-"""Small annotated flat images on disk, result files that say what the truth says, and packages of random weights."""
+"""Small annotated flat images on disk, result files that say what the truth says, and packages of
+random weights."""
 
 import json
 from pathlib import Path
@@ -20,7 +21,12 @@ from quadrat.task import ModelSpec, get_task
 CLASSES = (ClassInfo("a", (200, 40, 40)), ClassInfo("b", (40, 40, 200)))
 NAMES = tuple(c.name for c in CLASSES)
 SIDE = 96
-ANNOTATIONS = {"instance": "objects", "detection": "objects", "semantic": "regions", "classification": "none"}
+ANNOTATIONS = {
+    "instance": "objects",
+    "detection": "objects",
+    "semantic": "regions",
+    "classification": "none",
+}
 ABOUT = {"slides": ["elsewhere"], "validation_slides": [], "cases": ["elsewhere"]}
 
 
@@ -30,16 +36,24 @@ def write_result(folder, answer, *, task, thresholds=None, weights="0" * 64):
     frame = answer.frame
     if answer.objects is not None:
         n = len(answer.objects)
-        with ObjectWriter(folder / "objects.parquet", frame=frame, classes=CLASSES, slide=folder.name) as writer:
+        with ObjectWriter(
+            folder / "objects.parquet", frame=frame, classes=CLASSES, slide=folder.name
+        ) as writer:
             nearest = np.full((n, len(CLASSES)), np.nan, np.float32)
             writer.append(answer.objects, Polygons.boxes(answer.objects.bbox), nearest, first_id=1)
     if answer.tiles is not None:
-        write_tiles(folder / "tiles.csv", answer.tiles, classes=CLASSES, frame=frame, core=answer.core)
+        write_tiles(
+            folder / "tiles.csv", answer.tiles, classes=CLASSES, frame=frame, core=answer.core
+        )
     if answer.labels is not None:
         kind = get_task(task).label_image
-        array = create_label_image(folder / "slide.ome.zarr", kind.name, frame=frame, dtype=kind.dtype, chunk=32, shard=64)
+        array = create_label_image(
+            folder / "slide.ome.zarr", kind.name, frame=frame, dtype=kind.dtype, chunk=32, shard=64
+        )
         for cell in array.box.cells(array.shard):
-            array.write_shard(cell, answer.labels(array.shard_box(cell).intersect(frame.box)).astype(kind.dtype))
+            array.write_shard(
+                cell, answer.labels(array.shard_box(cell).intersect(frame.box)).astype(kind.dtype)
+            )
     summary = {
         "frame": {name: getattr(frame, name) for name in frame.__slots__},
         "package": {"weights_sha256": weights},
@@ -63,11 +77,14 @@ def boxes_of(seed):
     rng = np.random.default_rng(seed)
     places = rng.permutation(16)[: rng.integers(3, 9)]
     corner = np.stack([places % 4 * 24 + 2, places // 4 * 24 + 3], axis=1)
-    return np.concatenate([corner, corner + rng.integers(8, 18, (len(places), 2))], axis=1), rng.integers(0, 2, len(places))
+    return np.concatenate(
+        [corner, corner + rng.integers(8, 18, (len(places), 2))], axis=1
+    ), rng.integers(0, 2, len(places))
 
 
 def write_images(folder, names, *, task, cases=None, split="test", annotated="all"):
-    """Flat images with truth and their manifest; object classes and places follow from the position in ``names``."""
+    """Flat images with truth and their manifest; object classes and places follow from the position
+    in ``names``."""
     folder.mkdir(parents=True, exist_ok=True)
     kind = "detection" if ANNOTATIONS[task] == "objects" else "annotation"
     lines = ["slide,annotation,mpp,label,case,split,annotated"]
@@ -77,11 +94,19 @@ def write_images(folder, names, *, task, cases=None, split="test", annotated="al
         for (x0, y0, x1, y1), k in zip(boxes.tolist(), class_id.tolist(), strict=True):
             rgb[y0:y1, x0:x1] = CLASSES[k].color
         Image.fromarray(rgb).save(folder / f"{name}.png")
-        features = [feature(b, NAMES[k], kind) for b, k in zip(boxes.tolist(), class_id.tolist(), strict=True)]
-        (folder / f"{name}.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+        features = [
+            feature(b, NAMES[k], kind)
+            for b, k in zip(boxes.tolist(), class_id.tolist(), strict=True)
+        ]
+        (folder / f"{name}.geojson").write_text(
+            json.dumps({"type": "FeatureCollection", "features": features})
+        )
         drawn = "" if ANNOTATIONS[task] == "none" else f"{name}.geojson"
         label = NAMES[i % 2] if ANNOTATIONS[task] == "none" else ""
-        lines.append(f"{name}.png,{drawn},0.5,{label},{'' if cases is None else cases[i]},{split},{annotated}")
+        lines.append(
+            f"{name}.png,{drawn},0.5,{label},"
+            f"{'' if cases is None else cases[i]},{split},{annotated}"
+        )
     path = folder / "slides.csv"
     path.write_text("\n".join(lines) + "\n")
     return path
@@ -109,7 +134,9 @@ def write_package(folder, task, *, training=None, seed=0):
     with torch.no_grad():
         model.head.weight *= 6
         model.head.bias.zero_()
-    save_package(Path(folder), model.eval(), spec, about={} if training is None else {"training": training})
+    save_package(
+        Path(folder), model.eval(), spec, about={} if training is None else {"training": training}
+    )
     return Path(folder)
 
 
@@ -117,7 +144,14 @@ def write_pipeline(path, task, package, manifest, *, thresholds=None):
     content = {
         "task": task,
         "classes": [{"name": c.name, "color": list(c.color)} for c in CLASSES],
-        "model": {"package": str(package), "mpp": 0.5, "core": 64, "halo": 48, "shard": 64, "widths": [8, 12, 16]},
+        "model": {
+            "package": str(package),
+            "mpp": 0.5,
+            "core": 64,
+            "halo": 48,
+            "shard": 64,
+            "widths": [8, 12, 16],
+        },
         "data": {"manifest": str(manifest), "annotations": ANNOTATIONS[task], "tissue": "all"},
         "run": {"executor": "serial", "device": "cpu"},
         "thresholds": thresholds or {},

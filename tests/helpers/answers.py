@@ -1,4 +1,5 @@
-"""Answers and truths made in memory: label images, boxes and points, for tests of metrics and of evaluation."""
+"""Answers and truths made in memory: label images, boxes and points, for tests of metrics and of
+evaluation."""
 
 import numpy as np
 
@@ -41,7 +42,9 @@ def of_label_image(image, class_id, score=None, *, mpp=0.5):
     boxes, centres = [], []
     for k in range(1, len(class_id) + 1):
         row, col = np.nonzero(image == k)
-        boxes.append((col.min(), row.min(), col.max() + 1, row.max() + 1) if len(row) else (0, 0, 1, 1))
+        boxes.append(
+            (col.min(), row.min(), col.max() + 1, row.max() + 1) if len(row) else (0, 0, 1, 1)
+        )
         centres.append((row.mean() + 0.5, col.mean() + 0.5) if len(row) else (0.5, 0.5))
     objects = table(boxes, class_id, np.ones(len(class_id)) if score is None else score)
     objects.centroid[:] = np.asarray(centres, np.float64).reshape(-1, 2)
@@ -69,25 +72,47 @@ def label_truth(image, class_id, classes):
 def region_truth(image, classes):
     """Regions painted at level 0: class + 1."""
     none = np.zeros(0, np.int64)
-    return LabelImage(np.asarray(image, np.int32), tuple(classes), "region", none, np.zeros((0, 4)), np.zeros((0, 2)), none)
+    return LabelImage(
+        np.asarray(image, np.int32),
+        tuple(classes),
+        "region",
+        none,
+        np.zeros((0, 4)),
+        np.zeros((0, 2)),
+        none,
+    )
 
 
 def box_truth(xyxy, class_id, classes):
     """Rectangles as annotations."""
     xyxy = np.asarray(xyxy, np.float64).reshape(-1, 4)
     outlines = Polygons.boxes(xyxy[:, [1, 0, 3, 2]])
-    return Annotations.of(outlines, np.asarray(class_id, np.int64).reshape(-1), classes=classes, kind="object")
+    return Annotations.of(
+        outlines, np.asarray(class_id, np.int64).reshape(-1), classes=classes, kind="object"
+    )
 
 
 def point_truth(xy, class_id, classes):
     """Drawn points as annotations."""
     xy = np.asarray(xy, np.float64).reshape(-1, 2)
     n = len(xy)
-    none = Polygons(xy=np.zeros((0, 2)), ring_starts=np.zeros(1, np.int64), polygon_starts=np.zeros(n + 1, np.int64))
-    return Annotations.of(none, np.asarray(class_id, np.int64).reshape(-1), classes=classes, kind="object", points_l0=xy)
+    none = Polygons(
+        xy=np.zeros((0, 2)),
+        ring_starts=np.zeros(1, np.int64),
+        polygon_starts=np.zeros(n + 1, np.int64),
+    )
+    return Annotations.of(
+        none,
+        np.asarray(class_id, np.int64).reshape(-1),
+        classes=classes,
+        kind="object",
+        points_l0=xy,
+    )
 
 
 def tile_scores(cells, probability):
     """Tile rows of probabilities in 0-1."""
     rows = np.floor(np.asarray(probability, np.float64) * 65535 + 0.5).astype(np.uint16)
-    return TileScores(np.asarray(cells, np.int32).reshape(-1, 2), rows, np.zeros((len(rows), 0), np.float16))
+    return TileScores(
+        np.asarray(cells, np.int32).reshape(-1, 2), rows, np.zeros((len(rows), 0), np.float16)
+    )

@@ -1,4 +1,5 @@
-"""Slides made to be hard for a stitcher: objects on every seam and corner, of sizes around the halo, longer than any shard."""
+"""Slides made to be hard for a stitcher: objects on every seam and corner, of sizes around the
+halo, longer than any shard."""
 
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from quadrat.stitching import ownership
 
 @dataclass(frozen=True)
 class Layout:
-    """A lattice in px and the oracle that fits it: halo = blocks * stride, the least that holds the receptive radius."""
+    """A lattice in px and the oracle that fits it: halo = blocks * stride, the least that holds the
+    receptive radius."""
 
     core: int
     shard: int
@@ -25,18 +27,27 @@ class Layout:
         return self.blocks * self.stride
 
 
-LAYOUTS = (Layout(16, 16, 4, 2), Layout(16, 32, 4, 2), Layout(16, 16, 8, 2), Layout(32, 32, 4, 4), Layout(24, 24, 8, 1))
+LAYOUTS = (
+    Layout(16, 16, 4, 2),
+    Layout(16, 32, 4, 2),
+    Layout(16, 16, 8, 2),
+    Layout(32, 32, 4, 4),
+    Layout(24, 24, 8, 1),
+)
 SHARDS = 4
 """A side: 16 shards or more a slide."""
 
 
 def discs(layout, shape, *, diameter, shift):
     """Discs on every corner and seam middle of the cores, as far apart as they need to be."""
-    return fields.on_seams(shape, pitch=max(layout.core, 4 * (diameter // 2 + 2)), radius=diameter / 2, shift=shift)
+    return fields.on_seams(
+        shape, pitch=max(layout.core, 4 * (diameter // 2 + 2)), radius=diameter / 2, shift=shift
+    )
 
 
 def diagonals(layout, shape, *, side):
-    """At every corner of the cores two squares that meet in that corner alone, one way and the other by turns."""
+    """At every corner of the cores two squares that meet in that corner alone, one way and the
+    other by turns."""
     labels = fields.empty(shape)
     count = 0
     for i, row in enumerate(range(layout.core, shape[0], layout.core)):
@@ -61,7 +72,8 @@ def serpentine(layout, shape, *, thickness):
 
 
 def hairlines(layout, shape):
-    """Lines one pixel wide along both sides of every other seam; where they cross, they are one object."""
+    """Lines one pixel wide along both sides of every other seam; where they cross, they are one
+    object."""
     labels = fields.empty(shape)
     for number, row in enumerate(range(layout.core, shape[0], layout.core)):
         labels[row - number % 2] = 1
@@ -91,17 +103,39 @@ FIELDS = {
     "full": lambda layout, shape, rng: fields.full(shape),
     "one pixel": lambda layout, shape, rng: fields.one_pixel(shape, at=middle_of(shape, rng)),
     "checkerboard": lambda layout, shape, rng: fields.checkerboard(shape),
-    "coarse checkerboard": lambda layout, shape, rng: fields.checkerboard(shape, side=int(rng.integers(2, layout.core + 1))),
-    "crowded ellipses": lambda layout, shape, rng: fields.ellipses(rng, shape, n=40, radius=(2, layout.core)),
-    "disjoint ellipses": lambda layout, shape, rng: fields.disjoint_ellipses(rng, shape, n=20, radius=(1, layout.core / 2)),
-    "discs of the halo - 1": lambda layout, shape, rng: discs(layout, shape, diameter=layout.halo - 1, shift=shift_of(rng)),
-    "discs of the halo": lambda layout, shape, rng: discs(layout, shape, diameter=layout.halo, shift=shift_of(rng)),
-    "discs of the halo + 1": lambda layout, shape, rng: discs(layout, shape, diameter=layout.halo + 1, shift=shift_of(rng)),
-    "corner diagonals": lambda layout, shape, rng: diagonals(layout, shape, side=int(rng.integers(1, layout.core // 2 + 1))),
-    "chain": lambda layout, shape, rng: fields.chain(shape, row=layout.shard * float(rng.choice([1, 2, 2.5])), radius=6, step=10),
-    "ring": lambda layout, shape, rng: fields.ring(shape, thickness=int(rng.integers(1, layout.core))),
-    "u shape": lambda layout, shape, rng: fields.u_shape(shape, thickness=int(rng.integers(1, layout.core))),
-    "serpentine": lambda layout, shape, rng: serpentine(layout, shape, thickness=int(rng.integers(1, layout.core // 2))),
+    "coarse checkerboard": lambda layout, shape, rng: fields.checkerboard(
+        shape, side=int(rng.integers(2, layout.core + 1))
+    ),
+    "crowded ellipses": lambda layout, shape, rng: fields.ellipses(
+        rng, shape, n=40, radius=(2, layout.core)
+    ),
+    "disjoint ellipses": lambda layout, shape, rng: fields.disjoint_ellipses(
+        rng, shape, n=20, radius=(1, layout.core / 2)
+    ),
+    "discs of the halo - 1": lambda layout, shape, rng: discs(
+        layout, shape, diameter=layout.halo - 1, shift=shift_of(rng)
+    ),
+    "discs of the halo": lambda layout, shape, rng: discs(
+        layout, shape, diameter=layout.halo, shift=shift_of(rng)
+    ),
+    "discs of the halo + 1": lambda layout, shape, rng: discs(
+        layout, shape, diameter=layout.halo + 1, shift=shift_of(rng)
+    ),
+    "corner diagonals": lambda layout, shape, rng: diagonals(
+        layout, shape, side=int(rng.integers(1, layout.core // 2 + 1))
+    ),
+    "chain": lambda layout, shape, rng: fields.chain(
+        shape, row=layout.shard * float(rng.choice([1, 2, 2.5])), radius=6, step=10
+    ),
+    "ring": lambda layout, shape, rng: fields.ring(
+        shape, thickness=int(rng.integers(1, layout.core))
+    ),
+    "u shape": lambda layout, shape, rng: fields.u_shape(
+        shape, thickness=int(rng.integers(1, layout.core))
+    ),
+    "serpentine": lambda layout, shape, rng: serpentine(
+        layout, shape, thickness=int(rng.integers(1, layout.core // 2))
+    ),
     "hairlines": lambda layout, shape, rng: hairlines(layout, shape),
     "noise": lambda layout, shape, rng: noise(shape, rng),
 }
@@ -123,8 +157,17 @@ def case_for(task, layout, kind, seed, *, shape, plateaus=False, normed=False, b
 def case_of(task, layout, planted, *, normed=False, batch=8):
     """A slide that carries ``planted`` bytes (3, h, w)."""
     rgb = oracle.picture(planted, stride=layout.stride, blocks=layout.blocks)
-    model = oracle.OracleNetwork(task, stride=layout.stride, blocks=layout.blocks, normed=normed).eval()
-    spec = oracle.spec_for(task, core=layout.core, shard=layout.shard, stride=layout.stride, blocks=layout.blocks, batch=batch)
+    model = oracle.OracleNetwork(
+        task, stride=layout.stride, blocks=layout.blocks, normed=normed
+    ).eval()
+    spec = oracle.spec_for(
+        task,
+        core=layout.core,
+        shard=layout.shard,
+        stride=layout.stride,
+        blocks=layout.blocks,
+        batch=batch,
+    )
     return Case(rgb, model, spec)
 
 

@@ -27,7 +27,10 @@ MASKS = "instance_masks"
 
 # A slide of 2,048 px has 4 x 4 shards at each task's mpp.
 SMALL = {
-    "instance": {"model": {"core": 256, "halo": 16, "shard": 512}, "train": {"patch": 128, "steps": 250}},
+    "instance": {
+        "model": {"core": 256, "halo": 16, "shard": 512},
+        "train": {"patch": 128, "steps": 250},
+    },
     "detection": {"model": {"core": 256, "halo": 16, "shard": 512}, "train": {"patch": 128}},
     "semantic": {"model": {"core": 64, "shard": 128, "batch": 8}, "train": {"patch": 96}},
     "instance_masks": {
@@ -35,11 +38,23 @@ SMALL = {
         "train": {"patch": 128, "steps": 120, "batch": 2, "lr": 2e-3},
         "thresholds": {"score": 0.2, "min_area_um2": 4},
     },
-    "classification": {"model": {"core": 64, "shard": 256}, "train": {"patch": 64}, "slide": {"min_tissue": 0.1}},
+    "classification": {
+        "model": {"core": 64, "shard": 256},
+        "train": {"patch": 64},
+        "slide": {"min_tissue": 0.1},
+    },
 }
 FOR_ALL = {
     "model": {"widths": [8, 12, 16]},
-    "train": {"steps": 40, "batch": 4, "warmup": 5, "precision": "fp32", "threads": 1, "calibrate": "none", "validate_every": 0},
+    "train": {
+        "steps": 40,
+        "batch": 4,
+        "warmup": 5,
+        "precision": "fp32",
+        "threads": 1,
+        "calibrate": "none",
+        "validate_every": 0,
+    },
     "run": {"executor": "serial", "threads": 1, "device": "cpu"},
 }
 
@@ -57,7 +72,11 @@ def merged(base, over):
     """``over`` laid over ``base``, section by section."""
     out = dict(base)
     for key, value in over.items():
-        out[key] = merged(out[key], value) if isinstance(value, dict) and isinstance(out.get(key), dict) else value
+        out[key] = (
+            merged(out[key], value)
+            if isinstance(value, dict) and isinstance(out.get(key), dict)
+            else value
+        )
     return out
 
 
@@ -90,7 +109,8 @@ def quadrat(*words):
 
 
 def start(*words, log):
-    """Start the command line as the leader of a session of its own, as a shell or a scheduler would."""
+    """Start the command line as the leader of a session of its own, as a shell or a scheduler
+    would."""
     with Path(log).open("wb") as stream:
         return subprocess.Popen(
             [sys.executable, "-m", "quadrat.cli", *map(str, words)],
@@ -105,7 +125,9 @@ def wait_until(condition, *, process, seconds=90.0, every=0.005):
     """Wait for something a running command is to do."""
     end = time.monotonic() + seconds
     while not condition():
-        assert process.poll() is None, f"the command ended with {process.returncode} before the test could act"
+        assert process.poll() is None, (
+            f"the command ended with {process.returncode} before the test could act"
+        )
         assert time.monotonic() < end, f"nothing happened in {seconds} s"
         time.sleep(every)
 
@@ -148,11 +170,16 @@ def sha256(path):
 
 def contents(folder):
     """sha256 of every file below a folder, by relative path."""
-    return {str(p.relative_to(folder)): sha256(p) for p in sorted(Path(folder).rglob("*")) if p.is_file()}
+    return {
+        str(p.relative_to(folder)): sha256(p)
+        for p in sorted(Path(folder).rglob("*"))
+        if p.is_file()
+    }
 
 
 def difference(one, other):
-    """The paths in which two :func:`contents` differ (a short message where a dict comparison would be a long one)."""
+    """The paths in which two :func:`contents` differ (a short message where a dict comparison would
+    be a long one)."""
     return sorted(path for path in one.keys() | other.keys() if one.get(path) != other.get(path))
 
 
@@ -161,7 +188,11 @@ def journal(out, slide):
     path = Path(out) / "run" / "work" / slide / "journal.jsonl"
     if not path.exists():
         return []
-    return [json.loads(line)["key"] for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+    return [
+        json.loads(line)["key"]
+        for line in path.read_bytes().splitlines(keepends=True)
+        if line.endswith(b"\n")
+    ]
 
 
 def of_stage(keys, stage):

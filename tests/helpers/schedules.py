@@ -1,6 +1,8 @@
-"""One slide's work done in any order: shuffled, interleaved between workers, tried again, done twice; in memory or on disk.
+"""One slide's work done in any order: shuffled, interleaved between workers, tried again, done
+twice; in memory or on disk.
 
-The work itself is the shipped code: ``predict_cells``, the task's methods, and the work units of ``quadrat.units``.
+The work itself is the shipped code: ``predict_cells``, the task's methods, and the work units of
+``quadrat.units``.
 """
 
 import json
@@ -32,7 +34,8 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Schedule:
-    """How the work is cut and ordered: shards a unit, workers, and a seed for everything that chance decides.
+    """How the work is cut and ordered: shards a unit, workers, and a seed for everything that
+    chance decides.
 
     Of the units some are done twice, and some fail half-way and are done again from the start.
     """
@@ -42,7 +45,8 @@ class Schedule:
     seed: int | None = None
 
     def units(self, shards):
-        """Lists of shards in the order in which they are worked on; a shard may come up more than once."""
+        """Lists of shards in the order in which they are worked on; a shard may come up more than
+        once."""
         planned = work_units(shards, per_unit=self.per_unit)
         if self.seed is None:
             return planned
@@ -86,7 +90,8 @@ class Case:
 
 @dataclass
 class MemoryView:
-    """A slide as stitching sees it, held in memory: ``maps`` whole, candidates and tiles by shard, ``parts`` as they come."""
+    """A slide as stitching sees it, held in memory: ``maps`` whole, candidates and tiles by shard,
+    ``parts`` as they come."""
 
     spec: object
     frame: object
@@ -105,7 +110,9 @@ class MemoryView:
             for cell, maps in found.items():
                 core = lattice.core_box(cell)
                 part = core.intersect(self.frame.box)
-                out[(slice(None), *part.slices_in(self.frame.box))] = maps[(slice(None), *part.slices_in(core))]
+                out[(slice(None), *part.slices_in(self.frame.box))] = maps[
+                    (slice(None), *part.slices_in(core))
+                ]
         return out
 
     def maps(self, box):
@@ -117,7 +124,12 @@ class MemoryView:
 
     def _joined(self, kind, shard):
         rows = [self.stored[shard][cell] for cell in sorted(self.stored[shard])]
-        return kind(**{name: np.concatenate([getattr(row, name) for row in rows]) for name in kind.__slots__})
+        return kind(
+            **{
+                name: np.concatenate([getattr(row, name) for row in rows])
+                for name in kind.__slots__
+            }
+        )
 
     def candidates(self, shard):
         return self._joined(Candidates, shard)
@@ -139,7 +151,8 @@ class MemoryView:
 
 @dataclass(frozen=True)
 class Answer:
-    """All that is said of a slide: objects in order of their ids, outlines, the label image, or the rows of tiles."""
+    """All that is said of a slide: objects in order of their ids, outlines, the label image, or the
+    rows of tiles."""
 
     table: ObjectTable | None = None
     polygons: Polygons | None = None
@@ -188,7 +201,8 @@ def painted(view, order):
 
 
 def from_one_pass(case):
-    """The answer of one forward pass over the whole slide, with the ids that the package's shards give."""
+    """The answer of one forward pass over the whole slide, with the ids that the package's shards
+    give."""
     prediction, whole = oracle.one_pass(case.model, case.spec, case.rgb)
     view = MemoryView(whole, case.source.frame, {(0, 0): {(0, 0): prediction}})
     answer = stitched(view)
@@ -226,7 +240,8 @@ def _unlike(a, b):
 
 @dataclass(frozen=True)
 class OnDisk:
-    """A slide file and a folder for its work: the same work units as a run's, each schedule in an empty folder."""
+    """A slide file and a folder for its work: the same work units as a run's, each schedule in an
+    empty folder."""
 
     folder: Path
     case: Case
@@ -245,7 +260,8 @@ class OnDisk:
         )
 
     def results(self, name, schedule):
-        """sha256 of every file of the slide's results but its picture, made in the order of the schedule."""
+        """sha256 of every file of the slide's results but its picture, made in the order of the
+        schedule."""
         work, task = self.work(name), get_task(self.case.spec.task)
         work.path.mkdir(parents=True)
         plan = units.plan_slide(work)
@@ -258,7 +274,12 @@ class OnDisk:
             again = replace(schedule, seed=None if schedule.seed is None else schedule.seed + 1)
             for unit in again.units(planned):
                 units.stitch_shards(units.ShardJob(work, tuple(unit)))
-        job = finishing.FinishJob(work=work, outputs=OutputsSection(overlay=False), fingerprint="", provenance={"figures": {}})
+        job = finishing.FinishJob(
+            work=work,
+            outputs=OutputsSection(overlay=False),
+            fingerprint="",
+            provenance={"figures": {}},
+        )
         figures = finishing.merge_slide(job)
         if task.label_image is not None:
             delivery.create_labels(work)

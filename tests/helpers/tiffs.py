@@ -1,4 +1,5 @@
-"""TIFF slides made for tests: tiled pyramids as scanners write them, and the ways in which single tiles go wrong."""
+"""TIFF slides made for tests: tiled pyramids as scanners write them, and the ways in which single
+tiles go wrong."""
 
 import struct
 from pathlib import Path
@@ -8,7 +9,10 @@ import numpy as np
 import tifffile
 from scipy.ndimage import gaussian_filter
 
-APERIO = "Aperio Image Library v11.2.1\n{width}x{height} [0,0 {width}x{height}] ({tile}x{tile})|AppMag = 20|MPP = 0.5"
+APERIO = (
+    "Aperio Image Library v11.2.1\n{width}x{height} [0,0 {width}x{height}] ({tile}x{tile})|AppMag "
+    "= 20|MPP = 0.5"
+)
 
 
 def picture(height: int = 700, width: int = 900, *, seed: int = 0) -> np.ndarray:
@@ -17,23 +21,42 @@ def picture(height: int = 700, width: int = 900, *, seed: int = 0) -> np.ndarray
     return ((noise - noise.min()) / np.ptp(noise) * 255).astype(np.uint8)
 
 
-def write(path: Path, pixels: np.ndarray, *, kind: str, aperio: bool = True, tile: int = 128, levels: int = 2) -> Path:
-    """A pyramid whose levels are every second pixel; kind: jpeg, jpeg_rgb, jpeg2000, jpeg2000_ycbcr, zlib, lzw or none.
+def write(
+    path: Path,
+    pixels: np.ndarray,
+    *,
+    kind: str,
+    aperio: bool = True,
+    tile: int = 128,
+    levels: int = 2,
+) -> Path:
+    """A pyramid whose levels are every second pixel; kind: jpeg, jpeg_rgb, jpeg2000,
+    jpeg2000_ycbcr, zlib, lzw or none.
 
-    Level 0 has the picture's size; choose sides that halve without a rest to keep OpenSlide from shifting.
+    Level 0 has the picture's size; choose sides that halve without a rest to keep OpenSlide from
+    shifting.
     """
     height, width = pixels.shape[:2]
     note = APERIO.format(height=height, width=width, tile=tile) if aperio else None
     with tifffile.TiffWriter(path) as out:
         for level in range(levels):
             shown = np.ascontiguousarray(pixels[:: 2**level, :: 2**level])
-            common = {"tile": (tile, tile), "metadata": None, "photometric": "rgb", "description": note}
+            common = {
+                "tile": (tile, tile),
+                "metadata": None,
+                "photometric": "rgb",
+                "description": note,
+            }
             common["subfiletype"] = 0 if aperio or level == 0 else 1
             if kind in ("jpeg", "zlib", "lzw", "none"):
                 out.write(shown, compression=None if kind == "none" else kind, **common)
             else:
                 out.write(
-                    _compressed(shown, kind, tile), shape=shown.shape, dtype=np.uint8, compression=_COMPRESSION[kind], **common
+                    _compressed(shown, kind, tile),
+                    shape=shown.shape,
+                    dtype=np.uint8,
+                    compression=_COMPRESSION[kind],
+                    **common,
                 )
             if level == 0 and aperio:  # the second page of an Aperio file is its thumbnail
                 out.write(pixels[::8, ::8], photometric="rgb", metadata=None, description=note)
@@ -52,18 +75,26 @@ def _compressed(pixels: np.ndarray, kind: str, tile: int):
     for row in range(0, height, tile):
         for col in range(0, width, tile):
             part = pixels[row : row + tile, col : col + tile]
-            full = np.pad(part, ((0, tile - part.shape[0]), (0, tile - part.shape[1]), (0, 0)), mode="edge")
+            full = np.pad(
+                part, ((0, tile - part.shape[0]), (0, tile - part.shape[1]), (0, 0)), mode="edge"
+            )
             if kind == "jpeg_rgb":
-                yield imagecodecs.jpeg8_encode(full, level=90, colorspace="rgb", outcolorspace="rgb", subsampling="444")
+                yield imagecodecs.jpeg8_encode(
+                    full, level=90, colorspace="rgb", outcolorspace="rgb", subsampling="444"
+                )
             elif kind == "jpeg2000":
                 yield imagecodecs.jpeg2k_encode(full, level=40, codecformat="j2k", mct=True)
             else:
-                yield imagecodecs.jpeg2k_encode(_ycbcr(full), level=40, codecformat="j2k", mct=False)
+                yield imagecodecs.jpeg2k_encode(
+                    _ycbcr(full), level=40, codecformat="j2k", mct=False
+                )
 
 
 def _ycbcr(rgb: np.ndarray) -> np.ndarray:
     """JFIF's full-range YCbCr in floating point."""
-    matrix = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
+    matrix = np.array(
+        [[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]]
+    )
     return np.clip(np.rint(rgb @ matrix.T + [0, 128, 128]), 0, 255).astype(np.uint8)
 
 

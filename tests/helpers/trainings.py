@@ -1,4 +1,5 @@
-"""A small training in memory: a slide with planted objects, a specification, and ways to stop it half way."""
+"""A small training in memory: a slide with planted objects, a specification, and ways to stop it
+half way."""
 
 from collections import Counter
 from dataclasses import replace
@@ -18,7 +19,9 @@ from quadrat.slides.source import source_of
 from quadrat.task import ModelSpec, get_task
 from quadrat.training import Validation, train
 
-CFG = TrainSection(steps=24, batch=2, patch=32, warmup=3, seed=5, precision="fp32", checkpoint_every_s=1e9)
+CFG = TrainSection(
+    steps=24, batch=2, patch=32, warmup=3, seed=5, precision="fp32", checkpoint_every_s=1e9
+)
 CPU = torch.device("cpu")
 SLIDE = (70, 90)
 
@@ -49,7 +52,9 @@ class Planted:
 
     def boxes(self, box, scale):
         labels, class_id = self.instances(box, scale)
-        rows = [(w[1].start, w[0].start, w[1].stop, w[0].stop) for w in ndimage.find_objects(labels)]
+        rows = [
+            (w[1].start, w[0].start, w[1].stop, w[0].stop) for w in ndimage.find_objects(labels)
+        ]
         return np.array(rows, np.float64).reshape(-1, 4) + [box.col0, box.row0] * 2, class_id
 
     def points(self, box, scale):
@@ -79,7 +84,9 @@ def data_for(task, spec, patch=32):
 
 def trained(folder, cfg=CFG, *, task="instance", data=None, **options):
     kind, spec = get_task(task), spec_for(task)
-    return train(kind, spec, data or data_for(kind, spec), cfg, device=CPU, folder=folder, **options)
+    return train(
+        kind, spec, data or data_for(kind, spec), cfg, device=CPU, folder=folder, **options
+    )
 
 
 def same_weights(a, b):
@@ -99,9 +106,11 @@ def stop_after(step):
 
 
 class Judge:
-    """A validation that gives planned figures in turn by the step that the weights have seen, and keeps those weights.
+    """A validation that gives planned figures in turn by the step that the weights have seen, and
+    keeps those weights.
 
-    ``figures``: by how many-th validation it is. The step is told by the batch norms, which count their batches.
+    ``figures``: by how many-th validation it is. The step is told by the batch norms, which count
+    their batches.
     """
 
     def __init__(self, figures, *, every):
@@ -110,7 +119,9 @@ class Judge:
 
     def measure(self, model):
         assert not model.training
-        counts = {int(v) for k, v in model.state_dict().items() if k.endswith("num_batches_tracked")}
+        counts = {
+            int(v) for k, v in model.state_dict().items() if k.endswith("num_batches_tracked")
+        }
         (step,) = counts
         self.asked[step] += 1
         self.weights[step] = {k: v.clone() for k, v in model.state_dict().items()}
@@ -118,7 +129,8 @@ class Judge:
 
 
 def judged(folder, figures, *, every, steps=None, cfg=CFG, validate=..., disturb=None, **options):
-    """(result, judge) of a training that is validated after ``every`` steps, with a figure planned for each time.
+    """(result, judge) of a training that is validated after ``every`` steps, with a figure planned
+    for each time.
 
     ``validate``: train.validate_every, where it is another; ``disturb``: called at each validation.
     """
@@ -129,5 +141,9 @@ def judged(folder, figures, *, every, steps=None, cfg=CFG, validate=..., disturb
             disturb(model)
         return judge.measure(model)
 
-    cfg = replace(cfg, steps=steps or every * len(figures), validate_every=every if validate is ... else validate)
+    cfg = replace(
+        cfg,
+        steps=steps or every * len(figures),
+        validate_every=every if validate is ... else validate,
+    )
     return trained(folder, cfg, validation=Validation(measure, "score"), **options), judge

@@ -10,7 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from quadrat.annotations import Annotations, label_image, objects_in, rasterise_classes, rasterise_instances
+from quadrat.annotations import (
+    Annotations,
+    label_image,
+    objects_in,
+    rasterise_classes,
+    rasterise_instances,
+)
 from quadrat.annotations.geojson import load_annotations, read_geojson
 from quadrat.annotations.label_image import from_array, load_label_image, stream_label_image
 from quadrat.annotations.pixel_records import read_pixels
@@ -23,7 +29,11 @@ def feature(coordinates, name="a", *, sort="Polygon", object_type="detection"):
     properties = {"objectType": object_type}
     if name:
         properties["classification"] = {"name": name}
-    return {"type": "Feature", "geometry": {"type": sort, "coordinates": coordinates}, "properties": properties}
+    return {
+        "type": "Feature",
+        "geometry": {"type": sort, "coordinates": coordinates},
+        "properties": properties,
+    }
 
 
 def square(x, y, side):
@@ -37,7 +47,11 @@ def written(tmp_path, features, *, layout="collection"):
     elif layout == "list":
         path.write_text(json.dumps(features, indent=1))
     elif layout == "lines":
-        path.write_text('{"type":"FeatureCollection","features":[\n' + ",\n".join(map(json.dumps, features)) + "\n]}\n")
+        path.write_text(
+            '{"type":"FeatureCollection","features":[\n'
+            + ",\n".join(map(json.dumps, features))
+            + "\n]}\n"
+        )
     else:
         path.write_text("\n".join(map(json.dumps, features)) + "\n")
     return path
@@ -45,7 +59,9 @@ def written(tmp_path, features, *, layout="collection"):
 
 def of_shapes(shapes, class_id=None, classes=("a", "b", "c")):
     """Annotations of shapely polygons."""
-    rings = [[np.array(p.exterior.coords), *(np.array(r.coords) for r in p.interiors)] for p in shapes]
+    rings = [
+        [np.array(p.exterior.coords), *(np.array(r.coords) for r in p.interiors)] for p in shapes
+    ]
     flat = [ring for polygon in rings for ring in polygon]
     polygons = Polygons(
         xy=np.concatenate(flat) if flat else np.zeros((0, 2)),
@@ -70,22 +86,34 @@ def test_every_layout_of_geojson_gives_the_same_annotations(tmp_path, layout):
     assert got.classes == ("a", "b")
     assert got.class_id.tolist() == [1, 0, 0, 0, 1]
     assert np.diff(got.polygons.polygon_starts).tolist() == [1, 2, 1, 1, 0]
-    assert got.bbox.tolist() == [[0, 0, 4, 4], [10, 10, 19, 19], [0, 20, 2, 22], [0, 30, 2, 32], [6.5, 5.5, 6.5, 5.5]]
+    assert got.bbox.tolist() == [
+        [0, 0, 4, 4],
+        [10, 10, 19, 19],
+        [0, 20, 2, 22],
+        [0, 30, 2, 32],
+        [6.5, 5.5, 6.5, 5.5],
+    ]
     assert (got.unclassified, got.other_kind) == (1, 1)
     assert got.points_l0[4].tolist() == [5.5, 6.5]
     assert np.isnan(got.points_l0[:4]).all()
 
 
 def test_objects_and_regions_of_one_file_must_be_chosen_between(tmp_path):
-    path = written(tmp_path, [feature([square(0, 0, 4)]), feature([square(0, 0, 9)], object_type="annotation")])
+    path = written(
+        tmp_path, [feature([square(0, 0, 4)]), feature([square(0, 0, 9)], object_type="annotation")]
+    )
     with pytest.raises(AnnotationError, match="ask for one with kind"):
         load_annotations(path)
     assert load_annotations(path, kind="region").kind == "region"
 
 
 def test_an_unknown_class_names_its_feature_and_the_nearest_class(tmp_path):
-    path = written(tmp_path, [feature([square(0, 0, 4)], "stroma"), feature([square(0, 0, 4)], "tumor")])
-    with pytest.raises(AnnotationError, match=r"slide\.geojson, feature 2: class 'tumor'.*did you mean 'tumour'"):
+    path = written(
+        tmp_path, [feature([square(0, 0, 4)], "stroma"), feature([square(0, 0, 4)], "tumor")]
+    )
+    with pytest.raises(
+        AnnotationError, match=r"slide\.geojson, feature 2: class 'tumor'.*did you mean 'tumour'"
+    ):
         load_annotations(path, classes=["stroma", "tumour"])
 
 
@@ -99,7 +127,10 @@ def test_an_unknown_class_names_its_feature_and_the_nearest_class(tmp_path):
         ("[" * 100_000 + "]" * 100_000, r"bad\.geojson: its lists are nested too deeply"),
         ('{"features": [' + "[" * 100_000, r"bad\.geojson: its lists are nested too deeply"),
         ("[" + "9" * 5000 + "]", r"bad\.geojson: holds a number of more digits than can be read"),
-        (json.dumps([feature([10**400, 5], sort="Point")]), "feature 1: coordinates that are not a list of x, y pairs"),
+        (
+            json.dumps([feature([10**400, 5], sort="Point")]),
+            "feature 1: coordinates that are not a list of x, y pairs",
+        ),
     ],
     ids=lambda text: text[:20],
 )
@@ -128,14 +159,21 @@ def test_features_that_share_or_span_lines_are_all_read_once_and_in_order(tmp_pa
     one, two, three, four = (json.dumps(feature([square(i, 0, 4)])) for i in range(4))
     spanning = json.dumps(feature([square(4, 0, 4)]), indent=1)
     path = tmp_path / "a.geojson"
-    path.write_text(f'{start}{{"features":[\n\n{one},\n{two},{three},\n{four},\n{spanning}\n]}}', encoding="utf-8")
+    path.write_text(
+        f'{start}{{"features":[\n\n{one},\n{two},{three},\n{four},\n{spanning}\n]}}',
+        encoding="utf-8",
+    )
     assert load_annotations(path).bbox[:, 1].tolist() == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("tail", ["]}garbage", ']}\n{"more": 1}', "]"])
 def test_text_behind_a_list_of_lines_is_not_passed_over(tmp_path, tail):
     path = tmp_path / "a.geojson"
-    path.write_text('{"features":[\n' + ",\n".join(json.dumps(feature([square(i, 0, 4)])) for i in range(2)) + f"\n{tail}\n")
+    path.write_text(
+        '{"features":[\n'
+        + ",\n".join(json.dumps(feature([square(i, 0, 4)])) for i in range(2))
+        + f"\n{tail}\n"
+    )
     with pytest.raises(AnnotationError, match=r"not valid JSON .* line [45] "):
         load_annotations(path)
 
@@ -149,13 +187,24 @@ def test_a_list_of_lines_under_another_key_is_not_taken_for_the_features(tmp_pat
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("TMACoreObject", None), ("PathTileObject", None), ("PathCellObject", "object"), ("PathAnnotationObject", "region")],
+    [
+        ("TMACoreObject", None),
+        ("PathTileObject", None),
+        ("PathCellObject", "object"),
+        ("PathAnnotationObject", "region"),
+    ],
 )
 def test_old_qupath_files_say_what_a_feature_is_by_its_id(tmp_path, name, kind):
     path = tmp_path / "a.geojson"
-    path.write_text(json.dumps([{"id": name, "type": "Feature", "geometry": feature([square(0, 0, 4)])["geometry"]}]))
+    path.write_text(
+        json.dumps(
+            [{"id": name, "type": "Feature", "geometry": feature([square(0, 0, 4)])["geometry"]}]
+        )
+    )
     sheet = read_geojson(path)
-    assert ([r.kind for r in sheet.records], sheet.others) == (([], 1) if kind is None else ([kind], 0))
+    assert ([r.kind for r in sheet.records], sheet.others) == (
+        ([], 1) if kind is None else ([kind], 0)
+    )
 
 
 @pytest.mark.parametrize("sort", ["LineString", None])
@@ -173,7 +222,9 @@ def test_an_open_ring_is_refused(tmp_path):
 
 def test_pixel_edge_polygons_are_filled_exactly_with_their_holes():
     shape = shapely.Polygon(square(1, 2, 6), [square(3, 4, 2)])
-    labels, class_id = rasterise_instances(of_shapes([shape]), Box(0, 0, 10, 10), scale_row=1, scale_col=1)
+    labels, class_id = rasterise_instances(
+        of_shapes([shape]), Box(0, 0, 10, 10), scale_row=1, scale_col=1
+    )
     want = np.zeros((10, 10), int)
     want[2:8, 1:7] = 1
     want[4:6, 3:5] = 0
@@ -186,13 +237,21 @@ def test_neighbours_that_share_an_edge_leave_no_gap_and_do_not_overlap():
     left = shapely.Polygon([(0, 0), (5.3, 0), (9.1, 20), (0, 20), (0, 0)])
     right = shapely.Polygon([(5.3, 0), (20, 0), (20, 20), (9.1, 20), (5.3, 0)])
     box = Box(0, 0, 20, 20)
-    apart = [rasterise_classes(of_shapes([s]), box, scale_row=1, scale_col=1) for s in (left, right)]
+    apart = [
+        rasterise_classes(of_shapes([s]), box, scale_row=1, scale_col=1) for s in (left, right)
+    ]
     np.testing.assert_array_equal(apart[0] + apart[1], np.ones((20, 20)))
 
 
 def test_later_objects_cover_earlier_ones_and_hidden_ones_have_no_id():
-    shapes = [shapely.Polygon(square(2, 2, 2)), shapely.Polygon(square(0, 0, 6)), shapely.Polygon(square(5, 5, 3))]
-    labels, class_id = rasterise_instances(of_shapes(shapes), Box(0, 0, 8, 8), scale_row=1, scale_col=1)
+    shapes = [
+        shapely.Polygon(square(2, 2, 2)),
+        shapely.Polygon(square(0, 0, 6)),
+        shapely.Polygon(square(5, 5, 3)),
+    ]
+    labels, class_id = rasterise_instances(
+        of_shapes(shapes), Box(0, 0, 8, 8), scale_row=1, scale_col=1
+    )
     assert class_id.tolist() == [1, 2]
     assert labels[3, 3] == 1
     assert labels[5, 5] == 2
@@ -227,7 +286,9 @@ def test_a_pixel_belongs_to_the_polygon_that_holds_its_centre(scale):
     want, on_edge = np.zeros(box.shape, int), np.zeros(box.shape, bool)
     for k, shape in enumerate(shapes):
         if not shape.is_valid:
-            on_edge |= shapely.contains_xy(shape.convex_hull, grid_x, grid_y)  # even-odd has its own view of crossings
+            on_edge |= shapely.contains_xy(
+                shape.convex_hull, grid_x, grid_y
+            )  # even-odd has its own view of crossings
             continue
         want[shapely.contains_xy(shape, grid_x, grid_y)] = k % 3 + 1
         on_edge |= shapely.dwithin(shape.boundary, shapely.points(grid_x, grid_y), 1e-9)
@@ -236,7 +297,12 @@ def test_a_pixel_belongs_to_the_polygon_that_holds_its_centre(scale):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 10_000), st.integers(1, 59), st.integers(1, 59), st.sampled_from([1.0, 2.0, 1 / 3, 1.37, 4.0000031]))
+@given(
+    st.integers(0, 10_000),
+    st.integers(1, 59),
+    st.integers(1, 59),
+    st.sampled_from([1.0, 2.0, 1 / 3, 1.37, 4.0000031]),
+)
 def test_pieces_are_the_same_parts_of_the_whole(seed, row, col, scale):
     annotations, _ = random_annotations(seed)
     whole_box = Box(-4, -4, 60, 60)
@@ -244,11 +310,15 @@ def test_pieces_are_the_same_parts_of_the_whole(seed, row, col, scale):
     labels, class_id = rasterise_instances(annotations, whole_box, scale_row=scale, scale_col=scale)
     for box in (Box(-4, -4, row, col), Box(-4, col, row, 60), Box(row, -4, 60, 60)):
         part = whole[box.slices_in(whole_box)]
-        np.testing.assert_array_equal(rasterise_classes(annotations, box, scale_row=scale, scale_col=scale), part)
+        np.testing.assert_array_equal(
+            rasterise_classes(annotations, box, scale_row=scale, scale_col=scale), part
+        )
         got, got_class = rasterise_instances(annotations, box, scale_row=scale, scale_col=scale)
         want = labels[box.slices_in(whole_box)]
         present = np.unique(want[want > 0])
-        np.testing.assert_array_equal(got, np.where(want > 0, np.searchsorted(present, want) + 1, 0))
+        np.testing.assert_array_equal(
+            got, np.where(want > 0, np.searchsorted(present, want) + 1, 0)
+        )
         np.testing.assert_array_equal(got_class, class_id[present - 1])
 
 
@@ -260,7 +330,9 @@ def test_objects_in_a_box_are_those_whose_extent_meets_it():
 
 
 def test_boxes_and_points_come_in_grid_px_with_full_extent():
-    annotations = of_shapes([shapely.Polygon(square(4, 8, 8)), shapely.Polygon(square(100, 100, 8))])
+    annotations = of_shapes(
+        [shapely.Polygon(square(4, 8, 8)), shapely.Polygon(square(100, 100, 8))]
+    )
     boxes, class_id = annotations.boxes(Box(0, 0, 3, 3), (4.0, 2.0))
     assert boxes.tolist() == [[2, 2, 6, 4]]
     assert class_id.tolist() == [0]
@@ -269,7 +341,10 @@ def test_boxes_and_points_come_in_grid_px_with_full_extent():
 
 
 def test_the_point_of_a_polygon_is_its_centre_of_area_without_its_holes():
-    shapes = [shapely.Polygon(square(0, 0, 8), [square(0.5, 0.5, 3)]), shapely.Polygon(square(0, 0, 6)[::-1])]
+    shapes = [
+        shapely.Polygon(square(0, 0, 8), [square(0.5, 0.5, 3)]),
+        shapely.Polygon(square(0, 0, 6)[::-1]),
+    ]
     xy, _ = of_shapes(shapes).points(Box(0, 0, 9, 9), (1.0, 1.0))
     np.testing.assert_allclose(xy, [list(s.centroid.coords[0]) for s in shapes])
 
@@ -283,7 +358,9 @@ def test_a_label_image_and_the_polygons_of_its_pixels_give_the_same_crops():
     polygons = of_shapes(shapes, [0, 0, 0], ("nucleus",))
     for box in (Box(0, 0, 30, 40), Box(-5, -5, 10, 12), Box(8, 2, 50, 50)):
         for scale in ((1.0, 1.0), (2.0, 2.0), (1.3, 0.7)):
-            for got, want in zip(source.instances(box, scale), polygons.instances(box, scale), strict=True):
+            for got, want in zip(
+                source.instances(box, scale), polygons.instances(box, scale), strict=True
+            ):
                 np.testing.assert_array_equal(got, want)
             for got, want in zip(source.boxes(box, scale), polygons.boxes(box, scale), strict=True):
                 np.testing.assert_allclose(got, want)
@@ -291,7 +368,9 @@ def test_a_label_image_and_the_polygons_of_its_pixels_give_the_same_crops():
             np.testing.assert_array_equal(source.regions(box, scale), polygons.regions(box, scale))
 
 
-@pytest.mark.parametrize(("name", "dtype"), [("a.png", np.uint8), ("a.png", np.uint16), ("a.tiff", np.uint32)])
+@pytest.mark.parametrize(
+    ("name", "dtype"), [("a.png", np.uint8), ("a.png", np.uint16), ("a.tiff", np.uint32)]
+)
 def test_label_images_of_8_16_and_32_bits_are_read(tmp_path, name, dtype):
     values = np.zeros((5, 6), dtype)
     values[1:3, 1:3] = np.iinfo(dtype).max
@@ -309,14 +388,18 @@ def test_a_mask_is_parted_into_objects_or_taken_as_a_class(tmp_path):
     mask[0, 0] = mask[1, 1] = mask[3, 4:] = 255
     Image.fromarray(np.stack([mask] * 3, axis=-1)).save(tmp_path / "mask.png")
     assert len(load_label_image(tmp_path / "mask.png", threshold=127).ids) == 3
-    region = load_label_image(tmp_path / "mask.png", classes=["gland"], kind="region", threshold=127)
+    region = load_label_image(
+        tmp_path / "mask.png", classes=["gland"], kind="region", threshold=127
+    )
     assert region.regions(Box(0, 0, 4, 6), (1.0, 1.0)).sum() == 4
     with pytest.raises(AnnotationError, match="holds regions"):
         region.instances(Box(0, 0, 4, 6), (1.0, 1.0))
 
 
 def test_label_images_that_are_none_are_refused(tmp_path):
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (4, 4, 3), np.uint8)).save(tmp_path / "rgb.png")
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (4, 4, 3), np.uint8)).save(
+        tmp_path / "rgb.png"
+    )
     (tmp_path / "text.png").write_text("no")
     with pytest.raises(AnnotationError, match="want one channel"):
         load_label_image(tmp_path / "rgb.png")
@@ -334,7 +417,10 @@ def test_a_label_image_of_more_pixels_than_pillow_opens_by_itself_is_read(tmp_pa
     assert load_label_image(tmp_path / "a.png").ids.tolist() == [9]
     assert Image.MAX_IMAGE_PIXELS == 100
     monkeypatch.setattr(label_image, "MAX_PIXELS", 1000)
-    with pytest.raises(AnnotationError, match=r"50 x 40 px is more than the 1000 px .* convert it to TIFF or OME-Zarr"):
+    with pytest.raises(
+        AnnotationError,
+        match=r"50 x 40 px is more than the 1000 px .* convert it to TIFF or OME-Zarr",
+    ):
         load_label_image(tmp_path / "a.png")
 
 
@@ -356,7 +442,9 @@ def test_a_damaged_label_image_is_refused_wherever_it_is_damaged(tmp_path, codec
     else:
         tifffile.imwrite(path, values, compression=codec)
     whole, found = path.read_bytes(), []
-    for place in np.concatenate([np.arange(8, 30), rng.integers(60, len(whole), 60), len(whole) - 1 - np.arange(60)]):
+    for place in np.concatenate(
+        [np.arange(8, 30), rng.integers(60, len(whole), 60), len(whole) - 1 - np.arange(60)]
+    ):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
         found.append(refusal(path))
     assert all(text.startswith(f"{path}: ") for text in found if text)
@@ -409,7 +497,9 @@ def test_the_levels_of_a_pyramid_are_no_other_label_images(tmp_path, levels):
 def test_a_streamed_label_image_equals_one_read_whole(tmp_path, tile, scale):
     values = np.random.default_rng(1).integers(0, 99, (100, 70)).astype(np.uint32)
     values[:32, :16] = 0
-    tifffile.imwrite(tmp_path / "a.tiff", values, tile=tile, rowsperstrip=None if tile else 7, compression="zlib")
+    tifffile.imwrite(
+        tmp_path / "a.tiff", values, tile=tile, rowsperstrip=None if tile else 7, compression="zlib"
+    )
     shape = round(100 / scale[0]) + 3, round(70 / scale[1])
     got = np.full(shape, 1000, np.int64)
     for box, labels in stream_label_image(tmp_path / "a.tiff", shape=shape, scale=scale):

@@ -1,4 +1,6 @@
-"""``quadrat annotations check`` and ``stats``: every kind of bad record is named by file and place."""
+"""``quadrat annotations check`` and ``stats``: every kind of bad record is named by
+file and place.
+"""
 
 import json
 import os
@@ -18,7 +20,11 @@ DATA = Path(os.environ.get("QUADRAT_DATA", ""))
 
 def feature(coordinates, name="Tumor", *, sort="Polygon", kind="annotation"):
     properties = {"objectType": kind} | ({"classification": {"name": name}} if name else {})
-    return {"type": "Feature", "geometry": {"type": sort, "coordinates": coordinates}, "properties": properties}
+    return {
+        "type": "Feature",
+        "geometry": {"type": sort, "coordinates": coordinates},
+        "properties": properties,
+    }
 
 
 def square(x, y, side):
@@ -31,9 +37,13 @@ BOW_TIE = [[[10, 10], [20, 20], [20, 10], [10, 20], [10, 10]]]
 def project(tmp_path, *features, size=(80, 100), mpp=0.5, pipeline="", **row):
     """A manifest of one slide ``a.png`` with a GeoJSON, and a pipeline file."""
     Image.fromarray(np.full((*size, 3), 200, np.uint8)).save(tmp_path / "a.png")
-    (tmp_path / "a.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    (tmp_path / "a.geojson").write_text(
+        json.dumps({"type": "FeatureCollection", "features": features})
+    )
     columns = {"slide": "a.png", "annotation": "a.geojson", "mpp": mpp, "annotated": "all"} | row
-    (tmp_path / "slides.csv").write_text(",".join(columns) + "\n" + ",".join(map(str, columns.values())) + "\n")
+    (tmp_path / "slides.csv").write_text(
+        ",".join(columns) + "\n" + ",".join(map(str, columns.values())) + "\n"
+    )
     (tmp_path / "p.yaml").write_text(
         "task: semantic\nclasses: [{name: Tumor}, {name: Stroma}]\nmodel: {package: p}\n"
         f"data: {{manifest: slides.csv, {pipeline or 'annotations: regions'}}}\n"
@@ -50,16 +60,44 @@ def check(capsys, *arguments):
     ("bad", "code", "text"),
     [
         (feature(BOW_TIE), "self-crossing", "crosses itself (Self-intersection at x 15, y 15)"),
-        (feature([[[1, 1], [5, 5], [3, 3], [1, 1]]]), "empty", "a polygon without area near x 1, y 1"),
-        (feature([square(1, 1, 9)[0], square(20, 20, 3)[0]]), "self-crossing", "Hole lies outside shell"),
-        (feature(square(300, 20, 5)), "outside", "x 300 to 305, y 20 to 25; the slide has 100 x 80 px"),
+        (
+            feature([[[1, 1], [5, 5], [3, 3], [1, 1]]]),
+            "empty",
+            "a polygon without area near x 1, y 1",
+        ),
+        (
+            feature([square(1, 1, 9)[0], square(20, 20, 3)[0]]),
+            "self-crossing",
+            "Hole lies outside shell",
+        ),
+        (
+            feature(square(300, 20, 5)),
+            "outside",
+            "x 300 to 305, y 20 to 25; the slide has 100 x 80 px",
+        ),
         (feature([100, 20], sort="Point", kind="detection"), "outside", "a point at x 100, y 20"),
-        (feature(square(0, 0, 5), "Tumour"), "unknown class", "'Tumour' is not one of Tumor, Stroma; did you mean 'Tumor'?"),
+        (
+            feature(square(0, 0, 5), "Tumour"),
+            "unknown class",
+            "'Tumour' is not one of Tumor, Stroma; did you mean 'Tumor'?",
+        ),
         (feature(square(0, 0, 5), ""), "no class", "it has no class"),
         (feature(square(2, 2, 30)), "duplicate", "the same as feature 1"),
-        (feature([[1, 1], [2, 2]], sort="LineString"), "no geometry", "geometry 'LineString' has no area"),
-        (feature(square(0, 0, 5)[0][:-1], sort="Polygon"), "no geometry", "not a list of x, y pairs"),
-        (feature([square(0, 0, 5)[0][:-1]]), "no geometry", "a ring of 4 points that is not closed"),
+        (
+            feature([[1, 1], [2, 2]], sort="LineString"),
+            "no geometry",
+            "geometry 'LineString' has no area",
+        ),
+        (
+            feature(square(0, 0, 5)[0][:-1], sort="Polygon"),
+            "no geometry",
+            "not a list of x, y pairs",
+        ),
+        (
+            feature([square(0, 0, 5)[0][:-1]]),
+            "no geometry",
+            "a ring of 4 points that is not closed",
+        ),
         (feature([]), "no geometry", "a Polygon without coordinates"),
         (feature([[[0, 0], [1, None], [1, 1], [0, 0]]]), "no geometry", "not a finite number"),
         ({"type": "Feature", "geometry": None}, "no geometry", "geometry None"),
@@ -79,28 +117,45 @@ def test_every_kind_of_bad_record_is_named_with_file_and_place(tmp_path, capsys,
 
 def test_good_annotations_pass_and_what_is_odd_is_a_warning(tmp_path, capsys):
     touching = [[[0, 0], [8, 0], [4, 4], [8, 8], [0, 8], [4, 4], [0, 0]]]
-    given = project(tmp_path, feature(square(2, 2, 30)), feature(square(90, 70, 30)), feature(touching))
+    given = project(
+        tmp_path, feature(square(2, 2, 30)), feature(square(90, 70, 30)), feature(touching)
+    )
     code, lines = check(capsys, *given)
     assert code == 0
     assert len(lines) == 3
     assert re.match(r"warning: .*feature 2 \(Tumor\): partly outside: x 90 to 120", lines[0])
     assert re.match(r"warning: .*feature 3 \(Tumor\): touching itself", lines[1])
-    assert lines[2] == "3 records of 1 slides: none is bad, 2 warnings (1 partly outside, 1 touching itself)"
+    assert (
+        lines[2]
+        == "3 records of 1 slides: none is bad, 2 warnings (1 partly outside, 1 touching itself)"
+    )
 
 
 def test_without_a_pipeline_all_records_are_looked_at_and_any_class_passes(tmp_path, capsys):
     given = project(
-        tmp_path, feature(square(2, 2, 30), "x"), feature(square(2, 2, 9), "y", kind="detection"), feature(BOW_TIE, "")
+        tmp_path,
+        feature(square(2, 2, 30), "x"),
+        feature(square(2, 2, 9), "y", kind="detection"),
+        feature(BOW_TIE, ""),
     )
     code, lines = check(capsys, given[0])
     assert code == 1
-    assert [line.split("geojson, ")[1].split(":")[0] for line in lines[:-1]] == ["feature 3", "feature 3"]
+    assert [line.split("geojson, ")[1].split(":")[0] for line in lines[:-1]] == [
+        "feature 3",
+        "feature 3",
+    ]
     assert lines[-1] == "3 records of 1 slides: 1 bad (1 self-crossing), 1 warnings (1 no class)"
 
 
 def test_what_a_pipeline_does_not_take_is_noted_and_not_judged(tmp_path, capsys):
-    drawn = (feature(square(0, 0, 60), "ROI"), feature(BOW_TIE, "Ignore*"), feature(square(2, 2, 9), "Tumor: weak"))
-    code, lines = check(capsys, *project(tmp_path, *drawn, feature(BOW_TIE, kind="detection"), annotated="ROI"))
+    drawn = (
+        feature(square(0, 0, 60), "ROI"),
+        feature(BOW_TIE, "Ignore*"),
+        feature(square(2, 2, 9), "Tumor: weak"),
+    )
+    code, lines = check(
+        capsys, *project(tmp_path, *drawn, feature(BOW_TIE, kind="detection"), annotated="ROI")
+    )
     assert code == 0
     assert [line.split("geojson: ")[-1] for line in lines] == [
         "1 of class 'Tumor: weak' taken as 'Tumor'",
@@ -110,22 +165,38 @@ def test_what_a_pipeline_does_not_take_is_noted_and_not_judged(tmp_path, capsys)
     ]
     code, lines = check(capsys, *project(tmp_path, *drawn[1:], annotated="ROI"))
     assert code == 1
-    assert "the manifest says that 'ROI' bounds what is annotated, but the file has no region of that class" in lines[0]
+    assert (
+        "the manifest says that 'ROI' bounds what is annotated, but the file has no region of that "
+        "class" in lines[0]
+    )
     code, lines = check(capsys, *project(tmp_path, drawn[2], pipeline="annotations: objects"))
-    assert "it has 1 regions of class 'Tumor: weak', and nothing else of the pipeline's classes, but" in lines[0]
+    assert (
+        "it has 1 regions of class 'Tumor: weak', and nothing else of the pipeline's classes, but"
+        in lines[0]
+    )
 
 
 def test_a_pipeline_judges_the_manifest_as_training_does(tmp_path, capsys):
-    given = project(tmp_path, feature(square(2, 2, 9), kind="detection"), pipeline="annotations: objects", annotated="", mpp="")
+    given = project(
+        tmp_path,
+        feature(square(2, 2, 9), kind="detection"),
+        pipeline="annotations: objects",
+        annotated="",
+        mpp="",
+    )
     code, lines = check(capsys, *given)
     assert code == 1
     assert [line.split(": ")[1] for line in lines[:-1]] == ["no mpp", "not bounded"]
     assert lines[-1] == "1 records of 1 slides: 2 bad (1 no mpp, 1 not bounded)"
     manifest = Path(given[0])
-    manifest.write_text("slide,annotation,mpp,case,split\na.png,a.geojson,0.5,c,train\nb.png,a.geojson,0.5,c,test\n")
+    manifest.write_text(
+        "slide,annotation,mpp,case,split\na.png,a.geojson,0.5,c,train\nb.png,a.geojson,0.5,c,test\n"
+    )
     Image.fromarray(np.full((80, 100, 3), 99, np.uint8)).save(tmp_path / "b.png")
     project(tmp_path, feature(square(2, 2, 9)))
-    manifest.write_text("slide,annotation,mpp,case,split\na.png,a.geojson,0.5,c,train\nb.png,b.geojson,0.5,c,test\n")
+    manifest.write_text(
+        "slide,annotation,mpp,case,split\na.png,a.geojson,0.5,c,train\nb.png,b.geojson,0.5,c,test\n"
+    )
     (tmp_path / "b.geojson").write_text((tmp_path / "a.geojson").read_text())
     code, lines = check(capsys, *given)
     assert code == 1
@@ -135,12 +206,22 @@ def test_a_pipeline_judges_the_manifest_as_training_does(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("drawn", "want", "text"),
     [
-        ([feature([3, 3], sort="Point"), feature(square(2, 2, 9))], "regions", "a point has no outline"),
-        ([feature(square(2, 2, 9), kind="detection")], "regions", "1 objects of class 'Tumor', and nothing else"),
+        (
+            [feature([3, 3], sort="Point"), feature(square(2, 2, 9))],
+            "regions",
+            "a point has no outline",
+        ),
+        (
+            [feature(square(2, 2, 9), kind="detection")],
+            "regions",
+            "1 objects of class 'Tumor', and nothing else",
+        ),
         ([feature(square(2, 2, 9))], "points", "1 regions of class 'Tumor', and nothing else"),
     ],
 )
-def test_nothing_of_the_pipelines_classes_is_dropped_in_silence(tmp_path, capsys, drawn, want, text):
+def test_nothing_of_the_pipelines_classes_is_dropped_in_silence(
+    tmp_path, capsys, drawn, want, text
+):
     given = project(tmp_path, *drawn, pipeline=f"annotations: {want}, point_diameter_um: 5")
     code, lines = check(capsys, *given)
     assert code == 1
@@ -148,14 +229,21 @@ def test_nothing_of_the_pipelines_classes_is_dropped_in_silence(tmp_path, capsys
 
 
 def cells(scale, n=12, side=20):
-    return [feature(square(20 * scale + 40 * i * scale, 300 * scale, side * scale), kind="detection") for i in range(n)]
+    return [
+        feature(square(20 * scale + 40 * i * scale, 300 * scale, side * scale), kind="detection")
+        for i in range(n)
+    ]
 
 
 @pytest.mark.parametrize(
     ("scale", "bad", "text"),
     [
         (1, False, "none is bad"),
-        (4, True, "of 12 lie outside; are the coordinates px of another level, or um (1 px is 0.5 um)"),
+        (
+            4,
+            True,
+            "of 12 lie outside; are the coordinates px of another level, or um (1 px is 0.5 um)",
+        ),
         (0.05, True, "the median diameter of 12 objects is 0.564 um at 0.5 um/px"),
         (0.5, False, "all within the first 24% x 32%"),
     ],
@@ -173,10 +261,15 @@ def test_an_image_of_another_size_than_the_slide_is_a_wrong_scale(tmp_path, caps
     labels = np.zeros((40, 50), np.uint16)
     labels[2:9, 2:9], labels[20, 20] = 1, 1
     Image.fromarray(labels).save(tmp_path / "labels.png")
-    (tmp_path / "p.yaml").write_text((tmp_path / "p.yaml").read_text().replace(", {name: Stroma}", ""))
+    (tmp_path / "p.yaml").write_text(
+        (tmp_path / "p.yaml").read_text().replace(", {name: Stroma}", "")
+    )
     code, lines = check(capsys, *given)
     assert code == 1
-    assert "wrong scale: the file is of a picture of 50 x 40 px, the slide has 100 x 80 (2 times as large" in lines[0]
+    assert (
+        "wrong scale: the file is of a picture of 50 x 40 px, the slide has 100 x 80 (2 times as "
+        "large" in lines[0]
+    )
     assert "label 1 (Tumor): in pieces: its pixels are in 2 pieces" in lines[1]
 
 
@@ -196,10 +289,21 @@ def test_labels_of_slides_are_checked_where_they_are_learnt(tmp_path, capsys):
     given = project(tmp_path, annotation="", label="tumor", pipeline="annotations: none")
     code, lines = check(capsys, *given)
     assert code == 1
-    assert "a.png: unknown class: the slide's label 'tumor' is none of the classes Tumor, Stroma" in lines[0]
-    assert check(capsys, *project(tmp_path, annotation="", label="Tumor", pipeline="annotations: none"))[0] == 0
+    assert (
+        "a.png: unknown class: the slide's label 'tumor' is none of the classes Tumor, Stroma"
+        in lines[0]
+    )
+    assert (
+        check(
+            capsys, *project(tmp_path, annotation="", label="Tumor", pipeline="annotations: none")
+        )[0]
+        == 0
+    )
     (tmp_path / "labels.csv").write_text("slide,label\na,Stroma\n")
-    assert check(capsys, *project(tmp_path, annotation="labels.csv", pipeline="annotations: none"))[0] == 0
+    assert (
+        check(capsys, *project(tmp_path, annotation="labels.csv", pipeline="annotations: none"))[0]
+        == 0
+    )
     code, lines = check(capsys, *project(tmp_path, annotation="", pipeline="annotations: regions"))
     assert "the manifest names no annotation" in lines[0]
 
@@ -210,7 +314,10 @@ def test_one_file_for_two_slides_is_bad_unless_it_holds_several(tmp_path, capsys
     (tmp_path / "slides.csv").write_text("slide,annotation\na.png,a.geojson\nb.png,a.geojson\n")
     code, lines = check(capsys, tmp_path / "slides.csv")
     assert code == 1
-    assert "other slide: the manifest names it for b and for a, but it holds the annotations of one slide" in lines[0]
+    assert (
+        "other slide: the manifest names it for b and for a, but it holds the annotations of one "
+        "slide" in lines[0]
+    )
     (tmp_path / "a.csv").write_text("slide,x,y,class\na,1,2,c\nb,1,2,c\n")
     (tmp_path / "slides.csv").write_text("slide,annotation\na.png,a.csv\nb.png,a.csv\n")
     assert check(capsys, tmp_path / "slides.csv")[0] == 0
@@ -220,7 +327,10 @@ def test_files_that_name_their_slides_are_checked_slide_by_slide(tmp_path, capsy
     whole = {
         "images": [{"id": i, "file_name": f"{i}.png", "height": 9, "width": 9} for i in (1, 2)],
         "categories": [{"id": 1, "name": "cell"}],
-        "annotations": [{"id": 10 + i, "image_id": i, "category_id": 1, "bbox": [0, 0, 5, 20 * (i == 2) + 1]} for i in (1, 2, 3)],
+        "annotations": [
+            {"id": 10 + i, "image_id": i, "category_id": 1, "bbox": [0, 0, 5, 20 * (i == 2) + 1]}
+            for i in (1, 2, 3)
+        ],
     }
     (tmp_path / "a.json").write_text(json.dumps(whole))
     code, lines = check(capsys, tmp_path / "a.json")
@@ -232,8 +342,16 @@ def test_files_that_name_their_slides_are_checked_slide_by_slide(tmp_path, capsy
 
 
 def test_annotations_of_coco_without_a_picture_are_named(tmp_path, capsys):
-    annotations = [None, {"id": 5, "image_id": [1], "bbox": [0, 0, 5, 5]}, {"image_id": "1", "bbox": [0, 0, 5, 5]}]
-    whole = {"images": [{"id": 1, "file_name": "a.png"}], "categories": [], "annotations": annotations}
+    annotations = [
+        None,
+        {"id": 5, "image_id": [1], "bbox": [0, 0, 5, 5]},
+        {"image_id": "1", "bbox": [0, 0, 5, 5]},
+    ]
+    whole = {
+        "images": [{"id": 1, "file_name": "a.png"}],
+        "categories": [],
+        "annotations": annotations,
+    }
     (tmp_path / "a.json").write_text(json.dumps(whole))
     code, lines = check(capsys, tmp_path / "a.json")
     assert code == 1
@@ -254,14 +372,22 @@ def test_annotations_of_coco_without_a_picture_are_named(tmp_path, capsys):
         ("file,annotation", "utf-8", "has no column 'slide' (its columns: file, annotation)"),
     ],
 )
-def test_what_is_wrong_with_a_manifest_is_said_of_a_manifest(tmp_path, capsys, header, encoding, text):
+def test_what_is_wrong_with_a_manifest_is_said_of_a_manifest(
+    tmp_path, capsys, header, encoding, text
+):
     (tmp_path / "slides.csv").write_text(f"{header}\na.png,a.geojson\n", encoding=encoding)
     assert main(["annotations", "check", str(tmp_path / "slides.csv")]) == 2
     assert text in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    "text", ["slide,x,y,class\na,1,2,c\n", "<annotation></annotation>", "Image,Class,x,y\na,c,1,2\n", "1 2 a\n"]
+    "text",
+    [
+        "slide,x,y,class\na,1,2,c\n",
+        "<annotation></annotation>",
+        "Image,Class,x,y\na,c,1,2\n",
+        "1 2 a\n",
+    ],
 )
 def test_annotations_are_not_taken_for_a_manifest(tmp_path, capsys, text):
     (tmp_path / "a.csv").write_text(text)
@@ -273,7 +399,10 @@ def test_a_manifest_and_a_table_of_slide_labels_are_given_alone(tmp_path, capsys
     for path in paths:
         path.write_text("slide,label\na,x\n")
     assert main(["annotations", "check", *map(str, paths)]) == 2
-    assert "a.csv: its columns are those of a manifest (or of slide labels), which is given alone" in capsys.readouterr().err
+    assert (
+        "a.csv: its columns are those of a manifest (or of slide labels), which is given alone"
+        in capsys.readouterr().err
+    )
 
 
 def test_slides_that_a_table_tells_apart_by_a_number_are_not_one(tmp_path, capsys):
@@ -291,8 +420,12 @@ def test_the_report_is_json_if_wanted(tmp_path, capsys):
     (finding,) = report["findings"]
     assert finding["file"].endswith("a.geojson")
     assert {k: finding[k] for k in ("slide", "place", "name", "code", "warning")} == {
-        "slide": "a", "place": "feature 2", "name": "Tumor", "code": "self-crossing", "warning": False,
-    }  # fmt: skip
+        "slide": "a",
+        "place": "feature 2",
+        "name": "Tumor",
+        "code": "self-crossing",
+        "warning": False,
+    }
 
 
 def test_the_manifest_of_a_pipeline_is_checked_without_naming_it(tmp_path, capsys):
@@ -325,7 +458,9 @@ def test_an_outline_is_the_same_wherever_it_begins_and_whichever_way_it_runs():
         ((ring,), (other,)),
         ((other,), (ring[::-1],)),
     ]
-    problems = geometry_problems([Record(str(i), "a", "object", parts) for i, parts in enumerate(drawn)], size=None)
+    problems = geometry_problems(
+        [Record(str(i), "a", "object", parts) for i, parts in enumerate(drawn)], size=None
+    )
     assert [[p.text for p in own] for own in problems] == [
         [], ["the same as 0"], ["the same as 0"], [], ["the same as 3"], [], ["the same as 5"],
     ]  # fmt: skip
@@ -344,7 +479,8 @@ def test_two_records_of_bccd_are_bad_and_no_more(capsys):
     assert lines[-1] == "4888 records of 364 slides: 2 bad (2 degenerate box)"
 
 
-# --- stats ----------------------------------------------------------------------------------------------------------------
+# --- stats
+# ------------------------------------------------------------------------------------------------
 
 
 def stats(capsys, *arguments):
@@ -353,7 +489,9 @@ def stats(capsys, *arguments):
 
 
 def test_stats_count_and_measure_in_micrometres_by_slide_case_and_split(tmp_path, capsys):
-    drawn = [feature(square(0, 0, s), kind="detection") for s in (10, 20)] + [feature(square(0, 0, 40))]
+    drawn = [feature(square(0, 0, s), kind="detection") for s in (10, 20)] + [
+        feature(square(0, 0, 40))
+    ]
     given = project(tmp_path, *drawn, case="p1", split="val")
     code, out = stats(capsys, given[0], "--json")
     report = json.loads(out)
@@ -362,7 +500,12 @@ def test_stats_count_and_measure_in_micrometres_by_slide_case_and_split(tmp_path
     for level, group in (("slide", "a"), ("case", "p1"), ("split", "val"), ("all", None)):
         objects, regions = report[level]
         assert objects.get(level) == group
-        assert (objects["class"], objects["kind"], objects["count"], objects["slides"]) == ("Tumor", "object", 2, 1)
+        assert (objects["class"], objects["kind"], objects["count"], objects["slides"]) == (
+            "Tumor",
+            "object",
+            2,
+            1,
+        )
         assert objects["area_um2"] == 500 * 0.25
         np.testing.assert_allclose(objects["diameter_median_um"], 15 * 2 / np.sqrt(np.pi) * 0.5)
         assert (regions["kind"], regions["area_um2"]) == ("region", 400)
@@ -382,5 +525,13 @@ def test_stats_without_an_mpp_are_in_pixels_and_points_have_no_size(tmp_path, ca
     assert len(report["left_out"]) == 1
     assert "a.csv, line 4: no geometry: '5', 'z' are not numbers; left out" in report["left_out"][0]
     boxes, points = report["all"]
-    assert (boxes["count"], boxes["area_px2"], points["count"], points["area_px2"]) == (1, 9, 2, None)
-    assert json.loads(stats(capsys, tmp_path / "b.csv", "--json", "--mpp", 2)[1])["all"][0]["area_um2"] == 36
+    assert (boxes["count"], boxes["area_px2"], points["count"], points["area_px2"]) == (
+        1,
+        9,
+        2,
+        None,
+    )
+    assert (
+        json.loads(stats(capsys, tmp_path / "b.csv", "--json", "--mpp", 2)[1])["all"][0]["area_um2"]
+        == 36
+    )

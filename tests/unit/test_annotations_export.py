@@ -37,7 +37,9 @@ def drawn_records(draw, *, holes=True):
         x, y = draw(st.tuples(floats, floats))
         width, height = draw(st.tuples(st.integers(1, 99), st.integers(1, 99)))
         return box_record("1", name, (x, y, x + width, y + height), kind=kind)
-    parts = draw(st.lists(st.lists(rings(), min_size=1, max_size=2 if holes else 1), min_size=1, max_size=2))
+    parts = draw(
+        st.lists(st.lists(rings(), min_size=1, max_size=2 if holes else 1), min_size=1, max_size=2)
+    )
     return Record("1", name, kind, tuple(tuple(part) for part in parts))
 
 
@@ -80,12 +82,20 @@ def test_parquet_csv_and_geojson_give_back_the_same_records(tmp_path, drawn):
 @given(st.lists(drawn_records(holes=False), max_size=4))
 @example([Record("1", "Tumor", "object", ((np.zeros((5, 2)),),))])
 def test_coco_gives_back_the_same_records(tmp_path, drawn):
-    write_coco(tmp_path / "a.json", [Entry("s", sheet(*drawn)), Entry("t", sheet())], pictures=["s.png", "t.png"])
+    write_coco(
+        tmp_path / "a.json",
+        [Entry("s", sheet(*drawn)), Entry("t", sheet())],
+        pictures=["s.png", "t.png"],
+    )
     found = read_sheet(tmp_path / "a.json", choice=Choice(picture="s.png")).records
-    assert [(r.name, r.kind, len(r.parts)) for r in found] == [(r.name, r.kind, len(r.parts)) for r in drawn]
+    assert [(r.name, r.kind, len(r.parts)) for r in found] == [
+        (r.name, r.kind, len(r.parts)) for r in drawn
+    ]
     for f, w in zip(found, drawn, strict=True):
         for p, q in zip(f.parts, w.parts, strict=True):
-            np.testing.assert_allclose(p[0], q[0], rtol=1e-12, atol=1e-9)  # a box is written as corner and size
+            np.testing.assert_allclose(
+                p[0], q[0], rtol=1e-12, atol=1e-9
+            )  # a box is written as corner and size
     assert read_sheet(tmp_path / "a.json", choice=Choice(picture="t.png")).records == ()
 
 
@@ -104,11 +114,25 @@ def export(path, to, out, *more):
 
 def test_exported_coco_is_what_pycocotools_reads(tmp_path):
     values = np.zeros((20, 30), np.uint16)
-    values[2:9, 3:12], values[4:6, 5:8], values[12:15, 20:29] = 1, 0, 2  # the first has a hole, so it is written as a mask
+    values[2:9, 3:12], values[4:6, 5:8], values[12:15, 20:29] = (
+        1,
+        0,
+        2,
+    )  # the first has a hole, so it is written as a mask
     (tmp_path / "p.yaml").write_text(
-        "task: instance\nclasses: [{name: nucleus}]\nmodel: {package: p}\ndata: {annotations: labels}\n"
+        "task: instance\nclasses: [{name: nucleus}]\nmodel: {package: p}\ndata: {annotations: "
+        "labels}\n"
     )
-    assert export(labels(tmp_path, values), "coco", tmp_path / "a.json", "--pipeline", str(tmp_path / "p.yaml")) == 0
+    assert (
+        export(
+            labels(tmp_path, values),
+            "coco",
+            tmp_path / "a.json",
+            "--pipeline",
+            str(tmp_path / "p.yaml"),
+        )
+        == 0
+    )
     coco = COCO(tmp_path / "a.json")
     found = [coco.annToMask(a) for a in coco.loadAnns(coco.getAnnIds())]
     np.testing.assert_array_equal(found[0], values == 1)
@@ -119,25 +143,46 @@ def test_exported_coco_is_what_pycocotools_reads(tmp_path):
 
 
 def test_a_hole_that_is_not_along_pixels_is_refused_for_coco(tmp_path, capsys):
-    entry = Entry("s", sheet(Record("feature 3", "a", "region", ((square(0, 0, 9), square(2.5, 2, 3)),))))
+    entry = Entry(
+        "s", sheet(Record("feature 3", "a", "region", ((square(0, 0, 9), square(2.5, 2, 3)),)))
+    )
     write_geojson(tmp_path / "a.geojson", entry)
     assert export(tmp_path / "a.geojson", "coco", tmp_path / "a.json") == 2
     assert "the size of a is not known" in capsys.readouterr().err
-    with pytest.raises(Exception, match=r"feature 3: a polygon with a hole, which COCO cannot write"):
+    with pytest.raises(
+        Exception, match=r"feature 3: a polygon with a hole, which COCO cannot write"
+    ):
         write_coco(tmp_path / "a.json", [entry], pictures=["s.png"])
 
 
 def test_exported_parquet_is_what_geopandas_reads(tmp_path):
-    entry = Entry("s", sheet(Record("feature 3", "a", "region", ((square(0, 0, 9), square(2, 2, 3)),))), "p1", "val")
+    entry = Entry(
+        "s",
+        sheet(Record("feature 3", "a", "region", ((square(0, 0, 9), square(2, 2, 3)),))),
+        "p1",
+        "val",
+    )
     write_geojson(tmp_path / "a.geojson", entry)
     assert export(tmp_path / "a.geojson", "parquet", tmp_path / "a.parquet") == 0
     frame = geopandas.read_parquet(tmp_path / "a.parquet")
     assert frame.crs is None
     assert frame.columns.tolist() == [
-        "slide", "case", "split", "source", "format", "place", "class", "kind", "shape", "crowd", "geometry",
-    ]  # fmt: skip
+        "slide",
+        "case",
+        "split",
+        "source",
+        "format",
+        "place",
+        "class",
+        "kind",
+        "shape",
+        "crowd",
+        "geometry",
+    ]
     assert frame.geometry.area.tolist() == [72]
-    assert frame[["slide", "place", "class", "kind", "shape"]].values.tolist() == [["a", "feature 1", "a", "region", "polygon"]]
+    assert frame[["slide", "place", "class", "kind", "shape"]].values.tolist() == [
+        ["a", "feature 1", "a", "region", "polygon"]
+    ]
 
 
 def test_an_outline_of_any_number_of_vertices_comes_back_from_a_table(tmp_path):
@@ -146,15 +191,21 @@ def test_an_outline_of_any_number_of_vertices_comes_back_from_a_table(tmp_path):
     ring[-1] = ring[0]
     drawn = [Record("1", "a", "region", ((ring,),))]
     write_csv(tmp_path / "a.csv", [Entry("s", sheet(*drawn))])
-    assert len((tmp_path / "a.csv").read_text()) > 2 * 131072  # twice what the csv module takes for one cell
+    assert (
+        len((tmp_path / "a.csv").read_text()) > 2 * 131072
+    )  # twice what the csv module takes for one cell
     same(read_sheet(tmp_path / "a.csv", choice=Choice()).records, drawn)
 
 
-def test_a_manifest_is_exported_with_cases_and_splits_into_one_file_or_a_file_a_slide(tmp_path, capsys):
+def test_a_manifest_is_exported_with_cases_and_splits_into_one_file_or_a_file_a_slide(
+    tmp_path, capsys
+):
     for name in "ab":
         Image.fromarray(np.zeros((80, 100, 3), np.uint8)).save(tmp_path / f"{name}.png")
         (tmp_path / f"{name}.txt").write_text("1 2 c\n3 4 c\n")
-    (tmp_path / "slides.csv").write_text("slide,annotation,case,split\na.png,a.txt,p1,val\nb.png,b.txt,,\n")
+    (tmp_path / "slides.csv").write_text(
+        "slide,annotation,case,split\na.png,a.txt,p1,val\nb.png,b.txt,,\n"
+    )
     assert export(tmp_path / "slides.csv", "csv", tmp_path / "all.csv") == 0
     rows = (tmp_path / "all.csv").read_text().splitlines()
     assert rows[1].split(",")[:3] == ["a", "p1", "val"]
@@ -168,18 +219,33 @@ def test_a_manifest_is_exported_with_cases_and_splits_into_one_file_or_a_file_a_
     assert export(tmp_path / "slides.csv", "geojson", tmp_path / "out", "--overwrite") == 0
     assert export(tmp_path / "slides.csv", "coco", tmp_path / "all.json") == 0
     images = json.loads((tmp_path / "all.json").read_text())["images"]
-    assert [(i["file_name"], i["width"], i["height"]) for i in images] == [("a.png", 100, 80), ("b.png", 100, 80)]
+    assert [(i["file_name"], i["width"], i["height"]) for i in images] == [
+        ("a.png", 100, 80),
+        ("b.png", 100, 80),
+    ]
 
 
-@pytest.mark.parametrize(("to", "name"), [("csv", "a.csv"), ("geojson", "a.geojson"), ("coco", "a.json")])
+@pytest.mark.parametrize(
+    ("to", "name"), [("csv", "a.csv"), ("geojson", "a.geojson"), ("coco", "a.json")]
+)
 def test_an_export_never_replaces_the_file_that_it_reads(tmp_path, capsys, to, name):
     (tmp_path / "source.csv").write_text("x,y,class\n1,2,c\n")
     Image.fromarray(np.zeros((80, 100, 3), np.uint8)).save(tmp_path / "a.png")
     (tmp_path / "slides.csv").write_text("slide,annotation\na.png,source.csv\n")
-    assert export(tmp_path / "slides.csv", to, tmp_path if to == "geojson" else tmp_path / name) == 0
+    assert (
+        export(tmp_path / "slides.csv", to, tmp_path if to == "geojson" else tmp_path / name) == 0
+    )
     (tmp_path / "slides.csv").write_text(f"slide,annotation\na.png,{name}\n")
     before = (tmp_path / name).read_bytes()
-    assert export(tmp_path / "slides.csv", to, tmp_path if to == "geojson" else tmp_path / "x" / ".." / name, "--overwrite") == 2
+    assert (
+        export(
+            tmp_path / "slides.csv",
+            to,
+            tmp_path if to == "geojson" else tmp_path / "x" / ".." / name,
+            "--overwrite",
+        )
+        == 2
+    )
     assert f"{name}: what is to be exported is read from it" in capsys.readouterr().err
     assert (tmp_path / name).read_bytes() == before
 

@@ -1,4 +1,5 @@
-"""Every format gives the same records: classes, places and geometry in level-0 px, and names what it cannot read."""
+"""Every format gives the same records: classes, places and geometry in level-0 px, and names what
+it cannot read."""
 
 import bz2
 import gzip
@@ -39,7 +40,9 @@ def read(path, picture="", **choice):
 
 
 def summary(sheet):
-    return [(r.place, r.name, r.kind, None if r.fault else geometry_of(r).wkt) for r in sheet.records]
+    return [
+        (r.place, r.name, r.kind, None if r.fault else geometry_of(r).wkt) for r in sheet.records
+    ]
 
 
 def faults(sheet):
@@ -53,23 +56,32 @@ def sample(name):
     return path
 
 
-# --- COCO -----------------------------------------------------------------------------------------------------------------
+# --- COCO
+# ------------------------------------------------------------------------------------------------
 
 SQUARE = [2, 1, 6, 1, 6, 4, 2, 4]
 
 
 def coco(tmp_path, *annotations, images=None, categories=None):
     whole = {
-        "images": images or [{"id": 7, "file_name": "sub/a.png", "width": 20, "height": 10}, {"id": 8, "file_name": "b.png"}],
+        "images": images
+        or [
+            {"id": 7, "file_name": "sub/a.png", "width": 20, "height": 10},
+            {"id": 8, "file_name": "b.png"},
+        ],
         "categories": categories or [{"id": 3, "name": "cell"}, {"id": 4, "name": "gland"}],
-        "annotations": [{"id": 100 + i, "image_id": 7, "category_id": 3} | a for i, a in enumerate(annotations)],
+        "annotations": [
+            {"id": 100 + i, "image_id": 7, "category_id": 3} | a for i, a in enumerate(annotations)
+        ],
     }
     path = tmp_path / "coco.json"
     path.write_text(json.dumps(whole))
     return path
 
 
-def test_coco_boxes_polygons_masks_and_points_are_taken_from_the_picture_that_is_asked_for(tmp_path):
+def test_coco_boxes_polygons_masks_and_points_are_taken_from_the_picture_that_is_asked_for(
+    tmp_path,
+):
     mask = np.zeros((10, 20), bool)
     mask[1:4, 2:6] = True
     runs = runs_of_mask(mask)
@@ -77,7 +89,11 @@ def test_coco_boxes_polygons_masks_and_points_are_taken_from_the_picture_that_is
         tmp_path,
         {"bbox": [2, 1, 4, 3]},
         {"segmentation": [SQUARE, [10, 1, 12, 1, 12, 4]], "bbox": [2, 1, 10, 3]},
-        {"segmentation": {"size": [10, 20], "counts": runs.tolist()}, "category_id": 4, "iscrowd": 1},
+        {
+            "segmentation": {"size": [10, 20], "counts": runs.tolist()},
+            "category_id": 4,
+            "iscrowd": 1,
+        },
         {"segmentation": {"size": [10, 20], "counts": compress(runs)}},
         {"keypoints": [3.5, 4, 2], "num_keypoints": 1},
         {"image_id": 8, "bbox": [0, 0, 1, 1]},
@@ -98,7 +114,11 @@ def test_coco_boxes_polygons_masks_and_points_are_taken_from_the_picture_that_is
 
 def test_parts_of_one_coco_object_are_one_object_with_one_label_one_box_and_one_centre(tmp_path):
     sheet = read(
-        coco(tmp_path, {"segmentation": [[0, 0, 2, 0, 2, 2, 0, 2], [10, 0, 14, 0, 14, 2, 10, 2]]}, {"bbox": [5, 5, 2, 2]}),
+        coco(
+            tmp_path,
+            {"segmentation": [[0, 0, 2, 0, 2, 2, 0, 2], [10, 0, 14, 0, 14, 2, 10, 2]]},
+            {"bbox": [5, 5, 2, 2]},
+        ),
         "a.png",
     )
     drawn = to_annotations(sheet.records, [0, 0], classes=("cell",), kind="object")
@@ -109,8 +129,12 @@ def test_parts_of_one_coco_object_are_one_object_with_one_label_one_box_and_one_
     assert labels[5, 5] == 2
     assert class_id.tolist() == [0, 0]
     assert drawn.boxes(whole, (1.0, 1.0))[0].tolist() == [[0, 0, 14, 2], [5, 5, 7, 7]]
-    assert drawn.boxes(Box(0, 5, 1, 6), (1.0, 1.0))[0].tolist() == [[0, 0, 14, 2]]  # between its parts
-    np.testing.assert_allclose(drawn.points(whole, (1.0, 1.0))[0], [[(4 * 1 + 8 * 12) / 12, 1], [6, 6]])
+    assert drawn.boxes(Box(0, 5, 1, 6), (1.0, 1.0))[0].tolist() == [
+        [0, 0, 14, 2]
+    ]  # between its parts
+    np.testing.assert_allclose(
+        drawn.points(whole, (1.0, 1.0))[0], [[(4 * 1 + 8 * 12) / 12, 1], [6, 6]]
+    )
 
 
 @pytest.mark.parametrize(
@@ -120,12 +144,18 @@ def test_parts_of_one_coco_object_are_one_object_with_one_label_one_box_and_one_
         ({"bbox": [1, 1, 5]}, "a bbox of 3 numbers"),
         ({"segmentation": [[1, 1, 2, 2]]}, "a polygon of 2 points"),
         ({"segmentation": [[1, 1, 2, 2, 3]]}, "a polygon of 5 numbers"),
-        ({"segmentation": {"size": [10, 20], "counts": [5, 5]}}, "runs of 10 pixels for a picture of 20 x 10"),
+        (
+            {"segmentation": {"size": [10, 20], "counts": [5, 5]}},
+            "runs of 10 pixels for a picture of 20 x 10",
+        ),
         ({"segmentation": {"size": [10, 20], "counts": "~~"}}, "the character '~'"),
         ({"segmentation": {"size": [10, 20], "counts": [200]}}, "without a pixel"),
         ({}, "neither segmentation nor bbox nor keypoints"),
         ({"bbox": [10**400, 1, 2, 3]}, "a bbox that is not a list of finite numbers"),
-        ({"segmentation": {"size": [20, 10], "counts": [5, 5, 190]}}, "a run-length mask of 10 x 20 px; its picture has 20 x 10"),
+        (
+            {"segmentation": {"size": [20, 10], "counts": [5, 5, 190]}},
+            "a run-length mask of 10 x 20 px; its picture has 20 x 10",
+        ),
     ],
 )
 def test_a_bad_coco_annotation_is_named_by_its_id(tmp_path, annotation, text):
@@ -139,7 +169,10 @@ def test_a_run_length_mask_too_large_to_unpack_is_named(tmp_path):
 
 
 def test_a_category_that_is_a_list_is_an_unknown_one(tmp_path):
-    assert read(coco(tmp_path, {"category_id": [3], "bbox": [0, 0, 1, 1]}), "a.png").records[0].name == "category [3]"
+    assert (
+        read(coco(tmp_path, {"category_id": [3], "bbox": [0, 0, 1, 1]}), "a.png").records[0].name
+        == "category [3]"
+    )
 
 
 @pytest.mark.parametrize(
@@ -147,10 +180,19 @@ def test_a_category_that_is_a_list_is_an_unknown_one(tmp_path):
     [
         ({"images": [{"file_name": "a"}]}, "image number 1 has no id"),
         ({"images": [{"id": 7, "file_name": None}]}, "image number 1 has no file_name"),
-        ({"images": [{"id": 7, "file_name": "a"}, {"id": 7, "file_name": "b"}]}, "image numbers 1 and 2 both have the id 7"),
+        (
+            {"images": [{"id": 7, "file_name": "a"}, {"id": 7, "file_name": "b"}]},
+            "image numbers 1 and 2 both have the id 7",
+        ),
         ({"categories": [{"id": [3], "name": "cell"}]}, "category number 1 has no id"),
-        ({"categories": [{"id": 3, "name": "a"}, {"id": 3, "name": "b"}]}, "category numbers 1 and 2 both have the id 3"),
-        ({"annotations": [{"id": 1}, None, {"id": 1}]}, "annotation numbers 1 and 3 both have the id 1"),
+        (
+            {"categories": [{"id": 3, "name": "a"}, {"id": 3, "name": "b"}]},
+            "category numbers 1 and 2 both have the id 3",
+        ),
+        (
+            {"annotations": [{"id": 1}, None, {"id": 1}]},
+            "annotation numbers 1 and 3 both have the id 1",
+        ),
     ],
 )
 def test_coco_entries_that_cannot_be_told_apart_are_refused(tmp_path, change, text):
@@ -167,7 +209,10 @@ def test_coco_files_that_cannot_serve_a_slide_are_refused(tmp_path):
         read(coco(tmp_path))
     with pytest.raises(AnnotationError, match="have the file name of another"):
         read(coco(tmp_path, images=[{"id": 1, "file_name": "a"}, {"id": 2, "file_name": "a"}]), "a")
-    assert read(coco(tmp_path, {"category_id": 99, "bbox": [0, 0, 1, 1]}), "a.png").records[0].name == "category 99"
+    assert (
+        read(coco(tmp_path, {"category_id": 99, "bbox": [0, 0, 1, 1]}), "a.png").records[0].name
+        == "category 99"
+    )
 
 
 @given(hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, max_side=17)))
@@ -190,7 +235,8 @@ def test_the_outline_of_a_mask_filled_again_is_the_mask(mask):
     np.testing.assert_array_equal(filled > 0, mask)
 
 
-# --- XML ------------------------------------------------------------------------------------------------------------------
+# --- XML
+# ------------------------------------------------------------------------------------------------
 
 
 def asap(tmp_path, *annotations):
@@ -201,13 +247,21 @@ def asap(tmp_path, *annotations):
         + "</Coordinates></Annotation>"
         for n, (sort, group, points) in enumerate(annotations)
     )
-    path.write_text(f'<?xml version="1.0"?>\n<ASAP_Annotations><Annotations>{items}</Annotations></ASAP_Annotations>')
+    path.write_text(
+        '<?xml version="1.0"?>\n'
+        f"<ASAP_Annotations><Annotations>{items}</Annotations></ASAP_Annotations>"
+    )
     return path
 
 
 def test_asap_polygons_rectangles_and_dots_are_read_with_decimal_commas_in_their_order(tmp_path):
     corners = [(1, "4,5", "1"), (0, "1,5", "1"), (2, "4,5", "3"), (3, "1,5", "3")]
-    path = asap(tmp_path, ("Polygon", "Tumor", corners), ("Rectangle", "Tumor", corners), ("Dot", "Cell", [(0, "2,25", "7")]))
+    path = asap(
+        tmp_path,
+        ("Polygon", "Tumor", corners),
+        ("Rectangle", "Tumor", corners),
+        ("Dot", "Cell", [(0, "2,25", "7")]),
+    )
     sheet = read(path)
     assert sheet.format == "ASAP XML"
     assert [(r.place, r.name, r.kind, r.box) for r in sheet.records] == [
@@ -215,7 +269,13 @@ def test_asap_polygons_rectangles_and_dots_are_read_with_decimal_commas_in_their
         ("annotation 2 '1'", "Tumor", None, True),
         ("annotation 3 '2'", "Cell", None, False),
     ]
-    assert sheet.records[0].parts[0][0].tolist() == [[1.5, 1], [4.5, 1], [4.5, 3], [1.5, 3], [1.5, 1]]
+    assert sheet.records[0].parts[0][0].tolist() == [
+        [1.5, 1],
+        [4.5, 1],
+        [4.5, 3],
+        [1.5, 3],
+        [1.5, 1],
+    ]
     assert geometry_of(sheet.records[1]).equals(shapely.box(1.5, 1, 4.5, 3))
     assert sheet.records[2].points.tolist() == [[2.25, 7]]
 
@@ -247,11 +307,16 @@ def test_the_real_asap_sample_is_read(tmp_path):
     [
         ("", "it has no bndbox"),
         ("<bndbox><xmin>1</xmin></bndbox>", "is not four numbers"),
-        ("<bndbox><xmin>4</xmin><ymin>4</ymin><xmax>4</xmax><ymax>9</ymax></bndbox>", "xmin 4, ymin 4, xmax 4, ymax 9"),
+        (
+            "<bndbox><xmin>4</xmin><ymin>4</ymin><xmax>4</xmax><ymax>9</ymax></bndbox>",
+            "xmin 4, ymin 4, xmax 4, ymax 9",
+        ),
     ],
 )
 def test_a_bad_voc_object_is_named(tmp_path, box, text):
-    (tmp_path / "a.xml").write_text(f"<annotation><object><name>x</name>{box}</object></annotation>")
+    (tmp_path / "a.xml").write_text(
+        f"<annotation><object><name>x</name>{box}</object></annotation>"
+    )
     assert text in faults(read(tmp_path / "a.xml"))["object 1"]
 
 
@@ -263,7 +328,10 @@ def test_a_bad_voc_object_is_named(tmp_path, box, text):
         ('<!DOCTYPE a [<!ENTITY b "c">]><annotation></annotation>', "declares a document type"),
         ("", "the file is empty"),
         ("\0\1\2", "none of the formats"),
-        ("<annotation>" + "<size><width>inf</width><height>9</height></size></annotation>", "a picture of inf x 9 px"),
+        (
+            "<annotation>" + "<size><width>inf</width><height>9</height></size></annotation>",
+            "a picture of inf x 9 px",
+        ),
         ("PK\3\4", r"an archive .* unpack it"),
         ("hello world\n", "neither a header nor points"),
         ('{"a": 1}', "not GeoJSON"),
@@ -277,7 +345,9 @@ def test_a_file_of_no_format_is_refused_in_a_sentence(tmp_path, text, message):
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
-@pytest.mark.parametrize("text", ["x,y,class\n1,2,ö\n", '[{"a": "ö"}]', '{"images": [], "categories": [{"name": "ö"}]}'])
+@pytest.mark.parametrize(
+    "text", ["x,y,class\n1,2,ö\n", '[{"a": "ö"}]', '{"images": [], "categories": [{"name": "ö"}]}']
+)
 def test_text_of_another_encoding_is_refused_with_the_remedy(tmp_path, text, encoding):
     (tmp_path / "a.txt").write_text(text, encoding=encoding)
     with pytest.raises(AnnotationError, match=r"a\.txt: .*UTF-(16|8) text.*; save it as UTF-8"):
@@ -285,7 +355,12 @@ def test_text_of_another_encoding_is_refused_with_the_remedy(tmp_path, text, enc
 
 
 @pytest.mark.parametrize(
-    "start", ["<annotation\n verified='yes'>", "<!-- by hand -->" * 9999 + "<annotation>", "<?xml version='1.0'?><annotation\t>"]
+    "start",
+    [
+        "<annotation\n verified='yes'>",
+        "<!-- by hand -->" * 9999 + "<annotation>",
+        "<?xml version='1.0'?><annotation\t>",
+    ],
 )
 def test_the_root_of_an_xml_file_is_found_wherever_it_stands(tmp_path, start):
     (tmp_path / "a.xml").write_text(f"{start}<filename>a.png</filename></annotation>")
@@ -308,7 +383,8 @@ def test_a_missing_file_and_an_ordinary_folder_are_refused(tmp_path):
         read(tmp_path)
 
 
-# --- tables ---------------------------------------------------------------------------------------------------------------
+# --- tables
+# ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -321,14 +397,21 @@ def test_a_missing_file_and_an_ordinary_folder_are_refused(tmp_path):
         ("x0,y0,x1,y1,class\n1,2,4,6,a\n", shapely.box(1, 2, 4, 6).normalize().wkt),
         ("class,xmin,ymin,xmax,ymax\na,1,2,4,6\n", shapely.box(1, 2, 4, 6).normalize().wkt),
         ("x,y,width,height,class\n1,2,3,4,a\n", shapely.box(1, 2, 4, 6).normalize().wkt),
-        ('wkt,class\n"POLYGON ((0 0, 1 0, 1 1, 0 0))",a\n', shapely.Polygon([(0, 0), (1, 0), (1, 1)]).normalize().wkt),
+        (
+            'wkt,class\n"POLYGON ((0 0, 1 0, 1 1, 0 0))",a\n',
+            shapely.Polygon([(0, 0), (1, 0), (1, 1)]).normalize().wkt,
+        ),
     ],
 )
 def test_tables_of_points_boxes_and_outlines_are_read_by_their_header(tmp_path, text, want):
     (tmp_path / "a.csv").write_text(text)
     (record,) = read(tmp_path / "a.csv").records
     kind = None if text.startswith("wkt") else "object"  # an outline may be an area
-    assert (record.name, record.kind, record.place) == ("a", kind, "line 1" if text.startswith("1.5") else "line 2")
+    assert (record.name, record.kind, record.place) == (
+        "a",
+        kind,
+        "line 1" if text.startswith("1.5") else "line 2",
+    )
     assert geometry_of(record).normalize().wkt == want
 
 
@@ -347,7 +430,12 @@ def test_a_table_of_several_slides_gives_the_lines_of_one(tmp_path):
 
 @pytest.mark.parametrize(
     ("line", "text"),
-    [("1,2", "2 columns"), ("a,2,c", "'a', '2' are not numbers"), ("nan,2,c", "are not numbers"), ("1,inf,c", "are not numbers")],
+    [
+        ("1,2", "2 columns"),
+        ("a,2,c", "'a', '2' are not numbers"),
+        ("nan,2,c", "are not numbers"),
+        ("1,inf,c", "are not numbers"),
+    ],
 )
 def test_a_bad_line_of_a_table_is_named(tmp_path, line, text):
     (tmp_path / "a.csv").write_text(f"x,y,class\n1,2,c\n{line}\n")
@@ -364,17 +452,24 @@ def test_comments_stand_before_the_header_and_a_slide_may_begin_like_one(tmp_pat
 @pytest.mark.parametrize("text", ["10,20,30,40,Tumor\n", "1 2 a\n3 4 a b\n"])
 def test_more_columns_than_a_point_has_need_a_header(tmp_path, text):
     (tmp_path / "a.csv").write_text(text)
-    with pytest.raises(AnnotationError, match=r"a\.csv: line [12] has [45] columns, but .*; name the columns .* x0, y0, x1, y1"):
+    with pytest.raises(
+        AnnotationError,
+        match=r"a\.csv: line [12] has [45] columns, but .*; name the columns .* x0, y0, x1, y1",
+    ):
         read(tmp_path / "a.csv")
 
 
 def test_slide_labels_are_no_table_of_points(tmp_path):
     (tmp_path / "a.csv").write_text("slide,label\na,x\n")
-    with pytest.raises(AnnotationError, match=r"a\.csv: a table of slide labels .* data\.annotations: none"):
+    with pytest.raises(
+        AnnotationError, match=r"a\.csv: a table of slide labels .* data\.annotations: none"
+    ):
         read(tmp_path / "a.csv")
 
 
-@pytest.mark.parametrize("wkt", ["POLYGON ((0 inf, 1 0, 1 1, 0 inf))", "POINT (nan 5)", "MULTIPOINT ((1 1), (inf 1))"])
+@pytest.mark.parametrize(
+    "wkt", ["POLYGON ((0 inf, 1 0, 1 1, 0 inf))", "POINT (nan 5)", "MULTIPOINT ((1 1), (inf 1))"]
+)
 def test_an_outline_or_a_point_that_is_not_finite_is_bad(tmp_path, wkt):
     (tmp_path / "a.csv").write_text(f'wkt,class\n"{wkt}",c\n')
     assert "a coordinate that is not a finite number" in faults(read(tmp_path / "a.csv"))["line 2"]
@@ -391,7 +486,12 @@ def test_a_class_may_hold_any_sign_that_only_unicode_takes_for_the_end_of_a_line
         ({"slide": [None, "a"]}, "1 rows without a value in the column 'slide'"),
         ({"kind": ["object", None]}, "1 rows without a value in the column 'kind'"),
         (
-            {"geometry": [shapely.to_wkb(shapely.Point(1, 1)), shapely.to_wkb(shapely.Point(np.nan, 1))]},
+            {
+                "geometry": [
+                    shapely.to_wkb(shapely.Point(1, 1)),
+                    shapely.to_wkb(shapely.Point(np.nan, 1)),
+                ]
+            },
             "p 2 of slide a .* finite",
         ),
         ({"geometry": [b"xx", b""]}, "p 1 of slide a makes no sense"),
@@ -411,7 +511,9 @@ def test_rows_of_a_parquet_table_that_make_no_sense_are_named(tmp_path, rows, te
         [read(tmp_path / "a.parquet", name) for name in pictures(tmp_path / "a.parquet")]
 
 
-def test_a_table_that_serves_many_slides_is_parsed_once_and_again_when_it_has_changed(tmp_path, monkeypatch):
+def test_a_table_that_serves_many_slides_is_parsed_once_and_again_when_it_has_changed(
+    tmp_path, monkeypatch
+):
     path, looks = tmp_path / "a.csv", []
     monkeypatch.setattr(delimited, "read_text", lambda path: looks.append(path) or path.read_text())
     path.write_text("slide,x,y,class,label\n" + "".join(f"s{i}.png,{i},2,c,c\n" for i in range(9)))
@@ -431,13 +533,21 @@ def test_a_table_without_classes_is_of_the_only_class_there_is(tmp_path):
 
 def test_a_table_without_a_header_may_be_row_column_and_a_numbered_class(tmp_path):
     (tmp_path / "a.txt").write_text("10 20 1\n30 40 2\n")
-    records = read(tmp_path / "a.txt", classes=("a", "b"), layout="y x class", first_class=1).records
-    assert [(r.name, geometry_of(r).wkt) for r in records] == [("a", "POINT (20 10)"), ("b", "POINT (40 30)")]
+    records = read(
+        tmp_path / "a.txt", classes=("a", "b"), layout="y x class", first_class=1
+    ).records
+    assert [(r.name, geometry_of(r).wkt) for r in records] == [
+        ("a", "POINT (20 10)"),
+        ("b", "POINT (40 30)"),
+    ]
 
 
 def test_the_real_points_of_brca_are_read_as_row_column_and_number():
     folder = sample("detection/brca_m2c/labels")
-    classes, counts = ("lymphocyte", "tumour", "stromal"), dict.fromkeys(("lymphocyte", "tumour", "stromal"), 0)
+    classes, counts = (
+        ("lymphocyte", "tumour", "stromal"),
+        dict.fromkeys(("lymphocyte", "tumour", "stromal"), 0),
+    )
     for path in sorted(folder.glob("*.txt")):
         for record in read(path, classes=classes, layout="y x class", first_class=1).records:
             assert record.fault is None
@@ -445,7 +555,8 @@ def test_the_real_points_of_brca_are_read_as_row_column_and_number():
     assert counts == {"lymphocyte": 2725, "tumour": 7245, "stromal": 4351}
 
 
-# --- pictures -------------------------------------------------------------------------------------------------------------
+# --- pictures
+# ------------------------------------------------------------------------------------------------
 
 
 def label_picture():
@@ -463,7 +574,9 @@ def ome_zarr(folder, values):
     return folder
 
 
-@pytest.mark.parametrize("sort", ["png", "tiff", "png without its suffix", "zarr", "label folder of zarr"])
+@pytest.mark.parametrize(
+    "sort", ["png", "tiff", "png without its suffix", "zarr", "label folder of zarr"]
+)
 def test_label_images_give_a_record_a_label_whatever_holds_them(tmp_path, sort):
     values, path = label_picture(), tmp_path / "labels.png"
     if sort == "tiff":
@@ -495,14 +608,21 @@ def test_masks_are_told_from_label_images_and_class_masks_by_what_is_asked(tmp_p
     assert len(read(tmp_path / "a.png", pixels="labels").records) == 3
     Image.fromarray(mask // 100).save(tmp_path / "b.png")
     named = read(tmp_path / "b.png", pixels="mask", threshold=None, classes=("gland",)).records
-    assert [(r.place, r.name, geometry_of(r).area) for r in named] == [("value 1", "gland", 6), ("value 2", "value 2", 6)]
+    assert [(r.place, r.name, geometry_of(r).area) for r in named] == [
+        ("value 1", "gland", 6),
+        ("value 2", "value 2", 6),
+    ]
 
 
 def test_zarr_folders_without_one_label_image_are_refused(tmp_path):
     ome_zarr(tmp_path / "a.zarr", label_picture())
     frame = Frame(height=12, width=15, mpp=0.5, scale_row=1, scale_col=1)
-    create_label_image(tmp_path / "a.zarr", "glands", frame=frame, dtype="uint16", chunk=8, shard=16)
-    with pytest.raises(AnnotationError, match=r"2 label images in it .*glands, .*nuclei.*name the folder of one"):
+    create_label_image(
+        tmp_path / "a.zarr", "glands", frame=frame, dtype="uint16", chunk=8, shard=16
+    )
+    with pytest.raises(
+        AnnotationError, match=r"2 label images in it .*glands, .*nuclei.*name the folder of one"
+    ):
         read(tmp_path / "a.zarr")
 
 
@@ -514,10 +634,14 @@ def test_real_label_images_and_masks_are_read():
     path = sorted(sample("classification_segmentation/ebhi_seg/normal/label").glob("*.png"))[0]
     sheet = read(path)
     assert sheet.format == "mask"
-    assert sum(geometry_of(r).area for r in sheet.records) == (np.asarray(Image.open(path).convert("L")) > 127).sum()
+    assert (
+        sum(geometry_of(r).area for r in sheet.records)
+        == (np.asarray(Image.open(path).convert("L")) > 127).sum()
+    )
 
 
-# --- names ----------------------------------------------------------------------------------------------------------------
+# --- names
+# ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

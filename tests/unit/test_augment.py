@@ -37,11 +37,19 @@ def tissue(seed=0, shape=(64, 80)):
 
 
 def planted(seed=0, shape=(90, 110)):
-    """A crop whose maps and boxes show the same ellipses, and an image whose red channel shows them too."""
+    """A crop whose maps and boxes show the same ellipses, and an image whose red channel shows them
+    too."""
     labels = fields.disjoint_ellipses(np.random.default_rng(seed), shape, n=25)
-    boxes = np.array([(w[0].start, w[1].start, w[0].stop, w[1].stop) for w in ndimage.find_objects(labels)], np.float64)
+    boxes = np.array(
+        [(w[0].start, w[1].start, w[0].stop, w[1].stop) for w in ndimage.find_objects(labels)],
+        np.float64,
+    )
     rgb = np.repeat((labels > 0).astype(np.uint8)[:, :, None] * 200, 3, axis=2)
-    maps = {"labels": labels, "classes": (labels > 0).astype(np.uint8), "wide": labels.astype(np.int64)}
+    maps = {
+        "labels": labels,
+        "classes": (labels > 0).astype(np.uint8),
+        "wide": labels.astype(np.int64),
+    }
     return rgb, Crop(shape, maps, boxes, np.arange(len(boxes)).astype(np.uint8), label=1)
 
 
@@ -50,7 +58,9 @@ def planted(seed=0, shape=(90, 110)):
 def test_a_sample_is_a_pure_function_of_its_generator(seed):
     rgb, crop = planted()
     kept = rgb.copy()
-    one, two = (random_patch(rgb, crop, np.random.default_rng(seed), side=48, how=STRONG) for _ in range(2))
+    one, two = (
+        random_patch(rgb, crop, np.random.default_rng(seed), side=48, how=STRONG) for _ in range(2)
+    )
     assert np.array_equal(one[0], two[0])
     assert all(np.array_equal(one[1].maps[n], two[1].maps[n]) for n in crop.maps)
     assert np.array_equal(one[1].boxes, two[1].boxes)
@@ -63,16 +73,29 @@ def test_a_sample_is_a_pure_function_of_its_generator(seed):
 
 def test_other_generators_give_other_colours_and_places():
     rgb, crop = planted()
-    patches = [random_patch(rgb, crop, np.random.default_rng(seed), side=48, how=STRONG)[0] for seed in range(6)]
+    patches = [
+        random_patch(rgb, crop, np.random.default_rng(seed), side=48, how=STRONG)[0]
+        for seed in range(6)
+    ]
     assert len({p.tobytes() for p in patches}) == 6
-    assert len({augment_colour(tissue(), np.random.default_rng(seed), STRONG).tobytes() for seed in range(6)}) == 6
+    assert (
+        len(
+            {
+                augment_colour(tissue(), np.random.default_rng(seed), STRONG).tobytes()
+                for seed in range(6)
+            }
+        )
+        == 6
+    )
 
 
 def test_colours_take_images_whose_memory_lies_in_another_order():
     rgb = tissue()
     for view in (rgb[:, ::-1], np.rot90(rgb), rgb[::2, 1::2]):
         found = augment_colour(view, np.random.default_rng(1), STRONG)
-        assert np.array_equal(found, augment_colour(np.ascontiguousarray(view), np.random.default_rng(1), STRONG))
+        assert np.array_equal(
+            found, augment_colour(np.ascontiguousarray(view), np.random.default_rng(1), STRONG)
+        )
 
 
 def test_strength_zero_changes_nothing():
@@ -138,8 +161,15 @@ def test_hue_and_saturation_leave_greys_grey(seed):
 def test_focus_blurs_some_samples_sharpens_some_and_leaves_most():
     rgb = tissue(3)
     rough = lambda image: float(np.abs(np.diff(image.astype(int), axis=0)).mean())  # noqa: E731
-    found = [rough(refocused(rgb, np.random.default_rng(seed), sigma=2.0)) - rough(rgb) for seed in range(200)]
-    shares = [sum(f < 0 for f in found) / 200, sum(f > 0 for f in found) / 200, sum(f == 0 for f in found) / 200]
+    found = [
+        rough(refocused(rgb, np.random.default_rng(seed), sigma=2.0)) - rough(rgb)
+        for seed in range(200)
+    ]
+    shares = [
+        sum(f < 0 for f in found) / 200,
+        sum(f > 0 for f in found) / 200,
+        sum(f == 0 for f in found) / 200,
+    ]
     assert 0.2 < shares[0] < 0.4
     assert 0.1 < shares[1] < 0.3
     assert shares[2] > 0.4
@@ -162,7 +192,10 @@ def test_lower_quality_leaves_less_of_an_image():
 def test_compression_is_done_to_the_stated_share_of_samples():
     rgb = tissue()
     how = Augmentation(jpeg=0.25)
-    changed = sum(not np.array_equal(augment_colour(rgb, np.random.default_rng(s), how), rgb) for s in range(200))
+    changed = sum(
+        not np.array_equal(augment_colour(rgb, np.random.default_rng(s), how), rgb)
+        for s in range(200)
+    )
     assert 30 < changed < 70
 
 
@@ -190,7 +223,9 @@ def test_a_quarter_turn_is_numpy_s_and_a_half_turn_two_flips():
         (-90.0, np.rot90(rgb, -1), turned(turned(turned(crop)))),
     ):
         found_rgb, found = warp(rgb, crop, side=64, centre=(32, 32), angle=angle, scale=1.0)
-        assert abs(found_rgb.astype(int) - want_rgb).max() <= 1  # the bilinear weights are cut off, not rounded
+        assert (
+            abs(found_rgb.astype(int) - want_rgb).max() <= 1
+        )  # the bilinear weights are cut off, not rounded
         assert all(np.array_equal(found.maps[n], want.maps[n]) for n in crop.maps)
         assert np.allclose(found.boxes, want.boxes)
     assert flipped(crop).shape == crop.shape
@@ -231,7 +266,9 @@ def test_boxes_follow_a_painted_rectangle_within_a_pixel(angle, scale, extent):
     labels[box[0] : box[2], box[1] : box[3]] = 1
     crop = Crop(shape, {"labels": labels}, np.array([box], np.float64), np.zeros(1, np.uint8))
     rgb = np.zeros((*shape, 3), np.uint8)
-    _, found = warp(rgb, crop, side=160, centre=(103.3, 96.8), angle=angle, scale=scale, outline="rectangle")
+    _, found = warp(
+        rgb, crop, side=160, centre=(103.3, 96.8), angle=angle, scale=scale, outline="rectangle"
+    )
     rows, cols = ndimage.find_objects(found.maps["labels"])[0]
     seen = [rows.start, cols.start, rows.stop, cols.stop]
     assert np.abs(found.boxes[0] - seen).max() <= 1.0
@@ -248,7 +285,9 @@ def test_boxes_follow_a_painted_ellipse_within_a_pixel(angle, scale, radii):
     _, found = warp(rgb, crop, side=160, centre=(103.3, 96.8), angle=angle, scale=scale)
     rows, cols = ndimage.find_objects(found.maps["labels"])[0]
     seen = [rows.start, cols.start, rows.stop, cols.stop]
-    assert np.abs(found.boxes[0] - seen).max() <= max(1.0, 1.2 * scale)  # nearest: half a source pixel a side, on tips
+    assert np.abs(found.boxes[0] - seen).max() <= max(
+        1.0, 1.2 * scale
+    )  # nearest: half a source pixel a side, on tips
 
 
 def test_round_things_keep_the_size_of_their_box_when_they_turn():
@@ -259,10 +298,19 @@ def test_round_things_keep_the_size_of_their_box_when_they_turn():
 
 
 def test_boxes_whose_centre_leaves_the_patch_are_dropped_with_their_class():
-    crop = Crop((100, 100), {}, np.array([[0.0, 0, 8, 8], [45, 45, 55, 55], [48, 85, 52, 89]]), np.array([7, 8, 9], np.uint8))
-    _, found = warp(np.zeros((100, 100, 3), np.uint8), crop, side=60, centre=(50, 50), angle=10.0, scale=1.0)
+    crop = Crop(
+        (100, 100),
+        {},
+        np.array([[0.0, 0, 8, 8], [45, 45, 55, 55], [48, 85, 52, 89]]),
+        np.array([7, 8, 9], np.uint8),
+    )
+    _, found = warp(
+        np.zeros((100, 100, 3), np.uint8), crop, side=60, centre=(50, 50), angle=10.0, scale=1.0
+    )
     assert found.box_class.tolist() == [8]
-    _, found = warp(np.zeros((100, 100, 3), np.uint8), crop, side=60, centre=(50, 50), angle=0.0, scale=0.5)
+    _, found = warp(
+        np.zeros((100, 100, 3), np.uint8), crop, side=60, centre=(50, 50), angle=0.0, scale=0.5
+    )
     assert found.box_class.tolist() == [7, 8, 9]
 
 
@@ -286,7 +334,9 @@ def test_patches_stay_inside_where_there_is_room(seed):
 
 def test_patches_as_large_as_their_window_are_turned_about_its_middle():
     rgb, crop = planted(shape=(64, 64))
-    image, found = random_patch(rgb, crop, np.random.default_rng(0), side=64, how=Augmentation(rotate=15))
+    image, found = random_patch(
+        rgb, crop, np.random.default_rng(0), side=64, how=Augmentation(rotate=15)
+    )
     assert image.shape == (64, 64, 3)
     assert (image[0, 0] == 255).all()
     assert found.maps["labels"][32, 32] == crop.maps["labels"][32, 32]

@@ -13,12 +13,18 @@ def around(shard, planned):
 
 
 @given(SHARDS, st.randoms(use_true_random=False), st.integers(1, 4))
-def test_a_shard_is_handed_out_once_and_only_when_all_around_it_is_predicted(planned, rng: random.Random, most):
+def test_a_shard_is_handed_out_once_and_only_when_all_around_it_is_predicted(
+    planned, rng: random.Random, most
+):
     order = sorted(planned)
     rng.shuffle(order)
     before = order[: rng.randrange(len(order) + 1)]
     stitched = {s for s in planned if rng.random() < 0.2}
-    queue, there, given_out = StitchQueue(planned, predicted=before, stitched=stitched), set(before), []
+    queue, there, given_out = (
+        StitchQueue(planned, predicted=before, stitched=stitched),
+        set(before),
+        [],
+    )
     for shard in [*order[len(before) :], None]:
         while taken := queue.take(most):
             assert len(taken) <= most

@@ -1,4 +1,5 @@
-"""Which thresholds are chosen on validation slides, and that a trial shows what a run with them would write."""
+"""Which thresholds are chosen on validation slides, and that a trial shows what a run with them
+would write."""
 
 from dataclasses import replace
 
@@ -55,20 +56,34 @@ class Boxes:
 
 @pytest.fixture
 def view_and_truth(tmp_path):
-    """Ten objects; found are six of them surely, four weakly, and between these four that are none."""
+    """Ten objects; found are six of them surely, four weakly, and between these four
+    that are none.
+    """
     corner = np.array([(30 * (i % 8), 30 * (i // 8)) for i in range(14)], np.int32)
     xyxy = np.concatenate([corner, corner + 16], axis=1)
     score = np.array([0.9] * 6 + [0.37] * 4 + [0.57] * 4)
     cell = (corner[:, ::-1] + 8) // 4 * 4
     frame = Frame(128, 256, 0.5, 1.0, 1.0)
     spec = spec_for("detection")
-    work = SlideWork(SlideRef("s.png", "s"), str(tmp_path / "s"), spec, SlideSection(), "detection", "")
+    work = SlideWork(
+        SlideRef("s.png", "s"), str(tmp_path / "s"), spec, SlideSection(), "detection", ""
+    )
     store = PredictionStore.create(
-        work.predictions, storage="candidates", frame=frame, lattice=LATTICE, channels=0, shards=[(0, 0), (0, 1)]
+        work.predictions,
+        storage="candidates",
+        frame=frame,
+        lattice=LATTICE,
+        channels=0,
+        shards=[(0, 0), (0, 1)],
     )
     for shard in store.shards:
         own = cell[:, 1] // 128 == shard[1]
-        found = Candidates(xyxy[own] * BOX_UNIT, quantise_score(score[own]), np.zeros(own.sum(), np.uint8), cell[own])
+        found = Candidates(
+            xyxy[own] * BOX_UNIT,
+            quantise_score(score[own]),
+            np.zeros(own.sum(), np.uint8),
+            cell[own],
+        )
         store.write(shard, {(0, 2 * shard[1]): found})
     return WorkView(work), SlideTruth(objects=Boxes(xyxy[:10]))
 
@@ -96,14 +111,20 @@ def test_the_best_figure_and_the_best_count_choose_differently(view_and_truth):
     assert best[0.4].count_error == 0
     assert best[0.15].figures[task.metrics.main] == max(t.figures[task.metrics.main] for t in tried)
     for chosen in (by_figure, by_count):
-        assert replace(chosen, thresholds=spec.thresholds) == spec, "nothing but thresholds is chosen"
+        assert replace(chosen, thresholds=spec.thresholds) == spec, (
+            "nothing but thresholds is chosen"
+        )
 
 
 @pytest.mark.parametrize("aim", ["f1", "count"])
-@pytest.mark.parametrize("fixed", [{"score": 0.62}, {"score": 0.21, "iou": 0.45}, {"class_aware": 1.0}])
+@pytest.mark.parametrize(
+    "fixed", [{"score": 0.62}, {"score": 0.21, "iou": 0.45}, {"class_aware": 1.0}]
+)
 def test_thresholds_that_the_file_sets_are_never_moved(aim, fixed, view_and_truth):
     task = get_task("detection")
-    chosen, tried = calibrate(task, spec_for("detection", **fixed), fixed, [view_and_truth], aim=aim)
+    chosen, tried = calibrate(
+        task, spec_for("detection", **fixed), fixed, [view_and_truth], aim=aim
+    )
     for thresholds in (chosen.thresholds, *(t.thresholds for t in tried)):
         assert {name: thresholds[name] for name in fixed} == fixed
     settings = [tuple(sorted(t.thresholds.items())) for t in tried]
@@ -112,18 +133,30 @@ def test_thresholds_that_the_file_sets_are_never_moved(aim, fixed, view_and_trut
 
 def test_a_figure_that_is_not_defined_is_never_chosen_for_it(monkeypatch):
     task, spec = get_task("detection"), spec_for("detection")
-    planned = {0.15: (NAN, 0.0), 0.2: (0.4, 0.5), 0.25: (0.6, 0.2), 0.3: (0.6, 0.1), 0.35: (0.6, 0.1)}
+    planned = {
+        0.15: (NAN, 0.0),
+        0.2: (0.4, 0.5),
+        0.25: (0.6, 0.2),
+        0.3: (0.6, 0.1),
+        0.35: (0.6, 0.1),
+    }
 
     def figures(task, spec, slides):
         figure, error = planned.get(spec.thresholds["score"], (0.1, 0.9))
         return Trial(dict(spec.thresholds), {task.metrics.main: figure}, error)
 
     monkeypatch.setattr(calibration, "figures_of", figures)
-    assert calibrate(task, spec, {}, [], aim="f1")[0].thresholds["score"] == 0.3, "of equal figures the better count"
+    assert calibrate(task, spec, {}, [], aim="f1")[0].thresholds["score"] == 0.3, (
+        "of equal figures the better count"
+    )
     assert calibrate(task, spec, {}, [], aim="count")[0].thresholds["score"] == 0.15
     planned[0.15] = (NAN, 0.1)
-    assert calibrate(task, spec, {}, [], aim="count")[0].thresholds["score"] == 0.3, "of equal counts the better figure"
-    assert calibrate(task, spec, {}, [], aim="count")[0].thresholds["iou"] == 0.4, "settings come preferred first"
+    assert calibrate(task, spec, {}, [], aim="count")[0].thresholds["score"] == 0.3, (
+        "of equal counts the better figure"
+    )
+    assert calibrate(task, spec, {}, [], aim="count")[0].thresholds["iou"] == 0.4, (
+        "settings come preferred first"
+    )
 
 
 def test_tasks_that_count_nothing_have_no_error_of_counts():
@@ -165,10 +198,14 @@ LOOSE = {
 
 @pytest.fixture(scope="module", params=list(LOOSE))
 def finished(request, tmp_path_factory):
-    """(view of kept predictions, specification, label image as written) of a slide that was run under its thresholds."""
+    """(view of kept predictions, specification, label image as written) of a slide that was run
+    under its thresholds."""
     spec = spec_for(request.param, **LOOSE[request.param])
     rng = np.random.default_rng(0)
-    layers = [ndimage.gaussian_filter(rng.standard_normal((190, 300, 3)), (s, s, 0)) * s for s in (0.5, 2, 6)]
+    layers = [
+        ndimage.gaussian_filter(rng.standard_normal((190, 300, 3)), (s, s, 0)) * s
+        for s in (0.5, 2, 6)
+    ]
     rgb = np.clip(140 + 60 * sum(layers), 0, 255).astype(np.uint8)
     work = OnDisk(tmp_path_factory.mktemp("run"), Case(rgb, network(spec), spec)).work("run")
     task = get_task(spec.task)
@@ -182,11 +219,18 @@ def finished(request, tmp_path_factory):
         units.select_slide(work)
     units.stitch_shards(units.ShardJob(work, tuple(shards)))
     finishing.merge_slide(
-        finishing.FinishJob(work=work, outputs=OutputsSection(overlay=False), fingerprint="", provenance={"figures": {}})
+        finishing.FinishJob(
+            work=work,
+            outputs=OutputsSection(overlay=False),
+            fingerprint="",
+            provenance={"figures": {}},
+        )
     )
     delivery.create_labels(work)
     delivery.paint_shards(units.ShardJob(work, tuple(shards)))
-    written = np.asarray(zarr.open_group(work.image / "labels" / task.label_image.name, mode="r")["0"]).squeeze()
+    written = np.asarray(
+        zarr.open_group(work.image / "labels" / task.label_image.name, mode="r")["0"]
+    ).squeeze()
     assert written.shape == (190, 300)
     return work, spec, written
 
@@ -207,7 +251,9 @@ def test_the_label_image_of_a_trial_is_the_one_that_a_run_writes_in_any_box(fini
     ]
     for _ in range(25):
         row, col = int(rng.integers(-40, 200)), int(rng.integers(-40, 310))
-        boxes.append(Box(row, col, row + int(rng.integers(1, 150)), col + int(rng.integers(1, 200))))
+        boxes.append(
+            Box(row, col, row + int(rng.integers(1, 150)), col + int(rng.integers(1, 200)))
+        )
     padded = np.zeros((590, 700), written.dtype)
     padded[200:390, 200:500] = written
     for box in boxes:
@@ -219,14 +265,21 @@ def test_the_label_image_of_a_trial_is_the_one_that_a_run_writes_in_any_box(fini
         assert written.max() <= len(answer.objects)
         row, col = np.nonzero(written == len(answer.objects))
         last = answer.objects.bbox[-1]
-        assert (row.min() >= last[0] and row.max() < last[2] and col.min() >= last[1] and col.max() < last[3]) or not len(row)
+        assert (
+            row.min() >= last[0]
+            and row.max() < last[2]
+            and col.min() >= last[1]
+            and col.max() < last[3]
+        ) or not len(row)
 
 
 def test_a_trial_writes_nothing(finished):
     work, spec, _ = finished
     before = sorted((p, p.stat().st_mtime_ns) for p in work.path.rglob("*"))
     thresholds = dict(get_task(spec.task).calibrations(spec)[-1])
-    TrialView(WorkView(work), get_task(spec.task), replace(spec, thresholds=thresholds)).answer().labels(Box(0, 0, 190, 300))
+    TrialView(
+        WorkView(work), get_task(spec.task), replace(spec, thresholds=thresholds)
+    ).answer().labels(Box(0, 0, 190, 300))
     assert sorted((p, p.stat().st_mtime_ns) for p in work.path.rglob("*")) == before
 
 

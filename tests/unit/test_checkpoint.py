@@ -1,4 +1,5 @@
-"""What a training leaves on disk: it goes on bit for bit, whatever was in the way, and damage is told with the way out."""
+"""What a training leaves on disk: it goes on bit for bit, whatever was in the way, and damage is
+told with the way out."""
 
 import errno
 import json
@@ -46,12 +47,16 @@ def one_thread():
         ([NAN, NAN, NAN, NAN], None),
     ],
 )
-def test_the_weights_kept_are_those_of_the_best_figure_the_later_of_equals_and_never_of_nan(figures, kept, tmp_path):
+def test_the_weights_kept_are_those_of_the_best_figure_the_later_of_equals_and_never_of_nan(
+    figures, kept, tmp_path
+):
     result, judge = judged(tmp_path, figures, every=2)
     last = 2 * len(figures)
     assert list(judge.weights) == [2, 4, 6, 8]
     wanted = judge.weights[last if kept is None else 2 * kept]
-    assert all(torch.equal(value, wanted[name]) for name, value in result.model.state_dict().items())
+    assert all(
+        torch.equal(value, wanted[name]) for name, value in result.model.state_dict().items()
+    )
     assert result.step == (last if kept is None else 2 * kept)
     assert not result.model.training
     assert [row["step"] for row in result.validations] == [2, 4, 6, 8]
@@ -70,7 +75,9 @@ def test_the_weights_kept_are_those_of_the_best_figure_the_later_of_equals_and_n
         (3, [0.1, 0.2, 0.3, 0.4, 0.5], 5, 5),
     ],
 )
-def test_after_as_many_validations_without_a_better_figure_the_training_ends(patience, figures, ends_after, kept, tmp_path):
+def test_after_as_many_validations_without_a_better_figure_the_training_ends(
+    patience, figures, ends_after, kept, tmp_path
+):
     result, judge = judged(tmp_path, figures, every=2, cfg=replace(CFG, patience=patience))
     assert len(judge.weights) == ends_after
     assert len(result.history) == 2 * ends_after
@@ -82,8 +89,15 @@ def test_after_as_many_validations_without_a_better_figure_the_training_ends(pat
 
 
 def test_validations_come_when_asked_for(tmp_path):
-    for every, steps in ((None, [2, 4, 6, 8, 10, 12, 14, 16, 18, 20]), (0, []), (8, [8, 16, 20]), (30, [20])):
-        _, judge = judged(tmp_path / str(every), [0.5] * 30, every=1, steps=20, cfg=CFG, validate=every)
+    for every, steps in (
+        (None, [2, 4, 6, 8, 10, 12, 14, 16, 18, 20]),
+        (0, []),
+        (8, [8, 16, 20]),
+        (30, [20]),
+    ):
+        _, judge = judged(
+            tmp_path / str(every), [0.5] * 30, every=1, steps=20, cfg=CFG, validate=every
+        )
         assert list(judge.weights) == steps
         assert all(n == 1 for n in judge.asked.values())
 
@@ -110,11 +124,18 @@ PATIENT = replace(OFTEN, patience=2)
 def undisturbed(tmp_path_factory):
     """(folder, result) of trainings that nothing disturbed, by their figures; never changed."""
     folders = {figures: tmp_path_factory.mktemp("whole") for figures in (RISING, FALLING)}
-    return {f: (folder, judged(folder, f, every=2, cfg=PATIENT)[0]) for f, folder in folders.items()}
+    return {
+        f: (folder, judged(folder, f, every=2, cfg=PATIENT)[0]) for f, folder in folders.items()
+    }
 
 
-@pytest.mark.parametrize(("figures", "stop"), [*((RISING, n) for n in (1, 2, 3, 4, 6, 7)), *((FALLING, n) for n in (2, 4, 5))])
-def test_stopped_at_any_step_and_resumed_the_kept_weights_and_all_figures_are_the_same(figures, stop, undisturbed, tmp_path):
+@pytest.mark.parametrize(
+    ("figures", "stop"),
+    [*((RISING, n) for n in (1, 2, 3, 4, 6, 7)), *((FALLING, n) for n in (2, 4, 5))],
+)
+def test_stopped_at_any_step_and_resumed_the_kept_weights_and_all_figures_are_the_same(
+    figures, stop, undisturbed, tmp_path
+):
     cfg, (folder, whole) = PATIENT, undisturbed[figures]
     assert len(whole.history) == (8 if figures is RISING else 6)
     interrupted(tmp_path / "cut", stop, figures, cfg)
@@ -125,7 +146,9 @@ def test_stopped_at_any_step_and_resumed_the_kept_weights_and_all_figures_are_th
     assert same_weights(resumed.model, whole.model)
     assert (resumed.step, resumed.losses) == (whole.step, whole.losses)
     assert (resumed.history, resumed.validations) == (whole.history, whole.validations)
-    assert sorted(p.name for p in (tmp_path / "cut").iterdir()) == sorted(p.name for p in folder.iterdir())
+    assert sorted(p.name for p in (tmp_path / "cut").iterdir()) == sorted(
+        p.name for p in folder.iterdir()
+    )
     for name in ("log.csv", "validation.csv"):
         assert (tmp_path / "cut" / name).read_bytes() == (folder / name).read_bytes()
 
@@ -146,7 +169,9 @@ def interrupted(folder, stop, figures, cfg):
             judged(folder, figures, every=2, cfg=cfg)
 
 
-def test_a_training_killed_between_the_best_weights_and_the_checkpoint_keeps_the_right_ones(tmp_path):
+def test_a_training_killed_between_the_best_weights_and_the_checkpoint_keeps_the_right_ones(
+    tmp_path,
+):
     """The best weights of a step are on disk, the checkpoint that names them is not."""
     figures = [0.4, 0.6, 0.5]
     whole, _ = judged(tmp_path / "whole", figures, every=2, cfg=OFTEN)
@@ -211,39 +236,61 @@ def interrupted_at(folder, stop, prepare=None):
         ({"lr": 1e-4}, "train.lr 0.003 -> 0.0001"),
         ({"batch": 3, "threads": 2}, "train.batch 2 -> 3; train.threads 1 -> 2"),
         ({"seed": 9}, "train.seed 5 -> 9"),
-        ({"augment": Augmentation(blur=1)}, "train.augment.stain 0.08 -> 0.0; train.augment.blur 0.0 -> 1"),
+        (
+            {"augment": Augmentation(blur=1)},
+            "train.augment.stain 0.08 -> 0.0; train.augment.blur 0.0 -> 1",
+        ),
         ({"freeze_norm": True}, "train.freeze_norm False -> True"),
         ({"validate_every": 2}, "train.validate_every 1 -> 2"),
     ],
 )
-def test_a_changed_training_is_refused_with_what_differs_and_nothing_of_the_old_one_is_lost(change, told, tmp_path):
+def test_a_changed_training_is_refused_with_what_differs_and_nothing_of_the_old_one_is_lost(
+    change, told, tmp_path
+):
     trained(tmp_path, SHORT)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(ConfigError) as error:
-        trained(tmp_path, replace(SHORT, **change), progress=lambda *_: pytest.fail("a step was taken"))
+        trained(
+            tmp_path, replace(SHORT, **change), progress=lambda *_: pytest.fail("a step was taken")
+        )
     said = str(error.value)
-    assert f"{tmp_path} holds 6 steps of a training that was begun otherwise ({told}); set that back" in said
+    assert (
+        f"{tmp_path} holds 6 steps of a training that was begun otherwise ({told}); set that back"
+        in said
+    )
     assert said.endswith("to go on with it, or train anew with --overwrite")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_other_data_is_refused(tmp_path):
     trained(tmp_path, SHORT, key={"annotation of slide a": "12"})
-    with pytest.raises(ConfigError, match=r"\(annotation of slide a 12 -> 34; pixels of slide b nothing -> 56\)"):
+    with pytest.raises(
+        ConfigError, match=r"\(annotation of slide a 12 -> 34; pixels of slide b nothing -> 56\)"
+    ):
         trained(tmp_path, SHORT, key={"annotation of slide a": "34", "pixels of slide b": "56"})
-    trained(tmp_path, SHORT, key={"annotation of slide a": "12"}, progress=lambda *_: pytest.fail("a step was taken"))
+    trained(
+        tmp_path,
+        SHORT,
+        key={"annotation of slide a": "12"},
+        progress=lambda *_: pytest.fail("a step was taken"),
+    )
 
 
 def test_a_checkpoint_of_an_older_version_is_told_as_that(tmp_path):
     trained(tmp_path, SHORT)
     naming(key="ModelSpec(...)")(tmp_path / "checkpoint.json")
-    with pytest.raises(ConfigError, match=r"begun otherwise \(by an older version of quadrat\); .* with --overwrite"):
+    with pytest.raises(
+        ConfigError,
+        match=r"begun otherwise \(by an older version of quadrat\); .* with --overwrite",
+    ):
         trained(tmp_path, SHORT)
 
 
 def test_of_many_differences_a_few_are_named(tmp_path):
     trained(tmp_path, SHORT, key={str(n): 0 for n in range(9)})
-    with pytest.raises(ConfigError, match=r"\(0 0 -> 1; 1 0 -> 1; 2 0 -> 1; 3 0 -> 1; 4 0 -> 1; and 4 more\)"):
+    with pytest.raises(
+        ConfigError, match=r"\(0 0 -> 1; 1 0 -> 1; 2 0 -> 1; 3 0 -> 1; 4 0 -> 1; and 4 more\)"
+    ):
         trained(tmp_path, SHORT, key={str(n): 1 for n in range(9)})
 
 
@@ -259,19 +306,27 @@ UNDECIDED = {
 
 def test_what_does_not_decide_the_weights_does_not_start_anew(tmp_path):
     first = trained(tmp_path, SHORT)
-    again = trained(tmp_path, replace(SHORT, **UNDECIDED), progress=lambda *_: pytest.fail("a step was taken"))
+    again = trained(
+        tmp_path, replace(SHORT, **UNDECIDED), progress=lambda *_: pytest.fail("a step was taken")
+    )
     assert same_weights(again.model, first.model)
 
 
 @pytest.mark.parametrize("patience", [0, 4])
-def test_a_training_that_ended_early_goes_on_with_more_patience_as_if_it_had_had_it_from_the_beginning(patience, tmp_path):
+def test_a_training_that_ended_early_goes_on_with_more_patience_as_if_from_the_beginning(
+    patience, tmp_path
+):
     more = replace(PATIENT, patience=patience)
     whole, _ = judged(tmp_path / "whole", RISING, every=2, cfg=more)
     judged(tmp_path / "cut", RISING, every=2, cfg=PATIENT)
     resumed, judge = judged(tmp_path / "cut", RISING, every=2, cfg=more)
     assert list(judge.weights) == [10]
     assert same_weights(resumed.model, whole.model)
-    assert (resumed.step, resumed.history, resumed.validations) == (whole.step, whole.history, whole.validations)
+    assert (resumed.step, resumed.history, resumed.validations) == (
+        whole.step,
+        whole.history,
+        whole.validations,
+    )
 
 
 # -- damage
@@ -344,13 +399,21 @@ FIGURES = [0.4, 0.6, 0.5]
 
 
 @pytest.mark.parametrize("what", DAMAGE)
-def test_a_damaged_checkpoint_is_refused_before_a_step_with_the_folder_and_the_way_out(what, half_way, tmp_path):
+def test_a_damaged_checkpoint_is_refused_before_a_step_with_the_folder_and_the_way_out(
+    what, half_way, tmp_path
+):
     name, spoil = DAMAGE[what]
     for file in half_way.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     spoil(tmp_path / name)
     with pytest.raises(StoreError) as error:
-        judged(tmp_path, FIGURES, every=2, cfg=OFTEN, progress=lambda *_: pytest.fail("a step was taken"))
+        judged(
+            tmp_path,
+            FIGURES,
+            every=2,
+            cfg=OFTEN,
+            progress=lambda *_: pytest.fail("a step was taken"),
+        )
     said = str(error.value)
     assert "damaged" in said
     assert f"delete the folder {tmp_path} to train from the beginning" in said
@@ -390,7 +453,9 @@ def test_a_full_disk_at_any_write_is_told_and_the_training_goes_on_with_the_same
     place, name = (checkpoint.os, "replace") if which == "os.replace" else (checkpoint, which)
     with monkeypatch.context() as patch:
         patch.setattr(place, name, FullAfter(getattr(place, name), calls))
-        with pytest.raises(StoreError, match=r"cannot be written .*No space left.*make room") as error:
+        with pytest.raises(
+            StoreError, match=r"cannot be written .*No space left.*make room"
+        ) as error:
             judged(folder, FIGURES, every=2, cfg=OFTEN)
     assert str(folder) in str(error.value)
     assert not list(folder.glob("*partial*")), "half a file would take the room of the next"
@@ -411,7 +476,9 @@ def test_too_little_room_is_refused_before_a_step(tmp_path, monkeypatch):
         check_free_space(path, 10**18, what=what)
 
     monkeypatch.setattr(checkpoint, "check_free_space", as_if_full)
-    with pytest.raises(StoreError, match=r"the checkpoints of a training needs about .* are free; make room"):
+    with pytest.raises(
+        StoreError, match=r"the checkpoints of a training needs about .* are free; make room"
+    ):
         trained(tmp_path / "x", SHORT, progress=lambda *_: pytest.fail("a step was taken"))
     monkeypatch.undo()
     trained(tmp_path / "x", SHORT)
@@ -420,7 +487,14 @@ def test_too_little_room_is_refused_before_a_step(tmp_path, monkeypatch):
 
 
 def test_a_plan_on_a_full_disk_is_told_by_its_folder_and_nothing_half_is_left(tmp_path):
-    work = SlideWork(SlideRef("a", "a.png"), str(tmp_path / "a"), spec_for("instance"), SlideSection(), "instance", "")
+    work = SlideWork(
+        SlideRef("a", "a.png"),
+        str(tmp_path / "a"),
+        spec_for("instance"),
+        SlideSection(),
+        "instance",
+        "",
+    )
     told = rf"{tmp_path}/a: the plan of the slide cannot be written \(File too large\); make room"
     with small_files(20_000), pytest.raises(StoreError, match=told):
         work.save_plan(None, SimpleNamespace(codes=np.zeros((200, 200), np.uint8)))
@@ -430,7 +504,9 @@ def test_a_plan_on_a_full_disk_is_told_by_its_folder_and_nothing_half_is_left(tm
 # -- logs
 
 
-def test_tensorboard_has_every_loss_and_every_figure_once_though_the_training_was_interrupted(tmp_path):
+def test_tensorboard_has_every_loss_and_every_figure_once_though_the_training_was_interrupted(
+    tmp_path,
+):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     cfg = replace(OFTEN, tensorboard=True)
     interrupted(tmp_path, 3, FIGURES, cfg)
@@ -440,8 +516,14 @@ def test_tensorboard_has_every_loss_and_every_figure_once_though_the_training_wa
     assert {"train/loss", "validation/score"} <= set(events.Tags()["scalars"])
     losses = events.Scalars("train/loss")
     assert [e.step for e in losses] == list(range(6))
-    np.testing.assert_allclose([e.value for e in losses], [row["loss"] for row in result.history], rtol=1e-6)
-    assert [(e.step, round(e.value, 6)) for e in events.Scalars("validation/score")] == [(2, 0.4), (4, 0.6), (6, 0.5)]
+    np.testing.assert_allclose(
+        [e.value for e in losses], [row["loss"] for row in result.history], rtol=1e-6
+    )
+    assert [(e.step, round(e.value, 6)) for e in events.Scalars("validation/score")] == [
+        (2, 0.4),
+        (4, 0.6),
+        (6, 0.5),
+    ]
 
 
 def test_tensorboard_is_not_in_the_way_of_the_weights(tmp_path):

@@ -23,14 +23,23 @@ def labelled_in_chunks(classes, side):
                 count += n
             both = np.stack([labels, part.astype(np.int64)], axis=-1)
             cell = (row // side, col // side)
-            strips[cell] = {"top": both[0], "bottom": both[-1], "left": both[:, 0], "right": both[:, -1]}
+            strips[cell] = {
+                "top": both[0],
+                "bottom": both[-1],
+                "left": both[:, 0],
+                "right": both[:, -1],
+            }
             first[cell], pieces[cell] = total, labels
             total += count
     root = union_find(total, face_pairs(strips, first))
     out = np.zeros(classes.shape, np.int64)
     for (row, col), labels in pieces.items():
-        where = np.s_[row * side : row * side + labels.shape[0], col * side : col * side + labels.shape[1]]
-        global_label = np.concatenate([[0], root[first[(row, col)] : first[(row, col)] + labels.max(initial=0)] + 1])
+        where = np.s_[
+            row * side : row * side + labels.shape[0], col * side : col * side + labels.shape[1]
+        ]
+        global_label = np.concatenate(
+            [[0], root[first[(row, col)] : first[(row, col)] + labels.max(initial=0)] + 1]
+        )
         out[where] = global_label[labels]
     return out
 
@@ -42,7 +51,10 @@ def same_partition(a, b):
 
 
 @SOME
-@given(arrays(np.uint8, st.tuples(st.integers(1, 17), st.integers(1, 17)), elements=st.integers(0, 1)), st.integers(1, 18))
+@given(
+    arrays(np.uint8, st.tuples(st.integers(1, 17), st.integers(1, 17)), elements=st.integers(0, 1)),
+    st.integers(1, 18),
+)
 def test_chunks_of_any_size_give_the_components_of_scipy(mask, side):
     found = labelled_in_chunks(mask, side)
     want, count = ndimage.label(mask)
@@ -51,7 +63,10 @@ def test_chunks_of_any_size_give_the_components_of_scipy(mask, side):
 
 
 @SOME
-@given(arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.integers(0, 3)), st.integers(1, 13))
+@given(
+    arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.integers(0, 3)),
+    st.integers(1, 13),
+)
 def test_touching_classes_stay_apart_in_chunks_of_any_size(classes, side):
     want, count = np.zeros(classes.shape, np.int64), 0
     for value in (1, 2, 3):
@@ -79,7 +94,11 @@ def test_union_find_gives_the_least_member_whatever_the_order_of_the_pairs(n, da
     pairs = data.draw(st.lists(st.tuples(member, member), max_size=60 if n else 0))
     array = np.array(pairs, np.int64).reshape(-1, 2)
     root = union_find(n, array)
-    graph = sparse.coo_matrix((np.ones(len(array)), (array[:, 0], array[:, 1])), shape=(n, n)) if n else None
+    graph = (
+        sparse.coo_matrix((np.ones(len(array)), (array[:, 0], array[:, 1])), shape=(n, n))
+        if n
+        else None
+    )
     component = connected_components(graph, directed=False)[1] if n else np.zeros(0, int)
     want = [int(np.flatnonzero(component == c)[0]) for c in component]
     assert root.tolist() == want
@@ -91,6 +110,10 @@ def test_a_missing_neighbour_joins_nothing():
     strip = np.array([[1, 1]] * 4, np.int64)
     one = dict.fromkeys(("top", "bottom", "left", "right"), strip)
     assert (
-        face_pairs({(0, 0): one, (0, 2): one, (2, 0): one, (1, 1): one}, {(0, 0): 0, (0, 2): 1, (2, 0): 2, (1, 1): 3}).size == 0
+        face_pairs(
+            {(0, 0): one, (0, 2): one, (2, 0): one, (1, 1): one},
+            {(0, 0): 0, (0, 2): 1, (2, 0): 2, (1, 1): 3},
+        ).size
+        == 0
     )
     assert face_pairs({}, {}).shape == (0, 2)

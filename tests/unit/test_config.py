@@ -42,10 +42,16 @@ def test_what_is_left_out_has_its_default(tmp_path):
     ("change", "words"),
     [
         ({"modle": {}}, "unknown key 'modle'; did you mean 'model'"),
-        ({"model": {"package": "p", "haloo": 8}}, "model: unknown key 'haloo'; did you mean 'halo'"),
+        (
+            {"model": {"package": "p", "haloo": 8}},
+            "model: unknown key 'haloo'; did you mean 'halo'",
+        ),
         ({"train": {"stesp": 8}}, "train: unknown key 'stesp'; did you mean 'steps'"),
         ({"run": {"zzz": 1}}, r"run: unknown key 'zzz' \(known: executor, source"),
-        ({"classes": [{"name": "a", "colour": [1, 2, 3]}]}, "unknown key 'colour'; did you mean 'color'"),
+        (
+            {"classes": [{"name": "a", "colour": [1, 2, 3]}]},
+            "unknown key 'colour'; did you mean 'color'",
+        ),
     ],
 )
 def test_an_unknown_key_is_refused_and_the_nearest_is_named(tmp_path, change, words):
@@ -97,9 +103,13 @@ def test_a_choice_outside_the_list_is_refused_and_the_list_is_given(tmp_path, ke
     section, name = key.split(".")
 
     def loaded(value):
-        return load_pipeline(written(tmp_path, LEAST | {section: LEAST.get(section, {}) | {name: value}}))
+        return load_pipeline(
+            written(tmp_path, LEAST | {section: LEAST.get(section, {}) | {name: value}})
+        )
 
-    with pytest.raises(ConfigError, match=rf"{key} is 'other'; it must be one of .*{CHOICES[key][-1]}"):
+    with pytest.raises(
+        ConfigError, match=rf"{key} is 'other'; it must be one of .*{CHOICES[key][-1]}"
+    ):
         loaded("other")
     for choice in CHOICES[key]:
         assert getattr(getattr(loaded(choice), section), name) == choice
@@ -115,21 +125,39 @@ def test_a_choice_outside_the_list_is_refused_and_the_list_is_given(tmp_path, ke
         ({"train": {"steps": 0}}, "train.steps is 0; it must be at least 1"),
         ({"model": {"package": "p", "batch": 0}}, "model.batch is 0; it must be at least 1"),
         ({"model": {"package": "p", "mpp": 0}}, "model.mpp is 0; it must lie in 0.01 to 1000"),
-        ({"model": {"package": "p", "dropout": 1}}, r"model.dropout is 1; it must lie in 0 \(off\) to below 1"),
-        ({"data": {"point_diameter_um": -3}}, "data.point_diameter_um is -3; it must lie in 0 to 10000"),
+        (
+            {"model": {"package": "p", "dropout": 1}},
+            r"model.dropout is 1; it must lie in 0 \(off\) to below 1",
+        ),
+        (
+            {"data": {"point_diameter_um": -3}},
+            "data.point_diameter_um is -3; it must lie in 0 to 10000",
+        ),
         ({"train": {"seed": -1}}, "train.seed is -1; it must lie in 0 to "),
         ({"train": {"weight_decay": -1}}, "train.weight_decay is -1; it must be at least 0"),
         ({"train": {"weight_decay": "inf"}}, "train.weight_decay is inf; it must be at least 0"),
         ({"train": {"encoder_lr": -0.5}}, "train.encoder_lr is -0.5; it must be at least 0"),
         ({"train": {"cache_mb": -1}}, "train.cache_mb is -1; it must be at least 0"),
         ({"train": {"lr": 0}}, "train.lr is 0; it must be a number above 0"),
-        ({"train": {"batch": 4, "processes": 3}}, r"train.batch is 4; it must be a multiple of train.processes \(3\)"),
-        ({"run": {"device": "tpu9"}}, "run.device is 'tpu9'; it must be auto, cpu, mps, cuda, or cuda:N"),
+        (
+            {"train": {"batch": 4, "processes": 3}},
+            r"train.batch is 4; it must be a multiple of train.processes \(3\)",
+        ),
+        (
+            {"run": {"device": "tpu9"}},
+            "run.device is 'tpu9'; it must be auto, cpu, mps, cuda, or cuda:N",
+        ),
         ({"run": {"device": "cuda:x"}}, "run.device is 'cuda:x'"),
         ({"thresholds": {"seed": 1.5}}, "thresholds.seed is 1.5; it must lie in 0 to 1"),
-        ({"thresholds": {"min_area_um2": -1}}, "thresholds.min_area_um2 is -1; it must be at least 0"),
+        (
+            {"thresholds": {"min_area_um2": -1}},
+            "thresholds.min_area_um2 is -1; it must be at least 0",
+        ),
         ({"thresholds": {"cap_um": "inf"}}, "thresholds.cap_um is inf; it must lie in 1 to 100000"),
-        ({"thresholds": {"of another task": "inf"}}, "thresholds.of another task is inf; it must be finite"),
+        (
+            {"thresholds": {"of another task": "inf"}},
+            "thresholds.of another task is inf; it must be finite",
+        ),
     ],
 )
 def test_values_out_of_range_are_refused(tmp_path, change, words):
@@ -137,20 +165,37 @@ def test_values_out_of_range_are_refused(tmp_path, change, words):
         load_pipeline(written(tmp_path, LEAST | change))
 
 
-@pytest.mark.parametrize("key", ["train.lr", "train.augment.blur", "thresholds.seed", "run.deadline_s", "model.mpp", "slide.mpp"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "train.lr",
+        "train.augment.blur",
+        "thresholds.seed",
+        "run.deadline_s",
+        "model.mpp",
+        "slide.mpp",
+    ],
+)
 @pytest.mark.parametrize("value", [float("nan"), "nan"])
 def test_what_is_no_number_is_refused_wherever_a_number_is_read(tmp_path, key, value):
-    with pytest.raises(ConfigError, match=f"{key.rpartition('.')[2]} is '?nan'?; it must be a number"):
+    with pytest.raises(
+        ConfigError, match=f"{key.rpartition('.')[2]} is '?nan'?; it must be a number"
+    ):
         load_pipeline(written(tmp_path, LEAST), [f"{key}={'.nan' if value != 'nan' else value}"])
 
 
 @pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:0", "cuda:11"])
 def test_devices_are_known_by_name(tmp_path, device):
-    assert load_pipeline(written(tmp_path, LEAST | {"run": {"device": device}})).run.device == device
+    assert (
+        load_pipeline(written(tmp_path, LEAST | {"run": {"device": device}})).run.device == device
+    )
 
 
 def test_numbers_may_be_written_as_yaml_reads_them(tmp_path):
-    text = "task: instance\nclasses: [{name: a}]\nmodel: {package: p, mpp: 1}\ntrain: {lr: 1e-3}\nslide: {mpp: null}\n"
+    text = (
+        "task: instance\nclasses: [{name: a}]\nmodel: {package: p, mpp: 1}\ntrain: {lr: "
+        "1e-3}\nslide: {mpp: null}\n"
+    )
     pipeline = load_pipeline(written(tmp_path, text))
     assert (pipeline.model.mpp, pipeline.train.lr, pipeline.slide.mpp) == (1.0, 0.001, None)
     assert isinstance(pipeline.model.mpp, float)
@@ -158,10 +203,21 @@ def test_numbers_may_be_written_as_yaml_reads_them(tmp_path):
 
 def test_overrides_are_laid_over_the_file_in_order(tmp_path):
     path = written(tmp_path, LEAST | {"train": {"steps": 5, "lr": 0.1, "warmup": 2}})
-    overrides = ["train.steps=7", "train.steps = 9", "thresholds.seed=0.4", "run.keep=[tiles]", "slide.mpp=0.3", "name=x=y"]
+    overrides = [
+        "train.steps=7",
+        "train.steps = 9",
+        "thresholds.seed=0.4",
+        "run.keep=[tiles]",
+        "slide.mpp=0.3",
+        "name=x=y",
+    ]
     pipeline = load_pipeline(path, overrides)
     assert (pipeline.train.steps, pipeline.train.lr) == (9, 0.1)
-    assert (pipeline.thresholds, pipeline.run.keep, pipeline.slide.mpp) == ({"seed": 0.4}, ("tiles",), 0.3)
+    assert (pipeline.thresholds, pipeline.run.keep, pipeline.slide.mpp) == (
+        {"seed": 0.4},
+        ("tiles",),
+        0.3,
+    )
     assert pipeline.name == "x=y"
 
 
@@ -207,9 +263,14 @@ def test_a_file_that_is_no_text_is_refused(tmp_path):
 
 def test_a_pipeline_is_utf8_whatever_the_language_of_the_computer(tmp_path, monkeypatch):
     path = tmp_path / "mine.yaml"
-    path.write_text(yaml.safe_dump(LEAST | {"classes": [{"name": "Drüse"}]}, allow_unicode=True), encoding="utf-8")
+    path.write_text(
+        yaml.safe_dump(LEAST | {"classes": [{"name": "Drüse"}]}, allow_unicode=True),
+        encoding="utf-8",
+    )
     as_utf8 = Path.read_text
-    monkeypatch.setattr(Path, "read_text", lambda self, encoding="latin-1": as_utf8(self, encoding=encoding))
+    monkeypatch.setattr(
+        Path, "read_text", lambda self, encoding="latin-1": as_utf8(self, encoding=encoding)
+    )
     assert load_pipeline(str(path)).classes[0].name == "Drüse"
 
 

@@ -7,7 +7,16 @@ from scipy import ndimage
 from helpers import fields
 from quadrat.annotations import SlideTruth
 from quadrat.config import Augmentation
-from quadrat.datasets import TrainingSlide, WindowSet, boxes_of, cut, flipped, sample_margin, truth_window, turned
+from quadrat.datasets import (
+    TrainingSlide,
+    WindowSet,
+    boxes_of,
+    cut,
+    flipped,
+    sample_margin,
+    truth_window,
+    turned,
+)
 from quadrat.errors import AnnotationError
 from quadrat.geometry import Box
 from quadrat.grid import Lattice
@@ -49,9 +58,17 @@ class Planted:
         return self._window(by_label[self.labels], box)
 
     def boxes(self, box, scale):
-        rows = [(w[1].start, w[0].start, w[1].stop, w[0].stop) for w in ndimage.find_objects(self.labels)]
+        rows = [
+            (w[1].start, w[0].start, w[1].stop, w[0].stop)
+            for w in ndimage.find_objects(self.labels)
+        ]
         xyxy = np.array(rows, np.float64).reshape(-1, 4)
-        meets = (xyxy[:, 0] < box.col1) & (xyxy[:, 2] > box.col0) & (xyxy[:, 1] < box.row1) & (xyxy[:, 3] > box.row0)
+        meets = (
+            (xyxy[:, 0] < box.col1)
+            & (xyxy[:, 2] > box.col0)
+            & (xyxy[:, 1] < box.row1)
+            & (xyxy[:, 3] > box.row0)
+        )
         return xyxy[meets], self.class_id[meets]
 
     def points(self, box, scale):
@@ -83,11 +100,17 @@ def slide_for(seed=0, *, label=-1, regions=True, **options):
     rgb[..., 1] = truth.regions(Box(0, 0, *SLIDE), (1.0, 1.0))
     source = source_of(ArraySlide(rgb, mpp=0.5), mpp=0.5)
     cells = [(r, c) for r in range(3) for c in range(3)]
-    return TrainingSlide(f"s{seed}", source, cells, SlideTruth(truth, truth if regions else None, label=label, **options))
+    return TrainingSlide(
+        f"s{seed}",
+        source,
+        cells,
+        SlideTruth(truth, truth if regions else None, label=label, **options),
+    )
 
 
 def planted_crop(rng, shape, n=12):
-    """A crop with boxes of whole pixels, apart, and the map in which they are drawn, each with its own number."""
+    """A crop with boxes of whole pixels, apart, and the map in which they are drawn, each with its
+    own number."""
     image = np.zeros(shape, np.int32)
     boxes = []
     for _ in range(n):
@@ -97,12 +120,16 @@ def planted_crop(rng, shape, n=12):
             boxes.append((row0, col0, row1, col1))
             image[row0:row1, col0:col1] = len(boxes)
     box_class = np.arange(len(boxes)).astype(np.uint8)
-    return Crop(shape, {"drawn": image}, np.array(boxes, np.float64).reshape(-1, 4), box_class, label=1)
+    return Crop(
+        shape, {"drawn": image}, np.array(boxes, np.float64).reshape(-1, 4), box_class, label=1
+    )
 
 
 def drawn(crop):
     out = np.zeros(crop.shape, np.int32)
-    for (row0, col0, row1, col1), number in zip(crop.boxes.astype(int), crop.box_class, strict=True):
+    for (row0, col0, row1, col1), number in zip(
+        crop.boxes.astype(int), crop.box_class, strict=True
+    ):
         out[max(0, row0) : max(0, row1), max(0, col0) : max(0, col1)] = number + 1
     return out
 
@@ -139,14 +166,21 @@ def test_two_flips_and_four_turns_are_no_change(seed, shape):
 def test_a_cut_keeps_the_boxes_whose_centre_is_inside_where_the_map_shows_them(seed, shape, data):
     crop = planted_crop(np.random.default_rng(seed), shape)
     row, col = data.draw(st.integers(0, shape[0] - 1)), data.draw(st.integers(0, shape[1] - 1))
-    height, width = data.draw(st.integers(1, shape[0] - row)), data.draw(st.integers(1, shape[1] - col))
+    height, width = (
+        data.draw(st.integers(1, shape[0] - row)),
+        data.draw(st.integers(1, shape[1] - col)),
+    )
     part = cut(crop, row, col, height, width)
     image = crop.maps["drawn"][row : row + height, col : col + width]
     assert np.array_equal(part.maps["drawn"], image)
     kept = set((part.box_class + 1).tolist())
     assert np.array_equal(drawn(part), np.where(np.isin(image, list(kept)), image, 0))
     centre = (crop.boxes[:, :2] + crop.boxes[:, 2:]) / 2 - [row, col]
-    want = [n for n, (y, x) in zip(crop.box_class, centre, strict=True) if 0 <= y < height and 0 <= x < width]
+    want = [
+        n
+        for n, (y, x) in zip(crop.box_class, centre, strict=True)
+        if 0 <= y < height and 0 <= x < width
+    ]
     assert sorted(kept) == [n + 1 for n in want]
 
 
@@ -157,7 +191,10 @@ def test_crops_without_boxes_move_too():
         assert moved.maps["drawn"].shape == moved.shape
 
 
-@pytest.mark.parametrize("box", [Box(0, 0, *SLIDE), Box(-20, 30, 60, 100), Box(100, 120, 200, 260), Box(400, 400, 410, 410)])
+@pytest.mark.parametrize(
+    "box",
+    [Box(0, 0, *SLIDE), Box(-20, 30, 60, 100), Box(100, 120, 200, 260), Box(400, 400, 410, 410)],
+)
 def test_a_truth_window_holds_everything_in_its_own_frame(box):
     slide = slide_for(label=1)
     window = truth_window(slide, box)
@@ -170,7 +207,9 @@ def test_a_truth_window_holds_everything_in_its_own_frame(box):
     assert window.label == 1
     by_label = np.concatenate([[0], window.label_class + 1])[window.labels]
     assert np.array_equal(by_label, window.regions)
-    for (row0, col0, row1, col1), class_id in zip(window.boxes.astype(int), window.box_class, strict=True):
+    for (row0, col0, row1, col1), class_id in zip(
+        window.boxes.astype(int), window.box_class, strict=True
+    ):
         inside = window.regions[max(0, row0) : max(0, row1), max(0, col0) : max(0, col1)]
         assert (inside == class_id + 1).any()
 
@@ -188,7 +227,10 @@ def test_points_count_as_boxes_of_the_stated_diameter():
 def test_patches_reach_half_a_core_around_every_core(patch):
     spec = spec_for("instance")
     room = spec.lattice.window + 2 * sample_margin(spec, patch=patch) - patch
-    assert room >= min(spec.lattice.core // 2, spec.lattice.window - patch if patch < spec.lattice.window else 10**9)
+    assert room >= min(
+        spec.lattice.core // 2,
+        spec.lattice.window - patch if patch < spec.lattice.window else 10**9,
+    )
 
 
 @pytest.mark.parametrize("task", ["instance", "semantic", "detection", "classification"])
@@ -219,24 +261,41 @@ def test_pixels_and_targets_of_a_sample_show_the_same_place(task):
 
 def test_a_batch_is_a_pure_function_of_seed_and_step():
     task, spec = get_task("instance"), spec_for("instance")
-    fresh = lambda **options: WindowSet([slide_for(0), slide_for(1)], task, spec, patch=48, **options)  # noqa: E731
+
+    def fresh(**options):
+        return WindowSet([slide_for(0), slide_for(1)], task, spec, patch=48, **options)
+
     first, second, tight = fresh(), fresh(), fresh(cache_mb=0)
     for step in (3, 0, 11, 3):  # other steps before it must not matter, nor what the cache holds
         rgb, targets = first.batch(step, size=3, seed=7, augment=MILD)
-        for other in (second.batch(step, size=3, seed=7, augment=MILD), tight.batch(step, size=3, seed=7, augment=MILD)):
+        for other in (
+            second.batch(step, size=3, seed=7, augment=MILD),
+            tight.batch(step, size=3, seed=7, augment=MILD),
+        ):
             assert np.array_equal(rgb, other[0])
             assert targets.keys() == other[1].keys()
             assert all(np.array_equal(targets[n], other[1][n]) for n in targets)
         second = fresh()
-    assert not np.array_equal(first.batch(0, size=3, seed=7, augment=MILD)[0], first.batch(0, size=3, seed=8, augment=MILD)[0])
-    assert not np.array_equal(first.batch(0, size=3, seed=7, augment=MILD)[0], first.batch(1, size=3, seed=7, augment=MILD)[0])
+    assert not np.array_equal(
+        first.batch(0, size=3, seed=7, augment=MILD)[0],
+        first.batch(0, size=3, seed=8, augment=MILD)[0],
+    )
+    assert not np.array_equal(
+        first.batch(0, size=3, seed=7, augment=MILD)[0],
+        first.batch(1, size=3, seed=7, augment=MILD)[0],
+    )
 
 
 def test_every_window_is_seen_once_in_each_round():
-    data = WindowSet([slide_for(0), slide_for(1)], get_task("instance"), spec_for("instance"), patch=48)
+    data = WindowSet(
+        [slide_for(0), slide_for(1)], get_task("instance"), spec_for("instance"), patch=48
+    )
     asked = []
     sample = data.sample
-    data.sample = lambda index, rng, *, augment: (asked.append(index), sample(index, rng, augment=augment))[1]
+    data.sample = lambda index, rng, *, augment: (
+        asked.append(index),
+        sample(index, rng, augment=augment),
+    )[1]
     for step in range(9):
         data.batch(step, size=4, seed=3, augment=Augmentation())
     assert len(data) == 18
@@ -246,7 +305,10 @@ def test_every_window_is_seen_once_in_each_round():
 
 def test_samples_never_write_into_the_cache():
     data = WindowSet([slide_for()], get_task("instance"), spec_for("instance"), patch=48)
-    before = [(rgb.copy(), crop.maps["classes"].copy()) for rgb, crop in map(data.window, range(len(data)))]
+    before = [
+        (rgb.copy(), crop.maps["classes"].copy())
+        for rgb, crop in map(data.window, range(len(data)))
+    ]
     for step in range(6):
         data.batch(step, size=4, seed=1, augment=Augmentation(stain=0.3))
     for index, (rgb, classes) in enumerate(before):

@@ -1,4 +1,5 @@
-"""Which job gets which GPU: told to the job by name, one at a time where it needs its own. The GPUs are made up."""
+"""Which job gets which GPU: told to the job by name, one at a time where it needs its own. The GPUs
+are made up."""
 
 import os
 import time
@@ -73,7 +74,9 @@ def test_a_job_that_needs_its_own_gpu_never_shares_it(with_devices):
     found = by_device(run(with_devices("cuda:0", "cuda:1"), 0.15, "own gpu"))
     assert set(found) == {"cuda:0", "cuda:1"}
     assert [most_at_once(spans) for spans in found.values()] == [1, 1]
-    assert most_at_once([span for spans in found.values() for span in spans]) == 2, "both work side by side"
+    assert most_at_once([span for spans in found.values() for span in spans]) == 2, (
+        "both work side by side"
+    )
 
 
 def test_with_more_gpus_than_workers_each_job_has_its_own(with_devices):
@@ -122,7 +125,11 @@ def test_a_job_whose_process_dies_gives_its_gpu_back(with_devices, tmp_path):
             os.kill(os.getpid(), signal.SIGKILL)
         return os.environ["QUADRAT_DEVICE"]
 
-    outcomes = list(with_devices("cuda:0").run(die, [Job("a", True), Job("b", False), Job("c", False)], needs="own gpu"))
+    outcomes = list(
+        with_devices("cuda:0").run(
+            die, [Job("a", True), Job("b", False), Job("c", False)], needs="own gpu"
+        )
+    )
     found = {o.key: o for o in outcomes}
     assert found["a"].failure.kind == "LostJob"
     assert found["b"].receipt == found["c"].receipt == "cuda:0"

@@ -12,7 +12,12 @@ from torch import nn
 
 from quadrat.errors import ConfigError
 from quadrat.models import encoders
-from quadrat.models.efficientnet_lite import STAGES, EfficientNetLite0, convert_efficientnet_lite, is_foreign
+from quadrat.models.efficientnet_lite import (
+    STAGES,
+    EfficientNetLite0,
+    convert_efficientnet_lite,
+    is_foreign,
+)
 from quadrat.models.encoders import build_encoder, encoder_normalisation, load_encoder_weights
 from quadrat.models.probe import least_radius, probe
 from quadrat.models.unet import TileClassifier, UNet
@@ -26,14 +31,31 @@ CHANNELS = {
     "timm/resnet18": [64, 64, 128, 256, 512],
     "timm/mobilenetv3_small_050": [16, 8, 16, 24, 288],
 }
-REFERENCE = (0.670404, -0.46644, -1.262062, 0.325604, 0.694537, 0.008594, 1.582048, 0.101745, 2.062605, -0.091989)
-"""Every 100th logit that efficientnet_lite_pytorch 0.1.0 (EfficientNet.from_name("efficientnet-lite0") with the weights of
-efficientnet-lite0-57934424.pth, eval mode, float32, one thread) gives for :func:`synthetic`, normalised as (x - 127) / 128."""
+REFERENCE = (
+    0.670404,
+    -0.46644,
+    -1.262062,
+    0.325604,
+    0.694537,
+    0.008594,
+    1.582048,
+    0.101745,
+    2.062605,
+    -0.091989,
+)
+"""Every 100th logit that efficientnet_lite_pytorch 0.1.0
+(EfficientNet.from_name("efficientnet-lite0") with the weights of efficientnet-lite0-57934424.pth,
+eval mode, float32, one thread) gives for :func:`synthetic`, normalised as (x - 127) / 128."""
 REFERENCE_TOP, REFERENCE_SUM = 506, -92.6582
 
 
 def lite_weights():
-    path = Path(os.environ.get("QUADRAT_DATA", "")) / "weights" / "efficientnet_lite0" / "efficientnet-lite0-57934424.pth"
+    path = (
+        Path(os.environ.get("QUADRAT_DATA", ""))
+        / "weights"
+        / "efficientnet_lite0"
+        / "efficientnet-lite0-57934424.pth"
+    )
     if not path.is_file():
         pytest.skip("QUADRAT_DATA does not lead to the EfficientNet-Lite0 weights")
     return path
@@ -53,24 +75,35 @@ def synthetic():
 
 def image_of(rgb, name):
     mean, std = encoder_normalisation(name)
-    return ((torch.from_numpy(rgb) / 255 - torch.tensor(mean)) / torch.tensor(std)).permute(2, 0, 1)[None]
+    return ((torch.from_numpy(rgb) / 255 - torch.tensor(mean)) / torch.tensor(std)).permute(
+        2, 0, 1
+    )[None]
 
 
 def foreign_state(seed=0):
-    """A state dict as efficientnet_lite_pytorch would save it, with random values, and the same under our names."""
+    """A state dict as efficientnet_lite_pytorch would save it, with random values, and the same
+    under our names."""
     torch.manual_seed(seed)
     own = {key: torch.rand(value.shape) for key, value in EfficientNetLite0().state_dict().items()}
     first = {"conv_dw": "_depthwise_conv", "bn1": "_bn1", "conv_pw": "_project_conv", "bn2": "_bn2"}
     later = {"conv_pw": "_expand_conv", "bn1": "_bn0", "conv_dw": "_depthwise_conv", "bn2": "_bn1"}
     later |= {"conv_pwl": "_project_conv", "bn3": "_bn2"}
-    outside = {"conv_stem": "_conv_stem", "bn1": "_bn0", "conv_head": "_conv_head", "bn2": "_bn1", "classifier": "_fc"}
+    outside = {
+        "conv_stem": "_conv_stem",
+        "bn1": "_bn0",
+        "conv_head": "_conv_head",
+        "bn2": "_bn1",
+        "classifier": "_fc",
+    }
     before = np.cumsum([0, *(repeats for repeats, *_ in STAGES)])
     foreign = {}
     for key, value in own.items():
         parts = key.split(".")
         if parts[0] == "blocks":
             stage, index, layer, kind = int(parts[1]), int(parts[2]), parts[3], parts[4]
-            foreign[f"_blocks.{before[stage] + index}.{(later if stage else first)[layer]}.{kind}"] = value
+            foreign[
+                f"_blocks.{before[stage] + index}.{(later if stage else first)[layer]}.{kind}"
+            ] = value
         else:
             foreign[f"{outside[parts[0]]}.{parts[1]}"] = value
     return foreign, own
@@ -82,7 +115,9 @@ def test_an_encoder_gives_features_at_strides_2_4_8_as_many_as_widths(name, dept
     needs_timm(name)
     encoder = build_encoder(name, [8] * depth).eval()
     features = encoder(torch.zeros(1, 3, 96, 64))
-    assert [tuple(f.shape[2:]) for f in features] == [(96 >> i, 64 >> i) for i in range(1, depth + 1)]
+    assert [tuple(f.shape[2:]) for f in features] == [
+        (96 >> i, 64 >> i) for i in range(1, depth + 1)
+    ]
     assert [f.shape[1] for f in features] == encoder.channels == CHANNELS[name][:depth]
     assert encoder.stride == 2**depth
 
@@ -96,7 +131,9 @@ def test_layers_beyond_the_cut_are_not_built(name):
     assert shallow.beyond > deep.beyond
 
 
-@pytest.mark.parametrize("name", ["small", "efficientnet_lite0", "resnet18", "timm/mobilenetv3_small_050"])
+@pytest.mark.parametrize(
+    "name", ["small", "efficientnet_lite0", "resnet18", "timm/mobilenetv3_small_050"]
+)
 def test_every_parameter_is_trained(name):
     needs_timm(name)
     encoder = build_encoder(name, [8] * 3).train()
@@ -119,7 +156,9 @@ def test_in_eval_mode_an_image_s_features_do_not_depend_on_its_neighbours_nor_ch
 def test_a_resnet_s_features_are_those_of_its_stem_and_layers():
     encoder = build_encoder("resnet18", [8] * 5).eval()
     network = torchvision.models.resnet18().eval()
-    load_encoder = encoder.body.load_state_dict({k: v for k, v in network.state_dict().items() if k not in encoder.beyond})
+    load_encoder = encoder.body.load_state_dict(
+        {k: v for k, v in network.state_dict().items() if k not in encoder.beyond}
+    )
     assert not load_encoder.missing_keys
     image = torch.randn(1, 3, 64, 64)
     x = network.relu(network.bn1(network.conv1(image)))
@@ -156,7 +195,10 @@ def test_more_widths_than_strides_are_refused():
 
 def test_without_timm_its_encoders_say_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
-    for call in (lambda: build_encoder("timm/resnet18", [8]), lambda: encoder_normalisation("timm/resnet18")):
+    for call in (
+        lambda: build_encoder("timm/resnet18", [8]),
+        lambda: encoder_normalisation("timm/resnet18"),
+    ):
         with pytest.raises(ConfigError, match=r"pip install 'quadrat\[timm\]'"):
             call()
 
@@ -174,7 +216,8 @@ class Deepest(nn.Module):
 
 @pytest.mark.parametrize(("depth", "radius"), [(1, 3), (2, 9), (3, 33), (4, 169)])
 def test_efficientnet_lite0_reaches_as_far_as_its_kernels_say(depth, radius):
-    """By the arithmetic of kernels and strides, from the edge of an output cell; the probe counts from its far edge."""
+    """By the arithmetic of kernels and strides, from the edge of an output cell; the probe counts
+    from its far edge."""
     found = least_radius(Deepest(depth), stride=2**depth, out_stride=2**depth, stated=2 * radius)
     assert found == radius + 2**depth - 1
 
@@ -212,7 +255,13 @@ def test_conversion_renames_every_tensor_to_its_place():
 
 
 @pytest.mark.parametrize(
-    "key", ["_blocks.16._bn1.weight", "_blocks.0._expand_conv.weight", "_blocks.3._se_reduce.bias", "fc.weight"]
+    "key",
+    [
+        "_blocks.16._bn1.weight",
+        "_blocks.0._expand_conv.weight",
+        "_blocks.3._se_reduce.bias",
+        "fc.weight",
+    ],
 )
 def test_conversion_refuses_what_is_not_efficientnet_lite0_s(key):
     with pytest.raises(ConfigError, match=f"'{key}' is no key"):
@@ -221,7 +270,9 @@ def test_conversion_refuses_what_is_not_efficientnet_lite0_s(key):
 
 def test_converted_imagenet_weights_give_the_reference_s_logits():
     network = EfficientNetLite0().eval()
-    network.load_state_dict(convert_efficientnet_lite(torch.load(lite_weights(), weights_only=True)))
+    network.load_state_dict(
+        convert_efficientnet_lite(torch.load(lite_weights(), weights_only=True))
+    )
     with torch.no_grad():
         logits = network(image_of(synthetic(), "efficientnet_lite0"))[0]
     assert torch.allclose(logits[::100], torch.tensor(REFERENCE), atol=1e-4, rtol=0)
@@ -268,7 +319,10 @@ def test_weights_of_the_library_s_own_network_fit(tmp_path, name):
     encoder = build_encoder(name, [8] * 3)
     loaded = load_encoder_weights(encoder, str(tmp_path / "w.pt"))
     assert set(loaded.left) == encoder.beyond
-    assert all(torch.equal(value, network.state_dict()[key]) for key, value in encoder.body.state_dict().items())
+    assert all(
+        torch.equal(value, network.state_dict()[key])
+        for key, value in encoder.body.state_dict().items()
+    )
 
 
 def test_weights_that_do_not_fit_are_named_and_nothing_is_loaded(tmp_path):
@@ -279,8 +333,14 @@ def test_weights_that_do_not_fit_are_named_and_nothing_is_loaded(tmp_path):
     cases = [
         (lacking, "lacks layer2.0.conv1.weight;"),
         (good | {"layer1.9.conv1.weight": torch.zeros(1)}, "has unknown layer1.9.conv1.weight;"),
-        (good | {"conv1.weight": torch.zeros(64, 1, 7, 7)}, r"conv1.weight is \(64, 1, 7, 7\) where \(64, 3, 7, 7\) is needed"),
-        (torchvision.models.resnet34().state_dict(), r"has unknown layer1.2.conv1.weight, .* and \d+ more"),
+        (
+            good | {"conv1.weight": torch.zeros(64, 1, 7, 7)},
+            r"conv1.weight is \(64, 1, 7, 7\) where \(64, 3, 7, 7\) is needed",
+        ),
+        (
+            torchvision.models.resnet34().state_dict(),
+            r"has unknown layer1.2.conv1.weight, .* and \d+ more",
+        ),
         (foreign_state()[0], "lacks conv1.weight"),
     ]
     for state, message in cases:
@@ -291,7 +351,11 @@ def test_weights_that_do_not_fit_are_named_and_nothing_is_loaded(tmp_path):
 
 
 def test_batch_counters_may_lack(tmp_path):
-    state = {k: v for k, v in torchvision.models.resnet18().state_dict().items() if not k.endswith("num_batches_tracked")}
+    state = {
+        k: v
+        for k, v in torchvision.models.resnet18().state_dict().items()
+        if not k.endswith("num_batches_tracked")
+    }
     save_file(state, tmp_path / "w.safetensors")
     load_encoder_weights(build_encoder("resnet18", [8] * 2), str(tmp_path / "w.safetensors"))
 
@@ -336,7 +400,9 @@ def test_the_hub_s_weights_are_torchvision_s_default(monkeypatch, source):
     network = torchvision.models.resnet18()
     encoder = build_encoder("resnet18", [8] * 2)
     asked = []
-    monkeypatch.setattr(encoders, "get_model", lambda name, *, weights: asked.append((name, weights)) or network)
+    monkeypatch.setattr(
+        encoders, "get_model", lambda name, *, weights: asked.append((name, weights)) or network
+    )
     load_encoder_weights(encoder, source)
     assert asked == [("resnet18", "DEFAULT")]
     assert torch.equal(encoder.body.state_dict()["conv1.weight"], network.conv1.weight)
@@ -346,7 +412,11 @@ def test_the_hub_s_weights_of_efficientnet_lite0_are_timm_s(monkeypatch):
     timm = pytest.importorskip("timm")
     network = timm.create_model("tf_efficientnet_lite0")
     asked = []
-    monkeypatch.setattr(timm, "create_model", lambda name, *, pretrained: asked.append((name, pretrained)) or network)
+    monkeypatch.setattr(
+        timm,
+        "create_model",
+        lambda name, *, pretrained: asked.append((name, pretrained)) or network,
+    )
     encoder = build_encoder("efficientnet_lite0", [8] * 3)
     load_encoder_weights(encoder, "hub")
     assert asked == [("tf_efficientnet_lite0", True)]
@@ -360,7 +430,10 @@ def test_without_network_the_hub_s_error_asks_for_a_local_file(monkeypatch):
         raise URLError("Name or service not known")
 
     monkeypatch.setattr(encoders, "get_model", unreachable)
-    with pytest.raises(ConfigError, match=r"resnet18 could not be downloaded .*Name or service.* give the path of a local"):
+    with pytest.raises(
+        ConfigError,
+        match=r"resnet18 could not be downloaded .*Name or service.* give the path of a local",
+    ):
         load_encoder_weights(encoder, "hub")
 
 

@@ -1,4 +1,5 @@
-"""Evaluation of result files: what is read back, pooled, refused and written; small images, results through real writers."""
+"""Evaluation of result files: what is read back, pooled, refused and written; small images, results
+through real writers."""
 
 import csv
 import json
@@ -40,7 +41,9 @@ def right_answer(i, task):
     frame = answers.frame(SIDE, SIDE)
     score = 0.4 + 0.05 * np.arange(len(boxes))
     if task == "classification":
-        return Answer(frame, tiles=answers.tile_scores([(0, 0), (0, 1)], [np.eye(2)[i % 2]] * 2), core=64)
+        return Answer(
+            frame, tiles=answers.tile_scores([(0, 0), (0, 1)], [np.eye(2)[i % 2]] * 2), core=64
+        )
     objects = answers.table(boxes, class_id, score)
     if task == "detection":
         return Answer(frame, objects=objects)
@@ -52,7 +55,9 @@ def finished(folder, task, change=lambda answer, i: answer, **kept):
     """Images, truth and results of ``SLIDES``; the manifest's slides and the results folder."""
     manifest = annotated.write_images(folder / "images", SLIDES, task=task, cases=CASES)
     for i, name in enumerate(SLIDES):
-        annotated.write_result(folder / "results" / name, change(right_answer(i, task), i), task=task, **kept)
+        annotated.write_result(
+            folder / "results" / name, change(right_answer(i, task), i), task=task, **kept
+        )
     return read_manifest(manifest), folder / "results"
 
 
@@ -68,7 +73,9 @@ def without_first(answer, i):
         return answer
     rest = answer.objects.take(np.arange(1, len(answer.objects)))
     boxes, _ = annotated.boxes_of(0)
-    return replace(answer, objects=rest, labels=answers.reader(painted(boxes, np.arange(len(boxes)))))
+    return replace(
+        answer, objects=rest, labels=answers.reader(painted(boxes, np.arange(len(boxes))))
+    )
 
 
 # --- reading results
@@ -76,18 +83,28 @@ def without_first(answer, i):
 
 def test_an_object_table_comes_back_from_its_file_as_it_was_written(tmp_path):
     written = right_answer(1, "instance")
-    written = replace(written, frame=replace(written.frame, mpp=0.48, scale_row=1.93, scale_col=1.91))
+    written = replace(
+        written, frame=replace(written.frame, mpp=0.48, scale_row=1.93, scale_col=1.91)
+    )
     annotated.write_result(tmp_path / "s", written, task="instance")
     got = read_answer(tmp_path / "s", classes=NAMES, label_image="objects")
     assert got.frame == written.frame
     for name in ("class_id", "score", "bbox", "centroid", "area_px", "perimeter_px", "flags"):
-        np.testing.assert_allclose(getattr(got.objects, name), getattr(written.objects, name), rtol=1e-12, err_msg=name)
+        np.testing.assert_allclose(
+            getattr(got.objects, name), getattr(written.objects, name), rtol=1e-12, err_msg=name
+        )
     for box in (annotated.whole(written.frame), Box(10, 20, 70, 33)):
         np.testing.assert_array_equal(got.labels(box), written.labels(box))
 
 
 @pytest.mark.parametrize(
-    ("shape", "cells"), [((96, 96), [(0, 0), (0, 1), (1, 1)]), ((50, 96), [(0, 1)]), ((40, 60), [(0, 0)]), ((200, 90), [(2, 0)])]
+    ("shape", "cells"),
+    [
+        ((96, 96), [(0, 0), (0, 1), (1, 1)]),
+        ((50, 96), [(0, 1)]),
+        ((40, 60), [(0, 0)]),
+        ((200, 90), [(2, 0)]),
+    ],
 )
 def test_tiles_come_back_with_the_side_of_their_cores(tmp_path, shape, cells):
     frame = answers.frame(*shape, scale=2.3)
@@ -96,9 +113,15 @@ def test_tiles_come_back_with_the_side_of_their_cores(tmp_path, shape, cells):
     annotated.write_result(tmp_path / "s", written, task="classification")
     got = read_answer(tmp_path / "s", classes=NAMES, label_image=None)
     np.testing.assert_array_equal(got.tiles.cell, cells)
-    np.testing.assert_allclose(got.tiles.probability.astype(int), written.tiles.probability.astype(int), atol=1)
-    # where there is one core only, and it reaches over the slide's edge, its side on the slide is all that can be known
-    want, found = ([Box(r * n, c * n, r * n + n, c * n + n).intersect(frame.box) for r, c in cells] for n in (64, got.core))
+    np.testing.assert_allclose(
+        got.tiles.probability.astype(int), written.tiles.probability.astype(int), atol=1
+    )
+    # where there is one core only, and it reaches over the slide's edge, its side on the slide is
+    # all that can be known
+    want, found = (
+        [Box(r * n, c * n, r * n + n, c * n + n).intersect(frame.box) for r, c in cells]
+        for n in (64, got.core)
+    )
     assert found == want
 
 
@@ -133,8 +156,12 @@ def test_counts_are_grouped_by_slide_and_by_case(tmp_path):
     evaluation = evaluate(slides, task=get_task("instance"), classes=NAMES, draws=20)
     boxes = [annotated.boxes_of(i) for i in range(4)]
     missing = NAMES[boxes[0][1][0]]
-    by_slide = {(c.name, c.class_name): (c.planted, c.found) for c in evaluation.counts if c.unit == "slide"}
-    by_case = {(c.name, c.class_name): (c.planted, c.found) for c in evaluation.counts if c.unit == "case"}
+    by_slide = {
+        (c.name, c.class_name): (c.planted, c.found) for c in evaluation.counts if c.unit == "slide"
+    }
+    by_case = {
+        (c.name, c.class_name): (c.planted, c.found) for c in evaluation.counts if c.unit == "case"
+    }
     n0, n1 = len(boxes[0][0]), len(boxes[1][0])
     assert by_slide["s0", "all"] == (n0, n0 - 1)
     assert by_case["p", "all"] == (n0 + n1, n0 + n1 - 1)
@@ -155,12 +182,18 @@ def test_folds_that_lie_in_several_folders_are_pooled_as_if_they_lay_in_one(tmp_
         shutil.move(results / name, other / name)
     parts = [Part(tuple(refs[2:]), other), Part(tuple(refs[:2]), results)]
     task, data = get_task("instance"), DataSection(annotations="objects")
-    pooled = evaluate(judge_slides(parts, task=task, data=data, classes=NAMES), task=task, classes=NAMES, draws=20)
+    pooled = evaluate(
+        judge_slides(parts, task=task, data=data, classes=NAMES), task=task, classes=NAMES, draws=20
+    )
     for name in SLIDES[2:]:
         shutil.move(other / name, results / name)
     one = judge_slides([Part(tuple(refs[::-1]), results)], task=task, data=data, classes=NAMES)
     whole = evaluate(one, task=task, classes=NAMES, draws=20)
-    assert (pooled.figures, pooled.intervals, pooled.counts) == (whole.figures, whole.intervals, whole.counts)
+    assert (pooled.figures, pooled.intervals, pooled.counts) == (
+        whole.figures,
+        whole.intervals,
+        whole.counts,
+    )
 
 
 def test_a_slide_in_two_folds_is_refused(tmp_path):
@@ -185,7 +218,10 @@ def test_intervals_are_drawn_by_case_and_repeat():
 
     one = case_intervals(cases, mean, draws=200)
     assert one == case_intervals(cases, mean, draws=200)
-    assert one["mean"] == (0.0, 1.0)  # the whole of a case or none of it: units alone would be less spread
+    assert one["mean"] == (
+        0.0,
+        1.0,
+    )  # the whole of a case or none of it: units alone would be less spread
     assert case_intervals(["p", "p", "q"], lambda index: {"mean": 1.0}) == {}
 
 
@@ -194,15 +230,27 @@ def test_intervals_are_drawn_by_case_and_repeat():
 
 def test_a_package_that_has_seen_a_case_or_a_slide_is_refused(tmp_path):
     refs = [SlideRef("s0", "s0.png", case="p"), SlideRef("s1", "s1.png")]
-    need_unseen({"training": {"slides": ["t"], "validation_slides": ["v"], "cases": ["q", "t", "v"]}}, tmp_path, refs)
+    need_unseen(
+        {"training": {"slides": ["t"], "validation_slides": ["v"], "cases": ["q", "t", "v"]}},
+        tmp_path,
+        refs,
+    )
     with pytest.raises(ConfigError, match=r"case 'p' \(slide 's0' of 2\).*--allow-seen"):
         need_unseen({"training": {"slides": ["t"], "cases": ["p"]}}, tmp_path, refs)
     with pytest.raises(ConfigError, match="case 's1'"):
-        need_unseen({"training": {"slides": ["t"], "validation_slides": ["s1"], "cases": ["x"]}}, tmp_path, refs)
+        need_unseen(
+            {"training": {"slides": ["t"], "validation_slides": ["s1"], "cases": ["x"]}},
+            tmp_path,
+            refs,
+        )
     own = {"slides": ["t"], "cases": ["x"]}
     with pytest.raises(ConfigError, match=r"case 'p' .*by the package that it was begun from"):
-        need_unseen({"training": own | {"inherited": {"slides": ["u"], "cases": ["p"]}}}, tmp_path, refs)
-    need_unseen({"training": own | {"inherited": {"slides": ["u"], "cases": ["z"]}}}, tmp_path, refs)
+        need_unseen(
+            {"training": own | {"inherited": {"slides": ["u"], "cases": ["p"]}}}, tmp_path, refs
+        )
+    need_unseen(
+        {"training": own | {"inherited": {"slides": ["u"], "cases": ["z"]}}}, tmp_path, refs
+    )
     for card in ({}, {"training": own | {"inherited": None}}):
         with pytest.raises(ConfigError, match="does not say on which slides"):
             need_unseen(card, tmp_path, refs)
@@ -212,7 +260,9 @@ def test_a_split_without_slides_is_refused_and_the_splits_are_named():
     refs = [SlideRef("a", "a"), SlideRef("b", "b", split="val")]
     assert of_split(refs, "train") == refs[:1]
     assert of_split(refs, "all") == refs
-    with pytest.raises(ConfigError, match=r"no slide of split 'test' \(there are: train \(1\), val \(1\)\)"):
+    with pytest.raises(
+        ConfigError, match=r"no slide of split 'test' \(there are: train \(1\), val \(1\)\)"
+    ):
         of_split(refs, "test")
 
 
@@ -220,7 +270,9 @@ def test_a_slide_without_annotation_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"s\.png: the manifest names no annotation"):
         expected_of(SlideRef("s", "s.png"), DataSection(annotations="objects"), NAMES)
     manifest = annotated.write_images(tmp_path, ["s0"], task="detection", annotated="")
-    with pytest.raises(AnnotationError, match=r"s0\.png: the manifest does not say where all objects are annotated"):
+    with pytest.raises(
+        AnnotationError, match=r"s0\.png: the manifest does not say where all objects are annotated"
+    ):
         expected_of(read_manifest(manifest)[0], DataSection(annotations="objects"), NAMES)
 
 
@@ -229,11 +281,14 @@ def test_a_slide_without_annotation_is_refused(tmp_path):
 
 @pytest.fixture(scope="module")
 def evaluated(tmp_path_factory):
-    """A detection package of random weights, evaluated by the command; (folder, what the command said)."""
+    """A detection package of random weights, evaluated by the command; (folder, what the command
+    said)."""
     folder = tmp_path_factory.mktemp("evaluated")
     manifest = annotated.write_images(folder / "images", SLIDES, task="detection", cases=CASES)
     package = annotated.write_package(folder / "package", "detection", training=annotated.ABOUT)
-    pipeline = annotated.write_pipeline(folder / "my.yaml", "detection", package, manifest, thresholds={"score": 0.5})
+    pipeline = annotated.write_pipeline(
+        folder / "my.yaml", "detection", package, manifest, thresholds={"score": 0.5}
+    )
     return folder, quadrat("evaluate", pipeline, "--out", folder / "out")
 
 
@@ -251,23 +306,40 @@ def test_the_command_runs_judges_and_prints_one_table(evaluated):
     said = read_metrics(folder / "out")
     assert said["main"] == "f1"
     assert said["packages"][0]["name"] == "package"
-    pictures = ("confusion", "counts_slide", "counts_case", "bland_altman_slide", "bland_altman_case", "precision_recall")
+    pictures = (
+        "confusion",
+        "counts_slide",
+        "counts_case",
+        "bland_altman_slide",
+        "bland_altman_case",
+        "precision_recall",
+    )
     written = {path.name for path in (folder / "out" / "evaluation").iterdir()}
     tables = {"metrics.json", "per_slide.csv", "per_case.csv", "counts.csv", "report.md"}
     assert written == tables | {f"{name}.png" for name in pictures}
     with (folder / "out" / "evaluation" / "per_slide.csv").open() as stream:
-        assert [(row["slide"], row["case"]) for row in csv.DictReader(stream)] == list(zip(SLIDES, CASES, strict=True))
+        assert [(row["slide"], row["case"]) for row in csv.DictReader(stream)] == list(
+            zip(SLIDES, CASES, strict=True)
+        )
 
 
 def test_average_precision_is_of_all_candidates_and_the_rest_of_the_working_threshold(evaluated):
     folder, _ = evaluated
-    stated = [json.loads((folder / "out" / place / "s0" / "summary.json").read_text()) for place in ("results", "ap/results")]
+    stated = [
+        json.loads((folder / "out" / place / "s0" / "summary.json").read_text())
+        for place in ("results", "ap/results")
+    ]
     assert [s["thresholds"]["score"] for s in stated] == [0.5, 0.1]
     refs = read_manifest(folder / "images" / "slides.csv")
     task, said = get_task("detection"), read_metrics(folder / "out")["figures"]
     at = [
         evaluate(
-            judge_slides([Part(tuple(refs), folder / "out" / place)], task=task, data=DataSection(), classes=NAMES),
+            judge_slides(
+                [Part(tuple(refs), folder / "out" / place)],
+                task=task,
+                data=DataSection(),
+                classes=NAMES,
+            ),
             task=task,
             classes=NAMES,
             draws=5,
@@ -282,7 +354,15 @@ def test_average_precision_is_of_all_candidates_and_the_rest_of_the_working_thre
 
 def test_finished_results_are_evaluated_to_the_same_figures_without_a_run(evaluated, tmp_path):
     folder, _ = evaluated
-    done = quadrat("evaluate", folder / "my.yaml", "--results", folder / "out" / "results", "--out", tmp_path, "--json")
+    done = quadrat(
+        "evaluate",
+        folder / "my.yaml",
+        "--results",
+        folder / "out" / "results",
+        "--out",
+        tmp_path,
+        "--json",
+    )
     assert done.code == 0, done.err
     assert json.loads(done.out) == read_metrics(folder / "out")
     assert not (tmp_path / "results").exists()
@@ -290,8 +370,17 @@ def test_finished_results_are_evaluated_to_the_same_figures_without_a_run(evalua
 
 def test_results_of_another_package_are_refused(evaluated, tmp_path):
     folder, _ = evaluated
-    other = annotated.write_package(tmp_path / "other", "detection", training=annotated.ABOUT, seed=1)
-    words = ("--results", folder / "out" / "results", "--out", tmp_path / "out", "--set", f"model.package={other}")
+    other = annotated.write_package(
+        tmp_path / "other", "detection", training=annotated.ABOUT, seed=1
+    )
+    words = (
+        "--results",
+        folder / "out" / "results",
+        "--out",
+        tmp_path / "out",
+        "--set",
+        f"model.package={other}",
+    )
     done = quadrat("evaluate", folder / "my.yaml", *words)
     assert done.code == 2
     assert "made by another model" in done.err
@@ -312,8 +401,19 @@ def test_a_slide_twice_and_a_copy_of_a_training_slide_are_refused(evaluated, tmp
             writer.writeheader()
             for row in rows:
                 writer.writerow(row | {k: str(images / row[k]) for k in ("slide", "annotation")})
-            writer.writerow(rows[1] | {"annotation": str(images / rows[1]["annotation"]), "name": "other", "case": "z"} | extra)
-        done = quadrat("evaluate", folder / "my.yaml", "--manifest", tmp_path / "m.csv", "--out", tmp_path / "out")
+            writer.writerow(
+                rows[1]
+                | {"annotation": str(images / rows[1]["annotation"]), "name": "other", "case": "z"}
+                | extra
+            )
+        done = quadrat(
+            "evaluate",
+            folder / "my.yaml",
+            "--manifest",
+            tmp_path / "m.csv",
+            "--out",
+            tmp_path / "out",
+        )
         assert done.code == 2, done.out
         assert text in done.err
 
@@ -380,30 +480,49 @@ def test_the_folds_of_a_cross_validation_are_each_judged_on_what_they_left_out(t
     manifest = annotated.write_images(tmp_path / "images", SLIDES, task="semantic", split="")
     lines = manifest.read_text().splitlines()
     folds = ["fold", "0", "1", "1", "0"]
-    manifest.write_text("\n".join(f"{line},{fold}" for line, fold in zip(lines, folds, strict=True)) + "\n")
+    manifest.write_text(
+        "\n".join(f"{line},{fold}" for line, fold in zip(lines, folds, strict=True)) + "\n"
+    )
     for fold, unseen in ((0, ["s0", "s3"]), (1, ["s1", "s2"])):
-        about = {"slides": sorted(set(SLIDES) - set(unseen)), "cases": sorted(set(SLIDES) - set(unseen))}
-        annotated.write_package(tmp_path / f"package.fold{fold}", "semantic", training=about, seed=fold)
-    pipeline = annotated.write_pipeline(tmp_path / "my.yaml", "semantic", tmp_path / "package", manifest)
+        about = {
+            "slides": sorted(set(SLIDES) - set(unseen)),
+            "cases": sorted(set(SLIDES) - set(unseen)),
+        }
+        annotated.write_package(
+            tmp_path / f"package.fold{fold}", "semantic", training=about, seed=fold
+        )
+    pipeline = annotated.write_pipeline(
+        tmp_path / "my.yaml", "semantic", tmp_path / "package", manifest
+    )
     done = quadrat("evaluate", pipeline, "--folds", "--out", tmp_path / "out", "--json")
     assert done.code == 0, done.err
     said = json.loads(done.out)
     assert (said["slides"], said["split"]) == (4, "left-out folds")
     assert [p["name"] for p in said["packages"]] == ["package.fold0", "package.fold1"]
-    assert sorted(path.name for path in (tmp_path / "out" / "fold1" / "results").iterdir() if path.is_dir()) == ["s1", "s2"]
+    assert sorted(
+        path.name for path in (tmp_path / "out" / "fold1" / "results").iterdir() if path.is_dir()
+    ) == ["s1", "s2"]
 
 
 def test_flat_images_are_analysed_whole_and_at_the_manifest_s_scale(tmp_path):
     from quadrat.evaluating import for_evaluation
 
-    pipeline = load_pipeline(str(annotated.write_pipeline(tmp_path / "my.yaml", "detection", "p", "m")), ["slide.mpp=2.0"])
+    pipeline = load_pipeline(
+        str(annotated.write_pipeline(tmp_path / "my.yaml", "detection", "p", "m")),
+        ["slide.mpp=2.0"],
+    )
     prepared = for_evaluation(pipeline)
     assert (prepared.slide.tissue, prepared.slide.mpp) == ("all", None)
-    assert (prepared.outputs.overlay, for_evaluation(pipeline, pictures=True).outputs.overlay) == (False, True)
+    assert (prepared.outputs.overlay, for_evaluation(pipeline, pictures=True).outputs.overlay) == (
+        False,
+        True,
+    )
 
 
 def test_the_table_has_a_column_a_class_and_no_empty_row(tmp_path):
-    evaluation = evaluate(judged(tmp_path, "semantic"), task=get_task("semantic"), classes=NAMES, draws=5)
+    evaluation = evaluate(
+        judged(tmp_path, "semantic"), task=get_task("semantic"), classes=NAMES, draws=5
+    )
     rows = table_rows(evaluation)
     assert rows[0] == ["figure", "value", "95 %", "background", *[c.name for c in CLASSES]]
     assert rows[1] == ["dice", "1.000", "1.000 to 1.000", "1.000", "1.000", "1.000"]

@@ -8,9 +8,17 @@ from hypothesis.extra.numpy import arrays
 from scipy.spatial.distance import cdist
 from skimage.measure import label, perimeter_crofton, regionprops
 
-from quadrat.stitching.features import Moments, class_votes, measure, measure_piece, nearest_distances
+from quadrat.stitching.features import (
+    Moments,
+    class_votes,
+    measure,
+    measure_piece,
+    nearest_distances,
+)
 
-LABELS = arrays(np.int32, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.integers(0, 4))
+LABELS = arrays(
+    np.int32, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.integers(0, 4)
+)
 
 
 def components(classes):
@@ -33,7 +41,9 @@ def test_area_centroid_box_and_perimeter_agree_with_scikit_image(labels):
         assert found.centroid[i] == pytest.approx(np.array(region.centroid) + 0.5, abs=1e-12)
         assert tuple(found.bbox[i]) == region.bbox
         assert tuple(found.first[i]) == tuple(np.argwhere(labels == region.label)[0])
-        assert found.perimeter_px[i] == pytest.approx(perimeter_crofton(labels == region.label), abs=1e-9)
+        assert found.perimeter_px[i] == pytest.approx(
+            perimeter_crofton(labels == region.label), abs=1e-9
+        )
 
 
 @settings(deadline=None)
@@ -44,10 +54,17 @@ def test_pieces_of_any_cut_add_up_to_the_whole(labels, data):
     row, col = data.draw(st.integers(0, height)), data.draw(st.integers(0, width))
     padded = np.pad(labels, 1)
     total = Moments.zeros(4)
-    boxes = [(0, row, 0, col), (0, row, col, width), (row, height, 0, col), (row, height, col, width)]
+    boxes = [
+        (0, row, 0, col),
+        (0, row, col, width),
+        (row, height, 0, col),
+        (row, height, col, width),
+    ]
     for r0, r1, c0, c1 in data.draw(st.permutations(boxes)):
         piece = padded[r0 : r1 + 2, c0 : c1 + 2]
-        total = total + measure_piece(piece, n=4, origin=(7 + r0, 9 + c0), values=values[r0:r1, c0:c1])
+        total = total + measure_piece(
+            piece, n=4, origin=(7 + r0, 9 + c0), values=values[r0:r1, c0:c1]
+        )
     same(total, measure(labels, n=4, origin=(7, 9), values=values))
 
 
@@ -88,7 +105,9 @@ def test_the_perimeter_of_discs_is_right_within_three_percent_on_average():
         ratios = []
         for row, col in 30 + rng.random((25, 2)):
             disc = ((rows - row) ** 2 + (cols - col) ** 2 < radius**2).astype(np.int32)
-            ratios.append(measure(disc, n=1, origin=(0, 0)).perimeter_px[0] / (2 * math.pi * radius))
+            ratios.append(
+                measure(disc, n=1, origin=(0, 0)).perimeter_px[0] / (2 * math.pi * radius)
+            )
         assert abs(np.mean(ratios) - 1) < 0.03, radius
 
 
@@ -132,7 +151,10 @@ def test_votes_count_the_pixels_of_each_class_in_each_object():
 @given(st.integers(0, 40), st.integers(0, 2**32))
 def test_nearest_distances_agree_with_all_pairs(n, seed):
     rng = np.random.default_rng(seed)
-    points, class_id = rng.integers(0, 12, (n, 2)).astype(float), rng.integers(0, 3, n).astype(np.uint8)
+    points, class_id = (
+        rng.integers(0, 12, (n, 2)).astype(float),
+        rng.integers(0, 3, n).astype(np.uint8),
+    )
     pairs = cdist(points, points) if n else np.zeros((0, 0))
     np.fill_diagonal(pairs, np.inf)
     want = np.stack([pairs[:, class_id == c].min(axis=1, initial=np.inf) for c in range(4)], axis=1)

@@ -6,7 +6,15 @@ from scipy import ndimage
 from skimage.segmentation import watershed
 
 from helpers import fields
-from quadrat.stitching.flood import BOTTOM, LEFT, RIGHT, TOP, components_inside, components_of, flood
+from quadrat.stitching.flood import (
+    BOTTOM,
+    LEFT,
+    RIGHT,
+    TOP,
+    components_inside,
+    components_of,
+    flood,
+)
 
 FEW = settings(deadline=None, derandomize=True, max_examples=200)
 SEEDS = st.integers(0, 2**32 - 1)
@@ -15,14 +23,18 @@ SEEDS = st.integers(0, 2**32 - 1)
 def labelled(components, shape):
     """The label array of components."""
     out = np.zeros(shape, np.int32)
-    for row, col0, col1, label in zip(components.row, components.col0, components.col1, components.label, strict=True):
+    for row, col0, col1, label in zip(
+        components.row, components.col0, components.col1, components.label, strict=True
+    ):
         out[row, col0:col1] = label
     return out
 
 
 @FEW
 @given(SEEDS, st.integers(1, 30), st.integers(1, 30), st.integers(0, 255))
-def test_components_of_runs_are_those_of_scipy_numbered_by_their_first_pixels(seed, height, width, level):
+def test_components_of_runs_are_those_of_scipy_numbered_by_their_first_pixels(
+    seed, height, width, level
+):
     channel = np.random.default_rng(seed).integers(0, 256, (height, width)).astype(np.uint8)
     found = components_of(channel, level)
     want, count = ndimage.label(channel >= level)
@@ -31,7 +43,12 @@ def test_components_of_runs_are_those_of_scipy_numbered_by_their_first_pixels(se
     for label in range(1, count + 1):
         rows, cols = np.nonzero(want == label)
         assert found.first_pixels()[label - 1].tolist() == [rows[0], cols[0]]
-        touches = (rows.min() == 0, rows.max() == height - 1, cols.min() == 0, cols.max() == width - 1)
+        touches = (
+            rows.min() == 0,
+            rows.max() == height - 1,
+            cols.min() == 0,
+            cols.max() == width - 1,
+        )
         bits = sum(bit for bit, on in zip((TOP, BOTTOM, LEFT, RIGHT), touches, strict=True) if on)
         assert found.sides[label - 1] == bits
 

@@ -1,4 +1,5 @@
-"""Files that open and files that are refused, each made here: OME-TIFF, TIFF, OME-Zarr, and what breaks them."""
+"""Files that open and files that are refused, each made here: OME-TIFF, TIFF, OME-Zarr, and what
+breaks them."""
 
 import io
 import json
@@ -61,22 +62,37 @@ def write_pyramid(file: Path, *, axes: str = "YXS", **options: object) -> None:
         {},
         {"axes": "CYX"},
         {"axes": "CYX", "tile": (64, 48), "compression": "zlib"},
-        {"axes": "CYX", "photometric": "rgb", "planarconfig": "separate", "tile": (64, 64), "compression": "jpeg"},
+        {
+            "axes": "CYX",
+            "photometric": "rgb",
+            "planarconfig": "separate",
+            "tile": (64, 64),
+            "compression": "jpeg",
+        },
     ],
     ids=str,
 )
-def test_a_pyramidal_ome_tiff_shows_at_every_level_what_tifffile_shows(tmp_path: Path, options: dict[str, object]) -> None:
+def test_a_pyramidal_ome_tiff_shows_at_every_level_what_tifffile_shows(
+    tmp_path: Path, options: dict[str, object]
+) -> None:
     write_pyramid(tmp_path / "a.ome.tif", **options)
     planes = "axes" in options
-    with tifffile.TiffFile(tmp_path / "a.ome.tif") as tiff, open_slide(tmp_path / "a.ome.tif") as slide:
+    with (
+        tifffile.TiffFile(tmp_path / "a.ome.tif") as tiff,
+        open_slide(tmp_path / "a.ome.tif") as slide,
+    ):
         want = [level.asarray() for level in tiff.series[0].levels]
         assert [level.down_row for level in slide.levels] == [1, 2]
         assert slide.mpp == pytest.approx((0.251, 0.25))
         assert (slide.info.format, slide.info.associated) == ("OME-TIFF", ("macro",))
         for level in range(2):
-            np.testing.assert_array_equal(pixels(slide, level), np.moveaxis(want[level], 0, -1) if planes else want[level])
+            np.testing.assert_array_equal(
+                pixels(slide, level), np.moveaxis(want[level], 0, -1) if planes else want[level]
+            )
         with pickle.loads(pickle.dumps(slide)) as other:
-            np.testing.assert_array_equal(other.read(1, Box(-3, 100, 60, 300)), slide.read(1, Box(-3, 100, 60, 300)))
+            np.testing.assert_array_equal(
+                other.read(1, Box(-3, 100, 60, 300)), slide.read(1, Box(-3, 100, 60, 300))
+            )
 
 
 def test_jpeg_tiles_of_an_ome_tiff_can_be_moved(tmp_path: Path) -> None:
@@ -84,19 +100,31 @@ def test_jpeg_tiles_of_an_ome_tiff_can_be_moved(tmp_path: Path) -> None:
     with open_slide(tmp_path / "a.ome.tif") as slide:
         grid = slide.tiles(1)
         assert grid is not None
-        np.testing.assert_array_equal(grid.codec.decode(grid.data(1, 2)), slide.read(1, Box(64, 128, 128, 192)))
+        np.testing.assert_array_equal(
+            grid.codec.decode(grid.data(1, 2)), slide.read(1, Box(64, 128, 128, 192))
+        )
 
 
 def test_the_objective_and_the_icc_profile_of_an_ome_tiff_are_told(tmp_path: Path) -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     xml = (
-        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Instrument ID="Instrument:0">'
+        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Instrument '
+        'ID="Instrument:0">'
         '<Objective ID="Objective:1" NominalMagnification="20.0"/></Instrument><Image ID="Image:0">'
-        '<ObjectiveSettings ID="Objective:1"/><Pixels ID="Pixels:0" DimensionOrder="XYCZT" Type="uint8" SizeX="390" '
-        'SizeY="300" SizeC="3" SizeZ="1" SizeT="1" PhysicalSizeX="500" PhysicalSizeXUnit="nm" PhysicalSizeY="0.5">'
+        '<ObjectiveSettings ID="Objective:1"/><Pixels ID="Pixels:0" DimensionOrder="XYCZT" '
+        'Type="uint8" SizeX="390" '
+        'SizeY="300" SizeC="3" SizeZ="1" SizeT="1" PhysicalSizeX="500" PhysicalSizeXUnit="nm" '
+        'PhysicalSizeY="0.5">'
         '<Channel ID="Channel:0:0" SamplesPerPixel="3"/><TiffData/></Pixels></Image></OME>'
     )
-    tifffile.imwrite(tmp_path / "a.ome.tif", PICTURE, description=xml, metadata=None, iccprofile=profile, photometric="rgb")
+    tifffile.imwrite(
+        tmp_path / "a.ome.tif",
+        PICTURE,
+        description=xml,
+        metadata=None,
+        iccprofile=profile,
+        photometric="rgb",
+    )
     with open_slide(tmp_path / "a.ome.tif") as slide:
         assert (slide.info.objective, slide.mpp) == (20, (0.5, 0.5))
         assert slide.info.icc_profile == "sRGB built-in"
@@ -104,13 +132,17 @@ def test_the_objective_and_the_icc_profile_of_an_ome_tiff_are_told(tmp_path: Pat
 
 def test_channels_that_are_not_red_green_and_blue_are_refused(tmp_path: Path) -> None:
     meta = {"axes": "CYX", "Channel": {"Color": [65535, 16711935, -16776961]}}  # blue, green, red
-    tifffile.imwrite(tmp_path / "f.ome.tif", np.moveaxis(PICTURE, 2, 0), metadata=meta, photometric="minisblack")
+    tifffile.imwrite(
+        tmp_path / "f.ome.tif", np.moveaxis(PICTURE, 2, 0), metadata=meta, photometric="minisblack"
+    )
     with pytest.raises(SlideError, match=r"f\.ome\.tif: .*0000FF, 00FF00, FF0000.*fluorescence"):
         open_slide(tmp_path / "f.ome.tif")
 
 
 @pytest.mark.parametrize("tile", [None, (64, 64)])
-def test_grey_palette_and_transparent_tiffs_are_shown_in_their_colours(tmp_path: Path, tile: tuple[int, int] | None) -> None:
+def test_grey_palette_and_transparent_tiffs_are_shown_in_their_colours(
+    tmp_path: Path, tile: tuple[int, int] | None
+) -> None:
     grey, alpha = PICTURE[..., 0], PICTURE[..., 1:2]
     table = np.random.default_rng(1).integers(0, 256, (3, 256)).astype(np.uint16)
     rgba = np.concatenate([PICTURE, alpha], axis=2)
@@ -121,18 +153,30 @@ def test_grey_palette_and_transparent_tiffs_are_shown_in_their_colours(tmp_path:
         ("inverted", grey, {"photometric": "miniswhite"}, 255 - as_rgb),
         ("palette", grey, {"photometric": "palette", "colormap": table * 257}, table.T[grey]),
         ("alpha", rgba, {"extrasamples": "unassalpha"}, None),
-        ("premultiplied", premultiplied, {"extrasamples": "assocalpha"}, premultiplied[..., :3] + (255 - alpha)),
+        (
+            "premultiplied",
+            premultiplied,
+            {"extrasamples": "assocalpha"},
+            premultiplied[..., :3] + (255 - alpha),
+        ),
         ("unnamed", rgba, {"extrasamples": "unspecified"}, PICTURE),
     ]:
-        options = {"photometric": "rgb", "compression": "zstd", "tile": tile, "metadata": None} | options
+        options = {
+            "photometric": "rgb",
+            "compression": "zstd",
+            "tile": tile,
+            "metadata": None,
+        } | options
         tifffile.imwrite(tmp_path / f"{name}.tif", data, **options)
         with open_slide(tmp_path / f"{name}.tif") as slide:
             if name == "premultiplied":  # OpenSlide, which reads the tiled one, rounds twice
                 assert np.abs(pixels(slide).astype(int) - want).max() <= 1
             elif want is None:
-                want = np.asarray(Image.alpha_composite(Image.new("RGBA", data.shape[1::-1], "white"), Image.fromarray(data)))[
-                    ..., :3
-                ]
+                want = np.asarray(
+                    Image.alpha_composite(
+                        Image.new("RGBA", data.shape[1::-1], "white"), Image.fromarray(data)
+                    )
+                )[..., :3]
                 assert np.abs(pixels(slide).astype(int) - want).max() <= 1
             else:
                 np.testing.assert_array_equal(pixels(slide), want)
@@ -142,7 +186,13 @@ def test_colours_that_are_not_rgb_are_refused(tmp_path: Path) -> None:
     cmyk = np.concatenate([PICTURE, PICTURE[..., :1]], axis=2)
     tifffile.imwrite(tmp_path / "cmyk.tif", cmyk, photometric="separated")
     tifffile.imwrite(tmp_path / "lab.tif", PICTURE, photometric="cielab")
-    tifffile.imwrite(tmp_path / "two.tif", PICTURE[..., :2], photometric="minisblack", planarconfig="contig", extrasamples=[2])
+    tifffile.imwrite(
+        tmp_path / "two.tif",
+        PICTURE[..., :2],
+        photometric="minisblack",
+        planarconfig="contig",
+        extrasamples=[2],
+    )
     for name in ("cmyk.tif", "lab.tif", "two.tif"):
         with pytest.raises(SlideError, match=rf"{name}: .*not (8-bit )?RGB"):
             open_slide(tmp_path / name)
@@ -151,7 +201,12 @@ def test_colours_that_are_not_rgb_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("tiled", [False, True], ids=["one strip", "tiles"])
 def test_a_corner_of_a_huge_flat_tiff_takes_little_memory(tmp_path: Path, tiled: bool) -> None:
     side = 30_000  # 2.7 GB of pixels; the file is sparse, or one tile many times
-    options: dict[str, object] = {"shape": (side, side, 3), "dtype": np.uint8, "photometric": "rgb", "bigtiff": True}
+    options: dict[str, object] = {
+        "shape": (side, side, 3),
+        "dtype": np.uint8,
+        "photometric": "rgb",
+        "bigtiff": True,
+    }
     options["metadata"] = {"axes": "YXS", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}
     file = tmp_path / "huge.ome.tif"
     if tiled:
@@ -171,7 +226,9 @@ def test_a_corner_of_a_huge_flat_tiff_takes_little_memory(tmp_path: Path, tiled:
     assert peak < 100 << 20
 
 
-def test_a_tile_missing_from_an_ome_tiff_is_white_and_a_damaged_one_fails_alone(tmp_path: Path) -> None:
+def test_a_tile_missing_from_an_ome_tiff_is_white_and_a_damaged_one_fails_alone(
+    tmp_path: Path,
+) -> None:
     file = tmp_path / "a.ome.tif"
     write_pyramid(file, tile=(64, 64), compression="jpeg")
     with tifffile.TiffFile(file) as tiff:
@@ -192,33 +249,69 @@ def test_a_tile_missing_from_an_ome_tiff_is_white_and_a_damaged_one_fails_alone(
 
 
 def write_zarr(
-    folder: Path, *, version: str, channels: int = 0, unit: str | None = "micrometer", shift: float = 0.25, **extra: object
+    folder: Path,
+    *,
+    version: str,
+    channels: int = 0,
+    unit: str | None = "micrometer",
+    shift: float = 0.25,
+    **extra: object,
 ) -> None:
-    """An OME-Zarr of two levels by zarr alone; ``channels`` is the place of the channel axis among t, z, y, x."""
+    """An OME-Zarr of two levels by zarr alone; ``channels`` is the place of the channel axis among
+    t, z, y, x."""
     names = ["t", "z", "y", "x"]
     names.insert(channels, "c")
     order = [{"y": 0, "x": 1, "c": 2}[n] for n in names if n in "yxc"]
     three = int(version == "0.5") + 2
     for level, picture in enumerate((PICTURE, HALF)):
-        data = np.expand_dims(picture.transpose(order), tuple(i for i, n in enumerate(names) if n in "tz"))
+        data = np.expand_dims(
+            picture.transpose(order), tuple(i for i, n in enumerate(names) if n in "tz")
+        )
         chunks = tuple({"y": 100, "x": 64, "c": 1}.get(n, 1) for n in names)
         kinds = {"chunk_key_encoding": {"name": "v2", "separator": "/"}} if three == 2 else {}
         array = zarr.create_array(
-            folder / str(level), shape=data.shape, chunks=chunks, dtype="u1", zarr_format=three, fill_value=200, **kinds
+            folder / str(level),
+            shape=data.shape,
+            chunks=chunks,
+            dtype="u1",
+            zarr_format=three,
+            fill_value=200,
+            **kinds,
         )
         array[...] = data
     axes = [
-        {"name": n, "type": "space" if n in "zyx" else "channel", **({"unit": unit} if unit and n in "yx" else {})} for n in names
+        {
+            "name": n,
+            "type": "space" if n in "zyx" else "channel",
+            **({"unit": unit} if unit and n in "yx" else {}),
+        }
+        for n in names
     ]
     datasets = []
     for level in range(2):
         scale = [0.5 * 2**level if n in "yx" else 1.0 for n in names]
-        moves = [{"type": "translation", "translation": [shift * level if n in "yx" else 0.0 for n in names]}]
-        datasets.append({"path": str(level), "coordinateTransformations": [{"type": "scale", "scale": scale}, *moves]})
+        moves = [
+            {
+                "type": "translation",
+                "translation": [shift * level if n in "yx" else 0.0 for n in names],
+            }
+        ]
+        datasets.append(
+            {
+                "path": str(level),
+                "coordinateTransformations": [{"type": "scale", "scale": scale}, *moves],
+            }
+        )
     ome = {"multiscales": [{"axes": axes, "datasets": datasets, "version": version}], **extra}
     if version == "0.5":
         (folder / "zarr.json").write_text(
-            json.dumps({"zarr_format": 3, "node_type": "group", "attributes": {"ome": {"version": "0.5", **ome}}})
+            json.dumps(
+                {
+                    "zarr_format": 3,
+                    "node_type": "group",
+                    "attributes": {"ome": {"version": "0.5", **ome}},
+                }
+            )
         )
     else:
         (folder / ".zgroup").write_text('{"zarr_format": 2}')
@@ -230,11 +323,17 @@ def write_zarr(
 def test_an_ome_zarr_is_a_slide(tmp_path: Path, version: str, channels: int) -> None:
     write_zarr(tmp_path / "a.ome.zarr", version=version, channels=channels, omero=RGB_CHANNELS)
     with open_slide(tmp_path / "a.ome.zarr") as slide:
-        assert (slide.mpp, slide.info.format, len(slide.levels)) == ((0.5, 0.5), f"OME-Zarr {version}", 2)
+        assert (slide.mpp, slide.info.format, len(slide.levels)) == (
+            (0.5, 0.5),
+            f"OME-Zarr {version}",
+            2,
+        )
         for level, want in enumerate((PICTURE, HALF)):
             np.testing.assert_array_equal(pixels(slide, level), want)
         with pickle.loads(pickle.dumps(slide)) as other:
-            np.testing.assert_array_equal(other.read(0, Box(-5, 50, 130, 500))[5:, :340], PICTURE[:130, 50:])
+            np.testing.assert_array_equal(
+                other.read(0, Box(-5, 50, 130, 500))[5:, :340], PICTURE[:130, 50:]
+            )
 
 
 def test_the_unit_of_an_ome_zarr_is_heeded_and_a_bare_number_is_no_mpp(tmp_path: Path) -> None:
@@ -247,7 +346,9 @@ def test_the_unit_of_an_ome_zarr_is_heeded_and_a_bare_number_is_no_mpp(tmp_path:
             assert slide.mpp == (0.3, 0.3)
 
 
-def test_a_chunk_without_a_file_is_fill_and_a_damaged_or_empty_one_fails_alone(tmp_path: Path) -> None:
+def test_a_chunk_without_a_file_is_fill_and_a_damaged_or_empty_one_fails_alone(
+    tmp_path: Path,
+) -> None:
     folder = tmp_path / "a.ome.zarr"
     write_zarr(folder, version="0.5")
     chunk = folder / "0" / "c"
@@ -275,15 +376,28 @@ def test_the_first_image_of_a_converted_collection_is_the_slide(tmp_path: Path) 
 def test_an_image_that_quadrat_wrote_opens_as_a_slide(tmp_path: Path) -> None:
     frame = Frame(height=300, width=390, mpp=0.5, scale_row=2, scale_col=2)
     array = create_image_group(
-        tmp_path / "q.ome.zarr", frame=frame, dtype=np.uint8, channels=3, chunk=64, shard=256, fill=255, name="q"
+        tmp_path / "q.ome.zarr",
+        frame=frame,
+        dtype=np.uint8,
+        channels=3,
+        chunk=64,
+        shard=256,
+        fill=255,
+        name="q",
     )
     for cell in frame.box.cells(256):
         box = array.shard_box(cell)
-        array.write_shard(cell, np.moveaxis(PICTURE[box.intersect(frame.box).slices_in(frame.box)], 2, 0))
+        array.write_shard(
+            cell, np.moveaxis(PICTURE[box.intersect(frame.box).slices_in(frame.box)], 2, 0)
+        )
     build_pyramid(tmp_path / "q.ome.zarr", reduce="mean", chunk=64, shard=256, min_size=100)
     with open_slide(tmp_path / "q.ome.zarr") as slide:
         np.testing.assert_array_equal(pixels(slide), PICTURE)
-        assert (slide.mpp, len(slide.levels), slide.levels[1].down_row) == ((0.5, 0.5), len(slide.levels), 2)
+        assert (slide.mpp, len(slide.levels), slide.levels[1].down_row) == (
+            (0.5, 0.5),
+            len(slide.levels),
+            2,
+        )
 
 
 def test_an_ome_zarr_that_is_no_picture_is_refused_with_the_reason(tmp_path: Path) -> None:
@@ -301,7 +415,9 @@ def test_an_ome_zarr_that_is_no_picture_is_refused_with_the_reason(tmp_path: Pat
     plate.mkdir()
     (plate / ".zattrs").write_text('{"plate": {}}')
     outside = made("outside")
-    (outside / "zarr.json").write_text((outside / "zarr.json").read_text().replace('"path": "1"', '"path": "../json/1"'))
+    (outside / "zarr.json").write_text(
+        (outside / "zarr.json").read_text().replace('"path": "1"', '"path": "../json/1"')
+    )
     for folder, reason in [
         (made("blue", omero=blue), "fluorescence"),
         (made("old", version="0.3"), "version 0.3"),
@@ -326,7 +442,9 @@ TRUNCATED: dict[str, Callable[[Path], None]] = {
     "flat.png": save("PNG"),
     "flat.jpg": save("JPEG"),
     "strips.tif": lambda file: tifffile.imwrite(file, PICTURE, compression="zlib", rowsperstrip=20),
-    "tiled.tif": lambda file: tifffile.imwrite(file, PICTURE, compression="jpeg", tile=(64, 64), photometric="rgb"),
+    "tiled.tif": lambda file: tifffile.imwrite(
+        file, PICTURE, compression="jpeg", tile=(64, 64), photometric="rgb"
+    ),
     "pyramid.ome.tif": lambda file: write_pyramid(file, tile=(64, 64), compression="jpeg"),
     "plain.ome.tif": write_pyramid,
 }
@@ -354,15 +472,25 @@ def check_truncated(content: bytes, short: Path) -> None:
 
 
 @pytest.mark.parametrize("name", TRUNCATED)
-def test_a_file_cut_off_anywhere_is_refused_or_shows_what_it_showed(tmp_path: Path, name: str) -> None:
+def test_a_file_cut_off_anywhere_is_refused_or_shows_what_it_showed(
+    tmp_path: Path, name: str
+) -> None:
     TRUNCATED[name](tmp_path / name)
     check_truncated((tmp_path / name).read_bytes(), tmp_path / name)
 
 
 @pytest.mark.parametrize(
-    "name", ["CMU-1-Small-Region.svs", "TCGA-CR-7395-01A-01-TS1.svs", "generic_tiff_asap/example.tif", "test3-TRITC-2-560.ndpi"]
+    "name",
+    [
+        "CMU-1-Small-Region.svs",
+        "TCGA-CR-7395-01A-01-TS1.svs",
+        "generic_tiff_asap/example.tif",
+        "test3-TRITC-2-560.ndpi",
+    ],
 )
-def test_a_real_slide_cut_off_anywhere_is_refused_or_shows_what_it_showed(tmp_path: Path, name: str) -> None:
+def test_a_real_slide_cut_off_anywhere_is_refused_or_shows_what_it_showed(
+    tmp_path: Path, name: str
+) -> None:
     folder = os.environ.get("QUADRAT_DATA")
     if folder is None:
         pytest.skip("QUADRAT_DATA names no folder of real slides")
@@ -393,14 +521,18 @@ def test_a_tiff_of_a_huge_declared_size_is_refused_before_memory_is_asked_for(
 
 def test_tiles_of_a_huge_declared_size_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "forged.tif"
-    tifffile.imwrite(file, PICTURE, photometric="rgb", tile=(64, 64), compression="zlib", metadata=None)
+    tifffile.imwrite(
+        file, PICTURE, photometric="rgb", tile=(64, 64), compression="zlib", metadata=None
+    )
     patch_tag(file, 322, 1 << 20)
     patch_tag(file, 323, 1 << 20)
     with pytest.raises(SlideError, match=r"tiles of 1048576 x 1048576 px"):
         open_slide(file)
 
 
-def test_a_png_or_jpeg_of_a_huge_declared_size_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+def test_a_png_or_jpeg_of_a_huge_declared_size_is_refused_before_it_is_decoded(
+    tmp_path: Path,
+) -> None:
     for side in (30_000, 1_000_000):
         save("PNG")(tmp_path / "forged.png")
         content = bytearray((tmp_path / "forged.png").read_bytes()[:3000])
@@ -442,7 +574,9 @@ def test_a_loop_of_tiff_directories_is_refused(tmp_path: Path) -> None:
         open_slide(file)
 
 
-def test_a_folder_one_may_not_read_is_said_to_be_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_one_may_not_read_is_said_to_be_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(_: Path) -> None:
         raise PermissionError
 

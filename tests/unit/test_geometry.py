@@ -9,7 +9,9 @@ from quadrat.results import Frame
 
 coordinates = st.integers(-(10**5), 10**5)
 sides = st.integers(0, 10**4)
-boxes = st.builds(lambda r, c, h, w: Box(r, c, r + h, c + w), coordinates, coordinates, sides, sides)
+boxes = st.builds(
+    lambda r, c, h, w: Box(r, c, r + h, c + w), coordinates, coordinates, sides, sides
+)
 
 
 @given(boxes, boxes)
@@ -20,7 +22,14 @@ def test_an_intersection_lies_in_both_boxes_or_is_empty(a: Box, b: Box) -> None:
     assert a.union(b).contains(b)
 
 
-@given(st.builds(lambda r, c, h, w: Box(r, c, r + h, c + w), coordinates, coordinates, *[st.integers(1, 3000)] * 2))
+@given(
+    st.builds(
+        lambda r, c, h, w: Box(r, c, r + h, c + w),
+        coordinates,
+        coordinates,
+        *[st.integers(1, 3000)] * 2,
+    )
+)
 def test_cells_cover_a_box_and_none_is_superfluous(box: Box) -> None:
     cells = [Box(r, c, r + 1, c + 1).scale_out(700, 700) for r, c in box.cells(700)]
     assert sum(cell.intersect(box).area for cell in cells) == box.area
@@ -44,20 +53,30 @@ def test_a_box_with_a_negative_side_is_refused() -> None:
         Box(0, 0, -1, 5)
 
 
-@given(st.lists(st.tuples(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6)), min_size=1), st.floats(0.2, 70), st.floats(0.2, 70))
+@given(
+    st.lists(st.tuples(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6)), min_size=1),
+    st.floats(0.2, 70),
+    st.floats(0.2, 70),
+)
 def test_grid_and_level_0_coordinates_convert_into_each_other(
     points: list[tuple[float, float]], scale_row: float, scale_col: float
 ) -> None:
     xy = np.array(points)
     there = grid_to_l0(xy, scale_row=scale_row, scale_col=scale_col)
-    np.testing.assert_allclose(l0_to_grid(there, scale_row=scale_row, scale_col=scale_col), xy, rtol=1e-12, atol=1e-9)
+    np.testing.assert_allclose(
+        l0_to_grid(there, scale_row=scale_row, scale_col=scale_col), xy, rtol=1e-12, atol=1e-9
+    )
     frame = Frame(height=1, width=1, mpp=1.0, scale_row=scale_row, scale_col=scale_col)
     np.testing.assert_array_equal(there, frame.xy_l0(xy))
 
 
 def test_the_far_corner_of_the_grid_is_the_far_corner_of_level_0() -> None:
     plan = plan_read(pyramid_levels([(4000, 6000)]), slide_mpp=0.25, mpp=0.5, slide="s")
-    corner = grid_to_l0(np.array([[plan.width, plan.height]], float), scale_row=plan.scale_row, scale_col=plan.scale_col)
+    corner = grid_to_l0(
+        np.array([[plan.width, plan.height]], float),
+        scale_row=plan.scale_row,
+        scale_col=plan.scale_col,
+    )
     assert corner.tolist() == [[6000.0, 4000.0]]
 
 
@@ -86,9 +105,17 @@ def test_a_factor_of_three_is_found_and_an_odd_one_is_kept_an_axis() -> None:
         (1.37, 1, 1.37, 1.37),
     ],
 )
-def test_the_plan_takes_the_nearest_finer_level(mpp: float, level: int, ratio: float, real: float) -> None:
-    plan = plan_read(pyramid_levels([(8000, 8000), (2000, 2000)]), slide_mpp=0.25, mpp=mpp, slide="s")
-    assert (plan.level, plan.ratio_row, plan.mpp) == (level, pytest.approx(ratio), pytest.approx(real))
+def test_the_plan_takes_the_nearest_finer_level(
+    mpp: float, level: int, ratio: float, real: float
+) -> None:
+    plan = plan_read(
+        pyramid_levels([(8000, 8000), (2000, 2000)]), slide_mpp=0.25, mpp=mpp, slide="s"
+    )
+    assert (plan.level, plan.ratio_row, plan.mpp) == (
+        level,
+        pytest.approx(ratio),
+        pytest.approx(real),
+    )
     assert plan.scale_row == pytest.approx(real / 0.25)
     assert plan.height == int(8000 * 0.25 / real + 1e-9)
 
@@ -106,7 +133,9 @@ def test_an_impossible_model_mpp_is_a_config_error() -> None:
         plan_read(pyramid_levels([(10, 10)]), slide_mpp=0.5, mpp=400, slide="s")
 
 
-@pytest.mark.parametrize("mpp", [None, (352.9, 352.9), (0.0, 0.5), (float("nan"), 0.5), (0.5, 0.25)])
+@pytest.mark.parametrize(
+    "mpp", [None, (352.9, 352.9), (0.0, 0.5), (float("nan"), 0.5), (0.5, 0.25)]
+)
 def test_an_mpp_that_would_have_to_be_guessed_is_refused_with_the_way_to_mend_it(
     mpp: tuple[float, float] | None,
 ) -> None:

@@ -15,7 +15,12 @@ CELLS = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), unique=True,
 def lattices(draw):
     stride = draw(st.sampled_from([1, 2, 4, 8]))
     core = stride * draw(st.integers(1, 6))
-    return Lattice(core=core, halo=stride * draw(st.integers(0, 6)), stride=stride, shard=core * draw(st.integers(1, 4)))
+    return Lattice(
+        core=core,
+        halo=stride * draw(st.integers(0, 6)),
+        stride=stride,
+        shard=core * draw(st.integers(1, 4)),
+    )
 
 
 @SOME
@@ -53,7 +58,9 @@ def test_a_core_lies_in_its_shard_and_in_no_other(lattice, cell):
 
 @SOME
 @given(lattices(), CELLS, st.randoms(use_true_random=False))
-def test_grouping_by_shard_keeps_every_core_once_in_raster_order_whatever_the_input_order(lattice, cells, random):
+def test_grouping_by_shard_keeps_every_core_once_in_raster_order_whatever_the_input_order(
+    lattice, cells, random
+):
     groups = lattice.by_shard(cells)
     assert list(groups) == sorted(groups)
     assert sorted(c for group in groups.values() for c in group) == sorted(cells)

@@ -1,7 +1,8 @@
-"""Who may import whom, read from the source by `ast`, so that a lazy import inside a function counts as well.
+"""Who may import whom, read from the source by `ast`, so that a lazy import inside a function
+counts as well.
 
-The rules keep the slow libraries out of `quadrat --help`, dask behind one seam, the file formats at the rim, and the
-training loop ignorant of the tasks it runs.
+The rules keep the slow libraries out of `quadrat --help`, dask behind one seam, the file formats at
+the rim, and the training loop ignorant of the tasks it runs.
 """
 
 import ast
@@ -29,7 +30,16 @@ FORBIDDEN = {
 }
 # files -> all that they may import of quadrat itself
 ALLOWED = {
-    ("cli.py",): ("annotation_commands", "commands", "school", "stages", "config", "manifest", "errors", "__version__"),
+    ("cli.py",): (
+        "annotation_commands",
+        "commands",
+        "school",
+        "stages",
+        "config",
+        "manifest",
+        "errors",
+        "__version__",
+    ),
     ("tasks/",): (
         *("task", "tasks", "models", "stitching", "metrics", "annotations"),
         *("predictions", "results", "geometry", "grid", "errors"),
@@ -40,7 +50,8 @@ CLI_MODULE_LEVEL = (*sys.stdlib_module_names, "quadrat.errors", "quadrat.__versi
 
 
 class Import(NamedTuple):
-    """One imported name: where it stands, what it is, and whether importing the file is enough to load it."""
+    """One imported name: where it stands, what it is, and whether importing the file is enough to
+    load it."""
 
     line: int
     target: str
@@ -52,11 +63,15 @@ def within(name: str, roots: tuple[str, ...]) -> bool:
 
 
 def in_files(file: str, places: tuple[str, ...]) -> bool:
-    return any(file == place or (place.endswith("/") and file.startswith(place)) for place in places)
+    return any(
+        file == place or (place.endswith("/") and file.startswith(place)) for place in places
+    )
 
 
 def imports(file: str, source: str) -> Iterator[Import]:
-    """Yield every import of `source`, relative ones made absolute and `from a import b` as `a.b`."""
+    """Yield every import of `source`, relative ones made absolute and `from a import
+    b` as `a.b`.
+    """
     package = ["quadrat", *file.split("/")[:-1]]
 
     def walk(node: ast.AST, eager: bool) -> Iterator[Import]:
@@ -66,15 +81,24 @@ def imports(file: str, source: str) -> Iterator[Import]:
             elif isinstance(child, ast.ImportFrom):
                 start = package[: len(package) - child.level + 1] if child.level else []
                 parts = [*start, *([child.module] if child.module else [])]
-                yield from (Import(child.lineno, ".".join([*parts, alias.name]), eager) for alias in child.names)
-            elif isinstance(child, ast.Call) and ast.unparse(child.func).endswith(("import_module", "__import__")):
+                yield from (
+                    Import(child.lineno, ".".join([*parts, alias.name]), eager)
+                    for alias in child.names
+                )
+            elif isinstance(child, ast.Call) and ast.unparse(child.func).endswith(
+                ("import_module", "__import__")
+            ):
                 name = child.args[0] if child.args else None
-                if isinstance(name, ast.JoinedStr):  # f"quadrat.tasks.{name}": what is known of it comes first
+                if isinstance(
+                    name, ast.JoinedStr
+                ):  # f"quadrat.tasks.{name}": what is known of it comes first
                     name = name.values[0]
                 if isinstance(name, ast.Constant):
                     yield Import(child.lineno, str(name.value).rstrip("."), eager)
             function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-            types_only = isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING")
+            types_only = isinstance(child, ast.If) and ast.unparse(child.test).endswith(
+                "TYPE_CHECKING"
+            )
             yield from walk(child, eager and not function and not types_only)
 
     yield from walk(ast.parse(source), True)
@@ -94,7 +118,9 @@ def breaches(file: str, source: str) -> list[str]:
         for files, names in ALLOWED.items():
             own = tuple(f"quadrat.{name}" for name in names)
             if in_files(file, files) and within(target, ("quadrat",)) and not within(target, own):
-                found.append(f"{where}, but of quadrat this file may import {', '.join(names)} only")
+                found.append(
+                    f"{where}, but of quadrat this file may import {', '.join(names)} only"
+                )
         if file == "cli.py" and at_module_level and not within(target, CLI_MODULE_LEVEL):
             found.append(f"{where} at module level: import it inside the function that needs it")
     return found
@@ -152,9 +178,20 @@ def test_a_forbidden_import_is_caught_with_its_line(file: str, snippet: str) -> 
         ("outputs/label_image.py", "import zarr"),
         ("sharded.py", "import zarr"),
         ("training.py", "from quadrat.task import Task\nimport torch"),
-        ("tasks/instance.py", "from quadrat.task import Task\nfrom .instance_masks import Masks\nimport torch"),
-        ("cli.py", "import argparse\nfrom quadrat import __version__\ndef main():\n    from quadrat import stages"),
-        ("cli.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from quadrat.stages import Run"),
+        (
+            "tasks/instance.py",
+            "from quadrat.task import Task\nfrom .instance_masks import Masks\nimport torch",
+        ),
+        (
+            "cli.py",
+            "import argparse\nfrom quadrat import __version__\ndef main():\n    from quadrat "
+            "import stages",
+        ),
+        (
+            "cli.py",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from quadrat.stages import "
+            "Run",
+        ),
     ],
 )
 def test_an_allowed_import_passes(file: str, snippet: str) -> None:

@@ -1,4 +1,5 @@
-"""`quadrat init`: files are matched by name, what is not sure is said, and what is written can be used as it is."""
+"""`quadrat init`: files are matched by name, what is not sure is said, and what is written can be
+used as it is."""
 
 import json
 import os
@@ -35,7 +36,9 @@ HEIGHT, WIDTH = 48, 64
 def picture(path, seed=0):
     """A flat image that differs from every other seed's."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.random.default_rng(seed).integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8)).save(path)
+    Image.fromarray(
+        np.random.default_rng(seed).integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8)
+    ).save(path)
 
 
 def slides(folder, names):
@@ -46,7 +49,11 @@ def slides(folder, names):
 def square(x, y, name, kind="detection", side=8):
     ring = [[x, y], [x + side, y], [x + side, y + side], [x, y + side], [x, y]]
     properties = {"objectType": kind, "classification": {"name": name}}
-    return {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]}, "properties": properties}
+    return {
+        "type": "Feature",
+        "geometry": {"type": "Polygon", "coordinates": [ring]},
+        "properties": properties,
+    }
 
 
 def geojson(path, features):
@@ -61,14 +68,27 @@ def grey(path, values):
 
 def coco(path, names, box=(5, 5, 10, 10)):
     """A file with one box in each of the pictures."""
-    images = [{"id": i, "file_name": n, "height": HEIGHT, "width": WIDTH} for i, n in enumerate(names)]
-    boxes = [{"id": i, "image_id": i, "category_id": 1, "bbox": list(box), "iscrowd": 0} for i in range(len(names))]
-    path.write_text(json.dumps({"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "RBC"}]}))
+    images = [
+        {"id": i, "file_name": n, "height": HEIGHT, "width": WIDTH} for i, n in enumerate(names)
+    ]
+    boxes = [
+        {"id": i, "image_id": i, "category_id": 1, "bbox": list(box), "iscrowd": 0}
+        for i in range(len(names))
+    ]
+    path.write_text(
+        json.dumps(
+            {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "RBC"}]}
+        )
+    )
 
 
 def begun(tmp_path, task, **more):
     """Run init; the report, the pipeline, the manifest, all of which must load, with its truth."""
-    options = {"slides": tmp_path / "slides", "annotations": tmp_path / "drawn", "out": tmp_path / "out"} | more
+    options = {
+        "slides": tmp_path / "slides",
+        "annotations": tmp_path / "drawn",
+        "out": tmp_path / "out",
+    } | more
     report = start(task, **options)
     pipeline, refs = load_pipeline(str(report.pipeline)), read_manifest(report.manifest)
     spec_of(pipeline, get_task(task))
@@ -115,9 +135,21 @@ def test_words_that_say_what_a_file_is_are_taken_off_its_name(name, core):
 def test_slides_and_annotations_are_paired_by_the_nearest_agreement():
     found = match_names(
         ["a.svs", "B.ome.tif", "tumor_cells.svs", "c.svs", "e.svs"],
-        ["a_annotations.geojson", "a.geojson", "b-labels.png", "tumor_cells.geojson", "d.xml", "e.xml", "e.csv"],
+        [
+            "a_annotations.geojson",
+            "a.geojson",
+            "b-labels.png",
+            "tumor_cells.geojson",
+            "d.xml",
+            "e.xml",
+            "e.csv",
+        ],
     )
-    assert found.pairs == {"a.svs": "a.geojson", "B.ome.tif": "b-labels.png", "tumor_cells.svs": "tumor_cells.geojson"}
+    assert found.pairs == {
+        "a.svs": "a.geojson",
+        "B.ome.tif": "b-labels.png",
+        "tumor_cells.svs": "tumor_cells.geojson",
+    }
     assert found.slides_alone == ("c.svs",)
     assert found.annotations_alone == ("a_annotations.geojson", "d.xml")
     assert found.doubtful == (("e.svs", ("e.xml", "e.csv")),)
@@ -135,8 +167,15 @@ def test_files_of_one_name_are_told_apart_by_their_folders_or_not_matched():
 
 
 def test_a_whole_name_decides_before_one_without_suffixes():
-    found = match_names(["x.png", "x.tif", "y.svs"], ["x.png.geojson", "x.tif.geojson", "y.svs - Series 0.geojson", "y.xml"])
-    assert found.pairs == {"x.png": "x.png.geojson", "x.tif": "x.tif.geojson", "y.svs": "y.svs - Series 0.geojson"}
+    found = match_names(
+        ["x.png", "x.tif", "y.svs"],
+        ["x.png.geojson", "x.tif.geojson", "y.svs - Series 0.geojson", "y.xml"],
+    )
+    assert found.pairs == {
+        "x.png": "x.png.geojson",
+        "x.tif": "x.tif.geojson",
+        "y.svs": "y.svs - Series 0.geojson",
+    }
     assert match_names(["x.png", "x.tif"], ["x.png"]).pairs == {"x.png": "x.png"}
 
 
@@ -149,7 +188,11 @@ def test_a_name_that_several_slides_share_is_given_to_none():
 @pytest.mark.parametrize(
     ("names", "slides", "mine"),
     [
-        (["train/1.png", "val/1.png"], ["s/train/1.png", "s/val/1.png"], {0: ["train/1.png"], 1: ["val/1.png"]}),
+        (
+            ["train/1.png", "val/1.png"],
+            ["s/train/1.png", "s/val/1.png"],
+            {0: ["train/1.png"], 1: ["val/1.png"]},
+        ),
         (["train/1.png"], ["s/train/1.png", "s/val/1.png"], {0: ["train/1.png"]}),
         (["val\\1.png"], ["s/train/1.png", "s/val/1.png"], {1: ["val\\1.png"]}),
         (["1.png"], ["s/train/1.png", "s/val/1.png"], {}),
@@ -161,18 +204,30 @@ def test_a_picture_that_a_file_names_is_one_slide_or_none(names, slides, mine):
 
 
 NAMES = st.lists(
-    st.sampled_from([f"{a}{b}" for a in ("a", "b", "a_mask", "labels_b", "c") for b in (".svs", ".png", ".xml", ".ome.tif")]),
+    st.sampled_from(
+        [
+            f"{a}{b}"
+            for a in ("a", "b", "a_mask", "labels_b", "c")
+            for b in (".svs", ".png", ".xml", ".ome.tif")
+        ]
+    ),
     unique=True,
 )
 
 
 @given(NAMES, NAMES, st.randoms(use_true_random=False))
 @settings(max_examples=80, deadline=None)
-def test_matching_never_uses_a_file_twice_for_one_slide_and_does_not_heed_the_order(left, right, random):
+def test_matching_never_uses_a_file_twice_for_one_slide_and_does_not_heed_the_order(
+    left, right, random
+):
     found = match_names(left, right)
     told = [*found.pairs, *found.slides_alone, *(s for s, _ in found.doubtful)]
     assert sorted(told) == sorted(left)
-    used = {*found.pairs.values(), *found.annotations_alone, *(a for _, several in found.doubtful for a in several)}
+    used = {
+        *found.pairs.values(),
+        *found.annotations_alone,
+        *(a for _, several in found.doubtful for a in several),
+    }
     assert used == set(right)
     again = list(left), list(right)
     for names in again:
@@ -202,7 +257,8 @@ def test_a_pattern_finds_the_case_in_the_path(pattern, path, case):
 
 
 @pytest.mark.parametrize(
-    ("pattern", "words"), [("(", "not a regular expression"), (r"P(\d*)", "no case in the slide 'a/P_1.svs'")]
+    ("pattern", "words"),
+    [("(", "not a regular expression"), (r"P(\d*)", "no case in the slide 'a/P_1.svs'")],
 )
 def test_a_pattern_that_finds_no_case_is_refused(pattern, words):
     with pytest.raises(ConfigError, match=words):
@@ -223,9 +279,11 @@ def test_every_slide_has_a_name_of_its_own_that_can_be_a_folders(own, names):
     assert list(unique_names(own).values()) == names
 
 
-PATHS = st.lists(st.sampled_from(["a", "A", "b", "x-a", "x_a", "x:a", ".", ".a", "a-2", "a.b"]), min_size=1, max_size=3).map(
-    "/".join
-)
+PATHS = st.lists(
+    st.sampled_from(["a", "A", "b", "x-a", "x_a", "x:a", ".", ".a", "a-2", "a.b"]),
+    min_size=1,
+    max_size=3,
+).map("/".join)
 
 
 @given(st.lists(st.tuples(PATHS, st.sampled_from([".png", ".tif"])), unique=True))
@@ -254,18 +312,24 @@ def test_folders_elsewhere_have_packages_of_their_own_without_their_path(tmp_pat
     one, other = (names_for("detection", tmp_path / k / "mine", tmp_path / "here") for k in "ab")
     assert one[0] == other[0] == "mine"
     assert one[1] != other[1]
-    assert all(package.startswith("packages/mine-") and ".." not in package for _, package in (one, other))
+    assert all(
+        package.startswith("packages/mine-") and ".." not in package for _, package in (one, other)
+    )
 
 
 # --- what is proposed
 
 
 def test_the_bounding_class_is_an_roi_before_a_region_before_include():
-    drawn = {("region", "outline", n): 1 for n in ("Include", "Region 2", "Region*", "roi", "Tumor")}
+    drawn = {
+        ("region", "outline", n): 1 for n in ("Include", "Region 2", "Region*", "roi", "Tumor")
+    }
     assert bounding_class(AnnotationFound("QuPath GeoJSON", drawn)) == "roi"
     del drawn["region", "outline", "roi"]
     assert bounding_class(AnnotationFound("QuPath GeoJSON", drawn)) == "Region 2"
-    assert bounding_class(AnnotationFound("QuPath GeoJSON", {("object", "outline", "ROI"): 1})) == ""
+    assert (
+        bounding_class(AnnotationFound("QuPath GeoJSON", {("object", "outline", "ROI"): 1})) == ""
+    )
 
 
 def test_colours_differ_however_many_classes_there_are():
@@ -283,7 +347,9 @@ def test_colours_differ_however_many_classes_there_are():
         (12.34, "semantic", 13.0),
     ],
 )
-def test_the_proposed_mpp_is_the_usual_one_or_just_coarser_than_the_coarsest_slide(stated, task, mpp):
+def test_the_proposed_mpp_is_the_usual_one_or_just_coarser_than_the_coarsest_slide(
+    stated, task, mpp
+):
     assert model_mpp(task, [SlideFound((10, 10), stated), SlideFound((10, 10), 0.2)]) == mpp
 
 
@@ -407,7 +473,9 @@ def test_label_images_in_a_folder_beside_the_slides(tmp_path):
     for seed, group in enumerate("xy"):
         picture(tmp_path / "set" / group / "images" / "1.png", seed)
         grey(tmp_path / "set" / group / "labels" / "1.png", values)
-    text, pipeline, refs = begun(tmp_path, "instance", slides=tmp_path / "set", annotations=tmp_path / "set")
+    text, pipeline, refs = begun(
+        tmp_path, "instance", slides=tmp_path / "set", annotations=tmp_path / "set"
+    )
     assert (pipeline.data.annotations, [c.name for c in pipeline.classes]) == ("labels", ["object"])
     assert sorted(ref.name for ref in refs) == ["x-images-1", "y-images-1"]
     assert all(f"/{ref.name[0]}/labels/" in ref.annotation for ref in refs)
@@ -421,7 +489,11 @@ def test_points_with_y_first_and_numbered_classes(tmp_path):
         (tmp_path / "drawn" / f"{name}_gt_class_coords.txt").write_text("10 60 1\n20 55 3\n")
     text, pipeline, _ = begun(tmp_path, "detection")
     data = pipeline.data
-    assert (data.annotations, data.point_layout, data.point_first_class) == ("points", "y x class", 1)
+    assert (data.annotations, data.point_layout, data.point_first_class) == (
+        "points",
+        "y x class",
+        1,
+    )
     assert [c.name for c in pipeline.classes] == ["class_1", "class_2", "class_3"]
     assert data.point_diameter_um > 0
     assert "name them in that order" in text
@@ -443,7 +515,10 @@ def test_one_coco_file_serves_all_slides_and_its_other_pictures_are_named(tmp_pa
     coco(tmp_path / "all.json", ["a.png", "b.png", "gone.png"])
     text, pipeline, refs = begun(tmp_path, "detection", annotations=tmp_path / "all.json")
     assert {ref.annotation for ref in refs} == {str(tmp_path / "out" / "../all.json")}
-    assert ([c.name for c in pipeline.classes], {ref.annotated for ref in refs}) == (["RBC"], {"all"})
+    assert ([c.name for c in pipeline.classes], {ref.annotated for ref in refs}) == (
+        ["RBC"],
+        {"all"},
+    )
     assert "gone.png of all.json" in text
     assert "left out: c.png" in text
 
@@ -453,9 +528,13 @@ def test_labels_of_folders_and_of_a_table(tmp_path):
         picture(tmp_path / "slides" / ("normal", "tumour ")[seed % 2] / f"{seed}.png", seed)
     _, pipeline, refs = begun(tmp_path, "classification", annotations=None)
     assert [c.name for c in pipeline.classes] == ["normal", "tumour"]
-    assert {(ref.name, ref.label) for ref in refs} == {(str(i), ("normal", "tumour")[i % 2]) for i in range(6)}
+    assert {(ref.name, ref.label) for ref in refs} == {
+        (str(i), ("normal", "tumour")[i % 2]) for i in range(6)
+    }
     (tmp_path / "labels.csv").write_text("slide,label\n0.png,good\n1.png,bad\n99.png,bad\n")
-    text, pipeline, refs = begun(tmp_path, "classification", annotations=tmp_path / "labels.csv", overwrite=True)
+    text, pipeline, refs = begun(
+        tmp_path, "classification", annotations=tmp_path / "labels.csv", overwrite=True
+    )
     assert {(ref.name, ref.label) for ref in refs} == {("0", "good"), ("1", "bad")}
     assert "99.png of labels.csv" in text
     assert "slides without label, left out: normal/2.png" in text
@@ -533,7 +612,9 @@ def test_slides_of_one_participant_are_on_one_side(tmp_path):
     names = [f"TCGA-A7-A0D{i}-01Z-00-DX{k}.png" for i in range(4) for k in (1, 2)]
     slides(tmp_path / "slides", names)
     for name in names:
-        geojson(tmp_path / "drawn" / f"{name.removesuffix('.png')}.geojson", [square(5, 5, "Tumor")])
+        geojson(
+            tmp_path / "drawn" / f"{name.removesuffix('.png')}.geojson", [square(5, 5, "Tumor")]
+        )
     _, _, refs = begun(tmp_path, "detection")
     sides = {(case_of(ref), ref.split) for ref in refs}
     assert len(sides) == 4
@@ -547,7 +628,9 @@ def test_the_same_folders_give_the_same_files(tmp_path):
     texts = []
     for _ in range(2):
         begun(tmp_path, "instance", overwrite=True)
-        texts.append([(tmp_path / "out" / n).read_bytes() for n in ("manifest.csv", "pipeline.yaml")])
+        texts.append(
+            [(tmp_path / "out" / n).read_bytes() for n in ("manifest.csv", "pipeline.yaml")]
+        )
     assert texts[0] == texts[1]
     assert str(tmp_path).encode() not in b"".join(texts[0])
 
@@ -556,13 +639,23 @@ def test_the_manifest_leaves_out_columns_that_are_empty(tmp_path):
     slides(tmp_path / "slides", ["a.png"])
     geojson(tmp_path / "drawn" / "a.geojson", [square(5, 5, "Tumor")])
     _, _, refs = begun(tmp_path, "instance")
-    assert manifest_text(refs, tmp_path / "out").splitlines()[0] == "slide,annotation,mpp,case,split,annotated"
+    assert (
+        manifest_text(refs, tmp_path / "out").splitlines()[0]
+        == "slide,annotation,mpp,case,split,annotated"
+    )
 
 
 def test_the_command_line_prints_what_it_did(tmp_path, capsys):
     slides(tmp_path / "slides", ["a.png"])
     geojson(tmp_path / "drawn" / "a.geojson", [square(5, 5, "Tumor")])
-    options = ["--slides", str(tmp_path / "slides"), "--annotations", str(tmp_path / "drawn"), "--out", str(tmp_path / "out")]
+    options = [
+        "--slides",
+        str(tmp_path / "slides"),
+        "--annotations",
+        str(tmp_path / "drawn"),
+        "--out",
+        str(tmp_path / "out"),
+    ]
     assert main(["init", "instance", *options]) == 0
     assert "1 of 1 slides with annotations; classes: Tumor" in capsys.readouterr().out
     assert main(["init", "instance", *options]) == 2
@@ -576,7 +669,9 @@ def test_files_that_name_folders_serve_the_slides_in_them(tmp_path):
     assert [ref.name for ref in refs] == ["train-1", "val-1"]
     assert "left out: more/1.png" in text
     (tmp_path / "labels.csv").write_text("slide,label\ntrain/1.png,good\nval/1.png,bad\n")
-    _, _, refs = begun(tmp_path, "classification", annotations=tmp_path / "labels.csv", overwrite=True)
+    _, _, refs = begun(
+        tmp_path, "classification", annotations=tmp_path / "labels.csv", overwrite=True
+    )
     assert [(ref.name, ref.label) for ref in refs] == [("train-1", "good"), ("val-1", "bad")]
 
 
@@ -588,20 +683,34 @@ def test_what_could_not_be_used_is_told_where_nothing_is_left(tmp_path):
     (tmp_path / "drawn" / "c.geojson").write_text('{"features": [')
     with pytest.raises(ConfigError) as error:
         begun(tmp_path, "instance")
-    for words in ("no slide has an annotation", "a.png", "A1.geojson", "b.png: b.geojson, b.json", "c.geojson: not valid JSON"):
+    for words in (
+        "no slide has an annotation",
+        "a.png",
+        "A1.geojson",
+        "b.png: b.geojson, b.json",
+        "c.geojson: not valid JSON",
+    ):
         assert words in str(error.value)
 
 
 @pytest.mark.parametrize(
     "names",
-    [["x.png", "x.tif"], ["x/a.png", "y/a.png", "x-a.png"], ["p:1/a.png", "p:2/a.png"], [' "a", b.png'], ["line\nbreak.png"]],
+    [
+        ["x.png", "x.tif"],
+        ["x/a.png", "y/a.png", "x-a.png"],
+        ["p:1/a.png", "p:2/a.png"],
+        [' "a", b.png'],
+        ["line\nbreak.png"],
+    ],
 )
 def test_the_manifest_can_be_read_whatever_the_slides_are_called(tmp_path, names):
     slides(tmp_path / "slides", names)
     for name in names:
         geojson(tmp_path / "drawn" / f"{name}.geojson", [square(5, 5, "Tumor")])
     _, _, refs = begun(tmp_path, "detection")
-    assert {Path(ref.path).resolve() for ref in refs} == {tmp_path / "slides" / name for name in names}
+    assert {Path(ref.path).resolve() for ref in refs} == {
+        tmp_path / "slides" / name for name in names
+    }
     assert all(ref.annotation.endswith(f"{ref.path.split('slides/')[1]}.geojson") for ref in refs)
     assert len({ref.case for ref in refs}) == len(names)
 
@@ -623,21 +732,33 @@ def test_the_case_is_found_in_the_path_if_asked_for(tmp_path, capsys):
     assert len({(ref.case, ref.split) for ref in refs}) == 4
     assert "split by case (4 cases)" in text
     assert "CHECK case" not in text
-    options = ["--slides", str(tmp_path / "slides"), "--annotations", str(tmp_path / "drawn"), "--out", str(tmp_path / "out")]
+    options = [
+        "--slides",
+        str(tmp_path / "slides"),
+        "--annotations",
+        str(tmp_path / "drawn"),
+        "--out",
+        str(tmp_path / "out"),
+    ]
     assert main(["init", "detection", *options, "--overwrite", "--case", "P[0-2]"]) == 2
     assert "finds no case in the slide 'a/P3_a.png'" in capsys.readouterr().err
 
 
 def test_names_agree_in_either_form_of_unicode(tmp_path):
     slides(tmp_path / "slides", [unicodedata.normalize("NFD", "Jörg.png")])
-    geojson(tmp_path / "drawn" / unicodedata.normalize("NFC", "Jörg.geojson"), [square(5, 5, "Tumor")])
+    geojson(
+        tmp_path / "drawn" / unicodedata.normalize("NFC", "Jörg.geojson"), [square(5, 5, "Tumor")]
+    )
     assert len(begun(tmp_path, "detection")[2]) == 1
 
 
 def test_the_table_of_annotations_is_found_in_a_folder(tmp_path):
     slides(tmp_path / "slides", ["a.png", "b.png"])
     (tmp_path / "drawn").mkdir()
-    entries = [Entry(name, Sheet(name, "VOC", (box_record("object 1", "RBC", (5, 5, 15, 15)),))) for name in "ab"]
+    entries = [
+        Entry(name, Sheet(name, "VOC", (box_record("object 1", "RBC", (5, 5, 15, 15)),)))
+        for name in "ab"
+    ]
     write_parquet(tmp_path / "drawn" / "all.parquet", to_table(entries))
     _, pipeline, refs = begun(tmp_path, "detection")
     assert ([ref.name for ref in refs], [c.name for c in pipeline.classes]) == (["a", "b"], ["RBC"])
@@ -675,13 +796,18 @@ def test_a_path_may_be_a_slide_by_itself(tmp_path, monkeypatch, files, slide):
 def test_one_slide_is_enough(tmp_path):
     slides(tmp_path / "slides", ["a.png", "b.png"])
     geojson(tmp_path / "drawn" / "a.geojson", [square(5, 5, "Tumor")])
-    assert [ref.name for ref in begun(tmp_path, "detection", slides=tmp_path / "slides" / "a.png")[2]] == ["a"]
+    assert [
+        ref.name for ref in begun(tmp_path, "detection", slides=tmp_path / "slides" / "a.png")[2]
+    ] == ["a"]
 
 
 def test_boxes_are_told_to_be_no_outlines(tmp_path):
     slides(tmp_path / "slides", ["a.png", "b.png"])
     coco(tmp_path / "all.json", ["a.png", "b.png"])
-    assert "2 of 2 outlines are boxes" in begun(tmp_path, "instance", annotations=tmp_path / "all.json")[0]
+    assert (
+        "2 of 2 outlines are boxes"
+        in begun(tmp_path, "instance", annotations=tmp_path / "all.json")[0]
+    )
     text = begun(tmp_path, "detection", annotations=tmp_path / "all.json", overwrite=True)[0]
     assert "are boxes" not in text
 
@@ -692,7 +818,11 @@ def test_the_pipeline_is_called_like_its_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     made = [begun(tmp_path, "instance", out=Path(out))[1] for out in ("mine", "more/mine", ".")]
     assert [one.name for one in made] == ["mine", "mine", "instance"]
-    assert [one.model.package for one in made] == ["packages/mine-instance", "packages/more/mine-instance", "packages/instance"]
+    assert [one.model.package for one in made] == [
+        "packages/mine-instance",
+        "packages/more/mine-instance",
+        "packages/instance",
+    ]
 
 
 def test_names_that_are_not_utf8_are_left_out_and_told(tmp_path, capsys):
@@ -705,7 +835,14 @@ def test_names_that_are_not_utf8_are_left_out_and_told(tmp_path, capsys):
             os.rename(path, os.fsencode(path.parent) + b"/J\xf6rg" + path.suffix.encode())
         except OSError:
             pytest.skip("the file system takes no such name")
-    options = ["--slides", str(tmp_path / "slides"), "--annotations", str(tmp_path / "drawn"), "--out", str(tmp_path / "out")]
+    options = [
+        "--slides",
+        str(tmp_path / "slides"),
+        "--annotations",
+        str(tmp_path / "drawn"),
+        "--out",
+        str(tmp_path / "out"),
+    ]
     assert main(["init", "detection", *options]) == 0
     told = capsys.readouterr().out
     assert told.count("its name is not UTF-8") == 2

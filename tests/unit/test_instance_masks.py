@@ -39,7 +39,8 @@ NONE = np.zeros(0, np.int64)
 
 
 def planted(seed, n, *, size=(4, 60)):
-    """Candidates on different pixels of the slide, in raster order: boxes about their pixel, masks of any shape."""
+    """Candidates on different pixels of the slide, in raster order: boxes about their pixel, masks
+    of any shape."""
     rng = np.random.default_rng(seed)
     at = np.sort(rng.choice(FRAME.height * FRAME.width, n, replace=False))
     cell = np.stack([at // FRAME.width, at % FRAME.width], axis=1).astype(np.int32)
@@ -73,7 +74,13 @@ class Slide:
 
     def masks(self, shard, *, pixels=True):
         found = self.found[shard]
-        return found if pixels else replace(found, starts=np.zeros(len(found) + 1, np.int64), bits=np.zeros(0, np.uint8))
+        return (
+            found
+            if pixels
+            else replace(
+                found, starts=np.zeros(len(found) + 1, np.int64), bits=np.zeros(0, np.uint8)
+            )
+        )
 
     def permits(self, rows, cols):
         return np.ones(np.broadcast_shapes(rows.shape, cols.shape), bool)
@@ -85,7 +92,8 @@ class Slide:
         return self.parts[shard]
 
     def stitch(self, order):
-        """(table, label image, ids of each shard's first object) with shards worked on in the given order."""
+        """(table, label image, ids of each shard's first object) with shards worked on in the given
+        order."""
         self.chosen = TASK.select(self)
         self.parts = {shard: TASK.stitch_shard(self, shard) for shard in order}
         counts = [len(self.parts[s]["class_id"]) for s in self.shards]
@@ -138,7 +146,9 @@ def test_the_objects_are_those_of_one_suppression_and_ids_and_flags_those_of_one
         assert np.array_equal(getattr(table, name), getattr(want, name))
     assert np.array_equal(labels, paint(runs, np.arange(1, len(kept) + 1), FRAME.box))
 
-    painted = paint(runs, np.arange(1, len(kept) + 1), Box(-200, -200, 400, 400))  # what lies beyond the slide counts as seen
+    painted = paint(
+        runs, np.arange(1, len(kept) + 1), Box(-200, -200, 400, 400)
+    )  # what lies beyond the slide counts as seen
     hidden = ~np.isin(np.arange(1, len(kept) + 1), painted)
     assert np.array_equal(table.flags & FLAG_OCCLUDED > 0, hidden)
     assert np.array_equal(table.flags & FLAG_CAPPED, want.flags & FLAG_CAPPED)
@@ -147,14 +157,24 @@ def test_the_objects_are_those_of_one_suppression_and_ids_and_flags_those_of_one
 def test_an_object_that_later_ones_cover_is_counted_and_flagged():
     small, large = planted(1, 200, size=(8, 9)), planted(2, 300, size=(50, 60))
     inner = small.take(np.array([len(small) // 3]))
-    area, starts, bits = paste(np.full((1, 28, 28), 255, np.uint8), np.array([[0, 0, 1600, 1600]], np.int32))
-    outer = replace(large.take(np.array([0])), box=np.array([[0, 0, 1600, 1600]], np.int32), area=area, starts=starts, bits=bits)
+    area, starts, bits = paste(
+        np.full((1, 28, 28), 255, np.uint8), np.array([[0, 0, 1600, 1600]], np.int32)
+    )
+    outer = replace(
+        large.take(np.array([0])),
+        box=np.array([[0, 0, 1600, 1600]], np.int32),
+        area=area,
+        starts=starts,
+        bits=bits,
+    )
     box = np.array([[480, 480, 640, 640]], np.int32)
     area, starts, bits = paste(np.full((1, 28, 28), 255, np.uint8), box)
     inner = replace(inner, box=box, area=area, starts=starts, bits=bits)
     first, later = np.array([[35, 35]], np.int32), np.array([[50, 50]], np.int32)
     high = np.array([60000], np.uint16)
-    both = MaskCandidates.concatenate([replace(inner, cell=first, score=high), replace(outer, cell=later, score=high)])
+    both = MaskCandidates.concatenate(
+        [replace(inner, cell=first, score=high), replace(outer, cell=later, score=high)]
+    )
     slide = Slide(both)
     table, labels = slide.stitch(slide.shards)
     assert (table.flags & FLAG_OCCLUDED > 0).tolist() == [True, False]
@@ -200,14 +220,18 @@ def test_proposals_come_from_the_core_alone_and_only_its_own_suppress_them():
     assert np.array_equal(found, same)
 
 
-@pytest.mark.parametrize(("box", "cut"), [((10, 10, 50, 50), False), ((2, 10, 50, 50), True), ((10, 10, 50, 62), True)])
+@pytest.mark.parametrize(
+    ("box", "cut"), [((10, 10, 50, 50), False), ((2, 10, 50, 50), True), ((10, 10, 50, 62), True)]
+)
 def test_an_object_that_reaches_its_windows_border_is_flagged_and_kept(box, cut):
     model = network()
     output = output_of(model)
     corners = torch.tensor([box], dtype=torch.float32)
 
     def classify(_, boxes):
-        return torch.tensor([[0.0, 9.0, 0.0]]).expand(len(boxes), 3), corners[:, None].expand(len(boxes), 3, 4)
+        return torch.tensor([[0.0, 9.0, 0.0]]).expand(len(boxes), 3), corners[:, None].expand(
+            len(boxes), 3, 4
+        )
 
     fake = SimpleNamespace(
         classify=classify,
@@ -226,7 +250,9 @@ def test_an_object_that_reaches_its_windows_border_is_flagged_and_kept(box, cut)
 
 def test_a_window_without_any_region_emits_nothing():
     output = output_of(network())
-    nothing = replace(output, objectness=tuple(torch.full_like(o, -20.0) for o in output.objectness))
+    nothing = replace(
+        output, objectness=tuple(torch.full_like(o, -20.0) for o in output.objectness)
+    )
     assert len(decode_window(nothing, (0, 0), SPEC)) == 0
 
 
@@ -239,10 +265,16 @@ def test_boxes_classes_and_masks_of_a_patch_are_those_of_its_label_map(seed, n):
     found = objects_in(torch.from_numpy(labels), torch.from_numpy(classes))
     ids = [i for i in range(1, labels.max() + 1) if (labels == i).sum() >= 9]
     where = ndimage.find_objects(labels)
-    want = [[where[i - 1][1].start, where[i - 1][0].start, where[i - 1][1].stop, where[i - 1][0].stop] for i in ids]
+    want = [
+        [where[i - 1][1].start, where[i - 1][0].start, where[i - 1][1].stop, where[i - 1][0].stop]
+        for i in ids
+    ]
     assert found["boxes"].tolist() == want
     assert found["labels"].tolist() == [int(class_id[i - 1]) + 1 for i in ids]
-    assert np.array_equal(found["masks"].numpy(), np.stack([labels == i for i in ids]) if ids else np.zeros((0, 40, 50), bool))
+    assert np.array_equal(
+        found["masks"].numpy(),
+        np.stack([labels == i for i in ids]) if ids else np.zeros((0, 40, 50), bool),
+    )
 
 
 def test_the_card_of_a_mask_model_says_schedule_exact():
@@ -252,7 +284,9 @@ def test_the_card_of_a_mask_model_says_schedule_exact():
 
 
 def test_a_mask_model_of_one_width_is_refused():
-    with pytest.raises(ConfigError, match=r"model\.widths is \[8\]; a mask model needs two or more"):
+    with pytest.raises(
+        ConfigError, match=r"model\.widths is \[8\]; a mask model needs two or more"
+    ):
         MaskRCNN((8,), classes=1)
 
 
@@ -260,18 +294,32 @@ def test_the_store_gives_back_candidates_with_their_masks_or_without(tmp_path):
     found = planted(5, 60)
     groups = {s: np.flatnonzero((found.cell // 64 == s).all(axis=1)) for s in ((0, 0), (0, 1))}
     store = PredictionStore.create(
-        tmp_path / "p", storage="masks", frame=FRAME, lattice=LATTICE, channels=0, shards=[*groups, (1, 1)]
+        tmp_path / "p",
+        storage="masks",
+        frame=FRAME,
+        lattice=LATTICE,
+        channels=0,
+        shards=[*groups, (1, 1)],
     )
     for shard, index in groups.items():
         core = found.cell[index] // 32
-        parts = {(int(r), int(c)): found.take(index[(core == (r, c)).all(axis=1)]) for r, c in np.unique(core, axis=0)}
+        parts = {
+            (int(r), int(c)): found.take(index[(core == (r, c)).all(axis=1)])
+            for r, c in np.unique(core, axis=0)
+        }
         receipt = store.write(shard, parts)
-        assert receipt == store.write(shard, dict(reversed(parts.items())))  # twice, and in another order
+        assert receipt == store.write(
+            shard, dict(reversed(parts.items()))
+        )  # twice, and in another order
         want = MaskCandidates.concatenate([parts[c] for c in sorted(parts)])
         read, bare = PredictionStore(tmp_path / "p").masks(shard), store.masks(shard, pixels=False)
         for name in MASK_NAMES:
             assert np.array_equal(getattr(read, name), getattr(want, name)), name
-        assert all(np.array_equal(getattr(bare, n), getattr(want, n)) for n in MASK_NAMES if n not in ("starts", "bits"))
+        assert all(
+            np.array_equal(getattr(bare, n), getattr(want, n))
+            for n in MASK_NAMES
+            if n not in ("starts", "bits")
+        )
         assert len(bare.bits) == 0
     store.write((1, 1), {(2, 2): found.take(NONE)})
     assert len(store.masks((1, 1))) == 0

@@ -8,8 +8,14 @@ from hypothesis import strategies as st
 from quadrat.journal import Journal
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | st.text(max_size=9),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False)
+    | st.text(max_size=9),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 
@@ -79,7 +85,9 @@ def test_zeros_that_a_power_cut_left_are_forgotten(tmp_path):
     assert [json.loads(line)["key"] for line in path.read_bytes().splitlines()] == ["a", "b"]
 
 
-@pytest.mark.parametrize("line", [b"17\n", b"[]\n", b"null\n", b'{"key": "a"}\n', b'{"receipt": 1}\n', b"\xff\xfe\n"])
+@pytest.mark.parametrize(
+    "line", [b"17\n", b"[]\n", b"null\n", b'{"key": "a"}\n', b'{"receipt": 1}\n', b"\xff\xfe\n"]
+)
 def test_a_line_that_is_no_receipt_ends_the_journal_instead_of_the_run(tmp_path, line):
     path = tmp_path / "journal.jsonl"
     with Journal(path) as journal:
@@ -107,7 +115,10 @@ def test_each_receipt_is_written_and_synced_before_add_returns(tmp_path, monkeyp
         assert len(synced) == 2
         assert synced[1] == path.read_bytes()
     lines = synced[-1].decode().splitlines()
-    assert [json.loads(line) for line in lines] == [{"key": "a", "receipt": 1}, {"key": "b", "receipt": [2]}]
+    assert [json.loads(line) for line in lines] == [
+        {"key": "a", "receipt": 1},
+        {"key": "b", "receipt": [2]},
+    ]
 
 
 def test_a_receipt_that_json_cannot_hold_leaves_no_trace(tmp_path):

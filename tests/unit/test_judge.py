@@ -1,4 +1,5 @@
-"""The judge, on result and truth files made by hand; label images come from .npy in place of the store's arrays."""
+"""The judge, on result and truth files made by hand; label images come from .npy in place of the
+store's arrays."""
 
 import ast
 import io
@@ -59,29 +60,54 @@ def write_truth(folder, slide, boxes, names, *, regions=None, label="gland"):
     folder.mkdir(exist_ok=True)
     features = [feature(b, n, "detection") for b, n in zip(boxes, names, strict=True)]
     features.append(feature((0, 0, SIDE, SIDE), "stroma", "annotation"))
-    (folder / f"{slide}.truth.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
-    tifffile.imwrite(folder / f"{slide}.truth.nuclei.tiff", painted(boxes, np.uint32), tile=(16, 16))
+    (folder / f"{slide}.truth.geojson").write_text(
+        json.dumps({"type": "FeatureCollection", "features": features})
+    )
+    tifffile.imwrite(
+        folder / f"{slide}.truth.nuclei.tiff", painted(boxes, np.uint32), tile=(16, 16)
+    )
     regions = np.zeros((SIDE // 8, SIDE // 8), np.uint8) if regions is None else regions
     tifffile.imwrite(folder / f"{slide}.truth.regions.tiff", regions)
-    (folder / f"{slide}.truth.json").write_text(json.dumps({"slide_label": label, "region_map_reduction": 8}))
+    (folder / f"{slide}.truth.json").write_text(
+        json.dumps({"slide_label": label, "region_map_reduction": 8})
+    )
 
 
 def write_result(folder, slide, *, scale=1, seconds=2.5):
     out = folder / slide
     out.mkdir(parents=True)
     side = SIDE // scale
-    frame = {"height": side, "width": side, "mpp": 0.5 * scale, "scale_row": scale, "scale_col": scale}
+    frame = {
+        "height": side,
+        "width": side,
+        "mpp": 0.5 * scale,
+        "scale_row": scale,
+        "scale_col": scale,
+    }
     (out / "summary.json").write_text(json.dumps({"frame": frame}))
     if seconds:
         timings = folder.parent / "run" / "timings.jsonl"
         timings.parent.mkdir(parents=True, exist_ok=True)
-        timings.write_text(json.dumps({"slide": slide, "seconds": {"tile": 0.5, "predict": seconds - 0.5}}) + "\n")
+        timings.write_text(
+            json.dumps({"slide": slide, "seconds": {"tile": 0.5, "predict": seconds - 0.5}}) + "\n"
+        )
     return out
 
 
 def write_objects(out, boxes, names, *, scale=1, stated=None):
-    corners = dict(zip(("x0_l0", "y0_l0", "x1_l0", "y1_l0"), np.array(boxes, float).reshape(-1, 4).T, strict=True))
-    columns = {"id": np.arange(1, len(boxes) + 1), "class": names, "score": np.ones(len(boxes), np.float32), **corners}
+    corners = dict(
+        zip(
+            ("x0_l0", "y0_l0", "x1_l0", "y1_l0"),
+            np.array(boxes, float).reshape(-1, 4).T,
+            strict=True,
+        )
+    )
+    columns = {
+        "id": np.arange(1, len(boxes) + 1),
+        "class": names,
+        "score": np.ones(len(boxes), np.float32),
+        **corners,
+    }
     pq.write_table(pa.table(columns), out / "objects.parquet")
     write_counts(out, {n: names.count(n) for n in CLASSES} if stated is None else stated)
     write_labels(out, "objects", painted(boxes, np.uint32, scale))
@@ -111,14 +137,16 @@ def test_a_perfect_instance_result_scores_one_at_any_grid(tmp_path, scale):
     out = write_result(tmp_path / "results", "s", scale=scale)
     write_objects(out, BOXES, NAMES, scale=scale)
     got = by_metric(judge.judge(tmp_path / "truth", tmp_path / "results", "instance"))
-    assert {m: got[m].value for m in ("pq", "sq", "dq", "f1", "aji", "pq_lymphocyte")} == dict.fromkeys(
-        ("pq", "sq", "dq", "f1", "aji", "pq_lymphocyte"), 1.0
-    )
+    assert {
+        m: got[m].value for m in ("pq", "sq", "dq", "f1", "aji", "pq_lymphocyte")
+    } == dict.fromkeys(("pq", "sq", "dq", "f1", "aji", "pq_lymphocyte"), 1.0)
     assert (got["count"].value, got["count"].planted, got["count"].found) == (0.0, 4, 4)
     assert got["pq"].seconds == 2.5
 
 
-def test_an_instance_result_with_one_half_and_one_missed_object_is_scored_as_worked_by_hand(tmp_path):
+def test_an_instance_result_with_one_half_and_one_missed_object_is_scored_as_worked_by_hand(
+    tmp_path,
+):
     write_truth(tmp_path / "truth", "s", BOXES, NAMES)
     out = write_result(tmp_path / "results", "s", seconds=None)
     found = [BOXES[0], (16, 0, 24, 6), (32, 32, 36, 40)]  # IoU 1, 3/4, and 1/2, which is no match
@@ -134,7 +162,11 @@ def test_an_instance_result_with_one_half_and_one_missed_object_is_scored_as_wor
 def test_detections_are_matched_within_classes_and_one_to_one(tmp_path):
     write_truth(tmp_path / "truth", "s", BOXES, NAMES)
     out = write_result(tmp_path / "results", "s")
-    write_objects(out, [*BOXES, BOXES[0]], ["lymphocyte", "lymphocyte", "lymphocyte", "epithelial", "lymphocyte"])
+    write_objects(
+        out,
+        [*BOXES, BOXES[0]],
+        ["lymphocyte", "lymphocyte", "lymphocyte", "epithelial", "lymphocyte"],
+    )
     got = by_metric(judge.judge(tmp_path / "truth", tmp_path / "results", "detection"))
     assert got["f1_lymphocyte"].value == pytest.approx(2 * 2 / (2 + 4))
     assert got["f1_epithelial"].value == pytest.approx(2 * 1 / (2 + 1))
@@ -148,7 +180,9 @@ def test_region_dice_is_taken_on_the_results_grid_with_classes_by_name(tmp_path,
     regions[:4], regions[4:, :4] = 1, 3
     write_truth(tmp_path / "truth", "s", [], [], regions=regions)
     out = write_result(tmp_path / "results", "s", scale=scale)
-    write_counts(out, {"tumour": 1, "stroma": 1})  # another order than the truth's: 1 is tumour, 2 stroma
+    write_counts(
+        out, {"tumour": 1, "stroma": 1}
+    )  # another order than the truth's: 1 is tumour, 2 stroma
     found = np.zeros((8, 8), np.uint8)
     found[:4], found[4:, :2] = 2, 1
     write_labels(out, "classes", np.kron(found, np.ones((8 // scale,) * 2, np.uint8)))
@@ -170,9 +204,15 @@ def test_tiles_are_judged_by_the_class_of_most_of_their_tissue_if_that_is_more_t
     out = write_result(tmp_path / "results", "s")
     (out / "classes.csv").write_text("class,probability\nstroma,0.3\ngland,0.5\ntumour,0.2\n")
     rows = ["0,0,0,0,32,32,gland", "0,1,32,0,64,32,tumour", "1,0,0,32,32,64,stroma"]
-    (out / "tiles.csv").write_text("\n".join(["row,col,x0_l0,y0_l0,x1_l0,y1_l0,class", *rows]) + "\n")
+    (out / "tiles.csv").write_text(
+        "\n".join(["row,col,x0_l0,y0_l0,x1_l0,y1_l0,class", *rows]) + "\n"
+    )
     got = by_metric(judge.judge(tmp_path / "truth", tmp_path / "results", "classification"))
-    assert (got["slide_label"].value, got["slide_label"].planted, got["slide_label"].found) == (1.0, "gland", "gland")
+    assert (got["slide_label"].value, got["slide_label"].planted, got["slide_label"].found) == (
+        1.0,
+        "gland",
+        "gland",
+    )
     tiles = got["tile_balanced_accuracy"]
     assert (tiles.value, tiles.planted, tiles.found) == (0.5, 2, 1)
 
@@ -212,8 +252,19 @@ def test_scores_are_added_and_those_of_the_same_task_and_slide_replaced(tmp_path
     judge.write_scores(path, [one])
     judge.write_scores(path, [other])
     judge.write_scores(path, [judge.Score("instance", "s", "pq", 0.75, 1, 1, None)])
-    assert [(s.task, s.value) for s in judge.read_scores(path)] == [("detection", 0.25), ("instance", 0.75)]
-    assert list(json.loads(path.read_text())[0]) == ["task", "slide", "metric", "value", "planted", "found", "seconds"]
+    assert [(s.task, s.value) for s in judge.read_scores(path)] == [
+        ("detection", 0.25),
+        ("instance", 0.75),
+    ]
+    assert list(json.loads(path.read_text())[0]) == [
+        "task",
+        "slide",
+        "metric",
+        "value",
+        "planted",
+        "found",
+        "seconds",
+    ]
 
 
 def test_the_table_sums_counts_and_shows_the_worst_slide():
@@ -234,7 +285,11 @@ def test_the_table_sums_counts_and_shows_the_worst_slide():
 
 def test_the_judge_imports_nothing_of_what_it_judges():
     tree = ast.parse(Path(judge.__file__).read_text(encoding="utf-8"))
-    names = [n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module.startswith("quadrat")]
+    names = [
+        n.module
+        for n in ast.walk(tree)
+        if isinstance(n, ast.ImportFrom) and n.module.startswith("quadrat")
+    ]
     allowed = ("annotations", "errors", "geometry", "metrics", "results", "store")
     assert names
     assert all(name.split(".")[1] in allowed for name in names)

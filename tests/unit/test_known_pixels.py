@@ -1,4 +1,5 @@
-"""What nobody has annotated is learnt from by nobody: no loss and no gradient depends on it. And how classes are balanced."""
+"""What nobody has annotated is learnt from by nobody: no loss and no gradient depends on it. And
+how classes are balanced."""
 
 from collections import Counter
 from dataclasses import replace
@@ -43,7 +44,8 @@ class Rectangle:
 
 
 def labels_of(seed):
-    """Objects that all lie whole on one side of the middle, in the way that nothing touches across it."""
+    """Objects that all lie whole on one side of the middle, in the way that nothing touches across
+    it."""
     labels = fields.disjoint_ellipses(np.random.default_rng(seed), SLIDE, n=60)
     crossing = np.unique(labels[:, HALF - 2 : HALF + 2])
     labels[np.isin(labels, crossing)] = 0
@@ -77,7 +79,9 @@ def slide_of(labels, *, bounds=True, **options):
     rgb = np.random.default_rng(1).integers(0, 255, (*SLIDE, 3)).astype(np.uint8)
     truth = Truth(labels)
     source = source_of(ArraySlide(rgb, mpp=0.5), mpp=0.5)
-    return TrainingSlide("s", source, CELLS, SlideTruth(truth, truth, Rectangle() if bounds else None, **options))
+    return TrainingSlide(
+        "s", source, CELLS, SlideTruth(truth, truth, Rectangle() if bounds else None, **options)
+    )
 
 
 def learnt(task, slide, *, augment=NONE, steps=4, patch=48):
@@ -90,7 +94,9 @@ def learnt(task, slide, *, augment=NONE, steps=4, patch=48):
     for step in range(steps):
         rgb, targets = data.batch(step, size=4, seed=3, augment=augment)
         output = model(torch.from_numpy(rgb).permute(0, 3, 1, 2).float() / 255)
-        terms = kind.loss(output, {n: torch.from_numpy(np.ascontiguousarray(a)) for n, a in targets.items()}, spec)
+        terms = kind.loss(
+            output, {n: torch.from_numpy(np.ascontiguousarray(a)) for n, a in targets.items()}, spec
+        )
         model.zero_grad()
         terms["loss"].backward()
         losses.append({name: float(value.detach()) for name, value in terms.items()})
@@ -100,7 +106,9 @@ def learnt(task, slide, *, augment=NONE, steps=4, patch=48):
 
 def same(one, other):
     return one[0] == other[0] and all(
-        torch.equal(a, b) for x, y in zip(one[1], other[1], strict=True) for a, b in zip(x, y, strict=True)
+        torch.equal(a, b)
+        for x, y in zip(one[1], other[1], strict=True)
+        for a, b in zip(x, y, strict=True)
     )
 
 
@@ -125,7 +133,9 @@ def test_truth_outside_the_bounds_changes_no_loss_and_no_gradient(task, augment)
     assert any(bool(g.any()) for g in one[1][0]), "something is learnt"
     # the comparison can fail: without bounds, and with another left half
     free = learnt(task, slide_of(LEFT, bounds=False), augment=augment)
-    assert not same(free, learnt(task, slide_of(joined(LEFT, RIGHT), bounds=False), augment=augment))
+    assert not same(
+        free, learnt(task, slide_of(joined(LEFT, RIGHT), bounds=False), augment=augment)
+    )
     assert not same(one, free)
     assert not same(one, learnt(task, slide_of(joined(RIGHT, LEFT)), augment=augment))
 
@@ -153,7 +163,10 @@ def test_where_nothing_at_all_is_known_there_is_a_loss_that_teaches_nothing(task
     slide = replace(slide, cells=[(1, 2), (2, 2)], source=slide.source)
     kind, spec = get_task(task), spec_for(task)
     crop = kind.prepare(truth_window(slide, Box(0, HALF, 32, HALF + 32)), spec)
-    targets = {n: torch.from_numpy(np.ascontiguousarray(a))[None] for n, a in kind.targets(crop, spec).items()}
+    targets = {
+        n: torch.from_numpy(np.ascontiguousarray(a))[None]
+        for n, a in kind.targets(crop, spec).items()
+    }
     channels = kind.channels(spec) or 6
     side = 8 if task == "detection" else 32
     output = torch.randn(1, channels, side, side, requires_grad=True)
@@ -167,8 +180,13 @@ def test_of_a_slide_without_bounds_that_is_not_complete_only_what_is_drawn_is_kn
     slide = slide_of(LEFT, bounds=False, complete=False)
     window = truth_window(slide, Box(0, 0, *SLIDE))
     assert np.array_equal(window.known, window.regions > 0)
-    assert truth_window(replace(slide, truth=replace(slide.truth, complete=True)), Box(0, 0, *SLIDE)).known.all()
-    assert np.array_equal(truth_window(slide_of(LEFT), Box(0, 0, *SLIDE)).known, Rectangle().regions(Box(0, 0, *SLIDE), 1) > 0)
+    assert truth_window(
+        replace(slide, truth=replace(slide.truth, complete=True)), Box(0, 0, *SLIDE)
+    ).known.all()
+    assert np.array_equal(
+        truth_window(slide_of(LEFT), Box(0, 0, *SLIDE)).known,
+        Rectangle().regions(Box(0, 0, *SLIDE), 1) > 0,
+    )
 
 
 def test_semantic_classes_drawn_without_a_word_on_the_rest_teach_no_background():
@@ -183,29 +201,44 @@ def test_semantic_classes_drawn_without_a_word_on_the_rest_teach_no_background()
 
 def pipeline_for(task):
     return Pipeline(
-        name="p", task=task, classes=(ClassSection(name="a"), ClassSection(name="b")), model=ModelSection(package="x")
+        name="p",
+        task=task,
+        classes=(ClassSection(name="a"), ClassSection(name="b")),
+        model=ModelSection(package="x"),
     )
 
 
 @pytest.mark.parametrize("annotated", ["all", "ROI", ""])
 def test_the_manifests_word_decides_what_is_known(annotated, tmp_path):
     (tmp_path / "s.csv").write_text(
-        'wkt,class,kind\n"POLYGON ((2 2, 9 2, 9 9, 2 9, 2 2))",a,region\n"POLYGON ((0 0, 20 0, 20 30, 0 30, 0 0))",ROI,region\n'
+        'wkt,class,kind\n"POLYGON ((2 2, 9 2, 9 9, 2 9, 2 2))",a,region\n"POLYGON ((0 0, 20 0, 20 '
+        '30, 0 30, 0 0))",ROI,region\n'
     )
     pipeline = pipeline_for("semantic")
-    data = replace(pipeline.data, annotations="regions", ignore=() if annotated == "ROI" else ("ROI",))
+    data = replace(
+        pipeline.data, annotations="regions", ignore=() if annotated == "ROI" else ("ROI",)
+    )
     ref = SlideRef(path="s.tiff", name="s", annotation=str(tmp_path / "s.csv"), annotated=annotated)
     slide = training_slide(ref, replace(pipeline, data=data), slide_of(LEFT).source, CELLS)
     known = truth_window(slide, Box(0, 0, 40, 40)).known
     want = np.full((40, 40), annotated == "all")
-    want[{"": (slice(2, 9), slice(2, 9)), "ROI": (slice(30), slice(20)), "all": slice(None)}[annotated]] = True
+    want[
+        {"": (slice(2, 9), slice(2, 9)), "ROI": (slice(30), slice(20)), "all": slice(None)}[
+            annotated
+        ]
+    ] = True
     assert np.array_equal(known, want)
 
 
 def test_objects_without_a_word_on_where_all_are_drawn_are_refused_with_the_way_out(monkeypatch):
-    monkeypatch.setattr("quadrat.learning.load_truth", lambda *_, **__: SlideTruth(Truth(LEFT), None, None, -1))
+    monkeypatch.setattr(
+        "quadrat.learning.load_truth", lambda *_, **__: SlideTruth(Truth(LEFT), None, None, -1)
+    )
     ref = SlideRef(path="folder/s.tiff", name="s", annotated="")
-    with pytest.raises(AnnotationError, match=r"^folder/s\.tiff: .*fill its column 'annotated' with 'all', or with the class"):
+    with pytest.raises(
+        AnnotationError,
+        match=r"^folder/s\.tiff: .*fill its column 'annotated' with 'all', or with the class",
+    ):
         training_slide(ref, pipeline_for("instance"), slide_of(LEFT).source, CELLS)
 
 
@@ -213,7 +246,10 @@ def test_objects_without_a_word_on_where_all_are_drawn_are_refused_with_the_way_
 def test_mask_models_refuse_a_slide_that_is_not_annotated_completely_before_the_first_step(options):
     pipeline, spec = pipeline_for("instance_masks"), spec_for("instance_masks")
     slide = replace(slide_of(LEFT, **options), cells=[(0, 0)])  # all of this window is known
-    with pytest.raises(AnnotationError, match=r"^s: the task instance_masks learns from slides that are annotated completely"):
+    with pytest.raises(
+        AnnotationError,
+        match=r"^s: the task instance_masks learns from slides that are annotated completely",
+    ):
         window_set([slide], get_task("instance_masks"), spec, pipeline)
     window_set([slide_of(LEFT, bounds=False)], get_task("instance_masks"), spec, pipeline)
     for task in (*DENSE, "classification"):
@@ -224,9 +260,15 @@ def test_windows_of_which_nothing_is_known_are_not_drawn():
     bounded = slide_of(LEFT)  # the left half is known
     seen = WindowSet([bounded], get_task("semantic"), spec_for("semantic"), patch=16)
     assert len(seen) < len(CELLS)
-    assert len(WindowSet([slide_of(LEFT, bounds=False)], get_task("semantic"), spec_for("semantic"), patch=16)) == len(CELLS)
+    assert len(
+        WindowSet(
+            [slide_of(LEFT, bounds=False)], get_task("semantic"), spec_for("semantic"), patch=16
+        )
+    ) == len(CELLS)
     nothing = replace(bounded, truth=SlideTruth(complete=False))
-    with pytest.raises(AnnotationError, match="nothing is annotated in the tissue of any training slide"):
+    with pytest.raises(
+        AnnotationError, match="nothing is annotated in the tissue of any training slide"
+    ):
         WindowSet([nothing], get_task("semantic"), spec_for("semantic"), patch=16)
 
 
@@ -236,7 +278,9 @@ def test_a_label_of_the_whole_slide_is_learnt_whatever_is_annotated():
     for options in ({"bounds": True}, {"bounds": False, "complete": False}, {"bounds": False}):
         slide = slide_of(LEFT, **options)
         slide = replace(slide, truth=replace(slide.truth, objects=None, regions=None, label=1))
-        batches.append(WindowSet([slide], kind, spec, patch=48).batch(0, size=4, seed=0, augment=NONE))
+        batches.append(
+            WindowSet([slide], kind, spec, patch=48).batch(0, size=4, seed=0, augment=NONE)
+        )
     for rgb, targets in batches:
         assert np.array_equal(rgb, batches[0][0])
         assert targets["label"].tolist() == [1] * 4
@@ -246,7 +290,8 @@ def test_a_label_of_the_whole_slide_is_learnt_whatever_is_annotated():
 
 
 def sparse_slide(rare, n_cells=24, name="s", label=-1):
-    """A slide whose windows all show class a, but ``rare`` windows, which show class b; and four windows with nothing."""
+    """A slide whose windows all show class a, but ``rare`` windows, which show class b; and four
+    windows with nothing."""
     spec = spec_for("detection")
     labels = np.zeros((32 * n_cells, 40), np.int32)
     class_id = []
@@ -257,13 +302,16 @@ def sparse_slide(rare, n_cells=24, name="s", label=-1):
     truth.labels, truth.class_id = np.pad(labels, 100), np.array(class_id, np.int64)
     rgb = np.full((*labels.shape, 3), 200, np.uint8)
     source = source_of(ArraySlide(rgb, mpp=0.5), mpp=0.5)
-    slide = TrainingSlide(name, source, [(r, 0) for r in range(n_cells)], SlideTruth(truth, label=label))
+    slide = TrainingSlide(
+        name, source, [(r, 0) for r in range(n_cells)], SlideTruth(truth, label=label)
+    )
     return slide, spec
 
 
 def test_rare_classes_and_windows_without_any_come_as_often_as_the_frequent_one():
     slide, spec = sparse_slide(rare=2)
-    # neighbours see each other's objects in the halo unless it is small: a window of 48 px around cores of 32 shows 8 px more
+    # neighbours see each other's objects in the halo unless it is small: a window of 48 px around
+    # cores of 32 shows 8 px more
     shares = class_shares([(slide, cell) for cell in slide.cells], spec)
     assert shares.sum() == pytest.approx(1)
     by = np.array([2 if r >= 20 else int(r < 2) for r in range(24)])
@@ -276,12 +324,16 @@ def test_rare_classes_and_windows_without_any_come_as_often_as_the_frequent_one(
     plain = WindowSet([slide], get_task("detection"), spec, patch=32)
     unbalanced = Counter(by[i] for step in range(300) for i in plain.indices(step, size=4, seed=7))
     assert unbalanced == {0: 900, 1: 100, 2: 200}
-    assert len({i for step in range(300) for i in data.indices(step, size=4, seed=7)}) == 24, "no window is left out"
+    assert len({i for step in range(300) for i in data.indices(step, size=4, seed=7)}) == 24, (
+        "no window is left out"
+    )
 
 
 def test_balanced_draws_are_a_pure_function_of_seed_and_step():
     slide, spec = sparse_slide(rare=2)
-    one, other = (WindowSet([slide], get_task("detection"), spec, patch=32, balance=True) for _ in range(2))
+    one, other = (
+        WindowSet([slide], get_task("detection"), spec, patch=32, balance=True) for _ in range(2)
+    )
     other.indices(5, size=4, seed=1)
     assert one.indices(9, size=4, seed=1) == other.indices(9, size=4, seed=1)
     assert one.indices(9, size=4, seed=1) != one.indices(9, size=4, seed=2)

@@ -13,26 +13,44 @@ def written(tmp_path, text, encoding="utf-8"):
 def test_every_column_arrives_and_paths_are_relative_to_the_manifest(tmp_path):
     path = written(
         tmp_path,
-        "slide,annotation,mpp,label,case,split\na/one.tif,a/one.geojson,0.25,tumour,7,train\n two.svs , , , , , \n",
+        "slide,annotation,mpp,label,case,split\na/one.tif,a/one.geojson,0.25,tumour,7,train\n "
+        "two.svs , , , , , \n",
     )
     assert read_manifest(path) == [
-        SlideRef("one", str(tmp_path / "a/one.tif"), 0.25, str(tmp_path / "a/one.geojson"), "tumour", "7", "train"),
+        SlideRef(
+            "one",
+            str(tmp_path / "a/one.tif"),
+            0.25,
+            str(tmp_path / "a/one.geojson"),
+            "tumour",
+            "7",
+            "train",
+        ),
         SlideRef("two", str(tmp_path / "two.svs")),
     ]
 
 
 def test_only_the_column_slide_is_needed_and_absolute_paths_stay(tmp_path):
-    assert read_manifest(written(tmp_path, "slide\n/data/x.svs\n")) == [SlideRef("x", "/data/x.svs")]
+    assert read_manifest(written(tmp_path, "slide\n/data/x.svs\n")) == [
+        SlideRef("x", "/data/x.svs")
+    ]
 
 
 def test_columns_may_stand_in_any_order_and_rows_may_be_short(tmp_path):
     path = written(tmp_path, "split,slide,mpp\nval,x.svs\n\ntest,y.svs,1\n")
-    assert [(s.name, s.split, s.mpp) for s in read_manifest(path)] == [("x", "val", None), ("y", "test", 1.0)]
+    assert [(s.name, s.split, s.mpp) for s in read_manifest(path)] == [
+        ("x", "val", None),
+        ("y", "test", 1.0),
+    ]
 
 
 def test_where_a_slide_is_annotated_and_its_fold_are_read(tmp_path):
     path = written(tmp_path, "slide,annotated,fold\nx.svs,all,0\ny.svs,ROI,12\nz.svs,,\n")
-    assert [(s.annotated, s.fold) for s in read_manifest(path)] == [("all", 0), ("ROI", 12), ("", None)]
+    assert [(s.annotated, s.fold) for s in read_manifest(path)] == [
+        ("all", 0),
+        ("ROI", 12),
+        ("", None),
+    ]
 
 
 def test_slides_whose_files_are_called_the_same_are_told_apart_by_the_column_name(tmp_path):
@@ -51,14 +69,22 @@ def test_a_manifest_saved_by_a_spreadsheet_is_read(tmp_path):
 
 
 @pytest.mark.parametrize("mark", [";", "\t"])
-def test_a_spreadsheet_of_europe_parts_by_semicolons_or_tabs_and_writes_decimal_commas(tmp_path, mark):
+def test_a_spreadsheet_of_europe_parts_by_semicolons_or_tabs_and_writes_decimal_commas(
+    tmp_path, mark
+):
     rows = [["Slide", "MPP", "Label"], ["a, b.svs", "0,25", "x, y"], ["c.svs", "0.5", ""]]
     path = written(tmp_path, "\r\n".join(mark.join(row) for row in rows))
-    assert [(s.name, s.mpp, s.label) for s in read_manifest(path)] == [("a, b", 0.25, "x, y"), ("c", 0.5, "")]
+    assert [(s.name, s.mpp, s.label) for s in read_manifest(path)] == [
+        ("a, b", 0.25, "x, y"),
+        ("c", 0.5, ""),
+    ]
 
 
 def test_a_cell_may_be_of_any_length(tmp_path):
-    assert len(read_manifest(written(tmp_path, f"slide,label\nx.svs,{'a' * 200_000}\n"))[0].label) == 200_000
+    assert (
+        len(read_manifest(written(tmp_path, f"slide,label\nx.svs,{'a' * 200_000}\n"))[0].label)
+        == 200_000
+    )
 
 
 def test_a_folder_is_called_by_its_whole_name(tmp_path):
@@ -72,7 +98,10 @@ def test_a_folder_is_called_by_its_whole_name(tmp_path):
         ("", "no column 'slide'.*none"),
         ("path,label\nx,y\n", "no column 'slide'.*path, label"),
         ("slide,lable\nx,y\n", "unknown column 'lable'.*did you mean 'label'"),
-        ("slide;label\nx;a;b\n", "line 2: 3 cells for 2 columns; put a cell that holds a semicolon"),
+        (
+            "slide;label\nx;a;b\n",
+            "line 2: 3 cells for 2 columns; put a cell that holds a semicolon",
+        ),
         ("slide\nx.svs\na\0.svs\n", "line 3: a NUL character"),
         ("slide,mpp\nx.svs,fine\n", "line 2: mpp 'fine'"),
         ('slide,mpp\nx.svs,0.5\ny.svs,"0,5"\n', "line 3: mpp '0,5'"),
@@ -100,14 +129,19 @@ def test_a_missing_manifest_is_refused(tmp_path):
         read_manifest(tmp_path / "none.csv")
 
 
-@pytest.mark.parametrize(("encoding", "words"), [("utf-16", "UTF-16 text"), ("latin-1", "not UTF-8 text")])
+@pytest.mark.parametrize(
+    ("encoding", "words"), [("utf-16", "UTF-16 text"), ("latin-1", "not UTF-8 text")]
+)
 def test_a_manifest_that_is_not_utf8_is_refused_with_the_remedy(tmp_path, encoding, words):
     with pytest.raises(ConfigError, match=f"{words}.*; save it as UTF-8"):
         read_manifest(written(tmp_path, "slide\nGröße.svs\n", encoding=encoding))
 
 
 def test_slides_of_the_command_line_share_their_mpp_and_must_differ_in_name():
-    assert [(s.name, s.mpp) for s in slides_from_paths(["a/x.svs", "y.tif"], mpp=0.3)] == [("x", 0.3), ("y", 0.3)]
+    assert [(s.name, s.mpp) for s in slides_from_paths(["a/x.svs", "y.tif"], mpp=0.3)] == [
+        ("x", 0.3),
+        ("y", 0.3),
+    ]
     with pytest.raises(ConfigError, match=r"two slides are called 'x' \(a/x\.svs and b/x\.svs\)"):
         slides_from_paths(["a/x.svs", "b/x.svs"], mpp=None)
     with pytest.raises(ConfigError, match="no slide was given"):

@@ -62,4 +62,6 @@ def test_scores_keep_their_order_in_sixteen_bits():
     assert found.dtype == np.uint16
     assert (np.diff(found.astype(int)) >= 0).all()
     assert (found[0], found[-1]) == (0, SCORE_MAX)
-    assert quantise_score(np.arange(SCORE_MAX + 1) / SCORE_MAX).tolist() == list(range(SCORE_MAX + 1))
+    assert quantise_score(np.arange(SCORE_MAX + 1) / SCORE_MAX).tolist() == list(
+        range(SCORE_MAX + 1)
+    )

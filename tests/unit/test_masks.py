@@ -18,7 +18,9 @@ SOME = settings(deadline=None, derandomize=True, max_examples=60)
 
 def boxes_for(rng, n, *, extent=2000, largest=500):
     corner = rng.integers(-extent, extent, (n, 2))
-    return np.concatenate([corner, corner + rng.integers(16, largest, (n, 2))], axis=1).astype(np.int32)
+    return np.concatenate([corner, corner + rng.integers(16, largest, (n, 2))], axis=1).astype(
+        np.int32
+    )
 
 
 def blobs(rng, n, smooth=4.0):
@@ -47,7 +49,9 @@ def candidates(seed, n, smooth=4.0):
 
 def unpacked(found, i):
     row0, col0, row1, col1 = mask_boxes(found.box)[i]
-    bits = np.unpackbits(found.bits[found.starts[i] : found.starts[i + 1]])[: (row1 - row0) * (col1 - col0)]
+    bits = np.unpackbits(found.bits[found.starts[i] : found.starts[i + 1]])[
+        : (row1 - row0) * (col1 - col0)
+    ]
     return bits.reshape(row1 - row0, col1 - col0).astype(bool)
 
 
@@ -77,7 +81,11 @@ def test_a_mask_laid_into_its_box_is_what_interpolation_at_pixel_centres_gives(s
         want, value = pasted(probability[i], box[i])
         if (np.abs(value - 127.5) < 1e-6).any():
             continue  # a value on the very threshold: rounding decides
-        found = np.unpackbits(bits[starts[i] : starts[i + 1]])[: want.size].reshape(want.shape).astype(bool)
+        found = (
+            np.unpackbits(bits[starts[i] : starts[i + 1]])[: want.size]
+            .reshape(want.shape)
+            .astype(bool)
+        )
         assert np.array_equal(found, want)
         assert area[i] == want.sum()
 
@@ -100,12 +108,19 @@ def test_table_outline_and_runs_of_every_mask_agree_with_its_bits(seed, n, rows)
         patch.setattr(module, "CANVAS_ROWS", rows)  # one canvas or many
         table, polygons, runs = outlines(found)
     assert len(table) == len(polygons) == len(found)
-    shapes = shapely.from_ragged_array(shapely.GeometryType.POLYGON, polygons.xy, (polygons.ring_starts, polygons.polygon_starts))
+    shapes = shapely.from_ragged_array(
+        shapely.GeometryType.POLYGON, polygons.xy, (polygons.ring_starts, polygons.polygon_starts)
+    )
     for i, (row0, col0, row1, col1) in enumerate(mask_boxes(found.box)):
         mask = unpacked(found, i)
         assert table.area_px[i] == mask.sum() == found.area[i] == shapes[i].area
         r, c = np.nonzero(mask)
-        assert table.bbox[i].tolist() == [row0 + r.min(), col0 + c.min(), row0 + r.max() + 1, col0 + c.max() + 1]
+        assert table.bbox[i].tolist() == [
+            row0 + r.min(),
+            col0 + c.min(),
+            row0 + r.max() + 1,
+            col0 + c.max() + 1,
+        ]
         assert table.centroid[i] == pytest.approx([row0 + r.mean() + 0.5, col0 + c.mean() + 0.5])
         x0, y0, x1, y1 = shapes[i].bounds
         assert table.bbox[i].tolist() == [y0, x0, y1, x1]
@@ -122,9 +137,9 @@ def test_taking_and_joining_candidates_keeps_every_mask_with_its_box():
     shuffled = found.take(order)
     for i, j in enumerate(order):
         assert np.array_equal(unpacked(shuffled, i), unpacked(found, j))
-    back = MaskCandidates.concatenate([shuffled.take(np.arange(5)), shuffled.take(np.arange(5, len(found)))]).take(
-        np.argsort(order)
-    )
+    back = MaskCandidates.concatenate(
+        [shuffled.take(np.arange(5)), shuffled.take(np.arange(5, len(found)))]
+    ).take(np.argsort(order))
     for name in MaskCandidates.__slots__:
         assert np.array_equal(getattr(back, name), getattr(found, name))
 

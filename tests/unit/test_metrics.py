@@ -18,7 +18,8 @@ def overlaps(truth, found):
 
 
 def test_panoptic_quality_of_a_hand_worked_row():
-    # truth 1 has 4 px of which found 7 covers 3 (IoU 3/4); truth 2 and found 8 share 1 of 3 px (no match)
+    # truth 1 has 4 px of which found 7 covers 3 (IoU 3/4); truth 2 and found 8 share 1 of 3 px (no
+    # match)
     truth = [[1, 1, 1, 1, 0, 2, 2, 0]]
     found = [[7, 7, 7, 0, 0, 0, 8, 8]]
     quality = instance.panoptic_quality(overlaps(truth, found))
@@ -34,14 +35,17 @@ def test_an_iou_of_exactly_one_half_does_not_match():
 
 def test_classes_never_match_across():
     table = overlaps([[1, 1, 0, 2, 2]], [[3, 3, 0, 4, 4]])
-    by_class = instance.panoptic_quality_by_class(table, np.array([0, 1]), np.array([0, 0]), n_classes=3)
+    by_class = instance.panoptic_quality_by_class(
+        table, np.array([0, 1]), np.array([0, 0]), n_classes=3
+    )
     assert [(q.matched, q.missed, q.extra) for q in by_class] == [(1, 0, 1), (0, 1, 0), (0, 0, 0)]
     assert by_class[0].pq == pytest.approx(1 / 1.5)
     assert np.isnan(by_class[2].pq)
 
 
 def test_aggregated_jaccard_of_a_hand_worked_row():
-    # 3 shared of 4 for the first; 1 shared of 3 for the second; found 9 (2 px) is used by nobody: 4 / (4 + 3 + 2)
+    # 3 shared of 4 for the first; 1 shared of 3 for the second; found 9 (2 px) is used by nobody: 4
+    # / (4 + 3 + 2)
     truth = [[1, 1, 1, 1, 0, 2, 2, 0, 0, 0]]
     found = [[7, 7, 7, 0, 0, 0, 8, 8, 9, 9]]
     assert instance.aggregated_jaccard(overlaps(truth, found)) == pytest.approx(4 / 9)
@@ -87,9 +91,15 @@ def test_instance_figures_equal_brute_force(truth, found):
 @given(LABELS, LABELS, st.integers(0, 7), st.integers(0, 9))
 def test_counts_of_blocks_add_up_to_the_count_of_the_whole_in_any_order(truth, found, row, col):
     whole = instance.OverlapCounts.of(truth, found)
-    cuts = [(slice(None, row), slice(None)), (slice(row, None), slice(None, col)), (slice(row, None), slice(col, None))]
+    cuts = [
+        (slice(None, row), slice(None)),
+        (slice(row, None), slice(None, col)),
+        (slice(row, None), slice(col, None)),
+    ]
     for order in itertools.permutations(cuts):
-        total = instance.OverlapCounts.total(instance.OverlapCounts.of(truth[c], found[c]) for c in order)
+        total = instance.OverlapCounts.total(
+            instance.OverlapCounts.of(truth[c], found[c]) for c in order
+        )
         np.testing.assert_array_equal(total.key, whole.key)
         np.testing.assert_array_equal(total.pixels, whole.pixels)
 
@@ -141,7 +151,9 @@ def test_matching_does_not_depend_on_the_order_of_rows():
     one = match(truth, boxes, score)
     p, q = rng.permutation(len(truth)), rng.permutation(len(boxes))
     two = match(truth[p], boxes[q], score[q])
-    assert set(zip(one.truth, one.found, strict=True)) == set(zip(p[two.truth], q[two.found], strict=True))
+    assert set(zip(one.truth, one.found, strict=True)) == set(
+        zip(p[two.truth], q[two.found], strict=True)
+    )
 
 
 def test_f1_by_class_and_macro_of_a_hand_worked_case():
@@ -149,17 +161,23 @@ def test_f1_by_class_and_macro_of_a_hand_worked_case():
     found = [[0, 0, 4, 4], [20, 0, 24, 4], [40, 0, 44, 4]]
     truth_class, found_class = np.array([0, 0, 1]), np.array([0, 1, 1])
     got = match(truth, found, [1, 1, 1], truth_class, found_class)
-    rows = detection.detection_by_class(got, truth_class=truth_class, found_class=found_class, n_classes=3)
+    rows = detection.detection_by_class(
+        got, truth_class=truth_class, found_class=found_class, n_classes=3
+    )
     assert (rows[0].precision, rows[0].recall) == (1.0, 0.5)
     assert rows[0].f1 == pytest.approx(2 / 3)
     assert rows[1].f1 == pytest.approx(2 / 3)
-    assert detection.macro_f1(rows) == pytest.approx(2 / 3)  # class 2 occurs nowhere and counts for nothing
+    assert detection.macro_f1(rows) == pytest.approx(
+        2 / 3
+    )  # class 2 occurs nowhere and counts for nothing
 
 
 def test_points_match_the_nearest_first_within_the_distance():
     truth, found = np.array([[0.0, 0], [10, 0]]), np.array([[4.0, 0], [9, 0], [30, 0]])
     zeros = np.zeros(3, np.int64)
-    got = detection.match_points(truth, found, truth_class=zeros[:2], found_class=zeros, mpp=0.5, distance_um=2.0)
+    got = detection.match_points(
+        truth, found, truth_class=zeros[:2], found_class=zeros, mpp=0.5, distance_um=2.0
+    )
     assert sorted(zip(got.truth.tolist(), got.found.tolist(), got.value.tolist(), strict=True)) == [
         (0, 0, 2.0),
         (1, 1, 0.5),
@@ -168,14 +186,18 @@ def test_points_match_the_nearest_first_within_the_distance():
 
 def test_no_points_at_all_are_no_error():
     none, zeros = np.zeros((0, 2)), np.zeros(0, np.int64)
-    got = detection.match_points(none, none, truth_class=zeros, found_class=zeros, mpp=0.5, distance_um=2.0)
+    got = detection.match_points(
+        none, none, truth_class=zeros, found_class=zeros, mpp=0.5, distance_um=2.0
+    )
     assert len(got.truth) == 0
 
 
 def test_average_precision_of_a_hand_worked_ranking():
     # hits at ranks 1 and 3 of 3, two planted: recall 1/2 at precision 1, then 1 at 2/3
     got = detection.Matches(np.array([0, 1]), np.array([0, 2]), np.array([1.0, 1.0]))
-    assert detection.average_precision(got, np.array([0.9, 0.8, 0.7]), planted=2) == pytest.approx(0.5 + 0.5 * 2 / 3)
+    assert detection.average_precision(got, np.array([0.9, 0.8, 0.7]), planted=2) == pytest.approx(
+        0.5 + 0.5 * 2 / 3
+    )
 
 
 def test_found_objects_of_equal_score_enter_the_curve_together():

@@ -1,4 +1,5 @@
-"""The METRICS against torchmetrics, pycocotools and published examples, and what must not change them."""
+"""The METRICS against torchmetrics, pycocotools and published examples, and what must not change
+them."""
 
 import contextlib
 import io
@@ -43,9 +44,14 @@ def test_dice_and_iou_pooled_over_slides_are_those_of_torchmetrics():
     maps = [class_maps(rng) for _ in range(3)]
     measured = [semantic.METRICS.measure(*of_map(f, t), classes=CLASSES) for t, f in maps]
     got = semantic.METRICS.summarise(measured, classes=CLASSES)
-    truth, found = (torch.from_numpy(np.concatenate([m[i].ravel() for m in maps]).astype(np.int64)) for i in (0, 1))
+    truth, found = (
+        torch.from_numpy(np.concatenate([m[i].ravel() for m in maps]).astype(np.int64))
+        for i in (0, 1)
+    )
     iou = torchmetrics.classification.MulticlassJaccardIndex(4, average="none")(found, truth)
-    dice = torchmetrics.classification.MulticlassF1Score(4, average="none")(found, truth)  # of pixels F1 is Dice
+    dice = torchmetrics.classification.MulticlassF1Score(4, average="none")(
+        found, truth
+    )  # of pixels F1 is Dice
     for k, name in enumerate(("background", *CLASSES)):
         assert got[f"iou.{name}"] == pytest.approx(float(iou[k]), abs=1e-6)
         assert got[f"dice.{name}"] == pytest.approx(float(dice[k]), abs=1e-6)
@@ -56,7 +62,9 @@ def test_pixels_outside_the_bounds_are_not_judged():
     truth, found = class_maps(np.random.default_rng(1))
     bounds = np.zeros(truth.shape, int)
     bounds[:20, :25] = 1
-    whole = semantic.METRICS.measure(*of_map(found, truth, bounds=answers.region_truth(bounds, ("ROI",))), classes=CLASSES)
+    whole = semantic.METRICS.measure(
+        *of_map(found, truth, bounds=answers.region_truth(bounds, ("ROI",))), classes=CLASSES
+    )
     part = semantic.METRICS.measure(*of_map(found[:20, :25], truth[:20, :25]), classes=CLASSES)
     np.testing.assert_array_equal(whole.matrix, part.matrix)
 
@@ -80,7 +88,9 @@ def test_slide_figures_are_those_of_torchmetrics():
     probability /= probability.sum(axis=1, keepdims=True)
     measured = [
         classification.METRICS.measure(
-            Answer(answers.frame(64, 64), tiles=answers.tile_scores([(0, 0)], p[None])), SlideTruth(label=int(t)), classes=CLASSES
+            Answer(answers.frame(64, 64), tiles=answers.tile_scores([(0, 0)], p[None])),
+            SlideTruth(label=int(t)),
+            classes=CLASSES,
         )
         for t, p in zip(truth, probability, strict=True)
     ]
@@ -124,10 +134,15 @@ def test_a_slide_s_label_is_held_against_the_mean_of_its_tiles():
 
 
 def crowded(rng, n=60, classes=3, side=120):
-    """Boxes in one crowd with integer corners, and scores of few values, so that ties and near misses abound."""
+    """Boxes in one crowd with integer corners, and scores of few values, so that ties and near
+    misses abound."""
     low = rng.integers(0, side, (n, 2))
     size = rng.integers(6, 22, (n, 2))
-    return np.concatenate([low, low + size], axis=1), rng.integers(0, classes, n), rng.integers(1, 8, n) / 8
+    return (
+        np.concatenate([low, low + size], axis=1),
+        rng.integers(0, classes, n),
+        rng.integers(1, 8, n) / 8,
+    )
 
 
 def moved(rng, boxes):
@@ -151,20 +166,35 @@ def measure_boxes(image, **how):
     boxes, class_id, found, found_class, score = image
     answer = Answer(answers.frame(200, 200), objects=answers.table(found, found_class, score))
     return detection.METRICS.measure(
-        answer, SlideTruth(objects=answers.box_truth(boxes, class_id, CLASSES)), classes=CLASSES, how=Judging(**how)
+        answer,
+        SlideTruth(objects=answers.box_truth(boxes, class_id, CLASSES)),
+        classes=CLASSES,
+        how=Judging(**how),
     )
 
 
 def coco_ap(images):
-    """AP@[.5:.95] and AP@0.5, of all and of each class, by pycocotools with room for all objects."""
+    """AP@[.5:.95] and AP@0.5, of all and of each class, by pycocotools with room for
+    all objects.
+    """
     truth, found = [], []
     for i, (boxes, class_id, found_boxes, found_class, score) in enumerate(images, start=1):
         for b, c in zip(boxes.tolist(), class_id.tolist(), strict=True):
             w, h = b[2] - b[0], b[3] - b[1]
-            truth.append({"image_id": i, "category_id": c + 1, "bbox": [b[0], b[1], w, h], "area": w * h, "iscrowd": 0})
+            truth.append(
+                {
+                    "image_id": i,
+                    "category_id": c + 1,
+                    "bbox": [b[0], b[1], w, h],
+                    "area": w * h,
+                    "iscrowd": 0,
+                }
+            )
         for b, c, s in zip(found_boxes.tolist(), found_class.tolist(), score.tolist(), strict=True):
             w, h = b[2] - b[0], b[3] - b[1]
-            found.append({"image_id": i, "category_id": c + 1, "bbox": [b[0], b[1], w, h], "score": s})
+            found.append(
+                {"image_id": i, "category_id": c + 1, "bbox": [b[0], b[1], w, h], "score": s}
+            )
     for k, row in enumerate(truth, start=1):
         row["id"] = k
     with contextlib.redirect_stdout(io.StringIO()):
@@ -198,7 +228,18 @@ def test_average_precision_of_crowded_images_with_ties_is_that_of_pycocotools(se
 def test_a_class_that_is_nowhere_planted_has_no_part_in_mean_average_precision():
     boxes = np.array([[0, 0, 10, 10]])
     got = detection.METRICS.summarise(
-        [measure_boxes((boxes, np.array([0]), np.tile(boxes, (2, 1)), np.array([0, 1]), np.array([0.9, 0.8])))], classes=CLASSES
+        [
+            measure_boxes(
+                (
+                    boxes,
+                    np.array([0]),
+                    np.tile(boxes, (2, 1)),
+                    np.array([0, 1]),
+                    np.array([0.9, 0.8]),
+                )
+            )
+        ],
+        classes=CLASSES,
     )
     assert got["ap50"] == 1.0
     assert np.isnan(got["ap50.b"])
@@ -209,10 +250,16 @@ def test_f1_of_boxes_is_by_class_and_of_points_whatever_the_class():
     image = (boxes, np.array([0, 0, 1]), boxes, np.array([0, 1, 1]), np.full(3, 0.5))
     got = detection.METRICS.summarise([measure_boxes(image)], classes=CLASSES)
     assert got["f1"] == got["f1_macro"] == pytest.approx(2 / 3)
-    assert (got["f1_any"], got["f1_micro"], got["f1.a"]) == (1.0, pytest.approx(2 / 3), pytest.approx(2 / 3))
+    assert (got["f1_any"], got["f1_micro"], got["f1.a"]) == (
+        1.0,
+        pytest.approx(2 / 3),
+        pytest.approx(2 / 3),
+    )
     answer = Answer(answers.frame(60, 60), objects=answers.table(boxes, [0, 1, 1], [0.5] * 3))
     truth = answers.point_truth([(5, 5), (25, 5), (45, 20)], [0, 0, 1], CLASSES)
-    measured = detection.METRICS.measure(answer, SlideTruth(objects=truth, point_diameter_um=5), classes=CLASSES)
+    measured = detection.METRICS.measure(
+        answer, SlideTruth(objects=truth, point_diameter_um=5), classes=CLASSES
+    )
     got = detection.METRICS.summarise([measured], classes=CLASSES)
     assert got["f1"] == got["f1_any"] == pytest.approx(2 / 3)  # the third is 7.5 um away
     assert measured.confusion.tolist() == [[1, 1, 0, 0], [0, 0, 0, 1], [0, 0, 0, 0], [0, 1, 0, 0]]
@@ -220,10 +267,15 @@ def test_f1_of_boxes_is_by_class_and_of_points_whatever_the_class():
 
 @pytest.mark.parametrize(("distance_um", "f1"), [(6.0, 1.0), (5.9, 0.0)])
 def test_points_match_up_to_the_distance_in_um(distance_um, f1):
-    answer = Answer(answers.frame(60, 60, mpp=0.5), objects=answers.table([[10, 10, 14, 14]], [0], [0.9]))
+    answer = Answer(
+        answers.frame(60, 60, mpp=0.5), objects=answers.table([[10, 10, 14, 14]], [0], [0.9])
+    )
     truth = answers.point_truth([(24, 12)], [0], CLASSES)
     measured = detection.METRICS.measure(
-        answer, SlideTruth(objects=truth, point_diameter_um=4), classes=CLASSES, how=Judging(distance_um=distance_um)
+        answer,
+        SlideTruth(objects=truth, point_diameter_um=4),
+        classes=CLASSES,
+        how=Judging(distance_um=distance_um),
     )
     assert detection.METRICS.summarise([measured], classes=CLASSES)["f1"] == f1
 
@@ -232,11 +284,20 @@ def test_objects_whose_centre_lies_outside_the_bounds_count_on_neither_side():
     bounds = np.zeros((200, 200), int)
     bounds[:100, :100] = 1
     boxes = np.array([[0, 0, 10, 10], [95, 0, 105, 10], [150, 150, 160, 160]])
-    answer = Answer(answers.frame(200, 200), objects=answers.table(boxes[[0, 2]], [0, 0], [0.9, 0.9]))
-    expected = SlideTruth(objects=answers.box_truth(boxes, [0, 0, 0], CLASSES), bounds=answers.region_truth(bounds, ("ROI",)))
+    answer = Answer(
+        answers.frame(200, 200), objects=answers.table(boxes[[0, 2]], [0, 0], [0.9, 0.9])
+    )
+    expected = SlideTruth(
+        objects=answers.box_truth(boxes, [0, 0, 0], CLASSES),
+        bounds=answers.region_truth(bounds, ("ROI",)),
+    )
     for block in (2048, 64):
-        measured = detection.METRICS.measure(answer, expected, classes=CLASSES, how=Judging(block=block))
-        assert (measured.planted.tolist(), measured.found.tolist(), measured.matched.tolist()) == ([1, 0, 0],) * 3
+        measured = detection.METRICS.measure(
+            answer, expected, classes=CLASSES, how=Judging(block=block)
+        )
+        assert (measured.planted.tolist(), measured.found.tolist(), measured.matched.tolist()) == (
+            [1, 0, 0],
+        ) * 3
 
 
 # --- instance
@@ -247,7 +308,9 @@ LABELS = hnp.arrays(np.int32, (12, 15), elements=st.integers(0, 6))
 
 def compact(image, n=6, rng=None):
     present = np.unique(image[image > 0])
-    return np.searchsorted(present, image) * (image > 0) + (image > 0), np.arange(len(present)) % len(CLASSES)
+    return np.searchsorted(present, image) * (image > 0) + (image > 0), np.arange(
+        len(present)
+    ) % len(CLASSES)
 
 
 def instances(truth, found, *, block=2048, score=None, bounds=None):
@@ -278,7 +341,10 @@ def test_cutting_a_slide_into_blocks_changes_no_figure_of_instances(block):
     bounds = np.zeros(truth.shape, int)
     bounds[10:70, 5:80] = 1
     for limit in (None, answers.region_truth(bounds, ("ROI",))):
-        assert_same(instances(truth, found, bounds=limit), instances(truth, found, block=block, bounds=limit))
+        assert_same(
+            instances(truth, found, bounds=limit),
+            instances(truth, found, block=block, bounds=limit),
+        )
 
 
 @settings(max_examples=30)
@@ -302,7 +368,9 @@ def test_panoptic_quality_is_that_of_torchmetrics():
     pairs = []
     for _ in range(3):
         truth = blobs(rng)
-        pairs.append((truth, np.roll(np.where(rng.random(truth.shape) < 0.97, truth, 0), 1, axis=0)))
+        pairs.append(
+            (truth, np.roll(np.where(rng.random(truth.shape) < 0.97, truth, 0), 1, axis=0))
+        )
     got = instance.METRICS.summarise([instances(t, f) for t, f in pairs], classes=CLASSES)
     stacked = []
     for image in (0, 1):
@@ -312,14 +380,18 @@ def test_panoptic_quality_is_that_of_torchmetrics():
             category = np.concatenate([[99], class_id])[labels]
             rows.append(np.stack([category, labels], axis=-1))
         stacked.append(torch.from_numpy(np.stack(rows)))
-    judge = torchmetrics.detection.PanopticQuality(things={0, 1, 2}, stuffs={99}, return_per_class=True, return_sq_and_rq=True)
+    judge = torchmetrics.detection.PanopticQuality(
+        things={0, 1, 2}, stuffs={99}, return_per_class=True, return_sq_and_rq=True
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         theirs = judge(stacked[1], stacked[0]).numpy()
     order = [*sorted({0, 1, 2}), 99]
     for k, name in enumerate(CLASSES):
         row = theirs[order.index(k)]
-        np.testing.assert_allclose([got[f"pq.{name}"], got[f"sq.{name}"], got[f"dq.{name}"]], row, atol=1e-6)
+        np.testing.assert_allclose(
+            [got[f"pq.{name}"], got[f"sq.{name}"], got[f"dq.{name}"]], row, atol=1e-6
+        )
 
 
 def test_mask_average_precision_is_that_of_pycocotools():
@@ -331,14 +403,23 @@ def test_mask_average_precision_is_that_of_pycocotools():
     score = rng.integers(1, 5, len(found_class)) / 8
     answer = answers.of_label_image(found, found_class, score)
     expected = SlideTruth(objects=answers.label_truth(truth, truth_class, CLASSES))
-    got = instance.METRICS.summarise([instance.METRICS.measure(answer, expected, classes=CLASSES)], classes=CLASSES)
+    got = instance.METRICS.summarise(
+        [instance.METRICS.measure(answer, expected, classes=CLASSES)], classes=CLASSES
+    )
     rows = []
     for image, class_id in ((truth, truth_class), (found, found_class)):
         part = []
         for k, c in enumerate(class_id.tolist(), start=1):
             code = mask.encode(np.asfortranarray((image == k).astype(np.uint8)))
             part.append(
-                {"id": k, "image_id": 1, "category_id": c + 1, "segmentation": code, "area": int(mask.area(code)), "iscrowd": 0}
+                {
+                    "id": k,
+                    "image_id": 1,
+                    "category_id": c + 1,
+                    "segmentation": code,
+                    "area": int(mask.area(code)),
+                    "iscrowd": 0,
+                }
             )
         rows.append(part)
     for row, s in zip(rows[1], score.tolist(), strict=True):
@@ -379,7 +460,9 @@ def test_a_label_image_with_an_id_that_the_table_lacks_is_refused():
     answer = answers.of_label_image(found * 2, [0, 0])
     answer = Answer(answer.frame, objects=answer.objects.take(np.array([0])), labels=answer.labels)
     with pytest.raises(QuadratError, match="holds the id 2, the table 1 objects"):
-        instance.METRICS.measure(answer, SlideTruth(objects=answers.label_truth(found, [0], CLASSES)), classes=CLASSES)
+        instance.METRICS.measure(
+            answer, SlideTruth(objects=answers.label_truth(found, [0], CLASSES)), classes=CLASSES
+        )
 
 
 @pytest.mark.parametrize("metrics", [semantic.METRICS, detection.METRICS, instance.METRICS])
@@ -396,19 +479,29 @@ def test_the_order_of_slides_changes_no_figure():
     rng = np.random.default_rng(8)
     pairs = [(blobs(rng), blobs(rng)) for _ in range(4)]
     cases = [
-        (instance.METRICS, [instances(t, f, score=rng.random(len(compact(f)[1]))) for t, f in pairs]),
-        (semantic.METRICS, [semantic.METRICS.measure(*of_map(f % 4, t % 4), classes=CLASSES) for t, f in pairs]),
+        (
+            instance.METRICS,
+            [instances(t, f, score=rng.random(len(compact(f)[1]))) for t, f in pairs],
+        ),
+        (
+            semantic.METRICS,
+            [semantic.METRICS.measure(*of_map(f % 4, t % 4), classes=CLASSES) for t, f in pairs],
+        ),
         (detection.METRICS, [measure_boxes((*i[:4], rng.random(len(i[2])))) for i in images(9)]),
     ]
     for metrics, measured in cases:
-        one, other = (metrics.summarise(order, classes=CLASSES) for order in (measured, measured[::-1]))
+        one, other = (
+            metrics.summarise(order, classes=CLASSES) for order in (measured, measured[::-1])
+        )
         assert one.keys() == other.keys()
         assert metrics.main in one
         for name, value in one.items():
             assert other[name] == pytest.approx(value, nan_ok=True), name
 
 
-@pytest.mark.parametrize("metrics", [semantic.METRICS, classification.METRICS, detection.METRICS, instance.METRICS])
+@pytest.mark.parametrize(
+    "metrics", [semantic.METRICS, classification.METRICS, detection.METRICS, instance.METRICS]
+)
 def test_no_slides_give_undefined_figures_and_no_error(metrics):
     got = metrics.summarise([], classes=CLASSES)
     assert np.isnan(got[metrics.main])
@@ -418,7 +511,9 @@ def test_no_slides_give_undefined_figures_and_no_error(metrics):
 
 
 def test_icc_is_that_of_the_worked_example_of_shrout_and_fleiss():
-    ratings = np.array([[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]])
+    ratings = np.array(
+        [[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]]
+    )
     assert counts.icc_2_1(ratings) == pytest.approx(0.29, abs=0.005)  # table 4 of the paper
 
 
@@ -426,7 +521,9 @@ def test_icc_of_equal_counts_is_one_and_of_constant_ones_not_defined():
     planted = np.array([3, 50, 17])
     assert counts.icc_2_1(np.stack([planted, planted], axis=1)) == 1
     assert np.isnan(counts.icc_2_1(np.full((4, 2), 5)))
-    assert counts.icc_2_1(np.stack([planted, planted + 20], axis=1)) < 0.8  # agreement, not consistency
+    assert (
+        counts.icc_2_1(np.stack([planted, planted + 20], axis=1)) < 0.8
+    )  # agreement, not consistency
 
 
 def test_count_agreement_of_a_worked_table():

@@ -30,7 +30,9 @@ class Noise:
 
     def read(self, box):
         side = len(self.pixels)
-        return self.pixels[np.arange(box.row0, box.row1) % side][:, np.arange(box.col0, box.col1) % side]
+        return self.pixels[np.arange(box.row0, box.row1) % side][
+            :, np.arange(box.col0, box.col1) % side
+        ]
 
 
 def spec_for(task, *, halo, widths=(4, 6, 8)):
@@ -81,7 +83,8 @@ def test_windows_that_see_all_of_the_receptive_field_agree_at_the_seam(task):
 
 
 def test_the_places_compared_are_the_same_places_of_the_slide():
-    """A network that answers with the pixels themselves has no mismatch at all, whatever the direction of the seam."""
+    """A network that answers with the pixels themselves has no mismatch at all, whatever the
+    direction of the seam."""
 
     class Through(nn.Module):
         stride, out_stride = 1, 1
@@ -90,7 +93,9 @@ def test_the_places_compared_are_the_same_places_of_the_slide():
             return torch.cat([x, x[:, :1]], dim=1)
 
     spec = spec_for("instance", halo=16)
-    found = seam_mismatch(Through(), get_task("instance"), spec, [(Noise(), [(3, 3), (3, 4), (4, 3)])], device=CPU)
+    found = seam_mismatch(
+        Through(), get_task("instance"), spec, [(Noise(), [(3, 3), (3, 4), (4, 3)])], device=CPU
+    )
     assert found["in_overlap"]["max_abs"] == 0
     assert found["in_overlap"]["flipped"] == 0
     assert found["in_overlap"]["decisions"] == 2 * 64 * 32
@@ -123,7 +128,12 @@ def candidates(*rows):
 
 
 def test_an_object_flips_if_the_other_window_has_none_of_its_class_there():
-    one = candidates((0, 0, 10, 10, 100, 0), (20, 0, 30, 10, 100, 0), (50, 0, 60, 10, 100, 0), (90, 0, 99, 9, 100, 0))
+    one = candidates(
+        (0, 0, 10, 10, 100, 0),
+        (20, 0, 30, 10, 100, 0),
+        (50, 0, 60, 10, 100, 0),
+        (90, 0, 99, 9, 100, 0),
+    )
     other = candidates((1, 0, 11, 10, 130, 0), (20, 0, 30, 10, 100, 1), (52, 0, 62, 10, 100, 0))
     found = compare_objects(one, other, (0, 20), (0, 70))
     assert (found.decisions, found.flipped) == (4, 2)  # the second object, once for either class
@@ -131,18 +141,27 @@ def test_an_object_flips_if_the_other_window_has_none_of_its_class_there():
 
 
 def test_pairs_are_neighbours_once_each_and_few():
-    assert list(neighbours([(1, 1), (0, 1), (0, 0), (3, 3)])) == [((0, 0), (0, 1)), ((0, 1), (1, 1))]
+    assert list(neighbours([(1, 1), (0, 1), (0, 0), (3, 3)])) == [
+        ((0, 0), (0, 1)),
+        ((0, 1), (1, 1)),
+    ]
     cells = [(r, c) for r in range(10) for c in range(10)]
     assert measure("semantic", halo=8, cells=cells)["pairs"] == PAIRS
 
 
 def test_the_promise_is_said_in_words():
     spec = spec_for("instance", halo=48)
-    assert describe_promise(exactness(network("instance", spec), spec)) == "tiling-exact: receptive radius 47 px, halo 48 px"
+    assert (
+        describe_promise(exactness(network("instance", spec), spec))
+        == "tiling-exact: receptive radius 47 px, halo 48 px"
+    )
     spec = spec_for("instance", halo=8)
     model = network("instance", spec)
     line = describe_promise(exactness(model, spec) | {"seam_mismatch": measure("instance", halo=8)})
-    assert line.startswith("schedule-exact (receptive radius 47 px, halo 8 px); seam mismatch of 4 pairs of windows within 8 px")
+    assert line.startswith(
+        "schedule-exact (receptive radius 47 px, halo 8 px); seam mismatch of 4 pairs of windows "
+        "within 8 px"
+    )
     assert line.endswith("% of decisions flip")
     spec = spec_for("classification", halo=0)
     line = describe_promise(exactness(network("classification", spec), spec))

@@ -1,4 +1,5 @@
-"""A slide's own JPEG and JPEG 2000 tiles, moved into a store: the same pixels as the slide, and nothing decoded."""
+"""A slide's own JPEG and JPEG 2000 tiles, moved into a store: the same pixels as the slide, and
+nothing decoded."""
 
 import os
 import pickle
@@ -36,7 +37,9 @@ def picture() -> np.ndarray:
     return np.ascontiguousarray(np.kron(coarse, np.ones((20, 20, 1), np.uint8))[:HEIGHT, :WIDTH])
 
 
-def tiff(path: Path, *, kind: str = "jpeg", spoil: dict[tuple[int, int], bytes] | None = None) -> Path:
+def tiff(
+    path: Path, *, kind: str = "jpeg", spoil: dict[tuple[int, int], bytes] | None = None
+) -> Path:
     """A tiled slide of mpp 0.5; ``spoil`` gives the bytes of some tiles instead of theirs."""
     pixels = np.pad(picture(), ((0, 68), (0, 124), (0, 0)), mode="edge")
 
@@ -44,7 +47,11 @@ def tiff(path: Path, *, kind: str = "jpeg", spoil: dict[tuple[int, int], bytes] 
         for row in range(0, HEIGHT, TILE):
             for col in range(0, WIDTH, TILE):
                 tile = np.ascontiguousarray(pixels[row : row + TILE, col : col + TILE])
-                own = simplejpeg.encode_jpeg(tile) if kind == "jpeg" else imagecodecs.jpeg2k_encode(tile, codecformat="j2k")
+                own = (
+                    simplejpeg.encode_jpeg(tile)
+                    if kind == "jpeg"
+                    else imagecodecs.jpeg2k_encode(tile, codecformat="j2k")
+                )
                 yield (spoil or {}).get((row // TILE, col // TILE), own)
 
     options = {"photometric": "ycbcr", "subsampling": (2, 2), "compression": "jpeg"}
@@ -79,7 +86,12 @@ def test_moved_tiles_read_like_the_slide_and_zarr_reads_them_too(tmp_path: Path,
         tiles = movable_tiles(source)
         with store.array.files.open((1, 1)) as shard:
             assert shard.payload((3, 2)) == tiles.data(3, 2)
-        for box in (Box(0, 0, 300, 300), Box(130, 250, 131, 640), Box(-20, 850, 60, 950), source.frame.box):
+        for box in (
+            Box(0, 0, 300, 300),
+            Box(130, 250, 131, 640),
+            Box(-20, 850, 60, 950),
+            source.frame.box,
+        ):
             np.testing.assert_array_equal(store.read(box), source.read(box))
     np.testing.assert_array_equal(zarr.open_array(tmp_path / "t" / "0", mode="r")[...], whole)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(store)).read(store.frame.box), whole)
@@ -99,7 +111,9 @@ _filled: list[TileStore] = []
 
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
-def test_any_box_is_the_same_from_moved_tiles(data: st.DataObject, slide: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_any_box_is_the_same_from_moved_tiles(
+    data: st.DataObject, slide: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     rows = sorted(data.draw(st.tuples(st.integers(-50, 750), st.integers(-50, 750))))
     cols = sorted(data.draw(st.tuples(st.integers(-50, 950), st.integers(-50, 950))))
     with open_source(slide, mpp=MPP) as source:
@@ -111,21 +125,29 @@ def test_any_box_is_the_same_from_moved_tiles(data: st.DataObject, slide: Path, 
         np.testing.assert_array_equal(_filled[0].read(box), source.read(box))
 
 
-def test_only_the_wanted_tiles_are_moved_and_a_read_beyond_them_raises(slide: Path, tmp_path: Path) -> None:
+def test_only_the_wanted_tiles_are_moved_and_a_read_beyond_them_raises(
+    slide: Path, tmp_path: Path
+) -> None:
     with open_source(slide, mpp=MPP) as source:
         store = stored(tmp_path / "t", source, windows=[Box(140, 140, 300, 250)])
         assert store.shards == [(0, 0), (1, 0)]
         sizes = [fill_shard(source, store, cell).nbytes for cell in store.shards]
         tiles = movable_tiles(source)
         assert sum(sizes) == sum(len(tiles.data(r, 1)) + 4 for r in (1, 2)) + 2 * (4 * 16 + 4)
-        np.testing.assert_array_equal(store.read(Box(130, 130, 380, 250)), source.read(Box(130, 130, 380, 250)))
+        np.testing.assert_array_equal(
+            store.read(Box(130, 130, 380, 250)), source.read(Box(130, 130, 380, 250))
+        )
         with pytest.raises(StoreError, match="beyond the tissue"):
             store.read(Box(127, 130, 200, 200))
 
 
-def test_the_disk_need_of_moved_tiles_is_estimated_from_their_lengths(slide: Path, tmp_path: Path) -> None:
+def test_the_disk_need_of_moved_tiles_is_estimated_from_their_lengths(
+    slide: Path, tmp_path: Path
+) -> None:
     with open_source(slide, mpp=MPP) as source:
-        plan = plan_tiles([source.frame.box], frame=source.frame, tiles=movable_tiles(source), shard=SHARD)
+        plan = plan_tiles(
+            [source.frame.box], frame=source.frame, tiles=movable_tiles(source), shard=SHARD
+        )
         store = TileStore.create(tmp_path / "t", frame=source.frame, slide="s", plan=plan)
         used = sum(fill_shard(source, store, cell).nbytes for cell in store.shards)
         pixels = plan_tiles([source.frame.box], frame=source.frame)
@@ -139,7 +161,9 @@ def test_tiles_are_moved_only_where_they_are_the_grids_pixels(slide: Path) -> No
             assert (movable_tiles(source) is not None) == moved
 
 
-def test_a_moved_store_is_labelled_internal_and_is_no_image_to_others(slide: Path, tmp_path: Path) -> None:
+def test_a_moved_store_is_labelled_internal_and_is_no_image_to_others(
+    slide: Path, tmp_path: Path
+) -> None:
     with open_source(slide, mpp=MPP) as source:
         stored(tmp_path / "t", source)
     attributes = zarr.open_group(tmp_path / "t", mode="r").attrs.asdict()
@@ -157,12 +181,16 @@ def spoilt(kind: str) -> bytes:
     if kind == "of another size":
         return simplejpeg.encode_jpeg(np.full((64, 64, 3), 120, np.uint8))
     noisy = bytearray(simplejpeg.encode_jpeg(rng.integers(0, 255, (TILE, TILE, 3), np.uint8)))
-    noisy[len(noisy) // 2 : len(noisy) // 2 + 400] = b"\xff\xd0" * 200  # its ends and header are sound
+    noisy[len(noisy) // 2 : len(noisy) // 2 + 400] = (
+        b"\xff\xd0" * 200
+    )  # its ends and header are sound
     return bytes(noisy)
 
 
 @pytest.mark.parametrize("kind", ["zeroed", "cut short", "scrambled"])
-def test_a_damaged_tile_is_marked_and_reads_white_from_the_store_as_from_the_slide(tmp_path: Path, kind: str) -> None:
+def test_a_damaged_tile_is_marked_and_reads_white_from_the_store_as_from_the_slide(
+    tmp_path: Path, kind: str
+) -> None:
     path = tiff(tmp_path / "s.svs", spoil={(1, 2): spoilt(kind)})
     whole = Box(0, 0, HEIGHT, WIDTH)
     lost = Box(TILE, 2 * TILE, 2 * TILE, 3 * TILE)
@@ -185,8 +213,12 @@ def test_a_damaged_tile_fails_the_shard_where_damage_is_to_fail(tmp_path: Path, 
         assert (0, 1) in store.missing
 
 
-def test_damage_that_only_decoding_shows_is_an_error_at_reading_and_never_a_pixel(tmp_path: Path) -> None:
-    with open_source(tiff(tmp_path / "s.svs", spoil={(1, 2): spoilt("scrambled")}), mpp=MPP) as source:
+def test_damage_that_only_decoding_shows_is_an_error_at_reading_and_never_a_pixel(
+    tmp_path: Path,
+) -> None:
+    with open_source(
+        tiff(tmp_path / "s.svs", spoil={(1, 2): spoilt("scrambled")}), mpp=MPP
+    ) as source:
         store = stored(tmp_path / "t", source)
         for cell in store.shards:
             fill_shard(source, store, cell)
@@ -194,7 +226,9 @@ def test_damage_that_only_decoding_shows_is_an_error_at_reading_and_never_a_pixe
             source.read(Box(130, 300, 140, 310))
         with pytest.raises(SlideError, match=r"damaged in the slide already.*slide\.damaged=mark"):
             store.read(Box(130, 300, 140, 310))
-        np.testing.assert_array_equal(store.read(Box(0, 0, 128, 900)), source.read(Box(0, 0, 128, 900)))
+        np.testing.assert_array_equal(
+            store.read(Box(0, 0, 128, 900)), source.read(Box(0, 0, 128, 900))
+        )
 
 
 def test_the_receipts_of_marked_damage_do_not_depend_on_the_order(tmp_path: Path) -> None:
@@ -207,7 +241,9 @@ def test_the_receipts_of_marked_damage_do_not_depend_on_the_order(tmp_path: Path
     assert found[0] == found[1]
 
 
-def test_moved_tiles_refuse_pixels_other_slides_and_what_does_not_fit(slide: Path, tmp_path: Path) -> None:
+def test_moved_tiles_refuse_pixels_other_slides_and_what_does_not_fit(
+    slide: Path, tmp_path: Path
+) -> None:
     with open_source(slide, mpp=MPP) as source:
         store = stored(tmp_path / "t", source)
         with pytest.raises(StoreError, match="pixels cannot be written"):
@@ -222,9 +258,13 @@ def test_moved_tiles_refuse_pixels_other_slides_and_what_does_not_fit(slide: Pat
         ):
             fill_shard(other, store, (0, 0))
     with pytest.raises(StoreError, match="another array"):
-        MovedTiles.create(tmp_path / "t" / "0", height=9, width=9, tile=8, shard=8, codec=TileCodec("jpeg", "rgb"))
+        MovedTiles.create(
+            tmp_path / "t" / "0", height=9, width=9, tile=8, shard=8, codec=TileCodec("jpeg", "rgb")
+        )
     with pytest.raises(StoreError, match="whole tiles"):
-        MovedTiles.create(tmp_path / "u", height=9, width=9, tile=8, shard=12, codec=TileCodec("jpeg", "rgb"))
+        MovedTiles.create(
+            tmp_path / "u", height=9, width=9, tile=8, shard=12, codec=TileCodec("jpeg", "rgb")
+        )
     zarr.create_array(tmp_path / "v", shape=(8, 8, 3), chunks=(8, 8, 3), dtype="uint8")
     with pytest.raises(StoreError, match="not an array of moved tiles"):
         MovedTiles.open(tmp_path / "v")
@@ -258,7 +298,15 @@ def test_killed_at_random_moments_and_resumed_the_bytes_are_those_of_an_undistur
 
     def start(name: str) -> subprocess.Popen[str]:
         (tmp_path / f"{name}.done").touch()
-        command = [sys.executable, "-c", WORKER, str(slide), str(tmp_path / name), str(moved), str(tmp_path / f"{name}.done")]
+        command = [
+            sys.executable,
+            "-c",
+            WORKER,
+            str(slide),
+            str(tmp_path / name),
+            str(moved),
+            str(tmp_path / f"{name}.done"),
+        ]
         return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 
     assert start("undisturbed").wait() == 0
@@ -301,7 +349,9 @@ def test_every_real_slide_gives_the_same_pixels_from_moved_tiles(tmp_path: Path)
             moved.append(name)
             box = source.frame.box
             plan = plan_tiles([box], frame=source.frame, tiles=tiles)
-            store = TileStore.create(tmp_path / str(number), frame=source.frame, slide="s", plan=plan)
+            store = TileStore.create(
+                tmp_path / str(number), frame=source.frame, slide="s", plan=plan
+            )
             for cell in store.shards:
                 fill_shard(source, store, cell)
             for part in (box, Box(511, 300, 1119, 908).intersect(box)):

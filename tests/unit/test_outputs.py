@@ -29,7 +29,9 @@ FRAME = Frame(height=300, width=400, mpp=0.5, scale_row=2.0, scale_col=4.0)
 def sample(*, seed=0, side=60):
     """Random 4-connected blobs with holes: table, polygons, nearest distances."""
     rng = np.random.default_rng(seed)
-    labels, n = ndimage.label(ndimage.gaussian_filter(rng.standard_normal((side, side)), 1.2) > 0.08)
+    labels, n = ndimage.label(
+        ndimage.gaussian_filter(rng.standard_normal((side, side)), 1.2) > 0.08
+    )
     labels = labels.astype(np.int32)
     moments = measure(labels, n=n, origin=(10, 20))
     class_id = rng.integers(0, 2, n).astype(np.uint8)
@@ -66,10 +68,14 @@ def test_geopandas_reads_every_column_of_the_objects_and_no_crs(tmp_path):
     assert np.array_equal(found.x_l0, table.centroid[:, 1] * 4)
     assert np.array_equal(found.y_l0, table.centroid[:, 0] * 2)
     bounds = found.geometry.bounds
-    assert np.array_equal(found[["x0_l0", "y0_l0", "x1_l0", "y1_l0"]], bounds[["minx", "miny", "maxx", "maxy"]])
+    assert np.array_equal(
+        found[["x0_l0", "y0_l0", "x1_l0", "y1_l0"]], bounds[["minx", "miny", "maxx", "maxy"]]
+    )
     assert found.geometry.is_valid.all()
     assert np.array_equal(found.geometry.area, table.area_px * 8)
-    assert np.array_equal(found.nearest_same_um, nearest[np.arange(n), table.class_id], equal_nan=True)
+    assert np.array_equal(
+        found.nearest_same_um, nearest[np.arange(n), table.class_id], equal_nan=True
+    )
     assert np.array_equal(found["nearest_um.tumour"], nearest[:, 0], equal_nan=True)
 
 
@@ -82,7 +88,19 @@ def test_the_parquet_schema_and_geo_metadata_are_as_documented(tmp_path):
         "class dictionary<values=string, indices=int32, ordered=0>",
         "class_id uint8",
         "score float",
-        *(f"{name} double" for name in ("area_um2", "perimeter_um", "x_l0", "y_l0", "x0_l0", "y0_l0", "x1_l0", "y1_l0")),
+        *(
+            f"{name} double"
+            for name in (
+                "area_um2",
+                "perimeter_um",
+                "x_l0",
+                "y_l0",
+                "x0_l0",
+                "y0_l0",
+                "x1_l0",
+                "y1_l0",
+            )
+        ),
         "flags uint8",
         "nearest_same_um float",
         "nearest_um.tumour float",
@@ -92,7 +110,11 @@ def test_the_parquet_schema_and_geo_metadata_are_as_documented(tmp_path):
     geo = json.loads(pq.read_metadata(tmp_path / "o.parquet").metadata[b"geo"])
     column = geo["columns"]["geometry"]
     assert (geo["version"], geo["primary_column"]) == ("1.1.0", "geometry")
-    assert (column["encoding"], column["geometry_types"], column["crs"]) == ("WKB", ["Polygon"], None)
+    assert (column["encoding"], column["geometry_types"], column["crs"]) == (
+        "WKB",
+        ["Polygon"],
+        None,
+    )
     xy = part[1].xy * (4, 2)
     assert column["bbox"] == [*xy.min(axis=0), *xy.max(axis=0)]
 
@@ -145,7 +167,9 @@ def test_a_slide_without_objects_gives_files_that_open(tmp_path):
 @pytest.mark.parametrize("object_type", ["detection", "annotation"])
 def test_geojson_is_one_feature_a_line_with_what_qupath_reads(tmp_path, object_type):
     table, polygons, nearest = sample()
-    text = write(GeoJSONWriter, tmp_path / "o.geojson", [(table, polygons, nearest)], object_type=object_type).decode()
+    text = write(
+        GeoJSONWriter, tmp_path / "o.geojson", [(table, polygons, nearest)], object_type=object_type
+    ).decode()
     lines = text.splitlines()
     features = json.loads(text)["features"]
     assert len(lines) == len(table) + 2
@@ -177,7 +201,9 @@ def test_geojson_can_be_shifted_to_what_a_viewer_shows(tmp_path):
 @given(st.lists(st.floats(-1e6, 1e9, allow_nan=False), min_size=2, max_size=12))
 def test_coordinates_are_rounded_to_two_decimals_and_no_more(values):
     xy = np.array([[v, -v] for v in values])
-    polygons = Polygons(xy=xy, ring_starts=np.array([0, 1, len(xy)]), polygon_starts=np.array([0, 2]))
+    polygons = Polygons(
+        xy=xy, ring_starts=np.array([0, 1, len(xy)]), polygon_starts=np.array([0, 2])
+    )
     unit = Frame(height=1, width=1, mpp=1, scale_row=1, scale_col=1)
     (text,) = coordinates_json(polygons, unit, origin_l0=np.zeros(2))
     found = np.array([point for ring in json.loads(text) for point in ring])
@@ -194,7 +220,11 @@ def test_feature_ids_differ_between_slides_and_not_between_runs():
 
 def test_an_object_without_outline_or_score_is_not_written_to_geojson(tmp_path):
     table, polygons, nearest = sample()
-    hollow = Polygons(xy=np.zeros((0, 2)), ring_starts=np.zeros(1, np.int64), polygon_starts=np.zeros(len(table) + 1, np.int64))
+    hollow = Polygons(
+        xy=np.zeros((0, 2)),
+        ring_starts=np.zeros(1, np.int64),
+        polygon_starts=np.zeros(len(table) + 1, np.int64),
+    )
     with GeoJSONWriter(tmp_path / "o", frame=FRAME, classes=CLASSES, slide="s") as out:
         with pytest.raises(ValueError, match="object 1 has no outline"):
             out.append(table, hollow, nearest=nearest, first_id=1)
@@ -220,7 +250,9 @@ def test_counts_are_those_of_the_table_and_survive_the_file(tmp_path):
 
 def test_what_is_undefined_is_empty_in_counts(tmp_path):
     table, _, nearest = sample()
-    rows = tables.count_rows(table.take(np.arange(0)), nearest[:0], classes=CLASSES, frame=FRAME, tissue_mm2=0.0)
+    rows = tables.count_rows(
+        table.take(np.arange(0)), nearest[:0], classes=CLASSES, frame=FRAME, tissue_mm2=0.0
+    )
     tables.write_counts(tmp_path / "counts.csv", rows)
     text = (tmp_path / "counts.csv").read_text()
     assert text.splitlines()[0] == "class,count,per_mm2,area_mm2,covered_fraction,median_nearest_um"
@@ -236,7 +268,9 @@ def test_written_probabilities_sum_to_exactly_one(tmp_path_factory, values):
     decimals = [line.split(",")[1] for line in path.read_text().splitlines()[1:]]
     assert sum(round(float(d) * 10**6) for d in decimals) == 10**6
     assert list(tables.read_classes(path)) == [c.name for c in classes]
-    assert np.array(list(tables.read_classes(path).values())) == pytest.approx(np.array(values) / sum(values), abs=1e-6)
+    assert np.array(list(tables.read_classes(path).values())) == pytest.approx(
+        np.array(values) / sum(values), abs=1e-6
+    )
 
 
 def test_probabilities_that_are_none_are_refused(tmp_path):
@@ -247,22 +281,31 @@ def test_probabilities_that_are_none_are_refused(tmp_path):
 
 
 def test_tiles_survive_the_file_and_ties_go_to_the_first_class(tmp_path):
-    probability = np.array([[SCORE_MAX // 3, SCORE_MAX - SCORE_MAX // 3], [30_000, 30_000]], np.uint16)
+    probability = np.array(
+        [[SCORE_MAX // 3, SCORE_MAX - SCORE_MAX // 3], [30_000, 30_000]], np.uint16
+    )
     scores = TileScores(
-        cell=np.array([[0, 1], [2, 3]], np.int32), probability=probability, embedding=np.zeros((2, 0), np.float16)
+        cell=np.array([[0, 1], [2, 3]], np.int32),
+        probability=probability,
+        embedding=np.zeros((2, 0), np.float16),
     )
     tables.write_tiles(tmp_path / "tiles.csv", scores, classes=CLASSES, frame=FRAME, core=128)
     back = tables.read_tiles(tmp_path / "tiles.csv")
     assert np.array_equal(back.cell, scores.cell)
     assert back.class_id.tolist() == [1, 0]
     assert back.class_names == tuple(c.name for c in CLASSES)
-    assert back.box_l0.tolist() == [[512, 0, 1024, 256], [1536, 512, 1600, 600]]  # clipped to the slide
+    assert back.box_l0.tolist() == [
+        [512, 0, 1024, 256],
+        [1536, 512, 1600, 600],
+    ]  # clipped to the slide
     assert np.array_equal(np.floor(back.probability * SCORE_MAX + 0.5), probability)
 
 
 def test_the_summary_has_a_column_for_each_figure_and_keeps_reasons(tmp_path):
     rows = [
-        tables.SummaryRow("a", "done", "instance", 0.5, 12.25, (("count", "7"), ("count_tumour", "3"))),
+        tables.SummaryRow(
+            "a", "done", "instance", 0.5, 12.25, (("count", "7"), ("count_tumour", "3"))
+        ),
         tables.SummaryRow("b", "failed", "instance", None, None, (), 'cannot be read, "truncated"'),
     ]
     tables.write_summary(tmp_path / "summary.csv", rows)
@@ -270,26 +313,35 @@ def test_the_summary_has_a_column_for_each_figure_and_keeps_reasons(tmp_path):
     assert header == "slide,status,task,mpp,tissue_mm2,count,count_tumour,reason"
     assert tables.read_summary(tmp_path / "summary.csv") == rows
     with pytest.raises(ValueError, match="fixed column"):
-        tables.write_summary(tmp_path / "s", [tables.SummaryRow("a", "done", "t", None, None, (("status", "1"),))])
+        tables.write_summary(
+            tmp_path / "s", [tables.SummaryRow("a", "done", "t", None, None, (("status", "1"),))]
+        )
 
 
 def test_outlines_are_drawn_in_class_colours_on_the_enlarged_image():
     image = np.full((20, 30, 3), 255, np.uint8)
     square = Polygons.boxes(np.array([[5.0, 10.0, 15.0, 20.0]]))
-    drawn = overlay.draw_overlay(image, polygons=square, class_id=np.array([1], np.uint8), colors=COLORS, width=3, zoom=2)
+    drawn = overlay.draw_overlay(
+        image, polygons=square, class_id=np.array([1], np.uint8), colors=COLORS, width=3, zoom=2
+    )
     assert drawn.shape == (40, 60, 3)
     assert tuple(drawn[20, 20]) == CLASSES[1].color
     assert (drawn[20, 30] == 255).all()
     assert (drawn[:4] == 255).all()
     untouched = overlay.draw_overlay(
-        image, polygons=Polygons.boxes(np.zeros((0, 4))), class_id=np.zeros(0, np.uint8), colors=COLORS
+        image,
+        polygons=Polygons.boxes(np.zeros((0, 4))),
+        class_id=np.zeros(0, np.uint8),
+        colors=COLORS,
     )
     assert np.array_equal(untouched, image)
 
 
 def test_tints_leave_hidden_and_unknown_classes_alone():
     image = np.full((1, 3, 3), 100, np.uint8)
-    tinted = overlay.blend_classes(image, np.array([[0, 1, 255]], np.uint8), COLORS, alpha=0.5, hidden=(0,))
+    tinted = overlay.blend_classes(
+        image, np.array([[0, 1, 255]], np.uint8), COLORS, alpha=0.5, hidden=(0,)
+    )
     assert tinted.tolist() == [[[100, 100, 100], [50, 125, 50], [100, 100, 100]]]
 
 
@@ -300,9 +352,14 @@ def test_dots_look_the_same_in_any_order_and_ignore_what_lies_outside():
     class_id = rng.integers(0, 2, 200).astype(np.uint8)
     drawn = overlay.draw_dots(image, xy, class_id=class_id, colors=COLORS)
     order = rng.permutation(200)
-    assert np.array_equal(overlay.draw_dots(image, xy[order], class_id=class_id[order], colors=COLORS), drawn)
+    assert np.array_equal(
+        overlay.draw_dots(image, xy[order], class_id=class_id[order], colors=COLORS), drawn
+    )
     none = np.zeros((0, 2))
-    assert np.array_equal(overlay.draw_dots(image, none, class_id=np.zeros(0, np.uint8), colors=COLORS, fade=0.0), image)
+    assert np.array_equal(
+        overlay.draw_dots(image, none, class_id=np.zeros(0, np.uint8), colors=COLORS, fade=0.0),
+        image,
+    )
 
 
 def test_density_times_cell_area_is_the_count():
@@ -325,14 +382,19 @@ def test_colours_run_from_dark_to_light_and_are_blank_outside_the_mask():
     assert (colours[0, 3:] == overlay.BLANK).all()
 
 
-@pytest.mark.parametrize(("longest", "length"), [(130, 100), (99, 50), (1, 1), (0.3, 0.2), (2500, 2000)])
+@pytest.mark.parametrize(
+    ("longest", "length"), [(130, 100), (99, 50), (1, 1), (0.3, 0.2), (2500, 2000)]
+)
 def test_scale_bars_have_round_lengths(longest, length):
     assert figures.nice_length_um(longest) == pytest.approx(length)
 
 
 def test_pages_are_written_as_the_same_png_each_time(tmp_path):
     overview, detail = np.full((90, 60, 3), 230, np.uint8), np.full((72, 72, 3), 200, np.uint8)
-    legend = [figures.LegendEntry(f"class {i} with a long name", (i * 20, 90, 120), "1,234") for i in range(12)]
+    legend = [
+        figures.LegendEntry(f"class {i} with a long name", (i * 20, 90, 120), "1,234")
+        for i in range(12)
+    ]
     for name in ("a.png", "b.png"):
         page = figures.compose_overlay(
             overview,
@@ -350,6 +412,13 @@ def test_pages_are_written_as_the_same_png_each_time(tmp_path):
         assert picture.size == page.shape[1::-1]
         assert picture.info == {}
     page = figures.compose_map(
-        overview, np.ones((3, 2)), low=0, high=2, label="per mm²", cell_um=1000, overview_mpp=32.0, title="t"
+        overview,
+        np.ones((3, 2)),
+        low=0,
+        high=2,
+        label="per mm²",
+        cell_um=1000,
+        overview_mpp=32.0,
+        title="t",
     )
     assert page.shape[1] > 2 * 480

@@ -18,7 +18,8 @@ FEW = settings(deadline=None, derandomize=True, max_examples=60)
 
 
 def listed(decoded):
-    """Every object as (anchor, area, pixels, flags); pixels as bytes of their slide coordinates in raster order."""
+    """Every object as (anchor, area, pixels, flags); pixels as bytes of their slide coordinates in
+    raster order."""
     found = []
     for i, where in enumerate(ndimage.find_objects(decoded.labels)):
         assert where is not None, f"object {i + 1} has no pixels"
@@ -26,7 +27,14 @@ def listed(decoded):
         rows = rows + where[0].start + decoded.box.row0
         cols = cols + where[1].start + decoded.box.col0
         pixels = np.stack([rows, cols]).astype(np.int64)
-        found.append((tuple(decoded.anchors[i].tolist()), pixels.shape[1], pixels.tobytes(), int(decoded.flags[i])))
+        found.append(
+            (
+                tuple(decoded.anchors[i].tolist()),
+                pixels.shape[1],
+                pixels.tobytes(),
+                int(decoded.flags[i]),
+            )
+        )
     assert len(found) == len(decoded.anchors) == len(decoded.flags)
     return found
 
@@ -46,7 +54,9 @@ def in_shards(maps, side, rule=RULE, margin=FIRST_MARGIN):
             decoded = decode_shard(fields.reader(maps), core, slide=slide, rule=rule)
             anchors = [tuple(a) for a in decoded.anchors.tolist()]
             assert anchors == sorted(anchors)
-            assert all(core.row0 <= r < core.row1 and core.col0 <= c < core.col1 for r, c in anchors)
+            assert all(
+                core.row0 <= r < core.row1 and core.col0 <= c < core.col1 for r, c in anchors
+            )
             assert np.array_equal(decoded.maps, fields.reader(maps)(decoded.box))
             found += listed(decoded)
     return found
@@ -67,10 +77,19 @@ def test_shards_of_any_size_decode_what_the_whole_slide_decodes(kind, side, marg
 
 
 @FEW
-@given(st.integers(0, 2**32 - 1), st.integers(11, 50), st.sampled_from([1, 3, 8, 64]), st.integers(0, 90))
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(11, 50),
+    st.sampled_from([1, 3, 8, 64]),
+    st.integers(0, 90),
+)
 def test_crowded_ellipses_are_the_same_objects_in_any_cut(seed, side, margin, n):
     labels = fields.ellipses(np.random.default_rng(seed), SHAPE, n=n)
-    no_difference(fields.maps_of(labels, fields.random_classes(labels, 1, 0), n_classes=1), side, margin=margin)
+    no_difference(
+        fields.maps_of(labels, fields.random_classes(labels, 1, 0), n_classes=1),
+        side,
+        margin=margin,
+    )
 
 
 @FEW
@@ -81,7 +100,9 @@ def test_crowded_ellipses_are_the_same_objects_in_any_cut(seed, side, margin, n)
     st.sampled_from([0.7, 1.5, 4.0]),
     st.sampled_from([4, 16, 256]),
 )
-def test_maps_full_of_plateaus_and_ties_are_the_same_objects_in_any_cut(seed, side, margin, smooth, levels):
+def test_maps_full_of_plateaus_and_ties_are_the_same_objects_in_any_cut(
+    seed, side, margin, smooth, levels
+):
     maps = fields.noisy_maps(np.random.default_rng(seed), SHAPE, smooth=smooth, levels=levels)
     rule = SeedRule(foreground=115, seed=140, min_area_px=1, cap_px=1000)
     no_difference(maps, side, rule, margin)
@@ -104,7 +125,8 @@ def test_the_place_on_the_slide_moves_objects_and_changes_nothing_else(seed, dow
     maps = np.pad(maps, ((0, 0), (1, 1), (1, 1)))
     rule = SeedRule(foreground=115, seed=140, min_area_px=1, cap_px=1000)
     moved = np.pad(maps, ((0, 0), (down, 0), (right, 0)))
-    # another object far away must not matter either: it changes the queue of the flood, not the clump
+    # another object far away must not matter either: it changes the queue of the flood, not the
+    # clump
     moved = np.pad(moved, ((0, 0), (0, 9), (0, 9)))
     moved[:, -4:, -4:] = 255
     want = {((r + down, c + right), area) for (r, c), area, _, _ in whole(maps, rule)}
@@ -118,7 +140,10 @@ def test_disjoint_ellipses_are_counted_exactly_and_keep_every_pixel(seed, side):
     labels = fields.disjoint_ellipses(np.random.default_rng(seed), SHAPE, n=60, radius=(4, 8))
     maps = fields.maps_of(labels, fields.random_classes(labels, 1, 0), n_classes=1)
     found = in_shards(maps, side, margin=4)
-    planted = [np.stack(np.nonzero(labels == i + 1)).astype(np.int64).tobytes() for i in range(labels.max())]
+    planted = [
+        np.stack(np.nonzero(labels == i + 1)).astype(np.int64).tobytes()
+        for i in range(labels.max())
+    ]
     assert sorted(pixels for _, _, pixels, _ in found) == sorted(planted)
 
 
@@ -130,7 +155,9 @@ def test_discs_on_seams_and_corners_and_one_pixel_off_are_counted_once(shift):
     assert len(in_shards(maps, 16, margin=1)) == labels.max()
 
 
-@pytest.mark.parametrize("length", [FIRST_MARGIN - 1, FIRST_MARGIN, FIRST_MARGIN + 1, 3 * FIRST_MARGIN])
+@pytest.mark.parametrize(
+    "length", [FIRST_MARGIN - 1, FIRST_MARGIN, FIRST_MARGIN + 1, 3 * FIRST_MARGIN]
+)
 def test_the_block_grows_just_when_an_object_leaves_the_first_margin(length):
     shape = (40, 400)
     labels = fields.empty(shape)
@@ -177,7 +204,10 @@ def test_a_cap_below_the_first_margin_is_no_error():
     rule = SeedRule(foreground=128, seed=128, min_area_px=1, cap_px=0)
     slide = Box(0, 0, 50, 300)
     (anchor,) = [anchor for anchor, *_ in whole(maps, rule)]
-    parts = [decode_shard(fields.reader(maps), Box(0, c, 50, c + 50), slide=slide, rule=rule) for c in range(0, 300, 50)]
+    parts = [
+        decode_shard(fields.reader(maps), Box(0, c, 50, c + 50), slide=slide, rule=rule)
+        for c in range(0, 300, 50)
+    ]
     assert [tuple(a) for part in parts for a in part.anchors.tolist()] == [anchor]
     assert {flag for part in parts for flag in part.flags.tolist()} == {FLAG_CAPPED}
 

@@ -132,7 +132,10 @@ def test_a_missing_folder_or_card_or_weights_is_refused(folder, tmp_path):
         load_package(folder)
 
 
-@pytest.mark.parametrize("text", [b"{", b"", b"\xff\xfe", b"[]", b"null", b"3", b"{}", b'{"schema": 2}', b'{"schema": 1}'])
+@pytest.mark.parametrize(
+    "text",
+    [b"{", b"", b"\xff\xfe", b"[]", b"null", b"3", b"{}", b'{"schema": 2}', b'{"schema": 1}'],
+)
 def test_a_card_that_is_no_card_is_refused(folder, text):
     (folder / CARD).write_bytes(text)
     with pytest.raises(PackageError, match=CARD):
@@ -218,7 +221,11 @@ def edited_lattice(folder, **changes):
 def test_the_card_says_what_was_measured(original):
     card = read_card(original[0])["exactness"]
     assert (card["stride"], card["measured_stride"], card["halo_px"]) == (8, 8, 48)
-    assert card["receptive_radius_px"] == max(card["structural_radius_px"], card["impulse_radius_px"]) == 47
+    assert (
+        card["receptive_radius_px"]
+        == max(card["structural_radius_px"], card["impulse_radius_px"])
+        == 47
+    )
 
 
 def test_a_card_that_promises_more_than_its_halo_covers_is_refused(folder):
@@ -237,7 +244,14 @@ def test_a_promise_changed_by_hand_is_found_out(tmp_path):
     save_package(tmp_path / "p", get_task("classification").build(spec), spec, about={})
     for radius in (None, 10):
         with pytest.raises(PackageError, match=r"tiling-exact|reaches"):
-            load_package(edited(tmp_path / "p", promise="tiling-exact", receptive_radius_px=radius, measured_stride=8))
+            load_package(
+                edited(
+                    tmp_path / "p",
+                    promise="tiling-exact",
+                    receptive_radius_px=radius,
+                    measured_stride=8,
+                )
+            )
 
 
 def test_a_lattice_out_of_step_with_the_network_is_refused_when_loaded(folder):
@@ -247,9 +261,18 @@ def test_a_lattice_out_of_step_with_the_network_is_refused_when_loaded(folder):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"stride": 16}, {"stride": 0}, {"stride": "8"}, {"measured_stride": 16}, {"measured_stride": None},
-     {"receptive_radius_px": None}, {"receptive_radius_px": -1}, {"receptive_radius_px": True}, {"promise": "exact"}],
-)  # fmt: skip
+    [
+        {"stride": 16},
+        {"stride": 0},
+        {"stride": "8"},
+        {"measured_stride": 16},
+        {"measured_stride": None},
+        {"receptive_radius_px": None},
+        {"receptive_radius_px": -1},
+        {"receptive_radius_px": True},
+        {"promise": "exact"},
+    ],
+)
 def test_a_card_whose_measurements_make_no_sense_is_refused(folder, changes):
     with pytest.raises(PackageError, match=CARD):
         load_package(edited(folder, **changes))
@@ -267,7 +290,9 @@ def test_a_schedule_exact_package_loads_with_a_halo_smaller_than_its_reach(tmp_p
     spec = spec_for("instance", lattice=Lattice(core=64, halo=16, stride=8, shard=64))
     model = get_task("instance").build(spec)
     measured = exactness(model, spec)
-    save_package(tmp_path / "p", model, spec, about={}, measured=measured | {"seam_mismatch": {"pairs": 3}})
+    save_package(
+        tmp_path / "p", model, spec, about={}, measured=measured | {"seam_mismatch": {"pairs": 3}}
+    )
     card = load_package(tmp_path / "p").card["exactness"]
     assert card == measured | {"seam_mismatch": {"pairs": 3}}
     assert card["promise"] == "schedule-exact"
@@ -277,7 +302,9 @@ def test_a_network_whose_measured_stride_is_not_what_it_states_is_refused_at_an_
     model = UNet((4, 6), outputs=4, out_stride=1)
     model.stride = 2  # it is 4
     with pytest.raises(ConfigError, match=r"measured stride 4 .*set model.stride=4"):
-        exactness(model, spec_for("instance", lattice=Lattice(core=66, halo=34, stride=2, shard=66)))
+        exactness(
+            model, spec_for("instance", lattice=Lattice(core=66, halo=34, stride=2, shard=66))
+        )
 
 
 def test_a_lattice_that_is_out_of_step_with_the_network_is_refused():
@@ -290,7 +317,9 @@ def test_a_lattice_that_is_out_of_step_with_the_network_is_refused():
 
 
 @pytest.mark.parametrize("task", task_names())
-def test_a_package_in_half_precision_answers_bit_for_bit_as_the_network_that_was_measured(task, tmp_path):
+def test_a_package_in_half_precision_answers_bit_for_bit_as_the_network_that_was_measured(
+    task, tmp_path
+):
     torch.manual_seed(1)
     torch.set_num_threads(1)
     spec = spec_for(task)
@@ -311,7 +340,10 @@ def test_a_package_in_half_precision_answers_bit_for_bit_as_the_network_that_was
     for name, value in loaded.state_dict().items():
         assert value.dtype == exact[name].dtype
         assert torch.equal(value, measured.state_dict()[name])
-    assert int(next(v for n, v in loaded.state_dict().items() if n.endswith("num_batches_tracked"))) == 123_457
+    assert (
+        int(next(v for n, v in loaded.state_dict().items() if n.endswith("num_batches_tracked")))
+        == 123_457
+    )
     sizes = [(tmp_path / kind / WEIGHTS).stat().st_size for kind in ("half", "whole")]
     assert sizes[0] < 0.65 * sizes[1]
     image = torch.randn(1, 3, 160, 160)
@@ -329,7 +361,10 @@ def test_weights_beyond_half_precision_are_refused_by_name(value, refused):
     if not refused:
         assert float(rounded(model, "float16").head.bias[1].detach()) == value
         return
-    with pytest.raises(PackageError, match=r"^head\.bias holds values beyond float16's 65,504; use model\.precision=float32$"):
+    with pytest.raises(
+        PackageError,
+        match=r"^head\.bias holds values beyond float16's 65,504; use model\.precision=float32$",
+    ):
         rounded(model, "float16")
 
 
@@ -366,7 +401,10 @@ def test_a_network_of_other_classes_keeps_its_own_head_and_takes_the_rest(task, 
     model = get_task(task).build(spec)
     own = {name: value.clone() for name, value in model.state_dict().items()}
     (note,) = begin_from(model, spec, tmp_path / "p")
-    assert f"knows the classes a, b, this one is to learn {', '.join(spec.class_names)}: the head is begun anew" in note
+    assert (
+        f"knows the classes a, b, this one is to learn {', '.join(spec.class_names)}: the head is "
+        "begun anew" in note
+    )
     left = [name for name in theirs if name.startswith(HEADS)]
     head = {id(p) for p in model.head.parameters()}
     assert head <= {id(p) for n, p in model.named_parameters() if n in left}
@@ -406,10 +444,16 @@ def test_a_stride_or_a_patch_out_of_step_with_the_network_is_told_with_its_strid
     spec = spec_for("instance")
     model = get_task("instance").build(spec)
     check_stride(model, spec, patch=64)
-    with pytest.raises(ConfigError, match=r"train\.patch is 100; it must be a multiple of the network's stride 8"):
+    with pytest.raises(
+        ConfigError, match=r"train\.patch is 100; it must be a multiple of the network's stride 8"
+    ):
         check_stride(model, spec, patch=100)
-    with pytest.raises(ConfigError, match=r"model\.stride 4 is not a multiple of the network's stride 8"):
-        check_stride(model, replace(spec, lattice=Lattice(core=64, halo=48, stride=4, shard=128)), patch=64)
+    with pytest.raises(
+        ConfigError, match=r"model\.stride 4 is not a multiple of the network's stride 8"
+    ):
+        check_stride(
+            model, replace(spec, lattice=Lattice(core=64, halo=48, stride=4, shard=128)), patch=64
+        )
 
 
 # -- a full disk, and what JSON cannot hold
@@ -426,11 +470,17 @@ def test_a_package_appears_with_all_that_lies_beside_its_weights_or_not_at_all(o
     def full(place):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(StoreError, match=r"the package .*p cannot be written \(.*No space left.*\); make room"):
+    with pytest.raises(
+        StoreError, match=r"the package .*p cannot be written \(.*No space left.*\); make room"
+    ):
         save_package(folder, model, spec, about={}, beside=full)
     assert not list(tmp_path.iterdir())
     save_package(folder, model, spec, about={}, beside=pages)
-    assert sorted(p.name for p in folder.iterdir()) == ["card.json", "curves.png", "weights.safetensors"]
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "card.json",
+        "curves.png",
+        "weights.safetensors",
+    ]
     with pytest.raises(StoreError):
         save_package(folder, model, spec, about={}, beside=full)
     assert (folder / "curves.png").exists(), "what was there before stays"
@@ -438,15 +488,26 @@ def test_a_package_appears_with_all_that_lies_beside_its_weights_or_not_at_all(o
 
 def test_a_package_on_a_full_disk_is_told_by_its_folder(original, tmp_path):
     _, model, spec = original
-    with small_files(4096), pytest.raises(StoreError, match=r"the package .*p cannot be written .*make room"):
+    with (
+        small_files(4096),
+        pytest.raises(StoreError, match=r"the package .*p cannot be written .*make room"),
+    ):
         save_package(tmp_path / "p", model, spec, about={})
 
 
 def test_a_card_holds_no_number_that_is_not_json(original, tmp_path):
     _, model, spec = original
-    save_package(tmp_path / "p", model, spec, about={"metrics": {"ap": float("nan"), "all": (1.5, float("inf"))}})
+    save_package(
+        tmp_path / "p",
+        model,
+        spec,
+        about={"metrics": {"ap": float("nan"), "all": (1.5, float("inf"))}},
+    )
     text = (tmp_path / "p" / "card.json").read_text()
-    assert json.loads(text, parse_constant=pytest.fail)["metrics"] == {"ap": None, "all": [1.5, None]}
+    assert json.loads(text, parse_constant=pytest.fail)["metrics"] == {
+        "ap": None,
+        "all": [1.5, None],
+    }
     assert load_package(tmp_path / "p").card["metrics"]["ap"] is None
 
 

@@ -1,4 +1,5 @@
-"""The wheel carries the ready-made pipelines, and importing the command line or a pure module loads nothing slow."""
+"""The wheel carries the ready-made pipelines, and importing the command line or a pure module loads
+nothing slow."""
 
 import subprocess
 import sys
@@ -13,7 +14,9 @@ SCIENTIFIC = {"numpy", "scipy", "skimage", "numba", "pyarrow", "shapely"}
 
 
 def imported_by(statement: str) -> set[str]:
-    """Return the top-level names of all modules that a fresh interpreter loads to run `statement`."""
+    """Return the top-level names of all modules that a fresh interpreter loads to run
+    `statement`.
+    """
     command = [sys.executable, "-X", "importtime", "-c", statement]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -23,10 +26,22 @@ def imported_by(statement: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def wheel_names(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
-    """Return the paths inside a wheel built from the working tree, with the hatchling that is installed."""
+    """Return the paths inside a wheel built from the working tree, with the hatchling that is
+    installed."""
     folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=300)
+    command = [
+        sys.executable,
+        "-m",
+        "hatchling",
+        "build",
+        "--target",
+        "wheel",
+        "--directory",
+        str(folder),
+    ]
+    done = subprocess.run(
+        command, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=300
+    )
     assert done.returncode == 0, f"{done.stdout}{done.stderr}"
     (wheel,) = folder.glob("*.whl")
     return set(zipfile.ZipFile(wheel).namelist())
@@ -34,12 +49,17 @@ def wheel_names(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
 
 def test_the_wheel_carries_every_pipeline_beside_the_code(wheel_names: set[str]) -> None:
     folder = REPOSITORY / "pipelines"
-    expected = {f"quadrat/pipelines/{path.relative_to(folder).as_posix()}" for path in folder.rglob("*.yaml")}
+    expected = {
+        f"quadrat/pipelines/{path.relative_to(folder).as_posix()}"
+        for path in folder.rglob("*.yaml")
+    }
     assert expected, f"no pipeline in {folder}"
     assert expected <= wheel_names
 
 
-def test_the_wheel_carries_the_package_and_its_licence_and_nothing_else(wheel_names: set[str]) -> None:
+def test_the_wheel_carries_the_package_and_its_licence_and_nothing_else(
+    wheel_names: set[str],
+) -> None:
     assert "quadrat/__init__.py" in wheel_names
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in wheel_names)
     assert {name.partition("/")[0].partition("-")[0] for name in wheel_names} == {"quadrat"}

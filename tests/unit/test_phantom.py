@@ -1,4 +1,5 @@
-"""Phantom slides: their bytes repeat, their truth is exact, their blocks can be made alone, and Otsu cannot solve them."""
+"""Phantom slides: their bytes repeat, their truth is exact, their blocks can be made alone, and
+Otsu cannot solve them."""
 
 import csv
 import hashlib
@@ -49,7 +50,9 @@ def phantom(tmp_path_factory: pytest.TempPathFactory) -> Phantom:
     with openslide.OpenSlide(files.slide) as slide:
         rgb = np.asarray(slide.read_region((0, 0), 0, slide.dimensions).convert("RGB"))
     features = json.loads(files.geojson.read_text())["features"]
-    return Phantom(SPEC, files, rgb, tifffile.imread(files.nuclei), tifffile.imread(files.regions), features)
+    return Phantom(
+        SPEC, files, rgb, tifffile.imread(files.nuclei), tifffile.imread(files.regions), features
+    )
 
 
 def nuclei_of(features: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -61,14 +64,17 @@ def digests(files: PhantomFiles) -> list[str]:
     return [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
 
 
-def fill(rings: list[list[list[int]]], size: tuple[int, int], origin: tuple[int, int]) -> NDArray[np.bool_]:
+def fill(
+    rings: list[list[list[int]]], size: tuple[int, int], origin: tuple[int, int]
+) -> NDArray[np.bool_]:
     """Rasterise a polygon along pixel edges: pixels (row, column) whose centres lie inside."""
     masks = [polygon2mask(size, np.array(ring)[:, ::-1] - origin - 0.5) for ring in rings]
     return np.logical_xor.reduce(masks)
 
 
 def classical_f1(rgb: NDArray[np.uint8], truth: NDArray[np.uint32]) -> float:
-    """F1 at IoU 0.5 of Otsu on haematoxylin inside tissue, opening, and watershed of the distance transform."""
+    """F1 at IoU 0.5 of Otsu on haematoxylin inside tissue, opening, and watershed of the distance
+    transform."""
     stain = ndimage.gaussian_filter(rgb2hed(rgb)[..., 0], 1.0)
     tissue = ndimage.uniform_filter(rgb[..., 1], 9) < 215
     mask = opening((stain > threshold_otsu(stain[tissue])) & tissue, disk(2))
@@ -84,10 +90,15 @@ def classical_f1(rgb: NDArray[np.uint8], truth: NDArray[np.uint32]) -> float:
     return 2 * hits / (np.count_nonzero(sizes[1:] >= 30) + np.count_nonzero(true_sizes[1:]))
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(phantom: Phantom, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(
+    phantom: Phantom, tmp_path: Path
+) -> None:
     again = write_phantom(tmp_path / "again", spec=SPEC)
     assert digests(again) == digests(phantom.files)
-    other = write_phantom(tmp_path / "other", spec=PhantomSpec(name="a", width=2304, height=2051, seed=6, dominant="tumour"))
+    other = write_phantom(
+        tmp_path / "other",
+        spec=PhantomSpec(name="a", width=2304, height=2051, seed=6, dominant="tumour"),
+    )
     assert not set(digests(other)) & set(digests(phantom.files))
 
 
@@ -111,7 +122,9 @@ def test_glass_is_light_grey_with_noise_and_not_pure_white(phantom: Phantom) -> 
 
 def test_the_label_image_equals_the_rasterised_polygons(phantom: Phantom) -> None:
     nuclei = nuclei_of(phantom.features)
-    assert nuclei == phantom.features[: len(nuclei)], "nuclei come first, so that ids are the order of features"
+    assert nuclei == phantom.features[: len(nuclei)], (
+        "nuclei come first, so that ids are the order of features"
+    )
     boxes = ndimage.find_objects(phantom.labels.astype(np.int64))
     assert len(boxes) == len(nuclei)
     for number, (box, feature) in enumerate(zip(boxes, nuclei, strict=True), start=1):
@@ -141,8 +154,12 @@ def test_the_table_and_the_facts_agree_with_the_rasters(phantom: Phantom) -> Non
     facts = json.loads(phantom.files.facts.read_text())
     ids = np.unique(phantom.labels)
     assert ids.tolist() == list(range(len(ids)))
-    assert sum(int(rows[name]["count"]) for name in NUCLEUS_NAMES) == facts["nuclei"] == len(ids) - 1
-    named = [feature["properties"]["classification"]["name"] for feature in nuclei_of(phantom.features)]
+    assert (
+        sum(int(rows[name]["count"]) for name in NUCLEUS_NAMES) == facts["nuclei"] == len(ids) - 1
+    )
+    named = [
+        feature["properties"]["classification"]["name"] for feature in nuclei_of(phantom.features)
+    ]
     for name in NUCLEUS_NAMES:
         assert int(rows[name]["count"]) == named.count(name) > 0
         density = float(rows[name]["count"]) / float(rows[name]["area_mm2"])
@@ -159,7 +176,11 @@ def test_nuclei_lie_across_every_kind_of_seam(phantom: Phantom) -> None:
     rows = np.arange(SEAM_PX, SPEC.height - SEAM_PX // 2, SEAM_PX)
     across = (labels[:, columns] > 0) & (labels[:, columns] == labels[:, columns - 1])
     along = (labels[rows] > 0) & (labels[rows] == labels[rows - 1])
-    at_corner = [len(np.unique(labels[r - 1 : r + 1, c - 1 : c + 1])) == 1 and labels[r, c] > 0 for r in rows for c in columns]
+    at_corner = [
+        len(np.unique(labels[r - 1 : r + 1, c - 1 : c + 1])) == 1 and labels[r, c] > 0
+        for r in rows
+        for c in columns
+    ]
     assert across.any()
     assert along.any()
     assert any(at_corner)
@@ -167,7 +188,9 @@ def test_nuclei_lie_across_every_kind_of_seam(phantom: Phantom) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("dominant", REGION_NAMES)
-def test_the_central_corner_of_any_phantom_has_a_nucleus_across_it(seed: int, dominant: Any) -> None:
+def test_the_central_corner_of_any_phantom_has_a_nucleus_across_it(
+    seed: int, dominant: Any
+) -> None:
     plan = make_plan(PhantomSpec(name="s", width=2048, height=2048, seed=seed, dominant=dominant))
     labels = make_layout(plan, 0, 0).labels
     assert labels[-1, -1] > 0
@@ -180,11 +203,15 @@ def test_a_block_made_alone_equals_the_file(phantom: Phantom, place: tuple[int, 
     y, x = place[0] * BLOCK_PX, place[1] * BLOCK_PX
     in_file = phantom.labels[y : y + BLOCK_PX, x : x + BLOCK_PX]
     pairs = np.unique(np.stack([layout.labels.ravel(), in_file.ravel()]), axis=1)
-    assert len(np.unique(pairs[0])) == len(np.unique(pairs[1])) == pairs.shape[1], "one index, one id"
+    assert len(np.unique(pairs[0])) == len(np.unique(pairs[1])) == pairs.shape[1], (
+        "one index, one id"
+    )
     own = [int(file_id) for index, file_id in pairs.T if index - 1 in set(layout.owned.tolist())]
     assert own == list(range(own[0], own[0] + len(own))) if own else True
     picture = make_picture(plan, look, layout, *place).astype(np.float64)
-    assert np.abs(picture - phantom.rgb[y : y + BLOCK_PX, x : x + BLOCK_PX]).mean() < 5.0, "JPEG noise only"
+    assert np.abs(picture - phantom.rgb[y : y + BLOCK_PX, x : x + BLOCK_PX]).mean() < 5.0, (
+        "JPEG noise only"
+    )
 
 
 def test_neighbouring_blocks_paint_their_common_nuclei_alike() -> None:
@@ -208,14 +235,25 @@ def test_pen_and_dust_are_not_tissue_and_hold_no_nuclei(phantom: Phantom) -> Non
         if 0 <= x < SPEC.width and 0 <= y < SPEC.height:
             assert phantom.regions[y // 8, x // 8] == 0
             assert phantom.labels[y, x] == 0
-    assert len(make_plan(PhantomSpec(name="n", width=2048, height=2048, seed=5, pen=False)).strokes) == 0
+    assert (
+        len(make_plan(PhantomSpec(name="n", width=2048, height=2048, seed=5, pen=False)).strokes)
+        == 0
+    )
 
 
 def test_regions_that_touch_in_a_corner_and_have_holes_give_valid_polygons() -> None:
-    codes = np.array([[1, 1, 1, 1, 0], [1, 0, 1, 1, 0], [1, 1, 0, 1, 0], [0, 1, 1, 1, 1], [2, 0, 1, 0, 1]], np.uint8)
-    polygons = [shape(json.loads(line)["geometry"]) for line in region_lines(1, 1, codes, 8, (40, 38))]
+    codes = np.array(
+        [[1, 1, 1, 1, 0], [1, 0, 1, 1, 0], [1, 1, 0, 1, 0], [0, 1, 1, 1, 1], [2, 0, 1, 0, 1]],
+        np.uint8,
+    )
+    polygons = [
+        shape(json.loads(line)["geometry"]) for line in region_lines(1, 1, codes, 8, (40, 38))
+    ]
     assert all(polygon.is_valid for polygon in polygons)
-    assert sum(polygon.area for polygon in polygons[:-1]) == np.count_nonzero(codes == 1) * 64 - 2 * 8 * 2
+    assert (
+        sum(polygon.area for polygon in polygons[:-1])
+        == np.count_nonzero(codes == 1) * 64 - 2 * 8 * 2
+    )
     assert polygons[-1].bounds == (0, 32, 8, 38)
 
 

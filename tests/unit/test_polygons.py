@@ -64,7 +64,9 @@ def test_every_polygon_is_valid_covers_exactly_its_pixels_and_keeps_only_corners
     for first, last in pairwise(polygons.ring_starts):
         ring = polygons.xy[first:last]
         assert np.array_equal(ring[0], ring[-1])
-        assert np.array_equal(ring[0][::-1], min(map(tuple, ring[:, ::-1])))  # starts at the top-left-most vertex
+        assert np.array_equal(
+            ring[0][::-1], min(map(tuple, ring[:, ::-1]))
+        )  # starts at the top-left-most vertex
         horizontal = (np.diff(ring, axis=0)[:, 1] == 0).astype(int)
         assert (np.diff(horizontal) != 0).all()  # every vertex is a corner
         assert horizontal[0] != horizontal[-1]
@@ -146,7 +148,10 @@ def test_keys_too_wide_for_one_integer_sort_the_same(monkeypatch):
 def test_taking_and_concatenating_polygons_are_inverse():
     labels, n = components(np.random.default_rng(5).integers(0, 3, (30, 30)).astype(np.uint8))
     polygons = trace(labels, n=n, origin=(0, 0))
-    halves = [take_polygons(polygons, np.arange(0, n // 2)), take_polygons(polygons, np.arange(n // 2, n))]
+    halves = [
+        take_polygons(polygons, np.arange(0, n // 2)),
+        take_polygons(polygons, np.arange(n // 2, n)),
+    ]
     same(concatenate_polygons(halves), polygons)
     same(take_polygons(take_polygons(polygons, np.arange(n)[::-1]), np.arange(n)[::-1]), polygons)
     assert len(concatenate_polygons([])) == 0

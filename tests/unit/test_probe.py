@@ -39,14 +39,17 @@ class EverySecond(nn.Module):
 
 
 class Gated(nn.Module):
-    """A comparison opens or closes each pixel by its neighbours: it swallows a NaN, but not a high pixel."""
+    """A comparison opens or closes each pixel by its neighbours: it swallows a NaN, but not a high
+    pixel."""
 
     def __init__(self):
         super().__init__()
         self.gate = nn.AvgPool2d(9, 1, 4)
 
     def forward(self, x):
-        return torch.where(self.gate(x) > 1, torch.ones(()).to(x), torch.zeros(()).to(x)) + functional.avg_pool2d(x, 3, 1, 1)
+        return torch.where(
+            self.gate(x) > 1, torch.ones(()).to(x), torch.zeros(()).to(x)
+        ) + functional.avg_pool2d(x, 3, 1, 1)
 
 
 class Coarse(nn.Module):
@@ -100,12 +103,21 @@ def test_a_path_whose_weights_are_all_zero_still_counts():
 def test_a_path_behind_a_dead_rectifier_still_counts():
     first = conv(5, padding=2)
     nn.init.constant_(first.bias, -1e6)
-    assert receptive_radius(nn.Sequential(first, nn.ReLU(), conv(3, padding=1)), stride=1, out_stride=1) == 3
+    assert (
+        receptive_radius(
+            nn.Sequential(first, nn.ReLU(), conv(3, padding=1)), stride=1, out_stride=1
+        )
+        == 3
+    )
 
 
 @pytest.mark.parametrize(
     "model",
-    [Pooled(), nn.InstanceNorm2d(3), nn.Sequential(conv(3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Upsample(scale_factor=64))],
+    [
+        Pooled(),
+        nn.InstanceNorm2d(3),
+        nn.Sequential(conv(3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Upsample(scale_factor=64)),
+    ],
 )
 def test_a_network_that_sees_everything_has_no_radius(model):
     assert receptive_radius(model, stride=1, out_stride=1) is None
@@ -121,18 +133,30 @@ def test_pixels_that_nothing_looks_at_add_no_radius():
 
 
 def test_a_radius_beyond_the_first_probe_is_found_by_a_larger_one():
-    assert receptive_radius(nn.Sequential(*[conv(3, padding=32, dilation=32)] * 2), stride=1, out_stride=1) == 64
+    assert (
+        receptive_radius(
+            nn.Sequential(*[conv(3, padding=32, dilation=32)] * 2), stride=1, out_stride=1
+        )
+        == 64
+    )
 
 
-@pytest.mark.parametrize(("widths", "radius"), [((24, 48, 96), 47), ((8, 12, 16), 47), ((4, 4), 19)])
+@pytest.mark.parametrize(
+    ("widths", "radius"), [((24, 48, 96), 47), ((8, 12, 16), 47), ((4, 4), 19)]
+)
 def test_the_shipped_network_is_measured_whatever_its_widths(widths, radius):
     model = UNet(widths, outputs=3, out_stride=1)
     assert receptive_radius(model, stride=model.stride, out_stride=1) == radius
 
 
 def test_a_head_at_a_quarter_sees_less_than_one_at_full_resolution():
-    full, quarter = UNet((4, 6, 8), outputs=3, out_stride=1), UNet((4, 6, 8), outputs=3, out_stride=4)
-    assert receptive_radius(quarter, stride=8, out_stride=4) < receptive_radius(full, stride=8, out_stride=1)
+    full, quarter = (
+        UNet((4, 6, 8), outputs=3, out_stride=1),
+        UNet((4, 6, 8), outputs=3, out_stride=4),
+    )
+    assert receptive_radius(quarter, stride=8, out_stride=4) < receptive_radius(
+        full, stride=8, out_stride=1
+    )
 
 
 def test_a_network_that_pools_everything_needs_no_probe():
@@ -158,8 +182,18 @@ def test_an_impulse_never_reaches_farther_than_the_radius():
         touched = image.clone()
         touched[0, :, at, at] += 100
         with torch.inference_mode():
-            rows, cols = torch.nonzero((model(touched) != model(image))[0].any(dim=0), as_tuple=True)
-        assert max(at - int(rows.min()), int(rows.max()) - at, at - int(cols.min()), int(cols.max()) - at) <= radius
+            rows, cols = torch.nonzero(
+                (model(touched) != model(image))[0].any(dim=0), as_tuple=True
+            )
+        assert (
+            max(
+                at - int(rows.min()),
+                int(rows.max()) - at,
+                at - int(cols.min()),
+                int(cols.max()) - at,
+            )
+            <= radius
+        )
 
 
 def test_an_impulse_finds_what_a_comparison_hides_from_a_nan():
@@ -184,7 +218,9 @@ def test_a_nan_finds_what_zero_weights_hide_from_an_impulse():
         (nn.Conv2d(3, 2, 3, padding=1), 4, 1, 1),
     ],
 )
-def test_the_stride_is_the_least_shift_that_only_shifts_the_output(model, stated, out_stride, stride):
+def test_the_stride_is_the_least_shift_that_only_shifts_the_output(
+    model, stated, out_stride, stride
+):
     torch.manual_seed(0)
     assert probe(model, stride=stated, out_stride=out_stride).stride == stride
 
@@ -202,6 +238,8 @@ def test_the_quick_bound_is_the_radius_of_a_network_without_surprises(out_stride
 
 
 def test_the_quick_bound_sees_that_a_radius_was_stated_too_small_or_that_there_is_none():
-    found = least_radius(UNet((4, 6, 8), outputs=3, out_stride=1), stride=8, out_stride=1, stated=20)
+    found = least_radius(
+        UNet((4, 6, 8), outputs=3, out_stride=1), stride=8, out_stride=1, stated=20
+    )
     assert found is None or found > 20
     assert least_radius(Pooled(), stride=1, out_stride=1, stated=40) is None

@@ -1,4 +1,5 @@
-"""The committed split files: no case on two sides, every row filled; and, with the sets at hand, that the script makes them."""
+"""The committed split files: no case on two sides, every row filled; and, with the sets at hand,
+that the script makes them."""
 
 import csv
 import os
@@ -13,7 +14,12 @@ from quadrat.manifest import read_manifest
 
 DATA = Path(__file__).parents[2] / "data"
 FILES = sorted((DATA / "splits").glob("*.csv"))
-COLUMN = {"dsb2018": ("fold",), "brca_m2c": ("split",), "bccd": ("split",), "ebhi": ("fold", "split")}
+COLUMN = {
+    "dsb2018": ("fold",),
+    "brca_m2c": ("split",),
+    "bccd": ("split",),
+    "ebhi": ("fold", "split"),
+}
 
 
 def rows_of(path):
@@ -24,7 +30,10 @@ def rows_of(path):
 @pytest.fixture(scope="module")
 def sets():
     folder = os.environ.get("QUADRAT_DATA")
-    if not folder or not all((Path(folder) / p).is_dir() for p in ("instances", "detection", "classification_segmentation")):
+    if not folder or not all(
+        (Path(folder) / p).is_dir()
+        for p in ("instances", "detection", "classification_segmentation")
+    ):
         pytest.skip("QUADRAT_DATA names no folder with the public sets (data/README.md)")
     return Path(folder)
 
@@ -62,16 +71,33 @@ def test_tiles_of_one_field_are_of_one_group_and_a_look_has_one_mpp():
 
 
 def test_the_script_makes_the_committed_files_again(sets, tmp_path):
-    subprocess.run([sys.executable, str(DATA / "make_splits.py"), str(sets), "--out", str(tmp_path)], check=True)
-    assert {p.name: p.read_bytes() for p in tmp_path.glob("*.csv")} == {p.name: p.read_bytes() for p in FILES}
+    subprocess.run(
+        [sys.executable, str(DATA / "make_splits.py"), str(sets), "--out", str(tmp_path)],
+        check=True,
+    )
+    assert {p.name: p.read_bytes() for p in tmp_path.glob("*.csv")} == {
+        p.name: p.read_bytes() for p in FILES
+    }
 
 
 def test_the_manifests_are_read_and_name_files_that_exist(sets, tmp_path):
-    subprocess.run([sys.executable, str(DATA / "make_manifests.py"), str(sets), "--out", str(tmp_path)], check=True)
+    subprocess.run(
+        [sys.executable, str(DATA / "make_manifests.py"), str(sets), "--out", str(tmp_path)],
+        check=True,
+    )
     slides = {p.stem: read_manifest(p) for p in tmp_path.glob("*.csv")}
     assert {name: len(refs) for name, refs in slides.items()} == {
-        "dsb2018": 107, "dsb2018_by_image": 107, "brca_m2c": 59, "bccd": 364, "ebhi_classes": 277, "ebhi_masks": 277,
-    }  # fmt: skip
+        "dsb2018": 107,
+        "dsb2018_by_image": 107,
+        "brca_m2c": 59,
+        "bccd": 364,
+        "ebhi_classes": 277,
+        "ebhi_masks": 277,
+    }
     for refs in slides.values():
         assert all(Path(ref.path).is_file() and ref.mpp for ref in refs)
-        assert all(Path(ref.annotation).is_file() and ref.annotated == "all" for ref in refs if not ref.label)
+        assert all(
+            Path(ref.annotation).is_file() and ref.annotated == "all"
+            for ref in refs
+            if not ref.label
+        )

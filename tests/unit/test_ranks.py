@@ -1,4 +1,5 @@
-"""Processes that train together: batch statistics, gradients and gathering of a group, here of one process."""
+"""Processes that train together: batch statistics, gradients and gathering of a group, here of one
+process."""
 
 import copy
 import pickle
@@ -108,7 +109,11 @@ def test_gradients_are_summed_each_at_its_own_place(group):
     model[2].weight.grad = None  # not part of this step
     group.add_gradients(model)
     for i, parameter in enumerate(model.parameters()):
-        assert parameter.grad is None if parameter is model[2].weight else bool((parameter.grad == i).all())
+        assert (
+            parameter.grad is None
+            if parameter is model[2].weight
+            else bool((parameter.grad == i).all())
+        )
 
 
 def test_the_first_process_writes_and_what_it_computes_is_known_to_all(group):
@@ -125,7 +130,9 @@ def test_parts_of_a_batch_are_apart_and_make_up_the_batch(group, monkeypatch):
         found += list(range(12))[group.part(12)]
         assert group.first == (rank == 0)
     assert found == list(range(12))
-    with pytest.raises(ConfigError, match=r"train\.batch is 8; it must be a multiple of train\.processes \(3\)"):
+    with pytest.raises(
+        ConfigError, match=r"train\.batch is 8; it must be a multiple of train\.processes \(3\)"
+    ):
         group.part(8)
 
 
@@ -146,7 +153,9 @@ def test_alone_everything_is_as_it_is():
 
 def test_a_group_is_left_however_training_ends(monkeypatch):
     left = []
-    monkeypatch.setattr(dist, "init_process_group", lambda backend, *, timeout: left.extend([backend, timeout]))
+    monkeypatch.setattr(
+        dist, "init_process_group", lambda backend, *, timeout: left.extend([backend, timeout])
+    )
     monkeypatch.setattr(dist, "destroy_process_group", lambda: left.append("left"))
     monkeypatch.setattr("quadrat.ranks.Group", lambda: "group")
 
@@ -167,7 +176,12 @@ def test_a_rank_that_refuses_its_slides_says_why(tmp_path, monkeypatch):
         raise AnnotationError("slide 1 holds a bad record")
         yield
 
-    pipeline = Pipeline(name="p", task="instance", classes=(ClassSection(name="a"),), model=ModelSection(package="p"))
+    pipeline = Pipeline(
+        name="p",
+        task="instance",
+        classes=(ClassSection(name="a"),),
+        model=ModelSection(package="p"),
+    )
     payload = tmp_path / "job.pickle"
     payload.write_bytes(pickle.dumps(TrainJob(pipeline, (), "p", str(tmp_path))))
     monkeypatch.setattr(torchrun, "end_with_the_job", lambda: None)

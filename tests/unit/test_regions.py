@@ -12,7 +12,9 @@ from quadrat.stitching.polygons import trace
 from quadrat.stitching.regions import merge_regions, polygon_perimeters, region_part
 
 SOME = settings(deadline=None, derandomize=True, max_examples=100)
-CLASSES = arrays(np.uint8, st.tuples(st.integers(1, 20), st.integers(1, 20)), elements=st.integers(0, 3))
+CLASSES = arrays(
+    np.uint8, st.tuples(st.integers(1, 20), st.integers(1, 20)), elements=st.integers(0, 3)
+)
 
 
 def in_shards(classes, side, *, score=None, order=None, least=0.0, shard_px=None):
@@ -22,7 +24,9 @@ def in_shards(classes, side, *, score=None, order=None, least=0.0, shard_px=None
     parts = {}
     for row0, col0, row1, col1 in fields.squares(classes.shape, side):
         parts[(row0 // side, col0 // side)] = region_part(
-            around[row0 : row1 + 2, col0 : col1 + 2], score[row0:row1, col0:col1], origin=(row0, col0)
+            around[row0 : row1 + 2, col0 : col1 + 2],
+            score[row0:row1, col0:col1],
+            origin=(row0, col0),
         )
     if order is not None:
         parts = {cell: parts[cell] for cell in order(list(parts))}
@@ -42,9 +46,13 @@ def same(a, b):
 
 @SOME
 @given(CLASSES, st.integers(1, 21), st.randoms(use_true_random=False))
-def test_shards_of_any_size_in_any_order_give_the_table_and_outlines_of_the_whole(classes, side, random):
+def test_shards_of_any_size_in_any_order_give_the_table_and_outlines_of_the_whole(
+    classes, side, random
+):
     score = np.arange(classes.size, dtype=np.uint32).astype(np.uint8).reshape(classes.shape)
-    cut = in_shards(classes, side, score=score, order=lambda cells: random.sample(cells, len(cells)))
+    cut = in_shards(
+        classes, side, score=score, order=lambda cells: random.sample(cells, len(cells))
+    )
     same(cut, whole(classes, score=score))
 
 
@@ -68,7 +76,9 @@ def test_hard_fields_are_the_same_regions_in_any_cut(kind, side):
 def test_regions_are_the_components_that_scikit_image_counts(classes, side):
     table, _ = in_shards(classes, side)
     props = regionprops(label(classes, connectivity=1, background=0))
-    want = sorted((int(p.area), *map(int, p.bbox), int(classes[tuple(p.coords[0])]) - 1) for p in props)
+    want = sorted(
+        (int(p.area), *map(int, p.bbox), int(classes[tuple(p.coords[0])]) - 1) for p in props
+    )
     found = zip(table.area_px, table.bbox, table.class_id, strict=True)
     assert sorted((int(a), *map(int, b), int(c)) for a, b, c in found) == want
 
@@ -144,7 +154,10 @@ def test_outlines_are_those_of_tracing_the_whole(classes):
 
 
 def test_no_shards_and_empty_shards_give_no_regions():
-    for table, polygons in (merge_regions({}, shard_px=8, min_area_px=0), in_shards(np.zeros((9, 9), np.uint8), 4)):
+    for table, polygons in (
+        merge_regions({}, shard_px=8, min_area_px=0),
+        in_shards(np.zeros((9, 9), np.uint8), 4),
+    ):
         assert len(table) == len(polygons) == 0
 
 
@@ -153,6 +166,8 @@ def test_a_shard_that_was_never_analysed_cuts_a_region_in_two():
     classes[:, 4:8] = 0  # what a view gives where no core was analysed
     around = np.pad(classes, 1)
     score = np.full((4, 4), 255, np.uint8)
-    parts = {(0, i): region_part(around[:, 4 * i : 4 * i + 6], score, origin=(0, 4 * i)) for i in (0, 2)}
+    parts = {
+        (0, i): region_part(around[:, 4 * i : 4 * i + 6], score, origin=(0, 4 * i)) for i in (0, 2)
+    }
     table, _ = merge_regions(parts, shard_px=4, min_area_px=0)
     assert table.area_px.tolist() == [16, 16]

@@ -27,16 +27,24 @@ def real_source(mpp: float) -> SlideSource:
     folder = os.environ.get("QUADRAT_DATA")
     if folder is None:
         pytest.skip("QUADRAT_DATA names no folder of real slides")
-    return open_source(Path(folder) / "wsi" / "TCGA-CR-7395-01A-01-TS1.svs", mpp=mpp, slide_mpp=0.25)
+    return open_source(
+        Path(folder) / "wsi" / "TCGA-CR-7395-01A-01-TS1.svs", mpp=mpp, slide_mpp=0.25
+    )
 
 
 def draw_parts(data: st.DataObject, source: SlideSource, largest: int) -> tuple[Box, list[Box]]:
     """A box that may reach out of the slide, and a grid of boxes that cut it up."""
     height, width = source.frame.height, source.frame.width
     row, col = data.draw(st.integers(-20, height + 5)), data.draw(st.integers(-20, width + 5))
-    box = Box(row, col, row + data.draw(st.integers(1, largest)), col + data.draw(st.integers(1, largest)))
-    rows = sorted({box.row0, box.row1, *data.draw(st.lists(st.integers(box.row0, box.row1), max_size=4))})
-    cols = sorted({box.col0, box.col1, *data.draw(st.lists(st.integers(box.col0, box.col1), max_size=4))})
+    box = Box(
+        row, col, row + data.draw(st.integers(1, largest)), col + data.draw(st.integers(1, largest))
+    )
+    rows = sorted(
+        {box.row0, box.row1, *data.draw(st.lists(st.integers(box.row0, box.row1), max_size=4))}
+    )
+    cols = sorted(
+        {box.col0, box.col1, *data.draw(st.lists(st.integers(box.col0, box.col1), max_size=4))}
+    )
     pairs = [(r, c) for r in pairwise(rows) for c in pairwise(cols)]
     return box, [Box(r[0], c[0], r[1], c[1]) for r, c in pairs]
 
@@ -56,17 +64,23 @@ def test_a_region_is_bit_identical_whole_or_in_parts(data: st.DataObject, mpp: f
 
 @settings(max_examples=60, deadline=None)
 @given(st.data(), st.sampled_from([0.25, 0.5, 0.4, 0.9, 1.0]))
-def test_a_region_of_a_real_slide_is_bit_identical_whole_or_in_parts(data: st.DataObject, mpp: float) -> None:
+def test_a_region_of_a_real_slide_is_bit_identical_whole_or_in_parts(
+    data: st.DataObject, mpp: float
+) -> None:
     source = real_source(mpp)
     assert_parts_equal_the_whole(source, *draw_parts(data, source, 200))
 
 
 def test_a_region_larger_than_one_piece_is_the_same_in_pieces() -> None:
     rng = np.random.default_rng(2)
-    source = source_of(ArraySlide(rng.integers(0, 256, (2300, 2200, 3), np.uint8), mpp=0.5), mpp=0.7)
+    source = source_of(
+        ArraySlide(rng.integers(0, 256, (2300, 2200, 3), np.uint8), mpp=0.5), mpp=0.7
+    )
     whole = source.read(source.frame.box.pad(3))
     part = Box(1400, 1430, 1600, 1560)
-    np.testing.assert_array_equal(source.read(part), whole[part.shift(3, 3).slices_in(Box(0, 0, *whole.shape[:2]))])
+    np.testing.assert_array_equal(
+        source.read(part), whole[part.shift(3, 3).slices_in(Box(0, 0, *whole.shape[:2]))]
+    )
 
 
 @example(1.0, 0)
@@ -105,7 +119,9 @@ def test_area_resampling_is_within_a_grey_level_of_the_exact_mean() -> None:
     def weights(n: int, size: int) -> np.ndarray:
         left = np.arange(n)[:, None] * ratio
         pixel = np.arange(size)[None]
-        return np.clip(np.minimum(left + ratio, pixel + 1) - np.maximum(left, pixel), 0, None) / ratio
+        return (
+            np.clip(np.minimum(left + ratio, pixel + 1) - np.maximum(left, pixel), 0, None) / ratio
+        )
 
     down, across = weights(found.shape[0], 211), weights(found.shape[1], 307)
     exact = np.einsum("ir,rck,jc->ijk", down, PICTURE.astype(float), across, optimize=True)

@@ -7,7 +7,9 @@ from hypothesis.extra.numpy import arrays
 from quadrat.geometry import Box
 from quadrat.stitching.runs import Runs, paint, runs_of
 
-LABELS = arrays(np.int32, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.integers(0, 4))
+LABELS = arrays(
+    np.int32, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.integers(0, 4)
+)
 
 
 @settings(deadline=None)
@@ -36,7 +38,9 @@ def test_where_masks_overlap_the_greatest_id_is_seen_in_any_order(first, second,
     hidden[: second.shape[0], : second.shape[1]] = np.where(second > 0, second * 10 + 40, 0)
     order = list(range(len(both)))
     random.shuffle(order)
-    assert np.array_equal(paint(both.take(np.array(order, np.intp)), ids, box), np.maximum(want, hidden))
+    assert np.array_equal(
+        paint(both.take(np.array(order, np.intp)), ids, box), np.maximum(want, hidden)
+    )
 
 
 def test_touching_labels_in_one_row_are_separate_runs():

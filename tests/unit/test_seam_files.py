@@ -29,9 +29,14 @@ def nearest(table):
 def write_result(folder, bbox, polygons, **summary):
     folder.mkdir(exist_ok=True)
     table = table_of(bbox)
-    with ObjectWriter(folder / "objects.parquet", frame=FRAME, classes=CLASSES, slide="s") as writer:
+    with ObjectWriter(
+        folder / "objects.parquet", frame=FRAME, classes=CLASSES, slide="s"
+    ) as writer:
         writer.append(table, polygons, nearest(table), first_id=1)
-    about = {"task": "instance", "frame": {name: getattr(FRAME, name) for name in Frame.__slots__}} | summary
+    about = {
+        "task": "instance",
+        "frame": {name: getattr(FRAME, name) for name in Frame.__slots__},
+    } | summary
     (folder / "summary.json").write_text(json.dumps(about))
     return folder
 
@@ -66,22 +71,33 @@ def test_table_and_geojson_of_one_result_give_one_report(tmp_path, boxes):
     options = {"tile": 512, "origin": (0, 0)}
     one, other = read_seams(folder, mpp=None, **options), read_seams(path, mpp=0.25, **options)
     for name in ("density", "straight_edges", "duplicates"):
-        for figure in ("near", "inside", "objects"):  # coordinates are rounded to 0.01 px, which may move one over a line
+        for figure in (
+            "near",
+            "inside",
+            "objects",
+        ):  # coordinates are rounded to 0.01 px, which may move one over a line
             assert other[name][figure] == pytest.approx(one[name][figure], rel=0.02)
     assert one["seams"] == other["seams"]
 
 
 def test_objects_are_read_back_as_they_were_written(tmp_path, boxes):
-    table, parts = read_objects(write_result(tmp_path / "s", boxes, Polygons.boxes(boxes)) / "objects.parquet")
+    table, parts = read_objects(
+        write_result(tmp_path / "s", boxes, Polygons.boxes(boxes)) / "objects.parquet"
+    )
     assert np.array_equal(table.bbox, boxes * 2)
     assert np.allclose(table.area_px, 4 * (boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
     assert sum(len(part()[1]) for part in parts) == len(boxes)
 
 
 def test_features_without_a_class_and_multipolygons_count(tmp_path):
-    squares = [shapely.box(x, y, x + 9, y + 9) for x in range(0, 1000, 40) for y in range(0, 1000, 40)]
+    squares = [
+        shapely.box(x, y, x + 9, y + 9) for x in range(0, 1000, 40) for y in range(0, 1000, 40)
+    ]
     shapes = [*squares[1:], shapely.MultiPolygon([squares[0], shapely.box(2000, 2000, 2009, 2009)])]
-    features = [{"type": "Feature", "geometry": shapely.geometry.mapping(s), "properties": {}} for s in shapes]
+    features = [
+        {"type": "Feature", "geometry": shapely.geometry.mapping(s), "properties": {}}
+        for s in shapes
+    ]
     path = tmp_path / "bare.geojson"
     path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
     report = read_seams(path, tile=100, origin=(0, 0), mpp=0.5)
@@ -92,7 +108,9 @@ def test_features_without_a_class_and_multipolygons_count(tmp_path):
 def test_an_empty_file_has_no_seams(tmp_path):
     path = tmp_path / "empty.geojson"
     path.write_text('{"type":"FeatureCollection","features":[]}')
-    assert read_seams(path, tile=100, origin=(0, 0), mpp=0.5)["verdict"].startswith("there are no seams")
+    assert read_seams(path, tile=100, origin=(0, 0), mpp=0.5)["verdict"].startswith(
+        "there are no seams"
+    )
     folder = write_result(tmp_path / "s", np.zeros((0, 4)), Polygons.boxes(np.zeros((0, 4))))
     assert read_seams(folder, tile=100, origin=(0, 0), mpp=None)["seams"] == 0
 

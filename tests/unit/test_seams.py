@@ -4,12 +4,30 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from helpers.seam_fields import CORE, SIDE, clustered_boxes, in_cores, octagons, parts_of, pieces, table_of, tissue
+from helpers.seam_fields import (
+    CORE,
+    SIDE,
+    clustered_boxes,
+    in_cores,
+    octagons,
+    parts_of,
+    pieces,
+    table_of,
+    tissue,
+)
 from quadrat.grid import Lattice
 from quadrat.results import Frame, ObjectTable, Polygons
 from quadrat.seams import core_lattice, resample, seam_report, slide_seams, tile_lattice
 from quadrat.stitching import seam_tally
-from quadrat.stitching.seam_tally import COLUMNS, SeamLattice, SeamScale, empty_tally, tally_areas, tally_edges, tally_points
+from quadrat.stitching.seam_tally import (
+    COLUMNS,
+    SeamLattice,
+    SeamScale,
+    empty_tally,
+    tally_areas,
+    tally_edges,
+    tally_points,
+)
 
 LATTICE = Lattice(core=CORE, halo=32, stride=8, shard=2 * CORE)
 FRAME = Frame(height=SIDE, width=SIDE, mpp=0.5, scale_row=1.0, scale_col=1.0)
@@ -17,7 +35,9 @@ FRAME = Frame(height=SIDE, width=SIDE, mpp=0.5, scale_row=1.0, scale_col=1.0)
 
 def everywhere(side=SIDE, core=CORE):
     n = -(-side // core)
-    return SeamLattice(core, (0.0, 0.0), np.ones((n, n), bool), (0.0, 0.0, float(side), float(side)))
+    return SeamLattice(
+        core, (0.0, 0.0), np.ones((n, n), bool), (0.0, 0.0, float(side), float(side))
+    )
 
 
 def report_of(bbox, lattice, *, boxed=None, **options):
@@ -86,11 +106,17 @@ def test_the_same_objects_on_another_lattice_show_nothing():
 
 
 def test_faultless_slides_cry_wolf_about_as_often_as_the_interval_says():
-    """200 slides with 95 % intervals: 10 alarms of each sign, at most 21 with a probability of 99.9 % (binomial)."""
+    """200 slides with 95 % intervals: 10 alarms of each sign, at most 21 with a probability of 99.9
+    % (binomial)."""
     alarms = np.zeros(3, int)
     for seed in range(200):
         bbox, lattice = field(1000 + seed)
-        report = report_of(bbox, lattice, boxed=np.random.default_rng(seed).random(len(bbox)) < 0.5, confidence=0.95)
+        report = report_of(
+            bbox,
+            lattice,
+            boxed=np.random.default_rng(seed).random(len(bbox)) < 0.5,
+            confidence=0.95,
+        )
         alarms += [
             report.density.differs_from(1.0),
             report.straight_edges.differs_from(0.0),
@@ -101,14 +127,17 @@ def test_faultless_slides_cry_wolf_about_as_often_as_the_interval_says():
 
 
 def test_glass_and_the_borders_of_the_slide_are_no_seams():
-    """All tissue lies in the outer corner of the cores at the edge of the analysed area; a global density would cry."""
+    """All tissue lies in the outer corner of the cores at the edge of the analysed area; a global
+    density would cry."""
     rng = np.random.default_rng(0)
     bbox = clustered_boxes(rng)
     centre = (bbox[:, :2] + bbox[:, 2:]) / 2
     bbox = bbox[(np.abs(centre - SIDE / 2) < 1500).all(axis=1)]
     frame = replace(FRAME, height=SIDE - 60, width=SIDE - 100)
     bbox = bbox[(bbox[:, 2] <= frame.height) & (bbox[:, 3] <= frame.width)]
-    lattice = core_lattice(LATTICE, frame=frame, cells=[(r, c) for r in range(2, 14) for c in range(2, 14)])
+    lattice = core_lattice(
+        LATTICE, frame=frame, cells=[(r, c) for r in range(2, 14) for c in range(2, 14)]
+    )
     assert not report_of(bbox, lattice).signs()
     seams = lattice.seams()
     assert not seams[0, 2].any()
@@ -117,15 +146,28 @@ def test_glass_and_the_borders_of_the_slide_are_no_seams():
 
 
 def test_strip_areas_are_those_of_a_raster():
-    lattice = SeamLattice(40.0, (0.0, 0.0), np.array([[1, 1, 0], [1, 0, 1], [1, 1, 1]], bool), (0.0, 0.0, 101.0, 97.0))
+    lattice = SeamLattice(
+        40.0, (0.0, 0.0), np.array([[1, 1, 0], [1, 0, 1], [1, 1, 1]], bool), (0.0, 0.0, 101.0, 97.0)
+    )
     scale = SeamScale(near=4.0, straight=4.0, pair=np.array([2.0]))
     blocks = lattice.blocks()
     rows, cols = np.indices((101, 97))
     areas = tally_areas(lattice, scale, blocks)
-    for shift in (0.0, 0.5):  # strips are half-open: points on their ends count as the raster's do, none twice, none lost
-        points = tally_points(np.stack([rows.ravel(), cols.ravel()], axis=1) + shift, lattice, scale, blocks, pairs=False)
+    for shift in (
+        0.0,
+        0.5,
+    ):  # strips are half-open: points on their ends count as the raster's do, none twice, none lost
+        points = tally_points(
+            np.stack([rows.ravel(), cols.ravel()], axis=1) + shift,
+            lattice,
+            scale,
+            blocks,
+            pairs=False,
+        )
         for name in ("near", "flank"):
-            assert np.array_equal(areas[COLUMNS.index(f"{name}_area")].sum(), points[COLUMNS.index(name)].sum())
+            assert np.array_equal(
+                areas[COLUMNS.index(f"{name}_area")].sum(), points[COLUMNS.index(name)].sum()
+            )
     assert areas.sum() > 0
 
 
@@ -138,11 +180,15 @@ def test_edges_are_counted_against_the_line_they_lie_on():
          [0, 600, 10, 620]],  # on the slide's border, which is no seam
         np.float64,
     )  # fmt: skip
-    out = tally_edges(table_of(boxes), Polygons.boxes(boxes), lattice, scale, lattice.blocks()).sum(axis=1)
+    out = tally_edges(table_of(boxes), Polygons.boxes(boxes), lattice, scale, lattice.blocks()).sum(
+        axis=1
+    )
     found = dict(zip(COLUMNS, out, strict=True))
     assert (found["on_seams"], found["straight_on_seams"]) == (2, 1)
     assert found["straight_on_controls"] == 1
-    round_ = tally_edges(table_of(boxes), octagons(boxes), lattice, scale, lattice.blocks()).sum(axis=1)
+    round_ = tally_edges(table_of(boxes), octagons(boxes), lattice, scale, lattice.blocks()).sum(
+        axis=1
+    )
     assert dict(zip(COLUMNS, round_, strict=True))["straight_on_seams"] == 0
 
 
@@ -151,7 +197,9 @@ def test_an_edge_drawn_in_many_steps_and_over_the_rings_start_counts_whole():
     ys = np.r_[np.full(6, 256.0), 262, 262, np.full(6, 256.0)]
     polygon = Polygons(np.stack([xs, ys], axis=1), np.array([0, len(xs)]), np.array([0, 1]))
     lattice, scale = everywhere(1024, 256), SeamScale(near=10.0, straight=9.0, pair=np.array([5.0]))
-    table = table_of([[256, 100, 262, 118]])  # half its side would be 9 px: the edge of 10 px counts, its two parts do not
+    table = table_of(
+        [[256, 100, 262, 118]]
+    )  # half its side would be 9 px: the edge of 10 px counts, its two parts do not
     out = tally_edges(table, polygon, lattice, scale, lattice.blocks()).sum(axis=1)
     assert dict(zip(COLUMNS, out, strict=True))["straight_on_seams"] == 1
 
@@ -161,7 +209,9 @@ def test_the_report_is_the_same_however_the_objects_are_cut_into_parts_and_order
     boxed = np.random.default_rng(0).random(len(bbox)) < 0.5
     table, parts = parts_of(bbox, boxed=boxed)
     first = seam_report(table, parts, lattice, mpp=0.5)
-    again = seam_report(ObjectTable.concatenate([p()[0] for p in parts[::-1]]), parts[::-1], lattice, mpp=0.5)
+    again = seam_report(
+        ObjectTable.concatenate([p()[0] for p in parts[::-1]]), parts[::-1], lattice, mpp=0.5
+    )
     assert json.dumps(first.to_json()) == json.dumps(again.to_json())
 
 
@@ -201,7 +251,9 @@ def test_too_few_objects_are_not_judged(n):
 def test_a_slide_of_one_core_has_no_seams():
     report = slide_seams(table_of([[0, 0, 9, 9]]), [], lattice=LATTICE, frame=FRAME, cells=[(0, 0)])
     assert report["verdict"].startswith("there are no seams")
-    assert empty_tally(tile_lattice(ObjectTable.empty(), tile=10.0, origin=(0.0, 0.0)).blocks()).shape[0] == len(COLUMNS)
+    assert empty_tally(
+        tile_lattice(ObjectTable.empty(), tile=10.0, origin=(0.0, 0.0)).blocks()
+    ).shape[0] == len(COLUMNS)
 
 
 def test_polygons_of_pixels_have_no_more_straight_edges_on_seams_than_elsewhere():
@@ -225,7 +277,9 @@ def test_polygons_of_pixels_have_no_more_straight_edges_on_seams_than_elsewhere(
         anchor=np.zeros((n, 2), np.int64),
         flags=np.zeros(n, np.uint8),
     )
-    report = seam_report(table, [lambda: (table, trace(labels, n=n, origin=(0, 0)))], everywhere(1024, 128), mpp=0.5)
+    report = seam_report(
+        table, [lambda: (table, trace(labels, n=n, origin=(0, 0)))], everywhere(1024, 128), mpp=0.5
+    )
     assert n > 1000
     assert report.straight_edges.inside > 0.02
     assert not report.straight_edges.differs_from(0.0)

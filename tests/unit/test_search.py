@@ -56,13 +56,20 @@ def in_shards(maps, side=SIDE, rule=RULE):
     for r, c in slide.cells(side):
         core = Box(r * side, c * side, (r + 1) * side, (c + 1) * side)
         decoded = decode_shard(fields.reader(maps), core, slide=slide, rule=rule)
-        found += [(tuple(a), f) for a, f in zip(decoded.anchors.tolist(), decoded.flags.tolist(), strict=True)]
+        found += [
+            (tuple(a), f)
+            for a, f in zip(decoded.anchors.tolist(), decoded.flags.tolist(), strict=True)
+        ]
     return found
 
 
 def anchors(maps, rule=RULE):
     slide = Box(0, 0, *maps.shape[1:])
-    return sorted(map(tuple, decode_shard(fields.reader(maps), slide, slide=slide, rule=rule).anchors.tolist()))
+    return sorted(
+        map(
+            tuple, decode_shard(fields.reader(maps), slide, slide=slide, rule=rule).anchors.tolist()
+        )
+    )
 
 
 def giant(kind):
@@ -71,7 +78,9 @@ def giant(kind):
     if kind == "u":
         mask[20:480, 20:40] = mask[30:480, 640:660] = mask[460:480, 20:660] = True
     elif kind == "ring":
-        mask |= fields.ellipse(mask.shape, (250, 350), (240, 330)) & ~fields.ellipse(mask.shape, (250, 350), (225, 315))
+        mask |= fields.ellipse(mask.shape, (250, 350), (240, 330)) & ~fields.ellipse(
+            mask.shape, (250, 350), (225, 315)
+        )
     elif kind == "comb":
         mask[400:480, 10:690] = True
         for i, col in enumerate(range(20, 680, 90)):
@@ -86,7 +95,9 @@ def giant(kind):
 def test_a_giant_without_a_seed_is_counted_once_and_flagged(kind, seeded_elsewhere, side):
     maps = np.zeros((2, 500, 700), np.uint8)
     maps[0][giant(kind)] = 255
-    if seeded_elsewhere:  # one far corner holds its only seed: no shard that does not see it may count the giant
+    if (
+        seeded_elsewhere
+    ):  # one far corner holds its only seed: no shard that does not see it may count the giant
         row, col = np.argwhere(giant(kind))[-1]
         maps[1, row, col] = 255
     found = in_shards(maps, side)

@@ -40,7 +40,14 @@ def wsi() -> Path:
             ("label", "macro", "thumbnail"),
             "native tiles",
         ),
-        ("TCGA-CR-7395-01A-01-TS1.svs", [(3567, 4443), (1783, 2221)], None, None, ("thumbnail",), "native tiles"),
+        (
+            "TCGA-CR-7395-01A-01-TS1.svs",
+            [(3567, 4443), (1783, 2221)],
+            None,
+            None,
+            ("thumbnail",),
+            "native tiles",
+        ),
         (
             "generic_tiff_asap/example.tif",
             [(690, 1472), (345, 736), (172, 368)],
@@ -105,7 +112,9 @@ def test_native_tiles_are_openslides_pixels_where_openslide_does_not_shift(wsi: 
     with open_slide(wsi / "CMU-1-Small-Region.svs") as slide:
         theirs = openslide.OpenSlide(str(wsi / "CMU-1-Small-Region.svs"))
         box = Box(1000, 700, 1700, 1650)
-        want = np.asarray(theirs.read_region((box.col0, box.row0), 0, (box.width, box.height)))[..., :3]
+        want = np.asarray(theirs.read_region((box.col0, box.row0), 0, (box.width, box.height)))[
+            ..., :3
+        ]
         np.testing.assert_array_equal(slide.read(0, box), want)
 
 
@@ -116,20 +125,32 @@ def test_a_level_that_openslide_shifts_is_read_unshifted(wsi: Path) -> None:
         np.testing.assert_array_equal(slide.read(1, slide.levels[1].box), want)
 
 
-def test_openslide_alone_serves_what_the_self_check_refuses(wsi: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openslide_module, "refuse_reason", lambda *_, **__: "level 0: the tile differs")
+def test_openslide_alone_serves_what_the_self_check_refuses(
+    wsi: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        openslide_module, "refuse_reason", lambda *_, **__: "level 0: the tile differs"
+    )
     with open_slide(wsi / "CMU-1-Small-Region.svs") as slide:
         assert slide.info.reader.startswith("openslide 4")
         whole = slide.read(0, Box(100, 100, 1300, 1400))
-        np.testing.assert_array_equal(slide.read(0, Box(500, 600, 700, 640)), whole[400:600, 500:540])
+        np.testing.assert_array_equal(
+            slide.read(0, Box(500, 600, 700, 640)), whole[400:600, 500:540]
+        )
     with open_slide(wsi / "TCGA-CR-7395-01A-01-TS1.svs") as slide:
         whole = slide.read(1, Box(100, 100, 1300, 1400))
-        np.testing.assert_array_equal(slide.read(1, Box(500, 600, 700, 640)), whole[400:600, 500:540])
+        np.testing.assert_array_equal(
+            slide.read(1, Box(500, 600, 700, 640)), whole[400:600, 500:540]
+        )
 
 
 @pytest.mark.parametrize("share", [0.0001, 0.4, 0.9, 0.999])
-@pytest.mark.parametrize("file", ["CMU-1-Small-Region.svs", "generic_tiff_asap/example.tif", "test3-TRITC-2-560.ndpi"])
-def test_a_truncated_file_is_called_truncated(wsi: Path, tmp_path: Path, file: str, share: float) -> None:
+@pytest.mark.parametrize(
+    "file", ["CMU-1-Small-Region.svs", "generic_tiff_asap/example.tif", "test3-TRITC-2-560.ndpi"]
+)
+def test_a_truncated_file_is_called_truncated(
+    wsi: Path, tmp_path: Path, file: str, share: float
+) -> None:
     content = (wsi / file).read_bytes()
     short = tmp_path / Path(file).name
     short.write_bytes(content[: int(len(content) * share)])
@@ -181,7 +202,9 @@ def test_what_is_not_a_slide_is_refused_in_one_sentence(tmp_path: Path) -> None:
             open_slide(tmp_path / name)
 
 
-def test_a_file_one_may_not_read_is_said_to_be_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_one_may_not_read_is_said_to_be_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "secret.svs"
     file.write_bytes(b"II*\0")
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may read everything
@@ -208,7 +231,9 @@ def test_transparent_black_is_white() -> None:
 def test_other_pixels_are_refused(tmp_path: Path) -> None:
     Image.fromarray(rng.integers(0, 60000, (50, 60), np.uint16)).save(tmp_path / "deep.png")
     tifffile.imwrite(tmp_path / "deep.tif", rng.integers(0, 60000, (50, 60, 3), np.uint16))
-    tifffile.imwrite(tmp_path / "five.tif", rng.integers(0, 255, (5, 50, 60), np.uint8), photometric="minisblack")
+    tifffile.imwrite(
+        tmp_path / "five.tif", rng.integers(0, 255, (5, 50, 60), np.uint8), photometric="minisblack"
+    )
     for name in ("deep.png", "deep.tif", "five.tif"):
         with pytest.raises(SlideError, match=f"{name}: .*8-bit|{name}: .*channels"):
             open_slide(tmp_path / name)
@@ -223,7 +248,9 @@ def test_a_cut_off_png_or_jpeg_is_refused(tmp_path: Path) -> None:
             open_slide(tmp_path / name)
 
 
-def test_a_flat_image_beyond_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_flat_image_beyond_the_limit_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(flat_module, "MAX_PIXELS", 1000)
     Image.fromarray(PICTURE).save(tmp_path / "big.png")
     with pytest.raises(SlideError, match=r"200 x 120 px is more than the 1000 px"):
@@ -255,11 +282,15 @@ def test_a_tiff_in_pixels_a_centimetre_states_an_mpp_and_one_in_dots_an_inch_doe
 
 
 @pytest.mark.parametrize("tile", [None, (64, 64)])
-def test_an_ome_tiff_states_its_mpp_in_its_own_unit(tmp_path: Path, tile: tuple[int, int] | None) -> None:
+def test_an_ome_tiff_states_its_mpp_in_its_own_unit(
+    tmp_path: Path, tile: tuple[int, int] | None
+) -> None:
     for unit, size in [("µm", 0.25), ("nm", 250.0), ("mm", 0.00025)]:
         meta = {"axes": "YXS", "PhysicalSizeX": size, "PhysicalSizeY": size * 1.004}
         meta |= {"PhysicalSizeXUnit": unit, "PhysicalSizeYUnit": unit}
-        tifffile.imwrite(tmp_path / "a.ome.tif", PICTURE, metadata=meta, tile=tile, photometric="rgb")
+        tifffile.imwrite(
+            tmp_path / "a.ome.tif", PICTURE, metadata=meta, tile=tile, photometric="rgb"
+        )
         with open_slide(tmp_path / "a.ome.tif") as slide:
             assert slide.mpp == pytest.approx((0.251, 0.25))
             np.testing.assert_array_equal(slide.read(0, slide.levels[0].box), PICTURE)
@@ -268,7 +299,13 @@ def test_an_ome_tiff_states_its_mpp_in_its_own_unit(tmp_path: Path, tile: tuple[
 def test_an_ome_tiff_of_planes_is_one_rgb_picture(tmp_path: Path) -> None:
     planes = np.moveaxis(PICTURE, 2, 0)
     for tile in (None, (64, 64)):
-        tifffile.imwrite(tmp_path / "c.ome.tif", planes, metadata={"axes": "CYX"}, photometric="minisblack", tile=tile)
+        tifffile.imwrite(
+            tmp_path / "c.ome.tif",
+            planes,
+            metadata={"axes": "CYX"},
+            photometric="minisblack",
+            tile=tile,
+        )
         with open_slide(tmp_path / "c.ome.tif") as slide:
             np.testing.assert_array_equal(slide.read(0, slide.levels[0].box), PICTURE)
 

@@ -1,4 +1,5 @@
-"""Whole cases go to one side, whatever the input; order has no influence; leakage is refused with the place and the way out."""
+"""Whole cases go to one side, whatever the input; order has no influence; leakage is refused with
+the place and the way out."""
 
 from collections import defaultdict
 from dataclasses import replace
@@ -20,11 +21,15 @@ def slide(name, case="", **more):
 
 @st.composite
 def manifests(draw, least_cases=1):
-    cases = draw(st.lists(st.sampled_from("abcdefghijkl"), min_size=least_cases, max_size=12, unique=True))
+    cases = draw(
+        st.lists(st.sampled_from("abcdefghijkl"), min_size=least_cases, max_size=12, unique=True)
+    )
     refs = []
     for case in cases:
         for i in range(draw(st.integers(1, 4))):
-            refs.append(slide(f"{case}{i}", case, label=draw(st.sampled_from(["", "benign", "tumour"]))))
+            refs.append(
+                slide(f"{case}{i}", case, label=draw(st.sampled_from(["", "benign", "tumour"])))
+            )
     return draw(st.permutations(refs))
 
 
@@ -45,10 +50,16 @@ def test_no_case_is_ever_in_two_folds_and_every_fold_has_one(refs, data):
     assert {ref.fold for ref in folded} == set(range(k))
     for fold in range(k):
         division = fold_split(folded, fold)
-        assert all(len(s) == 1 for s in sides_of_cases(division.slides, lambda ref: ref.split).values())
-        assert {ref.name for ref in division.of("test")} == {ref.name for ref in folded if ref.fold == fold}
+        assert all(
+            len(s) == 1 for s in sides_of_cases(division.slides, lambda ref: ref.split).values()
+        )
+        assert {ref.name for ref in division.of("test")} == {
+            ref.name for ref in folded if ref.fold == fold
+        }
         assert division.of("train")
-        assert bool(division.of("val")) == (len(cases - {case_of(r) for r in division.of("test")}) > 1)
+        assert bool(division.of("val")) == (
+            len(cases - {case_of(r) for r in division.of("test")}) > 1
+        )
         check_leakage(division.slides)
 
 
@@ -58,7 +69,9 @@ def test_no_case_is_ever_on_two_sides_of_a_split(refs, seed):
     division = split_by_case(refs, seed=seed)
     sides = sides_of_cases(division.slides, lambda ref: ref.split)
     assert all(len(s) == 1 for s in sides.values())
-    assert {side for s in sides.values() for side in s} == set(("train", "val", "test")[: len(sides)])
+    assert {side for s in sides.values() for side in s} == set(
+        ("train", "val", "test")[: len(sides)]
+    )
     check_leakage(division.slides)
 
 
@@ -73,11 +86,16 @@ def test_the_order_of_rows_has_no_influence(refs, random):
         lambda rows: assign_folds(rows, 3, objects=objects),
         lambda rows: fold_split(assign_folds(rows, 3), 1).slides,
     ):
-        one, other = ({ref.name: (ref.split, ref.fold) for ref in make(rows)} for rows in (refs, shuffled))
+        one, other = (
+            {ref.name: (ref.split, ref.fold) for ref in make(rows)} for rows in (refs, shuffled)
+        )
         assert one == other
 
 
-@given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 5)), min_size=3, max_size=30), st.integers(2, 3))
+@given(
+    st.lists(st.tuples(st.integers(0, 50), st.integers(0, 5)), min_size=3, max_size=30),
+    st.integers(2, 3),
+)
 @settings(max_examples=60, deadline=None)
 def test_every_part_gets_a_case_whatever_the_counts(counts, k):
     names = [f"case {i}" for i in range(len(counts))]
@@ -124,12 +142,21 @@ def test_the_manifests_folds_stand_and_slides_without_one_are_always_trained_on(
 
 
 def test_slides_held_out_for_testing_stay_out_of_the_manifests_folds_as_well():
-    refs = [slide("a", fold=0), slide("b", fold=1), slide("c", fold=0, split="test"), slide("d", split="test")]
+    refs = [
+        slide("a", fold=0),
+        slide("b", fold=1),
+        slide("c", fold=0, split="test"),
+        slide("d", split="test"),
+    ]
     assert [ref.name for ref in assign_folds(refs)] == ["a", "b"]
 
 
 def test_slides_held_out_for_testing_stay_out_of_the_folds():
-    refs = [*(slide(f"s{i}", split="train") for i in range(4)), slide("v", split="val"), slide("t", split="test")]
+    refs = [
+        *(slide(f"s{i}", split="train") for i in range(4)),
+        slide("v", split="val"),
+        slide("t", split="test"),
+    ]
     folded = assign_folds(refs, 2)
     assert [ref.fold is None for ref in folded] == [False] * 5 + [True]
     assert "t" not in {ref.name for ref in fold_split(folded, 0).slides}
@@ -142,11 +169,23 @@ def test_slides_held_out_for_testing_stay_out_of_the_folds():
         ([slide("a", "x"), slide("b", "x")], 2, "train without --folds, or annotate"),
         ([slide("a"), slide("b")], 1, "at least 2 folds, not 1"),
         ([slide("a"), slide("b")], None, "at least 2 folds"),
-        ([slide("a", fold=0), slide("b", fold=1), slide("c")], None, "empty for c; fill it for all"),
+        (
+            [slide("a", fold=0), slide("b", fold=1), slide("c")],
+            None,
+            "empty for c; fill it for all",
+        ),
         ([slide("a", fold=0), slide("b", fold=2)], None, "holds 0, 2; it must hold 0, 1"),
         ([slide("a", fold=0), slide("b", fold=1)], 3, "holds 2 folds and 3 are asked for"),
-        ([slide("a", "x", fold=0), slide("b", "x", fold=1)], None, "case 'x' is on two sides: a is in fold 0 and b in fold 1"),
-        ([slide("a", "x", fold=0), slide("b", fold=1), slide("c", "x", split="train")], None, "c in training in every fold"),
+        (
+            [slide("a", "x", fold=0), slide("b", "x", fold=1)],
+            None,
+            "case 'x' is on two sides: a is in fold 0 and b in fold 1",
+        ),
+        (
+            [slide("a", "x", fold=0), slide("b", fold=1), slide("c", "x", split="train")],
+            None,
+            "c in training in every fold",
+        ),
     ],
 )
 def test_folds_that_cannot_be_made_are_refused_with_the_way_out(refs, k, words):
@@ -185,15 +224,25 @@ def test_with_two_folds_of_one_case_each_there_is_no_validation_and_it_is_said()
 
 
 def test_a_label_that_is_tested_but_not_learnt_is_said():
-    refs = [slide("a", fold=0, label="rare"), slide("b", fold=1, label="common"), slide("c", fold=1, label="common")]
+    refs = [
+        slide("a", fold=0, label="rare"),
+        slide("b", fold=1, label="common"),
+        slide("c", fold=1, label="common"),
+    ]
     assert any("no training slide has the label rare" in note for note in fold_split(refs, 0).notes)
 
 
 @pytest.mark.parametrize(
     ("refs", "words"),
     [
-        ([slide("a", "x", split="train"), slide("b", "x", split="test")], "'x' is on two sides: a is in split 'train' and b in"),
-        ([slide("a", "x"), slide("b", "x", split="val")], "a is in split 'train' and b in split 'val'"),
+        (
+            [slide("a", "x", split="train"), slide("b", "x", split="test")],
+            "'x' is on two sides: a is in split 'train' and b in",
+        ),
+        (
+            [slide("a", "x"), slide("b", "x", split="val")],
+            "a is in split 'train' and b in split 'val'",
+        ),
         ([slide("a", "b", split="train"), slide("b", split="test")], "case 'b' is on two sides"),
         ([slide("a", "x", fold=0), slide("b", "x", fold=1)], "fold 0 and b in fold 1"),
         ([slide("a"), replace(slide("b"), path="./a.svs")], "listed twice"),
@@ -227,4 +276,6 @@ def test_folders_are_compared_by_all_their_files(tmp_path):
         (tmp_path / name / "0").mkdir(parents=True)
         (tmp_path / name / "0" / "chunk").write_bytes(data)
     digests = content_digests([str(tmp_path / n) for n in ("a", "b", "c", "missing")])
-    assert digests[str(tmp_path / "a")] == digests[str(tmp_path / "b")] != digests[str(tmp_path / "c")]
+    assert (
+        digests[str(tmp_path / "a")] == digests[str(tmp_path / "b")] != digests[str(tmp_path / "c")]
+    )

@@ -18,12 +18,21 @@ from quadrat import store as store_module
 from quadrat.errors import StoreError
 from quadrat.geometry import Box
 from quadrat.results import Frame
-from quadrat.store import ShardedArray, TilePlan, TileStore, check_free_space, needed_chunks, needed_shards
+from quadrat.store import (
+    ShardedArray,
+    TilePlan,
+    TileStore,
+    check_free_space,
+    needed_chunks,
+    needed_shards,
+)
 
 rng = np.random.default_rng(0)
 
 
-def filled(path: Path, shape: tuple[int, ...] = (2, 150, 210), dtype: str = "uint8") -> tuple[ShardedArray, np.ndarray]:
+def filled(
+    path: Path, shape: tuple[int, ...] = (2, 150, 210), dtype: str = "uint8"
+) -> tuple[ShardedArray, np.ndarray]:
     array = ShardedArray.create(path, shape=shape, chunk=32, shard=64, dtype=dtype, fill=7)
     data = rng.integers(0, 250, shape).astype(dtype)
     for cell in array.box.cells(64):
@@ -31,18 +40,26 @@ def filled(path: Path, shape: tuple[int, ...] = (2, 150, 210), dtype: str = "uin
     return array, data
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "bool", "uint16", "int32", "uint64", "float32", "float64"])
+@pytest.mark.parametrize(
+    "dtype", ["uint8", "bool", "uint16", "int32", "uint64", "float32", "float64"]
+)
 @pytest.mark.parametrize("shape", [(150, 210), (2, 150, 210), (64, 64), (1, 1), (3, 2, 70, 65)])
 def test_zarr_reads_what_was_written(tmp_path: Path, dtype: str, shape: tuple[int, ...]) -> None:
     array, data = filled(tmp_path / "a", shape, dtype)
     theirs = zarr.open_array(tmp_path / "a", mode="r")
     np.testing.assert_array_equal(theirs[...], data)
     np.testing.assert_array_equal(array.read(array.box), data)
-    assert (theirs.dtype, theirs.chunks[-2:], theirs.shards[-2:]) == (np.dtype(dtype), (32, 32), (64, 64))
+    assert (theirs.dtype, theirs.chunks[-2:], theirs.shards[-2:]) == (
+        np.dtype(dtype),
+        (32, 32),
+        (64, 64),
+    )
 
 
 def test_zarr_reads_a_missing_shard_and_a_written_empty_one_as_fill(tmp_path: Path) -> None:
-    array = ShardedArray.create(tmp_path / "a", shape=(100, 100), chunk=32, shard=64, dtype="uint8", fill=7)
+    array = ShardedArray.create(
+        tmp_path / "a", shape=(100, 100), chunk=32, shard=64, dtype="uint8", fill=7
+    )
     array.write_shard((0, 0), np.full((64, 64), 7, np.uint8))
     assert array.has((0, 0))
     assert not array.has((0, 1))
@@ -51,7 +68,9 @@ def test_zarr_reads_a_missing_shard_and_a_written_empty_one_as_fill(tmp_path: Pa
 
 
 def test_we_read_what_zarr_wrote(tmp_path: Path) -> None:
-    array = ShardedArray.create(tmp_path / "a", shape=(2, 100, 130), chunk=32, shard=64, dtype="uint16")
+    array = ShardedArray.create(
+        tmp_path / "a", shape=(2, 100, 130), chunk=32, shard=64, dtype="uint16"
+    )
     data = rng.integers(0, 9, (2, 100, 130)).astype(np.uint16)
     zarr.open_array(tmp_path / "a", mode="r+")[...] = data
     np.testing.assert_array_equal(array.read(array.box), data)
@@ -59,18 +78,27 @@ def test_we_read_what_zarr_wrote(tmp_path: Path) -> None:
 
 def test_a_shard_holds_the_chunks_that_zarr_itself_writes(tmp_path: Path) -> None:
     ours, data = filled(tmp_path / "a")
-    theirs = ShardedArray.create(tmp_path / "b", shape=ours.shape, chunk=32, shard=64, dtype="uint8", fill=7)
+    theirs = ShardedArray.create(
+        tmp_path / "b", shape=ours.shape, chunk=32, shard=64, dtype="uint8", fill=7
+    )
     zarr.open_array(tmp_path / "b", mode="r+", config={"write_empty_chunks": True})[...] = data
     for cell in ours.box.cells(64):
         with ours.files.open(cell) as mine, theirs.files.open(cell) as its:
             for chunk in ours.files.chunk_cells(cell):
                 payloads = [shard.payload(chunk) for shard in (mine, its)]
-                assert len({payload and imagecodecs.zstd_decode(payload) for payload in payloads}) == 1
+                assert (
+                    len({payload and imagecodecs.zstd_decode(payload) for payload in payloads}) == 1
+                )
 
 
 def test_zarrs_own_metadata_of_such_an_array_is_ours(tmp_path: Path) -> None:
     ours = ShardedArray.create(
-        tmp_path / "a", shape=(3, 90, 90), chunk=32, shard=64, dtype="uint16", dimension_names=("c", "y", "x")
+        tmp_path / "a",
+        shape=(3, 90, 90),
+        chunk=32,
+        shard=64,
+        dtype="uint16",
+        dimension_names=("c", "y", "x"),
     )
     theirs = zarr.create_array(
         tmp_path / "b",
@@ -87,7 +115,9 @@ def test_zarrs_own_metadata_of_such_an_array_is_ours(tmp_path: Path) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_any_box_reads_as_a_slice(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_any_box_reads_as_a_slice(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     array, pixels = shared_array(tmp_path_factory)
     rows = sorted(data.draw(st.tuples(st.integers(0, 150), st.integers(0, 150))))
     cols = sorted(data.draw(st.tuples(st.integers(0, 210), st.integers(0, 210))))
@@ -106,13 +136,17 @@ def shared_array(factory: pytest.TempPathFactory) -> tuple[ShardedArray, np.ndar
 
 def tree(folder: Path) -> dict[str, str]:
     files = (p for p in folder.rglob("*") if p.is_file())
-    return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+    return {
+        p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files
+    }
 
 
 def test_bytes_do_not_depend_on_the_order_of_writing_or_on_what_was_there(tmp_path: Path) -> None:
     data = rng.integers(0, 250, (150, 210), np.uint8)
     for name, order in (("a", 1), ("b", -1)):
-        array = ShardedArray.create(tmp_path / name, shape=data.shape, chunk=32, shard=64, dtype="uint8")
+        array = ShardedArray.create(
+            tmp_path / name, shape=data.shape, chunk=32, shard=64, dtype="uint8"
+        )
         if name == "b":
             array.write_shard((1, 1), np.zeros((64, 64), np.uint8))
         for cell in array.box.cells(64)[::order]:
@@ -122,15 +156,25 @@ def test_bytes_do_not_depend_on_the_order_of_writing_or_on_what_was_there(tmp_pa
 
 def test_receipts_are_of_the_file_and_verify_it(tmp_path: Path) -> None:
     array, data = filled(tmp_path / "a", (100, 100))
-    receipts = [array.write_shard(c, data[array.shard_box(c).slices_in(array.box)]) for c in array.box.cells(64)]
+    receipts = [
+        array.write_shard(c, data[array.shard_box(c).slices_in(array.box)])
+        for c in array.box.cells(64)
+    ]
     content = array.shard_path((1, 0)).read_bytes()
-    assert (receipts[2].nbytes, receipts[2].sha256) == (len(content), hashlib.sha256(content).hexdigest())
+    assert (receipts[2].nbytes, receipts[2].sha256) == (
+        len(content),
+        hashlib.sha256(content).hexdigest(),
+    )
     assert array.verify(receipts) == []
     array.shard_path((0, 0)).unlink()
     array.shard_path((0, 1)).write_bytes(b"short")
     array.shard_path((1, 0)).write_bytes(content[:-1] + b"\0")
     problems = array.verify(receipts)
-    assert [p.split(": ")[1][:12] for p in problems] == ["cannot be re", "has 5 bytes,", "its bytes ha"]
+    assert [p.split(": ")[1][:12] for p in problems] == [
+        "cannot be re",
+        "has 5 bytes,",
+        "its bytes ha",
+    ]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.999])
@@ -161,7 +205,9 @@ def test_damage_is_said_in_a_sentence_that_names_the_array_and_the_shard(tmp_pat
 
 
 @pytest.mark.parametrize("name", ["zarr.json", "shard"])
-def test_files_are_synced_before_they_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_files_are_synced_before_they_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     events: list[str] = []
     sync, rename = os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda handle: (events.append("sync"), sync(handle))[1])
@@ -178,7 +224,10 @@ def test_threads_may_read_and_write_one_array_and_it_pickles(tmp_path: Path) -> 
     copy = pickle.loads(pickle.dumps(array))
     boxes = [Box(r, c, r + 100, c + 100) for r, c in itertools.product(range(0, 500, 90), repeat=2)]
     with ThreadPoolExecutor(4) as pool:
-        again = pool.map(lambda c: array.write_shard(c, data[array.shard_box(c).slices_in(array.box)]), array.box.cells(64))
+        again = pool.map(
+            lambda c: array.write_shard(c, data[array.shard_box(c).slices_in(array.box)]),
+            array.box.cells(64),
+        )
         for box, found in zip(boxes, pool.map(copy.read, boxes), strict=True):
             np.testing.assert_array_equal(found, data[box.slices_in(array.box)])
     assert copy == array
@@ -221,17 +270,25 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_array_of_another_make_is_refused(tmp_path: Path) -> None:
-    zarr.create_array(tmp_path / "a", shape=(64, 64), chunks=(32, 32), shards=(64, 64), dtype="uint8")
+    zarr.create_array(
+        tmp_path / "a", shape=(64, 64), chunks=(32, 32), shards=(64, 64), dtype="uint8"
+    )
     with pytest.raises(StoreError, match="another make"):
         ShardedArray.open(tmp_path / "a")
 
 
-def test_creating_twice_keeps_the_contents_and_creating_otherwise_is_refused(tmp_path: Path) -> None:
+def test_creating_twice_keeps_the_contents_and_creating_otherwise_is_refused(
+    tmp_path: Path,
+) -> None:
     _, data = filled(tmp_path / "a", (100, 100))
-    again = ShardedArray.create(tmp_path / "a", shape=(100, 100), chunk=32, shard=64, dtype="uint8", fill=7)
+    again = ShardedArray.create(
+        tmp_path / "a", shape=(100, 100), chunk=32, shard=64, dtype="uint8", fill=7
+    )
     np.testing.assert_array_equal(again.read(again.box), data)
     with pytest.raises(StoreError, match="another array"):
-        ShardedArray.create(tmp_path / "a", shape=(100, 101), chunk=32, shard=64, dtype="uint8", fill=7)
+        ShardedArray.create(
+            tmp_path / "a", shape=(100, 101), chunk=32, shard=64, dtype="uint8", fill=7
+        )
 
 
 def test_a_writer_killed_in_the_middle_leaves_whole_shards_only(tmp_path: Path) -> None:
@@ -242,10 +299,15 @@ from quadrat.store import ShardedArray
 array = ShardedArray.open({str(tmp_path / "a")!r}, "r+")
 threading.Thread(target=lambda: (time.sleep(0.4), os.kill(os.getpid(), 9)), daemon=True).start()
 for k in itertools.count(1):
-    array.write_shard((k % 2, k // 2 % 2), np.random.default_rng(k).integers(0, 250, (512, 512), np.uint8))
+    pixels = np.random.default_rng(k).integers(0, 250, (512, 512), np.uint8)
+    array.write_shard((k % 2, k // 2 % 2), pixels)
 """
-    path = os.pathsep.join([str(Path(store_module.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, check=False)
+    path = os.pathsep.join(
+        [str(Path(store_module.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, check=False
+    )
     assert done.returncode == -9
     array = ShardedArray.open(tmp_path / "a")
     array.read(array.box)
@@ -278,7 +340,12 @@ def test_a_tile_store_reads_like_a_slide(tmp_path: Path) -> None:
 def test_a_read_beyond_what_is_held_raises_and_never_returns_fill(tmp_path: Path) -> None:
     store, pixels = tile_store(tmp_path / "t", [(0, 0), (0, 1), (1, 0), (1, 1)])
     np.testing.assert_array_equal(store.read(Box(0, 0, 128, 128)), pixels[:128, :128])
-    for box in (Box(0, 0, 129, 128), Box(60, 60, 70, 129), Box(500, 500, 501, 501), Box(127, 127, 128, 129)):
+    for box in (
+        Box(0, 0, 129, 128),
+        Box(60, 60, 70, 129),
+        Box(500, 500, 501, 501),
+        Box(127, 127, 128, 129),
+    ):
         with pytest.raises(StoreError, match="beyond the tissue"):
             store.read(box)
     assert (store.read(Box(-20, 200, 0, 300)) == 255).all()
@@ -295,7 +362,11 @@ def test_a_shard_that_is_not_written_raises(tmp_path: Path) -> None:
 def test_a_tile_store_is_the_same_opened_again_and_pickled(tmp_path: Path) -> None:
     store, _ = tile_store(tmp_path / "t", [(0, 0), (3, 7), (15, 10)])
     for other in (TileStore.open(tmp_path / "t"), pickle.loads(pickle.dumps(store))):
-        assert (other.frame, other.slide, other.shards) == (store.frame, "s", [(0, 0), (0, 1), (3, 2)])
+        assert (other.frame, other.slide, other.shards) == (
+            store.frame,
+            "s",
+            [(0, 0), (0, 1), (3, 2)],
+        )
         np.testing.assert_array_equal(other.stored, store.stored)
         np.testing.assert_array_equal(other.read(Box(0, 0, 64, 64)), store.read(Box(0, 0, 64, 64)))
     with pytest.raises(StoreError, match="no zarr group"):
@@ -309,7 +380,13 @@ def test_a_chunk_outside_the_slide_is_refused(tmp_path: Path) -> None:
 
 def test_needed_chunks_and_shards_hold_all_boxes_inside_the_slide() -> None:
     boxes = [Box(-30, -30, 70, 70), Box(990, 690, 1100, 800)]
-    assert needed_chunks(boxes, frame=frame(), chunk=64) == [(0, 0), (0, 1), (1, 0), (1, 1), (15, 10)]
+    assert needed_chunks(boxes, frame=frame(), chunk=64) == [
+        (0, 0),
+        (0, 1),
+        (1, 0),
+        (1, 1),
+        (15, 10),
+    ]
     assert needed_shards(boxes, frame=frame(), shard=256) == [(0, 0), (3, 2)]
     assert needed_chunks([Box(-9, -9, 0, 0)], frame=frame(), chunk=64) == []
 

@@ -29,8 +29,12 @@ def take(found, index):
 
 
 def greedy(found, *, thousandths, class_aware):
-    """The definition in plain Python: best first, ties by row, column, class; kept if no better kept box conflicts."""
-    key = [(-int(s), *map(int, c), int(k)) for s, c, k in zip(found.score, found.cell, found.class_id, strict=True)]
+    """The definition in plain Python: best first, ties by row, column, class; kept if no better
+    kept box conflicts."""
+    key = [
+        (-int(s), *map(int, c), int(k))
+        for s, c, k in zip(found.score, found.cell, found.class_id, strict=True)
+    ]
     kept = []
     for i in sorted(range(len(found)), key=key.__getitem__):
         x0, y0, x1, y1 = map(int, found.box[i])
@@ -62,7 +66,9 @@ def test_suppression_equals_the_definition(seed, n, sizes, scores, thousandths, 
 
 
 @SOME
-@given(st.integers(0, 2**32 - 1), st.integers(1, 300), st.sampled_from([1, 4, 65536]), st.booleans())
+@given(
+    st.integers(0, 2**32 - 1), st.integers(1, 300), st.sampled_from([1, 4, 65536]), st.booleans()
+)
 def test_the_order_of_the_input_leaves_the_kept_boxes_unchanged(seed, n, scores, class_aware):
     rng = np.random.default_rng(seed)
     found = candidates(rng, n, scores=scores, classes=2)
@@ -85,7 +91,12 @@ def test_kept_boxes_never_conflict_and_every_dropped_one_conflicts_with_a_better
 
 
 @SOME
-@given(st.integers(0, 2**32 - 1), st.integers(1, 80), st.integers(-3000, 3000), st.integers(-3000, 3000))
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(1, 80),
+    st.integers(-3000, 3000),
+    st.integers(-3000, 3000),
+)
 def test_a_shift_moves_nothing_in_or_out(seed, n, down, right):
     found = candidates(np.random.default_rng(seed), n, scores=9)
     moved = replace(found, box=found.box + np.array([right, down, right, down], np.int32))
@@ -144,7 +155,10 @@ def test_boxes_far_apart_and_one_that_covers_all_are_decided_right():
     found = candidates(rng, 500, extent=1_500_000, sizes=(100, 400))
     everything = replace(found, box=found.box.copy())
     everything.box[0] = (-1_500_000, -1_500_000, 1_500_400, 1_500_400)
-    for given_boxes in (found, replace(found, box=everything.box // 8000 * 16 + np.array([0, 0, 160, 160], np.int32))):
+    for given_boxes in (
+        found,
+        replace(found, box=everything.box // 8000 * 16 + np.array([0, 0, 160, 160], np.int32)),
+    ):
         kept = suppress(given_boxes, iou=0.4)
         assert kept.tolist() == greedy(given_boxes, thousandths=400, class_aware=False)
 

@@ -30,7 +30,9 @@ class Watched:
         return self.source.read(box)
 
 
-def tiled(path: Path, cells: list[Cell], *, mpp: float = 0.5, order: int = 1) -> tuple[TileStore, Watched]:
+def tiled(
+    path: Path, cells: list[Cell], *, mpp: float = 0.5, order: int = 1
+) -> tuple[TileStore, Watched]:
     source = Watched(source_of(ArraySlide(PICTURE, mpp=0.5), mpp=mpp))
     windows = [LATTICE.window_box(cell) for cell in cells]
     plan = plan_tiles(windows, frame=source.frame, chunk=64, shard=256)
@@ -67,7 +69,10 @@ def test_the_bytes_of_a_store_do_not_depend_on_the_order(tmp_path: Path) -> None
     cells = [(0, 0), (5, 5), (11, 13), (3, 9)]
     tiled(tmp_path / "a", cells)
     tiled(tmp_path / "b", cells[::-1], order=-1)
-    files = [{p.relative_to(d): p.read_bytes() for p in d.rglob("*") if p.is_file()} for d in (tmp_path / "a", tmp_path / "b")]
+    files = [
+        {p.relative_to(d): p.read_bytes() for p in d.rglob("*") if p.is_file()}
+        for d in (tmp_path / "a", tmp_path / "b")
+    ]
     assert files[0] == files[1]
 
 
@@ -81,7 +86,9 @@ def test_a_real_slide_goes_through_the_store_unchanged(tmp_path: Path) -> None:
         cells = tissue_cells(tissue, lattice=lattice, frame=source.frame)
         windows = [lattice.window_box(cell) for cell in cells]
         plan = plan_tiles(windows, frame=source.frame)
-        store = TileStore.create(tmp_path / "t", frame=source.frame, slide=source.slide.name, plan=plan)
+        store = TileStore.create(
+            tmp_path / "t", frame=source.frame, slide=source.slide.name, plan=plan
+        )
         receipts = [fill_shard(source, store, cell) for cell in plan.shards]
         for window in windows:
             np.testing.assert_array_equal(store.read(window), source.read(window))

@@ -28,7 +28,9 @@ def glass(height: int = 400, width: int = 600) -> np.ndarray:
     return np.clip(np.array(GLASS) + noise, 0, 255).astype(np.uint8)
 
 
-def paint(image: np.ndarray, centre: tuple[int, int], radius: float, colour: tuple[int, int, int]) -> np.ndarray:
+def paint(
+    image: np.ndarray, centre: tuple[int, int], radius: float, colour: tuple[int, int, int]
+) -> np.ndarray:
     rows, cols = np.ogrid[: image.shape[0], : image.shape[1]]
     disc = (rows - centre[0]) ** 2 + (cols - centre[1]) ** 2 <= radius**2
     noise = np.random.default_rng(1).normal(0, 12, (*image.shape[:2], 1))
@@ -110,15 +112,28 @@ def test_every_pixel_that_is_not_tissue_has_the_reason_one_sees() -> None:
     image[300:380, 450:560] = 205
     paint(image, (60, 500), 6, PURPLE)
     codes = judge_overview(image, mpp=MPP)
-    places = {(200, 300): ANALYSED, (75, 200): PEN, (200, 5): BORDER, (340, 500): GREY, (60, 500): SPECKS}
+    places = {
+        (200, 300): ANALYSED,
+        (75, 200): PEN,
+        (200, 5): BORDER,
+        (340, 500): GREY,
+        (60, 500): SPECKS,
+    }
     assert {place: codes[place] for place in places} == places
 
 
 @pytest.mark.parametrize("tint", [(1.0, 0.97, 0.9), (0.92, 0.96, 1.0), (0.82, 0.82, 0.82)])
-def test_light_that_falls_off_and_has_a_tint_is_not_taken_for_tissue(tint: tuple[float, float, float]) -> None:
+def test_light_that_falls_off_and_has_a_tint_is_not_taken_for_tissue(
+    tint: tuple[float, float, float],
+) -> None:
     image = glass()
     disc = paint(image, (180, 250), 110, PINK)
-    fall = 1 - 0.3 * np.linspace(0, 1, image.shape[1])[None, :, None] * np.linspace(0.5, 1, image.shape[0])[:, None, None]
+    fall = (
+        1
+        - 0.3
+        * np.linspace(0, 1, image.shape[1])[None, :, None]
+        * np.linspace(0.5, 1, image.shape[0])[:, None, None]
+    )
     assert iou(tissue_mask((image * fall * np.array(tint)).astype(np.uint8), mpp=MPP), disc) > 0.93
 
 
@@ -131,7 +146,9 @@ def test_the_light_of_a_picture_without_glass_is_white() -> None:
 def test_blue_ink_across_dark_tissue_is_left_out() -> None:
     image = glass()
     paint(image, (200, 300), 150, PURPLE)
-    image[180:210, 100:500] = (image[180:210, 100:500] * np.exp(-np.array((1.9, 1.3, 0.35)))).astype(np.uint8)
+    image[180:210, 100:500] = (
+        image[180:210, 100:500] * np.exp(-np.array((1.9, 1.3, 0.35)))
+    ).astype(np.uint8)
     found = tissue_mask(image, mpp=MPP)
     assert not found[180:210].any()
     assert found[120, 300]
@@ -167,10 +184,14 @@ def test_a_higher_threshold_asks_for_denser_tissue() -> None:
 
 
 @pytest.mark.parametrize("colour", [(255, 0, 0), (0, 60, 255), (120, 200, 0)])
-def test_fluorescence_is_refused_with_what_was_seen_and_the_way_on(colour: tuple[int, int, int]) -> None:
+def test_fluorescence_is_refused_with_what_was_seen_and_the_way_on(
+    colour: tuple[int, int, int],
+) -> None:
     image = np.zeros((400, 400, 3), np.uint8)
     paint(image, (200, 200), 100, colour)
-    with pytest.raises(SlideError, match=r"scan: .*not a bright-field slide.*median grey level 0.*slide.tissue=all"):
+    with pytest.raises(
+        SlideError, match=r"scan: .*not a bright-field slide.*median grey level 0.*slide.tissue=all"
+    ):
         find_tissue(ArraySlide(image, name="scan", mpp=8.0), slide_mpp=8.0)
 
 
@@ -201,13 +222,18 @@ def test_cells_are_the_cores_that_touch_tissue() -> None:
     for cell in frame.box.cells(LATTICE.core):
         core = LATTICE.core_box(cell).intersect(frame.box)
         assert (cell in cells) == bool(full[core.slices_in(frame.box)].any())
-        assert tissue.covers(core, frame=frame) == pytest.approx(full[core.slices_in(frame.box)].mean(), abs=0.05)
+        assert tissue.covers(core, frame=frame) == pytest.approx(
+            full[core.slices_in(frame.box)].mean(), abs=0.05
+        )
 
 
 def test_a_least_share_of_tissue_thins_the_cells_out() -> None:
     slide = slide_with_tissue()
     tissue, frame = find_tissue(slide, slide_mpp=2.0), source_of(slide, mpp=4.0).frame
-    found = [set(tissue_cells(tissue, lattice=LATTICE, frame=frame, min_fraction=f)) for f in (0.0, 0.5, 0.99)]
+    found = [
+        set(tissue_cells(tissue, lattice=LATTICE, frame=frame, min_fraction=f))
+        for f in (0.0, 0.5, 0.99)
+    ]
     assert found[0] > found[1] > found[2]
 
 
@@ -219,8 +245,16 @@ def test_what_is_analysed_and_what_is_left_out_add_up_to_the_slide() -> None:
     image[300:380, 450:560] = 205
     paint(image, (60, 500), 6, PURPLE)
     tissue = find_tissue(ArraySlide(image, mpp=8.0), slide_mpp=8.0)
-    assert {part.reason for part in tissue.excluded} == {"glass", "shadow, dust", "pen", "dark border", "specks"}
-    assert tissue.area_mm2 + sum(part.mm2 for part in tissue.excluded) == pytest.approx(tissue.slide_mm2)
+    assert {part.reason for part in tissue.excluded} == {
+        "glass",
+        "shadow, dust",
+        "pen",
+        "dark border",
+        "specks",
+    }
+    assert tissue.area_mm2 + sum(part.mm2 for part in tissue.excluded) == pytest.approx(
+        tissue.slide_mm2
+    )
     whole_mm2 = 401 * 603 * 0.008**2
     rim_mm2 = (401 + 603) * 8e-3 * tissue.um_per_px / 1000
     assert whole_mm2 - rim_mm2 <= tissue.slide_mm2 <= whole_mm2
@@ -233,7 +267,9 @@ def test_an_empty_slide_says_what_is_there_instead_of_tissue() -> None:
     assert tissue.account() == "0.00 of 15.36 mm2 analysed; glass 15.36"
 
 
-def test_the_overview_of_a_huge_slide_gets_coarser_and_not_larger(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_overview_of_a_huge_slide_gets_coarser_and_not_larger(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(tissue_module, "OVERVIEW_MAX_PX", 100_000)
     image = glass(500, 900)
     disc = paint(image, (200, 300), 150, PINK)
@@ -256,14 +292,18 @@ def test_codes_and_frame_are_all_that_must_be_kept_of_a_map() -> None:
 def test_everything_is_tissue_of_a_whole_slide(size: tuple[int, int]) -> None:
     frame = Frame(height=size[0], width=size[1], mpp=0.5, scale_row=2.0, scale_col=2.0)
     tissue = whole_slide(frame)
-    assert tissue_cells(tissue, lattice=LATTICE, frame=frame, min_fraction=0.9) == frame.box.cells(LATTICE.core)
+    assert tissue_cells(tissue, lattice=LATTICE, frame=frame, min_fraction=0.9) == frame.box.cells(
+        LATTICE.core
+    )
     assert tissue.area_mm2 == pytest.approx(size[0] * size[1] * 0.25e-6, rel=0.01)
 
 
 def test_cores_beyond_the_last_whole_mask_pixel_are_judged_by_it() -> None:
     mask = np.zeros((2, 2), bool)
     mask[1, 1] = True
-    tissue = TissueMap(mask=mask, frame=Frame(height=2, width=2, mpp=16, scale_row=32, scale_col=32))
+    tissue = TissueMap(
+        mask=mask, frame=Frame(height=2, width=2, mpp=16, scale_row=32, scale_col=32)
+    )
     frame = Frame(height=65, width=65, mpp=0.5, scale_row=1.0, scale_col=1.0)
     assert tissue_cells(tissue, lattice=LATTICE, frame=frame) == [(0, 0), (0, 1), (1, 0), (1, 1)]
     assert tissue.pixels_of(Box(64, 64, 65, 65), frame) == Box(1, 1, 2, 2)
@@ -271,7 +311,10 @@ def test_cores_beyond_the_last_whole_mask_pixel_are_judged_by_it() -> None:
 
 def test_a_map_whose_mask_and_frame_disagree_is_refused() -> None:
     with pytest.raises(ValueError, match="mask"):
-        TissueMap(mask=np.ones((2, 3), bool), frame=Frame(height=3, width=3, mpp=8, scale_row=1, scale_col=1))
+        TissueMap(
+            mask=np.ones((2, 3), bool),
+            frame=Frame(height=3, width=3, mpp=8, scale_row=1, scale_col=1),
+        )
     with pytest.raises(ValueError, match="reasons"):
         TissueMap(np.ones((1, 2), bool), Frame(1, 2, 8.0, 1.0, 1.0), np.array([[0, 1]], np.uint8))
 
@@ -285,7 +328,9 @@ def test_a_map_whose_mask_and_frame_disagree_is_refused() -> None:
         ("dicom_camelyon_jpeg", None, 0.26, 0.40),
     ],
 )
-def test_real_slides_have_as_much_tissue_as_one_sees(file: str, mpp: float | None, low: float, high: float) -> None:
+def test_real_slides_have_as_much_tissue_as_one_sees(
+    file: str, mpp: float | None, low: float, high: float
+) -> None:
     folder = os.environ.get("QUADRAT_DATA")
     if folder is None:
         pytest.skip("QUADRAT_DATA names no folder of real slides")
@@ -298,5 +343,8 @@ def test_the_real_fluorescence_slide_is_refused() -> None:
     folder = os.environ.get("QUADRAT_DATA")
     if folder is None:
         pytest.skip("QUADRAT_DATA names no folder of real slides")
-    with open_slide(Path(folder) / "wsi" / "test3-TRITC-2-560.ndpi") as slide, pytest.raises(SlideError, match="bright-field"):
+    with (
+        open_slide(Path(folder) / "wsi" / "test3-TRITC-2-560.ndpi") as slide,
+        pytest.raises(SlideError, match="bright-field"),
+    ):
         find_tissue(slide, slide_mpp=check_mpp(slide.mpp, slide=slide.name))

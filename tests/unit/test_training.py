@@ -45,7 +45,9 @@ def test_stopped_and_resumed_is_bit_for_bit_the_uninterrupted_training(task, tmp
     about = json.loads((tmp_path / "cut" / "checkpoint.json").read_text())
     assert 0 < about["step"] < cfg.steps
     started_at = []
-    resumed = trained(tmp_path / "cut", cfg, task=task, progress=lambda done, total, loss: started_at.append(done))
+    resumed = trained(
+        tmp_path / "cut", cfg, task=task, progress=lambda done, total, loss: started_at.append(done)
+    )
     assert min(started_at) > about["step"]
     assert same_weights(resumed.model, whole.model)
     assert resumed.losses == whole.losses
@@ -54,7 +56,10 @@ def test_stopped_and_resumed_is_bit_for_bit_the_uninterrupted_training(task, tmp
 
 
 def test_how_often_checkpoints_are_written_is_not_seen_in_the_weights(uninterrupted, tmp_path):
-    assert same_weights(trained(tmp_path / "often", replace(CFG, checkpoint_every_s=-1.0)).model, uninterrupted[1].model)
+    assert same_weights(
+        trained(tmp_path / "often", replace(CFG, checkpoint_every_s=-1.0)).model,
+        uninterrupted[1].model,
+    )
 
 
 def test_a_training_that_is_done_is_not_done_again(uninterrupted):
@@ -72,7 +77,11 @@ def test_the_result_is_in_eval_mode_and_the_log_has_a_row_a_step(uninterrupted):
     assert [int(r["step"]) for r in rows] == list(range(CFG.steps))
     last = [float(r["loss"]) for r in rows[-2:]]
     assert result.losses["loss"] == pytest.approx(sum(last) / 2)
-    assert sorted(p.name for p in folder.iterdir()) == ["checkpoint.24.safetensors", "checkpoint.json", "log.csv"]
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "checkpoint.24.safetensors",
+        "checkpoint.json",
+        "log.csv",
+    ]
 
 
 def test_the_network_learns(tmp_path):
@@ -84,7 +93,10 @@ def test_the_network_learns(tmp_path):
 
 @pytest.mark.parametrize("task", task_names())
 def test_a_loss_that_is_no_number_stops_the_training_and_spoils_no_checkpoint(task, tmp_path):
-    with pytest.raises(QuadratError, match=r"the loss became (nan|inf) at step [0-9]+, with windows of s; lower train\.lr"):
+    with pytest.raises(
+        QuadratError,
+        match=r"the loss became (nan|inf) at step [0-9]+, with windows of s; lower train\.lr",
+    ):
         trained(tmp_path, replace(CFG, lr=1e30, warmup=0), task=task)
     assert not (tmp_path / "checkpoint.json").exists()
 
@@ -118,8 +130,12 @@ def test_with_frozen_norms_the_encoders_batch_statistics_stay_and_all_else_learn
 
 def test_a_frozen_encoder_keeps_its_weights_while_the_rest_learns(tmp_path):
     before = untrained()
-    after = trained(tmp_path, replace(CFG, steps=3, encoder_lr=0.0, freeze_norm=True)).model.state_dict()
-    assert {name for name in after if torch.equal(after[name], before[name])} == {n for n in after if n.startswith("encoder.")}
+    after = trained(
+        tmp_path, replace(CFG, steps=3, encoder_lr=0.0, freeze_norm=True)
+    ).model.state_dict()
+    assert {name for name in after if torch.equal(after[name], before[name])} == {
+        n for n in after if n.startswith("encoder.")
+    }
 
 
 def test_the_encoder_learns_at_its_share_of_the_rate(tmp_path):
@@ -128,8 +144,15 @@ def test_the_encoder_learns_at_its_share_of_the_rate(tmp_path):
 
     def moved(share):
         after = trained(tmp_path / str(share), replace(cfg, encoder_lr=share)).model.state_dict()
-        learnt = {n: (after[n] - before[n]).abs().max().item() for n in after if n.endswith(("weight", "bias"))}
-        sides = [[v for n, v in learnt.items() if n.startswith("encoder.") is own] for own in (True, False)]
+        learnt = {
+            n: (after[n] - before[n]).abs().max().item()
+            for n in after
+            if n.endswith(("weight", "bias"))
+        }
+        sides = [
+            [v for n, v in learnt.items() if n.startswith("encoder.") is own]
+            for own in (True, False)
+        ]
         return max(sides[0]), max(sides[1])
 
     # Adam's first step is the rate itself
@@ -138,7 +161,9 @@ def test_the_encoder_learns_at_its_share_of_the_rate(tmp_path):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3])
-def test_stopped_and_resumed_with_an_encoder_of_its_own_rate_is_the_uninterrupted_training(share, tmp_path):
+def test_stopped_and_resumed_with_an_encoder_of_its_own_rate_is_the_uninterrupted_training(
+    share, tmp_path
+):
     cfg = replace(CFG, steps=14, encoder_lr=share, freeze_norm=True, checkpoint_every_s=-1.0)
     whole = trained(tmp_path / "whole", cfg)
     with pytest.raises(Stop):
@@ -151,7 +176,9 @@ def test_the_groups_of_parameters_are_apart_and_hold_each_that_learns_once():
         model = get_task("instance").build(spec_for("instance"))
         groups = parameter_groups(model, replace(CFG, encoder_lr=share))
         held = [id(p) for group in groups for p in group["params"]]
-        wanted = [id(p) for n, p in model.named_parameters() if share > 0 or not n.startswith("encoder.")]
+        wanted = [
+            id(p) for n, p in model.named_parameters() if share > 0 or not n.startswith("encoder.")
+        ]
         assert len(held) == len(set(held))
         assert set(held) == set(wanted)
         assert [group["scale"] for group in groups] == ([0.5, 1.0] if share else [1.0])
@@ -160,7 +187,9 @@ def test_the_groups_of_parameters_are_apart_and_hold_each_that_learns_once():
 def test_a_loss_that_is_no_number_names_the_slides_of_its_batch_alone(tmp_path):
     kind, spec = get_task("instance"), spec_for("instance")
     slide = data_for(kind, spec)._slides[0]
-    data = WindowSet([replace(slide, name=name, cells=[(0, 0)]) for name in "abcdefgh"], kind, spec, patch=32)
+    data = WindowSet(
+        [replace(slide, name=name, cells=[(0, 0)]) for name in "abcdefgh"], kind, spec, patch=32
+    )
     with pytest.raises(QuadratError, match=r"windows of [a-h], [a-h]; lower train\.lr") as error:
         trained(tmp_path, replace(CFG, lr=1e30, warmup=0), data=data)
     step = int(re.search(r"at step (\d+)", str(error.value))[1])

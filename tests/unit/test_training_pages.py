@@ -1,4 +1,5 @@
-"""The pages that a training leaves: written for every kind of answer, and about the mistakes that they say they are about."""
+"""The pages that a training leaves: written for every kind of answer, and about the mistakes that
+they say they are about."""
 
 import numpy as np
 import pytest
@@ -10,7 +11,15 @@ from quadrat.annotations import SlideTruth
 from quadrat.geometry import Box
 from quadrat.metrics.protocol import Answer
 from quadrat.outputs import training_pages as pages
-from quadrat.outputs.training_pages import COLUMNS, FOUND, ROWS, TRUTH, examples_page, learning_curves, short
+from quadrat.outputs.training_pages import (
+    COLUMNS,
+    FOUND,
+    ROWS,
+    TRUTH,
+    examples_page,
+    learning_curves,
+    short,
+)
 from quadrat.predictions import TileScores
 
 CLASSES = ("tumour", "stroma")
@@ -54,7 +63,10 @@ class Things:
     classes = CLASSES
 
     def __init__(self, xyxy, class_id):
-        self.xyxy, self.class_id = np.asarray(xyxy, np.float64).reshape(-1, 4), np.asarray(class_id, np.int64)
+        self.xyxy, self.class_id = (
+            np.asarray(xyxy, np.float64).reshape(-1, 4),
+            np.asarray(class_id, np.int64),
+        )
 
     def boxes(self, box, scale):
         return self.xyxy, self.class_id
@@ -75,10 +87,18 @@ def test_what_is_found_where_none_is_and_what_is_missed_stand_out_among_the_othe
     xyxy = squares(6)
     score = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4]
     answer = objects(xyxy[:5], [0, 0, 1, 0, 0], score[:5])
-    truth = Things(xyxy[[0, 2, 4, 5]], [0, 0, 0, 0])  # 1 and 3 are none, 2 is of the other class, 5 is missed
-    examples_page(tmp_path / "p.png", [("slide", read, answer, SlideTruth(objects=truth))], classes=CLASSES)
+    truth = Things(
+        xyxy[[0, 2, 4, 5]], [0, 0, 0, 0]
+    )  # 1 and 3 are none, 2 is of the other class, 5 is missed
+    examples_page(
+        tmp_path / "p.png", [("slide", read, answer, SlideTruth(objects=truth))], classes=CLASSES
+    )
     (sections,) = drawn
-    assert [p.text for p in sections[FALSE]] == ["slide\ntumour 0.80", "slide\nstroma 0.70", "slide\ntumour 0.60"]
+    assert [p.text for p in sections[FALSE]] == [
+        "slide\ntumour 0.80",
+        "slide\nstroma 0.70",
+        "slide\ntumour 0.60",
+    ]
     assert [p.text for p in sections[LOST]] == ["slide\ntumour", "slide\ntumour"]
     for title, colour, wanted in ((FALSE, FOUND, [1, 2, 3]), (LOST, TRUTH, [2, 5])):
         for panel, i in zip(sections[title], wanted, strict=True):
@@ -97,7 +117,14 @@ def test_the_surest_of_all_slides_come_first_and_only_as_many_as_there_is_room_f
     slides = []
     for k in range(3):
         score = np.linspace(0.3, 0.9, 30) + k / 100
-        slides.append((f"slide {k}", read, objects(squares(30), [0] * 30, score), SlideTruth(objects=Things([], []))))
+        slides.append(
+            (
+                f"slide {k}",
+                read,
+                objects(squares(30), [0] * 30, score),
+                SlideTruth(objects=Things([], [])),
+            )
+        )
     examples_page(tmp_path / "p.png", slides, classes=CLASSES)
     (sections,) = drawn
     assert list(sections) == [FALSE]
@@ -128,7 +155,9 @@ class Left:
         self.col = col
 
     def regions(self, box, scale):
-        return np.broadcast_to((np.arange(box.col0, box.col1) < self.col).astype(np.uint8), box.shape).copy()
+        return np.broadcast_to(
+            (np.arange(box.col0, box.col1) < self.col).astype(np.uint8), box.shape
+        ).copy()
 
 
 def test_mistakes_outside_the_bounds_are_none(drawn, tmp_path):
@@ -154,7 +183,9 @@ def maps(seed, wrong):
     truth = (labels % 3).astype(np.uint8)
     found = truth.copy()
     found[wrong] = (found[wrong] + 1) % 3
-    return Answer(frame(SIDE, 2 * SIDE), objects=table([], [], []), labels=reader(found)), Map(truth)
+    return Answer(frame(SIDE, 2 * SIDE), objects=table([], [], []), labels=reader(found)), Map(
+        truth
+    )
 
 
 LEAST = "least agreement: image"
@@ -178,7 +209,9 @@ def test_of_class_maps_the_place_that_agrees_least_is_shown_beside_the_truth(dra
 
 def test_what_nobody_annotated_is_no_disagreement_and_grey(drawn, tmp_path):
     answer, truth = maps(0, np.s_[:, 200:])
-    for k, (expected, share) in enumerate(((SlideTruth(regions=truth, bounds=Left(200)), 0.0), (SlideTruth(regions=truth), 0.6))):
+    for k, (expected, share) in enumerate(
+        ((SlideTruth(regions=truth, bounds=Left(200)), 0.0), (SlideTruth(regions=truth), 0.6))
+    ):
         examples_page(tmp_path / f"{k}.png", [("slide", read, answer, expected)], classes=CLASSES)
         (panel,) = drawn[k][LEAST]
         found = float(panel.text.split(": ")[1].partition("%")[0]) / 100
@@ -194,7 +227,11 @@ def test_what_nobody_annotated_is_no_disagreement_and_grey(drawn, tmp_path):
 def tiles(probability):
     share = np.round(np.asarray(probability) * 65535).astype(np.uint16)
     cell = np.array([(i // 4, i % 4) for i in range(len(share))], np.int32)
-    return Answer(frame(SIDE, SIDE), tiles=TileScores(cell, share, np.zeros((len(share), 0), np.float16)), core=64)
+    return Answer(
+        frame(SIDE, SIDE),
+        tiles=TileScores(cell, share, np.zeros((len(share), 0), np.float16)),
+        core=64,
+    )
 
 
 OTHER = "taken for another class"
@@ -203,12 +240,20 @@ OTHER = "taken for another class"
 def test_of_slides_taken_for_another_class_the_surest_tile_is_shown(drawn, tmp_path):
     slides = [
         ("right", read, tiles([[0.9, 0.1], [0.2, 0.8], [0.9, 0.1]]), SlideTruth(label=0)),
-        ("wrong", read, tiles([[0.9, 0.1], [0.4, 0.6], [0.05, 0.95], [0.3, 0.7]]), SlideTruth(label=0)),
+        (
+            "wrong",
+            read,
+            tiles([[0.9, 0.1], [0.4, 0.6], [0.05, 0.95], [0.3, 0.7]]),
+            SlideTruth(label=0),
+        ),
         ("surer", read, tiles([[0.98, 0.02]]), SlideTruth(label=1)),
     ]
     examples_page(tmp_path / "p.png", slides, classes=CLASSES)
     panels = drawn[0][OTHER]
-    assert [p.text for p in panels] == ["surer\ntumour 0.98, is stroma", "wrong\nstroma 0.95, is tumour"]
+    assert [p.text for p in panels] == [
+        "surer\ntumour 0.98, is stroma",
+        "wrong\nstroma 0.95, is tumour",
+    ]
     assert panels[1].rgb.shape == (64, 64, 3)
     assert (int(panels[1].rgb[0, 0, 0]), int(panels[1].rgb[0, 0, 1])) == (0, 128)
 
@@ -218,7 +263,11 @@ def test_of_slides_with_regions_the_surest_tile_that_lies_in_another_one_is_show
     truth[:64, 64:192] = 1
     truth[:64, 192:256] = 2
     answer = tiles([[0.01, 0.99], [0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
-    examples_page(tmp_path / "p.png", [("slide", read, answer, SlideTruth(regions=Map(truth)))], classes=CLASSES)
+    examples_page(
+        tmp_path / "p.png",
+        [("slide", read, answer, SlideTruth(regions=Map(truth)))],
+        classes=CLASSES,
+    )
     (panel,) = drawn[0][OTHER]
     assert panel.text == "slide\nstroma 0.80, is tumour"
 
@@ -229,7 +278,9 @@ def test_label_images_are_pages_of_objects(drawn, tmp_path):
     found = np.where(labels == 1, 0, labels)  # one is missed
     answer = of_label_image(found, [0] * n)
     truth = label_truth(labels, [0] * n, CLASSES)
-    examples_page(tmp_path / "p.png", [("slide", read, answer, SlideTruth(objects=truth))], classes=CLASSES)
+    examples_page(
+        tmp_path / "p.png", [("slide", read, answer, SlideTruth(objects=truth))], classes=CLASSES
+    )
     assert len(drawn[0][LOST]) == 1
     assert len(drawn[0][FALSE]) == 1, "the empty row that stands for it"
 
@@ -239,7 +290,11 @@ def test_no_mistake_is_a_page_as_well(slides, drawn, tmp_path):
     xyxy = squares(5)
     same = objects(xyxy, [0] * 5, [0.5] * 5), SlideTruth(objects=Things(xyxy, [0] * 5))
     empty = objects([], [], []), SlideTruth(objects=Things([], []))
-    examples_page(tmp_path / "p.png", [("slide", read, *pair) for pair in (same, empty)][:slides], classes=CLASSES)
+    examples_page(
+        tmp_path / "p.png",
+        [("slide", read, *pair) for pair in (same, empty)][:slides],
+        classes=CLASSES,
+    )
     assert drawn == [{}]
     assert size_of(tmp_path / "p.png")[0] > 1000
 
@@ -252,7 +307,11 @@ def test_an_object_at_the_slides_edge_is_shown_with_what_lies_beyond(drawn, tmp_
         asked.append(box)
         return read(box)
 
-    examples_page(tmp_path / "p.png", [("slide", recorded, answer, SlideTruth(objects=Things([], [])))], classes=CLASSES)
+    examples_page(
+        tmp_path / "p.png",
+        [("slide", recorded, answer, SlideTruth(objects=Things([], [])))],
+        classes=CLASSES,
+    )
     assert asked[0] == Box(-43, -43, 53, 53)
     assert asked[1].width == 480
 
@@ -264,7 +323,13 @@ def test_long_names_keep_both_ends():
 
 @pytest.mark.parametrize(
     ("losses", "figures"),
-    [([0.5, 0.4, 0.3], [(1, 0.2), (3, 0.4)]), ([0.5], []), ([], []), ([0.0, 0.0], [(2, float("nan"))]), ([2.0] * 50, [])],
+    [
+        ([0.5, 0.4, 0.3], [(1, 0.2), (3, 0.4)]),
+        ([0.5], []),
+        ([], []),
+        ([0.0, 0.0], [(2, float("nan"))]),
+        ([2.0] * 50, []),
+    ],
 )
 def test_curves_are_drawn_of_whatever_there_is(losses, figures, tmp_path):
     history = [{"step": i, "loss": value, "part": value / 2} for i, value in enumerate(losses)]

@@ -1,4 +1,5 @@
-"""The seal of a store, and what `quadrat verify` finds: every kind of damage, bit by bit, without the run's journal."""
+"""The seal of a store, and what `quadrat verify` finds: every kind of damage, bit by bit, without
+the run's journal."""
 
 import shutil
 import subprocess
@@ -28,16 +29,27 @@ rng = np.random.default_rng(1)
 def pixel_store(place: Path) -> Path:
     plan = TilePlan(((0, 0), (0, 1), (3, 3)), ((0, 0), (1, 1)), 32, 64)
     store = TileStore.create(place, frame=FRAME, slide="s", plan=plan)
-    receipts = [store.write_shard(c, rng.integers(0, 9, (*store.array.shard_box(c).shape, 3), np.uint8)) for c in store.shards]
+    receipts = [
+        store.write_shard(c, rng.integers(0, 9, (*store.array.shard_box(c).shape, 3), np.uint8))
+        for c in store.shards
+    ]
     seal(place, receipts)
     return place
 
 
 def moved_store(place: Path) -> Path:
-    plan = TilePlan(((0, 0), (0, 1), (3, 3)), ((0, 0), (1, 1)), 32, 64, TileCodec("jpeg", "ycbcr"), 700.0)
+    plan = TilePlan(
+        ((0, 0), (0, 1), (3, 3)), ((0, 0), (1, 1)), 32, 64, TileCodec("jpeg", "ycbcr"), 700.0
+    )
     store = TileStore.create(place, frame=FRAME, slide="s", plan=plan)
     tile = simplejpeg.encode_jpeg(rng.integers(0, 255, (32, 32, 3), np.uint8))
-    seal(place, [store.array.write_tiles((0, 0), {(0, 0): tile, (0, 1): tile}), store.array.write_tiles((1, 1), {(3, 3): tile})])
+    seal(
+        place,
+        [
+            store.array.write_tiles((0, 0), {(0, 0): tile, (0, 1): tile}),
+            store.array.write_tiles((1, 1), {(3, 3): tile}),
+        ],
+    )
     return place
 
 
@@ -54,7 +66,9 @@ def image(place: Path) -> Path:
 
 def prediction_store(place: Path) -> Path:
     lattice = Lattice(core=32, halo=0, stride=32, shard=64)
-    store = PredictionStore.create(place, storage="maps", frame=FRAME, lattice=lattice, channels=2, shards=[(0, 0)])
+    store = PredictionStore.create(
+        place, storage="maps", frame=FRAME, lattice=lattice, channels=2, shards=[(0, 0)]
+    )
     store.write((0, 0), {(0, 0): rng.integers(0, 9, (2, 32, 32), np.uint8)})
     seal(place)
     return place
@@ -70,13 +84,17 @@ MAKERS = [pixel_store, moved_store, image, prediction_store, bare_array]
 
 
 @pytest.mark.parametrize("make", MAKERS)
-def test_a_flipped_bit_anywhere_in_any_file_is_found(make: Callable[[Path], Path], tmp_path: Path) -> None:
+def test_a_flipped_bit_anywhere_in_any_file_is_found(
+    make: Callable[[Path], Path], tmp_path: Path
+) -> None:
     store = make(tmp_path / "s")
     assert is_sealed(store)
     assert verify(store) == []
     for file in sorted(p for p in store.rglob("*") if p.is_file()):
         content = file.read_bytes()
-        bits = range(8 * len(content))  # one digest covers a file: its ends and a sample stand for all of it
+        bits = range(
+            8 * len(content)
+        )  # one digest covers a file: its ends and a sample stand for all of it
         if len(bits) > 40:
             bits = [*bits[:6], *rng.integers(0, len(bits), 6).tolist(), *bits[-6:]]
         for bit in bits:
@@ -90,9 +108,13 @@ def test_a_flipped_bit_anywhere_in_any_file_is_found(make: Callable[[Path], Path
     assert verify(store) == []
 
 
-def test_every_single_bit_of_a_seal_is_covered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_single_bit_of_a_seal_is_covered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = bare_array(tmp_path / "s")
-    monkeypatch.setattr("quadrat.verify._structure", lambda store: [])  # what else is looked at then, and takes its time
+    monkeypatch.setattr(
+        "quadrat.verify._structure", lambda store: []
+    )  # what else is looked at then, and takes its time
     content = (store / SEAL).read_bytes()
     for bit in range(8 * len(content)):
         flipped = bytearray(content)
@@ -102,12 +124,18 @@ def test_every_single_bit_of_a_seal_is_covered(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("make", MAKERS)
-def test_a_missing_a_cut_off_and_a_stray_file_are_found_and_named(make: Callable[[Path], Path], tmp_path: Path) -> None:
+def test_a_missing_a_cut_off_and_a_stray_file_are_found_and_named(
+    make: Callable[[Path], Path], tmp_path: Path
+) -> None:
     store = make(tmp_path / "s")
     shard = next(p for p in sorted(store.rglob("c/**/*")) if p.is_file())
     content = shard.read_bytes()
     shard.write_bytes(content[:-1])
-    assert [line for line in verify(store) if f"{shard}: has {len(content) - 1} bytes, was sealed with {len(content)}" in line]
+    assert [
+        line
+        for line in verify(store)
+        if f"{shard}: has {len(content) - 1} bytes, was sealed with {len(content)}" in line
+    ]
     shard.unlink()
     assert [line.split("; ")[0] for line in verify(store)] == [f"{shard}: is missing"]
     shard.write_bytes(content)
@@ -146,7 +174,9 @@ def test_damage_between_writing_and_sealing_is_found(tmp_path: Path) -> None:
     content = path.read_bytes()
     path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
     seal(tmp_path / "a", receipts, array="")
-    assert [line.split(";")[0] for line in verify(tmp_path / "a")] == [f"{path}: its bytes have changed since they were written"]
+    assert [line.split(";")[0] for line in verify(tmp_path / "a")] == [
+        f"{path}: its bytes have changed since they were written"
+    ]
     path.write_bytes(content[:-1])
     with pytest.raises(StoreError, match="missing or not of"):
         seal(tmp_path / "a", receipts, array="")
@@ -165,14 +195,19 @@ def test_sealing_removes_what_killed_processes_left_and_is_the_same_twice(tmp_pa
 
 def test_zarr_does_not_stumble_over_the_seal(tmp_path: Path) -> None:
     image(tmp_path / "s")
-    code = "import sys, zarr; print([n for n, _ in zarr.open_group(sys.argv[1], mode='r').members(max_depth=None)])"
+    code = (
+        "import sys, zarr; print([n for n, _ in zarr.open_group(sys.argv[1], "
+        "mode='r').members(max_depth=None)])"
+    )
     command = [sys.executable, "-W", "error", "-c", code, str(tmp_path / "s")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "labels/objects/0" in done.stdout
 
 
-def test_the_command_says_sound_damaged_or_no_store_by_its_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_says_sound_damaged_or_no_store_by_its_exit_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     store = pixel_store(tmp_path / "s")
     assert main(["verify", str(store)]) == 0
     assert capsys.readouterr().out == f"{store}: sound\n"

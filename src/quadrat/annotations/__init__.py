@@ -1,8 +1,9 @@
 """What people have drawn on a slide: one type for every format, and how it becomes pixels (pure).
 
-A pixel belongs to a polygon if its centre does, by the even-odd rule over all rings, so that holes need no care
-(W. Randolph Franklin's PNPOLY half-open edges; Foley et al., Computer Graphics, 3.6, scan-line fill). Everything is
-computed from absolute coordinates, so a crop equals the same part of the whole.
+A pixel belongs to a polygon if its centre does, by the even-odd rule over all rings, so that holes
+need no care (W. Randolph Franklin's PNPOLY half-open edges; Foley et al., Computer Graphics, 3.6,
+scan-line fill). Everything is computed from absolute coordinates, so a crop equals the same part of
+the whole.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from quadrat.geometry import Box
 from quadrat.results import Polygons
 
 Kind = Literal["object", "region"]
-"""An object is counted (QuPath detection or cell); a region is an area of tissue (QuPath annotation)."""
+"""An object is counted (QuPath detection or cell); a region is an area of tissue (QuPath
+annotation)."""
 
 Scale = tuple[float, float]
 """Level-0 px per grid px: (rows, columns)."""
@@ -32,7 +34,8 @@ Ids = npt.NDArray[np.int64]
 
 
 class Truth(Protocol):
-    """A source of truth for crops, whatever its format. ``box`` is in grid px; ``scale`` is level-0 px per grid px."""
+    """A source of truth for crops, whatever its format. ``box`` is in grid px; ``scale`` is level-0
+    px per grid px."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -48,7 +51,8 @@ class Truth(Protocol):
         """Class index + 1 of every pixel, 0 none; (h, w)."""
 
     def boxes(self, box: Box, scale: Scale) -> tuple[F64, Ids]:
-        """Full extents (k, 4) x0, y0, x1, y1 in grid px of the objects whose extent meets the box; class_id (k,)."""
+        """Full extents (k, 4) x0, y0, x1, y1 in grid px of the objects whose extent meets the box;
+        class_id (k,)."""
 
     def points(self, box: Box, scale: Scale) -> tuple[F64, Ids]:
         """Centroids or drawn points (k, 2) x, y in grid px that lie in the box; class_id (k,)."""
@@ -56,13 +60,15 @@ class Truth(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SlideTruth:
-    """What people have said of one slide: counted objects, tissue regions, the class of the whole slide (``label``; -1: none).
+    """What people have said of one slide: counted objects, tissue regions, the class of the whole
+    slide (``label``; -1: none).
 
-    ``bounds``: regions inside which everything is annotated; what lies outside is neither learnt nor judged. ``complete``:
-    without bounds, whether all that is not annotated is background; if not, only annotated pixels are known.
-    ``point_diameter_um``: above 0, objects were drawn as points: they are learnt as boxes of this size and matched by
-    distance. ``skipped``: a line for every bad record that was left out; ``notes``: what else was taken otherwise than it
-    stands in the file (a derived class as its base class, ignored classes).
+    ``bounds``: regions inside which everything is annotated; what lies outside is neither learnt
+    nor judged. ``complete``: without bounds, whether all that is not annotated is background; if
+    not, only annotated pixels are known. ``point_diameter_um``: above 0, objects were drawn as
+    points: they are learnt as boxes of this size and matched by distance. ``skipped``: a line for
+    every bad record that was left out; ``notes``: what else was taken otherwise than it stands in
+    the file (a derived class as its base class, ignored classes).
     """
 
     objects: Truth | None = None
@@ -81,14 +87,16 @@ class SlideTruth:
 
 @dataclass(frozen=True, slots=True)
 class Annotations:
-    """Objects or regions of one slide in the order they were drawn; coordinates in level-0 px, corner-based.
+    """Objects or regions of one slide in the order they were drawn; coordinates in level-0 px,
+    corner-based.
 
-    polygons: n entries, xy level-0 px; an entry without rings is a point. class_id: (n,) int64 into ``classes``.
-    bbox: (n, 4) float64 row0, col0, row1, col1. points_l0: (n, 2) float64 x, y of point entries, NaN for polygons.
-    object_id: (n,) int64, 0.. without gaps and never falling: the object that an entry is (a part of). An object of
-    several parts has one label, one box around all of them and one centre.
-    unclassified, other_kind: features left out because they had no class, or were not of ``kind``.
-    The methods treat every entry alike: load objects and regions of one file apart, by ``kind``.
+    polygons: n entries, xy level-0 px; an entry without rings is a point. class_id: (n,) int64 into
+    ``classes``. bbox: (n, 4) float64 row0, col0, row1, col1. points_l0: (n, 2) float64 x, y of
+    point entries, NaN for polygons. object_id: (n,) int64, 0.. without gaps and never falling: the
+    object that an entry is (a part of). An object of several parts has one label, one box around
+    all of them and one centre. unclassified, other_kind: features left out because they had no
+    class, or were not of ``kind``. The methods treat every entry alike: load objects and regions of
+    one file apart, by ``kind``.
     """
 
     polygons: Polygons
@@ -103,9 +111,16 @@ class Annotations:
 
     def __post_init__(self) -> None:
         n = len(self.polygons)
-        for name, shape in (("class_id", (n,)), ("bbox", (n, 4)), ("points_l0", (n, 2)), ("object_id", (n,))):
+        for name, shape in (
+            ("class_id", (n,)),
+            ("bbox", (n, 4)),
+            ("points_l0", (n, 2)),
+            ("object_id", (n,)),
+        ):
             if getattr(self, name).shape != shape:
-                raise ValueError(f"Annotations.{name} has shape {getattr(self, name).shape}, want {shape}")
+                raise ValueError(
+                    f"Annotations.{name} has shape {getattr(self, name).shape}, want {shape}"
+                )
         if n and not 0 <= self.class_id.min() <= self.class_id.max() < len(self.classes):
             raise ValueError(f"Annotations.class_id leaves 0..{len(self.classes) - 1}")
         if n and (self.object_id[0] != 0 or not np.isin(np.diff(self.object_id), (0, 1)).all()):
@@ -137,14 +152,17 @@ class Annotations:
     ) -> Annotations:
         """Annotations with their bounding boxes worked out.
 
-        ``points_l0`` may be left out where there are none, ``object_id`` where every entry is an object of its own.
+        ``points_l0`` may be left out where there are none, ``object_id`` where every entry is an
+        object of its own.
         """
         points = np.full((len(polygons), 2), np.nan) if points_l0 is None else points_l0
         bbox = _bounding_boxes(polygons)
         is_point = ~np.isnan(points[:, 0])
         bbox[is_point] = points[is_point][:, [1, 0, 1, 0]]
         own = np.arange(len(polygons), dtype=np.int64) if object_id is None else object_id
-        return Annotations(polygons, class_id, tuple(classes), kind, bbox, points, own, unclassified, other_kind)
+        return Annotations(
+            polygons, class_id, tuple(classes), kind, bbox, points, own, unclassified, other_kind
+        )
 
     def instances(self, box: Box, scale: Scale) -> tuple[npt.NDArray[np.int32], Ids]:
         """See ``Truth.instances``; a later object covers an earlier one."""
@@ -163,7 +181,8 @@ class Annotations:
         return xyxy, self.class_id[first[index]]
 
     def points(self, box: Box, scale: Scale) -> tuple[F64, Ids]:
-        """See ``Truth.points``; a polygon's point is its centre of area (holes taken off, all parts together)."""
+        """See ``Truth.points``; a polygon's point is its centre of area (holes taken off, all parts
+        together)."""
         extents, first = _object_extents(self)
         touching = _meeting(extents, box, scale)
         index = np.flatnonzero(np.isin(self.object_id, touching))
@@ -179,7 +198,8 @@ class Annotations:
 
 
 def objects_in(annotations: Annotations, box_l0: Box) -> npt.NDArray[np.intp]:
-    """Indices, ascending, of the entries whose bounding box meets ``box_l0`` (level-0 px; points: lie in it)."""
+    """Indices, ascending, of the entries whose bounding box meets ``box_l0`` (level-0 px; points:
+    lie in it)."""
     return _touching(annotations, box_l0, (1.0, 1.0))
 
 
@@ -188,8 +208,8 @@ def rasterise_instances(
 ) -> tuple[npt.NDArray[np.int32], Ids]:
     """Label image of the entries in ``box`` (grid px): labels int32 (h, w) and class_id int64 (k,).
 
-    Ids 1..k follow the order of the annotations; a later entry covers an earlier one, and an object that covers no
-    pixel centre of the box has no id. Points are never drawn.
+    Ids 1..k follow the order of the annotations; a later entry covers an earlier one, and an object
+    that covers no pixel centre of the box has no id. Points are never drawn.
     """
     index = _touching(annotations, box, (scale_row, scale_col))
     _, first, rank = np.unique(annotations.object_id[index], return_index=True, return_inverse=True)
@@ -198,8 +218,11 @@ def rasterise_instances(
     return labels, annotations.class_id[index[first[present]]]
 
 
-def rasterise_classes(annotations: Annotations, box: Box, *, scale_row: float, scale_col: float) -> npt.NDArray[np.uint8]:
-    """Class index + 1 of the last entry drawn over each pixel centre of ``box`` (grid px), 0 none; uint8 (h, w)."""
+def rasterise_classes(
+    annotations: Annotations, box: Box, *, scale_row: float, scale_col: float
+) -> npt.NDArray[np.uint8]:
+    """Class index + 1 of the last entry drawn over each pixel centre of ``box`` (grid px), 0 none;
+    uint8 (h, w)."""
     index = _touching(annotations, box, (scale_row, scale_col))
     values = (annotations.class_id[index] + 1).astype(np.int32)
     return _fill(annotations, box, (scale_row, scale_col), index, values).astype(np.uint8)
@@ -208,15 +231,17 @@ def rasterise_classes(annotations: Annotations, box: Box, *, scale_row: float, s
 def points_inside(xy: F64, box: Box) -> npt.NDArray[np.bool_]:
     """Which (n, 2) x, y lie in the half-open ``box`` of the same frame; bool (n,)."""
     x, y = xy[:, 0], xy[:, 1]
-    inside: npt.NDArray[np.bool_] = (x >= box.col0) & (x < box.col1) & (y >= box.row0) & (y < box.row1)
+    inside: npt.NDArray[np.bool_] = (
+        (x >= box.col0) & (x < box.col1) & (y >= box.row0) & (y < box.row1)
+    )
     return inside
 
 
 def class_index(name: str, classes: Sequence[str], *, where: str) -> int:
     """Index of a class name.
 
-    Raises:
-        AnnotationError: not among ``classes``; names the nearest one and ``where`` (file and feature).
+    Raises: AnnotationError: not among ``classes``; names the nearest one and ``where`` (file and
+        feature).
     """
     if name in classes:
         return list(classes).index(name)
@@ -235,7 +260,9 @@ def nearest_class(name: str, classes: Sequence[str]) -> str | None:
 def check_scale(scale: Scale) -> None:
     """Refuse a scale that is not two positive finite numbers (ValueError)."""
     if not all(math.isfinite(s) and s > 0 for s in scale):
-        raise ValueError(f"scale {scale} must be two positive numbers, level-0 px per grid px (rows, columns)")
+        raise ValueError(
+            f"scale {scale} must be two positive numbers, level-0 px per grid px (rows, columns)"
+        )
 
 
 def _touching(annotations: Annotations, box: Box, scale: Scale) -> npt.NDArray[np.intp]:
@@ -245,15 +272,22 @@ def _touching(annotations: Annotations, box: Box, scale: Scale) -> npt.NDArray[n
 
 def _meeting(bbox: F64, box: Box, scale: Scale) -> npt.NDArray[np.intp]:
     check_scale(scale)
-    row0, row1, col0, col1 = box.row0 * scale[0], box.row1 * scale[0], box.col0 * scale[1], box.col1 * scale[1]
-    # `>=` on the near sides as well keeps points (no extent) that lie on them; half-open for the rest
+    row0, row1, col0, col1 = (
+        box.row0 * scale[0],
+        box.row1 * scale[0],
+        box.col0 * scale[1],
+        box.col1 * scale[1],
+    )
+    # `>=` on the near sides as well keeps points (no extent) that lie on them; half-open for the
+    # rest
     rows = (bbox[:, 0] < row1) & ((bbox[:, 2] > row0) | (bbox[:, 0] >= row0))
     cols = (bbox[:, 1] < col1) & ((bbox[:, 3] > col0) | (bbox[:, 1] >= col0))
     return np.flatnonzero(rows & cols)
 
 
 def _object_extents(annotations: Annotations) -> tuple[F64, npt.NDArray[np.intp]]:
-    """Of every object: its extent (k, 4) row0, col0, row1, col1 over all parts, and its first entry (k,)."""
+    """Of every object: its extent (k, 4) row0, col0, row1, col1 over all parts, and its first entry
+    (k,)."""
     first = np.flatnonzero(np.diff(annotations.object_id, prepend=-1))
     if len(first) == len(annotations):
         return annotations.bbox, first
@@ -262,7 +296,8 @@ def _object_extents(annotations: Annotations) -> tuple[F64, npt.NDArray[np.intp]
 
 
 def _joined(xy: F64, area: F64, starts: npt.NDArray[np.intp]) -> F64:
-    """Centres of objects from the centres and areas of their parts; an object's parts begin at ``starts``."""
+    """Centres of objects from the centres and areas of their parts; an object's parts begin at
+    ``starts``."""
     sums = np.add.reduceat(np.column_stack([xy * area[:, None], area, xy]), starts)
     count = np.diff(starts, append=len(xy))[:, None]
     flat = sums[:, 2:3] <= 0  # points, and shapes without area
@@ -270,12 +305,29 @@ def _joined(xy: F64, area: F64, starts: npt.NDArray[np.intp]) -> F64:
 
 
 def _fill(
-    annotations: Annotations, box: Box, scale: Scale, index: npt.NDArray[np.intp], values: npt.NDArray[np.int32]
+    annotations: Annotations,
+    box: Box,
+    scale: Scale,
+    index: npt.NDArray[np.intp],
+    values: npt.NDArray[np.int32],
 ) -> npt.NDArray[np.int32]:
-    """Draw the entries ``index`` with ``values``, one after the other, into a fresh int32 (h, w)."""
+    """Draw the entries ``index`` with ``values``, one after the other, into a fresh
+    int32 (h, w).
+    """
     out = np.zeros(box.shape, np.int32)
     p = annotations.polygons
-    scan_fill(out, box.row0, box.col0, scale[0], scale[1], p.xy, p.ring_starts, p.polygon_starts, index, values)
+    scan_fill(
+        out,
+        box.row0,
+        box.col0,
+        scale[0],
+        scale[1],
+        p.xy,
+        p.ring_starts,
+        p.polygon_starts,
+        index,
+        values,
+    )
     return out
 
 
@@ -285,7 +337,9 @@ def _bounding_boxes(polygons: Polygons) -> F64:
     first = polygons.ring_starts[polygons.polygon_starts]
     drawn = first[1:] > first[:-1]
     if drawn.any():
-        starts = first[:-1][drawn]  # entries without vertices take nothing, so the next start ends the one before
+        starts = first[:-1][
+            drawn
+        ]  # entries without vertices take nothing, so the next start ends the one before
         out[drawn, 0:2] = np.minimum.reduceat(polygons.xy, starts)[:, ::-1]
         out[drawn, 2:4] = np.maximum.reduceat(polygons.xy, starts)[:, ::-1]
     return out

@@ -17,7 +17,8 @@ from quadrat.config import Pipeline
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong. ``place``: of the record in the file, "" for the whole file. ``name``: the record's class."""
+    """One thing that is wrong. ``place``: of the record in the file, "" for the whole file.
+    ``name``: the record's class."""
 
     file: str
     slide: str
@@ -30,12 +31,16 @@ class Finding:
     def __str__(self) -> str:
         place = f", {self.place}" if self.place else ""
         name = f" ({self.name})" if self.name and "class" not in self.code else ""
-        return f"{'warning: ' if self.warning else ''}{self.file}{place}{name}: {self.code}: {self.text}"
+        return (
+            f"{'warning: ' if self.warning else ''}{self.file}{place}{name}: {self.code}: "
+            f"{self.text}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """Of one slide: what was found, how many records were looked at, and notes (derived and ignored classes)."""
+    """Of one slide: what was found, how many records were looked at, and notes (derived and ignored
+    classes)."""
 
     findings: tuple[Finding, ...]
     records: int
@@ -45,7 +50,8 @@ class Checked:
 def check_item(loaded: Loaded, *, pipeline: Pipeline | None) -> Checked:
     """All that is wrong with one slide's annotations.
 
-    With a pipeline: what it would take of the file, as training would judge it. Without: all records, of any class.
+    With a pipeline: what it would take of the file, as training would judge it. Without: all
+    records, of any class.
     """
     item, sheet = loaded.item, loaded.sheet
     file = str(item.path or (item.ref.path if item.ref else ""))
@@ -57,16 +63,29 @@ def check_item(loaded: Loaded, *, pipeline: Pipeline | None) -> Checked:
     if sheet is not None and (pipeline is None or pipeline.data.annotations != "none"):
         if pipeline is None:
             problems = geometry_problems(sheet.records, size=loaded.size)
-            judged = [(r, own + _class_problems(r, sheet)) for r, own in zip(sheet.records, problems, strict=True)]
+            judged = [
+                (r, own + _class_problems(r, sheet))
+                for r, own in zip(sheet.records, problems, strict=True)
+            ]
         else:
             judged, more, notes = _as_trained(loaded, sheet, pipeline)
             whole += more
         looked_at = replace(sheet, records=tuple(record for record, _ in judged))
-        whole += [*scale_problems(looked_at, size=loaded.size, mpp=loaded.mpp), *_picture_problems(loaded, sheet)]
+        whole += [
+            *scale_problems(looked_at, size=loaded.size, mpp=loaded.mpp),
+            *_picture_problems(loaded, sheet),
+        ]
         judged = [(record, [*own, *_piece_problems(record, sheet)]) for record, own in judged]
     whole += [] if pipeline is None else _manifest_problems(loaded, pipeline)
-    found = [Finding(file, item.slide, "", "", p.code, _shortened(p.text, file), p.warning) for p in whole]
-    found += [Finding(file, item.slide, r.place, r.name, p.code, p.text, p.warning) for r, own in judged for p in own]
+    found = [
+        Finding(file, item.slide, "", "", p.code, _shortened(p.text, file), p.warning)
+        for p in whole
+    ]
+    found += [
+        Finding(file, item.slide, r.place, r.name, p.code, p.text, p.warning)
+        for r, own in judged
+        for p in own
+    ]
     return Checked(tuple(found), len(judged), tuple(notes))
 
 
@@ -74,20 +93,37 @@ def shared_files(loaded: Sequence[Loaded]) -> list[Finding]:
     """Slides that name the annotation file of another, though it holds those of one slide."""
     found, first = [], dict[str, str]()
     for one in loaded:
-        if one.item.ref is None or one.item.path is None or (one.sheet is not None and one.sheet.format in MANY):
+        if (
+            one.item.ref is None
+            or one.item.path is None
+            or (one.sheet is not None and one.sheet.format in MANY)
+        ):
             continue
         file = str(one.item.path)
         if first.setdefault(file, one.item.slide) != one.item.slide:
-            text = f"the manifest names it for {one.item.slide} and for {first[file]}, but it holds the annotations of one slide"
+            text = (
+                f"the manifest names it for {one.item.slide} and for {first[file]}, but it holds "
+                "the annotations of one slide"
+            )
             found.append(Finding(file, one.item.slide, "", "", "other slide", text, warning=False))
     return found
 
 
 def orphan_findings(loaded: Sequence[Loaded]) -> list[Finding]:
     """Annotations of COCO files that belong to no picture of theirs."""
-    files = dict.fromkeys(one.item.path for one in loaded if one.sheet is not None and one.sheet.format == "COCO")
+    files = dict.fromkeys(
+        one.item.path for one in loaded if one.sheet is not None and one.sheet.format == "COCO"
+    )
     return [
-        Finding(str(path), "", place, "", "other slide", "its image_id is none of the file's images", warning=False)
+        Finding(
+            str(path),
+            "",
+            place,
+            "",
+            "other slide",
+            "its image_id is none of the file's images",
+            warning=False,
+        )
         for path in files
         if path is not None
         for place in orphans(path)
@@ -101,22 +137,36 @@ MANY = ("COCO", "CSV", "Parquet")
 def _as_trained(
     loaded: Loaded, sheet: Sheet, pipeline: Pipeline
 ) -> tuple[list[tuple[Record, Sequence[Problem]]], list[Problem], Sequence[str]]:
-    """(records with their problems, problems of the whole file, notes) as ``load_truth`` would have them."""
+    """(records with their problems, problems of the whole file, notes) as ``load_truth`` would have
+    them."""
     data, classes = pipeline.data, [c.name for c in pipeline.classes]
     annotated = loaded.item.ref.annotated if loaded.item.ref else ""
     want = {"labels": "objects", "mask": "regions"}.get(data.annotations, data.annotations)
     sheet = named(sheet, classes)
-    found = sort_records(sheet, classes, want=want, ignore=data.ignore, bounding=annotated, objects_as=data.objects_as)
+    found = sort_records(
+        sheet,
+        classes,
+        want=want,
+        ignore=data.ignore,
+        bounding=annotated,
+        objects_as=data.objects_as,
+    )
     problems = record_problems(found.taken, found.targets, classes, want=want, size=loaded.size)
     judged: list[tuple[Record, Sequence[Problem]]] = list(zip(found.taken, problems, strict=True))
     whole = []
     if annotated not in ("", "all"):
         bounds = bounding_records(sheet, annotated)
         # the same bound twice bounds the same
-        found_there = ([p for p in own if p.code != "duplicate"] for own in geometry_problems(bounds, size=loaded.size))
+        found_there = (
+            [p for p in own if p.code != "duplicate"]
+            for own in geometry_problems(bounds, size=loaded.size)
+        )
         judged += list(zip(bounds, found_there, strict=True))
         if not bounds:
-            text = f"the manifest says that '{annotated}' bounds what is annotated, but the file has no region of that class"
+            text = (
+                f"the manifest says that '{annotated}' bounds what is annotated, but the file has "
+                "no region of that class"
+            )
             whole.append(Problem("not asked for", text))
     if found.nothing:
         whole.append(Problem("not asked for", f"it has {found.nothing}"))
@@ -129,10 +179,17 @@ def _class_problems(record: Record, sheet: Sheet) -> list[Problem]:
 
 
 def _piece_problems(record: Record, sheet: Sheet) -> list[Problem]:
-    """A label of a label image whose pixels do not hang together is one object all the same, but often a slip."""
+    """A label of a label image whose pixels do not hang together is one object all the same, but
+    often a slip."""
     if sheet.format != "label image" or len(record.parts) < 2:
         return []
-    return [Problem("in pieces", f"its pixels are in {len(record.parts)} pieces; they count as one object", warning=True)]
+    return [
+        Problem(
+            "in pieces",
+            f"its pixels are in {len(record.parts)} pieces; they count as one object",
+            warning=True,
+        )
+    ]
 
 
 def _picture_problems(loaded: Loaded, sheet: Sheet) -> list[Problem]:
@@ -143,32 +200,59 @@ def _picture_problems(loaded: Loaded, sheet: Sheet) -> list[Problem]:
         or same_pictures([sheet.picture], loaded.item.ref.path, called=loaded.item.slide)
     ):
         return []
-    return [Problem("other slide", f"the file says it is of {sheet.picture}, the manifest says {picture}", warning=True)]
+    return [
+        Problem(
+            "other slide",
+            f"the file says it is of {sheet.picture}, the manifest says {picture}",
+            warning=True,
+        )
+    ]
 
 
 def _label_problems(loaded: Loaded, pipeline: Pipeline) -> list[Problem]:
-    """Of a slide whose label is learnt, whether it is a class; of any other, whether there is an annotation."""
+    """Of a slide whose label is learnt, whether it is a class; of any other, whether there is an
+    annotation."""
     ref, classes = loaded.item.ref, [c.name for c in pipeline.classes]
     if ref is None:
         return []
     if pipeline.data.annotations != "none":
-        text = f"the manifest names no annotation, but data.annotations is '{pipeline.data.annotations}'"
+        text = (
+            "the manifest names no annotation, but data.annotations is "
+            f"'{pipeline.data.annotations}'"
+        )
         return [] if ref.annotation else [Problem("no geometry", text)]
     if loaded.label in classes or loaded.unreadable:
         return []
-    return [Problem("unknown class", f"the slide's label '{loaded.label}' is none of the classes {', '.join(classes)}")]
+    return [
+        Problem(
+            "unknown class",
+            f"the slide's label '{loaded.label}' is none of the classes {', '.join(classes)}",
+        )
+    ]
 
 
 def _manifest_problems(loaded: Loaded, pipeline: Pipeline) -> list[Problem]:
-    """What the manifest has to say of a slide beside its files: an mpp where the slide states none, where all objects are."""
+    """What the manifest has to say of a slide beside its files: an mpp where the slide states none,
+    where all objects are."""
     ref = loaded.item.ref
     if ref is None:
         return []
     found = []
     if loaded.size is not None and loaded.mpp is None:
-        found.append(Problem("no mpp", "the slide states no mpp (um a pixel); fill the manifest's column 'mpp'"))
-    if loaded.sheet is not None and pipeline.data.annotations in ("objects", "points", "labels") and not ref.annotated:
-        text = "the manifest does not say where all objects are: fill its column 'annotated' with 'all', or with a region class"
+        found.append(
+            Problem(
+                "no mpp", "the slide states no mpp (um a pixel); fill the manifest's column 'mpp'"
+            )
+        )
+    if (
+        loaded.sheet is not None
+        and pipeline.data.annotations in ("objects", "points", "labels")
+        and not ref.annotated
+    ):
+        text = (
+            "the manifest does not say where all objects are: fill its column 'annotated' with "
+            "'all', or with a region class"
+        )
         found.append(Problem("not bounded", text))
     return found
 

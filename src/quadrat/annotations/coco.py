@@ -1,8 +1,9 @@
 """COCO JSON -> records: boxes, polygons and run-length masks, of one picture out of many in a file.
 
-Coordinates are px with the corner of the first pixel at 0 (https://cocodataset.org/#format-data). The polygons of a
-segmentation are the parts of one object, and have no holes; a mask's outline follows its pixels. Where there is a
-segmentation it counts, else the box, else the first keypoint, which is a point. ``iscrowd``: many things in one outline.
+Coordinates are px with the corner of the first pixel at 0 (https://cocodataset.org/#format-data).
+The polygons of a segmentation are the parts of one object, and have no holes; a mask's outline
+follows its pixels. Where there is a segmentation it counts, else the box, else the first keypoint,
+which is a point. ``iscrowd``: many things in one outline.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from quadrat.errors import AnnotationError
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    """A parsed file: pictures by file name, their annotations by picture id, class names by category id."""
+    """A parsed file: pictures by file name, their annotations by picture id, class names by
+    category id."""
 
     pictures: Mapping[str, Mapping[str, Any]]
     annotations: Mapping[Any, tuple[tuple[int, Any], ...]]
@@ -38,21 +40,40 @@ class _BrokenError(Exception):
 
 
 def read_coco(path: Path, *, picture: str = "", called: str = "") -> Sheet:
-    """The records of one picture; ``picture``: its file, "" where there is only one; ``called``: see ``same_pictures``.
+    """The records of one picture; ``picture``: its file, "" where there is only one; ``called``:
+    see ``same_pictures``.
 
     Raises:
         AnnotationError: no COCO file, or the picture is not in it.
     """
     file = _parsed(path)
-    names = same_pictures(list(file.pictures), picture, called=called) if picture else list(file.pictures)
+    names = (
+        same_pictures(list(file.pictures), picture, called=called)
+        if picture
+        else list(file.pictures)
+    )
     if len(names) != 1:
         shown = ", ".join(list(file.pictures)[:3]) + (", ..." if len(file.pictures) > 3 else "")
-        what = f"no picture {picture}" if picture and not names else f"{len(names)} pictures {picture}".rstrip()
-        raise AnnotationError(f"{path}: {what} among its {len(file.pictures)} ({shown}); one must have the slide's file name")
+        what = (
+            f"no picture {picture}"
+            if picture and not names
+            else f"{len(names)} pictures {picture}".rstrip()
+        )
+        raise AnnotationError(
+            f"{path}: {what} among its {len(file.pictures)} ({shown}); one must have the slide's "
+            "file name"
+        )
     image = file.pictures[names[0]]
     height, width = image.get("height"), image.get("width")
-    size = (height, width) if isinstance(height, int) and isinstance(width, int) and min(height, width) > 0 else None
-    records = tuple(_record(item, number, file.names, size) for number, item in file.annotations.get(image["id"], ()))
+    size = (
+        (height, width)
+        if isinstance(height, int) and isinstance(width, int) and min(height, width) > 0
+        else None
+    )
+    records = tuple(
+        _record(item, number, file.names, size)
+        for number, item in file.annotations.get(image["id"], ())
+    )
     return Sheet(str(path), "COCO", records, size, picture=names[0])
 
 
@@ -65,15 +86,26 @@ def orphans(path: Path) -> list[str]:
     """Places of the annotations whose picture the file does not list."""
     file = _parsed(path)
     known = {image["id"] for image in file.pictures.values()}
-    return [_place(item, number) for key, items in file.annotations.items() if key not in known for number, item in items]
+    return [
+        _place(item, number)
+        for key, items in file.annotations.items()
+        if key not in known
+        for number, item in items
+    ]
 
 
 @kept
 def _parsed(path: Path) -> _File:
     content = parse_json(read_text(path), path)
-    lists: list[Any] = [content.get(key) for key in ("images", "annotations", "categories")] if isinstance(content, dict) else []
+    lists: list[Any] = (
+        [content.get(key) for key in ("images", "annotations", "categories")]
+        if isinstance(content, dict)
+        else []
+    )
     if not lists or not all(isinstance(entries, list) for entries in lists):
-        raise AnnotationError(f"{path}: no COCO file: want the lists images, annotations and categories")
+        raise AnnotationError(
+            f"{path}: no COCO file: want the lists images, annotations and categories"
+        )
     images, items, categories = lists
     for what, entries, own in (("image", images, "file_name"), ("category", categories, "name")):
         _need_keys(entries, ("id", own), what, path)
@@ -81,7 +113,10 @@ def _parsed(path: Path) -> _File:
     _need_own_ids(items, "annotation", path)
     pictures = {str(image["file_name"]): image for image in images}
     if len(pictures) < len(images):
-        raise AnnotationError(f"{path}: {len(images) - len(pictures)} pictures have the file name of another; each needs its own")
+        raise AnnotationError(
+            f"{path}: {len(images) - len(pictures)} pictures have the file name of another; each "
+            "needs its own"
+        )
     by_picture: dict[Any, list[tuple[int, Any]]] = {}
     for number, item in enumerate(items, start=1):
         by_picture.setdefault(_key(item, "image_id"), []).append((number, item))
@@ -93,16 +128,23 @@ def _need_keys(entries: Sequence[Any], keys: Sequence[str], what: str, path: Pat
     for number, entry in enumerate(entries, start=1):
         missing = [key for key in keys if _key(entry, key) is None]
         if missing:
-            raise AnnotationError(f"{path}: {what} number {number} has no {' and no '.join(missing)} that is text or a number")
+            raise AnnotationError(
+                f"{path}: {what} number {number} has no {' and no '.join(missing)} that is text or "
+                "a number"
+            )
 
 
 def _need_own_ids(entries: Sequence[Any], what: str, path: Path) -> None:
-    """Refuse two entries of one id: nobody can tell which of them is meant. (One without an id is nobody's double.)"""
+    """Refuse two entries of one id: nobody can tell which of them is meant. (One without an id is
+    nobody's double.)"""
     first: dict[Any, int] = {}
     for number, entry in enumerate(entries, start=1):
         key = _key(entry, "id")
         if key is not None and first.setdefault(key, number) != number:
-            raise AnnotationError(f"{path}: {what} numbers {first[key]} and {number} both have the id {key}; each needs its own")
+            raise AnnotationError(
+                f"{path}: {what} numbers {first[key]} and {number} both have the id {key}; each "
+                "needs its own"
+            )
 
 
 def _key(entry: Any, name: str) -> Any:
@@ -116,7 +158,9 @@ def _place(item: Any, number: int) -> str:
     return f"annotation number {number}" if stated is None else f"annotation {stated}"
 
 
-def _record(item: Mapping[str, Any], number: int, names: Mapping[Any, str], size: tuple[int, int] | None) -> Record:
+def _record(
+    item: Mapping[str, Any], number: int, names: Mapping[Any, str], size: tuple[int, int] | None
+) -> Record:
     place = _place(item, number)
     name = names.get(_key(item, "category_id"), f"category {item.get('category_id')}")
     stated = item.get("kind")  # quadrat's own export tells objects from regions; COCO does not
@@ -134,20 +178,35 @@ def _record(item: Mapping[str, Any], number: int, names: Mapping[Any, str], size
     except _BrokenError as error:
         return Record(place, name, kind, fault=Problem("no geometry", str(error)))
     except ValueError:
-        return Record(place, name, kind, fault=Problem("no geometry", "neither segmentation nor bbox nor keypoints"))
+        return Record(
+            place,
+            name,
+            kind,
+            fault=Problem("no geometry", "neither segmentation nor bbox nor keypoints"),
+        )
 
 
 def _parts(segmentation: Any, size: tuple[int, int] | None) -> tuple[Rings, ...]:
     if isinstance(segmentation, Mapping):
         return _mask(segmentation, size)
-    if not isinstance(segmentation, list) or not all(isinstance(ring, list) for ring in segmentation):
-        raise _BrokenError("a segmentation that is neither a list of polygons nor a run-length mask")
+    if not isinstance(segmentation, list) or not all(
+        isinstance(ring, list) for ring in segmentation
+    ):
+        raise _BrokenError(
+            "a segmentation that is neither a list of polygons nor a run-length mask"
+        )
     parts: list[Rings] = []
     for ring in segmentation:
         pairs = np.array(_numbers(ring, "polygon", multiple=2), np.float64).reshape(-1, 2)
         if len(pairs) < 3:
             raise _BrokenError(f"a polygon of {len(pairs)} points (want 3 or more)")
-        parts.append((pairs if (pairs[0] == pairs[-1]).all() and len(pairs) > 3 else np.concatenate([pairs, pairs[:1]]),))
+        parts.append(
+            (
+                pairs
+                if (pairs[0] == pairs[-1]).all() and len(pairs) > 3
+                else np.concatenate([pairs, pairs[:1]]),
+            )
+        )
     return tuple(parts)
 
 
@@ -155,7 +214,9 @@ def _mask(segmentation: Mapping[str, Any], size: tuple[int, int] | None) -> tupl
     try:
         counts, (height, width) = segmentation["counts"], segmentation["size"]
         if size is not None and (height, width) != size:
-            raise _BrokenError(f"a run-length mask of {width} x {height} px; its picture has {size[1]} x {size[0]}")
+            raise _BrokenError(
+                f"a run-length mask of {width} x {height} px; its picture has {size[1]} x {size[0]}"
+            )
         runs = decompress(counts) if isinstance(counts, str) else np.array(counts, np.int64)
         mask, origin = mask_of(runs, (int(height), int(width)))
     except (KeyError, TypeError, ValueError, OverflowError) as error:

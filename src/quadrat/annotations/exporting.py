@@ -1,4 +1,5 @@
-"""Records written in the formats that other programs read; read back they give the same classes and geometry."""
+"""Records written in the formats that other programs read; read back they give the same classes and
+geometry."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ _OBJECT_TYPES = {"object": "detection", "region": "annotation", None: None}
 
 
 def write_geojson(path: Path, entry: Entry) -> None:
-    """One slide as QuPath reads it: objects as detections, regions as annotations, a feature a line."""
+    """One slide as QuPath reads it: objects as detections, regions as annotations, a feature a
+    line."""
     features = (json.dumps(_feature(record), ensure_ascii=False) for record in _drawn(entry))
     text = '{"type":"FeatureCollection","features":[\n' + ",\n".join(features) + "\n]}\n"
     write_whole(path, text.encode())
@@ -42,39 +44,59 @@ def _feature(record: Record) -> dict[str, Any]:
         properties["objectType"] = _OBJECT_TYPES[record.kind]
     if record.name:
         properties["classification"] = {"name": record.name}
-    return {"type": "Feature", "geometry": shapely.geometry.mapping(geometry_of(record)), "properties": properties}
+    return {
+        "type": "Feature",
+        "geometry": shapely.geometry.mapping(geometry_of(record)),
+        "properties": properties,
+    }
 
 
 def write_coco(path: Path, entries: Sequence[Entry], *, pictures: Sequence[str]) -> None:
-    """All slides in one COCO file; ``pictures``: the file name of each. A point is a keypoint, a box has no segmentation, and
-    a shape with holes is a run-length mask.
+    """All slides in one COCO file; ``pictures``: the file name of each. A point is a keypoint, a
+    box has no segmentation, and a shape with holes is a run-length mask.
 
-    Raises:
-        AnnotationError: a polygon with a hole, which COCO cannot write, a picture of unknown size, or a record without class.
+    Raises: AnnotationError: a polygon with a hole, which COCO cannot write, a picture of unknown
+        size, or a record without class.
     """
     names = sorted({record.name for entry in entries for record in _drawn(entry)})
     images, annotations = [], list[dict[str, Any]]()
     for number, (entry, picture) in enumerate(zip(entries, pictures, strict=True), start=1):
         if entry.sheet.size is None:
-            raise AnnotationError(f"{entry.sheet.source}: the size of {picture} is not known, and COCO states it; give the slide")
+            raise AnnotationError(
+                f"{entry.sheet.source}: the size of {picture} is not known, and COCO states it; "
+                "give the slide"
+            )
         height, width = entry.sheet.size
         images.append({"id": number, "file_name": picture, "width": width, "height": height})
         for record in _drawn(entry):
             where = f"{entry.sheet.source}, {record.place}"
             if not record.name:
-                raise AnnotationError(f"{where}: it has no class, and COCO needs one; export to geojson, csv or parquet")
-            own: dict[str, Any] = {"image_id": number, "category_id": names.index(record.name) + 1, "iscrowd": int(record.crowd)}
+                raise AnnotationError(
+                    f"{where}: it has no class, and COCO needs one; export to geojson, csv or "
+                    "parquet"
+                )
+            own: dict[str, Any] = {
+                "image_id": number,
+                "category_id": names.index(record.name) + 1,
+                "iscrowd": int(record.crowd),
+            }
             if record.kind:
                 own["kind"] = record.kind
             bodies = _coco_bodies(record, where, entry.sheet.size)
-            annotations += [{"id": len(annotations) + 1 + i} | own | body for i, body in enumerate(bodies)]
-    categories = [{"id": i, "name": name} | _keypoints(entries, name) for i, name in enumerate(names, start=1)]
+            annotations += [
+                {"id": len(annotations) + 1 + i} | own | body for i, body in enumerate(bodies)
+            ]
+    categories = [
+        {"id": i, "name": name} | _keypoints(entries, name) for i, name in enumerate(names, start=1)
+    ]
     whole = {"images": images, "annotations": annotations, "categories": categories}
     write_whole(path, json.dumps(whole, ensure_ascii=False).encode())
 
 
 def _keypoints(entries: Sequence[Entry], name: str) -> dict[str, Any]:
-    drawn = any(record.name == name and len(record.points) for entry in entries for record in _drawn(entry))
+    drawn = any(
+        record.name == name and len(record.points) for entry in entries for record in _drawn(entry)
+    )
     return {"keypoints": ["centre"], "skeleton": []} if drawn else {}
 
 
@@ -106,8 +128,14 @@ def _run_lengths(record: Record, where: str, size: tuple[int, int]) -> dict[str,
     """
     drawn = to_annotations([record], [0], classes=("",), kind="region")
     mask = drawn.regions(Box(0, 0, *size), (1.0, 1.0)) > 0
-    if not all(_on_corners(part) for part in record.parts) or mask.sum() != geometry_of(record).area:
-        raise AnnotationError(f"{where}: a polygon with a hole, which COCO cannot write; export to geojson, csv or parquet")
+    if (
+        not all(_on_corners(part) for part in record.parts)
+        or mask.sum() != geometry_of(record).area
+    ):
+        raise AnnotationError(
+            f"{where}: a polygon with a hole, which COCO cannot write; export to geojson, csv or "
+            "parquet"
+        )
     return {"size": list(size), "counts": compress(runs_of_mask(mask).tolist())}
 
 
@@ -117,7 +145,8 @@ def _on_corners(part: Rings) -> bool:
 
 
 def write_csv(path: Path, entries: Sequence[Entry]) -> None:
-    """All slides in one table; the geometry is in ``wkt``, x and y are its centre, x0 to y1 its extent (level-0 px)."""
+    """All slides in one table; the geometry is in ``wkt``, x and y are its centre, x0 to y1 its
+    extent (level-0 px)."""
     stream = io.StringIO(newline="")
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
@@ -125,9 +154,25 @@ def write_csv(path: Path, entries: Sequence[Entry]) -> None:
         for record in _drawn(entry):
             shape, box = geometry_of(record), extent(record)
             centre = shape.centroid
-            row = (entry.slide, entry.case, entry.split, entry.sheet.source, record.place, record.name, record.kind or "")
+            row = (
+                entry.slide,
+                entry.case,
+                entry.split,
+                entry.sheet.source,
+                record.place,
+                record.name,
+                record.kind or "",
+            )
             numbers = (centre.x, centre.y, *(box.tolist() if box is not None else ()))
-            writer.writerow((*row, shape_name(record), int(record.crowd), *map(repr, numbers), exact_wkt(record)))
+            writer.writerow(
+                (
+                    *row,
+                    shape_name(record),
+                    int(record.crowd),
+                    *map(repr, numbers),
+                    exact_wkt(record),
+                )
+            )
     write_whole(path, stream.getvalue().encode())
 
 
@@ -136,7 +181,10 @@ def exact_wkt(record: Record) -> str:
     if len(record.points):
         points = [f"({_coordinates([point])})" for point in record.points.tolist()]
         return f"POINT {points[0]}" if len(points) == 1 else f"MULTIPOINT ({', '.join(points)})"
-    parts = [f"({', '.join(f'({_coordinates(ring.tolist())})' for ring in part)})" for part in record.parts]
+    parts = [
+        f"({', '.join(f'({_coordinates(ring.tolist())})' for ring in part)})"
+        for part in record.parts
+    ]
     return f"POLYGON {parts[0]}" if len(parts) == 1 else f"MULTIPOLYGON ({', '.join(parts)})"
 
 

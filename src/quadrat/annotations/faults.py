@@ -1,7 +1,7 @@
 """What is wrong with the geometry of records: found, named, never mended (pure).
 
-A polygon crosses itself if GEOS finds it invalid (OGC 06-103r4, 6.1.11); one that only touches itself in a point is told of
-and kept, since the even-odd rule fills it as drawn.
+A polygon crosses itself if GEOS finds it invalid (OGC 06-103r4, 6.1.11); one that only touches
+itself in a point is told of and kept, since the even-odd rule fills it as drawn.
 """
 
 from __future__ import annotations
@@ -18,10 +18,13 @@ from quadrat.annotations import F64
 from quadrat.annotations.record import Problem, Record, Rings
 
 
-def geometry_problems(records: Sequence[Record], *, size: tuple[int, int] | None) -> list[list[Problem]]:
+def geometry_problems(
+    records: Sequence[Record], *, size: tuple[int, int] | None
+) -> list[list[Problem]]:
     """The problems of every record, in their order.
 
-    ``size``: (height, width) of the slide in level-0 px; without it nobody can tell what lies outside.
+    ``size``: (height, width) of the slide in level-0 px; without it nobody can tell what lies
+    outside.
     """
     found: list[list[Problem]] = [[record.fault] if record.fault else [] for record in records]
     shapes = np.array([shape_of(part) for record in records for part in record.parts], object)
@@ -49,8 +52,11 @@ def extent(record: Record) -> F64 | None:
     return np.concatenate([xy.min(axis=0), xy.max(axis=0)])
 
 
-def _add_invalid(records: Sequence[Record], shapes: npt.NDArray[Any], found: list[list[Problem]]) -> None:
-    """Polygons (of all parts in their order) that cross themselves, touch themselves, or enclose nothing."""
+def _add_invalid(
+    records: Sequence[Record], shapes: npt.NDArray[Any], found: list[list[Problem]]
+) -> None:
+    """Polygons (of all parts in their order) that cross themselves, touch themselves, or enclose
+    nothing."""
     owner = [i for i, record in enumerate(records) for _ in record.parts]
     area, valid = shapely.area(shapes), shapely.is_valid(shapes)
     for k in np.flatnonzero(~valid | ~(area > 0)).tolist():
@@ -58,23 +64,36 @@ def _add_invalid(records: Sequence[Record], shapes: npt.NDArray[Any], found: lis
         first = records[owner[k]].parts[0][0][0]
         place = f"near x {first[0]:g}, y {first[1]:g}"
         reason = shapely.is_valid_reason(shapes[k])
-        if not area[k] > 0 and not shapely.convex_hull(shapes[k]).area > 0:  # a bow tie has no area either
+        if (
+            not area[k] > 0 and not shapely.convex_hull(shapes[k]).area > 0
+        ):  # a bow tie has no area either
             problems.append(Problem("empty", f"a polygon without area {place}"))
         elif reason.startswith("Ring Self-intersection"):
-            problems.append(Problem("touching itself", f"a polygon that touches itself ({_tidy(reason)})", warning=True))
+            problems.append(
+                Problem(
+                    "touching itself",
+                    f"a polygon that touches itself ({_tidy(reason)})",
+                    warning=True,
+                )
+            )
         else:
-            problems.append(Problem("self-crossing", f"a polygon that crosses itself ({_tidy(reason)})"))
+            problems.append(
+                Problem("self-crossing", f"a polygon that crosses itself ({_tidy(reason)})")
+            )
 
 
 def _tidy(reason: str) -> str:
     """GEOS's reason with the place in words: "Self-intersection at x 5, y 5"."""
     text, _, place = reason.partition("[")
     numbers = place.removesuffix("]").split()
-    return f"{text} at x {float(numbers[0]):g}, y {float(numbers[1]):g}" if len(numbers) >= 2 else text
+    return (
+        f"{text} at x {float(numbers[0]):g}, y {float(numbers[1]):g}" if len(numbers) >= 2 else text
+    )
 
 
 def _outside(record: Record, size: tuple[int, int]) -> Problem | None:
-    """Half-open for points: one on the far border belongs to no pixel. A shape is outside if it shares no pixel."""
+    """Half-open for points: one on the far border belongs to no pixel. A shape is outside if it
+    shares no pixel."""
     height, width = size
     box = extent(record)
     if box is None:
@@ -85,7 +104,9 @@ def _outside(record: Record, size: tuple[int, int]) -> Problem | None:
         out = ((record.points < 0) | (record.points >= [width, height])).any(axis=1)
         if out.any():
             x, y = record.points[out][0].tolist()
-            return Problem("outside", f"a point at x {x:g}, y {y:g}; the slide has {width} x {height} px")
+            return Problem(
+                "outside", f"a point at x {x:g}, y {y:g}; the slide has {width} x {height} px"
+            )
         return None
     if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
         return Problem("outside", span)
@@ -94,7 +115,9 @@ def _outside(record: Record, size: tuple[int, int]) -> Problem | None:
     return None
 
 
-def _add_duplicates(records: Sequence[Record], shapes: npt.NDArray[Any], found: list[list[Problem]]) -> None:
+def _add_duplicates(
+    records: Sequence[Record], shapes: npt.NDArray[Any], found: list[list[Problem]]
+) -> None:
     """The same outline or point again, wherever it begins and whichever way it runs round.
 
     Two regions may share an outline if their classes differ; objects may not.
@@ -108,7 +131,9 @@ def _add_duplicates(records: Sequence[Record], shapes: npt.NDArray[Any], found: 
         for key in _keys(record, parts):
             before = seen.get(key)
             if before is not None:
-                other = "" if before.name == record.name else f", where its class is '{before.name}'"
+                other = (
+                    "" if before.name == record.name else f", where its class is '{before.name}'"
+                )
                 problems.append(Problem("duplicate", f"the same as {before.place}{other}"))
                 break
             seen[key] = record

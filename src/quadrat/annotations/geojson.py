@@ -1,8 +1,9 @@
-"""QuPath GeoJSON -> records, and Annotations (RFC 7946; properties as QuPath 0.2 and later write them, in level-0 px).
+"""QuPath GeoJSON -> records, and Annotations (RFC 7946; properties as QuPath 0.2 and later write
+them, in level-0 px).
 
-QuPath writes rectangles and ellipses as polygons ("isEllipse" beside the coordinates changes nothing: the outline counts)
-and, of a cell, "nucleusGeometry" beside the border, which is the one that is taken.
-https://qupath.readthedocs.io/en/stable/docs/advanced/exporting_annotations.html
+QuPath writes rectangles and ellipses as polygons ("isEllipse" beside the coordinates changes
+nothing: the outline counts) and, of a cell, "nucleusGeometry" beside the border, which is the one
+that is taken. https://qupath.readthedocs.io/en/stable/docs/advanced/exporting_annotations.html
 """
 
 from __future__ import annotations
@@ -32,12 +33,14 @@ _DRAWN = ("Polygon", "MultiPolygon", "Point", "MultiPoint")
 
 
 def read_geojson(path: Path) -> Sheet:
-    """The records of a QuPath GeoJSON file: a FeatureCollection, a bare list, or one feature a line.
+    """The records of a QuPath GeoJSON file: a FeatureCollection, a bare list, or one feature a
+    line.
 
-    ``feature N`` counts from 1. A feature without objectType is of no stated kind; tiles and TMA cores are counted apart.
+    ``feature N`` counts from 1. A feature without objectType is of no stated kind; tiles and TMA
+    cores are counted apart.
 
-    Raises:
-        AnnotationError: the file is not GeoJSON, or cut short. (A broken feature is a record with a fault.)
+    Raises: AnnotationError: the file is not GeoJSON, or cut short. (A broken feature is a record
+        with a fault.)
     """
     found = [_record(feature, number) for number, feature in enumerate(_features(path), start=1)]
     records = tuple(record for record in found if record is not None)
@@ -45,17 +48,22 @@ def read_geojson(path: Path) -> Sheet:
 
 
 def load_annotations(
-    path: Path, *, classes: Sequence[str] | None = None, kind: Kind | None = None, unclassified: str | None = None
+    path: Path,
+    *,
+    classes: Sequence[str] | None = None,
+    kind: Kind | None = None,
+    unclassified: str | None = None,
 ) -> Annotations:
     """Read the objects or the regions of a QuPath GeoJSON file as they are drawn.
 
-    A MultiPolygon is one object with an entry a part, holes are kept, a Point is a point entry. What has no class is left
-    out and counted in ``unclassified`` (or is of the class ``unclassified``, if one is given); what is not of ``kind`` in
-    ``other_kind``. A feature without objectType is taken as ``kind``. With ``kind=None`` all are taken, and the file must
-    hold one kind only. ``classes`` fixes names and order; None takes the names found, sorted.
+    A MultiPolygon is one object with an entry a part, holes are kept, a Point is a point entry.
+    What has no class is left out and counted in ``unclassified`` (or is of the class
+    ``unclassified``, if one is given); what is not of ``kind`` in ``other_kind``. A feature without
+    objectType is taken as ``kind``. With ``kind=None`` all are taken, and the file must hold one
+    kind only. ``classes`` fixes names and order; None takes the names found, sorted.
 
-    Raises:
-        AnnotationError: not such a file, a broken or unknown geometry, an unknown class, or two kinds and none chosen.
+    Raises: AnnotationError: not such a file, a broken or unknown geometry, an unknown class, or two
+        kinds and none chosen.
     """
     path = Path(path)
     taken: list[Record] = []
@@ -78,10 +86,18 @@ def load_annotations(
         taken.append(record)
         names.append(name or "")
     if len(kinds) > 1:
-        raise AnnotationError(f"{path.name}: holds both objects and regions; ask for one with kind='object' or 'region'")
+        raise AnnotationError(
+            f"{path.name}: holds both objects and regions; ask for one with kind='object' or "
+            "'region'"
+        )
     known = tuple(classes) if classes is not None else tuple(sorted(set(names)))
-    first = {name: record.place for name, record in zip(reversed(names), reversed(taken), strict=True)}
-    index = {name: class_index(name, known, where=f"{path.name}, {place}") for name, place in first.items()}
+    first = {
+        name: record.place for name, record in zip(reversed(names), reversed(taken), strict=True)
+    }
+    index = {
+        name: class_index(name, known, where=f"{path.name}, {place}")
+        for name, place in first.items()
+    }
     return to_annotations(
         taken,
         [index[name] for name in names],
@@ -93,7 +109,8 @@ def load_annotations(
 
 
 def _features(path: Path) -> Iterator[Any]:
-    """Features one by one; a file of one feature a line is not parsed as a whole, which keeps memory flat."""
+    """Features one by one; a file of one feature a line is not parsed as a whole, which keeps
+    memory flat."""
     try:
         with path.open(encoding="utf-8-sig") as stream:
             first, second = stream.readline(), stream.readline()
@@ -117,7 +134,8 @@ def _newline_delimited(stream: TextIO, path: Path) -> Iterator[Any]:
 
 
 def _listed(stream: TextIO, path: Path) -> Iterator[Any]:
-    """Features of a list or a FeatureCollection: line by line as far as each line is one, the others from the whole text."""
+    """Features of a list or a FeatureCollection: line by line as far as each line is one, the
+    others from the whole text."""
     opening = stream.readline()
     done = 0
     for line in stream if _opens(opening) else ():
@@ -135,7 +153,9 @@ def _listed(stream: TextIO, path: Path) -> Iterator[Any]:
         whole = [whole]
     features = whole.get("features") if isinstance(whole, dict) else whole
     if not isinstance(features, list):
-        raise AnnotationError(f"{path}: not GeoJSON: want a FeatureCollection, a Feature or a list of Features")
+        raise AnnotationError(
+            f"{path}: not GeoJSON: want a FeatureCollection, a Feature or a list of Features"
+        )
     yield from features[done:]
 
 
@@ -148,7 +168,8 @@ def _opens(line: str) -> bool:
 
 
 def _item(line: str) -> dict[str, Any] | None:
-    """The JSON object that a line is (with or without the comma to the next); None if it is no whole one."""
+    """The JSON object that a line is (with or without the comma to the next); None if it is no
+    whole one."""
     line = line.strip().removesuffix(",")
     item = _json(line) if line.startswith("{") and line.endswith("}") else None
     return item if isinstance(item, dict) else None
@@ -163,7 +184,8 @@ def _json(text: str) -> Any:
 
 
 def _record(feature: Any, number: int) -> Record | None:
-    """The record of one feature; None for what is neither object nor region (a tile, a TMA core, the root)."""
+    """The record of one feature; None for what is neither object nor region (a tile, a TMA core,
+    the root)."""
     place = f"feature {number}"
     if not isinstance(feature, dict) or not isinstance(feature.get("properties") or {}, dict):
         return Record(place, "", fault=Problem("no geometry", "not a GeoJSON Feature"))
@@ -197,8 +219,14 @@ def _class_name(feature: dict[str, Any]) -> str:
     if classification is None:
         return ""
     name = classification.get("name") if isinstance(classification, dict) else classification
-    if name is None and isinstance(classification, dict) and isinstance(classification.get("names"), list):
-        name = ": ".join(map(str, classification["names"]))  # QuPath 0.5 writes derived classes as a list
+    if (
+        name is None
+        and isinstance(classification, dict)
+        and isinstance(classification.get("names"), list)
+    ):
+        name = ": ".join(
+            map(str, classification["names"])
+        )  # QuPath 0.5 writes derived classes as a list
     if not isinstance(name, str) or not name:
         raise _BrokenError("properties.classification has no name")
     return name
@@ -208,13 +236,17 @@ def _geometry(geometry: Any) -> tuple[tuple[Rings, ...], Any]:
     """(parts, points) of a GeoJSON geometry."""
     sort = geometry.get("type") if isinstance(geometry, dict) else None
     if sort not in _DRAWN:
-        raise _BrokenError(f"geometry {sort!r} has no area; want {', '.join(_DRAWN[:-1])} or {_DRAWN[-1]}")
+        raise _BrokenError(
+            f"geometry {sort!r} has no area; want {', '.join(_DRAWN[:-1])} or {_DRAWN[-1]}"
+        )
     coordinates = geometry.get("coordinates")
     if not isinstance(coordinates, list) or not coordinates:
         raise _BrokenError(f"a {sort} without coordinates")
     if sort in ("Point", "MultiPoint"):
         return (), _pairs([coordinates] if sort == "Point" else coordinates)
-    return tuple(_rings(part) for part in ([coordinates] if sort == "Polygon" else coordinates)), np.zeros((0, 2))
+    return tuple(
+        _rings(part) for part in ([coordinates] if sort == "Polygon" else coordinates)
+    ), np.zeros((0, 2))
 
 
 def _rings(part: Any) -> Rings:

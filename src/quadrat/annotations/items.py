@@ -1,4 +1,6 @@
-"""What ``quadrat annotations`` looks at: the slides of a manifest with their files, or files alone."""
+"""What ``quadrat annotations`` looks at: the slides of a manifest with their files,
+or files alone.
+"""
 
 from __future__ import annotations
 
@@ -27,10 +29,11 @@ _HEAD = 1 << 12
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One slide and its annotation file. ``path`` is None for a slide whose label is all that is known of it.
+    """One slide and its annotation file. ``path`` is None for a slide whose label is all that is
+    known of it.
 
-    ``picture``: the slide's file name as the annotation file has it. ``ref``: the row of the manifest, if there is one.
-    ``labels``: the file is a table of slide labels.
+    ``picture``: the slide's file name as the annotation file has it. ``ref``: the row of the
+    manifest, if there is one. ``labels``: the file is a table of slide labels.
     """
 
     slide: str
@@ -41,7 +44,8 @@ class Item:
 
     @property
     def case(self) -> str:
-        """The case; a slide without one is a case of its own, and a file without a manifest has none."""
+        """The case; a slide without one is a case of its own, and a file without a manifest has
+        none."""
         return "" if self.ref is None else case_of(self.ref)
 
     @property
@@ -52,12 +56,15 @@ class Item:
     @property
     def picture(self) -> str:
         """The file name of the picture."""
-        return Path(self.ref.path).name if self.ref is not None else self.choice.picture or self.slide
+        return (
+            Path(self.ref.path).name if self.ref is not None else self.choice.picture or self.slide
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What was read of an item: its records, the slide's (height, width) in px and um/px where known, and what failed.
+    """What was read of an item: its records, the slide's (height, width) in px and um/px where
+    known, and what failed.
 
     ``label``: the class of the whole slide, "" for none.
     """
@@ -83,7 +90,8 @@ def items_of(inputs: Sequence[Path], *, pipeline: Pipeline | None) -> list[Item]
     manifest = next((path for path in inputs if is_manifest(path)), None)
     if manifest is not None and len(inputs) > 1:
         raise ConfigError(
-            f"{manifest}: its columns are those of a manifest (or of slide labels), which is given alone, one at a time"
+            f"{manifest}: its columns are those of a manifest (or of slide labels), which is given "
+            "alone, one at a time"
         )
     if manifest is not None:
         return [_of_row(ref, choice, labels=labels) for ref in read_manifest(manifest)]
@@ -93,7 +101,10 @@ def items_of(inputs: Sequence[Path], *, pipeline: Pipeline | None) -> list[Item]
             names = pictures(path)
         except AnnotationError:
             names = [""]
-        items += [Item(without_suffix(name) or path.stem, path, replace(choice, picture=name)) for name in names]
+        items += [
+            Item(without_suffix(name) or path.stem, path, replace(choice, picture=name))
+            for name in names
+        ]
     return items
 
 
@@ -103,7 +114,8 @@ def _of_row(ref: SlideRef, choice: Choice, *, labels: bool) -> Item:
 
 
 def is_manifest(path: Path) -> bool:
-    """Whether a file is a table with a column called slide or annotation, or nearly so, and none in which something is drawn.
+    """Whether a file is a table with a column called slide or annotation, or nearly so, and none in
+    which something is drawn.
 
     What is wrong with it otherwise ``read_manifest`` says better than a reader of annotations.
     """
@@ -112,14 +124,27 @@ def is_manifest(path: Path) -> bool:
             head = stream.read(_HEAD)
     except OSError:
         return False
-    first = next(iter(head.decode("utf-16" if head.startswith(UTF16) else "utf-8-sig", errors="replace").splitlines()), "")
-    columns = [cell.strip().lower() for cell in next(csv.reader([first], delimiter=mark_of(first) or ","), [])]
+    first = next(
+        iter(
+            head.decode(
+                "utf-16" if head.startswith(UTF16) else "utf-8-sig", errors="replace"
+            ).splitlines()
+        ),
+        "",
+    )
+    columns = [
+        cell.strip().lower()
+        for cell in next(csv.reader([first], delimiter=mark_of(first) or ","), [])
+    ]
     words = [column for column in columns if re.fullmatch(r"[\w ]+", column)]
-    return any(get_close_matches(word, ("slide", "annotation"), cutoff=0.75) for word in words) and not draws(columns)
+    return any(
+        get_close_matches(word, ("slide", "annotation"), cutoff=0.75) for word in words
+    ) and not draws(columns)
 
 
 def load(item: Item, *, mpp: float | None) -> Loaded:
-    """Read an item's file and, where a manifest names it, the size and mpp of its slide; ``mpp`` stands in for the slide's.
+    """Read an item's file and, where a manifest names it, the size and mpp of its slide; ``mpp``
+    stands in for the slide's.
 
     Nothing is raised for what cannot be read: it is told in ``unreadable``.
     """
@@ -148,7 +173,9 @@ def load(item: Item, *, mpp: float | None) -> Loaded:
 
 def named(sheet: Sheet, classes: Sequence[str]) -> Sheet:
     """The sheet with the only class of the pipeline on records of a format that has no classes."""
-    records = tuple(replace(record, name=only_class(record, sheet, classes)) for record in sheet.records)
+    records = tuple(
+        replace(record, name=only_class(record, sheet, classes)) for record in sheet.records
+    )
     return replace(sheet, records=records)
 
 

@@ -14,7 +14,8 @@ T = TypeVar("T")
 
 
 def kept(parse: Callable[[Path], T]) -> Callable[[Path], T]:
-    """A parser that looks at a file again only if it was changed; what it returns is shared, so nobody may alter it.
+    """A parser that looks at a file again only if it was changed; what it returns is shared, so
+    nobody may alter it.
 
     Raises:
         AnnotationError: the file is not there; and whatever ``parse`` raises.

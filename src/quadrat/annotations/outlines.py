@@ -1,4 +1,5 @@
-"""Outlines of masks and label images along pixel edges, as parts of records: filled again they give the same pixels."""
+"""Outlines of masks and label images along pixel edges, as parts of records: filled again they give
+the same pixels."""
 
 from __future__ import annotations
 
@@ -11,8 +12,11 @@ from quadrat.results import Polygons
 from quadrat.stitching.polygons import trace
 
 
-def mask_parts(mask: npt.NDArray[np.bool_], *, origin: tuple[int, int] = (0, 0)) -> tuple[Rings, ...]:
-    """The 4-connected pieces of a bool (h, w) mask as polygons with holes; ``origin``: (row, col) of its first pixel."""
+def mask_parts(
+    mask: npt.NDArray[np.bool_], *, origin: tuple[int, int] = (0, 0)
+) -> tuple[Rings, ...]:
+    """The 4-connected pieces of a bool (h, w) mask as polygons with holes; ``origin``: (row, col)
+    of its first pixel."""
     pieces, count = ndimage.label(mask)
     polygons = trace(pieces.astype(np.int32), n=int(count), origin=origin)
     return tuple(part_of(polygons, k) for k in range(int(count)))
@@ -25,11 +29,14 @@ def part_of(polygons: Polygons, index: int) -> Rings:
 
 
 def label_parts(labels: npt.NDArray[np.integer], count: int) -> list[tuple[Rings, ...]]:
-    """Of each label 1..count of an (h, w) image: its 4-connected pieces as polygons with holes, in raster order."""
+    """Of each label 1..count of an (h, w) image: its 4-connected pieces as polygons with holes, in
+    raster order."""
     parts: list[tuple[Rings, ...]] = []
     for label, place in enumerate(ndimage.find_objects(labels, max_label=count), start=1):
         if place is None:
             parts.append(())
         else:
-            parts.append(mask_parts(labels[place] == label, origin=(place[0].start, place[1].start)))
+            parts.append(
+                mask_parts(labels[place] == label, origin=(place[0].start, place[1].start))
+            )
     return parts

@@ -1,4 +1,5 @@
-"""Which picture a file means: annotation files name slides with other folders and suffixes than the manifest (pure)."""
+"""Which picture a file means: annotation files name slides with other folders and suffixes than the
+manifest (pure)."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ _KEPT = 64
 
 @dataclass(frozen=True, slots=True)
 class _Index:
-    """Where names stand in their list: by the name, by its last two or more steps, by its last step with and without suffix."""
+    """Where names stand in their list: by the name, by its last two or more steps, by its last step
+    with and without suffix."""
 
     by_name: Mapping[str, Sequence[int]]
     by_steps: Mapping[tuple[str, ...], Sequence[int]]
@@ -23,10 +25,12 @@ class _Index:
 
 
 def same_pictures(names: Sequence[str], picture: str, *, called: str = "") -> list[str]:
-    """Which of the names mean the slide at the path ``picture``; the first rule that any name fulfils decides.
+    """Which of the names mean the slide at the path ``picture``; the first rule that any name
+    fulfils decides.
 
-    The rules: the same path; the last folders and the name of the path ("normal/a.png"); the same name without folders; that
-    without the picture's suffix; both without their suffixes; the name that the manifest ``called`` the slide.
+    The rules: the same path; the last folders and the name of the path ("normal/a.png"); the same
+    name without folders; that without the picture's suffix; both without their suffixes; the name
+    that the manifest ``called`` the slide.
     """
     index = _index(tuple(names))
     path = _steps(picture)
@@ -45,7 +49,8 @@ def same_pictures(names: Sequence[str], picture: str, *, called: str = "") -> li
 
 
 def without_suffix(name: str) -> str:
-    """A file's name without its folders and its suffix, which begins with a letter: "s.1" and "a_0.98" have none."""
+    """A file's name without its folders and its suffix, which begins with a letter: "s.1" and
+    "a_0.98" have none."""
     return re.sub(r"(?<=.)\.[A-Za-z][A-Za-z0-9]{1,7}$", "", _steps(name)[-1])
 
 

@@ -19,15 +19,24 @@ from quadrat.errors import AnnotationError
 from quadrat.plain_text import UTF16
 
 READ = (
-    "QuPath GeoJSON, COCO JSON, Pascal VOC XML, ASAP XML, CSV or text of points or boxes, quadrat's own Parquet table, and label "
+    "QuPath GeoJSON, COCO JSON, Pascal VOC XML, ASAP XML, CSV or text of points or boxes, "
+    "quadrat's own Parquet table, and label "
     "images or masks (PNG, TIFF, OME-Zarr)"
 )
 """The formats, for messages."""
 _HEAD = 1 << 16
 _REMEDIES = {
     UTF16: "UTF-16 text; save it as UTF-8",
-    (b"\x1f\x8b", b"BZh91AY&SY", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd"): "compressed (gzip, bzip2, xz or zstd); unpack it",
-    (b"PK\3\4", b"7z\xbc\xaf"): "an archive or a workbook (zip, 7z, xlsx); unpack it, or save the sheet as CSV",
+    (
+        b"\x1f\x8b",
+        b"BZh91AY&SY",
+        b"\xfd7zXZ",
+        b"\x28\xb5\x2f\xfd",
+    ): "compressed (gzip, bzip2, xz or zstd); unpack it",
+    (
+        b"PK\3\4",
+        b"7z\xbc\xaf",
+    ): "an archive or a workbook (zip, 7z, xlsx); unpack it, or save the sheet as CSV",
 }
 """What is to be done about files that begin with these bytes."""
 _PICTURES = (b"\x89PNG", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\xff\xd8\xff", b"BM", b"GIF8")
@@ -37,11 +46,12 @@ _PICTURES = (b"\x89PNG", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\xff\xd8\xff"
 class Choice:
     """What a file alone does not say.
 
-    ``picture``: the slide's file or its name, which picks its records where a file serves several slides ("": the file has
-    one); ``called``: what the manifest calls the slide.
-    ``classes``, ``layout``, ``first_class``: for text files without a header and with numbered classes (see DataSection).
-    ``pixels``: what an image is: "labels" (a value an object), "mask" (``threshold``: foreground lies above it; None: the
-    values are class numbers), or "" (a mask if it is 8-bit and has the value 255).
+    ``picture``: the slide's file or its name, which picks its records where a file serves several
+    slides ("": the file has one); ``called``: what the manifest calls the slide. ``classes``,
+    ``layout``, ``first_class``: for text files without a header and with numbered classes (see
+    DataSection). ``pixels``: what an image is: "labels" (a value an object), "mask" (``threshold``:
+    foreground lies above it; None: the values are class numbers), or "" (a mask if it is 8-bit and
+    has the value 255).
     """
 
     picture: str = ""
@@ -74,7 +84,8 @@ def pictures(path: Path) -> list[str]:
 
 
 def recognise(path: Path) -> str:
-    """The format of a file by its first bytes, not by its name; of a folder, that it is one of zarr.
+    """The format of a file by its first bytes, not by its name; of a folder, that it is one of
+    zarr.
 
     Raises:
         AnnotationError: there is no such file, it is empty, or of no known format.
@@ -113,7 +124,8 @@ def _by_head(head: bytes, path: Path) -> str | None:
 
 
 def _is_coco(start: bytes, path: Path) -> bool:
-    """COCO has lists named images, annotations and categories; where the first bytes leave it open all of them are looked at."""
+    """COCO has lists named images, annotations and categories; where the first bytes leave it open
+    all of them are looked at."""
     if start.startswith(b"["):
         return False
     keys = (b'"images"', b'"annotations"', b'"categories"')
@@ -138,6 +150,10 @@ _READERS: dict[str, Callable[[Path, Choice], Sheet]] = {
         layout=choice.layout,
         first_class=choice.first_class,
     ),
-    "parquet": lambda path, choice: read_parquet(path, picture=choice.picture, called=choice.called),
-    "pixels": lambda path, choice: read_pixels(path, meaning=choice.pixels, threshold=choice.threshold, classes=choice.classes),
+    "parquet": lambda path, choice: read_parquet(
+        path, picture=choice.picture, called=choice.called
+    ),
+    "pixels": lambda path, choice: read_pixels(
+        path, meaning=choice.pixels, threshold=choice.threshold, classes=choice.classes
+    ),
 }

@@ -1,4 +1,5 @@
-"""One record of an annotation file as it was drawn, whatever the format, before anything is decided about it (pure)."""
+"""One record of an annotation file as it was drawn, whatever the format, before anything is decided
+about it (pure)."""
 
 from __future__ import annotations
 
@@ -12,13 +13,29 @@ from quadrat.annotations import F64, Annotations, Kind
 from quadrat.results import Polygons
 
 Rings = tuple[F64, ...]
-"""A polygon: its shell, then its holes; each ring (k, 2) float64 x, y in level-0 px, closed (first = last)."""
+"""A polygon: its shell, then its holes; each ring (k, 2) float64 x, y in level-0 px, closed (first
+= last)."""
 
 Code = Literal[
-    "no geometry", "degenerate box", "self-crossing", "empty", "outside", "partly outside", "no class", "unknown class",
-    "duplicate", "touching itself", "in pieces", "wrong scale", "not asked for", "other slide", "unreadable", "no mpp",
-    "not bounded", "two sides",
-]  # fmt: skip
+    "no geometry",
+    "degenerate box",
+    "self-crossing",
+    "empty",
+    "outside",
+    "partly outside",
+    "no class",
+    "unknown class",
+    "duplicate",
+    "touching itself",
+    "in pieces",
+    "wrong scale",
+    "not asked for",
+    "other slide",
+    "unreadable",
+    "no mpp",
+    "not bounded",
+    "two sides",
+]
 """What can be wrong with a record or a file (docs/annotations.md explains each)."""
 
 Corners = tuple[float, float, float, float]
@@ -26,7 +43,8 @@ NO_POINTS: F64 = np.zeros((0, 2))
 
 
 class Problem(NamedTuple):
-    """One thing that is wrong with a record. A ``warning`` is told by ``check``, but does not keep the record out."""
+    """One thing that is wrong with a record. A ``warning`` is told by ``check``, but does not keep
+    the record out."""
 
     code: Code
     text: str
@@ -37,10 +55,11 @@ class Problem(NamedTuple):
 class Record:
     """What stands at one place of a file: one object or region, of one or several parts, or points.
 
-    place: where it stands ("feature 12", "line 3", "object 4"). name: its class as the file writes it, "" for none.
-    kind: None where the format does not tell objects from regions. parts: polygons, level-0 px, corner-based. points:
-    (k, 2) x, y. box: it was drawn as a box. crowd: one outline around many things, which no count can use. fault: why it
-    has no geometry that can be used, or None.
+    place: where it stands ("feature 12", "line 3", "object 4"). name: its class as the file writes
+    it, "" for none. kind: None where the format does not tell objects from regions. parts:
+    polygons, level-0 px, corner-based. points: (k, 2) x, y. box: it was drawn as a box. crowd: one
+    outline around many things, which no count can use. fault: why it has no geometry that can be
+    used, or None.
     """
 
     place: str
@@ -55,11 +74,12 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """The records of one slide in one file. ``size``: (height, width) in px that the file states, or None.
+    """The records of one slide in one file. ``size``: (height, width) in px that the file states,
+    or None.
 
-    ``source``: the file's path. ``others``: features that are neither objects nor regions (QuPath's tiles, TMA cores).
-    ``picture``: the file name of the picture that the file names, or "". ``one_class``: the format names no classes, so
-    that a record belongs to the only class there is.
+    ``source``: the file's path. ``others``: features that are neither objects nor regions (QuPath's
+    tiles, TMA cores). ``picture``: the file name of the picture that the file names, or "".
+    ``one_class``: the format names no classes, so that a record belongs to the only class there is.
     """
 
     source: str
@@ -77,14 +97,17 @@ def rectangle(x0: float, y0: float, x1: float, y1: float) -> tuple[Rings, ...]:
 
 
 def box_record(place: str, name: str, corners: Corners, *, kind: Kind | None = "object") -> Record:
-    """The record of a box x0, y0, x1, y1 in level-0 px; one without a side, or with a number that is none, is faulty."""
+    """The record of a box x0, y0, x1, y1 in level-0 px; one without a side, or with a number that
+    is none, is faulty."""
     x0, y0, x1, y1 = corners
     if not np.isfinite(corners).all():
         stated = ", ".join(f"{value:g}" for value in corners)
         fault = Problem("no geometry", f"a coordinate of the box {stated} is not a finite number")
         return Record(place, name, kind, box=True, fault=fault)
     if x1 <= x0 or y1 <= y0:
-        fault = Problem("degenerate box", f"a box of {x1 - x0:g} x {y1 - y0:g} px at x {x0:g}, y {y0:g}")
+        fault = Problem(
+            "degenerate box", f"a box of {x1 - x0:g} x {y1 - y0:g} px at x {x0:g}, y {y0:g}"
+        )
         return Record(place, name, kind, box=True, fault=fault)
     return Record(place, name, kind, rectangle(x0, y0, x1, y1), box=True)
 
@@ -98,7 +121,8 @@ def to_annotations(
     unclassified: int = 0,
     other_kind: int = 0,
 ) -> Annotations:
-    """The records as columns: one entry a part and one a point; the parts of a record are one object, its points are many.
+    """The records as columns: one entry a part and one a point; the parts of a record are one
+    object, its points are many.
 
     ``class_id``: of each record, an index into ``classes``.
     """
@@ -123,7 +147,9 @@ def to_annotations(
         ids.extend([own] * (len(record.parts) + len(record.points)))
     polygons = Polygons(
         xy=np.concatenate(rings).astype(np.float64) if rings else np.zeros((0, 2)),
-        ring_starts=np.concatenate([[0], np.cumsum([len(r) for r in rings], dtype=np.int64)]).astype(np.int64),
+        ring_starts=np.concatenate(
+            [[0], np.cumsum([len(r) for r in rings], dtype=np.int64)]
+        ).astype(np.int64),
         polygon_starts=np.concatenate([[0], np.cumsum(rings_of, dtype=np.int64)]).astype(np.int64),
     )
     return Annotations.of(

@@ -1,8 +1,9 @@
 """Run-length masks of COCO, compressed and not (pure).
 
-The pixels of a picture are counted column by column; runs of 0 and 1 take turns, and the first is of 0. The compressed form
-writes each run in groups of five bits with a continuation bit, as characters from "0" on, from the third run on as the
-difference to the run before the last (Lin et al., Microsoft COCO, 2014; the format as pycocotools reads it).
+The pixels of a picture are counted column by column; runs of 0 and 1 take turns, and the first is
+of 0. The compressed form writes each run in groups of five bits with a continuation bit, as
+characters from "0" on, from the third run on as the difference to the run before the last (Lin et
+al., Microsoft COCO, 2014; the format as pycocotools reads it).
 """
 
 from __future__ import annotations
@@ -57,12 +58,14 @@ def compress(runs: Sequence[int]) -> str:
 
 
 def mask_of(runs: Runs, size: tuple[int, int]) -> tuple[npt.NDArray[np.bool_], tuple[int, int]]:
-    """The part of a mask that holds its pixels, bool (h, w), and its (row, col); empty where the mask has none.
+    """The part of a mask that holds its pixels, bool (h, w), and its (row, col); empty where the
+    mask has none.
 
-    ``size``: (height, width) of the picture. Memory follows the mask's own columns, not the picture.
+    ``size``: (height, width) of the picture. Memory follows the mask's own columns, not the
+    picture.
 
-    Raises:
-        ValueError: a run below 0, runs that do not add up to the picture, or a mask over more than MAX_PIXELS.
+    Raises: ValueError: a run below 0, runs that do not add up to the picture, or a mask over more
+        than MAX_PIXELS.
     """
     height, width = size
     if height < 1 or width < 1:
@@ -79,7 +82,10 @@ def mask_of(runs: Runs, size: tuple[int, int]) -> tuple[npt.NDArray[np.bool_], t
         return np.zeros((0, 0), np.bool_), (0, 0)
     first, last = int(starts[0]) // height, (int(stops[-1]) - 1) // height + 1
     if (last - first) * height > MAX_PIXELS:
-        raise ValueError(f"a mask over {last - first} x {height} px; {MAX_PIXELS} px are the limit, so draw it as polygons")
+        raise ValueError(
+            f"a mask over {last - first} x {height} px; {MAX_PIXELS} px are the limit, so draw it "
+            "as polygons"
+        )
     steps = np.zeros((last - first) * height + 1, np.int8)
     steps[starts - first * height] += 1
     steps[stops - first * height] -= 1

@@ -1,4 +1,5 @@
-"""Which records of a file are learnt, and as what: kinds, classes, derived and ignored classes, bad records (pure)."""
+"""Which records of a file are learnt, and as what: kinds, classes, derived and ignored classes, bad
+records (pure)."""
 
 from __future__ import annotations
 
@@ -20,9 +21,10 @@ Role = Literal["taken", "bound", "ignored", "crowd", "other"]
 class Selected:
     """What was taken of a file.
 
-    ``records``: those behind ``annotations``. ``bad``: a line for each record that was left out as bad: place, code, text.
-    ``notes``: lines on what was taken otherwise than it stands there, or left aside. ``nothing``: why no record is of the
-    kind that was asked for although some are of the pipeline's classes; "" else.
+    ``records``: those behind ``annotations``. ``bad``: a line for each record that was left out as
+    bad: place, code, text. ``notes``: lines on what was taken otherwise than it stands there, or
+    left aside. ``nothing``: why no record is of the kind that was asked for although some are of
+    the pipeline's classes; "" else.
     """
 
     annotations: Annotations
@@ -34,7 +36,8 @@ class Selected:
 
 @dataclass(slots=True)
 class Sorted:
-    """The records of a sheet by what becomes of them. ``taken`` with the class index of each (None: no such class).
+    """The records of a sheet by what becomes of them. ``taken`` with the class index of each (None:
+    no such class).
 
     ``other``: how many are of another kind. ``nothing``: see ``Selected``.
     """
@@ -56,11 +59,15 @@ def select(
     bounding: str = "",
     objects_as: str = "detections",
 ) -> Selected:
-    """The records that ``want`` ("objects", "regions" or "points") asks for, as Annotations of the pipeline's classes.
+    """The records that ``want`` ("objects", "regions" or "points") asks for, as Annotations of the
+    pipeline's classes.
 
-    ``bounding``: name of the region class that bounds what is learnt; it is no class to learn unless the pipeline has it.
+    ``bounding``: name of the region class that bounds what is learnt; it is no class to learn
+    unless the pipeline has it.
     """
-    found = sort_records(sheet, classes, want=want, ignore=ignore, bounding=bounding, objects_as=objects_as)
+    found = sort_records(
+        sheet, classes, want=want, ignore=ignore, bounding=bounding, objects_as=objects_as
+    )
     problems = record_problems(found.taken, found.targets, classes, want=want, size=size)
     worst = [next((p for p in own if not p.warning), None) for own in problems]
     kept = [k for k, problem in enumerate(worst) if problem is None]
@@ -72,12 +79,20 @@ def select(
         kind="region" if want == "regions" else "object",
         other_kind=found.other + sheet.others,
     )
-    bad = tuple(line(found.taken[k], problem) for k, problem in enumerate(worst) if problem is not None)
+    bad = tuple(
+        line(found.taken[k], problem) for k, problem in enumerate(worst) if problem is not None
+    )
     return Selected(drawn, records, bad, tuple(found.notes), found.nothing)
 
 
 def sort_records(
-    sheet: Sheet, classes: Sequence[str], *, want: str, ignore: Sequence[str], bounding: str, objects_as: str
+    sheet: Sheet,
+    classes: Sequence[str],
+    *,
+    want: str,
+    ignore: Sequence[str],
+    bounding: str,
+    objects_as: str,
 ) -> Sorted:
     """Which records are learnt; arguments as for ``select``."""
     found = Sorted()
@@ -88,7 +103,9 @@ def sort_records(
     for record in sheet.records:
         name = only_class(record, sheet, classes)
         target = class_of(name, classes)
-        role = role_of(record, name, target, want=want, ignore=ignore, bounding=bounding, objects_as=objects_as)
+        role = role_of(
+            record, name, target, want=want, ignore=ignore, bounding=bounding, objects_as=objects_as
+        )
         if role == "other":
             found.other += 1
             if target is not None:
@@ -102,13 +119,23 @@ def sort_records(
             found.targets.append(target)
             if target is not None and classes[target] != name:
                 derived[name, classes[target]] += 1
-    found.notes += [f"{n} of class '{name}' taken as '{base}'" for (name, base), n in derived.items()]
+    found.notes += [
+        f"{n} of class '{name}' taken as '{base}'" for (name, base), n in derived.items()
+    ]
     found.notes += [f"{n} of the ignored class '{name}' left out" for name, n in ignored.items()]
-    found.notes += [f"{n} {kind} of class '{name}' left aside, since {_asked(want)}" for (kind, name), n in aside.items()]
+    found.notes += [
+        f"{n} {kind} of class '{name}' left aside, since {_asked(want)}"
+        for (kind, name), n in aside.items()
+    ]
     if aside and not found.taken:
         drawn = " and ".join(f"{n} {kind} of class '{name}'" for (kind, name), n in aside.items())
-        found.nothing = f"{drawn}, and nothing else of the pipeline's classes, but {_asked(want)}{_REMEDIES[want]}"
-    found.notes += [f"{crowds} crowds (iscrowd) left out, since they are no single objects"] if crowds else []
+        found.nothing = (
+            f"{drawn}, and nothing else of the pipeline's classes, but "
+            f"{_asked(want)}{_REMEDIES[want]}"
+        )
+    found.notes += (
+        [f"{crowds} crowds (iscrowd) left out, since they are no single objects"] if crowds else []
+    )
     return found
 
 
@@ -129,8 +156,11 @@ def _asked(want: str) -> str:
     return f"data.annotations asks for {want}"
 
 
-def select_bounds(sheet: Sheet, annotated: str, *, size: tuple[int, int] | None) -> tuple[Annotations | None, tuple[str, ...]]:
-    """The regions of the class ``annotated``, and lines for the bad ones; (None, ()) for "all" and "".
+def select_bounds(
+    sheet: Sheet, annotated: str, *, size: tuple[int, int] | None
+) -> tuple[Annotations | None, tuple[str, ...]]:
+    """The regions of the class ``annotated``, and lines for the bad ones; (None, ()) for "all" and
+    "".
 
     Raises:
         AnnotationError: the file has no region of that class.
@@ -139,10 +169,14 @@ def select_bounds(sheet: Sheet, annotated: str, *, size: tuple[int, int] | None)
         return None, ()
     bounds = bounding_records(sheet, annotated)
     if not bounds:
-        regions = sorted({r.name for r in sheet.records if r.kind != "object" and r.parts and r.name})
+        regions = sorted(
+            {r.name for r in sheet.records if r.kind != "object" and r.parts and r.name}
+        )
         raise AnnotationError(
-            f"{sheet.source}: the manifest says that '{annotated}' bounds what is annotated, but the file has no region of that "
-            f"class (its regions are of: {', '.join(regions) or 'no class'}); draw one, or correct the column 'annotated'"
+            f"{sheet.source}: the manifest says that '{annotated}' bounds what is annotated, but "
+            "the file has no region of that "
+            f"class (its regions are of: {', '.join(regions) or 'no class'}); draw one, or correct "
+            "the column 'annotated'"
         )
     bad = [
         line(record, problem)
@@ -156,7 +190,11 @@ def select_bounds(sheet: Sheet, annotated: str, *, size: tuple[int, int] | None)
 
 def bounding_records(sheet: Sheet, annotated: str) -> list[Record]:
     """The regions of the class that bounds what is learnt."""
-    return [r for r in sheet.records if r.name == annotated and r.kind != "object" and (r.parts or r.fault)]
+    return [
+        r
+        for r in sheet.records
+        if r.name == annotated and r.kind != "object" and (r.parts or r.fault)
+    ]
 
 
 def record_problems(
@@ -167,15 +205,21 @@ def record_problems(
     want: str,
     size: tuple[int, int] | None,
 ) -> list[list[Problem]]:
-    """All problems of each record: of its geometry, of its class, and whether it is what ``want`` asks for."""
+    """All problems of each record: of its geometry, of its class, and whether it is what ``want``
+    asks for."""
     found = geometry_problems(records, size=size)
     for record, target, problems in zip(records, targets, found, strict=True):
         if record.fault is not None:
             continue
         if want == "points" and record.parts:
-            problems.append(Problem("not asked for", "an outline, but data.annotations is 'points'"))
+            problems.append(
+                Problem("not asked for", "an outline, but data.annotations is 'points'")
+            )
         elif want != "points" and len(record.points):
-            text = f"a point has no outline, but data.annotations is '{want}' (use 'points' with point_diameter_um)"
+            text = (
+                f"a point has no outline, but data.annotations is '{want}' (use 'points' with "
+                "point_diameter_um)"
+            )
             problems.append(Problem("not asked for", text))
         if not record.name and target is None:
             problems.append(Problem("no class", "it has no class"))
@@ -198,7 +242,8 @@ def line(record: Record, problem: Problem) -> str:
 
 
 def class_of(name: str, classes: Sequence[str]) -> int | None:
-    """Index of a class; of a derived class ("Tumor: Positive") that of the longest base that is a class; None otherwise."""
+    """Index of a class; of a derived class ("Tumor: Positive") that of the longest base that is a
+    class; None otherwise."""
     known = list(classes)
     parts = name.split(": ")
     for end in range(len(parts), 0, -1):
@@ -223,20 +268,33 @@ def role_of(
     bounding: str,
     objects_as: str,
 ) -> Role:
-    """Whether a record is learnt, bounds what is learnt, is of an ignored class or a crowd, or of another kind."""
-    if bounding not in ("", "all") and name == bounding and record.kind != "object" and target is None:
+    """Whether a record is learnt, bounds what is learnt, is of an ignored class or a crowd, or of
+    another kind."""
+    if (
+        bounding not in ("", "all")
+        and name == bounding
+        and record.kind != "object"
+        and target is None
+    ):
         return "bound"
-    if want == "points":  # outlines of what is learnt are bad then; those of anything else are of no concern
+    if (
+        want == "points"
+    ):  # outlines of what is learnt are bad then; those of anything else are of no concern
         wanted = record.fault is not None or len(record.points) > 0 or record.kind == "object"
         wanted |= record.kind is None and target is not None
     elif want == "regions":
-        wanted = record.kind != "object" and (record.fault is not None or len(record.parts) > 0 or target is not None)
+        wanted = record.kind != "object" and (
+            record.fault is not None or len(record.parts) > 0 or target is not None
+        )
     else:
         wanted = record.kind != "region" or objects_as == "annotations"
     if not wanted:
         return "other"
-    # QuPath ignores classes whose name ends in an asterisk; a class that the pipeline names is never ignored
+    # QuPath ignores classes whose name ends in an asterisk; a class that the pipeline names is
+    # never ignored
     bases = [name, *name.split(": ")]
-    if target is None and (name.endswith("*") or any(fnmatchcase(b, p) for b in bases for p in ignore)):
+    if target is None and (
+        name.endswith("*") or any(fnmatchcase(b, p) for b in bases for p in ignore)
+    ):
         return "ignored"
     return "crowd" if record.crowd and want == "objects" else "taken"

@@ -17,18 +17,25 @@ def shape_name(record: Record) -> str:
 
 
 def geometry_of(record: Record) -> shapely.Geometry:
-    """A Polygon, a MultiPolygon of the parts, a Point or a MultiPoint; valid or not, as it was drawn."""
+    """A Polygon, a MultiPolygon of the parts, a Point or a MultiPoint; valid or not, as it was
+    drawn."""
     if len(record.points):
-        return shapely.Point(record.points[0]) if len(record.points) == 1 else shapely.MultiPoint(record.points)
+        return (
+            shapely.Point(record.points[0])
+            if len(record.points) == 1
+            else shapely.MultiPoint(record.points)
+        )
     parts = [shapely.Polygon(part[0], part[1:]) for part in record.parts]
     return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
 
 
-def record_of(geometry: Any, *, place: str, name: str, kind: str, shape: str, crowd: bool = False) -> Record:
+def record_of(
+    geometry: Any, *, place: str, name: str, kind: str, shape: str, crowd: bool = False
+) -> Record:
     """The record of a row; the inverse of ``geometry_of``.
 
-    Raises:
-        ValueError: a geometry that is none of those that ``geometry_of`` makes, a coordinate that is not finite, or a kind that
+    Raises: ValueError: a geometry that is none of those that ``geometry_of`` makes, a coordinate
+        that is not finite, or a kind that
             does not exist.
     """
     if kind not in ("", "object", "region"):
@@ -41,11 +48,15 @@ def record_of(geometry: Any, *, place: str, name: str, kind: str, shape: str, cr
     if geometry.geom_type in ("Point", "MultiPoint"):
         return Record(place, name, own, points=shapely.get_coordinates(geometry), crowd=crowd)
     if geometry.geom_type not in ("Polygon", "MultiPolygon"):
-        raise ValueError(f"geometry {geometry.geom_type}; want Polygon, MultiPolygon, Point or MultiPoint")
+        raise ValueError(
+            f"geometry {geometry.geom_type}; want Polygon, MultiPolygon, Point or MultiPoint"
+        )
     parts = tuple(_rings(polygon) for polygon in shapely.get_parts(geometry))
     return Record(place, name, own, parts, box=shape == "box", crowd=crowd)
 
 
 def _rings(polygon: shapely.Polygon) -> Rings:
-    rings: list[F64] = [shapely.get_coordinates(ring) for ring in (polygon.exterior, *polygon.interiors)]
+    rings: list[F64] = [
+        shapely.get_coordinates(ring) for ring in (polygon.exterior, *polygon.interiors)
+    ]
     return tuple(rings)

@@ -1,4 +1,5 @@
-"""How many objects and regions of each class there are, and how large, by slide, case and split (pure)."""
+"""How many objects and regions of each class there are, and how large, by slide, case and split
+(pure)."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ Key = tuple[str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class Measures:
-    """The records of one class in one slide: how many, and the area of each that has one (um2, or px without an mpp)."""
+    """The records of one class in one slide: how many, and the area of each that has one (um2, or
+    px without an mpp)."""
 
     slide: str
     case: str
@@ -33,8 +35,11 @@ class Measures:
     in_um: bool
 
 
-def measure(records: Sequence[Record], *, slide: str, case: str, split: str, mpp: float | None) -> list[Measures]:
-    """Measures of one slide, by class and kind; a record with a fault is left out, points count each and have no area."""
+def measure(
+    records: Sequence[Record], *, slide: str, case: str, split: str, mpp: float | None
+) -> list[Measures]:
+    """Measures of one slide, by class and kind; a record with a fault is left out, points count
+    each and have no area."""
     groups: dict[tuple[str, str], list[Record]] = {}
     for record in records:
         if record.fault is None:
@@ -50,10 +55,12 @@ def measure(records: Sequence[Record], *, slide: str, case: str, split: str, mpp
 
 
 def summaries(measures: Sequence[Measures], by: By) -> list[dict[str, Any]]:
-    """One row a group, class and kind, sorted: slides, count, total area and quantiles of the diameter.
+    """One row a group, class and kind, sorted: slides, count, total area and quantiles of the
+    diameter.
 
-    ``diameter`` is that of the circle of the same area. Figures are in um where the mpp of every slide of the row is known
-    (keys ending in _um, _um2), else in px (_px, _px2); without areas they are None.
+    ``diameter`` is that of the circle of the same area. Figures are in um where the mpp of every
+    slide of the row is known (keys ending in _um, _um2), else in px (_px, _px2); without areas they
+    are None.
     """
     groups: dict[Key, list[Measures]] = {}
     for one in measures:
@@ -63,12 +70,25 @@ def summaries(measures: Sequence[Measures], by: By) -> list[dict[str, Any]]:
     for (group, name, kind), own in sorted(groups.items()):
         in_um = all(one.in_um for one in own)
         unit = "um" if in_um else "px"
-        areas = np.concatenate([one.areas for one in own]) if in_um or not any(o.in_um for o in own) else np.zeros(0)
+        areas = (
+            np.concatenate([one.areas for one in own])
+            if in_um or not any(o.in_um for o in own)
+            else np.zeros(0)
+        )
         low, middle, high = _diameters(areas)
         row: dict[str, Any] = {} if by == "all" else {by: group}
-        row |= {"class": name, "kind": kind, "slides": len({one.slide for one in own}), "count": sum(o.count for o in own)}
+        row |= {
+            "class": name,
+            "kind": kind,
+            "slides": len({one.slide for one in own}),
+            "count": sum(o.count for o in own),
+        }
         row |= {f"area_{unit}2": float(areas.sum()) if len(areas) else None}
-        row |= {f"diameter_p5_{unit}": low, f"diameter_median_{unit}": middle, f"diameter_p95_{unit}": high}
+        row |= {
+            f"diameter_p5_{unit}": low,
+            f"diameter_median_{unit}": middle,
+            f"diameter_p95_{unit}": high,
+        }
         rows.append(row)
     return rows
 

@@ -1,4 +1,5 @@
-"""The one table that every format becomes: a row a record, GeoParquet 1.1 on disk (docs/annotations.md has its columns)."""
+"""The one table that every format becomes: a row a record, GeoParquet 1.1 on disk
+(docs/annotations.md has its columns)."""
 
 from __future__ import annotations
 
@@ -22,7 +23,10 @@ from quadrat.errors import AnnotationError
 
 SCHEMA = pa.schema(
     [
-        *(pa.field(name, pa.string(), nullable=False) for name in ("slide", "case", "split", "source", "format", "place")),
+        *(
+            pa.field(name, pa.string(), nullable=False)
+            for name in ("slide", "case", "split", "source", "format", "place")
+        ),
         *(pa.field(name, pa.string(), nullable=False) for name in ("class", "kind", "shape")),
         pa.field("crowd", pa.bool_(), nullable=False),
         pa.field("geometry", pa.binary(), nullable=False),
@@ -32,7 +36,9 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """The records of one slide, and what the manifest says of the slide ("" where there is none)."""
+    """The records of one slide, and what the manifest says of the slide ("" where
+    there is none).
+    """
 
     slide: str
     sheet: Sheet
@@ -41,7 +47,8 @@ class Entry:
 
 
 def to_table(entries: Sequence[Entry]) -> pa.Table:
-    """One row a record that draws something, in the order of the entries and of their files; see ``SCHEMA``."""
+    """One row a record that draws something, in the order of the entries and of their files; see
+    ``SCHEMA``."""
     columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
     shapes: list[shapely.Geometry] = []
     for entry in entries:
@@ -51,9 +58,13 @@ def to_table(entries: Sequence[Entry]) -> pa.Table:
             shapes.append(geometry_of(record))
             about = (entry.slide, entry.case, entry.split, entry.sheet.source, entry.sheet.format)
             own = (record.place, record.name, record.kind or "", shape_name(record), record.crowd)
-            for name, value in zip(SCHEMA.names, (*about, *own), strict=False):  # the geometry comes last, all at once
+            for name, value in zip(
+                SCHEMA.names, (*about, *own), strict=False
+            ):  # the geometry comes last, all at once
                 columns[name].append(value)
-    columns["geometry"] = list(shapely.to_wkb(np.array(shapes, object), byte_order=1)) if shapes else []
+    columns["geometry"] = (
+        list(shapely.to_wkb(np.array(shapes, object), byte_order=1)) if shapes else []
+    )
     return pa.table([pa.array(columns[field.name], field.type) for field in SCHEMA], schema=SCHEMA)
 
 
@@ -69,15 +80,16 @@ def write_parquet(path: Path, table: pa.Table) -> None:
 def read_parquet(path: Path, *, picture: str = "", called: str = "") -> Sheet:
     """The records of one slide of a table; places are those of the files it was made from.
 
-    Raises:
-        AnnotationError: unreadable, columns or values missing, a geometry that is none, or the slide is not in it.
+    Raises: AnnotationError: unreadable, columns or values missing, a geometry that is none, or the
+        slide is not in it.
     """
     table = _read(path)
     slides = pictures_of_parquet(path)
     found = same_pictures(slides, picture, called=called) if picture else slides
     if len(found) != 1:
         raise AnnotationError(
-            f"{path}: {len(found) or 'none'} of its {len(slides)} slides may be {picture or 'meant'}; one must be"
+            f"{path}: {len(found) or 'none'} of its {len(slides)} slides may be "
+            f"{picture or 'meant'}; one must be"
         )
     rows = table.filter(pc.equal(table["slide"], found[0])).to_pylist()
     return Sheet(str(path), "Parquet", tuple(_record(row, path) for row in rows), picture=found[0])
@@ -87,9 +99,18 @@ def _record(row: Mapping[str, Any], path: Path) -> Record:
     place = row["place"]
     try:
         shape = shapely.from_wkb(row["geometry"])
-        return record_of(shape, place=place, name=row["class"], kind=row["kind"], shape=row["shape"], crowd=row["crowd"])
+        return record_of(
+            shape,
+            place=place,
+            name=row["class"],
+            kind=row["kind"],
+            shape=row["shape"],
+            crowd=row["crowd"],
+        )
     except (ValueError, TypeError, shapely.GEOSException) as error:
-        raise AnnotationError(f"{path}: {place} of slide {row['slide']} makes no sense ({error})") from error
+        raise AnnotationError(
+            f"{path}: {place} of slide {row['slide']} makes no sense ({error})"
+        ) from error
 
 
 def pictures_of_parquet(path: Path) -> list[str]:
@@ -106,8 +127,11 @@ def _read(path: Path) -> pa.Table:
         empty = next((name for name in schema.names if table[name].null_count), None)
         if empty is not None:
             raise AnnotationError(
-                f"{path}: {table[empty].null_count} rows without a value in the column '{empty}'; each needs one"
+                f"{path}: {table[empty].null_count} rows without a value in the column '{empty}'; "
+                "each needs one"
             )
         return table.cast(schema)
     except (OSError, pa.ArrowException) as error:
-        raise AnnotationError(f"{path}: cannot be read as a table of annotations ({' '.join(str(error).split())})") from error
+        raise AnnotationError(
+            f"{path}: cannot be read as a table of annotations ({' '.join(str(error).split())})"
+        ) from error

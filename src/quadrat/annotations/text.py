@@ -1,4 +1,5 @@
-"""Text files of annotations: read as a whole, JSON and XML parsed, with an error that names the file."""
+"""Text files of annotations: read as a whole, JSON and XML parsed, with an error that names the
+file."""
 
 from __future__ import annotations
 
@@ -29,21 +30,28 @@ def read_text(path: Path) -> str:
 def parse_json(text: str, path: Path) -> Any:
     """The content of a JSON file, whose text this is.
 
-    Raises:
-        AnnotationError: not valid JSON, nested thousands deep, or with a number of thousands of digits.
+    Raises: AnnotationError: not valid JSON, nested thousands deep, or with a number of thousands of
+        digits.
     """
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise AnnotationError(f"{path}: not valid JSON ({error}); is the file cut short?") from error
+        raise AnnotationError(
+            f"{path}: not valid JSON ({error}); is the file cut short?"
+        ) from error
     except RecursionError as error:
-        raise AnnotationError(f"{path}: its lists are nested too deeply to be read; is it an annotation file?") from error
+        raise AnnotationError(
+            f"{path}: its lists are nested too deeply to be read; is it an annotation file?"
+        ) from error
     except ValueError as error:
-        raise AnnotationError(f"{path}: holds a number of more digits than can be read ({error})") from error
+        raise AnnotationError(
+            f"{path}: holds a number of more digits than can be read ({error})"
+        ) from error
 
 
 def parse_xml(path: Path) -> ElementTree.Element:
-    """The root of an XML file, whose declared encoding counts. A file with a DTD is refused: entities can blow up.
+    """The root of an XML file, whose declared encoding counts. A file with a DTD is refused:
+    entities can blow up.
 
     Raises:
         AnnotationError: unreadable, not well-formed, or with a document type.
@@ -74,7 +82,10 @@ def _xml_content(path: Path) -> bytes:
     except OSError as error:
         raise AnnotationError(f"{path}: cannot be read ({error})") from error
     if b"<!DOCTYPE" in content[:4096] or b"<!ENTITY" in content:
-        raise AnnotationError(f"{path}: declares a document type or entities; annotation files need none, so remove it")
+        raise AnnotationError(
+            f"{path}: declares a document type or entities; annotation files need none, so remove "
+            "it"
+        )
     return content
 
 

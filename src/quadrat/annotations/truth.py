@@ -35,29 +35,38 @@ def load_truth(
 ) -> SlideTruth:
     """Objects, regions, bounds and label of a slide. ``classes``: the pipeline's class names.
 
-    ``size``: (height, width) of the slide in level-0 px, of which up to ``tolerance`` px may lack (those of a grid px, where
-    only the grid is known); ``mpp``: um per level-0 px. Without them nobody can tell what lies outside, or whether
-    coordinates are px of another level.
+    ``size``: (height, width) of the slide in level-0 px, of which up to ``tolerance`` px may lack
+    (those of a grid px, where only the grid is known); ``mpp``: um per level-0 px. Without them
+    nobody can tell what lies outside, or whether coordinates are px of another level.
 
-    Raises:
-        ConfigError: the manifest lacks what ``data.annotations`` needs, or an option is missing.
-        AnnotationError: the file cannot be read, lacks the bounding class, has nothing of the kind that is asked for but
-            something else of the classes, or is of another scale; or it has bad records and ``data.bad_records`` is
-            "refuse": their file, places and count are named.
+    Raises: ConfigError: the manifest lacks what ``data.annotations`` needs, or an option is
+        missing. AnnotationError: the file cannot be read, lacks the bounding class, has nothing of
+        the kind that is asked for but
+            something else of the classes, or is of another scale; or it has bad records and
+            ``data.bad_records`` is "refuse": their file, places and count are named.
     """
     if data.annotations == "none":
         return SlideTruth(label=_label(ref, classes), complete=ref.annotated == "all")
     label = list(classes).index(ref.label) if ref.label in classes else -1
     if not ref.annotation:
-        raise ConfigError(f"{ref.path}: the manifest names no annotation, but data.annotations is '{data.annotations}'")
+        raise ConfigError(
+            f"{ref.path}: the manifest names no annotation, but data.annotations is "
+            f"'{data.annotations}'"
+        )
     if data.annotations in ("labels", "mask"):
         return _of_pixels(ref, data, classes, label, size, mpp, tolerance)
     if data.annotations == "points" and data.point_diameter_um <= 0:
-        raise ConfigError("data.annotations is 'points': state their size with data.point_diameter_um")
+        raise ConfigError(
+            "data.annotations is 'points': state their size with data.point_diameter_um"
+        )
     sheet = read_sheet(Path(ref.annotation), choice=choice_of(ref, data, classes))
     if sheet.size is not None:
         _check_size(Path(sheet.source), sheet.size, size, tolerance, ref)
-    limits = sheet.size if sheet.size is not None or size is None else (size[0] + tolerance - 1, size[1] + tolerance - 1)
+    limits = (
+        sheet.size
+        if sheet.size is not None or size is None
+        else (size[0] + tolerance - 1, size[1] + tolerance - 1)
+    )
     picked = select(
         sheet, classes, want=data.annotations, size=limits, ignore=data.ignore,
         bounding=ref.annotated, objects_as=data.objects_as,
@@ -65,7 +74,9 @@ def load_truth(
     notes = [*picked.notes, *_judge(picked, sheet, ref, data, size=size, mpp=mpp)]
     bounds, bad_bounds = select_bounds(sheet, ref.annotated, size=limits)
     if bad_bounds:  # a bound that is wrong is never skipped: it says what counts as background
-        raise AnnotationError(_message(bad_bounds, ref, remedy="mend the region: it bounds what is learnt"))
+        raise AnnotationError(
+            _message(bad_bounds, ref, remedy="mend the region: it bounds what is learnt")
+        )
     drawn = picked.annotations
     notes += _outside_bounds(picked.records, sheet, ref)
     regions = data.annotations == "regions"
@@ -82,25 +93,31 @@ def load_truth(
 
 
 def need_annotated(truth: SlideTruth, ref: SlideRef, *, otherwise: str) -> None:
-    """Refuse objects of which nobody says where all of them are. ``otherwise``: what cannot be done then, for the message.
+    """Refuse objects of which nobody says where all of them are. ``otherwise``: what cannot be done
+    then, for the message.
 
     Raises:
         AnnotationError: objects, and an empty column ``annotated``.
     """
     if truth.objects is not None and not ref.annotated:
         raise AnnotationError(
-            f"{ref.path}: the manifest does not say where all objects are annotated, so {otherwise}: "
-            "fill its column 'annotated' with 'all', or with the class of the regions inside which every object is drawn"
+            f"{ref.path}: the manifest does not say where all objects are annotated, so "
+            f"{otherwise}: "
+            "fill its column 'annotated' with 'all', or with the class of the regions inside which "
+            "every object is drawn"
         )
 
 
 def _label(ref: SlideRef, classes: Sequence[str]) -> int:
-    """The class of the whole slide: of the column ``label``, or of a CSV of slide labels in the column ``annotation``."""
+    """The class of the whole slide: of the column ``label``, or of a CSV of slide labels in the
+    column ``annotation``."""
     name = ref.label
     if not name and ref.annotation:
         name = label_of(Path(ref.annotation), ref.path, called=ref.name)
     if name not in classes:
-        raise ConfigError(f"{ref.path}: its label '{name}' is none of the classes {', '.join(classes)}")
+        raise ConfigError(
+            f"{ref.path}: its label '{name}' is none of the classes {', '.join(classes)}"
+        )
     return list(classes).index(name)
 
 
@@ -127,12 +144,16 @@ def _of_pixels(
     path = Path(ref.annotation)
     if ref.annotated not in ("", "all"):
         raise AnnotationError(
-            f"{path}: the manifest says annotated '{ref.annotated}' for {ref.name}, but a label image or mask holds no region "
+            f"{path}: the manifest says annotated '{ref.annotated}' for {ref.name}, but a label "
+            "image or mask holds no region "
             "of that name; write 'all' if all of it is annotated, or leave it empty"
         )
     labels = data.annotations == "labels"
     image = load_label_image(
-        path, classes=classes, kind="object" if labels else "region", threshold=None if labels else data.mask_threshold
+        path,
+        classes=classes,
+        kind="object" if labels else "region",
+        threshold=None if labels else data.mask_threshold,
     )
     height, width = image.labels.shape
     _check_size(path, (height, width), size, tolerance, ref)
@@ -143,29 +164,47 @@ def _of_pixels(
     return SlideTruth(objects, regions, label=label, complete=ref.annotated == "all")
 
 
-def _check_size(path: Path, stated: tuple[int, int], size: tuple[int, int] | None, tolerance: int, ref: SlideRef) -> None:
+def _check_size(
+    path: Path, stated: tuple[int, int], size: tuple[int, int] | None, tolerance: int, ref: SlideRef
+) -> None:
     """Refuse a file that is of another picture, or of another level, than the slide."""
     if size is not None and any(abs(a - b) > tolerance for a, b in zip(stated, size, strict=True)):
         raise AnnotationError(
-            f"{path}: it is of a picture of {stated[1]} x {stated[0]} px, but the slide {ref.name} has {size[1]} x {size[0]}; "
-            "annotations must be in px of the slide's full resolution, so export them anew or name the right file"
+            f"{path}: it is of a picture of {stated[1]} x {stated[0]} px, but the slide {ref.name} "
+            f"has {size[1]} x {size[0]}; "
+            "annotations must be in px of the slide's full resolution, so export them anew or name "
+            "the right file"
         )
 
 
 def _judge(
-    picked: Selected, sheet: Sheet, ref: SlideRef, data: DataSection, *, size: tuple[int, int] | None, mpp: float | None
+    picked: Selected,
+    sheet: Sheet,
+    ref: SlideRef,
+    data: DataSection,
+    *,
+    size: tuple[int, int] | None,
+    mpp: float | None,
 ) -> list[str]:
-    """Refuse a slide with bad records unless they are to be skipped, one of another scale, and one that has only other things
-    of the classes than are asked for; notes on what may be wrong with the scale."""
+    """Refuse a slide with bad records unless they are to be skipped, one of another scale, and one
+    that has only other things of the classes than are asked for; notes on what may be wrong with
+    the scale."""
     if picked.bad and data.bad_records == "refuse":
-        remedy = "mend them, or leave them out knowingly with data.bad_records: skip (quadrat annotations check lists all)"
+        remedy = (
+            "mend them, or leave them out knowingly with data.bad_records: skip (quadrat "
+            "annotations check lists all)"
+        )
         raise AnnotationError(_message(picked.bad, ref, remedy=remedy))
     if picked.nothing:
         raise AnnotationError(f"{ref.annotation}: for {ref.name} it has {picked.nothing}")
-    found = scale_problems(replace(sheet, records=picked.records), size=None if sheet.size else size, mpp=mpp)
+    found = scale_problems(
+        replace(sheet, records=picked.records), size=None if sheet.size else size, mpp=mpp
+    )
     for problem in found:
         if not problem.warning:
-            raise AnnotationError(f"{ref.annotation}, for {ref.name}: {problem.code}: {problem.text}")
+            raise AnnotationError(
+                f"{ref.annotation}, for {ref.name}: {problem.code}: {problem.text}"
+            )
     return [f"{problem.code}? {problem.text}" for problem in found]
 
 
@@ -173,10 +212,19 @@ def _outside_bounds(records: Sequence[Record], sheet: Sheet, ref: SlideRef) -> l
     """A note where regions bound what is learnt and nothing of it lies there."""
     if ref.annotated in ("", "all") or not records:
         return []
-    bounds = shapely.union_all(shapely.make_valid([geometry_of(r) for r in bounding_records(sheet, ref.annotated) if r.parts]))
-    if shapely.intersects(bounds, [shapely.make_valid(geometry_of(record)) for record in records]).any():
+    bounds = shapely.union_all(
+        shapely.make_valid(
+            [geometry_of(r) for r in bounding_records(sheet, ref.annotated) if r.parts]
+        )
+    )
+    if shapely.intersects(
+        bounds, [shapely.make_valid(geometry_of(record)) for record in records]
+    ).any():
         return []
-    return [f"all {len(records)} records of the classes lie outside the regions '{ref.annotated}', so none is learnt"]
+    return [
+        f"all {len(records)} records of the classes lie outside the regions '{ref.annotated}', so "
+        "none is learnt"
+    ]
 
 
 def _message(bad: Sequence[str], ref: SlideRef, *, remedy: str) -> str:

@@ -1,9 +1,11 @@
-"""The embedded dask cluster behind the seam: worker processes on loopback, a small window of jobs in flight.
+"""The embedded dask cluster behind the seam: worker processes on loopback, a small window of jobs
+in flight.
 
-Facts it leans on (docs/decisions.md): the scheduler blames a killed worker on every job it held and computes again what it
-had finished, so a job leaves files that say whether it was running and what came of it, and the scheduler retries none; a
-job that was running is tried again by itself; a job must be submitted with ``pure=False``; a deadline is kept by the worker
-itself, since finding and killing a worker from outside goes through three tables that need not agree.
+Facts it leans on (docs/decisions.md): the scheduler blames a killed worker on every job it held and
+computes again what it had finished, so a job leaves files that say whether it was running and what
+came of it, and the scheduler retries none; a job that was running is tried again by itself; a job
+must be submitted with ``pure=False``; a deadline is kept by the worker itself, since finding and
+killing a worker from outside goes through three tables that need not agree.
 """
 
 from __future__ import annotations
@@ -37,22 +39,31 @@ SETTINGS = {
     "distributed.worker.memory.spill": False,
     "distributed.comm.timeouts.connect": "60s",
     "distributed.scheduler.worker-ttl": None,
-    "distributed.deploy.lost-worker-timeout": "1000h",  # else a worker that is down 15 s after a crash is dropped for good
+    # else a worker that is down 15 s after a crash is dropped for good
+    "distributed.deploy.lost-worker-timeout": "1000h",
     "distributed.logging.distributed": "error",
 }
 
 
 class DaskExecutor:
-    """Feeds a cluster from a window of ``workers + 1`` jobs (one a device where each has its own). ``devices``: names of GPUs."""
+    """Feeds a cluster from a window of ``workers + 1`` jobs (one a device where each has its own).
+    ``devices``: names of GPUs."""
 
-    def __init__(self, client: Client, cluster: LocalCluster, *, workers: int, devices: Sequence[str] = ()) -> None:
+    def __init__(
+        self, client: Client, cluster: LocalCluster, *, workers: int, devices: Sequence[str] = ()
+    ) -> None:
         self._client = client
         self._cluster = cluster
         self._workers = workers
         self._devices = tuple(devices)
 
     def run(
-        self, fn: Callable[[Any], Any], jobs: Iterable[Job], *, needs: Needs = "cpu", deadline_s: float | None = None
+        self,
+        fn: Callable[[Any], Any],
+        jobs: Iterable[Job],
+        *,
+        needs: Needs = "cpu",
+        deadline_s: float | None = None,
     ) -> Iterator[Outcome]:
         suspects: list[Job] = []
         window = self._workers + 1
@@ -69,26 +80,37 @@ class DaskExecutor:
                 yield self._alone(fn, suspect, desk)
 
     def _alone(self, fn: Callable[[Any], Any], job: Job, desk: _Desk) -> Outcome:
-        """Run a job whose process died by itself: all memory is its own; again, since somebody may have killed its process."""
+        """Run a job whose process died by itself: all memory is its own; again, since somebody may
+        have killed its process."""
         for _ in range(TRIES_ALONE):
             for outcome, _ in self._feed(fn, [job], desk, window=1):
                 if outcome is not None:
                     return outcome
         deaths = 1 + TRIES_ALONE
-        return _lost(job, f"its worker process died {deaths} times (out of memory, or a crash in native code)")
+        return _lost(
+            job,
+            f"its worker process died {deaths} times (out of memory, or a crash in native code)",
+        )
 
     def _feed(
         self, fn: Callable[[Any], Any], jobs: Iterable[Job], desk: _Desk, *, window: int
     ) -> Iterator[tuple[Outcome | None, Job]]:
-        """(outcome, job) as they come; outcome None: its process died while the job ran. What only waited there is sent again."""
+        """(outcome, job) as they come; outcome None: its process died while the job ran. What only
+        waited there is sent again."""
         source = iter(jobs)
         again: list[Job] = []
         pending: dict[Future[Any], tuple[Job, _Slot]] = {}
         try:
             while True:
-                while len(pending) < window and (job := again.pop() if again else next(source, None)) is not None:
+                while (
+                    len(pending) < window
+                    and (job := again.pop() if again else next(source, None)) is not None
+                ):
                     slot = desk.slot()
-                    pending[self._client.submit(_within, slot, fn, job, pure=False, retries=0)] = (job, slot)
+                    pending[self._client.submit(_within, slot, fn, job, pure=False, retries=0)] = (
+                        job,
+                        slot,
+                    )
                 if not pending:
                     return
                 for future in _first_done(list(pending)):
@@ -106,10 +128,11 @@ class DaskExecutor:
 
 @dataclass(frozen=True)
 class _Slot:
-    """What is known of one job, in files, so that it outlives a process: one of three is there, and each only once.
+    """What is known of one job, in files, so that it outlives a process: one of three is there, and
+    each only once.
 
-    ``waiting`` until a worker takes it, ``running`` while it runs (or since its process died; it holds the stack of one that
-    ran too long), ``done`` with its outcome.
+    ``waiting`` until a worker takes it, ``running`` while it runs (or since its process died; it
+    holds the stack of one that ran too long), ``done`` with its outcome.
     """
 
     waiting: Path
@@ -151,7 +174,9 @@ class _Desk:
         self.jobs += 1
         device = min(self.devices, key=lambda d: self.busy[d], default="")
         self.busy[device] += 1
-        waiting, running, done = (self.folder / f"{self.jobs}.{state}" for state in ("waiting", "running", "done"))
+        waiting, running, done = (
+            self.folder / f"{self.jobs}.{state}" for state in ("waiting", "running", "done")
+        )
         waiting.touch()
         return _Slot(waiting, running, done, self.deadline_s, device)
 
@@ -162,10 +187,12 @@ class _Desk:
 
 
 def _within(slot: _Slot, fn: Callable[[Any], Any], job: Job) -> None:
-    """Run a job in a worker; one that is not done in time ends its process, which writes first where it hung.
+    """Run a job in a worker; one that is not done in time ends its process, which writes first
+    where it hung.
 
-    The watchdog is faulthandler's own thread: it needs no GIL, so that a hang in native code is ended as well. A job is taken
-    once, though the scheduler computes again what a dead worker had finished.
+    The watchdog is faulthandler's own thread: it needs no GIL, so that a hang in native code is
+    ended as well. A job is taken once, though the scheduler computes again what a dead worker had
+    finished.
     """
     try:
         slot.waiting.rename(slot.running)
@@ -197,24 +224,35 @@ def _first_done(futures: list[Future[Any]]) -> list[Future[Any]]:
 
 
 def _refused(future: Future[Any], job: Job) -> Outcome | None:
-    """The failure of a job that could not even be begun, such as one that cannot be sent; None: its process died."""
+    """The failure of a job that could not even be begun, such as one that cannot be sent; None: its
+    process died."""
     if future.status != "error" or isinstance(error := future.exception(), KilledWorker):
         return None
     return _failed(job, error)
 
 
 def _failed(job: Job, error: BaseException) -> Outcome:
-    return Outcome(job.key, 0.0, failure=Failure(type(error).__name__, str(error), refused=False, trace=""))
+    return Outcome(
+        job.key, 0.0, failure=Failure(type(error).__name__, str(error), refused=False, trace="")
+    )
 
 
 def _lost(job: Job, reason: str, *, trace: str = "") -> Outcome:
-    return Outcome(job.key, 0.0, failure=Failure("LostJob", f"{job.key} was given up: {reason}", refused=True, trace=trace))
+    return Outcome(
+        job.key,
+        0.0,
+        failure=Failure("LostJob", f"{job.key} was given up: {reason}", refused=True, trace=trace),
+    )
 
 
 @contextmanager
 def local_cluster(*, workers: int, threads: int) -> Iterator[Executor]:
-    """``workers`` spawned processes on 127.0.0.1, one job at a time each, ``threads`` native threads a job; no dashboard."""
-    environment = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    """``workers`` spawned processes on 127.0.0.1, one job at a time each, ``threads`` native
+    threads a job; no dashboard."""
+    environment = {
+        name: str(threads)
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    }
     with (
         dask.config.set(SETTINGS | {"distributed.nanny.pre-spawn-environ": environment}),
         _deaf_to_ctrl_c(
@@ -223,7 +261,8 @@ def local_cluster(*, workers: int, threads: int) -> Iterator[Executor]:
                 threads_per_worker=1,
                 processes=True,
                 host="127.0.0.1",
-                dashboard_address="127.0.0.1:0",  # without it the status server listens on every interface
+                # without it the status server listens on every interface
+                dashboard_address="127.0.0.1:0",
                 worker_dashboard_address="127.0.0.1:0",
                 memory_limit=0,
                 silence_logs=50,
@@ -242,9 +281,11 @@ def gpus() -> tuple[str, ...]:
 
 
 def _deaf_to_ctrl_c(start: Callable[[], LocalCluster]) -> LocalCluster:
-    """Start processes that ignore Ctrl-C, which a terminal sends to all: stopping them is the driver's to do.
+    """Start processes that ignore Ctrl-C, which a terminal sends to all: stopping them is the
+    driver's to do.
 
-    An ignored signal stays ignored in children; a worker that is started later, after a crash, would hear it.
+    An ignored signal stays ignored in children; a worker that is started later, after a crash,
+    would hear it.
     """
     if threading.current_thread() is not threading.main_thread():
         return start()

@@ -1,6 +1,8 @@
-"""Percentile intervals by drawing whole cases with replacement: slides of one case are not independent of each other.
+"""Percentile intervals by drawing whole cases with replacement: slides of one case are not
+independent of each other.
 
-Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13 (percentile interval); the cluster is the case.
+Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13 (percentile interval); the
+cluster is the case.
 """
 
 from __future__ import annotations
@@ -22,10 +24,12 @@ def case_intervals(
     draws: int = DRAWS,
     seed: int = SEED,
 ) -> dict[str, Interval]:
-    """(low, high) at 95 % of each figure of ``statistic``; empty where there are fewer than ``LEAST_CASES`` cases.
+    """(low, high) at 95 % of each figure of ``statistic``; empty where there are fewer than
+    ``LEAST_CASES`` cases.
 
-    cases: the case of each unit; ``statistic`` is given indices of units, those of a case drawn twice twice. Draws in which
-    a figure is not defined are left out of it. The order of units has no influence but through ``statistic``.
+    cases: the case of each unit; ``statistic`` is given indices of units, those of a case drawn
+    twice twice. Draws in which a figure is not defined are left out of it. The order of units has
+    no influence but through ``statistic``.
     """
     names = sorted(set(cases))
     if len(names) < LEAST_CASES:
@@ -36,11 +40,15 @@ def case_intervals(
     rng = np.random.default_rng(seed)
     values: dict[str, list[float]] = {}
     for _ in range(draws):
-        drawn = [index for k in rng.integers(0, len(names), len(names)) for index in members[names[k]]]
+        drawn = [
+            index for k in rng.integers(0, len(names), len(names)) for index in members[names[k]]
+        ]
         for name, value in statistic(drawn).items():
             if np.isfinite(value):
                 values.setdefault(name, []).append(value)
     tail = (1 - CONFIDENCE) / 2 * 100
     return {
-        name: (float(np.percentile(v, tail)), float(np.percentile(v, 100 - tail))) for name, v in values.items() if len(v) > 1
+        name: (float(np.percentile(v, tail)), float(np.percentile(v, 100 - tail)))
+        for name, v in values.items()
+        if len(v) > 1
     }

@@ -1,8 +1,9 @@
 """Agreement of counts, planted against found, over slides, cases or fields.
 
-Bias and limits of agreement: Bland and Altman, Lancet 327, 1986. ICC(2,1): Shrout and Fleiss, Psychological Bulletin 86(2),
-1979, which is ICC(A,1) of McGraw and Wong, Psychological Methods 1(1), 1996: two-way random effects, absolute agreement, single
-rater; the raters are the annotator and the model.
+Bias and limits of agreement: Bland and Altman, Lancet 327, 1986. ICC(2,1): Shrout and Fleiss,
+Psychological Bulletin 86(2), 1979, which is ICC(A,1) of McGraw and Wong, Psychological Methods
+1(1), 1996: two-way random effects, absolute agreement, single rater; the raters are the annotator
+and the model.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ LIMITS_SD = 1.96
 
 
 def relative_error(planted: float, found: float) -> float:
-    """(found - planted) / planted, signed; 0 where both are 0, infinite where only the planted count is."""
+    """(found - planted) / planted, signed; 0 where both are 0, infinite where only the planted
+    count is."""
     if planted:
         return (found - planted) / planted
     return float("inf") if found else 0.0
@@ -58,7 +60,8 @@ def limits_of_agreement(planted: Numbers, found: Numbers) -> tuple[float, float]
 
 
 def icc_2_1(ratings: Numbers) -> float:
-    """ICC(2,1) of ratings (n units, k raters); NaN below two units or raters, or where nothing varies."""
+    """ICC(2,1) of ratings (n units, k raters); NaN below two units or raters, or where nothing
+    varies."""
     n, k = ratings.shape
     if n < 2 or k < 2:
         return float("nan")
@@ -72,7 +75,8 @@ def icc_2_1(ratings: Numbers) -> float:
 
 
 def count_agreement(planted: Numbers, found: Numbers) -> dict[str, float]:
-    """All figures of one set of units: planted and found are counts (n,), a row a unit; NaN where not defined."""
+    """All figures of one set of units: planted and found are counts (n,), a row a unit; NaN where
+    not defined."""
     errors, (low, high) = relative_errors(planted, found), limits_of_agreement(planted, found)
     total = float(np.sum(planted))
     return {
@@ -92,8 +96,15 @@ def count_agreement(planted: Numbers, found: Numbers) -> dict[str, float]:
 
 
 def count_figures(planted: Numbers, found: Numbers, *, classes: Sequence[str]) -> dict[str, float]:
-    """``count_<figure>`` over slides of all classes together, and ``count_<figure>.<class>``; both (slides, classes)."""
-    figures = {f"count_{name}": v for name, v in count_agreement(planted.sum(axis=1), found.sum(axis=1)).items()}
+    """``count_<figure>`` over slides of all classes together, and ``count_<figure>.<class>``; both
+    (slides, classes)."""
+    figures = {
+        f"count_{name}": v
+        for name, v in count_agreement(planted.sum(axis=1), found.sum(axis=1)).items()
+    }
     for k, of in enumerate(classes):
-        figures |= {f"count_{name}.{of}": v for name, v in count_agreement(planted[:, k], found[:, k]).items()}
+        figures |= {
+            f"count_{name}.{of}": v
+            for name, v in count_agreement(planted[:, k], found[:, k]).items()
+        }
     return figures

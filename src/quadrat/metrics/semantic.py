@@ -1,6 +1,7 @@
 """Agreement of two class maps, from a confusion matrix that is added up block by block.
 
-Dice: L. R. Dice, Ecology 26(3), 1945; IoU: P. Jaccard, 1912. Pooled: pixels of all blocks first, then the ratio.
+Dice: L. R. Dice, Ecology 26(3), 1945; IoU: P. Jaccard, 1912. Pooled: pixels of all blocks first,
+then the ratio.
 """
 
 from __future__ import annotations
@@ -13,14 +14,26 @@ import numpy.typing as npt
 
 from quadrat.annotations import SlideTruth
 from quadrat.errors import AnnotationError
-from quadrat.metrics.protocol import AS_USUAL, Answer, Confusion, Curve, Judging, Metrics, blocks, need
+from quadrat.metrics.protocol import (
+    AS_USUAL,
+    Answer,
+    Confusion,
+    Curve,
+    Judging,
+    Metrics,
+    blocks,
+    need,
+)
 
 Counts = npt.NDArray[np.int64]
 BACKGROUND = "background"
 
 
-def confusion(truth: npt.NDArray[np.integer], found: npt.NDArray[np.integer], *, n_values: int) -> Counts:
-    """Pixels of each pair of values: int64 (n_values, n_values), rows truth, columns found; matrices may be added.
+def confusion(
+    truth: npt.NDArray[np.integer], found: npt.NDArray[np.integer], *, n_values: int
+) -> Counts:
+    """Pixels of each pair of values: int64 (n_values, n_values), rows truth, columns found;
+    matrices may be added.
 
     Raises:
         ValueError: shapes that differ, or a value outside 0..n_values - 1.
@@ -29,7 +42,9 @@ def confusion(truth: npt.NDArray[np.integer], found: npt.NDArray[np.integer], *,
         raise ValueError(f"maps of shapes {truth.shape} and {found.shape} cannot be compared")
     for name, values in (("truth", truth), ("found", found)):
         if values.size and not 0 <= int(values.min()) <= int(values.max()) < n_values:
-            raise ValueError(f"{name} holds values {values.min()}..{values.max()}, want 0..{n_values - 1}")
+            raise ValueError(
+                f"{name} holds values {values.min()}..{values.max()}, want 0..{n_values - 1}"
+            )
     code = truth.astype(np.intp).ravel() * n_values + found.ravel()
     return np.bincount(code, minlength=n_values**2).reshape(n_values, n_values).astype(np.int64)
 
@@ -46,13 +61,16 @@ def iou(matrix: Counts) -> npt.NDArray[np.float64]:
 
 
 def _ratio(part: Counts, whole: Counts) -> npt.NDArray[np.float64]:
-    ratio: npt.NDArray[np.float64] = np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)
+    ratio: npt.NDArray[np.float64] = np.divide(
+        part, whole, out=np.full(len(part), np.nan), where=whole > 0
+    )
     return ratio
 
 
 @dataclass(frozen=True, slots=True)
 class SemanticMeasured:
-    """Pixels of each pair of values, int64 (1 + classes, 1 + classes): rows truth, columns found, 0 = background."""
+    """Pixels of each pair of values, int64 (1 + classes, 1 + classes): rows truth, columns found, 0
+    = background."""
 
     matrix: Counts
 
@@ -60,13 +78,19 @@ class SemanticMeasured:
 class SemanticMetrics:
     """Dice and IoU of the background and every class over the judged pixels of all slides, pooled.
 
-    Judged is what lies inside the bounds; without bounds all of a completely annotated slide, else annotated pixels alone.
+    Judged is what lies inside the bounds; without bounds all of a completely annotated slide, else
+    annotated pixels alone.
     """
 
     main = "dice"
 
     def measure(
-        self, answer: Answer, expected: SlideTruth, *, classes: Sequence[str], how: Judging = AS_USUAL
+        self,
+        answer: Answer,
+        expected: SlideTruth,
+        *,
+        classes: Sequence[str],
+        how: Judging = AS_USUAL,
     ) -> SemanticMeasured:
         """One slide, block by block. See :class:`quadrat.metrics.protocol.Metrics`."""
         labels, regions = need(answer.labels, "class map"), expected.regions
@@ -82,8 +106,11 @@ class SemanticMetrics:
             matrix += confusion(truth[judged], labels(box)[judged], n_values=len(matrix))
         return SemanticMeasured(matrix)
 
-    def additive(self, measured: Sequence[SemanticMeasured], *, classes: Sequence[str]) -> dict[str, float]:
-        """``dice`` and ``iou``: means over the values (background and classes) that occur in truth; then of each value."""
+    def additive(
+        self, measured: Sequence[SemanticMeasured], *, classes: Sequence[str]
+    ) -> dict[str, float]:
+        """``dice`` and ``iou``: means over the values (background and classes) that occur in truth;
+        then of each value."""
         matrix = pooled(measured, len(classes) + 1)
         names, occurs = (BACKGROUND, *classes), matrix.sum(axis=1) > 0
         figures: dict[str, float] = {}
@@ -91,19 +118,27 @@ class SemanticMetrics:
             figures[figure] = float(values[occurs].mean()) if occurs.any() else float("nan")
             figures |= {f"{figure}.{name}": float(v) for name, v in zip(names, values, strict=True)}
         total = int(matrix.sum())
-        return figures | {"pixel_accuracy": float(np.trace(matrix) / total) if total else float("nan")}
+        return figures | {
+            "pixel_accuracy": float(np.trace(matrix) / total) if total else float("nan")
+        }
 
-    def summarise(self, measured: Sequence[SemanticMeasured], *, classes: Sequence[str]) -> dict[str, float]:
+    def summarise(
+        self, measured: Sequence[SemanticMeasured], *, classes: Sequence[str]
+    ) -> dict[str, float]:
         """All figures; ``judged_px`` says over how many pixels."""
         judged = pooled(measured, len(classes) + 1).sum()
         return self.additive(measured, classes=classes) | {"judged_px": float(judged)}
 
-    def confusion(self, measured: Sequence[SemanticMeasured], *, classes: Sequence[str]) -> Confusion:
+    def confusion(
+        self, measured: Sequence[SemanticMeasured], *, classes: Sequence[str]
+    ) -> Confusion:
         """Pixels of each truth taken for each value."""
         names = (BACKGROUND, *classes)
         return Confusion(pooled(measured, len(names)), names, names, "pixels")
 
-    def curves(self, measured: Sequence[SemanticMeasured], *, classes: Sequence[str]) -> tuple[Curve, ...]:
+    def curves(
+        self, measured: Sequence[SemanticMeasured], *, classes: Sequence[str]
+    ) -> tuple[Curve, ...]:
         """None: a class map has no scores."""
         return ()
 

@@ -1,8 +1,10 @@
-"""Overlaps of a slide's label image with its truth, block by block, though truth has ids within a crop only.
+"""Overlaps of a slide's label image with its truth, block by block, though truth has ids within a
+crop only.
 
-Truth is asked for crop by crop and numbers its objects anew each time. So each object is counted once, whole, by the block that
-holds its first pixel (top row, then leftmost): a block asks for a crop that holds all objects that meet it, whole. Pixels where
-there is no truth are counted by the block they lie in. The sum does not depend on how the slide is cut.
+Truth is asked for crop by crop and numbers its objects anew each time. So each object is counted
+once, whole, by the block that holds its first pixel (top row, then leftmost): a block asks for a
+crop that holds all objects that meet it, whole. Pixels where there is no truth are counted by the
+block they lie in. The sum does not depend on how the slide is cut.
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ _TRUTH = np.uint64(1) << np.uint64(32)
 
 @dataclass(frozen=True, slots=True)
 class _Crop:
-    """Truth of one block with all that meets it. labels: int64 (h, w) of ``box``, ids of judged objects 1..k, 0 none;
-    class_id (k,); owned: (k,) whether the block counts the object."""
+    """Truth of one block with all that meets it. labels: int64 (h, w) of ``box``, ids of judged
+    objects 1..k, 0 none; class_id (k,); owned: (k,) whether the block counts the object."""
 
     box: Box
     labels: Ids
@@ -34,12 +36,20 @@ class _Crop:
 
 
 def slide_overlaps(
-    labels: Labels, truth: Truth, answer: Answer, *, keep: npt.NDArray[np.bool_], bounds: Truth | None, block: int
+    labels: Labels,
+    truth: Truth,
+    answer: Answer,
+    *,
+    keep: npt.NDArray[np.bool_],
+    bounds: Truth | None,
+    block: int,
 ) -> tuple[OverlapCounts, Ids]:
-    """Overlap counts of the whole slide, and the class of every truth object, by ascending id (1, 2 ...).
+    """Overlap counts of the whole slide, and the class of every truth object, by ascending id (1, 2
+    ...).
 
-    ``keep``: (rows of the object table,) which found objects are judged; the others are as background, as are truth objects
-    whose centroid (mean of pixel centres) lies outside the bounds. Ids beyond the table are handed on.
+    ``keep``: (rows of the object table,) which found objects are judged; the others are as
+    background, as are truth objects whose centroid (mean of pixel centres) lies outside the bounds.
+    Ids beyond the table are handed on.
     """
     parts, classes = [], []
     last = 0
@@ -47,7 +57,9 @@ def slide_overlaps(
         crop = _truth_crop(truth, core, answer, bounds)
         found = _judged(labels(crop.box), keep)
         inner = core.slices_in(crop.box)
-        numbers = np.concatenate([[0], np.where(crop.owned, last + np.cumsum(crop.owned), 0)]).astype(np.int64)
+        numbers = np.concatenate(
+            [[0], np.where(crop.owned, last + np.cumsum(crop.owned), 0)]
+        ).astype(np.int64)
         whole = OverlapCounts.of(numbers[crop.labels], found)
         of_truth = whole.key >= _TRUTH
         parts.append(OverlapCounts(whole.key[of_truth], whole.pixels[of_truth]))
@@ -63,7 +75,9 @@ def _truth_crop(truth: Truth, core: Box, answer: Answer, bounds: Truth | None) -
     box = core
     if len(extents):
         low, high = extents[:, :2].min(axis=0), extents[:, 2:].max(axis=0)
-        box = core.union(Box(*(math.floor(v) for v in low[::-1]), *(math.ceil(v) for v in high[::-1])))
+        box = core.union(
+            Box(*(math.floor(v) for v in low[::-1]), *(math.ceil(v) for v in high[::-1]))
+        )
         box = box.intersect(answer.frame.box)
     drawn, class_id = truth.instances(box, answer.scale)
     labels = drawn.astype(np.int64)
@@ -77,11 +91,18 @@ def _truth_crop(truth: Truth, core: Box, answer: Answer, bounds: Truth | None) -
         return _Crop(box, labels, class_id.astype(np.int64), owned)
     area = np.bincount(ids, minlength=len(class_id) + 1)[1:]
     at = [
-        (np.bincount(ids, weights=index + 0.5, minlength=len(class_id) + 1)[1:] / area).astype(np.int64)
+        (np.bincount(ids, weights=index + 0.5, minlength=len(class_id) + 1)[1:] / area).astype(
+            np.int64
+        )
         for index in (pixel // box.width, pixel % box.width)
     ]
     inside = bounds.regions(box, answer.scale)[at[0], at[1]] > 0
-    return _Crop(box, np.concatenate([[False], inside])[labels] * labels, class_id.astype(np.int64), owned & inside)
+    return _Crop(
+        box,
+        np.concatenate([[False], inside])[labels] * labels,
+        class_id.astype(np.int64),
+        owned & inside,
+    )
 
 
 def _judged(found: npt.NDArray[np.integer], keep: npt.NDArray[np.bool_]) -> Ids:

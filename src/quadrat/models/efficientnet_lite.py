@@ -1,9 +1,11 @@
-"""EfficientNet-Lite0 (Tan and Le 2019, doi:10.48550/arXiv.1905.11946; without squeeze and excitation, with ReLU6).
+"""EfficientNet-Lite0 (Tan and Le 2019, doi:10.48550/arXiv.1905.11946; without squeeze and
+excitation, with ReLU6).
 
-Being free of global pooling inside, it can answer exactly whatever the tiling; the other EfficientNets cannot. Padding is
-TensorFlow's "SAME", which the ImageNet weights were trained with: strided convolutions pad one px less before than after.
-That depends on the input's size in general, but not where the size is a multiple of 32, so it is fixed here. Names of
-parameters are timm's (tf_efficientnet_lite0), whose files therefore load as they are.
+Being free of global pooling inside, it can answer exactly whatever the tiling; the other
+EfficientNets cannot. Padding is TensorFlow's "SAME", which the ImageNet weights were trained with:
+strided convolutions pad one px less before than after. That depends on the input's size in general,
+but not where the size is a multiple of 32, so it is fixed here. Names of parameters are timm's
+(tf_efficientnet_lite0), whose files therefore load as they are.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ ENDS = (1, 2, 3, 5, 7)
 """Stages that are done where the features have strides 2, 4, 8, 16, 32."""
 STEM_CHANNELS, TOP_CHANNELS, IMAGENET_CLASSES = 32, 1280, 1000
 MEAN, STD = (127 / 255,) * 3, (128 / 255,) * 3
-"""How the ImageNet weights want RGB in 0-1 normalised (MEAN_RGB and STDDEV_RGB of the TensorFlow original)."""
+"""How the ImageNet weights want RGB in 0-1 normalised (MEAN_RGB and STDDEV_RGB of the TensorFlow
+original)."""
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:
@@ -37,9 +40,12 @@ def _norm(channels: int) -> nn.BatchNorm2d:
 
 
 class SameConv(nn.Conv2d):
-    """A bias-free convolution padded as TensorFlow's "SAME" pads inputs whose sides are multiples of the stride."""
+    """A bias-free convolution padded as TensorFlow's "SAME" pads inputs whose sides are multiples
+    of the stride."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1
+    ) -> None:
         super().__init__(inputs, outputs, kernel, stride=stride, groups=groups, bias=False)
         whole = kernel - stride
         self.sides = (whole // 2, whole - whole // 2) * 2
@@ -51,7 +57,9 @@ class SameConv(nn.Conv2d):
 
 
 class Separable(nn.Module):
-    """Depthwise convolution, then to another number of channels; no shortcut (its channels differ)."""
+    """Depthwise convolution, then to another number of channels; no shortcut (its
+    channels differ).
+    """
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int) -> None:
         super().__init__()
@@ -88,7 +96,8 @@ class Inverted(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """(b, 3, h, w) to ImageNet logits (b, 1000), or by :meth:`features` to a pyramid; h and w are multiples of 2**depth.
+    """(b, 3, h, w) to ImageNet logits (b, 1000), or by :meth:`features` to a pyramid; h and w are
+    multiples of 2**depth.
 
     Args:
         depth: 1 to 5; only the stages up to stride 2**depth are built.
@@ -99,7 +108,10 @@ class EfficientNetLite0(nn.Module):
     def __init__(self, *, depth: int = 5, top: bool = True, classifier: bool = True) -> None:
         super().__init__()
         if not 1 <= depth <= len(ENDS):
-            raise ConfigError(f"model.widths has {depth} values, but efficientnet_lite0 has {len(ENDS)} strides (2 to 32)")
+            raise ConfigError(
+                f"model.widths has {depth} values, but efficientnet_lite0 has {len(ENDS)} strides "
+                "(2 to 32)"
+            )
         self.conv_stem = SameConv(3, STEM_CHANNELS, 3, stride=2)
         self.bn1 = _norm(STEM_CHANNELS)
         self.act = nn.ReLU6(inplace=True)
@@ -141,9 +153,20 @@ class EfficientNetLite0(nn.Module):
         return logits
 
 
-RENAMED = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+RENAMED = {
+    "_conv_stem": "conv_stem",
+    "_bn0": "bn1",
+    "_conv_head": "conv_head",
+    "_bn1": "bn2",
+    "_fc": "classifier",
+}
 """Names outside the blocks: efficientnet_lite_pytorch's, ours."""
-RENAMED_FIRST = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+RENAMED_FIRST = {
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn1",
+    "_project_conv": "conv_pw",
+    "_bn2": "bn2",
+}
 RENAMED_INVERTED = {
     "_expand_conv": "conv_pw",
     "_bn0": "bn1",
@@ -161,14 +184,17 @@ def is_foreign(state: Mapping[str, Tensor]) -> bool:
 
 
 def convert_efficientnet_lite(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict of efficientnet_lite_pytorch under the names of :class:`EfficientNetLite0`; tensors are not copied.
+    """A state dict of efficientnet_lite_pytorch under the names of :class:`EfficientNetLite0`;
+    tensors are not copied.
 
     Blocks are numbered through there and stage by stage here.
 
     Raises:
         ConfigError: a key that efficientnet_lite_pytorch's EfficientNet-Lite0 does not have.
     """
-    places = [(stage, index) for stage, (repeats, *_) in enumerate(STAGES) for index in range(repeats)]
+    places = [
+        (stage, index) for stage, (repeats, *_) in enumerate(STAGES) for index in range(repeats)
+    ]
     out = {}
     for key, tensor in state.items():
         parts = re.fullmatch(r"(?:_blocks\.(\d+)\.)?(\w+)\.(\w+)", key)
@@ -182,7 +208,8 @@ def convert_efficientnet_lite(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 renamed = f"blocks.{stage}.{index}.{names[parts[2]]}.{parts[3]}"
         if renamed is None:
             raise ConfigError(
-                f"'{key}' is no key of an EfficientNet-Lite0 of efficientnet_lite_pytorch; is it another network's?"
+                f"'{key}' is no key of an EfficientNet-Lite0 of efficientnet_lite_pytorch; is it "
+                "another network's?"
             )
         out[renamed] = tensor
     return out

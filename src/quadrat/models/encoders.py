@@ -1,6 +1,8 @@
-"""Encoders: RGB to a pyramid of features at strides 2, 4, 8, ..., cut after as many as a model asks for.
+"""Encoders: RGB to a pyramid of features at strides 2, 4, 8, ..., cut after as many as a model asks
+for.
 
-``small`` is trained from scratch; the others can begin from ImageNet weights (:mod:`quadrat.models.pretrained`).
+``small`` is trained from scratch; the others can begin from ImageNet weights
+(:mod:`quadrat.models.pretrained`).
 """
 
 from __future__ import annotations
@@ -33,15 +35,20 @@ def conv_block(inputs: int, outputs: int) -> nn.Sequential:
     """Two 3 x 3 convolutions, each with BatchNorm and ReLU."""
     layers: list[nn.Module] = []
     for channels in (inputs, outputs):
-        layers += [nn.Conv2d(channels, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
+        layers += [
+            nn.Conv2d(channels, outputs, 3, padding=1, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(),
+        ]
     return nn.Sequential(*layers)
 
 
 class Encoder(nn.Module):
-    """RGB (b, 3, h, w) to features at strides 2, 4, 8, ...; h and w are multiples of the last stride.
+    """RGB (b, 3, h, w) to features at strides 2, 4, 8, ...; h and w are multiples of the last
+    stride.
 
-    ``channels`` of the features; ``stride`` of the last; ``beyond`` the names of a complete network's tensors that are not
-    in this one: its classifier head, and its layers beyond the cut.
+    ``channels`` of the features; ``stride`` of the last; ``beyond`` the names of a complete
+    network's tensors that are not in this one: its classifier head, and its layers beyond the cut.
     """
 
     name: str
@@ -54,7 +61,8 @@ class Encoder(nn.Module):
 
 
 class SmallEncoder(Encoder):
-    """Space to depth, then two convolutions a stride: one stride a width. Has no pretrained weights."""
+    """Space to depth, then two convolutions a stride: one stride a width. Has no pretrained
+    weights."""
 
     name = SMALL
 
@@ -75,7 +83,8 @@ class SmallEncoder(Encoder):
 
 
 class LiteEncoder(Encoder):
-    """EfficientNet-Lite0; with ``top``, the 1280 channels before its ImageNet head are the coarsest feature at depth 5."""
+    """EfficientNet-Lite0; with ``top``, the 1280 channels before its ImageNet head are the coarsest
+    feature at depth 5."""
 
     name = LITE
 
@@ -91,9 +100,11 @@ class LiteEncoder(Encoder):
 
 
 class TorchvisionEncoder(Encoder):
-    """A network of torchvision (random weights) cut after ``depth`` strides: features at strides 2, 4, 8, ...
+    """A network of torchvision (random weights) cut after ``depth`` strides: features at strides 2,
+    4, 8, ...
 
-    A stride's feature is the output of the last module that has it, among the network's children and theirs.
+    A stride's feature is the output of the last module that has it, among the network's children
+    and theirs.
 
     Raises:
         ConfigError: torchvision has no such network, or it has no features at these strides.
@@ -118,10 +129,11 @@ class TorchvisionEncoder(Encoder):
 
 
 class TimmEncoder(Encoder):
-    """A network of timm (random weights) cut after ``depth`` strides, by its ``features_only`` (the kind that prunes).
+    """A network of timm (random weights) cut after ``depth`` strides, by its ``features_only`` (the
+    kind that prunes).
 
-    Raises:
-        ConfigError: timm is not installed, has no such network, or the network has no features at these strides.
+    Raises: ConfigError: timm is not installed, has no such network, or the network has no features
+        at these strides.
     """
 
     def __init__(self, name: str, depth: int) -> None:
@@ -130,19 +142,25 @@ class TimmEncoder(Encoder):
         self.name, model = name, name.removeprefix(TIMM)
         if not timm.is_model(model):
             near = ", ".join(timm.list_models(f"*{model}*")[:3])
-            raise ConfigError(f"model.encoder '{name}' is unknown to timm" + (f"; it has {near}" if near else ""))
+            raise ConfigError(
+                f"model.encoder '{name}' is unknown to timm" + (f"; it has {near}" if near else "")
+            )
         options = {"features_only": True, "feature_cls": "getter"}
         try:
             whole = timm.create_model(model, **options)
         except (RuntimeError, AttributeError, TypeError, AssertionError) as error:
-            raise ConfigError(f"model.encoder '{name}' offers no features to timm ({error}); use another network") from error
+            raise ConfigError(
+                f"model.encoder '{name}' offers no features to timm ({error}); use another network"
+            ) from error
         reductions = whole.feature_info.reduction()
         _check_strides(name, reductions, depth)
         wanted = [reductions.index(2**i) for i in range(1, depth + 1)]
         getter = timm.create_model(model, **options, out_indices=wanted)
         self.getter, self.stride = getter, 2**depth
         with torch.device("meta"):
-            self.beyond = frozenset(timm.create_model(model).state_dict()) - set(getter.model.state_dict())
+            self.beyond = frozenset(timm.create_model(model).state_dict()) - set(
+                getter.model.state_dict()
+            )
         self.channels = _measured_channels(self, depth)
 
     @property
@@ -158,10 +176,10 @@ class TimmEncoder(Encoder):
 def build_encoder(name: str, widths: Sequence[int], *, top: bool = False) -> Encoder:
     """An encoder with random weights, of as many strides (2, 4, 8, ...) as there are widths.
 
-    Args:
-        name: "small" (:class:`SmallEncoder`, of these widths), "efficientnet_lite0", a network of torchvision, or "timm/<model>".
-        widths: channels of "small"; of the others only their number counts.
-        top: for a model that pools the last feature: take along what the network computes before its classifier.
+    Args: name: "small" (:class:`SmallEncoder`, of these widths), "efficientnet_lite0", a network of
+        torchvision, or "timm/<model>". widths: channels of "small"; of the others only their number
+        counts. top: for a model that pools the last feature: take along what the network computes
+        before its classifier.
 
     Raises:
         ConfigError: the network is unknown, or lacks features at one of the strides.
@@ -170,24 +188,32 @@ def build_encoder(name: str, widths: Sequence[int], *, top: bool = False) -> Enc
         return SmallEncoder(widths)
     if name == LITE:
         return LiteEncoder(len(widths), top=top)
-    return TimmEncoder(name, len(widths)) if name.startswith(TIMM) else TorchvisionEncoder(name, len(widths))
+    return (
+        TimmEncoder(name, len(widths))
+        if name.startswith(TIMM)
+        else TorchvisionEncoder(name, len(widths))
+    )
 
 
 def load_encoder_weights(encoder: Encoder, source: str) -> Loaded:
     """Begin an encoder from pretrained weights.
 
-    Args:
-        encoder: what :func:`build_encoder` made; its tensors are overwritten.
-        source: a local state dict (.safetensors, .pth, .pt or .bin; never a pickled object), or "hub" (also "imagenet"):
-            the weights that torchvision or timm offer for the network, downloaded by them. EfficientNet-Lite0 takes the
-            keys of timm and of efficientnet_lite_pytorch.
+    Args: encoder: what :func:`build_encoder` made; its tensors are overwritten. source: a local
+        state dict (.safetensors, .pth, .pt or .bin; never a pickled object), or "hub" (also
+        "imagenet"):
+            the weights that torchvision or timm offer for the network, downloaded by them.
+            EfficientNet-Lite0 takes the keys of timm and of efficientnet_lite_pytorch.
 
-    Raises:
-        ConfigError: nothing to begin from, a file that cannot be read, a tensor that lacks or has another shape, a key that
-            is neither the encoder's nor in the complete network's head or layers beyond the cut, or no network to download.
+    Raises: ConfigError: nothing to begin from, a file that cannot be read, a tensor that lacks or
+        has another shape, a key that
+            is neither the encoder's nor in the complete network's head or layers beyond the cut, or
+            no network to download.
     """
     if encoder.name == SMALL:
-        raise ConfigError(f"model.encoder 'small' has no pretrained weights; choose another ({KNOWN}), or leave out the weights")
+        raise ConfigError(
+            f"model.encoder 'small' has no pretrained weights; choose another ({KNOWN}), or leave "
+            "out the weights"
+        )
     state = _hub_state(encoder.name) if source in HUB else read_state(source)
     if encoder.name == LITE and efficientnet_lite.is_foreign(state):
         state = efficientnet_lite.convert_efficientnet_lite(state)
@@ -197,7 +223,8 @@ def load_encoder_weights(encoder: Encoder, source: str) -> Loaded:
 
 
 def encoder_normalisation(name: str) -> Normalisation | None:
-    """(mean, std) of RGB in 0-1 that an encoder's ImageNet weights were trained with; None where there are no such weights.
+    """(mean, std) of RGB in 0-1 that an encoder's ImageNet weights were trained with; None where
+    there are no such weights.
 
     Raises:
         ConfigError: timm is needed and not installed.
@@ -224,7 +251,9 @@ def _timm() -> ModuleType:
     try:
         return importlib.import_module("timm")
     except ModuleNotFoundError as error:
-        raise ConfigError("encoders named timm/... need timm: pip install 'quadrat[timm]'") from error
+        raise ConfigError(
+            "encoders named timm/... need timm: pip install 'quadrat[timm]'"
+        ) from error
 
 
 def _hub_state(name: str) -> dict[str, Tensor]:
@@ -238,7 +267,8 @@ def _hub_state(name: str) -> dict[str, Tensor]:
     except (OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(
-            f"the pretrained weights of {name} could not be downloaded ({reason}); where there is no network, "
+            f"the pretrained weights of {name} could not be downloaded ({reason}); where there is "
+            "no network, "
             "give the path of a local .safetensors or .pth file"
         ) from error
     state: dict[str, Tensor] = network.state_dict()
@@ -246,16 +276,24 @@ def _hub_state(name: str) -> dict[str, Tensor]:
 
 
 def _stride_ends(network: nn.Module) -> dict[int, str]:
-    """For each stride of a network in eval mode, the last child or grandchild whose output (b, c, h, w) has it."""
+    """For each stride of a network in eval mode, the last child or grandchild whose output (b, c,
+    h, w) has it."""
     side, ends = 64, dict[int, str]()
 
     def note(name: str, output: object) -> None:
-        if isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] == output.shape[3] > 1:
+        if (
+            isinstance(output, Tensor)
+            and output.ndim == 4
+            and output.shape[2] == output.shape[3] > 1
+        ):
             ends[side // output.shape[2]] = name
 
-    modules = [(name, module) for name, module in network.named_modules() if name and name.count(".") < 2]
+    modules = [
+        (name, module) for name, module in network.named_modules() if name and name.count(".") < 2
+    ]
     hooks = [
-        module.register_forward_hook(lambda _module, _inputs, output, name=name: note(name, output)) for name, module in modules
+        module.register_forward_hook(lambda _module, _inputs, output, name=name: note(name, output))
+        for name, module in modules
     ]
     try:
         with torch.no_grad():
@@ -269,18 +307,23 @@ def _stride_ends(network: nn.Module) -> dict[int, str]:
 
 
 def _measured_channels(encoder: Encoder, depth: int) -> list[int]:
-    """Channels of the features, whose sizes are checked: some networks pad too little, or state other strides than they have."""
+    """Channels of the features, whose sizes are checked: some networks pad too little, or state
+    other strides than they have."""
     side = 64
     try:
         with torch.no_grad():
             found = encoder.eval().forward(torch.zeros(1, 3, side, side))
     except RuntimeError as error:
-        raise ConfigError(f"model.encoder '{encoder.name}' cannot take an image of {side} px ({error}); use another") from error
+        raise ConfigError(
+            f"model.encoder '{encoder.name}' cannot take an image of {side} px ({error}); use "
+            "another"
+        ) from error
     sizes = [tuple(f.shape[2:]) for f in found]
     wanted = [(side >> i, side >> i) for i in range(1, depth + 1)]
     if sizes != wanted:
         raise ConfigError(
-            f"model.encoder '{encoder.name}' makes features of {sizes} px from {side} px, not {wanted}; use another"
+            f"model.encoder '{encoder.name}' makes features of {sizes} px from {side} px, not "
+            f"{wanted}; use another"
         )
     return [int(f.shape[1]) for f in found]
 
@@ -291,6 +334,7 @@ def _check_strides(name: str, found: Iterable[int], depth: int) -> None:
     if missing:
         has = f"some at {', '.join(map(str, strides))}" if strides else "none of a pyramid"
         raise ConfigError(
-            f"model.encoder '{name}' has no features at stride {missing[0]} (it has {has}), but model.widths asks for "
+            f"model.encoder '{name}' has no features at stride {missing[0]} (it has {has}), but "
+            "model.widths asks for "
             f"{depth} strides from 2 on; use another network or fewer widths"
         )

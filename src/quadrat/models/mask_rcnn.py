@@ -1,8 +1,10 @@
-"""Mask R-CNN (He et al. 2017) from torchvision's parts, without what makes torchvision's own differ between windows.
+"""Mask R-CNN (He et al. 2017) from torchvision's parts, without what makes torchvision's own differ
+between windows.
 
-No resizing, no normalising, no top-k and no suppression of detections inside ``forward``: it gives the dense part alone,
-features and what the region proposal network says of each anchor. The second stage runs on the regions that the task asks
-for, in chunks of one size, because kernels may depend on shapes.
+No resizing, no normalising, no top-k and no suppression of detections inside ``forward``: it gives
+the dense part alone, features and what the region proposal network says of each anchor. The second
+stage runs on the regions that the task asks for, in chunks of one size, because kernels may depend
+on shapes.
 """
 
 from __future__ import annotations
@@ -16,16 +18,22 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.roi_heads import RoIHeads
-from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead, concat_box_prediction_layers
+from torchvision.models.detection.rpn import (
+    RegionProposalNetwork,
+    RPNHead,
+    concat_box_prediction_layers,
+)
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 
 from quadrat.errors import ConfigError
 from quadrat.models.encoders import build_encoder
 
 FIRST_STRIDE = 4
-"""Input px a cell of the finest feature level; finer levels of the encoder serve only to compute it."""
+"""Input px a cell of the finest feature level; finer levels of the encoder serve only to compute
+it."""
 ANCHOR_SIDES = (3.0, 4.25)
-"""Sides of the square anchors of a level in cells of that level: half an octave apart through all levels."""
+"""Sides of the square anchors of a level in cells of that level: half an octave apart through all
+levels."""
 MASK_SIDE = 28
 """Cells a side of a predicted mask, whatever the size of its box."""
 BOX_CHUNK, MASK_CHUNK = 64, 16
@@ -37,8 +45,9 @@ REGION_POOL, MASK_POOL = 7, 14
 class RegionOutput:
     """The dense part of a batch: one tensor a feature level, finest first.
 
-    features (b, c, h, w); objectness (b, anchors, h, w) logits; deltas (b, 4 * anchors, h, w); ``network`` made them and
-    holds the second stage. Can be cut along the batch and cast like a tensor.
+    features (b, c, h, w); objectness (b, anchors, h, w) logits; deltas (b, 4 * anchors, h, w);
+    ``network`` made them and holds the second stage. Can be cut along the batch and cast like a
+    tensor.
     """
 
     network: MaskRCNN
@@ -50,11 +59,15 @@ class RegionOutput:
         return len(self.features[0])
 
     def __getitem__(self, index: slice | list[int]) -> RegionOutput:
-        return RegionOutput(self.network, *(tuple(t[index] for t in group) for group in self._groups()))
+        return RegionOutput(
+            self.network, *(tuple(t[index] for t in group) for group in self._groups())
+        )
 
     def float(self) -> RegionOutput:
         """All tensors as float32."""
-        return RegionOutput(self.network, *(tuple(t.float() for t in group) for group in self._groups()))
+        return RegionOutput(
+            self.network, *(tuple(t.float() for t in group) for group in self._groups())
+        )
 
     def tensors(self) -> Iterator[Tensor]:
         """Everything that was computed."""
@@ -71,30 +84,39 @@ class RegionOutput:
         return rows * FIRST_STRIDE, cols * FIRST_STRIDE
 
     def anchors(self) -> Tensor:
-        """(anchors in all, 4) x0, y0, x1, y1 in px of the input, in the order of :meth:`proposals`' columns."""
-        return self.network.anchors([(f.shape[-2], f.shape[-1]) for f in self.features], self.features[0].device)
+        """(anchors in all, 4) x0, y0, x1, y1 in px of the input, in the order of :meth:`proposals`'
+        columns."""
+        return self.network.anchors(
+            [(f.shape[-2], f.shape[-1]) for f in self.features], self.features[0].device
+        )
 
     def proposals(self) -> tuple[Tensor, Tensor]:
-        """Objectness logits (b, anchors in all) and box deltas (b, anchors in all, 4): level, row, column, size."""
+        """Objectness logits (b, anchors in all) and box deltas (b, anchors in all, 4): level, row,
+        column, size."""
         # torchvision permutes the lists that it is given in place
         objectness, deltas = concat_box_prediction_layers(list(self.objectness), list(self.deltas))
         return objectness.reshape(len(self), -1), deltas.reshape(len(self), -1, 4)
 
 
 class MaskRCNN(nn.Module):
-    """(b, 3, h, w) float to :class:`RegionOutput`; feature levels at strides 4, 8, ... as many as the encoder has.
+    """(b, 3, h, w) float to :class:`RegionOutput`; feature levels at strides 4, 8, ... as many as
+    the encoder has.
 
     Raises:
         ConfigError: fewer than two widths (the encoder would not reach stride 4).
     """
 
     out_stride = 0
-    """Global: regions are pooled from anywhere in the window, so there is no finite receptive radius."""
+    """Global: regions are pooled from anywhere in the window, so there is no finite receptive
+    radius."""
 
     def __init__(self, widths: Sequence[int], *, classes: int, encoder: str = "small") -> None:
         super().__init__()
         if len(widths) < 2:
-            raise ConfigError(f"model.widths is {list(widths)}; a mask model needs two or more (strides 2, 4, ...)")
+            raise ConfigError(
+                f"model.widths is {list(widths)}; a mask model needs two or more (strides 2, 4, "
+                "...)"
+            )
         self.encoder = build_encoder(encoder, widths)
         self.stride = self.encoder.stride
         channels = widths[-1]
@@ -103,23 +125,42 @@ class MaskRCNN(nn.Module):
         self.pyramid = FeaturePyramidNetwork(self.encoder.channels[1:], channels)
         self.rpn = RegionProposalNetwork(
             AnchorGenerator(
-                sizes=tuple(tuple(stride * side for side in ANCHOR_SIDES) for stride in self.strides),
+                sizes=tuple(
+                    tuple(stride * side for side in ANCHOR_SIDES) for stride in self.strides
+                ),
                 aspect_ratios=((1.0,),) * len(self.strides),
             ),
             RPNHead(channels, len(ANCHOR_SIDES)),
-            fg_iou_thresh=0.5, bg_iou_thresh=0.3, batch_size_per_image=128, positive_fraction=0.5,
-            # of these only training makes use, where which regions are looked at is a matter of luck anyway
-            pre_nms_top_n={"training": 400, "testing": 400}, post_nms_top_n={"training": 150, "testing": 150}, nms_thresh=0.7,
-        )  # fmt: skip
-        pool = [MultiScaleRoIAlign(names, side, 2, canonical_scale=48, canonical_level=4) for side in (REGION_POOL, MASK_POOL)]
+            fg_iou_thresh=0.5,
+            bg_iou_thresh=0.3,
+            batch_size_per_image=128,
+            positive_fraction=0.5,
+            # of these only training makes use, where which regions are looked at is a matter of
+            # luck anyway
+            pre_nms_top_n={"training": 400, "testing": 400},
+            post_nms_top_n={"training": 150, "testing": 150},
+            nms_thresh=0.7,
+        )
+        pool = [
+            MultiScaleRoIAlign(names, side, 2, canonical_scale=48, canonical_level=4)
+            for side in (REGION_POOL, MASK_POOL)
+        ]
         self.regions = RoIHeads(
-            pool[0], TwoMLPHead(channels * REGION_POOL**2, 4 * channels), FastRCNNPredictor(4 * channels, classes + 1),
-            fg_iou_thresh=0.5, bg_iou_thresh=0.5, batch_size_per_image=96, positive_fraction=0.33, bbox_reg_weights=None,
-            score_thresh=0.0, nms_thresh=1.0, detections_per_img=1,
+            pool[0],
+            TwoMLPHead(channels * REGION_POOL**2, 4 * channels),
+            FastRCNNPredictor(4 * channels, classes + 1),
+            fg_iou_thresh=0.5,
+            bg_iou_thresh=0.5,
+            batch_size_per_image=96,
+            positive_fraction=0.33,
+            bbox_reg_weights=None,
+            score_thresh=0.0,
+            nms_thresh=1.0,
+            detections_per_img=1,
             mask_roi_pool=pool[1],
             mask_head=MaskRCNNHeads(channels, (channels, channels), 1),
             mask_predictor=MaskRCNNPredictor(channels, channels, classes + 1),
-        )  # fmt: skip
+        )
 
     @property
     def head(self) -> nn.Linear:
@@ -139,13 +180,17 @@ class MaskRCNN(nn.Module):
         generator.set_cell_anchors(torch.float32, device)
         strides = [[torch.tensor(s, device=device)] * 2 for s in self.strides]
         # torchvision puts anchors on the cells' corners, which would favour one direction
-        levels = zip(generator.grid_anchors([list(s) for s in sizes], strides), self.strides, strict=True)
+        levels = zip(
+            generator.grid_anchors([list(s) for s in sizes], strides), self.strides, strict=True
+        )
         return torch.cat([anchors + stride / 2 for anchors, stride in levels])
 
     def anchor_pixels(self, sizes: Sequence[tuple[int, int]]) -> Tensor:
-        """(anchors in all, 2) int64 row, column: a pixel of the anchor's cell that belongs to no other anchor.
+        """(anchors in all, 2) int64 row, column: a pixel of the anchor's cell that belongs to no
+        other anchor.
 
-        Level strides are powers of two, so the middle rows of their cells never coincide; sizes lie side by side.
+        Level strides are powers of two, so the middle rows of their cells never coincide; sizes lie
+        side by side.
         """
         out = []
         for (rows, cols), stride in zip(sizes, self.strides, strict=True):
@@ -157,7 +202,8 @@ class MaskRCNN(nn.Module):
         return torch.cat(out)
 
     def classify(self, output: RegionOutput, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """Class logits (n, 1 + classes) and refined boxes (n, 1 + classes, 4) of regions (n, 4) of a batch of one."""
+        """Class logits (n, 1 + classes) and refined boxes (n, 1 + classes, 4) of regions (n, 4) of
+        a batch of one."""
         heads = self.regions
         logits, deltas = [], []
         for chunk in _chunks(boxes, BOX_CHUNK):
@@ -170,7 +216,8 @@ class MaskRCNN(nn.Module):
         return torch.cat(logits)[:n], refined.reshape(n, -1, 4)
 
     def masks(self, output: RegionOutput, boxes: Tensor, class_id: Tensor) -> Tensor:
-        """Mask probabilities (n, 28, 28) of boxes (n, 4) for their classes (n,), 0-based, of a batch of one."""
+        """Mask probabilities (n, 28, 28) of boxes (n, 4) for their classes (n,), 0-based, of a
+        batch of one."""
         heads = self.regions
         out = []
         for chunk in _chunks(boxes, MASK_CHUNK):

@@ -1,8 +1,10 @@
-"""Measure a network's stride and receptive radius: what can one input pixel reach, and what shift does it commute with?
+"""Measure a network's stride and receptive radius: what can one input pixel reach, and what shift
+does it commute with?
 
-The radius is measured twice and the larger counts. A NaN at one input pixel spreads along every path, whatever the weights
-are, so the NaN outputs are the pixel's field of influence; a float impulse misses paths whose weights are small or zero.
-But a comparison (a gate, an argmax) swallows a NaN, and there the impulse sees more.
+The radius is measured twice and the larger counts. A NaN at one input pixel spreads along every
+path, whatever the weights are, so the NaN outputs are the pixel's field of influence; a float
+impulse misses paths whose weights are small or zero. But a comparison (a gate, an argmax) swallows
+a NaN, and there the impulse sees more.
 """
 
 from __future__ import annotations
@@ -21,15 +23,17 @@ LARGEST = 1024
 IMPULSE = 100.0
 """Height of the impulse over normalised pixels (standard deviation about 1)."""
 ROUNDING = 1e-9
-"""Relative difference in float64 up to which two outputs count as equal: kernels may sum in another order."""
+"""Relative difference in float64 up to which two outputs count as equal: kernels may sum in another
+order."""
 THIN = 2
 """Height, in strides, of the strip on which :func:`least_radius` looks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """What was measured, in input px. ``structural``, ``impulse``: radius a side by NaN and by float64 impulse, None
-    where it is unbounded; ``stride``: the least shift of the input that only shifts the output, None where no shift does."""
+    """What was measured, in input px. ``structural``, ``impulse``: radius a side by NaN and by
+    float64 impulse, None where it is unbounded; ``stride``: the least shift of the input that only
+    shifts the output, None where no shift does."""
 
     structural: int | None
     impulse: int | None
@@ -38,21 +42,28 @@ class Reach:
     @property
     def radius(self) -> int | None:
         """The larger of the two radii; None if one of them is unbounded."""
-        return None if self.structural is None or self.impulse is None else max(self.structural, self.impulse)
+        return (
+            None
+            if self.structural is None or self.impulse is None
+            else max(self.structural, self.impulse)
+        )
 
 
 def probe(model: nn.Module, *, stride: int, out_stride: int) -> Reach:
-    """Measure a copy of a network on the CPU in float64, in eval mode (BatchNorm frozen), at every phase modulo ``stride``.
+    """Measure a copy of a network on the CPU in float64, in eval mode (BatchNorm frozen), at every
+    phase modulo ``stride``.
 
-    Args:
-        model: (1, 3, h, w) to (1, c, h / out_stride, w / out_stride), h and w multiples of ``stride``.
-        stride: what the network says its stride is; the measured one is sought among its divisors and small multiples.
-        out_stride: input px an output cell covers (0: the network pools everything, so nothing is bounded).
+    Args: model: (1, 3, h, w) to (1, c, h / out_stride, w / out_stride), h and w multiples of
+        ``stride``. stride: what the network says its stride is; the measured one is sought among
+        its divisors and small multiples. out_stride: input px an output cell covers (0: the network
+        pools everything, so nothing is bounded).
     """
     if out_stride == 0:
         return Reach(structural=None, impulse=None, stride=None)
     network = copy.deepcopy(model).to("cpu", torch.float64).eval()
-    gap = stride * _widest_dilation(network)  # taps this far apart may jump over a narrower border unseen
+    gap = stride * _widest_dilation(
+        network
+    )  # taps this far apart may jump over a narrower border unseen
     with _one_thread():
         return _measure(network, stride=stride, out_stride=out_stride, gap=gap)
 
@@ -62,7 +73,14 @@ def _measure(network: nn.Module, *, stride: int, out_stride: int, gap: int) -> R
     while side <= LARGEST:
         radii: list[int] = []
         for impulse in (False, True):
-            found = _radius_at(network, shape=(side, side), stride=stride, out_stride=out_stride, gap=gap, impulse=impulse)
+            found = _radius_at(
+                network,
+                shape=(side, side),
+                stride=stride,
+                out_stride=out_stride,
+                gap=gap,
+                impulse=impulse,
+            )
             if found is None:
                 break
             radii.append(found)
@@ -74,11 +92,14 @@ def _measure(network: nn.Module, *, stride: int, out_stride: int, gap: int) -> R
 
 
 def _first_side(network: nn.Module, *, stride: int, out_stride: int, gap: int) -> int:
-    """A side in px that the field of influence is likely to fit in, from cheap strips; beyond LARGEST where none does."""
+    """A side in px that the field of influence is likely to fit in, from cheap strips; beyond
+    LARGEST where none does."""
     length = max(16 * stride, 4 * gap)
     while length <= LARGEST:
         shape = THIN * stride, length
-        radius = _radius_at(network, shape=shape, stride=stride, out_stride=out_stride, gap=gap, impulse=False)
+        radius = _radius_at(
+            network, shape=shape, stride=stride, out_stride=out_stride, gap=gap, impulse=False
+        )
         if radius is not None:
             return 2 * stride * (math.ceil((radius + gap) / stride) + 2)
         length *= 2
@@ -86,15 +107,19 @@ def _first_side(network: nn.Module, *, stride: int, out_stride: int, gap: int) -
 
 
 def receptive_radius(model: nn.Module, *, stride: int, out_stride: int) -> int | None:
-    """Receptive radius R a side in input px, the larger of :func:`probe`'s two; None if unbounded."""
+    """Receptive radius R a side in input px, the larger of :func:`probe`'s two; None
+    if unbounded.
+    """
     return probe(model, stride=stride, out_stride=out_stride).radius
 
 
 def least_radius(model: nn.Module, *, stride: int, out_stride: int, stated: int) -> int | None:
-    """A quick lower bound of the structural radius (NaN on thin strips, both axes, float32), to refute a stated one.
+    """A quick lower bound of the structural radius (NaN on thin strips, both axes, float32), to
+    refute a stated one.
 
-    Seconds become hundredths: a path along one axis hardly ever needs room along the other. Returns None where the field
-    of influence leaves the strip, which is as long as the ``stated`` radius can need.
+    Seconds become hundredths: a path along one axis hardly ever needs room along the other. Returns
+    None where the field of influence leaves the strip, which is as long as the ``stated`` radius
+    can need.
     """
     if out_stride == 0:
         return None
@@ -103,7 +128,9 @@ def least_radius(model: nn.Module, *, stride: int, out_stride: int, stated: int)
     length = 2 * stride * math.ceil((stated + 2 * gap) / stride) + 2 * stride
     with _one_thread():
         radii = [
-            _radius_at(network, shape=shape, stride=stride, out_stride=out_stride, gap=gap, impulse=False)
+            _radius_at(
+                network, shape=shape, stride=stride, out_stride=out_stride, gap=gap, impulse=False
+            )
             for shape in ((THIN * stride, length), (length, THIN * stride))
         ]
     found = [radius for radius in radii if radius is not None]
@@ -112,7 +139,8 @@ def least_radius(model: nn.Module, *, stride: int, out_stride: int, stated: int)
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """Small images leave more threads nothing to do but wait for each other (ten times slower on a busy machine)."""
+    """Small images leave more threads nothing to do but wait for each other (ten times slower on a
+    busy machine)."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -131,11 +159,19 @@ def _widest_dilation(network: nn.Module) -> int:
 
 
 def _radius_at(
-    network: nn.Module, *, shape: tuple[int, int], stride: int, out_stride: int, gap: int, impulse: bool
+    network: nn.Module,
+    *,
+    shape: tuple[int, int],
+    stride: int,
+    out_stride: int,
+    gap: int,
+    impulse: bool,
 ) -> int | None:
-    """R seen in an input of ``shape`` px along its longer axes, or None where the field comes within ``gap`` px of a border.
+    """R seen in an input of ``shape`` px along its longer axes, or None where the field comes
+    within ``gap`` px of a border.
 
-    Row and column of the touched pixel have the same phase: the reach along one axis depends on the phase along it alone.
+    Row and column of the touched pixel have the same phase: the reach along one axis depends on the
+    phase along it alone.
     """
     dtype = next((p.dtype for p in network.parameters()), torch.float64)
     image = torch.zeros(1, 3, *shape, dtype=dtype)
@@ -147,7 +183,9 @@ def _radius_at(
     for phase in range(stride):
         at = [side // 2 // stride * stride + phase for side in shape]
         touched = image.clone()
-        touched[0, :, at[0], at[1]] = touched[0, :, at[0], at[1]] + IMPULSE if impulse else torch.nan
+        touched[0, :, at[0], at[1]] = (
+            touched[0, :, at[0], at[1]] + IMPULSE if impulse else torch.nan
+        )
         out = _forward(network, touched)
         reached = (out != base if impulse else torch.isnan(out)).any(dim=0)
         for axis in axes:
@@ -157,16 +195,25 @@ def _radius_at(
             first, last = int(cells[0]), int(cells[-1])
             if first * out_stride < gap or (reached.shape[axis] - 1 - last) * out_stride < gap:
                 return None
-            radius = max(radius, at[axis] - first * out_stride, (last + 1) * out_stride - 1 - at[axis])
+            radius = max(
+                radius, at[axis] - first * out_stride, (last + 1) * out_stride - 1 - at[axis]
+            )
     return radius
 
 
 def _stride(network: nn.Module, *, stride: int, out_stride: int, radius: int) -> int | None:
-    """The least shift, among divisors and small multiples of ``stride``, that the network commutes with on both axes."""
-    candidates = [s for s in range(1, stride) if stride % s == 0] + [stride * k for k in (1, 2, 3, 4)]
-    margin = (radius // stride + 2) * stride  # outputs nearer to a border see the padding, which does not shift
+    """The least shift, among divisors and small multiples of ``stride``, that the network commutes
+    with on both axes."""
+    candidates = [s for s in range(1, stride) if stride % s == 0] + [
+        stride * k for k in (1, 2, 3, 4)
+    ]
+    margin = (
+        radius // stride + 2
+    ) * stride  # outputs nearer to a border see the padding, which does not shift
     side = 2 * margin + 8 * stride
-    image = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    image = torch.randn(
+        1, 3, side, side, generator=torch.Generator().manual_seed(1), dtype=torch.float64
+    )
     base = _forward(network, image)
     lowest = margin // out_stride
     for shift in candidates:

@@ -1,7 +1,9 @@
-"""A small U-Net whose window arithmetic is exact: strided by powers of two, frozen statistics, no resizing by factors.
+"""A small U-Net whose window arithmetic is exact: strided by powers of two, frozen statistics, no
+resizing by factors.
 
-Ronneberger et al. 2015 in structure; the first level works at half resolution on 2 x 2 pixel blocks (space to depth) and
-the head brings full resolution back by depth to space, a quarter of the cost on a CPU.
+Ronneberger et al. 2015 in structure; the first level works at half resolution on 2 x 2 pixel blocks
+(space to depth) and the head brings full resolution back by depth to space, a quarter of the cost
+on a CPU.
 """
 
 from __future__ import annotations
@@ -18,11 +20,14 @@ from quadrat.models.encoders import STEM, build_encoder, conv_block
 class UNet(nn.Module):
     """(b, 3, h, w) float -> (b, outputs, h / out_stride, w / out_stride) logits.
 
-    ``out_stride`` is 1 (head by pixel shuffle), 2, 4, ...: the decoder stops where the head begins. The decoder's channels
-    are ``widths``, the encoder's its own (:func:`~quadrat.models.encoders.build_encoder`).
+    ``out_stride`` is 1 (head by pixel shuffle), 2, 4, ...: the decoder stops where the head begins.
+    The decoder's channels are ``widths``, the encoder's its own
+    (:func:`~quadrat.models.encoders.build_encoder`).
     """
 
-    def __init__(self, widths: Sequence[int], *, outputs: int, out_stride: int, encoder: str = "small") -> None:
+    def __init__(
+        self, widths: Sequence[int], *, outputs: int, out_stride: int, encoder: str = "small"
+    ) -> None:
         super().__init__()
         self.encoder = build_encoder(encoder, widths)
         channels = self.encoder.channels
@@ -49,12 +54,15 @@ class UNet(nn.Module):
 
 
 class TileClassifier(nn.Module):
-    """(b, 3, h, w) -> (b, classes + d): class logits, then the d-dimensional embedding they were computed from.
+    """(b, 3, h, w) -> (b, classes + d): class logits, then the d-dimensional embedding they were
+    computed from.
 
     ``dropout``: share of the embedding's values that the head does not see in training.
     """
 
-    def __init__(self, widths: Sequence[int], *, classes: int, encoder: str = "small", dropout: float = 0.0) -> None:
+    def __init__(
+        self, widths: Sequence[int], *, classes: int, encoder: str = "small", dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.encoder = build_encoder(encoder, widths, top=True)
         self.dropout = nn.Dropout(dropout)

@@ -1,4 +1,5 @@
-"""What a slide's result looks like on disk: files that other programs open, written whole or not at all."""
+"""What a slide's result looks like on disk: files that other programs open, written whole or not at
+all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Pictures of an evaluation: count scatter, Bland-Altman plot, confusion matrix, precision-recall curves (PNG, Agg)."""
+"""Pictures of an evaluation: count scatter, Bland-Altman plot, confusion matrix, precision-recall
+curves (PNG, Agg)."""
 
 from __future__ import annotations
 
@@ -27,7 +28,9 @@ LABELLED_CELLS = 16
 """A confusion matrix of more values a side has no numbers in its cells."""
 
 
-def count_scatter(path: Path, counts: Mapping[str, tuple[Counts, Counts]], *, unit: str, icc: Mapping[str, float]) -> None:
+def count_scatter(
+    path: Path, counts: Mapping[str, tuple[Counts, Counts]], *, unit: str, icc: Mapping[str, float]
+) -> None:
     """PNG: found against planted, a panel a class, a dot a unit, with the line of identity.
 
     counts: (planted, found) (n,) by class; ``icc``: their ICC(2,1), for the titles.
@@ -36,16 +39,27 @@ def count_scatter(path: Path, counts: Mapping[str, tuple[Counts, Counts]], *, un
     for axes, (name, (planted, found)) in zip(panels, counts.items(), strict=True):
         end = float(max(planted.max(initial=0), found.max(initial=0), 1)) * 1.06
         axes.plot((0, end), (0, end), color=PALE, lw=1, ls="--", zorder=1)
-        axes.scatter(planted, found, s=_dot_size(len(planted)), color=DOT, alpha=0.7, lw=0, zorder=2)
-        axes.set(xlim=(0, end), ylim=(0, end), xlabel=f"annotated, per {unit}", ylabel=f"found, per {unit}", aspect="equal")
+        axes.scatter(
+            planted, found, s=_dot_size(len(planted)), color=DOT, alpha=0.7, lw=0, zorder=2
+        )
+        axes.set(
+            xlim=(0, end),
+            ylim=(0, end),
+            xlabel=f"annotated, per {unit}",
+            ylabel=f"found, per {unit}",
+            aspect="equal",
+        )
         _integer_ticks(axes)
         agreement = icc.get(name, math.nan)
-        axes.set_title(name + (f"   ICC {agreement:.3f}" if math.isfinite(agreement) else ""), fontsize=11)
+        axes.set_title(
+            name + (f"   ICC {agreement:.3f}" if math.isfinite(agreement) else ""), fontsize=11
+        )
     save_figure(figure, path, dpi=DPI)
 
 
 def bland_altman(path: Path, counts: Mapping[str, tuple[Counts, Counts]], *, unit: str) -> None:
-    """PNG: found - planted over their mean, a panel a class, with bias and limits of agreement (Bland and Altman 1986)."""
+    """PNG: found - planted over their mean, a panel a class, with bias and limits of agreement
+    (Bland and Altman 1986)."""
     figure, panels = _panels(len(counts))
     for axes, (name, (planted, found)) in zip(panels, counts.items(), strict=True):
         mean, difference = (planted + found) / 2, (found - planted).astype(np.float64)
@@ -58,10 +72,16 @@ def bland_altman(path: Path, counts: Mapping[str, tuple[Counts, Counts]], *, uni
         for text, value, style in lines:
             axes.axhline(value, color=LINE, lw=1.1, ls=style)
             axes.annotate(
-                f"{text}  {value:+.1f}", (1, value), xycoords=("axes fraction", "data"), xytext=(-4, 3),
-                textcoords="offset points", ha="right", fontsize=8, color=LINE,
-zorder=3,
-            )  # fmt: skip
+                f"{text}  {value:+.1f}",
+                (1, value),
+                xycoords=("axes fraction", "data"),
+                xytext=(-4, 3),
+                textcoords="offset points",
+                ha="right",
+                fontsize=8,
+                color=LINE,
+                zorder=3,
+            )
         axes.set(xlabel=f"mean of annotated and found, per {unit}", ylabel="found - annotated")
         axes.set_title(name, fontsize=11)
         axes.margins(x=0.08, y=0.16)
@@ -69,7 +89,9 @@ zorder=3,
 
 
 def confusion_plot(path: Path, confusion: Confusion, *, title: str) -> None:
-    """PNG: a confusion matrix, coloured by the share of its row; the numbers are what is counted."""
+    """PNG: a confusion matrix, coloured by the share of its row; the numbers are what
+    is counted.
+    """
     matrix = confusion.matrix
     of_row = matrix.sum(axis=1, keepdims=True)
     share = np.divide(matrix, of_row, out=np.zeros(matrix.shape), where=of_row > 0)
@@ -77,26 +99,46 @@ def confusion_plot(path: Path, confusion: Confusion, *, title: str) -> None:
     figure = Figure(figsize=(min(side + 1.4, 14), min(side, 12)), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(matrix.shape[1]), confusion.found, rotation=40, ha="right", rotation_mode="anchor")
+    axes.set_xticks(
+        range(matrix.shape[1]), confusion.found, rotation=40, ha="right", rotation_mode="anchor"
+    )
     axes.set_yticks(range(matrix.shape[0]), confusion.truth)
     axes.set(xlabel="found", ylabel="annotated", title=title)
     if max(matrix.shape) <= LABELLED_CELLS:
         for (row, col), count in np.ndenumerate(matrix):
-            if row == matrix.shape[0] - 1 and col == matrix.shape[1] - 1 and confusion.truth[row] != confusion.found[col]:
+            if (
+                row == matrix.shape[0] - 1
+                and col == matrix.shape[1] - 1
+                and confusion.truth[row] != confusion.found[col]
+            ):
                 continue  # what is neither there nor found cannot be counted
             part = f"\n{share[row, col]:.0%}" if of_row[row, 0] else ""
             color = "white" if share[row, col] > 0.55 else "black"
-            axes.text(col, row, f"{_short(int(count))}{part}", ha="center", va="center", fontsize=9, color=color)
+            axes.text(
+                col,
+                row,
+                f"{_short(int(count))}{part}",
+                ha="center",
+                va="center",
+                fontsize=9,
+                color=color,
+            )
     figure.colorbar(image, ax=axes, label=f"share of the {confusion.counted} of a row", shrink=0.8)
     save_figure(figure, path, dpi=DPI)
 
 
 def precision_recall_plot(
-    path: Path, curves: Sequence[Curve], *, area: Mapping[str, float], thresholds: Mapping[str, float], title: str
+    path: Path,
+    curves: Sequence[Curve],
+    *,
+    area: Mapping[str, float],
+    thresholds: Mapping[str, float],
+    title: str,
 ) -> None:
     """PNG: precision over recall, a line a class.
 
-    area: average precision by class, for the legend. thresholds: the working threshold by class; a dot marks it.
+    area: average precision by class, for the legend. thresholds: the working threshold by class; a
+    dot marks it.
     """
     figure = Figure(figsize=(6.4, 5.2), layout="constrained")
     axes = figure.subplots()
@@ -105,11 +147,20 @@ def precision_recall_plot(
         color = f"C{number % 10}"
         known = area.get(curve.name, math.nan)
         text = curve.name + (f"   AP {known:.3f}" if math.isfinite(known) else "")
-        thin = np.unique(np.linspace(0, max(0, len(curve.score) - 1), CURVE_POINTS).astype(np.int64))[: len(curve.score)]
+        thin = np.unique(
+            np.linspace(0, max(0, len(curve.score) - 1), CURVE_POINTS).astype(np.int64)
+        )[: len(curve.score)]
         axes.plot(curve.recall[thin], curve.precision[thin], color=color, lw=1.6, label=text)
         above = int((curve.score >= thresholds.get(curve.name, np.inf)).sum())
         if above and len(curve.score):
-            axes.plot(curve.recall[above - 1], curve.precision[above - 1], "o", color=color, ms=6, mec="white")
+            axes.plot(
+                curve.recall[above - 1],
+                curve.precision[above - 1],
+                "o",
+                color=color,
+                ms=6,
+                mec="white",
+            )
             marked = True
     if marked:
         axes.plot([], [], "o", color=PALE, label="working threshold")

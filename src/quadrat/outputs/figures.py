@@ -1,4 +1,5 @@
-"""Pages of pictures: a slide beside a detail or a map of it, with legend, colour bar and scale bars (Pillow only)."""
+"""Pages of pictures: a slide beside a detail or a map of it, with legend, colour bar and scale bars
+(Pillow only)."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ _TITLE, _TEXT, _SMALL = 24, 18, 15
 
 @dataclass(frozen=True, slots=True)
 class LegendEntry:
-    """One line of a legend: a colour (red, green, blue; 0-255), a name, and what is said of it, e.g. a count."""
+    """One line of a legend: a colour (red, green, blue; 0-255), a name, and what is said of it,
+    e.g. a count."""
 
     name: str
     color: tuple[int, int, int]
@@ -34,7 +36,8 @@ class LegendEntry:
 
 
 def nice_length_um(longest_um: float) -> float:
-    """The greatest of 1, 2, 5 times a power of ten that is not longer than ``longest_um`` (for scale bars)."""
+    """The greatest of 1, 2, 5 times a power of ten that is not longer than ``longest_um`` (for
+    scale bars)."""
     power: float = 10.0 ** math.floor(math.log10(longest_um))
     return max(factor * power for factor in (1, 2, 5) if factor * power <= longest_um * (1 + 1e-9))
 
@@ -50,7 +53,8 @@ def compose_overlay(
     title: str,
     subtitle: str = "",
 ) -> Rgb:
-    """The whole slide on the left with a frame where the detail lies, the detail on the right, the legend below.
+    """The whole slide on the left with a frame where the detail lies, the detail on the right, the
+    legend below.
 
     Args:
         overview: uint8 (h, w, 3), the slide with dots or class tint.
@@ -67,8 +71,15 @@ def compose_overlay(
     _scale_bar(left, overview_mpp / scale)
     _scale_bar(right, detail_mpp / detail_scale)
     _locate(left, [v * scale for v in detail_box])
-    ImageDraw.Draw(right).rectangle((0, 0, right.width - 1, right.height - 1), outline=_INK, width=3)
-    page, top = _page([left, right], title=title, subtitle=subtitle, footer=_legend_rows(legend, _width([left, right])))
+    ImageDraw.Draw(right).rectangle(
+        (0, 0, right.width - 1, right.height - 1), outline=_INK, width=3
+    )
+    page, top = _page(
+        [left, right],
+        title=title,
+        subtitle=subtitle,
+        footer=_legend_rows(legend, _width([left, right])),
+    )
     _draw_legend(page, legend, top)
     return np.asarray(page)
 
@@ -86,27 +97,27 @@ def compose_map(
     title: str,
     subtitle: str = "",
 ) -> Rgb:
-    """The slide on the left, a map of it on the right (a density or a tile heatmap), a colour bar below.
+    """The slide on the left, a map of it on the right (a density or a tile heatmap), a colour bar
+    below.
 
-    Args:
-        overview: uint8 (h, w, 3).
-        values: float (rows, cols) in square cells from the corner of ``overview``; the last may hang over its edge.
-        mask: bool (rows, cols), cells that are shown; all where None.
-        low: the value of the darkest colour.
-        high: the value of the lightest colour.
-        label: what the values are, with their unit.
-        cell_um: side of a cell.
-        overview_mpp: um a px of ``overview``.
-        title: first line of the page.
-        subtitle: what stands beside it in small letters.
+    Args: overview: uint8 (h, w, 3). values: float (rows, cols) in square cells from the corner of
+        ``overview``; the last may hang over its edge. mask: bool (rows, cols), cells that are
+        shown; all where None. low: the value of the darkest colour. high: the value of the lightest
+        colour. label: what the values are, with their unit. cell_um: side of a cell. overview_mpp:
+        um a px of ``overview``. title: first line of the page. subtitle: what stands beside it in
+        small letters.
     """
     left, scale = _fit(overview, (_WIDEST, PANEL))
     rows, cols = (
-        np.minimum((np.arange(n) + 0.5) * overview_mpp / scale // cell_um, cells - 1).astype(np.int64)
+        np.minimum((np.arange(n) + 0.5) * overview_mpp / scale // cell_um, cells - 1).astype(
+            np.int64
+        )
         for n, cells in zip((left.height, left.width), values.shape, strict=True)
     )
     right = Image.fromarray(colorize(values, low=low, high=high, mask=mask)[np.ix_(rows, cols)])
-    ImageDraw.Draw(right).rectangle((0, 0, right.width - 1, right.height - 1), outline=(205, 207, 210))
+    ImageDraw.Draw(right).rectangle(
+        (0, 0, right.width - 1, right.height - 1), outline=(205, 207, 210)
+    )
     _scale_bar(left, overview_mpp / scale)
     page, top = _page([left, right], title=title, subtitle=subtitle, footer=2)
     _draw_color_bar(page, low=low, high=high, label=label, top=top)
@@ -125,9 +136,14 @@ def _font(size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def _pieces(text: str) -> list[str]:
-    """Text cut at the two signs drawn by hand; Pillow's own font is ASCII, so letters lose their accents."""
+    """Text cut at the two signs drawn by hand; Pillow's own font is ASCII, so letters lose their
+    accents."""
     parts = re.split("([µ²])", text)
-    return [p if p in "µ²" else unicodedata.normalize("NFKD", p).encode("ascii", "ignore").decode() for p in parts if p]
+    return [
+        p if p in "µ²" else unicodedata.normalize("NFKD", p).encode("ascii", "ignore").decode()
+        for p in parts
+        if p
+    ]
 
 
 def _advance(piece: str, size: int) -> float:
@@ -149,13 +165,16 @@ def _write(
     fill: tuple[int, int, int] = _INK,
     align: float = 0.0,
 ) -> None:
-    """Write a line of text on the baseline ``at`` (x, y); ``align`` 0 begins there, 0.5 is centred, 1 ends there."""
+    """Write a line of text on the baseline ``at`` (x, y); ``align`` 0 begins there, 0.5 is centred,
+    1 ends there."""
     x, y = at[0] - align * _length(text, size), at[1]
     for piece in _pieces(text):
         if piece == "²":
             draw.text((x, y - 0.3 * size), "2", fill=fill, font=_font(size * 0.62), anchor="ls")
         else:
-            draw.text((x, y), "u" if piece == "µ" else piece, fill=fill, font=_font(size), anchor="ls")
+            draw.text(
+                (x, y), "u" if piece == "µ" else piece, fill=fill, font=_font(size), anchor="ls"
+            )
         if piece == "µ":
             stem = x + 0.085 * size
             draw.rectangle((stem, y - 0.2 * size, stem + 0.06 * size, y + 0.2 * size), fill=fill)
@@ -176,16 +195,22 @@ def _width(panels: Sequence[Image.Image]) -> int:
     return sum(p.width for p in panels) + _GAP * (len(panels) - 1)
 
 
-def _page(panels: Sequence[Image.Image], *, title: str, subtitle: str, footer: int) -> tuple[Image.Image, int]:
+def _page(
+    panels: Sequence[Image.Image], *, title: str, subtitle: str, footer: int
+) -> tuple[Image.Image, int]:
     """A white page with title and panels, and the y at which its ``footer`` rows of text begin."""
     head = _MARGIN + _TITLE + 18
     body = max(p.height for p in panels)
     top = head + body + 18
-    page = Image.new("RGB", (_width(panels) + 2 * _MARGIN, top + footer * (_TEXT + 14) + _MARGIN - 10), "white")
+    page = Image.new(
+        "RGB", (_width(panels) + 2 * _MARGIN, top + footer * (_TEXT + 14) + _MARGIN - 10), "white"
+    )
     draw = ImageDraw.Draw(page)
     baseline = _MARGIN + _TITLE - 7
     _write(draw, (_MARGIN, baseline), title, size=_TITLE)
-    _write(draw, (_MARGIN + _length(title, _TITLE) + 16, baseline), subtitle, size=_TEXT, fill=_PALE)
+    _write(
+        draw, (_MARGIN + _length(title, _TITLE) + 16, baseline), subtitle, size=_TEXT, fill=_PALE
+    )
     left = _MARGIN
     for panel in panels:
         page.paste(panel, (left, head + (body - panel.height) // 2))
@@ -194,14 +219,17 @@ def _page(panels: Sequence[Image.Image], *, title: str, subtitle: str, footer: i
 
 
 def _scale_bar(panel: Image.Image, mpp: float) -> None:
-    """A labelled bar of a round length in the lower left corner of a panel whose pixels are ``mpp`` um wide."""
+    """A labelled bar of a round length in the lower left corner of a panel whose pixels are ``mpp``
+    um wide."""
     length_um = nice_length_um(panel.width * mpp / 4)
     text = f"{length_um / 1000:g} mm" if length_um >= 1000 else f"{length_um:g} µm"
     bar = length_um / mpp
     draw = ImageDraw.Draw(panel, "RGBA")
     wide = max(bar, _length(text, _SMALL))
     left, bottom = 14, panel.height - 14
-    draw.rounded_rectangle((left, bottom - 40, left + wide + 20, bottom), radius=5, fill=(255, 255, 255, 215))
+    draw.rounded_rectangle(
+        (left, bottom - 40, left + wide + 20, bottom), radius=5, fill=(255, 255, 255, 215)
+    )
     middle = left + 10 + wide / 2
     _write(draw, (middle, bottom - 19), text, size=_SMALL, align=0.5)
     draw.rectangle((middle - bar / 2, bottom - 11, middle + bar / 2, bottom - 8), fill=_INK)
@@ -213,7 +241,11 @@ def _locate(panel: Image.Image, box: Sequence[float]) -> None:
     half_x, half_y = max(box[2] - box[0], 8) / 2, max(box[3] - box[1], 8) / 2
     draw = ImageDraw.Draw(panel)
     for grow, color, line in ((3, (255, 255, 255), 5), (2, _INK, 3)):
-        draw.rectangle((x - half_x - grow, y - half_y - grow, x + half_x + grow, y + half_y + grow), outline=color, width=line)
+        draw.rectangle(
+            (x - half_x - grow, y - half_y - grow, x + half_x + grow, y + half_y + grow),
+            outline=color,
+            width=line,
+        )
 
 
 def _legend_places(legend: Sequence[LegendEntry], width: int) -> list[tuple[float, int]]:
@@ -235,17 +267,29 @@ def _legend_rows(legend: Sequence[LegendEntry], width: int) -> int:
 
 def _draw_legend(page: Image.Image, legend: Sequence[LegendEntry], top: int) -> None:
     draw = ImageDraw.Draw(page)
-    for entry, (x, row) in zip(legend, _legend_places(legend, page.width - 2 * _MARGIN), strict=True):
+    for entry, (x, row) in zip(
+        legend, _legend_places(legend, page.width - 2 * _MARGIN), strict=True
+    ):
         left, middle = _MARGIN + x, top + row * (_TEXT + 14) + _TEXT / 2 + 2
-        draw.rounded_rectangle((left, middle - 8, left + 18, middle + 8), radius=4, fill=entry.color)
+        draw.rounded_rectangle(
+            (left, middle - 8, left + 18, middle + 8), radius=4, fill=entry.color
+        )
         _write(draw, (left + 28, middle + 6), entry.name, size=_TEXT)
-        _write(draw, (left + 36 + _length(entry.name, _TEXT), middle + 6), entry.value, size=_TEXT, fill=_PALE)
+        _write(
+            draw,
+            (left + 36 + _length(entry.name, _TEXT), middle + 6),
+            entry.value,
+            size=_TEXT,
+            fill=_PALE,
+        )
 
 
 def _draw_color_bar(page: Image.Image, *, low: float, high: float, label: str, top: int) -> None:
     draw = ImageDraw.Draw(page)
     wide = min(420, page.width - 2 * _MARGIN)
-    ramp = Image.fromarray(colorize(np.tile(np.linspace(low, high, wide), (16, 1)), low=low, high=high))
+    ramp = Image.fromarray(
+        colorize(np.tile(np.linspace(low, high, wide), (16, 1)), low=low, high=high)
+    )
     page.paste(ramp, (_MARGIN, top))
     for share in (0.0, 0.5, 1.0):
         x = _MARGIN + share * (wide - 1)

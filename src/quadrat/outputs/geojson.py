@@ -1,7 +1,8 @@
-"""Objects as GeoJSON the way QuPath reads it (https://qupath.readthedocs.io, "Exporting objects"): one valid
-FeatureCollection, one feature a line, coordinates in level-0 px.
+"""Objects as GeoJSON the way QuPath reads it (https://qupath.readthedocs.io, "Exporting objects"):
+one valid FeatureCollection, one feature a line, coordinates in level-0 px.
 
-Feature ids are version 5 UUIDs (RFC 9562) of slide and object id, so a repeated run writes the same bytes.
+Feature ids are version 5 UUIDs (RFC 9562) of slide and object id, so a repeated run writes the same
+bytes.
 """
 
 from __future__ import annotations
@@ -23,15 +24,19 @@ from quadrat.outputs.objects import check_append, slice_polygons
 from quadrat.results import ClassInfo, Frame, ObjectTable, Polygons
 
 DECIMALS = 2
-"""Coordinates are rounded (half up) to this many decimals of a level-0 px; trailing zeros are not written."""
+"""Coordinates are rounded (half up) to this many decimals of a level-0 px; trailing zeros are not
+written."""
 _BATCH = 8_192
 _NUMBER_BYTES = 24
 _VARIANTS = "89ab"
 
 
 def feature_ids(slide: str, ids: npt.NDArray[np.int64]) -> Iterator[str]:
-    """``uuid5(uuid5(NAMESPACE_URL, "quadrat:" + slide), str(id))`` of each object id, without its overhead."""
-    space = hashlib.sha1(uuid.uuid5(uuid.NAMESPACE_URL, f"quadrat:{slide}").bytes, usedforsecurity=False)
+    """``uuid5(uuid5(NAMESPACE_URL, "quadrat:" + slide), str(id))`` of each object id, without its
+    overhead."""
+    space = hashlib.sha1(
+        uuid.uuid5(uuid.NAMESPACE_URL, f"quadrat:{slide}").bytes, usedforsecurity=False
+    )
     for number in ids.tolist():
         digest = space.copy()
         digest.update(b"%d" % number)
@@ -40,15 +45,14 @@ def feature_ids(slide: str, ids: npt.NDArray[np.int64]) -> Iterator[str]:
 
 
 class GeoJSONWriter:
-    """Writes objects as GeoJSON features; a context manager, the file appears when it closes without error.
+    """Writes objects as GeoJSON features; a context manager, the file appears when it closes
+    without error.
 
-    Args:
-        path: the file; written as ``<path>.partial`` until complete.
-        frame: the slide's grid, to convert to level-0 px and um.
-        classes: the classes, by class_id.
-        slide: the slide's id, the name space of the feature ids.
-        object_type: "detection" for objects (QuPath stays quick with a million of them), "annotation" for regions.
-        origin_l0: level-0 (x, y) subtracted from coordinates, for viewers that hide the empty margin of a MIRAX slide.
+    Args: path: the file; written as ``<path>.partial`` until complete. frame: the slide's grid, to
+        convert to level-0 px and um. classes: the classes, by class_id. slide: the slide's id, the
+        name space of the feature ids. object_type: "detection" for objects (QuPath stays quick with
+        a million of them), "annotation" for regions. origin_l0: level-0 (x, y) subtracted from
+        coordinates, for viewers that hide the empty margin of a MIRAX slide.
     """
 
     def __init__(
@@ -73,7 +77,12 @@ class GeoJSONWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         with self._file:
             if kind is None:
                 self._file.write(b"]}\n" if self._first else b"\n]}\n")
@@ -82,17 +91,31 @@ class GeoJSONWriter:
         else:
             discard(self._path)
 
-    def append(self, table: ObjectTable, polygons: Polygons, nearest: npt.NDArray[np.float32], *, first_id: int) -> None:
-        """Add objects; arguments as for ``ObjectWriter.append`` (``nearest`` is checked but not written here).
+    def append(
+        self,
+        table: ObjectTable,
+        polygons: Polygons,
+        nearest: npt.NDArray[np.float32],
+        *,
+        first_id: int,
+    ) -> None:
+        """Add objects; arguments as for ``ObjectWriter.append`` (``nearest`` is checked but not
+        written here).
 
-        Raises:
-            ValueError: parts that do not agree, an object without outline, or a score that is not a number.
+        Raises: ValueError: parts that do not agree, an object without outline, or a score that is
+            not a number.
         """
         check_append(table, polygons, nearest, n_classes=self._n_classes, first_id=first_id)
         if not np.isfinite(table.score).all():
-            raise ValueError(f"score of object {first_id + int(np.argmin(np.isfinite(table.score)))} is not a number")
+            raise ValueError(
+                f"score of object {first_id + int(np.argmin(np.isfinite(table.score)))} is not a "
+                "number"
+            )
         if (np.diff(polygons.polygon_starts) == 0).any():
-            raise ValueError(f"object {first_id + int(np.argmin(np.diff(polygons.polygon_starts)))} has no outline")
+            raise ValueError(
+                f"object {first_id + int(np.argmin(np.diff(polygons.polygon_starts)))} has no "
+                "outline"
+            )
         for start in range(0, len(table), _BATCH):
             stop = min(start + _BATCH, len(table))
             part = table.take(np.arange(start, stop))
@@ -101,13 +124,17 @@ class GeoJSONWriter:
             self._file.write(lines if self._first else b",\n" + lines)
             self._first = False
 
-    def _features(self, table: ObjectTable, polygons: Polygons, ids: npt.NDArray[np.int64]) -> Iterator[bytes]:
+    def _features(
+        self, table: ObjectTable, polygons: Polygons, ids: npt.NDArray[np.int64]
+    ) -> Iterator[bytes]:
         outlines = coordinates_json(polygons, self._frame, origin_l0=self._origin)
         classes = table.class_id.tolist()
         scores = table.score.astype(np.float64).tolist()
         areas = (table.area_px * self._frame.mpp**2).tolist()
         perimeters = (table.perimeter_px * self._frame.mpp).tolist()
-        columns = zip(feature_ids(self._slide, ids), outlines, classes, scores, areas, perimeters, strict=True)
+        columns = zip(
+            feature_ids(self._slide, ids), outlines, classes, scores, areas, perimeters, strict=True
+        )
         for name, outline, class_id, score, area, perimeter in columns:
             yield (
                 b'{"type":"Feature","id":"%b","geometry":{"type":"Polygon","coordinates":%b},%b%.4f,'
@@ -116,10 +143,19 @@ class GeoJSONWriter:
             )
 
 
-def coordinates_json(polygons: Polygons, frame: Frame, *, origin_l0: npt.NDArray[np.float64]) -> Iterator[bytes]:
-    """The GeoJSON coordinates of each polygon, level-0 px less ``origin_l0`` (x, y), at most two decimals."""
-    hundredths = np.floor((frame.xy_l0(polygons.xy) - origin_l0) * 10**DECIMALS + 0.5).astype(np.int64)
-    room = 2 * (_NUMBER_BYTES + 2) * len(hundredths) + 4 * len(polygons.ring_starts) + 4 * len(polygons)
+def coordinates_json(
+    polygons: Polygons, frame: Frame, *, origin_l0: npt.NDArray[np.float64]
+) -> Iterator[bytes]:
+    """The GeoJSON coordinates of each polygon, level-0 px less ``origin_l0`` (x, y), at most two
+    decimals."""
+    hundredths = np.floor((frame.xy_l0(polygons.xy) - origin_l0) * 10**DECIMALS + 0.5).astype(
+        np.int64
+    )
+    room = (
+        2 * (_NUMBER_BYTES + 2) * len(hundredths)
+        + 4 * len(polygons.ring_starts)
+        + 4 * len(polygons)
+    )
     text = np.empty(room, np.uint8)
     ends = np.empty(len(polygons), np.int64)
     used = _render(hundredths, polygons.ring_starts, polygons.polygon_starts, text, ends)
@@ -132,8 +168,13 @@ def coordinates_json(polygons: Polygons, frame: Frame, *, origin_l0: npt.NDArray
 
 def _class_json(info: ClassInfo, *, object_type: str, score: str) -> bytes:
     """What stands between the geometry and the score, the same for all objects of a class."""
-    classification = json.dumps({"name": info.name, "color": list(info.color)}, ensure_ascii=False, separators=(",", ":"))
-    text = f'"properties":{{"objectType":"{object_type}","classification":{classification},"measurements":{{"{score}":'
+    classification = json.dumps(
+        {"name": info.name, "color": list(info.color)}, ensure_ascii=False, separators=(",", ":")
+    )
+    text = (
+        f'"properties":{{"objectType":"{object_type}","classification":{classification},'
+        f'"measurements":{{"{score}":'
+    )
     return text.encode("utf-8")
 
 
@@ -145,7 +186,8 @@ def _render(
     text: npt.NDArray[np.uint8],
     ends: npt.NDArray[np.int64],
 ) -> int:
-    """Write ``[[[x,y],...],...]`` of each polygon as ASCII; fill the end of each; return the bytes used."""
+    """Write ``[[[x,y],...],...]`` of each polygon as ASCII; fill the end of each; return the bytes
+    used."""
     opening, closing, comma = 91, 93, 44
     at = 0
     for polygon in range(len(polygon_starts) - 1):
@@ -177,7 +219,9 @@ def _render(
 
 @njit(cache=True, nogil=True)
 def _number(hundredths: int, text: npt.NDArray[np.uint8], at: int) -> int:
-    """Write a number of hundredths as a decimal without trailing zeros; return the place after it."""
+    """Write a number of hundredths as a decimal without trailing zeros; return the
+    place after it.
+    """
     zero, minus, point = 48, 45, 46
     if hundredths < 0:
         text[at] = minus

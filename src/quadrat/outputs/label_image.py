@@ -1,6 +1,8 @@
-"""OME-Zarr 0.5 groups: images and label images, their metadata, and pyramids built over a complete level 0.
+"""OME-Zarr 0.5 groups: images and label images, their metadata, and pyramids built over a complete
+level 0.
 
-Format: https://ngff.openmicroscopy.org/0.5/ . Bytes depend on pixels and options alone: no timestamps, no order.
+Format: https://ngff.openmicroscopy.org/0.5/ . Bytes depend on pixels and options alone: no
+timestamps, no order.
 """
 
 from __future__ import annotations
@@ -39,10 +41,11 @@ def create_image_group(
     own: Mapping[str, Any] | None = None,
     ome: Mapping[str, Any] | None = None,
 ) -> ShardedArray:
-    """Make an OME-Zarr image of one level, axes (c,) y, x at the frame's mpp; returns its level 0 to write to.
+    """Make an OME-Zarr image of one level, axes (c,) y, x at the frame's mpp; returns its level 0
+    to write to.
 
-    ``finest_mpp``: of the image or label image with which its corner is to coincide, if that is a finer one. ``own`` is
-    kept under the attribute "quadrat", ``ome`` beside the multiscales.
+    ``finest_mpp``: of the image or label image with which its corner is to coincide, if that is a
+    finer one. ``own`` is kept under the attribute "quadrat", ``ome`` beside the multiscales.
 
     Raises:
         StoreError: another image is at ``group`` already.
@@ -61,7 +64,11 @@ def create_image_group(
     attributes: dict[str, Any] = {
         "ome": {
             "version": VERSION,
-            "multiscales": [multiscale(name, axes=axes, mpp=frame.mpp, finest_mpp=finest_mpp or frame.mpp, levels=1)],
+            "multiscales": [
+                multiscale(
+                    name, axes=axes, mpp=frame.mpp, finest_mpp=finest_mpp or frame.mpp, levels=1
+                )
+            ],
             **(ome or {}),
         }
     }
@@ -85,25 +92,38 @@ def create_image_group(
 
 
 def multiscale(
-    name: str, *, axes: tuple[str, ...], mpp: float, finest_mpp: float, levels: int, method: str | None = None
+    name: str,
+    *,
+    axes: tuple[str, ...],
+    mpp: float,
+    finest_mpp: float,
+    levels: int,
+    method: str | None = None,
 ) -> dict[str, Any]:
-    """The multiscales entry of ``levels`` levels, each half the one before; corners of all levels coincide.
+    """The multiscales entry of ``levels`` levels, each half the one before; corners of all levels
+    coincide.
 
-    OME-Zarr places pixel *centres* at index * scale + translation; the centre of the first pixel of ``finest_mpp`` is the
-    origin, hence the translation of all that is coarser.
+    OME-Zarr places pixel *centres* at index * scale + translation; the centre of the first pixel of
+    ``finest_mpp`` is the origin, hence the translation of all that is coarser.
     """
     spatial = {"type": "space", "unit": "micrometer"}
     leading = len(axes) - 2
     datasets = []
     for level in range(levels):
         scale, shift = mpp * 2**level, (mpp * 2**level - finest_mpp) / 2
-        transforms: list[dict[str, Any]] = [{"type": "scale", "scale": [*[1.0] * leading, scale, scale]}]
+        transforms: list[dict[str, Any]] = [
+            {"type": "scale", "scale": [*[1.0] * leading, scale, scale]}
+        ]
         if shift:
-            transforms.append({"type": "translation", "translation": [*[0.0] * leading, shift, shift]})
+            transforms.append(
+                {"type": "translation", "translation": [*[0.0] * leading, shift, shift]}
+            )
         datasets.append({"path": str(level), "coordinateTransformations": transforms})
     entry: dict[str, Any] = {
         "name": name,
-        "axes": [{"name": axis, **(spatial if axis in "yx" else {"type": "channel"})} for axis in axes],
+        "axes": [
+            {"name": axis, **(spatial if axis in "yx" else {"type": "channel"})} for axis in axes
+        ],
         "datasets": datasets,
     }
     return entry if method is None else {**entry, "type": method}
@@ -119,10 +139,11 @@ def create_label_image(
     shard: int = 2048,
     colors: Mapping[int, Rgb] | None = None,
 ) -> ShardedArray:
-    """Make ``labels/<name>`` under an image group (or a folder that has none yet) and list it; returns its level 0.
+    """Make ``labels/<name>`` under an image group (or a folder that has none yet) and list it;
+    returns its level 0.
 
-    ``dtype`` is an integer type, 0 is background; ``colors`` maps label values to red, green, blue (0-255). One process
-    creates the label images of a group.
+    ``dtype`` is an integer type, 0 is background; ``colors`` maps label values to red, green, blue
+    (0-255). One process creates the label images of a group.
 
     Raises:
         StoreError: another label image is there already, or ``dtype`` is not an integer type.
@@ -131,7 +152,9 @@ def create_label_image(
         raise StoreError(f"{group}: label image {name} of {np.dtype(dtype)}; labels are integers")
     if not (group / "zarr.json").exists():
         write_group(group, {})
-    table = [{"label-value": value, "rgba": [*rgb, 255]} for value, rgb in sorted((colors or {}).items())]
+    table = [
+        {"label-value": value, "rgba": [*rgb, 255]} for value, rgb in sorted((colors or {}).items())
+    ]
     label: dict[str, Any] = {"version": VERSION, "source": {"image": "../../"}}
     if table:
         label["colors"] = table
@@ -167,7 +190,9 @@ def group_attributes(group: Path) -> dict[str, Any]:
         StoreError: there is none.
     """
     try:
-        return zarr.open_group(DurableStore(group, read_only=True), mode="r", zarr_format=3).attrs.asdict()
+        return zarr.open_group(
+            DurableStore(group, read_only=True), mode="r", zarr_format=3
+        ).attrs.asdict()
     except UNREADABLE as error:
         raise StoreError(f"{group}: there is no zarr group that can be opened ({error})") from error
 
@@ -189,7 +214,8 @@ def write_group(group: Path, attributes: Mapping[str, Any]) -> None:
 
 
 def create_level(group: Path, level: int, *, chunk: int, shard: int) -> ShardedArray:
-    """Make the empty array of level ``level`` (>= 1) beside the one above; one there already is opened instead.
+    """Make the empty array of level ``level`` (>= 1) beside the one above; one there already is
+    opened instead.
 
     Raises:
         StoreError: the level above is missing.
@@ -215,19 +241,28 @@ def level_shards(above: ShardedArray, below: ShardedArray) -> list[Cell]:
     reach = [
         cell
         for cell in below.box.cells(below.shard)
-        if any(above.has(source) for source in _above(below.shard_box(cell), above.box).cells(above.shard))
+        if any(
+            above.has(source)
+            for source in _above(below.shard_box(cell), above.box).cells(above.shard)
+        )
     ]
     return sorted(reach)
 
 
 def build_shard(group: Path, level: int, cell: Cell, *, reduce: Reduce) -> ShardReceipt:
     """Write one shard of level ``level`` from the level above: the task of a pyramid."""
-    above, below = ShardedArray.open(group / str(level - 1)), ShardedArray.open(group / str(level), "r+")
-    return below.write_shard(cell, halve(above.read(_above(below.shard_box(cell), above.box)), reduce))
+    above, below = (
+        ShardedArray.open(group / str(level - 1)),
+        ShardedArray.open(group / str(level), "r+"),
+    )
+    return below.write_shard(
+        cell, halve(above.read(_above(below.shard_box(cell), above.box)), reduce)
+    )
 
 
 def finish_pyramid(group: Path, *, levels: int, reduce: Reduce) -> None:
-    """List ``levels`` (> 1) levels in the group's multiscales: the last act, so that a half-built level is never seen."""
+    """List ``levels`` (> 1) levels in the group's multiscales: the last act, so that a half-built
+    level is never seen."""
     attributes = group_attributes(group)
     entry = attributes["ome"]["multiscales"][0]
     scale, *shift = entry["datasets"][0]["coordinateTransformations"]
@@ -235,15 +270,24 @@ def finish_pyramid(group: Path, *, levels: int, reduce: Reduce) -> None:
     finest_mpp = mpp - 2 * shift[0]["translation"][-1] if shift else mpp
     axes = tuple(axis["name"] for axis in entry["axes"])
     attributes["ome"]["multiscales"] = [
-        multiscale(entry["name"], axes=axes, mpp=mpp, finest_mpp=finest_mpp, levels=levels, method=reduce)
+        multiscale(
+            entry["name"], axes=axes, mpp=mpp, finest_mpp=finest_mpp, levels=levels, method=reduce
+        )
     ]
     write_group(group, attributes)
 
 
 def build_pyramid(
-    group: Path, *, reduce: Reduce, chunk: int = 512, shard: int = 2048, min_size: int = 512, levels: int | None = None
+    group: Path,
+    *,
+    reduce: Reduce,
+    chunk: int = 512,
+    shard: int = 2048,
+    min_size: int = 512,
+    levels: int | None = None,
 ) -> int:
-    """Build all levels in this process and list them; returns how many there are (``levels``, or until ``min_size`` px).
+    """Build all levels in this process and list them; returns how many there are (``levels``, or
+    until ``min_size`` px).
 
     Memory: four shards of one level. What was not written in level 0 stays unwritten below.
 

@@ -1,8 +1,9 @@
-"""The object table as GeoParquet 1.1 (https://geoparquet.org/releases/v1.1.0/), written as a stream.
+"""The object table as GeoParquet 1.1 (https://geoparquet.org/releases/v1.1.0/), written as a
+stream.
 
-Rows are buffered to row groups of one constant size, so the bytes depend on the objects alone and not on how they were
-handed over. There is no CRS: coordinates are level-0 px, and ``crs: null`` says so to readers that would otherwise
-assume longitude and latitude.
+Rows are buffered to row groups of one constant size, so the bytes depend on the objects alone and
+not on how they were handed over. There is no CRS: coordinates are level-0 px, and ``crs: null``
+says so to readers that would otherwise assume longitude and latitude.
 """
 
 from __future__ import annotations
@@ -30,24 +31,41 @@ def slice_polygons(polygons: Polygons, start: int, stop: int) -> Polygons:
     """Polygons ``start`` to ``stop`` (half-open)."""
     rings = polygons.polygon_starts[start : stop + 1]
     points = polygons.ring_starts[rings[0] : rings[-1] + 1]
-    return Polygons(xy=polygons.xy[points[0] : points[-1]], ring_starts=points - points[0], polygon_starts=rings - rings[0])
+    return Polygons(
+        xy=polygons.xy[points[0] : points[-1]],
+        ring_starts=points - points[0],
+        polygon_starts=rings - rings[0],
+    )
 
 
 def check_append(
-    table: ObjectTable, polygons: Polygons, nearest: npt.NDArray[np.float32], *, n_classes: int, first_id: int
+    table: ObjectTable,
+    polygons: Polygons,
+    nearest: npt.NDArray[np.float32],
+    *,
+    n_classes: int,
+    first_id: int,
 ) -> None:
-    """Raise ValueError unless the parts of one append agree with each other and with the classes."""
+    """Raise ValueError unless the parts of one append agree with each other and with
+    the classes.
+    """
     n = len(table)
     if len(polygons) != n or nearest.shape != (n, n_classes):
-        raise ValueError(f"{n} objects of {n_classes} classes came with {len(polygons)} polygons and nearest {nearest.shape}")
+        raise ValueError(
+            f"{n} objects of {n_classes} classes came with {len(polygons)} polygons and nearest "
+            f"{nearest.shape}"
+        )
     if n and int(table.class_id.max()) >= n_classes:
         raise ValueError(f"class_id {table.class_id.max()} has no class; there are {n_classes}")
     if first_id < 1:
-        raise ValueError(f"first_id is {first_id}; ids start at 1 (0 is background in the label image)")
+        raise ValueError(
+            f"first_id is {first_id}; ids start at 1 (0 is background in the label image)"
+        )
 
 
 class ObjectWriter:
-    """Writes objects to GeoParquet in canonical order; a context manager, the file appears at its end, without error.
+    """Writes objects to GeoParquet in canonical order; a context manager, the file appears at its
+    end, without error.
 
     Args:
         path: the file; written as ``<path>.partial`` until complete.
@@ -56,7 +74,9 @@ class ObjectWriter:
         slide: name of the slide, kept in the file's metadata under ``quadrat``.
     """
 
-    def __init__(self, path: Path, *, frame: Frame, classes: Sequence[ClassInfo], slide: str) -> None:
+    def __init__(
+        self, path: Path, *, frame: Frame, classes: Sequence[ClassInfo], slide: str
+    ) -> None:
         self._path, self._frame, self._classes = Path(path), frame, tuple(classes)
         self._names = pa.array([c.name for c in self._classes], pa.string())
         self._schema = _schema(self._classes)
@@ -65,27 +85,42 @@ class ObjectWriter:
         self._waiting_rows = 0
         self._bounds = np.array([np.inf, np.inf, -np.inf, -np.inf])
         self._writer = pq.ParquetWriter(
-            partial_path(self._path), self._schema, compression="zstd", compression_level=3, version="2.6"
+            partial_path(self._path),
+            self._schema,
+            compression="zstd",
+            compression_level=3,
+            version="2.6",
         )
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if kind is None:
             self._finish()
         else:
             self._writer.close()
             discard(self._path)
 
-    def append(self, table: ObjectTable, polygons: Polygons, nearest: npt.NDArray[np.float32], *, first_id: int) -> None:
+    def append(
+        self,
+        table: ObjectTable,
+        polygons: Polygons,
+        nearest: npt.NDArray[np.float32],
+        *,
+        first_id: int,
+    ) -> None:
         """Add objects.
 
-        Args:
-            table: the objects, in canonical order.
-            polygons: their outlines in grid px, same order.
-            nearest: (n, classes) float32 um to the nearest other object of each class, nan for none.
-            first_id: id of the first object, 1-based canonical rank; the others count up from it.
+        Args: table: the objects, in canonical order. polygons: their outlines in grid px, same
+            order. nearest: (n, classes) float32 um to the nearest other object of each class, nan
+            for none. first_id: id of the first object, 1-based canonical rank; the others count up
+            from it.
         """
         check_append(table, polygons, nearest, n_classes=len(self._classes), first_id=first_id)
         for start in range(0, len(table), ROW_GROUP):
@@ -96,7 +131,11 @@ class ObjectWriter:
             self._hold(self._rows(part, outline, nearest[start:stop], ids))
 
     def _rows(
-        self, table: ObjectTable, polygons: Polygons, nearest: npt.NDArray[np.float32], ids: npt.NDArray[np.int64]
+        self,
+        table: ObjectTable,
+        polygons: Polygons,
+        nearest: npt.NDArray[np.float32],
+        ids: npt.NDArray[np.int64],
     ) -> pa.Table:
         frame = self._frame
         centre = frame.xy_l0(table.centroid[:, ::-1])
@@ -116,10 +155,15 @@ class ObjectWriter:
             table.perimeter_px * frame.mpp,
             *(centre[:, 0], centre[:, 1], low[:, 0], low[:, 1], high[:, 0], high[:, 1]),
             table.flags,
-            *(_nullable(column) for column in (nearest[np.arange(len(table)), table.class_id], *nearest.T)),
+            *(
+                _nullable(column)
+                for column in (nearest[np.arange(len(table)), table.class_id], *nearest.T)
+            ),
             pa.array(shapely.to_wkb(outlines, byte_order=1), pa.binary()),
         ]
-        arrays = [c if isinstance(c, pa.Array) else pa.array(np.ascontiguousarray(c)) for c in columns]
+        arrays = [
+            c if isinstance(c, pa.Array) else pa.array(np.ascontiguousarray(c)) for c in columns
+        ]
         return pa.table(arrays, schema=self._schema)
 
     def _hold(self, rows: pa.Table) -> None:
@@ -141,9 +185,19 @@ class ObjectWriter:
             column: dict[str, Any] = {"encoding": "WKB", "geometry_types": ["Polygon"], "crs": None}
             if np.isfinite(self._bounds).all():
                 column["bbox"] = self._bounds.tolist()
-            geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
-            about = {"slide": self._slide, "coordinates": "level-0 px, x right, y down", "mpp": self._frame.mpp}
-            self._writer.add_key_value_metadata({"geo": json.dumps(geo), "quadrat": json.dumps(about)})
+            geo = {
+                "version": "1.1.0",
+                "primary_column": "geometry",
+                "columns": {"geometry": column},
+            }
+            about = {
+                "slide": self._slide,
+                "coordinates": "level-0 px, x right, y down",
+                "mpp": self._frame.mpp,
+            }
+            self._writer.add_key_value_metadata(
+                {"geo": json.dumps(geo), "quadrat": json.dumps(about)}
+            )
             self._writer.close()
         except BaseException:
             discard(self._path)

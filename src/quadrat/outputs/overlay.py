@@ -1,6 +1,8 @@
-"""Pictures of a result: outlines, class tints, dots and maps drawn on RGB arrays, with Pillow and numpy alone.
+"""Pictures of a result: outlines, class tints, dots and maps drawn on RGB arrays, with Pillow and
+numpy alone.
 
-All images are uint8 (h, w, 3). ``figures.py`` sets these pictures on a page with legend and scale bars.
+All images are uint8 (h, w, 3). ``figures.py`` sets these pictures on a page with legend and scale
+bars.
 """
 
 from __future__ import annotations
@@ -17,11 +19,25 @@ from quadrat.results import Frame, Polygons
 Rgb = npt.NDArray[np.uint8]
 _SUPERSAMPLE = 3
 _VIRIDIS = (
-    (68, 1, 84), (72, 26, 108), (71, 47, 125), (65, 68, 135), (57, 86, 140), (49, 104, 142), (42, 120, 142),
-    (35, 136, 142), (31, 152, 139), (34, 168, 132), (53, 183, 121), (84, 197, 104), (122, 209, 81), (165, 219, 54),
-    (210, 226, 27), (253, 231, 37),
-)  # fmt: skip
-"""Every 17th colour of viridis (S. van der Walt, N. Smith, E. Firing; CC0, https://bids.github.io/colormap)."""
+    (68, 1, 84),
+    (72, 26, 108),
+    (71, 47, 125),
+    (65, 68, 135),
+    (57, 86, 140),
+    (49, 104, 142),
+    (42, 120, 142),
+    (35, 136, 142),
+    (31, 152, 139),
+    (34, 168, 132),
+    (53, 183, 121),
+    (84, 197, 104),
+    (122, 209, 81),
+    (165, 219, 54),
+    (210, 226, 27),
+    (253, 231, 37),
+)
+"""Every 17th colour of viridis (S. van der Walt, N. Smith, E. Firing; CC0,
+https://bids.github.io/colormap)."""
 BLANK = (246, 246, 246)
 """Colour of what a map says nothing about."""
 
@@ -38,14 +54,11 @@ def draw_overlay(
 ) -> Rgb:
     """Outline polygons on an image enlarged by ``zoom``.
 
-    Args:
-        image: uint8 (h, w, 3).
-        polygons: in px of ``image`` (before zoom), corner-based.
-        class_id: (n,) uint8, one a polygon.
-        colors: (classes, 3) uint8.
-        width: line width in px of the result.
-        zoom: whole factor by which the image is enlarged first (bicubic), so that lines stay thin on magnified tissue.
-        corner_px: corners are cut at this distance (px of ``image``), which turns pixel stairs into smooth outlines.
+    Args: image: uint8 (h, w, 3). polygons: in px of ``image`` (before zoom), corner-based.
+        class_id: (n,) uint8, one a polygon. colors: (classes, 3) uint8. width: line width in px of
+        the result. zoom: whole factor by which the image is enlarged first (bicubic), so that lines
+        stay thin on magnified tissue. corner_px: corners are cut at this distance (px of
+        ``image``), which turns pixel stairs into smooth outlines.
 
     Returns:
         uint8 (h * zoom, w * zoom, 3).
@@ -54,7 +67,9 @@ def draw_overlay(
     picture = Image.fromarray(image)
     if zoom > 1:
         picture = picture.resize((width_px, height), Image.Resampling.BICUBIC)
-    large = picture.resize((width_px * _SUPERSAMPLE, height * _SUPERSAMPLE), Image.Resampling.NEAREST)
+    large = picture.resize(
+        (width_px * _SUPERSAMPLE, height * _SUPERSAMPLE), Image.Resampling.NEAREST
+    )
     draw = ImageDraw.Draw(large)
     stroke = max(1, round(width * _SUPERSAMPLE))
     xy, starts = _cut_corners(polygons, corner_px)
@@ -68,7 +83,8 @@ def draw_overlay(
 
 
 def _cut_corners(polygons: Polygons, corner_px: float) -> tuple[npt.NDArray[np.float64], list[int]]:
-    """Two points an edge, ``corner_px`` (at most half the edge) from its ends; rings closed; and the rings' offsets."""
+    """Two points an edge, ``corner_px`` (at most half the edge) from its ends; rings closed; and
+    the rings' offsets."""
     vertices = np.diff(polygons.ring_starts)
     keep = np.ones(len(polygons.xy), bool)
     keep[polygons.ring_starts[1:] - 1] = False
@@ -120,7 +136,8 @@ def draw_dots(
     alpha: float = 0.7,
     fade: float = 0.35,
 ) -> Rgb:
-    """Put a dot at each (x, y) px; where dots overlap the colour is their mean and grows denser, so order has no say.
+    """Put a dot at each (x, y) px; where dots overlap the colour is their mean and grows denser, so
+    order has no say.
 
     Args:
         image: uint8 (h, w, 3).
@@ -157,17 +174,21 @@ def _stamp(points: npt.NDArray[np.float32], radius: float) -> npt.NDArray[np.flo
         for dc in range(-reach, reach + 1):
             weight = min(1.0, max(0.0, radius + 0.5 - math.hypot(dr, dc)))
             if weight > 0:
-                out += weight * padded[reach + dr : reach + dr + height, reach + dc : reach + dc + width]
+                out += (
+                    weight
+                    * padded[reach + dr : reach + dr + height, reach + dc : reach + dc + width]
+                )
     return out
 
 
-def density_map(centroid: npt.NDArray[np.float64], frame: Frame, *, cell_um: float = 50.0) -> npt.NDArray[np.float32]:
+def density_map(
+    centroid: npt.NDArray[np.float64], frame: Frame, *, cell_um: float = 50.0
+) -> npt.NDArray[np.float32]:
     """Objects per mm2 in square cells from the slide's corner.
 
-    Args:
-        centroid: (n, 2) float64 (row, col) grid px, inside the frame.
-        frame: the slide's grid.
-        cell_um: side of a cell; the last row and column may hang over the slide's edge and count as whole cells.
+    Args: centroid: (n, 2) float64 (row, col) grid px, inside the frame. frame: the slide's grid.
+        cell_um: side of a cell; the last row and column may hang over the slide's edge and count as
+        whole cells.
 
     Returns:
         float32 (rows, cols), cell (i, j) covers um [i, i + 1) x [j, j + 1) * cell_um.
@@ -179,14 +200,23 @@ def density_map(centroid: npt.NDArray[np.float64], frame: Frame, *, cell_um: flo
     return (counts.reshape(shape) / (cell_um / 1000) ** 2).astype(np.float32)
 
 
-def colorize(values: npt.NDArray[np.floating], *, low: float, high: float, mask: npt.NDArray[np.bool_] | None = None) -> Rgb:
-    """Colours of viridis for ``low`` (dark blue) to ``high`` (yellow), clipped; BLANK where nan or outside ``mask``."""
+def colorize(
+    values: npt.NDArray[np.floating],
+    *,
+    low: float,
+    high: float,
+    mask: npt.NDArray[np.bool_] | None = None,
+) -> Rgb:
+    """Colours of viridis for ``low`` (dark blue) to ``high`` (yellow), clipped; BLANK where nan or
+    outside ``mask``."""
     anchors = np.array(_VIRIDIS, np.float64)
     scaled = (values.astype(np.float64) - low) / max(high - low, 1e-12)
     shown = ~np.isnan(scaled) if mask is None else mask & ~np.isnan(scaled)
     place = np.clip(np.where(shown, scaled, 0), 0, 1) * (len(anchors) - 1)
     channels = [np.interp(place, np.arange(len(anchors)), anchors[:, c]) for c in range(3)]
-    return np.where(shown[..., None], _to_bytes(np.stack(channels, axis=-1)), np.array(BLANK, np.uint8))
+    return np.where(
+        shown[..., None], _to_bytes(np.stack(channels, axis=-1)), np.array(BLANK, np.uint8)
+    )
 
 
 def _to_bytes(values: npt.NDArray[np.floating]) -> Rgb:

@@ -21,10 +21,11 @@ def pyramid_depth(height: int, width: int, *, min_size: int = 512) -> int:
 
 
 def halve(array: Array, reduce: Reduce) -> Array:
-    """Halve rows and columns of (leading..., h, w), odd sides rounded up; the last row or column stands for itself.
+    """Halve rows and columns of (leading..., h, w), odd sides rounded up; the last row or column
+    stands for itself.
 
-    mean: of the 2 x 2 px, rounded half up (integers), for images. mode: the most frequent of the four, the lowest on a
-    tie, for class labels. nearest: the top-left px, for instance ids.
+    mean: of the 2 x 2 px, rounded half up (integers), for images. mode: the most frequent of the
+    four, the lowest on a tie, for class labels. nearest: the top-left px, for instance ids.
     """
     if reduce == "nearest":
         return np.ascontiguousarray(array[..., ::2, ::2])

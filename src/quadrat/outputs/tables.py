@@ -1,6 +1,8 @@
-"""The CSV files of a slide and of a run: comma, UTF-8, ``\\n``, a header row, the empty string for what is undefined.
+"""The CSV files of a slide and of a run: comma, UTF-8, ``\\n``, a header row, the empty string for
+what is undefined.
 
-Numbers are written with a fixed number of decimals (constants below), so equal results give equal bytes.
+Numbers are written with a fixed number of decimals (constants below), so equal results give equal
+bytes.
 """
 
 from __future__ import annotations
@@ -31,8 +33,9 @@ _SUMMARY_COLUMNS = ("slide", "status", "task", "mpp", "tissue_mm2")
 class CountRow:
     """How much of one class a slide holds.
 
-    ``per_mm2`` and ``covered_fraction`` refer to the analysed tissue and are None without tissue; ``median_nearest_um``
-    (to the nearest other object of the same class, in row "all" of any class) is None with fewer than two objects.
+    ``per_mm2`` and ``covered_fraction`` refer to the analysed tissue and are None without tissue;
+    ``median_nearest_um`` (to the nearest other object of the same class, in row "all" of any class)
+    is None with fewer than two objects.
     """
 
     class_name: str
@@ -45,8 +48,9 @@ class CountRow:
 
 @dataclass(frozen=True, slots=True)
 class TileRows:
-    """What tiles.csv holds: cell (n, 2) int32 lattice (row, col); box_l0 (n, 4) float64 x0, y0, x1, y1; probability
-    (n, classes) float64; class_names in column order; the winning class of each tile is ``class_id`` (n,) uint8."""
+    """What tiles.csv holds: cell (n, 2) int32 lattice (row, col); box_l0 (n, 4) float64 x0, y0, x1,
+    y1; probability (n, classes) float64; class_names in column order; the winning class of each
+    tile is ``class_id`` (n,) uint8."""
 
     cell: npt.NDArray[np.int32]
     box_l0: npt.NDArray[np.float64]
@@ -57,8 +61,8 @@ class TileRows:
 
 @dataclass(frozen=True, slots=True)
 class SummaryRow:
-    """One slide of a run: ``figures`` are the columns special to the task, as (name, value); ``reason`` says why it has
-    no result."""
+    """One slide of a run: ``figures`` are the columns special to the task, as (name, value);
+    ``reason`` says why it has no result."""
 
     slide: str
     status: str
@@ -94,12 +98,19 @@ def count_rows(
     for class_id, info in enumerate(classes):
         own = table.class_id == class_id
         area_mm2 = float(table.area_px[own].sum()) * px_mm2  # the sum of whole pixels is exact
-        rows.append(_count_row(info.name, int(own.sum()), area_mm2, nearest[own, class_id], tissue_mm2))
+        rows.append(
+            _count_row(info.name, int(own.sum()), area_mm2, nearest[own, class_id], tissue_mm2)
+        )
     any_class = np.fmin.reduce(nearest, axis=1) if nearest.shape[1] else np.zeros(0, np.float32)
-    return [*rows, _count_row(ALL, len(table), float(table.area_px.sum()) * px_mm2, any_class, tissue_mm2)]
+    return [
+        *rows,
+        _count_row(ALL, len(table), float(table.area_px.sum()) * px_mm2, any_class, tissue_mm2),
+    ]
 
 
-def _count_row(name: str, count: int, total: float, nearest_um: npt.NDArray[np.float32], tissue_mm2: float) -> CountRow:
+def _count_row(
+    name: str, count: int, total: float, nearest_um: npt.NDArray[np.float32], tissue_mm2: float
+) -> CountRow:
     near = nearest_um[~np.isnan(nearest_um)]
     return CountRow(
         class_name=name,
@@ -142,21 +153,30 @@ def read_counts(path: Path) -> list[CountRow]:
     ]
 
 
-def write_classes(path: Path, classes: Sequence[ClassInfo], probability: npt.NDArray[np.floating]) -> None:
-    """Write classes.csv: one row a class; the written decimals sum to exactly 1 (largest remainder, ties to the first).
+def write_classes(
+    path: Path, classes: Sequence[ClassInfo], probability: npt.NDArray[np.floating]
+) -> None:
+    """Write classes.csv: one row a class; the written decimals sum to exactly 1 (largest remainder,
+    ties to the first).
 
     Raises:
         ValueError: a probability that is negative or not finite, none above 0, or not one a class.
     """
     p = probability.astype(np.float64)
     if p.shape != (len(classes),) or not np.isfinite(p).all() or (p < 0).any() or p.sum() <= 0:
-        raise ValueError(f"probabilities {p.tolist()} are not one finite value of 0 or more for {len(classes)} classes")
+        raise ValueError(
+            f"probabilities {p.tolist()} are not one finite value of 0 or more for {len(classes)} "
+            "classes"
+        )
     unit = 10**PROBABILITY_DECIMALS
     exact = p / p.sum() * unit
     whole = np.floor(exact).astype(np.int64)
     missing = unit - int(whole.sum())
     whole[np.argsort(-(exact - whole), kind="stable")[:missing]] += 1
-    lines = [(c.name, f"{w // unit}.{w % unit:0{PROBABILITY_DECIMALS}d}") for c, w in zip(classes, whole, strict=True)]
+    lines = [
+        (c.name, f"{w // unit}.{w % unit:0{PROBABILITY_DECIMALS}d}")
+        for c, w in zip(classes, whole, strict=True)
+    ]
     _write(path, ("class", "probability"), lines)
 
 
@@ -165,9 +185,11 @@ def read_classes(path: Path) -> dict[str, float]:
     return {line["class"]: float(line["probability"]) for line in _read(path)}
 
 
-def write_tiles(path: Path, scores: TileScores, *, classes: Sequence[ClassInfo], frame: Frame, core: int) -> None:
-    """Write tiles.csv: one row a core in the order of ``scores``; boxes are clipped to the slide; class is the most
-    probable one (the first of equals)."""
+def write_tiles(
+    path: Path, scores: TileScores, *, classes: Sequence[ClassInfo], frame: Frame, core: int
+) -> None:
+    """Write tiles.csv: one row a core in the order of ``scores``; boxes are clipped to the slide;
+    class is the most probable one (the first of equals)."""
     low = scores.cell.astype(np.float64) * core
     high = np.minimum(low + core, np.array([frame.height, frame.width]))
     box = np.concatenate([frame.xy_l0(low[:, ::-1]), frame.xy_l0(high[:, ::-1])], axis=1)
@@ -181,7 +203,11 @@ def write_tiles(path: Path, scores: TileScores, *, classes: Sequence[ClassInfo],
             *(f"{v / SCORE_MAX:.{PROBABILITY_DECIMALS}f}" for v in row),
         )
         for cell, corners, best, row in zip(
-            scores.cell.tolist(), box.tolist(), winner.tolist(), scores.probability.tolist(), strict=True
+            scores.cell.tolist(),
+            box.tolist(),
+            winner.tolist(),
+            scores.probability.tolist(),
+            strict=True,
         )
     )
     _write(path, (*_TILE_COLUMNS, *(f"p_{c.name}" for c in classes)), lines)
@@ -197,14 +223,16 @@ def read_tiles(path: Path) -> TileRows:
         cell=np.array([line[:2] for line in lines], dtype=np.int32).reshape(len(lines), 2),
         box_l0=np.array([line[2:6] for line in lines], dtype=np.float64).reshape(len(lines), 4),
         class_id=np.array([names.index(line[6]) for line in lines], np.uint8),
-        probability=np.array([line[first:] for line in lines], dtype=np.float64).reshape(len(lines), len(names)),
+        probability=np.array([line[first:] for line in lines], dtype=np.float64).reshape(
+            len(lines), len(names)
+        ),
         class_names=names,
     )
 
 
 def write_summary(path: Path, rows: Sequence[SummaryRow]) -> None:
-    """Write summary.csv: one row a slide in the order given; the figures' columns stand in order of first appearance
-    between ``tissue_mm2`` and ``reason``."""
+    """Write summary.csv: one row a slide in the order given; the figures' columns stand in order of
+    first appearance between ``tissue_mm2`` and ``reason``."""
     names = list(dict.fromkeys(name for row in rows for name, _ in row.figures))
     clash = set(names) & {*_SUMMARY_COLUMNS, "reason"}
     if clash:
@@ -233,7 +261,9 @@ def read_summary(path: Path) -> list[SummaryRow]:
             task=line["task"],
             mpp=_number(line["mpp"]),
             tissue_mm2=_number(line["tissue_mm2"]),
-            figures=tuple((name, value) for name, value in line.items() if name not in fixed and value),
+            figures=tuple(
+                (name, value) for name, value in line.items() if name not in fixed and value
+            ),
             reason=line["reason"],
         )
         for line in _read(path)
@@ -241,9 +271,13 @@ def read_summary(path: Path) -> list[SummaryRow]:
 
 
 def count_figures(rows: Sequence[CountRow]) -> tuple[tuple[str, str], ...]:
-    """The figures of a slide's counts for ``SummaryRow``: ``count`` (all), then ``count_<class>`` of each class."""
+    """The figures of a slide's counts for ``SummaryRow``: ``count`` (all), then ``count_<class>``
+    of each class."""
     total = tuple(("count", str(row.count)) for row in rows if row.class_name == ALL)
-    return (*total, *((f"count_{row.class_name}", str(row.count)) for row in rows if row.class_name != ALL))
+    return (
+        *total,
+        *((f"count_{row.class_name}", str(row.count)) for row in rows if row.class_name != ALL),
+    )
 
 
 def _decimal(value: float | None, decimals: int) -> str:

@@ -1,4 +1,5 @@
-"""What a training leaves to look at: learning curves, and a page of the worst mistakes on validation slides."""
+"""What a training leaves to look at: learning curves, and a page of the worst mistakes on
+validation slides."""
 
 from __future__ import annotations
 
@@ -41,7 +42,8 @@ LOOKED_AT = 64
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One picture of the page: pixels, lines of text, and boxes x0, y0, x1, y1 in its px with their colours.
+    """One picture of the page: pixels, lines of text, and boxes x0, y0, x1, y1 in its px with their
+    colours.
 
     ``meant``: index of the box that the panel is about; -1: none.
     """
@@ -62,31 +64,51 @@ class Section:
 
 
 def learning_curves(
-    path: Path, history: Sequence[Mapping[str, float]], validations: Sequence[Mapping[str, float]], *, main: str, kept: int
+    path: Path,
+    history: Sequence[Mapping[str, float]],
+    validations: Sequence[Mapping[str, float]],
+    *,
+    main: str,
+    kept: int,
 ) -> None:
-    """PNG of the losses (smoothed over ``SMOOTH`` steps) and, if there are any, of the validation's main figure."""
+    """PNG of the losses (smoothed over ``SMOOTH`` steps) and, if there are any, of the validation's
+    main figure."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     losses, judged = figure.subplots(1, 2)
     for name in [n for n in history[0] if n != "step"] if history else []:
         values = np.array([row.get(name, np.nan) for row in history])
         width = min(SMOOTH, len(values))
         smooth = np.convolve(values, np.ones(width) / width, mode="valid")
-        losses.plot(np.arange(len(smooth)) + width, smooth, label=name, lw=2.0 if name == "loss" else 1.0)
+        losses.plot(
+            np.arange(len(smooth)) + width, smooth, label=name, lw=2.0 if name == "loss" else 1.0
+        )
     losses.set(xlabel="step", ylabel=f"loss (mean of {SMOOTH} steps)", title="training")
     losses.set_yscale("log" if history and min(row["loss"] for row in history) > 0 else "linear")
     if history:
         losses.legend(fontsize=8)
     if validations:
-        judged.plot([row["step"] for row in validations], [row[main] for row in validations], "o-", color=TRUTH)
+        judged.plot(
+            [row["step"] for row in validations],
+            [row[main] for row in validations],
+            "o-",
+            color=TRUTH,
+        )
         judged.axvline(kept, color="grey", ls=":", label=f"kept: step {kept}")
         judged.legend(fontsize=8)
-    judged.set(xlabel="step", ylabel=main, title="validation slides" if validations else "no validation slides")
+    judged.set(
+        xlabel="step",
+        ylabel=main,
+        title="validation slides" if validations else "no validation slides",
+    )
     save_figure(figure, path, dpi=DPI)
 
 
-def examples_page(path: Path, slides: Sequence[tuple[str, Read, Answer, SlideTruth]], *, classes: Sequence[str]) -> None:
-    """PNG of the worst mistakes: objects found where none is (surest first) and missed ones (largest first); tiles and slides
-    of the wrong class (surest first); class maps that agree least with the truth, each beside it."""
+def examples_page(
+    path: Path, slides: Sequence[tuple[str, Read, Answer, SlideTruth]], *, classes: Sequence[str]
+) -> None:
+    """PNG of the worst mistakes: objects found where none is (surest first) and missed ones
+    (largest first); tiles and slides of the wrong class (surest first); class maps that agree least
+    with the truth, each beside it."""
     extra: list[tuple[float, Panel]] = []
     missed: list[tuple[float, Panel]] = []
     maps: list[tuple[float, Panel]] = []
@@ -100,12 +122,21 @@ def examples_page(path: Path, slides: Sequence[tuple[str, Read, Answer, SlideTru
         elif answer.tiles is not None and len(answer.tiles.cell):
             tiles.extend(_tile_mistakes(name, read, answer, expected, classes))
     sections = (
-        Section("found where none is, the surest (thick red; thin red: found, green: truth)", _worst(extra)),
+        Section(
+            "found where none is, the surest (thick red; thin red: found, green: truth)",
+            _worst(extra),
+        ),
         Section("missed, the largest (thick green; thin red: found, green: truth)", _worst(missed)),
-        Section("least agreement: image, truth, found (grey: not annotated)", _worst(maps, most=WIDE * TALL), WIDE),
+        Section(
+            "least agreement: image, truth, found (grey: not annotated)",
+            _worst(maps, most=WIDE * TALL),
+            WIDE,
+        ),
         Section("taken for another class, the surest", _worst(tiles)),
     )
-    _draw(path, [section for section in sections if section.panels], classes=classes if maps else ())
+    _draw(
+        path, [section for section in sections if section.panels], classes=classes if maps else ()
+    )
 
 
 def short(name: str) -> str:
@@ -132,42 +163,74 @@ def _object_mistakes(
         wanted = np.concatenate([xy - radius, xy + radius], axis=1)
         centres = (found[:, :2] + found[:, 2:]) / 2
         matches = match_points(
-            xy, centres, truth_class=wanted_class, found_class=found_class, mpp=frame.mpp, distance_um=Judging().distance_um
+            xy,
+            centres,
+            truth_class=wanted_class,
+            found_class=found_class,
+            mpp=frame.mpp,
+            distance_um=Judging().distance_um,
         )
     else:
         wanted, wanted_class = truth.boxes(frame.box, answer.scale)
-        matches = match_boxes(wanted, found, table.score, truth_class=wanted_class, found_class=found_class)
+        matches = match_boxes(
+            wanted, found, table.score, truth_class=wanted_class, found_class=found_class
+        )
     free_found, free_wanted = np.ones(len(found), bool), np.ones(len(wanted), bool)
     free_found[matches.found] = free_wanted[matches.truth] = False
     for free, boxes in ((free_found, found), (free_wanted, wanted)):
-        free &= inside_bounds((boxes[:, :2] + boxes[:, 2:]) / 2, expected.bounds, answer, block=2048)
+        free &= inside_bounds(
+            (boxes[:, :2] + boxes[:, 2:]) / 2, expected.bounds, answer, block=2048
+        )
     false, lost = [], []
-    for i in np.flatnonzero(free_found)[np.argsort(-table.score[free_found], kind="stable")][: COLUMNS * ROWS]:
+    for i in np.flatnonzero(free_found)[np.argsort(-table.score[free_found], kind="stable")][
+        : COLUMNS * ROWS
+    ]:
         text = f"{short(name)}\n{classes[found_class[i]]} {table.score[i]:.2f}"
-        false.append((float(table.score[i]), _detail(read, found[i], text, found=found, wanted=wanted, colour_of=FOUND)))
+        false.append(
+            (
+                float(table.score[i]),
+                _detail(read, found[i], text, found=found, wanted=wanted, colour_of=FOUND),
+            )
+        )
     area = (wanted[:, 2:] - wanted[:, :2]).prod(axis=1)
-    for i in np.flatnonzero(free_wanted)[np.argsort(-area[free_wanted], kind="stable")][: COLUMNS * ROWS]:
+    for i in np.flatnonzero(free_wanted)[np.argsort(-area[free_wanted], kind="stable")][
+        : COLUMNS * ROWS
+    ]:
         text = f"{short(name)}\n{classes[wanted_class[i]]}"
-        lost.append((float(area[i]), _detail(read, wanted[i], text, found=found, wanted=wanted, colour_of=TRUTH)))
+        lost.append(
+            (
+                float(area[i]),
+                _detail(read, wanted[i], text, found=found, wanted=wanted, colour_of=TRUTH),
+            )
+        )
     return false, lost
 
 
 def _detail(read: Read, xyxy: Any, text: str, *, found: Any, wanted: Any, colour_of: str) -> Panel:
-    """The surroundings of an object (of the found in red or the wanted in green), with everything found and wanted there."""
+    """The surroundings of an object (of the found in red or the wanted in green), with everything
+    found and wanted there."""
     x, y = (xyxy[0] + xyxy[2]) / 2, (xyxy[1] + xyxy[3]) / 2
     half = int(max(DETAIL, 1.6 * max(xyxy[2] - xyxy[0], xyxy[3] - xyxy[1]))) // 2
     box = Box(int(y) - half, int(x) - half, int(y) + half, int(x) + half)
     drawn = []
     for boxes, colour in ((wanted, TRUTH), (found, FOUND)):
-        near = (boxes[:, 0] < box.col1) & (boxes[:, 2] > box.col0) & (boxes[:, 1] < box.row1) & (boxes[:, 3] > box.row0)
+        near = (
+            (boxes[:, 0] < box.col1)
+            & (boxes[:, 2] > box.col0)
+            & (boxes[:, 1] < box.row1)
+            & (boxes[:, 3] > box.row0)
+        )
         moved = boxes[near] - [box.col0, box.row0, box.col0, box.row0]
         drawn += [((b[0], b[1], b[2], b[3]), colour) for b in moved.tolist()]
     itself = tuple(xyxy - [box.col0, box.row0, box.col0, box.row0]), colour_of
     return Panel(read(box), text, tuple(drawn), meant=drawn.index(itself))
 
 
-def _map_mistakes(name: str, read: Read, answer: Answer, expected: SlideTruth) -> list[tuple[float, Panel]]:
-    """The place of a slide that agrees least with what is annotated there: image, truth and answer side by side."""
+def _map_mistakes(
+    name: str, read: Read, answer: Answer, expected: SlideTruth
+) -> list[tuple[float, Panel]]:
+    """The place of a slide that agrees least with what is annotated there: image, truth and answer
+    side by side."""
     every = list(blocks(answer.frame.box, PLACE))
     places = every[:: -(-len(every) // PLACES)]
     compared = [(_disagreement(*_maps(box, answer, expected)), -i) for i, box in enumerate(places)]
@@ -177,8 +240,13 @@ def _map_mistakes(name: str, read: Read, answer: Answer, expected: SlideTruth) -
     box = places[-index]
     truth, found, known = _maps(box, answer, expected)
     rgb = read(box)
-    tinted = [(0.5 * rgb + 0.5 * _PALETTE[m % len(_PALETTE)]).astype(np.uint8) for m in (truth, found)]
-    painted = [np.where((m > 0)[..., None], tint, rgb) for m, tint in zip((truth, found), tinted, strict=True)]
+    tinted = [
+        (0.5 * rgb + 0.5 * _PALETTE[m % len(_PALETTE)]).astype(np.uint8) for m in (truth, found)
+    ]
+    painted = [
+        np.where((m > 0)[..., None], tint, rgb)
+        for m, tint in zip((truth, found), tinted, strict=True)
+    ]
     painted[0] = np.where(known[..., None], painted[0], np.uint8(160))
     gap = np.full((rgb.shape[0], max(1, rgb.shape[1] // 64), 3), 255, np.uint8)
     text = f"{short(name)}: {wrong:.1%} of px differ"
@@ -202,15 +270,24 @@ def _disagreement(truth: Any, found: Any, known: npt.NDArray[np.bool_]) -> float
     return float((truth != found)[known].mean()) if known.any() else -1.0
 
 
-_COLOURS = ((0, 0, 0), (228, 26, 28), (55, 126, 184), (77, 175, 74), (152, 78, 163), (255, 127, 0), (166, 86, 40))
+_COLOURS = (
+    (0, 0, 0),
+    (228, 26, 28),
+    (55, 126, 184),
+    (77, 175, 74),
+    (152, 78, 163),
+    (255, 127, 0),
+    (166, 86, 40),
+)
 _PALETTE = np.array(_COLOURS, np.uint8)
 
 
 def _tile_mistakes(
     name: str, read: Read, answer: Answer, expected: SlideTruth, classes: Sequence[str]
 ) -> list[tuple[float, Panel]]:
-    """The slide's surest tile of a class that is not the slide's own, if the slide as a whole was taken for another; of slides
-    with regions, the surest tile of a class that does not cover most of what is annotated in it."""
+    """The slide's surest tile of a class that is not the slide's own, if the slide as a whole was
+    taken for another; of slides with regions, the surest tile of a class that does not cover most
+    of what is annotated in it."""
     tiles, frame = answer.tiles, answer.frame
     assert tiles is not None
     share = tiles.probability.astype(np.float64) / 65535
@@ -223,10 +300,14 @@ def _tile_mistakes(
         box = Box(row, col, row + answer.core, col + answer.core).intersect(frame.box)
         guess, is_class = int(np.argmax(share[tile])), expected.label
         if is_class < 0 and expected.regions is not None:
-            cover = np.bincount(expected.regions.regions(box, answer.scale).ravel(), minlength=len(classes) + 1)[1:]
+            cover = np.bincount(
+                expected.regions.regions(box, answer.scale).ravel(), minlength=len(classes) + 1
+            )[1:]
             is_class = int(np.argmax(cover)) if cover.any() else -1
         if is_class >= 0 and guess != is_class:
-            text = f"{short(name)}\n{classes[guess]} {share[tile, guess]:.2f}, is {classes[is_class]}"
+            text = (
+                f"{short(name)}\n{classes[guess]} {share[tile, guess]:.2f}, is {classes[is_class]}"
+            )
             return [(float(share[tile, guess]), Panel(read(box), text))]
     return []
 
@@ -238,11 +319,20 @@ def _draw(path: Path, sections: Sequence[Section], *, classes: Sequence[str]) ->
     tall = {COLUMNS: 2.6, WIDE: width / WIDE / 3 + 0.5}
     heights = [n * tall[section.columns] + 0.4 for n, section in zip(lines, sections, strict=True)]
     figure = Figure(figsize=(width, max(1.0, sum(heights) + 0.7)), layout="constrained")
-    figure.suptitle("worst mistakes on validation slides" if sections else "no mistake on validation slides")
+    figure.suptitle(
+        "worst mistakes on validation slides" if sections else "no mistake on validation slides"
+    )
     if classes:
-        shown = [Patch(color=_PALETTE[(i + 1) % len(_PALETTE)] / 255, label=name) for i, name in enumerate(classes)]
+        shown = [
+            Patch(color=_PALETTE[(i + 1) % len(_PALETTE)] / 255, label=name)
+            for i, name in enumerate(classes)
+        ]
         figure.legend(handles=shown, loc="upper right", ncols=len(shown), fontsize=9)
-    parts: Any = figure.subfigures(len(sections), 1, height_ratios=heights, squeeze=False)[:, 0] if sections else ()
+    parts: Any = (
+        figure.subfigures(len(sections), 1, height_ratios=heights, squeeze=False)[:, 0]
+        if sections
+        else ()
+    )
     for part, section, n in zip(parts, sections, lines, strict=True):
         part.suptitle(section.title, x=0.005, ha="left", fontsize=10, fontweight="bold")
         part.subplots(n, section.columns, squeeze=False)
@@ -259,5 +349,9 @@ def _draw_panel(axes: Any, panel: Panel) -> None:
     for i, ((x0, y0, x1, y1), colour) in enumerate(panel.boxes):
         width, order = (2.6, 3) if i == panel.meant else (0.7, 2)
         corner = (x0 - 0.5, y0 - 0.5)
-        axes.add_patch(Rectangle(corner, x1 - x0, y1 - y0, fill=False, edgecolor=colour, lw=width, zorder=order))
+        axes.add_patch(
+            Rectangle(
+                corner, x1 - x0, y1 - y0, fill=False, edgecolor=colour, lw=width, zorder=order
+            )
+        )
     axes.set(xlim=(-0.5, panel.rgb.shape[1] - 0.5), ylim=(panel.rgb.shape[0] - 0.5, -0.5))

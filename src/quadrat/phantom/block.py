@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 from quadrat.phantom.field import Plan
 from quadrat.phantom.nuclei import extent_px, nuclei_in
 from quadrat.phantom.outlines import keep_visible, paint
-from quadrat.phantom.render import NODE_PX, Palette, add_debris, add_dust, densities, expose, node_fields
+from quadrat.phantom.render import (
+    NODE_PX,
+    Palette,
+    add_debris,
+    add_dust,
+    densities,
+    expose,
+    node_fields,
+)
 
 #: Side of a block, level-0 px: a multiple of every tile side and of every pyramid step.
 BLOCK_PX: Final = 1024
@@ -21,10 +29,10 @@ BLOCK_PX: Final = 1024
 class Layout:
     """The nuclei of a block and its surroundings.
 
-    table: NUCLEUS records in order of key; labels: (h, w) int32 of the block, index + 1 into the table, 0 elsewhere;
-    rings, starts: outlines, see `keep_visible`; owned: (n,) table indices of kept nuclei centred in the block;
-    wide_labels, wide_depth: labels and depth in the nucleus with a margin around the block, for rendering, and their
-    corner (x0, y0).
+    table: NUCLEUS records in order of key; labels: (h, w) int32 of the block, index + 1 into the
+    table, 0 elsewhere; rings, starts: outlines, see `keep_visible`; owned: (n,) table indices of
+    kept nuclei centred in the block; wide_labels, wide_depth: labels and depth in the nucleus with
+    a margin around the block, for rendering, and their corner (x0, y0).
     """
 
     table: NDArray[np.void]
@@ -47,7 +55,9 @@ def make_layout(plan: Plan, row: int, col: int) -> Layout:
     margin = -(-2 * extent // NODE_PX) * NODE_PX
     left, top = max(0, x0 - margin), max(0, y0 - margin)
     shape = (min(height, y1 + margin) - top, min(width, x1 + margin) - left)
-    table = nuclei_in(plan, x0 - margin - extent, y0 - margin - extent, x1 + margin + extent, y1 + margin + extent)
+    table = nuclei_in(
+        plan, x0 - margin - extent, y0 - margin - extent, x1 + margin + extent, y1 + margin + extent
+    )
     labels, depth = np.zeros(shape, np.int32), np.ones(shape, np.float32)
     paint(table, left, top, labels, depth, extent)
     rings, starts = keep_visible(table, left, top, labels, extent)
@@ -65,7 +75,9 @@ def make_layout(plan: Plan, row: int, col: int) -> Layout:
     )
 
 
-def make_picture(plan: Plan, look: Palette, layout: Layout, row: int, col: int) -> NDArray[np.uint8]:
+def make_picture(
+    plan: Plan, look: Palette, layout: Layout, row: int, col: int
+) -> NDArray[np.uint8]:
     """Render block (row, col) from its layout: (h, w, 3) uint8 RGB."""
     h, w = layout.labels.shape
     x0, y0 = col * BLOCK_PX - NODE_PX, row * BLOCK_PX - NODE_PX
@@ -76,11 +88,16 @@ def make_picture(plan: Plan, look: Palette, layout: Layout, row: int, col: int) 
     amounts = densities(plan, look, nodes, layout.table, labels, depth, x0, y0)
     add_debris(plan, amounts, labels, x0, y0)
     add_dust(plan, amounts, x0, y0)
-    return expose(plan, look, amounts, nodes, x0, y0)[NODE_PX - 1 : NODE_PX - 1 + h, NODE_PX - 1 : NODE_PX - 1 + w]
+    return expose(plan, look, amounts, nodes, x0, y0)[
+        NODE_PX - 1 : NODE_PX - 1 + h, NODE_PX - 1 : NODE_PX - 1 + w
+    ]
 
 
-def _cut(source: NDArray[Any], layout: Layout, x0: int, y0: int, shape: tuple[int, int]) -> NDArray[Any]:
-    """Take the window of `shape` at (x0, y0) out of a wide array, repeating its edge beyond the slide."""
+def _cut(
+    source: NDArray[Any], layout: Layout, x0: int, y0: int, shape: tuple[int, int]
+) -> NDArray[Any]:
+    """Take the window of `shape` at (x0, y0) out of a wide array, repeating its edge beyond the
+    slide."""
     rows = np.clip(np.arange(y0, y0 + shape[0]) - layout.y0, 0, source.shape[0] - 1)
     cols = np.clip(np.arange(x0, x0 + shape[1]) - layout.x0, 0, source.shape[1] - 1)
     return source[np.ix_(rows, cols)]

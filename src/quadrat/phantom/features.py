@@ -1,4 +1,5 @@
-"""The truth as GeoJSON that QuPath reads: one feature a line, nuclei as detections, regions as annotations."""
+"""The truth as GeoJSON that QuPath reads: one feature a line, nuclei as detections, regions as
+annotations."""
 
 from __future__ import annotations
 
@@ -18,25 +19,49 @@ Point = tuple[int, int]
 
 
 def nucleus_line(seed: int, number: int, kind: int, ring: NDArray[np.int32]) -> str:
-    """One nucleus as a line of JSON. number: its 1-based id; ring: (n, 2) of (x, y) in level-0 px, open."""
-    return _line(seed, number, "detection", NUCLEUS_NAMES[kind], NUCLEUS_COLOURS[kind], [_closed(ring.tolist())])
+    """One nucleus as a line of JSON. number: its 1-based id; ring: (n, 2) of (x, y) in level-0 px,
+    open."""
+    return _line(
+        seed,
+        number,
+        "detection",
+        NUCLEUS_NAMES[kind],
+        NUCLEUS_COLOURS[kind],
+        [_closed(ring.tolist())],
+    )
 
 
-def region_lines(seed: int, number: int, codes: NDArray[np.uint8], reduction: int, size: Point) -> Iterator[str]:
+def region_lines(
+    seed: int, number: int, codes: NDArray[np.uint8], reduction: int, size: Point
+) -> Iterator[str]:
     """Each 4-connected piece of each region class as a line of JSON, numbered from `number` on.
 
-    codes: the region map; reduction: level-0 px of a cell; size: (width, height) of the slide, which clips the last
-    cells.
+    codes: the region map; reduction: level-0 px of a cell; size: (width, height) of the slide,
+    which clips the last cells.
     """
     for code, name in enumerate(REGION_NAMES, start=1):
         for loops in _pieces(codes == code):
-            rings = [_closed([[min(x * reduction, size[0]), min(y * reduction, size[1])] for x, y in loop]) for loop in loops]
+            rings = [
+                _closed(
+                    [[min(x * reduction, size[0]), min(y * reduction, size[1])] for x, y in loop]
+                )
+                for loop in loops
+            ]
             yield _line(seed, number, "annotation", name, REGION_COLOURS[code - 1], rings)
             number += 1
 
 
-def _line(seed: int, number: int, kind: str, name: str, colour: tuple[int, int, int], rings: list[list[list[int]]]) -> str:
-    identity = UUID(int=(hash3(seed, number, 0, 201) << 64) | hash3(seed, number, 1, 201), version=4)
+def _line(
+    seed: int,
+    number: int,
+    kind: str,
+    name: str,
+    colour: tuple[int, int, int],
+    rings: list[list[list[int]]],
+) -> str:
+    identity = UUID(
+        int=(hash3(seed, number, 0, 201) << 64) | hash3(seed, number, 1, 201), version=4
+    )
     feature = {
         "type": "Feature",
         "id": str(identity),
@@ -51,7 +76,8 @@ def _closed(ring: list[list[int]]) -> list[list[int]]:
 
 
 def _pieces(mask: NDArray[np.bool_]) -> Iterator[list[list[Point]]]:
-    """The 4-connected pieces of a mask, each as its outer loop and then its holes, along cell edges."""
+    """The 4-connected pieces of a mask, each as its outer loop and then its holes, along cell
+    edges."""
     names, count = label(mask)
     points, starts, owners = _all_rings(np.pad(names.astype(np.int32), 1))
     loops: list[list[list[Point]]] = [[] for _ in range(count)]
@@ -85,8 +111,11 @@ def _twice_area(loop: list[Point]) -> int:
 
 
 @kernel
-def _all_rings(names: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int32]]:
-    """Every outline of every labelled piece of an array with an empty rim: points, starts, and owners."""
+def _all_rings(
+    names: NDArray[np.int32],
+) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int32]]:
+    """Every outline of every labelled piece of an array with an empty rim: points, starts, and
+    owners."""
     rows, cols = names.shape
     done = np.zeros(names.shape, np.bool_)
     edges = 0

@@ -74,7 +74,9 @@ def tissue_value(plan: Plan, x: float, y: float) -> float:
 def region_values(plan: Plan, x: float, y: float) -> tuple[float, float]:
     """Two fields that part the tissue: (dominant or not, second or third)."""
     wx, wy = x / plan.region_wave, y / plan.region_wave
-    first = smooth_noise(plan.seed, 5, wx, wy) + 0.3 * smooth_noise(plan.seed, 6, 2.7 * wx, 2.7 * wy)
+    first = smooth_noise(plan.seed, 5, wx, wy) + 0.3 * smooth_noise(
+        plan.seed, 6, 2.7 * wx, 2.7 * wy
+    )
     second = smooth_noise(plan.seed, 7, 0.8 * wx, 0.8 * wy)
     ripple = 0.05 * smooth_noise(plan.seed, 8, 9.0 * wx, 9.0 * wy)
     return first + ripple, second + 0.25 * smooth_noise(plan.seed, 9, 2.9 * wx, 2.9 * wy) + ripple

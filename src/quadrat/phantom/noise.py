@@ -1,7 +1,8 @@
-"""Hashes and smooth noise that depend on a seed and a place only, so that any block can be made alone.
+"""Hashes and smooth noise that depend on a seed and a place only, so that any block can be made
+alone.
 
-The hash is SplitMix64 (Steele et al. 2014, doi:10.1145/2660193.2660195); the smooth noise is gradient noise
-(Perlin 2002, doi:10.1145/566654.566636).
+The hash is SplitMix64 (Steele et al. 2014, doi:10.1145/2660193.2660195); the smooth noise is
+gradient noise (Perlin 2002, doi:10.1145/566654.566636).
 """
 
 from __future__ import annotations
@@ -74,12 +75,16 @@ def smooth_noise(seed: int, channel: int, x: float, y: float) -> float:
 
 
 def texture(rng: np.random.Generator, side: int, sigma: float) -> NDArray[np.float32]:
-    """A periodic square of Gaussian noise (side, side), mean 0, s.d. 1, smoothed over `sigma` px."""
+    """A periodic square of Gaussian noise (side, side), mean 0, s.d. 1, smoothed over
+    `sigma` px.
+    """
     field = gaussian_filter(rng.standard_normal((side, side)), sigma, mode="wrap")
     return np.asarray((field - field.mean()) / field.std(), np.float32)
 
 
 def profile(rng: np.random.Generator, length: int, sigma: float) -> NDArray[np.float32]:
-    """A periodic line of Gaussian noise (length,), mean 0, s.d. 1, smoothed over `sigma` samples."""
+    """A periodic line of Gaussian noise (length,), mean 0, s.d. 1, smoothed over
+    `sigma` samples.
+    """
     field = gaussian_filter(rng.standard_normal(length), sigma, mode="wrap")
     return np.asarray((field - field.mean()) / field.std(), np.float32)

@@ -1,11 +1,12 @@
 """Which nuclei a slide holds: a pure function of the plan, cell by cell.
 
-The plane is cut into layout cells of CELL_UM. A cell proposes nuclei from its own hash: on a jittered grid, along the
-ring of its gland, and on the seam points. A proposal stands if no neighbour of lower rank comes too close (Matérn's
-second hard-core process, 1960), so a nucleus depends on its own and the eight cells around it only.
+The plane is cut into layout cells of CELL_UM. A cell proposes nuclei from its own hash: on a
+jittered grid, along the ring of its gland, and on the seam points. A proposal stands if no
+neighbour of lower rank comes too close (Matérn's second hard-core process, 1960), so a nucleus
+depends on its own and the eight cells around it only.
 
-Seam points are the places (256 a, 256 b) where a or b is even, so every side and corner of a 512 px tile inside tissue
-has a nucleus across it.
+Seam points are the places (256 a, 256 b) where a or b is even, so every side and corner of a 512 px
+tile inside tissue has a nucleus across it.
 """
 
 from __future__ import annotations
@@ -42,8 +43,9 @@ _SEAM: Final = 256
 _PER_CELL: Final = 180
 _LATER: Final = np.uint64(1 << 63)  # the top bit of a rank: set on all but the seam points' nuclei
 
-#: One nucleus. key orders nuclei on a slide (cell row, cell column, number); x, y, a, b (semi-axes) in level-0 px;
-#: bend and lobe shape the outline; tone scales the stain; rank decides who stands, z who lies on top.
+#: One nucleus. key orders nuclei on a slide (cell row, cell column, number); x, y, a, b (semi-axes)
+#: in level-0 px; bend and lobe shape the outline; tone scales the stain; rank decides who stands, z
+#: who lies on top.
 NUCLEUS: Final = np.dtype(
     [
         ("key", np.uint64),
@@ -98,7 +100,9 @@ def _shape(plan: Plan, n: np.void, h: int, region: int, in_ring: bool) -> None:
     root = math.sqrt(aspect)
     n["a"], n["b"] = 0.5 * mean * root * plan.um, 0.5 * mean / root * plan.um
     wild = 1.6 if (region > GLAND and n["kind"] == EPITHELIAL) else 1.0
-    n["lobe"] = wild * 0.12 * (draw(h, 24) - 0.5) if n["kind"] != LYMPHOCYTE else 0.05 * (draw(h, 24) - 0.5)
+    n["lobe"] = (
+        wild * 0.12 * (draw(h, 24) - 0.5) if n["kind"] != LYMPHOCYTE else 0.05 * (draw(h, 24) - 0.5)
+    )
     n["bend"] = 0.5 * (draw(h, 25) - 0.5) if n["kind"] == STROMAL else 0.0
     n["faint"] = 1 if draw(h, 26) < 0.04 else 0
 
@@ -176,7 +180,10 @@ def _propose_ring(plan: Plan, cx: int, cy: int, out: NDArray[np.void], count: in
         goal = 0.68 + 0.16 * draw(h, 1)
         reach = goal * radius
         for _ in range(3):  # the outline is wavy: walk to the wanted gland distance
-            reach += (goal - gland_distance(plan, gx + reach * math.cos(turn), gy + reach * math.sin(turn))) * radius
+            reach += (
+                goal
+                - gland_distance(plan, gx + reach * math.cos(turn), gy + reach * math.sin(turn))
+            ) * radius
         x, y = gx + reach * math.cos(turn), gy + reach * math.sin(turn)
         if reach < 0.4 * radius or reach > 1.2 * radius or draw(h, 2) > 0.94:
             continue
@@ -214,7 +221,9 @@ def _propose_seam(plan: Plan, cx: int, cy: int, out: NDArray[np.void], count: in
 
 @kernel
 def _too_close(p: np.void, q: np.void) -> bool:
-    """Whether two proposals cannot both stand. Most pairs keep apart, some may touch, few overlap."""
+    """Whether two proposals cannot both stand. Most pairs keep apart, some may touch,
+    few overlap.
+    """
     u = draw(p["key"] ^ q["key"], 7)
     share = 0.66 if u < 0.06 else (0.96 if u < 0.45 else 1.06)
     for i in range(-1, 2):
@@ -229,7 +238,9 @@ def _too_close(p: np.void, q: np.void) -> bool:
 
 
 @kernel
-def _propose(plan: Plan, cx0: int, cy0: int, nx: int, ny: int) -> tuple[NDArray[np.void], NDArray[np.int64]]:
+def _propose(
+    plan: Plan, cx0: int, cy0: int, nx: int, ny: int
+) -> tuple[NDArray[np.void], NDArray[np.int64]]:
     """All proposals of a rectangle of cells, and where each cell's begin."""
     out = np.empty(nx * ny * _PER_CELL, NUCLEUS)
     starts = np.zeros(nx * ny + 1, np.int64)

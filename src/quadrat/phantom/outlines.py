@@ -1,8 +1,10 @@
-"""From nuclei to pixels and back to polygons: painting, what stays visible, outlines along pixel edges.
+"""From nuclei to pixels and back to polygons: painting, what stays visible, outlines along pixel
+edges.
 
-A pixel belongs to the topmost nucleus over it. Of each nucleus the largest 4-connected piece is kept, if it has
-MIN_AREA_PX, no hole, and no two pixels that meet at a corner only; its other pixels are set to 0. So a nucleus depends
-on those that overlap it and on nothing else, and the polygon of its edges is simple.
+A pixel belongs to the topmost nucleus over it. Of each nucleus the largest 4-connected piece is
+kept, if it has MIN_AREA_PX, no hole, and no two pixels that meet at a corner only; its other pixels
+are set to 0. So a nucleus depends on those that overlap it and on nothing else, and the polygon of
+its edges is simple.
 """
 
 from __future__ import annotations
@@ -30,13 +32,25 @@ def depth_at(n: np.void, x: float, y: float) -> float:
     if r < 1e-6:
         return 0.0
     c, s = u / r, v / r
-    wave = c * (c * c - 3.0 * s * s) + 0.8 * (1.0 - 8.0 * c * c * s * s) + 0.7 * s * (3.0 * c * c - s * s)
+    wave = (
+        c * (c * c - 3.0 * s * s)
+        + 0.8 * (1.0 - 8.0 * c * c * s * s)
+        + 0.7 * s * (3.0 * c * c - s * s)
+    )
     return float(r / (1.0 + n["lobe"] * wave))
 
 
 @kernel
-def paint(table: NDArray[np.void], x0: int, y0: int, labels: NDArray[np.int32], depth: NDArray[np.float32], extent: int) -> None:
-    """Write index + 1 of the topmost nucleus, and the depth in it, into (h, w) arrays with corner (x0, y0)."""
+def paint(
+    table: NDArray[np.void],
+    x0: int,
+    y0: int,
+    labels: NDArray[np.int32],
+    depth: NDArray[np.float32],
+    extent: int,
+) -> None:
+    """Write index + 1 of the topmost nucleus, and the depth in it, into (h, w) arrays with corner
+    (x0, y0)."""
     rows, cols = labels.shape
     for k in np.argsort(table["z"]):
         n = table[k]
@@ -51,7 +65,8 @@ def paint(table: NDArray[np.void], x0: int, y0: int, labels: NDArray[np.int32], 
 
 @kernel
 def _largest_piece(mask: NDArray[np.uint8], stack: NDArray[np.int32]) -> int:
-    """Keep the largest 4-connected piece of a 0/1 mask (first in raster order on a tie); returns its area."""
+    """Keep the largest 4-connected piece of a 0/1 mask (first in raster order on a tie); returns
+    its area."""
     rows, cols = mask.shape
     best, best_area, piece = 0, 0, 1
     for start in range(rows * cols):
@@ -102,12 +117,21 @@ def _count_edges(mask: NDArray[np.uint8]) -> int:
 
 
 @kernel
-def trace(names: NDArray[Any], owner: int, x0: int, y0: int, ring: NDArray[np.int32], done: NDArray[np.bool_]) -> tuple[int, int]:
-    """Walk an outline of piece `owner` from the top-left corner of pixel (x0, y0) along its top, the piece on the right.
+def trace(
+    names: NDArray[Any],
+    owner: int,
+    x0: int,
+    y0: int,
+    ring: NDArray[np.int32],
+    done: NDArray[np.bool_],
+) -> tuple[int, int]:
+    """Walk an outline of piece `owner` from the top-left corner of pixel (x0, y0) along its top,
+    the piece on the right.
 
-    names: (h, w) labels with an empty rim; the pixel above (x0, y0) is not the owner's. Writes the turning points
-    (x, y) into `ring`, open, and marks in `done` each pixel whose top was walked; returns (points, unit steps). Where
-    two pixels meet at a corner only, the walk keeps them apart (4-connected foreground).
+    names: (h, w) labels with an empty rim; the pixel above (x0, y0) is not the owner's. Writes the
+    turning points (x, y) into `ring`, open, and marks in `done` each pixel whose top was walked;
+    returns (points, unit steps). Where two pixels meet at a corner only, the walk keeps them apart
+    (4-connected foreground).
     """
     x, y, dx, dy = x0, y0, 1, 0
     points, steps = 0, 0
@@ -126,8 +150,11 @@ def trace(names: NDArray[Any], owner: int, x0: int, y0: int, ring: NDArray[np.in
 
 
 @kernel
-def _lift(labels: NDArray[np.int32], name: int, left: int, top: int, mask: NDArray[np.uint8]) -> None:
-    """Move the pixels of one label out of `labels` into `mask`, a window at (left, top) that may leave the array."""
+def _lift(
+    labels: NDArray[np.int32], name: int, left: int, top: int, mask: NDArray[np.uint8]
+) -> None:
+    """Move the pixels of one label out of `labels` into `mask`, a window at (left, top) that may
+    leave the array."""
     side = mask.shape[0]
     mask[:] = 0
     for r in range(max(0, top), min(labels.shape[0], top + side)):
@@ -138,7 +165,9 @@ def _lift(labels: NDArray[np.int32], name: int, left: int, top: int, mask: NDArr
 
 
 @kernel
-def _lay(labels: NDArray[np.int32], name: int, left: int, top: int, mask: NDArray[np.uint8]) -> None:
+def _lay(
+    labels: NDArray[np.int32], name: int, left: int, top: int, mask: NDArray[np.uint8]
+) -> None:
     """Write the pixels of `mask` back as one label: the reverse of `_lift`."""
     for r in range(mask.shape[0]):
         for c in range(mask.shape[1]):
@@ -152,9 +181,9 @@ def keep_visible(
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Reduce `labels` in place to the kept piece of each nucleus; outline those.
 
-    Returns rings (n, 2) int32 of (x, y) in level-0 px, open, and starts (len(table) + 1) into them; a nucleus that is
-    not kept has an empty ring. What lies within 2 extents of the array's border is not to be trusted, unless the border
-    is the slide's own.
+    Returns rings (n, 2) int32 of (x, y) in level-0 px, open, and starts (len(table) + 1) into them;
+    a nucleus that is not kept has an empty ring. What lies within 2 extents of the array's border
+    is not to be trusted, unless the border is the slide's own.
     """
     side = 2 * extent + 3
     mask = np.zeros((side, side), np.uint8)

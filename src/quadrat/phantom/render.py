@@ -1,8 +1,8 @@
 """The look of a phantom: optical densities of stains, ink and dust, and the light that passes them.
 
-Stains follow the Beer-Lambert law, I = I0 * exp(-sum of amount x vector), with absorption vectors in the manner of
-Ruifrok & Johnston 2001 (Anal. Quant. Cytol. Histol. 23:291), fitted to an Aperio scan of skin and varied from slide to
-slide.
+Stains follow the Beer-Lambert law, I = I0 * exp(-sum of amount x vector), with absorption vectors
+in the manner of Ruifrok & Johnston 2001 (Anal. Quant. Cytol. Histol. 23:291), fitted to an Aperio
+scan of skin and varied from slide to slide.
 """
 
 from __future__ import annotations
@@ -41,8 +41,9 @@ _INKS: Final = ((1.9, 1.3, 0.35), (1.9, 0.45, 1.2), (1.7, 1.7, 1.6))  # blue, gr
 class Palette(NamedTuple):
     """What is fixed once a slide about its colours and textures.
 
-    vectors: (4, 3) absorption of H, E, pen, dust a unit amount; light: (3,) glass level 0..255; strength: (2,) stain
-    amounts; fine, medium, coarse: periodic textures of mean 0, s.d. 1; fibre: periodic line, likewise.
+    vectors: (4, 3) absorption of H, E, pen, dust a unit amount; light: (3,) glass level 0..255;
+    strength: (2,) stain amounts; fine, medium, coarse: periodic textures of mean 0, s.d. 1; fibre:
+    periodic line, likewise.
     """
 
     vectors: NDArray[np.float32]
@@ -91,7 +92,9 @@ def node_fields(plan: Plan, x0: int, y0: int, rows: int, cols: int) -> NDArray[n
             weights[plan.order[2]] = rest * last
             node[_GLAND], node[_TUMOUR] = weights[GLAND], weights[TUMOUR]
             node[_RING] = gland_distance(plan, x, y) if weights[GLAND] > 0.0 else 9.0
-            node[_HAZE] = max(0.0, smooth_noise(plan.seed, 20, x / (110 * um), y / (110 * um)) - 0.18)
+            node[_HAZE] = max(
+                0.0, smooth_noise(plan.seed, 20, x / (110 * um), y / (110 * um)) - 0.18
+            )
             node[_THICK] = 1.0 + 0.42 * smooth_noise(plan.seed, 21, x / (170 * um), y / (170 * um))
             node[_PHASE] = fibre_phase(plan, x, y)
             wide = 900.0 * um
@@ -104,22 +107,38 @@ def node_fields(plan: Plan, x0: int, y0: int, rows: int, cols: int) -> NDArray[n
 
 @kernel
 def _between(nodes: NDArray[np.float32], r: int, c: int, out: NDArray[np.float32]) -> None:
-    """Bilinear values of all node channels at the centre of pixel (r, c) of a window that begins on a node."""
+    """Bilinear values of all node channels at the centre of pixel (r, c) of a window that begins on
+    a node."""
     i, j = r // NODE_PX, c // NODE_PX
     fy, fx = np.float32((r % NODE_PX + 0.5) / NODE_PX), np.float32((c % NODE_PX + 0.5) / NODE_PX)
     a, b = (np.float32(1) - fy) * (np.float32(1) - fx), (np.float32(1) - fy) * fx
     d, e = fy * (np.float32(1) - fx), fy * fx
     for k in range(out.shape[0]):
-        out[k] = a * nodes[i, j, k] + b * nodes[i, j + 1, k] + d * nodes[i + 1, j, k] + e * nodes[i + 1, j + 1, k]
+        out[k] = (
+            a * nodes[i, j, k]
+            + b * nodes[i, j + 1, k]
+            + d * nodes[i + 1, j, k]
+            + e * nodes[i + 1, j + 1, k]
+        )
 
 
 @kernel
-def _ground(s: NDArray[np.float32], fine: float, medium: float, coarse: float, fibre: float, stain: NDArray[np.float32]) -> None:
-    """Stain amounts (H, E) of tissue between nuclei, from the smooth fields `s` and the textures at a pixel."""
+def _ground(
+    s: NDArray[np.float32],
+    fine: float,
+    medium: float,
+    coarse: float,
+    fibre: float,
+    stain: NDArray[np.float32],
+) -> None:
+    """Stain amounts (H, E) of tissue between nuclei, from the smooth fields `s` and the textures at
+    a pixel."""
     cleft = min(1.0, max(0.08, (fibre + 0.45 * medium + 0.9 * s[_VEIL] + 1.10) * 2.5))
     shade = 1.1 * min(1.0, max(0.0, 1.3 * coarse + 1.2 * medium - 2.3))
     veil = 0.16 * max(0.0, s[_VEIL])
-    h_stroma = cleft * 0.14 + 0.045 * coarse + 0.03 * fine + 0.10 * max(fibre - 0.4, 0.0) + veil + shade
+    h_stroma = (
+        cleft * 0.14 + 0.045 * coarse + 0.03 * fine + 0.10 * max(fibre - 0.4, 0.0) + veil + shade
+    )
     e_stroma = (1.02 + 0.40 * fibre + 0.18 * medium + 0.10 * fine) * cleft
     ring = s[_RING]
     if ring < 0.36:
@@ -131,13 +150,17 @@ def _ground(s: NDArray[np.float32], fine: float, medium: float, coarse: float, f
     else:
         near = max(0.0, 1.0 - (ring - 1.0) / 0.06)
         h_gland = 0.24 + 0.06 * coarse + 0.05 * medium + 0.05 * fine + shade
-        e_gland = (0.58 + 0.09 * fibre + 0.18 * medium + 0.12 * fine) * (0.4 + 0.6 * cleft) + 0.3 * near
+        e_gland = (0.58 + 0.09 * fibre + 0.18 * medium + 0.12 * fine) * (
+            0.4 + 0.6 * cleft
+        ) + 0.3 * near
     h_tumour = 0.50 + 0.14 * coarse + 0.09 * medium + 0.06 * fine + shade + veil
     e_tumour = 0.64 + 0.20 * coarse + 0.15 * medium + 0.11 * fine
     gland, tumour = s[_GLAND], s[_TUMOUR]
     stroma = 1.0 - gland - tumour
     hole = 1.0 - 0.8 * min(1.0, max(0.0, -1.3 - coarse - 0.5 * medium) * 2.0)
-    stain[_H] = hole * max(0.0, stroma * h_stroma + gland * h_gland + tumour * h_tumour + 0.55 * s[_HAZE])
+    stain[_H] = hole * max(
+        0.0, stroma * h_stroma + gland * h_gland + tumour * h_tumour + 0.55 * s[_HAZE]
+    )
     stain[_E] = hole * max(0.0, stroma * e_stroma + gland * e_gland + tumour * e_tumour) * s[_EOSIN]
 
 
@@ -188,7 +211,9 @@ def densities(
             coarse = look.coarse[y % 448, x % 448]
             ink = s[_INK] + 2.0 * medium
             if ink < 2.0:
-                out[_PEN, r, c] = min(1.0, max(0.0, 0.5 - 0.25 * ink)) * (0.95 + 0.10 * coarse + 0.05 * medium)
+                out[_PEN, r, c] = min(1.0, max(0.0, 0.5 - 0.25 * ink)) * (
+                    0.95 + 0.10 * coarse + 0.05 * medium
+                )
             solid = min(1.0, (s[_TISSUE] + 4.0 * coarse + 2.5 * medium) * 0.25 + 0.6)
             if labels[r, c] == 0 and solid <= 0.0:
                 continue
@@ -207,8 +232,11 @@ def densities(
 
 
 @kernel
-def add_debris(plan: Plan, amounts: NDArray[np.float32], labels: NDArray[np.int32], x0: int, y0: int) -> None:
-    """Tiny dark dots of dead cells, in small clusters, where tissue is and no nucleus: no objects of the truth."""
+def add_debris(
+    plan: Plan, amounts: NDArray[np.float32], labels: NDArray[np.int32], x0: int, y0: int
+) -> None:
+    """Tiny dark dots of dead cells, in small clusters, where tissue is and no nucleus: no objects
+    of the truth."""
     rows, cols = labels.shape
     cell = plan.cell
     for cy in range(math.floor((y0 - 30) / cell), math.floor((y0 + rows + 30) / cell) + 1):
@@ -221,8 +249,12 @@ def add_debris(plan: Plan, amounts: NDArray[np.float32], labels: NDArray[np.int3
                     x = (cx + draw(h, 2)) * cell + 9.0 * plan.um * (draw(h, 10 + 3 * m) - 0.5)
                     y = (cy + draw(h, 3)) * cell + 9.0 * plan.um * (draw(h, 11 + 3 * m) - 0.5)
                     radius = (0.45 + 0.45 * draw(h, 12 + 3 * m)) * plan.um
-                    for r in range(max(0, int(y - radius) - y0), min(rows, int(y + radius) + 2 - y0)):
-                        for c in range(max(0, int(x - radius) - x0), min(cols, int(x + radius) + 2 - x0)):
+                    for r in range(
+                        max(0, int(y - radius) - y0), min(rows, int(y + radius) + 2 - y0)
+                    ):
+                        for c in range(
+                            max(0, int(x - radius) - x0), min(cols, int(x + radius) + 2 - x0)
+                        ):
                             near = math.hypot(x0 + c + 0.5 - x, y0 + r + 0.5 - y) < radius
                             if near and labels[r, c] == 0 and amounts[_E, r, c] > 0.15:
                                 amounts[_H, r, c] = max(amounts[_H, r, c], 1.7)
@@ -234,7 +266,9 @@ def add_dust(plan: Plan, amounts: NDArray[np.float32], x0: int, y0: int) -> None
     rows, cols = amounts.shape[1:]
     cell, reach = plan.dust_cell, 12.0 * plan.um
     for cy in range(math.floor((y0 - reach) / cell), math.floor((y0 + rows + reach) / cell) + 1):
-        for cx in range(math.floor((x0 - reach) / cell), math.floor((x0 + cols + reach) / cell) + 1):
+        for cx in range(
+            math.floor((x0 - reach) / cell), math.floor((x0 + cols + reach) / cell) + 1
+        ):
             x, y, radius, density = dust_of_cell(plan, cx, cy)
             if radius == 0.0:
                 continue
@@ -242,18 +276,27 @@ def add_dust(plan: Plan, amounts: NDArray[np.float32], x0: int, y0: int) -> None
             for r in range(max(0, int(y - wide) - y0), min(rows, int(y + wide) + 2 - y0)):
                 for c in range(max(0, int(x - wide) - x0), min(cols, int(x + wide) + 2 - x0)):
                     dx, dy = x0 + c + 0.5 - x, y0 + r + 0.5 - y
-                    ragged = 1.0 + 0.5 * smooth_noise(plan.seed, 25, dx / radius + 7 * cx, dy / radius + 7 * cy)
+                    ragged = 1.0 + 0.5 * smooth_noise(
+                        plan.seed, 25, dx / radius + 7 * cx, dy / radius + 7 * cy
+                    )
                     d = math.hypot(dx, dy) / (radius * ragged)
                     amounts[_DUST, r, c] += density * max(0.0, 1.0 - d * d)
 
 
 @kernel
 def expose(
-    plan: Plan, look: Palette, amounts: NDArray[np.float32], nodes: NDArray[np.float32], x0: int, y0: int
+    plan: Plan,
+    look: Palette,
+    amounts: NDArray[np.float32],
+    nodes: NDArray[np.float32],
+    x0: int,
+    y0: int,
 ) -> NDArray[np.uint8]:
-    """Light through the stains: (h - 2, w - 2, 3) uint8 RGB, with the lens's blur and the sensor's noise.
+    """Light through the stains: (h - 2, w - 2, 3) uint8 RGB, with the lens's blur and the sensor's
+    noise.
 
-    The rim of one px of `amounts` serves the blur (binomial, s.d. 0.6 px). x0, y0: corner of `amounts`.
+    The rim of one px of `amounts` serves the blur (binomial, s.d. 0.6 px). x0, y0: corner of
+    `amounts`.
     """
     rows, cols = amounts.shape[1:]
     out = np.empty((rows - 2, cols - 2, 3), np.uint8)
@@ -263,7 +306,9 @@ def expose(
     for r in range(1, rows - 1):
         for k in range(4):
             for c in range(cols):
-                lines[k, c] = centre * amounts[k, r, c] + side * (amounts[k, r - 1, c] + amounts[k, r + 1, c])
+                lines[k, c] = centre * amounts[k, r, c] + side * (
+                    amounts[k, r - 1, c] + amounts[k, r + 1, c]
+                )
         for c in range(1, cols - 1):
             for k in range(4):
                 level[k] = centre * lines[k, c] + side * (lines[k, c - 1] + lines[k, c + 1])
@@ -277,6 +322,8 @@ def expose(
                 for m in range(4):
                     density += level[m] * look.vectors[m, k]
                 own = float((h >> np.uint64(16 + 16 * k)) & np.uint64(255)) - 127.5
-                value = look.light[k] * light * math.exp(-density) + 0.009 * common + 0.014 * own + 3.0
+                value = (
+                    look.light[k] * light * math.exp(-density) + 0.009 * common + 0.014 * own + 3.0
+                )
                 out[r - 1, c - 1, k] = np.uint8(min(255.0, max(0.0, value)))
     return out

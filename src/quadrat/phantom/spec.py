@@ -52,16 +52,25 @@ class PhantomSpec:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
-            raise ConfigError(f"phantom name {self.name!r} must be letters, digits, '.', '_' or '-' (it becomes a file name)")
+            raise ConfigError(
+                f"phantom name {self.name!r} must be letters, digits, '.', '_' or '-' (it becomes "
+                "a file name)"
+            )
         for label, side in (("width", self.width), ("height", self.height)):
             if not _SIDES_PX[0] <= side <= _SIDES_PX[1]:
-                raise ConfigError(f"phantom {self.name}: {label} {side} px must lie in {_SIDES_PX[0]}..{_SIDES_PX[1]} px")
+                raise ConfigError(
+                    f"phantom {self.name}: {label} {side} px must lie in "
+                    f"{_SIDES_PX[0]}..{_SIDES_PX[1]} px"
+                )
         _check_range(self.name, "mpp", self.mpp, _MPP)
         _check_range(self.name, "tissue_fraction", self.tissue_fraction, _FRACTION)
         if not 0 <= self.seed < _SEED_END:
             raise ConfigError(f"phantom {self.name}: seed {self.seed} must lie in 0..2**63 - 1")
         if self.dominant not in REGION_NAMES:
-            raise ConfigError(f"phantom {self.name}: dominant {self.dominant!r} must be one of {', '.join(REGION_NAMES)}")
+            raise ConfigError(
+                f"phantom {self.name}: dominant {self.dominant!r} must be one of "
+                f"{', '.join(REGION_NAMES)}"
+            )
 
     @property
     def region_reduction(self) -> int:

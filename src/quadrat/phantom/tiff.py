@@ -1,8 +1,10 @@
-"""A BigTIFF of several tiled levels, written in any order of tiles with nothing held but the tiles' places.
+"""A BigTIFF of several tiled levels, written in any order of tiles with nothing held but the tiles'
+places.
 
-tifffile writes one page after the other; here the levels of a pyramid grow together, so a slide is written in one pass
-and without a copy on disk. Layout: BigTIFF (https://www.awaresystems.be/imaging/tiff/bigtiff.html), one directory a
-level, reduced levels marked by NewSubfileType 1. No date and no software tag: the same tiles give the same bytes.
+tifffile writes one page after the other; here the levels of a pyramid grow together, so a slide is
+written in one pass and without a copy on disk. Layout: BigTIFF
+(https://www.awaresystems.be/imaging/tiff/bigtiff.html), one directory a level, reduced levels
+marked by NewSubfileType 1. No date and no software tag: the same tiles give the same bytes.
 """
 
 from __future__ import annotations
@@ -36,12 +38,17 @@ class TiffLevel:
 class TiledTiff:
     """Write tiles of side `tile` px; close (or leave the `with`) to write the directories.
 
-    kind: "rgb" (uint8, JPEG 4:2:0), "uint8" or "uint32" (one sample, deflate). Edge tiles are padded by repeating the
-    edge (rgb) or with 0.
+    kind: "rgb" (uint8, JPEG 4:2:0), "uint8" or "uint32" (one sample, deflate). Edge tiles are
+    padded by repeating the edge (rgb) or with 0.
     """
 
     def __init__(
-        self, path: Path, levels: Sequence[TiffLevel], *, kind: Literal["rgb", "uint8", "uint32"], tile: int = 256
+        self,
+        path: Path,
+        levels: Sequence[TiffLevel],
+        *,
+        kind: Literal["rgb", "uint8", "uint32"],
+        tile: int = 256,
     ) -> None:
         self._levels, self._kind, self._tile = tuple(levels), kind, tile
         self._places = [np.zeros((2, self._count(level)), np.uint64) for level in self._levels]
@@ -51,7 +58,12 @@ class TiledTiff:
     def __enter__(self) -> TiledTiff:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if kind is None:
             self.close()
         self._file.close()
@@ -86,17 +98,26 @@ class TiledTiff:
     def _write_tile(self, level: int, row: int, col: int, part: NDArray[np.generic]) -> None:
         gap = ((0, self._tile - part.shape[0]), (0, self._tile - part.shape[1]))
         if self._kind == "rgb":
-            full = np.pad(part, (*gap, (0, 0)), mode="edge") if any(map(any, gap)) else np.ascontiguousarray(part)
-            data = imagecodecs.jpeg8_encode(full, level=_JPEG_QUALITY, colorspace="rgb", subsampling="420")
+            full = (
+                np.pad(part, (*gap, (0, 0)), mode="edge")
+                if any(map(any, gap))
+                else np.ascontiguousarray(part)
+            )
+            data = imagecodecs.jpeg8_encode(
+                full, level=_JPEG_QUALITY, colorspace="rgb", subsampling="420"
+            )
         else:
             full = np.pad(part, gap) if any(map(any, gap)) else np.ascontiguousarray(part)
-            data = imagecodecs.deflate_encode(full.astype(full.dtype.newbyteorder("<")).tobytes(), level=4)
+            data = imagecodecs.deflate_encode(
+                full.astype(full.dtype.newbyteorder("<")).tobytes(), level=4
+            )
         place = row * self._across(self._levels[level]) + col
         self._places[level][:, place] = (self._file.tell(), len(data))
         self._file.write(data)
 
     def _directory(self, index: int, start: int) -> tuple[bytes, int]:
-        """The bytes of one directory that begins at `start`, and where its link to the next one lies."""
+        """The bytes of one directory that begins at `start`, and where its link to the next one
+        lies."""
         level, rgb = self._levels[index], self._kind == "rgb"
         bits = 32 if self._kind == "uint32" else 8
         scale = 10**4 * 1000

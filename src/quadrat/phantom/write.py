@@ -1,4 +1,5 @@
-"""Write a phantom slide and its truth in one stream: memory grows with the slide's side, not with its area."""
+"""Write a phantom slide and its truth in one stream: memory grows with the slide's side, not with
+its area."""
 
 from __future__ import annotations
 
@@ -45,7 +46,9 @@ def write_phantom(folder: Path, *, spec: PhantomSpec) -> PhantomFiles:
 
 @dataclass(frozen=True, slots=True)
 class _Ids:
-    """Ids of the nuclei that a block owns: keys (n,) uint64 ascending; the k-th has id first + k."""
+    """Ids of the nuclei that a block owns: keys (n,) uint64 ascending; the k-th has
+    id first + k.
+    """
 
     keys: NDArray[np.uint64]
     first: int
@@ -118,7 +121,9 @@ def _write_blocks(
             own = ids[row, col]
             for k, index in enumerate(layout.owned):
                 ring = layout.rings[layout.starts[index] : layout.starts[index + 1]]
-                lines.add(nucleus_line(spec.seed, own.first + k, int(layout.table["kind"][index]), ring))
+                lines.add(
+                    nucleus_line(spec.seed, own.first + k, int(layout.table["kind"][index]), ring)
+                )
             _count(counts, layout, regions, spec.region_reduction)
             many = BLOCK_PX // _TILE
             nuclei.write(0, row * many, col * many, _global_labels(layout, ids))
@@ -126,7 +131,9 @@ def _write_blocks(
             if (col + 1) * BLOCK_PX >= spec.width:
                 pyramid.end_row(row)
         number = int(counts.sum()) + 1
-        for line in region_lines(spec.seed, number, regions, spec.region_reduction, (spec.width, spec.height)):
+        for line in region_lines(
+            spec.seed, number, regions, spec.region_reduction, (spec.width, spec.height)
+        ):
             lines.add(line)
         lines.end()
     return counts
@@ -146,11 +153,13 @@ class _Lines:
         self._out.write("\n]}\n")
 
 
-def _blocks_with_ids(spec: PhantomSpec, plan: Plan) -> Iterator[tuple[int, int, Layout, dict[tuple[int, int], _Ids]]]:
+def _blocks_with_ids(
+    spec: PhantomSpec, plan: Plan
+) -> Iterator[tuple[int, int, Layout, dict[tuple[int, int], _Ids]]]:
     """Blocks in raster order, each with the ids of its own and its neighbours' nuclei.
 
-    A nucleus may reach into the block above its own, so ids run one block row ahead of the pixels; a layout is made
-    twice rather than held.
+    A nucleus may reach into the block above its own, so ids run one block row ahead of the pixels;
+    a layout is made twice rather than held.
     """
     rows, cols = -(-spec.height // BLOCK_PX), -(-spec.width // BLOCK_PX)
     ids: dict[tuple[int, int], _Ids] = {}
@@ -177,15 +186,21 @@ def _global_labels(layout: Layout, ids: dict[tuple[int, int], _Ids]) -> NDArray[
     return change[layout.labels]
 
 
-def _count(counts: NDArray[np.int64], layout: Layout, regions: NDArray[np.uint8], reduction: int) -> None:
+def _count(
+    counts: NDArray[np.int64], layout: Layout, regions: NDArray[np.uint8], reduction: int
+) -> None:
     owned = layout.table[layout.owned]
-    place = regions[owned["y"].astype(np.int64) // reduction, owned["x"].astype(np.int64) // reduction]
+    place = regions[
+        owned["y"].astype(np.int64) // reduction, owned["x"].astype(np.int64) // reduction
+    ]
     np.add.at(counts, (place, owned["kind"]), 1)
 
 
 def _write_region_map(path: Path, spec: PhantomSpec, regions: NDArray[np.uint8]) -> None:
     height, width = regions.shape
-    with TiledTiff(path, [TiffLevel(width, height, spec.mpp * spec.region_reduction)], kind="uint8") as tiff:
+    with TiledTiff(
+        path, [TiffLevel(width, height, spec.mpp * spec.region_reduction)], kind="uint8"
+    ) as tiff:
         tiff.write(0, 0, 0, regions)
 
 
@@ -201,13 +216,19 @@ def _areas_mm2(spec: PhantomSpec, regions: NDArray[np.uint8]) -> list[float]:
 def _write_table(path: Path, areas: list[float], counts: NDArray[np.int64]) -> None:
     """Rows of nuclei (area: all tissue) and of regions (count: nuclei centred there)."""
     tissue = sum(areas)
-    rows = [("nucleus", name, int(counts[:, k].sum()), tissue) for k, name in enumerate(NUCLEUS_NAMES)]
-    rows += [("region", name, int(counts[k + 1].sum()), areas[k]) for k, name in enumerate(REGION_NAMES)]
+    rows = [
+        ("nucleus", name, int(counts[:, k].sum()), tissue) for k, name in enumerate(NUCLEUS_NAMES)
+    ]
+    rows += [
+        ("region", name, int(counts[k + 1].sum()), areas[k]) for k, name in enumerate(REGION_NAMES)
+    ]
     with path.open("w", encoding="utf-8", newline="") as out:
         table = csv.writer(out, lineterminator="\n")
         table.writerow(["kind", "class", "count", "area_mm2", "density_per_mm2"])
         for kind, name, count, area in rows:
-            table.writerow([kind, name, count, f"{area:.6f}", f"{count / area if area else 0.0:.3f}"])
+            table.writerow(
+                [kind, name, count, f"{area:.6f}", f"{count / area if area else 0.0:.3f}"]
+            )
 
 
 def _write_facts(path: Path, spec: PhantomSpec, areas: list[float], nuclei: int) -> None:

@@ -1,4 +1,5 @@
-"""Slides: anything that holds one RGB picture in pyramid levels, read by box in a level's own pixels."""
+"""Slides: anything that holds one RGB picture in pyramid levels, read by box in a level's own
+pixels."""
 
 from __future__ import annotations
 
@@ -12,13 +13,15 @@ __all__ = ["ArraySlide", "Slide", "SlideInfo", "open_slide"]
 
 
 def open_slide(path: str | Path, *, mpp: float | None = None) -> Slide:
-    """Open a slide file, a flat image (PNG, JPEG, TIFF), an OME-TIFF, an OME-Zarr folder or a folder of DICOM instances.
+    """Open a slide file, a flat image (PNG, JPEG, TIFF), an OME-TIFF, an OME-Zarr folder or a
+    folder of DICOM instances.
 
-    ``mpp`` (um/px, rows and columns alike) stands in for what the file states. The slide's own mpp is passed on as it
-    is found, missing and absurd values included: ``geometry.check_mpp`` judges it. docs/formats.md lists what is read.
+    ``mpp`` (um/px, rows and columns alike) stands in for what the file states. The slide's own mpp
+    is passed on as it is found, missing and absurd values included: ``geometry.check_mpp`` judges
+    it. docs/formats.md lists what is read.
 
-    Raises:
-        SlideError: the path is missing, empty, truncated, unreadable, or not a picture that quadrat reads.
+    Raises: SlideError: the path is missing, empty, truncated, unreadable, or not a picture that
+        quadrat reads.
     """
     found = recognise(Path(path))
     override = None if mpp is None else (float(mpp), float(mpp))

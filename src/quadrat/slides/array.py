@@ -10,7 +10,8 @@ from quadrat.slides.protocol import Closing, Rgb, SlideInfo, white
 
 
 class ArraySlide(Closing):
-    """A slide of one level from an array, uint8 (height, width, 3); the array is used as it is, not copied.
+    """A slide of one level from an array, uint8 (height, width, 3); the array is used as it is, not
+    copied.
 
     ``mpp`` is um/px, one value or (rows, columns).
 
@@ -30,19 +31,26 @@ class ArraySlide(Closing):
         info: SlideInfo | None = None,
     ) -> None:
         if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8 or array.size == 0:
-            raise SlideError(f"{name}: an array of {array.dtype}{array.shape} is not a picture of uint8 (height, width, 3)")
+            raise SlideError(
+                f"{name}: an array of {array.dtype}{array.shape} is not a picture of uint8 "
+                "(height, width, 3)"
+            )
         self._array = array
         height, width = array.shape[:2]
         self.name = name
         self.path = path
         self.levels = (Level(height, width, 1.0, 1.0),)
         self.mpp = (float(mpp), float(mpp)) if isinstance(mpp, int | float) else mpp
-        self.info = info or SlideInfo("array", "memory", None, (), None, (height, width), ((height, width),))
+        self.info = info or SlideInfo(
+            "array", "memory", None, (), None, (height, width), ((height, width),)
+        )
 
     def read(self, level: int, box: Box) -> Rgb:
         """Pixels of ``box`` of level 0, uint8 (h, w, 3); white outside. Always a copy."""
         inside = box.intersect(self.levels[level].box)
-        rows, cols = inside.slices_in(self.levels[level].box) if not inside.empty else (slice(0), slice(0))
+        rows, cols = (
+            inside.slices_in(self.levels[level].box) if not inside.empty else (slice(0), slice(0))
+        )
         if inside == box:
             return self._array[rows, cols].copy()
         out = white(box.shape)

@@ -1,4 +1,5 @@
-"""Slides cut from blocks (tiles, strips, chunks) at fixed places: a region is the same whole or in parts."""
+"""Slides cut from blocks (tiles, strips, chunks) at fixed places: a region is the same whole or in
+parts."""
 
 from __future__ import annotations
 
@@ -59,8 +60,12 @@ class BlockSlide(Closing):
         height, width = self._grids[level]
         for row in range(inside.row0 // height, -(-inside.row1 // height)):
             for col in range(inside.col0 // width, -(-inside.col1 // width)):
-                place = Box(row * height, col * width, (row + 1) * height, (col + 1) * width).intersect(whole)
+                place = Box(
+                    row * height, col * width, (row + 1) * height, (col + 1) * width
+                ).intersect(whole)
                 part = place.intersect(inside)
-                block = self._cache.get((level, row, col), partial(self.decode, level, row, col, place))
+                block = self._cache.get(
+                    (level, row, col), partial(self.decode, level, row, col, place)
+                )
                 out[part.slices_in(box)] = block[part.slices_in(place)]
         return out

@@ -9,12 +9,13 @@ from threading import Lock
 from quadrat.slides.protocol import Rgb
 
 CACHE_BYTES = 32 << 20
-"""Three rows of 512 px tiles across a shard of 4,096 px. Twice as much costs more in fresh memory pages (measured: a
-third of the CPU of a cold aligned scan) than it saves in decoding."""
+"""Three rows of 512 px tiles across a shard of 4,096 px. Twice as much costs more in fresh memory
+pages (measured: a third of the CPU of a cold aligned scan) than it saves in decoding."""
 
 
 class BlockCache:
-    """Decoded blocks by key, the least recently used dropped first; never more than ``limit_bytes`` in all."""
+    """Decoded blocks by key, the least recently used dropped first; never more than ``limit_bytes``
+    in all."""
 
     __slots__ = ("_blocks", "_bytes", "_limit", "_lock")
 
@@ -25,7 +26,9 @@ class BlockCache:
         self._lock = Lock()
 
     def get(self, key: tuple[int, ...], decode: Callable[[], Rgb]) -> Rgb:
-        """The block of this key, decoded outside the lock if it is not held; not to be written to."""
+        """The block of this key, decoded outside the lock if it is not held; not to
+        be written to.
+        """
         with self._lock:
             block = self._blocks.get(key)
             if block is not None:

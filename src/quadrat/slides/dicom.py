@@ -1,8 +1,10 @@
-"""What OpenSlide does not tell of DICOM slides: whether a file is whole, and whether its colours are what it says.
+"""What OpenSlide does not tell of DICOM slides: whether a file is whole, and whether its colours
+are what it says.
 
-Only the header is parsed (DICOM PS3.5, section 7: explicit and implicit VR, little endian; A.4: encapsulated frames);
-pixels are OpenSlide's. OpenSlide trusts PhotometricInterpretation over the JPEG stream; some writers say RGB of YCbCr
-frames, and then it shows luminance as red. Such frames are found by what their stream states, never by their looks.
+Only the header is parsed (DICOM PS3.5, section 7: explicit and implicit VR, little endian; A.4:
+encapsulated frames); pixels are OpenSlide's. OpenSlide trusts PhotometricInterpretation over the
+JPEG stream; some writers say RGB of YCbCr frames, and then it shows luminance as red. Such frames
+are found by what their stream states, never by their looks.
 """
 
 from __future__ import annotations
@@ -17,7 +19,11 @@ from quadrat.errors import SlideError
 
 WSI_CLASS = "1.2.840.10008.5.1.4.1.1.77.1.6"
 """VL Whole Slide Microscopy Image Storage."""
-IMPLICIT, DEFLATED, BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
+IMPLICIT, DEFLATED, BIG_ENDIAN = (
+    "1.2.840.10008.1.2",
+    "1.2.840.10008.1.2.1.99",
+    "1.2.840.10008.1.2.2",
+)
 JPEG = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
 SUFFIXES = (".dcm", ".dicom", "")
 _ITEM, _ITEM_END, _SEQUENCE_END, _PIXELS = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD, 0x7FE00010
@@ -39,7 +45,8 @@ Colours = Literal["ycbcr", "rgb"]
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One DICOM file: what its header states, the first bytes of its first frame, and the bytes it lacks.
+    """One DICOM file: what its header states, the first bytes of its first frame, and the bytes it
+    lacks.
 
     size: (height, width) of the picture (Total Pixel Matrix), (0, 0) if it states none.
     """
@@ -62,7 +69,8 @@ class _Short(Exception):
 
 
 def read_instance(path: Path) -> Instance | None:
-    """Parse a file's header; None for what is not DICOM, or is deflated or big-endian (which is left to OpenSlide).
+    """Parse a file's header; None for what is not DICOM, or is deflated or big-endian (which is
+    left to OpenSlide).
 
     Raises:
         SlideError: the header makes no sense, or the file ends in it.
@@ -77,14 +85,18 @@ def read_instance(path: Path) -> Instance | None:
             return _parse(_Stream(file, size))
         except _Short as short:
             raise SlideError(
-                f"{path}: truncated: its DICOM header reaches to byte {short} or beyond, the file has {size}"
+                f"{path}: truncated: its DICOM header reaches to byte {short} or beyond, the file "
+                f"has {size}"
             ) from None
         except (ValueError, RecursionError) as error:
-            raise SlideError(f"{path}: damaged: its DICOM header makes no sense ({error})") from error
+            raise SlideError(
+                f"{path}: damaged: its DICOM header makes no sense ({error})"
+            ) from error
 
 
 def series_instances(path: Path) -> list[tuple[Path, Instance]]:
-    """The slide instances among a folder's DICOM files, or those of a file's series beside it; by name.
+    """The slide instances among a folder's DICOM files, or those of a file's series beside it; by
+    name.
 
     Raises:
         SlideError: one of them cannot be read or is truncated.
@@ -97,12 +109,17 @@ def series_instances(path: Path) -> list[tuple[Path, Instance]]:
             instance = read_instance(file)
         except PermissionError:
             raise SlideError(f"{file}: permission to read the file is denied") from None
-        if instance is None or not instance.is_slide or (wanted is not None and instance.series != wanted.series):
+        if (
+            instance is None
+            or not instance.is_slide
+            or (wanted is not None and instance.series != wanted.series)
+        ):
             continue
         if instance.missing_bytes:
             size = file.stat().st_size
             raise SlideError(
-                f"{file}: truncated: its frames end at byte {size + instance.missing_bytes} or later, the file has {size}"
+                f"{file}: truncated: its frames end at byte {size + instance.missing_bytes} or "
+                f"later, the file has {size}"
             )
         found.append((file, instance))
     return found
@@ -111,15 +128,16 @@ def series_instances(path: Path) -> list[tuple[Path, Instance]]:
 def mistagged_sizes(path: Path) -> frozenset[tuple[int, int]]:
     """(height, width) of the levels whose header says RGB while their JPEG frames are YCbCr.
 
-    Raises:
-        SlideError: the reverse (header YBR, frames RGB): OpenSlide's conversion clips, so nothing brings the colours back.
+    Raises: SlideError: the reverse (header YBR, frames RGB): OpenSlide's conversion clips, so
+        nothing brings the colours back.
     """
     found = set()
     for file, instance in series_instances(path):
         colours = jpeg_colours(instance.frame_head) if instance.syntax in JPEG else None
         if colours == "rgb" and instance.photometric.startswith("YBR"):
             raise SlideError(
-                f"{file}: the DICOM header says {instance.photometric} but the JPEG frames state RGB, so their colours would be "
+                f"{file}: the DICOM header says {instance.photometric} but the JPEG frames state "
+                "RGB, so their colours would be "
                 "read wrongly; correct PhotometricInterpretation to RGB (e.g. with dcmodify)"
             )
         if colours == "ycbcr" and instance.photometric == "RGB":
@@ -130,8 +148,9 @@ def mistagged_sizes(path: Path) -> frozenset[tuple[int, int]]:
 def jpeg_colours(stream: bytes) -> Colours | None:
     """What a JPEG stream states of its three components; None where it leaves it to the container.
 
-    JFIF means YCbCr (JFIF 1.02; ITU-T T.871); Adobe's APP14 says which; components named R, G, B are RGB; and chroma
-    that is sampled more coarsely is chroma. Component ids 1, 2, 3 alone prove nothing: scanners use them for RGB, too.
+    JFIF means YCbCr (JFIF 1.02; ITU-T T.871); Adobe's APP14 says which; components named R, G, B
+    are RGB; and chroma that is sampled more coarsely is chroma. Component ids 1, 2, 3 alone prove
+    nothing: scanners use them for RGB, too.
     """
     at = 2
     while stream[:2] == b"\xff\xd8" and at + 4 <= len(stream) and stream[at] == 0xFF:
@@ -154,7 +173,8 @@ def jpeg_colours(stream: bytes) -> Colours | None:
 
 
 def _component_colours(frame: bytes) -> Colours | None:
-    """From a start-of-frame segment: precision, height, width, count, then id, sampling and table of each component."""
+    """From a start-of-frame segment: precision, height, width, count, then id, sampling and table
+    of each component."""
     if len(frame) < 15 or frame[5] != 3:
         return None
     ids, sampling = bytes(frame[6:15:3]), frame[7:15:3]
@@ -214,7 +234,9 @@ def _parse(stream: _Stream) -> Instance | None:
         if _text(facts.get("sop_class", b"")) == WSI_CLASS:
             raise _Short(stream.size + 1)  # a slide without pixels has lost them
     rows, columns = (int.from_bytes(facts.get(key, b""), "little") for key in ("rows", "columns"))
-    texts = {key: _text(facts.get(key, b"")) for key in ("sop_class", "series", "syntax", "photometric")}
+    texts = {
+        key: _text(facts.get(key, b"")) for key in ("sop_class", "series", "syntax", "photometric")
+    }
     return Instance(**texts, size=(rows, columns), frame_head=head, missing_bytes=missing)
 
 
@@ -223,7 +245,8 @@ def _text(value: bytes) -> str:
 
 
 def _after(stream: _Stream, start: int, length: int) -> int:
-    """Where the element ends whose value begins at ``start``; sequences of undefined length are walked."""
+    """Where the element ends whose value begins at ``start``; sequences of undefined length are
+    walked."""
     if length != _UNDEFINED:
         return start + length
     at = start

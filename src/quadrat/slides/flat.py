@@ -19,12 +19,14 @@ from quadrat.slides.recognise import Found, recognise
 MAX_PIXELS = 1 << 30
 """Flat images are held whole: 3 GiB of RGB is the limit."""
 PX_A_BYTE = {"PNG": 8 * 1032, "JPEG": 2048}
-"""No file of so few bytes holds a picture: deflate reaches 1032 to 1, on 1-bit pixels; JPEG spends a
-bit and more on 64 px (Huffman codes; the rest is margin). What declares more px is damaged, and is not decoded."""
+"""No file of so few bytes holds a picture: deflate reaches 1032 to 1, on 1-bit pixels; JPEG spends
+a bit and more on 64 px (Huffman codes; the rest is margin). What declares more px is damaged, and
+is not decoded."""
 
 
 class FlatSlide(ArraySlide):
-    """A flat image decoded whole at opening; pickles as path and mpp. Such files state dots per inch at best: no mpp."""
+    """A flat image decoded whole at opening; pickles as path and mpp. Such files state dots per
+    inch at best: no mpp."""
 
     __slots__ = ("_override",)
 
@@ -32,7 +34,9 @@ class FlatSlide(ArraySlide):
         self._override = mpp
         pixels, profile = _read(found)
         size = pixels.shape[0], pixels.shape[1]
-        info = SlideInfo(found.format, "pillow", None, (), None, size, (size,), icc_profile=profile_name(profile))
+        info = SlideInfo(
+            found.format, "pillow", None, (), None, size, (size,), icc_profile=profile_name(profile)
+        )
         super().__init__(pixels, name=found.name, mpp=mpp, path=str(found.path), info=info)
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -55,12 +59,16 @@ def _reopen(path: str, mpp: tuple[float, float] | None) -> FlatSlide:
 def _check_size(found: Found, height: int, width: int) -> None:
     if height * width > MAX_PIXELS:
         raise SlideError(
-            f"{found.path}: {width} x {height} px is more than the {MAX_PIXELS} px that a flat image may have; "
+            f"{found.path}: {width} x {height} px is more than the {MAX_PIXELS} px that a flat "
+            "image may have; "
             "convert it to a tiled pyramid (OME-TIFF or generic tiled TIFF)"
         )
     nbytes = found.file.stat().st_size
     if height * width > nbytes * PX_A_BYTE[found.format]:
-        raise SlideError(f"{found.path}: damaged or truncated: it declares {width} x {height} px but has only {nbytes} bytes")
+        raise SlideError(
+            f"{found.path}: damaged or truncated: it declares {width} x {height} px but has only "
+            f"{nbytes} bytes"
+        )
 
 
 @contextmanager
@@ -82,7 +90,10 @@ def _read(found: Found) -> tuple[Rgb, bytes | None]:
         with pillow_limit_lifted(), Image.open(found.file, formats=["PNG", "JPEG"]) as image:
             _check_size(found, image.height, image.width)
             if image.mode not in ("RGB", "RGBA", "L", "LA", "P", "PA"):
-                raise SlideError(f"{found.path}: pixel mode {image.mode} is not 8-bit RGB, RGBA or grey; convert it first")
+                raise SlideError(
+                    f"{found.path}: pixel mode {image.mode} is not 8-bit RGB, RGBA or grey; "
+                    "convert it first"
+                )
             profile = image.info.get("icc_profile")
             if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
                 return on_white(np.asarray(image.convert("RGBA"))), profile

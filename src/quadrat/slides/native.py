@@ -1,8 +1,9 @@
-"""Tiles of TIFF-family slides, read with ``pread`` and decoded one by one instead of through OpenSlide.
+"""Tiles of TIFF-family slides, read with ``pread`` and decoded one by one instead of through
+OpenSlide.
 
-OpenSlide spends most of its time in a cairo blit, and it shifts (blurs) levels whose downsample is not whole by up to
-half a level-0 pixel (openslide#641, #719). The native tile has neither fault. It is used only where a self-check
-at opening finds it equal to OpenSlide, which stays the reference.
+OpenSlide spends most of its time in a cairo blit, and it shifts (blurs) levels whose downsample is
+not whole by up to half a level-0 pixel (openslide#641, #719). The native tile has neither fault. It
+is used only where a self-check at opening finds it equal to OpenSlide, which stays the reference.
 """
 
 from __future__ import annotations
@@ -33,16 +34,27 @@ JPEG2000 = {33003: "ycbcr", 33005: "rgb", 34712: "rgb"}
 JPEG = 7
 RGB, YCBCR = 2, 6
 """Photometric interpretations."""
-UNREADABLE = (tifffile.TiffFileError, struct.error, ValueError, OSError, RuntimeError, LookupError, ArithmeticError, TypeError)
+UNREADABLE = (
+    tifffile.TiffFileError,
+    struct.error,
+    ValueError,
+    OSError,
+    RuntimeError,
+    LookupError,
+    ArithmeticError,
+    TypeError,
+)
 """What tifffile raises at directories that make no sense."""
 
 
 @dataclass(frozen=True, slots=True)
 class NativeLevel:
-    """One tiled page: size and tile size (height, width) in px, and where each tile lies in the file (raster order).
+    """One tiled page: size and tile size (height, width) in px, and where each tile lies in the
+    file (raster order).
 
-    A count of 0 bytes is a tile that the file does not hold. ``codec`` is None for tiles of exact pixels; ``decode``
-    takes a tile's bytes and index and gives uint8 (h, w, 3), at least what lies inside the level.
+    A count of 0 bytes is a tile that the file does not hold. ``codec`` is None for tiles of exact
+    pixels; ``decode`` takes a tile's bytes and index and gives uint8 (h, w, 3), at least what lies
+    inside the level.
     """
 
     size: tuple[int, int]
@@ -60,7 +72,9 @@ class NativeLevel:
     def tile_box(self, row: int, col: int) -> Box:
         """The tile's part of the level (the last ones are cut at the edge)."""
         top, left = row * self.tile[0], col * self.tile[1]
-        return Box(top, left, min(top + self.tile[0], self.size[0]), min(left + self.tile[1], self.size[1]))
+        return Box(
+            top, left, min(top + self.tile[0], self.size[0]), min(left + self.tile[1], self.size[1])
+        )
 
 
 class NativeTiles:
@@ -72,7 +86,11 @@ class NativeTiles:
     __slots__ = ("_cache", "_handle", "_missing", "_stamp", "levels", "path")
 
     def __init__(
-        self, path: Path, levels: Mapping[int, NativeLevel], *, missing: Callable[[int, Box], Rgb] | None = None
+        self,
+        path: Path,
+        levels: Mapping[int, NativeLevel],
+        *,
+        missing: Callable[[int, Box], Rgb] | None = None,
     ) -> None:
         self.path = path
         self.levels = dict(levels)
@@ -89,10 +107,14 @@ class NativeTiles:
             SlideError: the file cannot be read, or has changed since it was opened.
         """
         if _stamp(self._handle) != self._stamp:
-            raise SlideError(f"{self.path}: the file was changed while it was read; run again when it is at rest")
+            raise SlideError(
+                f"{self.path}: the file was changed while it was read; run again when it is at rest"
+            )
         grid = self.levels[level]
         height, width = grid.tile
-        out = np.empty((*box.shape, 3), np.uint8)  # each pixel of it lies in one tile, so it need not be white first
+        out = np.empty(
+            (*box.shape, 3), np.uint8
+        )  # each pixel of it lies in one tile, so it need not be white first
         for row in range(box.row0 // height, -(-box.row1 // height)):
             top = row * height
             row0, row1 = max(box.row0, top), min(box.row1, top + height)
@@ -124,14 +146,22 @@ class NativeTiles:
         try:
             data = os.pread(self._handle, nbytes, offset)
         except OSError as error:
-            raise SlideError(f"{self.path}: bytes {offset} to {offset + nbytes} cannot be read ({error.strerror})") from error
+            raise SlideError(
+                f"{self.path}: bytes {offset} to {offset + nbytes} cannot be read "
+                f"({error.strerror})"
+            ) from error
         if len(data) < nbytes:
-            raise SlideError(f"{self.path}: the file ends within a tile at byte {offset + len(data)}; it was cut while open")
+            raise SlideError(
+                f"{self.path}: the file ends within a tile at byte {offset + len(data)}; it was "
+                "cut while open"
+            )
         return data
 
     def damaged(self, level: int, row: int, col: int, reason: object) -> DamagedTileError:
         """The error for a tile that is lost."""
-        return damaged_tile(self.path, level=level, box=self.levels[level].tile_box(row, col), reason=reason)
+        return damaged_tile(
+            self.path, level=level, box=self.levels[level].tile_box(row, col), reason=reason
+        )
 
     def close(self) -> None:
         """Give the file handle back."""
@@ -152,7 +182,12 @@ class NativeTiles:
         except ValueError as error:
             raise self.damaged(level, row, col, error) from error
         if grid.codec is not None and pixels.shape[:2] != grid.tile:
-            raise self.damaged(level, row, col, f"it is {pixels.shape[1]} x {pixels.shape[0]} px, not {grid.tile[::-1]}")
+            raise self.damaged(
+                level,
+                row,
+                col,
+                f"it is {pixels.shape[1]} x {pixels.shape[0]} px, not {grid.tile[::-1]}",
+            )
         return pixels
 
 
@@ -175,7 +210,8 @@ class NativeGrid:
 
 
 def pages_by_size(path: Path) -> dict[tuple[int, int], NativeLevel]:
-    """The pages of a file that can be read natively, the first of each (height, width); none is an answer, too.
+    """The pages of a file that can be read natively, the first of each (height, width); none is an
+    answer, too.
 
     Raises:
         SlideError: the directories make no sense.
@@ -188,19 +224,33 @@ def pages_by_size(path: Path) -> dict[tuple[int, int], NativeLevel]:
                 if level is not None:
                     levels.setdefault(level.size, level)
     except UNREADABLE as error:
-        raise SlideError(f"{path}: damaged: its TIFF directory cannot be understood ({error})") from error
+        raise SlideError(
+            f"{path}: damaged: its TIFF directory cannot be understood ({error})"
+        ) from error
     return levels
 
 
 def native_level(page: tifffile.TiffPage) -> NativeLevel | None:
-    """The page (of an open file) as a level, or None where it has no tiles of 8-bit RGB that are read here."""
-    plain = page.is_tiled and page.dtype == np.uint8 and page.samplesperpixel == 3 and page.planarconfig == 1
+    """The page (of an open file) as a level, or None where it has no tiles of 8-bit RGB that are
+    read here."""
+    plain = (
+        page.is_tiled
+        and page.dtype == np.uint8
+        and page.samplesperpixel == 3
+        and page.planarconfig == 1
+    )
     if not plain or page.ndim != 3:
         return None
     size, tile = (page.imagelength, page.imagewidth), (page.tilelength, page.tilewidth)
     counts, offsets = np.array(page.databytecounts, np.int64), np.array(page.dataoffsets, np.int64)
     tiles = -(-size[0] // tile[0]) * -(-size[1] // tile[1]) if min(tile) else 0
-    if max(tile) > MAX_TILE_PX or tiles == 0 or len(counts) != tiles or len(offsets) != tiles or counts.min() < 0:
+    if (
+        max(tile) > MAX_TILE_PX
+        or tiles == 0
+        or len(counts) != tiles
+        or len(offsets) != tiles
+        or counts.min() < 0
+    ):
         return None
     codec = _codec(page)
     if codec is not None:

@@ -1,6 +1,7 @@
 """What an OME-TIFF's XML says of its picture: mpp, objective, and the colours of its channels.
 
-Schema: https://www.openmicroscopy.org/Schemas/OME/2016-06/ . Nothing is guessed: what is absent or absurd is None.
+Schema: https://www.openmicroscopy.org/Schemas/OME/2016-06/ . Nothing is guessed: what is absent or
+absurd is None.
 """
 
 from __future__ import annotations
@@ -10,7 +11,16 @@ from dataclasses import dataclass
 
 from quadrat.geometry import MPP_MAX, MPP_MIN
 
-MICROMETRES = {"µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6}
+MICROMETRES = {
+    "µm": 1.0,
+    "μm": 1.0,
+    "um": 1.0,
+    "micron": 1.0,
+    "nm": 1e-3,
+    "mm": 1e3,
+    "cm": 1e4,
+    "m": 1e6,
+}
 """Micrometres in a unit; the micro sign and the Greek letter both occur."""
 RED_GREEN_BLUE = ("FF0000", "00FF00", "0000FF")
 _WHITE = "FFFFFF"
@@ -18,7 +28,8 @@ _WHITE = "FFFFFF"
 
 @dataclass(frozen=True, slots=True)
 class OmeImage:
-    """One Image element. mpp: (rows, columns) um/px. channel_colours: RRGGBB of each channel that states one."""
+    """One Image element. mpp: (rows, columns) um/px. channel_colours: RRGGBB of each channel that
+    states one."""
 
     mpp: tuple[float, float] | None = None
     objective: float | None = None
@@ -26,7 +37,8 @@ class OmeImage:
 
 
 def parse_ome(xml: str | None, *, index: int = 0) -> OmeImage:
-    """The ``index``-th Image of an OME-XML document; one without facts where there is none, or no XML that can be read."""
+    """The ``index``-th Image of an OME-XML document; one without facts where there is none, or no
+    XML that can be read."""
     try:
         images = ElementTree.fromstring(xml or "<none/>").findall("{*}Image")
     except ElementTree.ParseError:
@@ -38,12 +50,19 @@ def parse_ome(xml: str | None, *, index: int = 0) -> OmeImage:
     if pixels is None:
         return OmeImage()
     channels = (channel.get("Color") for channel in pixels.findall("{*}Channel"))
-    return OmeImage(_mpp(pixels), _objective(root, image), tuple(_rgb(colour) for colour in channels if colour is not None))
+    return OmeImage(
+        _mpp(pixels),
+        _objective(root, image),
+        tuple(_rgb(colour) for colour in channels if colour is not None),
+    )
 
 
 def colours_are_rgb(colours: tuple[str, ...]) -> bool:
-    """Whether three channels may be shown as red, green and blue: they say so, or say nothing (white is OME's default)."""
-    return tuple(c.upper() for c in colours) == RED_GREEN_BLUE or all(c.upper() == _WHITE for c in colours)
+    """Whether three channels may be shown as red, green and blue: they say so, or say nothing
+    (white is OME's default)."""
+    return tuple(c.upper() for c in colours) == RED_GREEN_BLUE or all(
+        c.upper() == _WHITE for c in colours
+    )
 
 
 def _number(text: str | None) -> float | None:

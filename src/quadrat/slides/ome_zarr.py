@@ -1,7 +1,9 @@
-"""Local OME-Zarr images (0.4 on zarr v2, 0.5 on zarr v3) as slides: uint8 RGB or grey in multiscale levels.
+"""Local OME-Zarr images (0.4 on zarr v2, 0.5 on zarr v3) as slides: uint8 RGB or grey in multiscale
+levels.
 
-Format: https://ngff.openmicroscopy.org/0.5/ . A chunk that has no file is read as the array's fill value, as zarr
-defines it: the format cannot tell a chunk that was lost from one that was never written.
+Format: https://ngff.openmicroscopy.org/0.5/ . A chunk that has no file is read as the array's fill
+value, as zarr defines it: the format cannot tell a chunk that was lost from one that was never
+written.
 """
 
 from __future__ import annotations
@@ -24,11 +26,17 @@ from quadrat.slides.protocol import Rgb, Slide, SlideInfo
 from quadrat.slides.recognise import Found, recognise
 
 BLOCK_PX = 128
-"""Smaller chunks are read together up to this side: zarr spends about a ms a call, and a lost block is lost whole."""
+"""Smaller chunks are read together up to this side: zarr spends about a ms a call, and a lost block
+is lost whole."""
 MAX_CHUNK_BYTES = 1 << 30
 MICROMETRES = {
-    "angstrom": 1e-4, "nanometer": 1e-3, "micrometer": 1.0, "millimeter": 1e3, "centimeter": 1e4, "meter": 1e6,
-}  # fmt: skip
+    "angstrom": 1e-4,
+    "nanometer": 1e-3,
+    "micrometer": 1.0,
+    "millimeter": 1e3,
+    "centimeter": 1e4,
+    "meter": 1e6,
+}
 """Micrometres in the units of length (UDUNITS-2 names) that a microscope can mean."""
 _VERSIONS = ("0.4", "0.5")
 Json = dict[str, Any]
@@ -36,7 +44,8 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class _Image:
-    """The picture of a group: its folder, axes in order, (path, scale, translation) a level, units, and notes."""
+    """The picture of a group: its folder, axes in order, (path, scale, translation) a level, units,
+    and notes."""
 
     folder: Path
     version: str
@@ -82,14 +91,19 @@ class ZarrSlide(BlockSlide):
 
     def decode(self, level: int, row: int, col: int, place: Box) -> Rgb:
         """One block of chunks; see ``BlockSlide``."""
-        where = {"y": slice(place.row0, place.row1), "x": slice(place.col0, place.col1), "c": slice(None)}
+        where = {
+            "y": slice(place.row0, place.row1),
+            "x": slice(place.col0, place.col1),
+            "c": slice(None),
+        }
         index = tuple(where.get(axis, 0) for axis in self._axes)
         kept = [axis for axis in self._axes if axis in where]
         try:
             pixels = np.asarray(self._arrays[level][index])
         except Exception as error:  # codecs raise a class each; whatever it is, this block is lost
             raise DamagedTileError(
-                f"{self.path}: the chunk at {place} of level {level} is damaged ({type(error).__name__}: {error}); "
+                f"{self.path}: the chunk at {place} of level {level} is damaged "
+                f"({type(error).__name__}: {error}); "
                 "fetch the image again, or have damaged tiles marked and left out",
                 level=level,
                 box=(place.row0, place.col0, place.row1, place.col1),
@@ -103,8 +117,8 @@ class ZarrSlide(BlockSlide):
 def open_ome_zarr(found: Found, *, mpp: tuple[float, float] | None) -> Slide:
     """Open a recognised OME-Zarr folder.
 
-    Raises:
-        SlideError: no image of uint8 RGB or grey, other than version 0.4 or 0.5, or levels that do not fit each other.
+    Raises: SlideError: no image of uint8 RGB or grey, other than version 0.4 or 0.5, or levels that
+        do not fit each other.
     """
     return ZarrSlide(found, mpp=mpp)
 
@@ -114,7 +128,8 @@ def _reopen(path: str, mpp: tuple[float, float] | None) -> ZarrSlide:
 
 
 def _attributes(folder: Path) -> Json:
-    """A group's OME attributes, where 0.5 ("ome") and 0.4 (at the top) keep them; empty if there are none."""
+    """A group's OME attributes, where 0.5 ("ome") and 0.4 (at the top) keep them; empty if there
+    are none."""
     try:
         if (folder / "zarr.json").is_file():
             attributes = json.loads((folder / "zarr.json").read_bytes()).get("attributes", {})
@@ -129,30 +144,46 @@ def _attributes(folder: Path) -> Json:
 
 
 def _read_image(path: Path) -> _Image:
-    """The image at a path; of a bioformats2raw collection the first, which is the slide, the others being listed."""
+    """The image at a path; of a bioformats2raw collection the first, which is the slide, the others
+    being listed."""
     folder, attributes, others = path, _attributes(path), list[str]()
     if "bioformats2raw.layout" in attributes and (path / "0").is_dir():
-        others = sorted(sub.name for sub in path.iterdir() if sub.name.isdigit() and sub.name != "0")
+        others = sorted(
+            sub.name for sub in path.iterdir() if sub.name.isdigit() and sub.name != "0"
+        )
         folder, attributes = path / "0", _attributes(path / "0")
     if "multiscales" not in attributes:
         kind = "a plate" if "plate" in attributes else "a zarr group or array"
-        raise SlideError(f"{path}: {kind} without an OME-Zarr image (multiscales); give the folder of one image")
+        raise SlideError(
+            f"{path}: {kind} without an OME-Zarr image (multiscales); give the folder of one image"
+        )
     try:
         scales = attributes["multiscales"][0]
         version = str(attributes.get("version") or scales.get("version") or "unstated")
         if version not in _VERSIONS:
-            raise SlideError(f"{path}: OME-Zarr version {version}; {' and '.join(_VERSIONS)} are read, so convert it")
+            raise SlideError(
+                f"{path}: OME-Zarr version {version}; {' and '.join(_VERSIONS)} are read, so "
+                "convert it"
+            )
         axes = tuple(str(axis["name"]) for axis in scales["axes"])
         units = tuple(axis.get("unit") for axis in scales["axes"])
         common = _transform(scales, len(axes))
-        datasets = [(str(d["path"]), *_compose(_transform(d, len(axes)), common)) for d in scales["datasets"]]
+        datasets = [
+            (str(d["path"]), *_compose(_transform(d, len(axes)), common))
+            for d in scales["datasets"]
+        ]
         channels = (attributes.get("omero") or {}).get("channels", [])
         colours = tuple(str(channel["color"]) for channel in channels if "color" in channel)
         own = attributes.get("quadrat")
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise SlideError(f"{path}: the OME-Zarr metadata makes no sense ({type(error).__name__}: {error})") from error
+        raise SlideError(
+            f"{path}: the OME-Zarr metadata makes no sense ({type(error).__name__}: {error})"
+        ) from error
     if not {"y", "x"} <= set(axes) or not datasets:
-        raise SlideError(f"{path}: an OME-Zarr image of axes {', '.join(axes)} with {len(datasets)} levels; y and x are needed")
+        raise SlideError(
+            f"{path}: an OME-Zarr image of axes {', '.join(axes)} with {len(datasets)} levels; y "
+            "and x are needed"
+        )
     partial = isinstance(own, dict) and "stored" in own
     notes = ("quadrat stored only the tissue in it; the rest is white",) if partial else ()
     return _Image(folder, version, axes, tuple(datasets), units, colours, tuple(others), notes)
@@ -174,7 +205,8 @@ def _transform(entry: Json, axes: int) -> tuple[tuple[float, ...], tuple[float, 
 
 
 def _compose(
-    inner: tuple[tuple[float, ...], tuple[float, ...]], outer: tuple[tuple[float, ...], tuple[float, ...]]
+    inner: tuple[tuple[float, ...], tuple[float, ...]],
+    outer: tuple[tuple[float, ...], tuple[float, ...]],
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The transformation of a level followed by the one of all levels."""
     scale = tuple(a * b for a, b in zip(inner[0], outer[0], strict=True))
@@ -188,40 +220,59 @@ def _open_array(path: Path, image: _Image, name: str) -> zarr.Array[Any]:
     try:
         array = zarr.open_array(DurableStore(place, read_only=True), mode="r")
     except Exception as error:  # zarr, its codecs and JSON raise many; none of them names the slide
-        raise SlideError(f"{path}: level {name} cannot be opened ({type(error).__name__}: {error})") from error
+        raise SlideError(
+            f"{path}: level {name} cannot be opened ({type(error).__name__}: {error})"
+        ) from error
     sizes = dict(zip(image.axes, array.shape, strict=False))
     stack = [axis for axis in image.axes if axis not in "cyx" and sizes.get(axis) != 1]
-    if len(array.shape) != len(image.axes) or array.dtype != np.uint8 or stack or sizes.get("c", 1) not in (1, 3):
+    if (
+        len(array.shape) != len(image.axes)
+        or array.dtype != np.uint8
+        or stack
+        or sizes.get("c", 1) not in (1, 3)
+    ):
         raise SlideError(
-            f"{path}: level {name} of {array.dtype}{array.shape} with axes {', '.join(image.axes)} is not one picture of 8-bit "
+            f"{path}: level {name} of {array.dtype}{array.shape} with axes {', '.join(image.axes)} "
+            "is not one picture of 8-bit "
             "RGB or grey; convert it first"
         )
     if sizes.get("c", 1) == 3 and not colours_are_rgb(image.colours):
         raise SlideError(
-            f"{path}: its channels have the colours {', '.join(image.colours)}, not red, green and blue: fluorescence, not a "
+            f"{path}: its channels have the colours {', '.join(image.colours)}, not red, green and "
+            "blue: fluorescence, not a "
             "picture in natural colours; render it to RGB first"
         )
     if min(array.shape) < 1 or math.prod(array.chunks) > MAX_CHUNK_BYTES:
         raise SlideError(
-            f"{path}: level {name} of {array.shape} px in chunks of {array.chunks}; at most {MAX_CHUNK_BYTES} bytes each"
+            f"{path}: level {name} of {array.shape} px in chunks of {array.chunks}; at most "
+            f"{MAX_CHUNK_BYTES} bytes each"
         )
     return array
 
 
 def _check_levels(path: Path, image: _Image, sizes: tuple[tuple[int, int], ...]) -> None:
-    """Refuse levels that do not show the same rectangle: not ever smaller, or shifted by more than a px of theirs."""
-    for (name, scale, shift), size, above in zip(image.datasets[1:], sizes[1:], sizes[:-1], strict=True):
+    """Refuse levels that do not show the same rectangle: not ever smaller, or shifted by more than
+    a px of theirs."""
+    for (name, scale, shift), size, above in zip(
+        image.datasets[1:], sizes[1:], sizes[:-1], strict=True
+    ):
         if any(side > upper for side, upper in zip(size, above, strict=True)):
-            raise SlideError(f"{path}: level {name} of {size[1]} x {size[0]} px is larger than the one before it")
+            raise SlideError(
+                f"{path}: level {name} of {size[1]} x {size[0]} px is larger than the one before it"
+            )
         for axis in "yx":
             at = image.axes.index(axis)
             moved = shift[at] - image.datasets[0][2][at]
             if abs(moved) > scale[at]:
-                raise SlideError(f"{path}: level {name} is shifted along {axis} by {moved / scale[at]:.2g} of its px")
+                raise SlideError(
+                    f"{path}: level {name} is shifted along {axis} by {moved / scale[at]:.2g} of "
+                    "its px"
+                )
 
 
 def _mpp(image: _Image) -> tuple[float, float] | None:
-    """(rows, columns) um/px of level 0; None without a unit of length, because a bare number may mean anything."""
+    """(rows, columns) um/px of level 0; None without a unit of length, because a bare number may
+    mean anything."""
     values = []
     for axis in "yx":
         at = image.axes.index(axis)

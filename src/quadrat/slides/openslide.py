@@ -1,8 +1,10 @@
-"""Slides that OpenSlide opens; it is the reference, and the native tile reader serves what it agrees with.
+"""Slides that OpenSlide opens; it is the reference, and the native tile reader serves what it
+agrees with.
 
-Traps it works around (all measured): outside the slide the colour is transparent black; a handle that met one corrupt
-tile fails for ever after; a level whose downsample is not whole is shifted by a part of a pixel that depends on where
-the region starts. So pixels are cut from canonical blocks at fixed places: a region is the same whole or in parts.
+Traps it works around (all measured): outside the slide the colour is transparent black; a handle
+that met one corrupt tile fails for ever after; a level whose downsample is not whole is shifted by
+a part of a pixel that depends on where the region starts. So pixels are cut from canonical blocks
+at fixed places: a region is the same whole or in parts.
 """
 
 from __future__ import annotations
@@ -20,18 +22,38 @@ from quadrat.slides.cache import BlockCache
 from quadrat.slides.colour_profile import handle_profile
 from quadrat.slides.dicom import mistagged_sizes
 from quadrat.slides.native import NativeTiles, pages_by_size
-from quadrat.slides.protocol import Closing, Rgb, Slide, SlideInfo, TileGrid, damaged_tile, on_white, white
+from quadrat.slides.protocol import (
+    Closing,
+    Rgb,
+    Slide,
+    SlideInfo,
+    TileGrid,
+    damaged_tile,
+    on_white,
+    white,
+)
 from quadrat.slides.recognise import Found, recognise
 from quadrat.slides.self_check import refuse_reason
 from quadrat.slides.tile_codec import ycbcr_to_rgb
 
 BLOCK_PX = 512
 PIECE_PX = 128
-"""Side of the pieces in which a damaged block is tried again, where the file states no tile size."""
-NATIVE_VENDORS = ("aperio", "generic-tiff", "leica", "philips", "philips-tiff", "trestle", "ventana")
-"""Formats of the TIFF family whose pages may be tried as levels; the self-check decides. Only the first two were tried
-on files. Not Hamamatsu's: a page of theirs is one JPEG stream."""
-MISTAGGED = "the DICOM header says RGB, but the JPEG frames are YCbCr: colours are converted after reading"
+"""Side of the pieces in which a damaged block is tried again, where the file states no tile size.
+"""
+NATIVE_VENDORS = (
+    "aperio",
+    "generic-tiff",
+    "leica",
+    "philips",
+    "philips-tiff",
+    "trestle",
+    "ventana",
+)
+"""Formats of the TIFF family whose pages may be tried as levels; the self-check decides. Only the
+first two were tried on files. Not Hamamatsu's: a page of theirs is one JPEG stream."""
+MISTAGGED = (
+    "the DICOM header says RGB, but the JPEG frames are YCbCr: colours are converted after reading"
+)
 
 
 class OpenSlideSlide(Closing):
@@ -49,12 +71,18 @@ class OpenSlideSlide(Closing):
         self._lost: dict[tuple[int, int, int], tuple[DamagedTileError, ...]] = {}
         self.name = found.name
         self.path = str(found.path)
-        self.levels: tuple[Level, ...] = pyramid_levels([(h, w) for w, h in self._handle.level_dimensions])
+        self.levels: tuple[Level, ...] = pyramid_levels(
+            [(h, w) for w, h in self._handle.level_dimensions]
+        )
         self.mpp = mpp if mpp is not None else _stated_mpp(self._handle, found)
-        self._ycbcr = mistagged_sizes(found.file) if found.format == "dicom" else frozenset[tuple[int, int]]()
+        self._ycbcr = (
+            mistagged_sizes(found.file) if found.format == "dicom" else frozenset[tuple[int, int]]()
+        )
         self._native, reader = self._open_native()
         try:
-            self.info = _info(self._handle, found, reader=reader, notes=(MISTAGGED,) if self._ycbcr else ())
+            self.info = _info(
+                self._handle, found, reader=reader, notes=(MISTAGGED,) if self._ycbcr else ()
+            )
         except BaseException:
             self.close()
             raise
@@ -68,7 +96,11 @@ class OpenSlideSlide(Closing):
         if inside.empty:
             return white(box.shape)
         native = self._native is not None and level in self._native.levels
-        pixels = self._native.read(level, inside) if self._native and native else self._read_blocks(level, inside)
+        pixels = (
+            self._native.read(level, inside)
+            if self._native and native
+            else self._read_blocks(level, inside)
+        )
         if inside == box:
             return pixels
         out = white(box.shape)
@@ -76,7 +108,9 @@ class OpenSlideSlide(Closing):
         return out
 
     def tiles(self, level: int) -> TileGrid | None:
-        """The level's compressed tiles, if the native reader serves the level; see ``Slide.tiles``."""
+        """The level's compressed tiles, if the native reader serves the level; see
+        ``Slide.tiles``.
+        """
         return None if self._native is None else self._native.grid(level)
 
     def close(self) -> None:
@@ -89,7 +123,11 @@ class OpenSlideSlide(Closing):
         """Pixels of a box inside the level, cut from blocks of 512 px at fixed places."""
         out = np.empty((*box.shape, 3), np.uint8)
         for row, col in box.cells(BLOCK_PX):
-            place = Box(row, col, row + 1, col + 1).scale_out(BLOCK_PX, BLOCK_PX).intersect(self.levels[level].box)
+            place = (
+                Box(row, col, row + 1, col + 1)
+                .scale_out(BLOCK_PX, BLOCK_PX)
+                .intersect(self.levels[level].box)
+            )
             part = place.intersect(box)
             key = level, row, col
             block = self._cache.get(key, partial(self._read_block, key, place))
@@ -102,7 +140,9 @@ class OpenSlideSlide(Closing):
     def _read_block(self, key: tuple[int, int, int], place: Box) -> Rgb:
         """One block; what of it cannot be decoded is white in it and named in ``_lost``."""
         if _stamp(self._found) != self._stamp:
-            raise SlideError(f"{self.path}: the file was changed while it was read; run again when it is at rest")
+            raise SlideError(
+                f"{self.path}: the file was changed while it was read; run again when it is at rest"
+            )
         try:
             return self._ask(self._handle, key[0], place)
         except openslide.OpenSlideError:
@@ -110,8 +150,11 @@ class OpenSlideSlide(Closing):
                 pixels, self._lost[key], self._handle = self._read_pieces(key[0], place)
             return pixels
 
-    def _read_pieces(self, level: int, place: Box) -> tuple[Rgb, tuple[DamagedTileError, ...], openslide.OpenSlide]:
-        """A block tile by tile, each failure on a handle of its own: pixels, what is lost, and a handle that is sound."""
+    def _read_pieces(
+        self, level: int, place: Box
+    ) -> tuple[Rgb, tuple[DamagedTileError, ...], openslide.OpenSlide]:
+        """A block tile by tile, each failure on a handle of its own: pixels, what is lost, and a
+        handle that is sound."""
         handle = _open(self._found)
         try:  # another thread may have spoilt the handle
             return self._ask(handle, level, place), (), handle
@@ -128,15 +171,22 @@ class OpenSlideSlide(Closing):
         return pixels, tuple(lost), handle
 
     def _tiles_of(self, level: int, place: Box) -> list[Box]:
-        """The file's tiles (or, where it states none, pieces of 128 px) that touch a box, cut at the level's edge."""
+        """The file's tiles (or, where it states none, pieces of 128 px) that touch a box, cut at
+        the level's edge."""
         height, width = self._tile_sizes[level]
         rows = range(place.row0 // height, -(-place.row1 // height))
         cols = range(place.col0 // width, -(-place.col1 // width))
         whole = self.levels[level].box
-        return [Box(r * height, c * width, (r + 1) * height, (c + 1) * width).intersect(whole) for r in rows for c in cols]
+        return [
+            Box(r * height, c * width, (r + 1) * height, (c + 1) * width).intersect(whole)
+            for r in rows
+            for c in cols
+        ]
 
     def _ask(self, handle: openslide.OpenSlide, level: int, place: Box) -> Rgb:
-        down = self._downsamples[level]  # OpenSlide divides by this one, so it is the one to multiply by
+        down = self._downsamples[
+            level
+        ]  # OpenSlide divides by this one, so it is the one to multiply by
         location = round(place.col0 * down), round(place.row0 * down)
         rgba = np.asarray(handle.read_region(location, level, (place.width, place.height)))
         if self.levels[level].box.shape in self._ycbcr:
@@ -152,10 +202,15 @@ class OpenSlideSlide(Closing):
             raise damaged_tile(self.path, level=level, box=place, reason=error) from error
 
     def _open_native(self) -> tuple[NativeTiles | None, str]:
-        """The native reader of the levels where it shows what OpenSlide shows, and a sentence on who reads what."""
+        """The native reader of the levels where it shows what OpenSlide shows, and a sentence on
+        who reads what."""
         other = f"openslide {openslide.__library_version__}"
         pages = pages_by_size(self._found.file) if self._found.format in NATIVE_VENDORS else {}
-        levels = {index: pages[level.box.shape] for index, level in enumerate(self.levels) if level.box.shape in pages}
+        levels = {
+            index: pages[level.box.shape]
+            for index, level in enumerate(self.levels)
+            if level.box.shape in pages
+        }
         if not levels:
             return None, other
         native = NativeTiles(self._found.file, levels, missing=self._read_blocks)
@@ -165,7 +220,8 @@ class OpenSlideSlide(Closing):
             shifted = not float(self._downsamples[index]).is_integer()
             reason = refuse_reason(native, index, reference=self._reference, shifted=shifted)
             if self._found.format == "aperio" and lacking and index > lacking[0]:
-                # OpenSlide draws an Aperio tile anew, from the finer level, where that lacks one of the tiles below it
+                # OpenSlide draws an Aperio tile anew, from the finer level, where that lacks one of
+                # the tiles below it
                 reason = f"level {index}: level {lacking[0]} lacks tiles"
             if reason is not None:
                 refused.append(reason)
@@ -175,7 +231,12 @@ class OpenSlideSlide(Closing):
             native.close()
             return None, other + doubts
         rest = [str(index) for index in range(len(self.levels)) if index not in native.levels]
-        return native, f"native tiles; {other} for level {', '.join(rest)}{doubts}" if rest else "native tiles"
+        return (
+            native,
+            f"native tiles; {other} for level {', '.join(rest)}{doubts}"
+            if rest
+            else "native tiles",
+        )
 
 
 def open_openslide(found: Found, *, mpp: tuple[float, float] | None) -> Slide:
@@ -188,7 +249,8 @@ def _reopen(path: str, mpp: tuple[float, float] | None) -> OpenSlideSlide:
 
 
 def _stamp(found: Found) -> tuple[int, int, int]:
-    """Which file lies at the path (OpenSlide opens it by name again and again), its size and time of change."""
+    """Which file lies at the path (OpenSlide opens it by name again and again), its size and time
+    of change."""
     try:
         at = found.file.stat()
     except OSError as error:
@@ -200,20 +262,32 @@ def _open(found: Found) -> openslide.OpenSlide:
     try:
         return openslide.OpenSlide(str(found.file))
     except openslide.OpenSlideError as error:
-        raise SlideError(f"{found.path}: OpenSlide cannot open this {found.format} slide ({error})") from error
+        raise SlideError(
+            f"{found.path}: OpenSlide cannot open this {found.format} slide ({error})"
+        ) from error
 
 
 def _tile_sizes(handle: openslide.OpenSlide) -> list[tuple[int, int]]:
-    """(height, width) of each level's tiles as the file has them, or 128 px where it states none."""
+    """(height, width) of each level's tiles as the file has them, or 128 px where it
+    states none.
+    """
     properties, levels = handle.properties, range(handle.level_count)
-    sides = ([f"openslide.level[{level}].tile-{side}" for side in ("height", "width")] for level in levels)
-    return [(int(properties.get(height, PIECE_PX)), int(properties.get(width, PIECE_PX))) for height, width in sides]
+    sides = (
+        [f"openslide.level[{level}].tile-{side}" for side in ("height", "width")]
+        for level in levels
+    )
+    return [
+        (int(properties.get(height, PIECE_PX)), int(properties.get(width, PIECE_PX)))
+        for height, width in sides
+    ]
 
 
 def _stated_mpp(handle: openslide.OpenSlide, found: Found) -> tuple[float, float] | None:
-    """Level-0 um/px (rows, columns) from the file; None where it states none that can mean micrometres.
+    """Level-0 um/px (rows, columns) from the file; None where it states none that can mean
+    micrometres.
 
-    A resolution in dots per inch is what image programs write for printers (72, 96, 300), not a measurement.
+    A resolution in dots per inch is what image programs write for printers (72, 96, 300), not a
+    measurement.
     """
     properties = handle.properties
     if found.format == "generic-tiff":
@@ -231,7 +305,9 @@ def _stated_mpp(handle: openslide.OpenSlide, found: Found) -> tuple[float, float
         return None
 
 
-def _info(handle: openslide.OpenSlide, found: Found, *, reader: str, notes: tuple[str, ...]) -> SlideInfo:
+def _info(
+    handle: openslide.OpenSlide, found: Found, *, reader: str, notes: tuple[str, ...]
+) -> SlideInfo:
     properties = handle.properties
     sizes = tuple((h, w) for w, h in handle.level_dimensions)
     try:
@@ -239,10 +315,22 @@ def _info(handle: openslide.OpenSlide, found: Found, *, reader: str, notes: tupl
     except (KeyError, ValueError):
         objective = None
     try:
-        left, top, width, height = (int(properties[f"openslide.bounds-{key}"]) for key in ("x", "y", "width", "height"))
+        left, top, width, height = (
+            int(properties[f"openslide.bounds-{key}"]) for key in ("x", "y", "width", "height")
+        )
         bounds: Box | None = Box(top, left, top + height, left + width)
     except (KeyError, ValueError):
         bounds = None
     associated = tuple(sorted(handle.associated_images))
     profile = handle_profile(handle)
-    return SlideInfo(found.format, reader, objective, associated, bounds, sizes[0], sizes, icc_profile=profile, notes=notes)
+    return SlideInfo(
+        found.format,
+        reader,
+        objective,
+        associated,
+        bounds,
+        sizes[0],
+        sizes,
+        icc_profile=profile,
+        notes=notes,
+    )

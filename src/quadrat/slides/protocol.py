@@ -23,10 +23,11 @@ WHITE = 255
 class SlideInfo:
     """What a file says of itself.
 
-    format: vendor or file format. reader: what decodes its pixels. objective: magnification as stated, or None.
-    associated: names of label, macro and thumbnail images (listed, never read). bounds: the scanned part in level-0 px
-    where the file states one (not subtracted: level-0 px always means the full frame). size: level-0 (height, width).
-    level_sizes: (height, width) of every level. icc_profile: the name of the colour profile, listed and not applied. notes:
+    format: vendor or file format. reader: what decodes its pixels. objective: magnification as
+    stated, or None. associated: names of label, macro and thumbnail images (listed, never read).
+    bounds: the scanned part in level-0 px where the file states one (not subtracted: level-0 px
+    always means the full frame). size: level-0 (height, width). level_sizes: (height, width) of
+    every level. icc_profile: the name of the colour profile, listed and not applied. notes:
     sentences on what a user should know of the pixels.
     """
 
@@ -42,7 +43,9 @@ class SlideInfo:
 
 
 class TileGrid(Protocol):
-    """The compressed tiles of one level as the file holds them; tile (0, 0) begins at pixel (0, 0)."""
+    """The compressed tiles of one level as the file holds them; tile (0, 0) begins at
+    pixel (0, 0).
+    """
 
     @property
     def tile(self) -> tuple[int, int]:
@@ -65,7 +68,8 @@ class TileGrid(Protocol):
 
 
 class Slide(Protocol):
-    """One picture in pyramid levels. Safe to read from several threads; pickles as its path and mpp, not its handle."""
+    """One picture in pyramid levels. Safe to read from several threads; pickles as its path and
+    mpp, not its handle."""
 
     @property
     def name(self) -> str:
@@ -84,7 +88,9 @@ class Slide(Protocol):
 
     @property
     def mpp(self) -> tuple[float, float] | None:
-        """Level-0 um/px of (rows, columns) as the file states it, or the override; not yet judged."""
+        """Level-0 um/px of (rows, columns) as the file states it, or the override;
+        not yet judged.
+        """
         ...
 
     @property
@@ -93,16 +99,17 @@ class Slide(Protocol):
         ...
 
     def read(self, level: int, box: Box) -> Rgb:
-        """Pixels of ``box``, in that level's own px; white where it lies outside; the same whole or in parts.
+        """Pixels of ``box``, in that level's own px; white where it lies outside; the same whole or
+        in parts.
 
-        Raises:
-            DamagedTileError: a tile that the box touches cannot be decoded; other boxes can still be read.
-            SlideError: the file cannot be read; names the slide.
+        Raises: DamagedTileError: a tile that the box touches cannot be decoded; other boxes can
+            still be read. SlideError: the file cannot be read; names the slide.
         """
         ...
 
     def tiles(self, level: int) -> TileGrid | None:
-        """The level's own compressed tiles, where they are what ``read`` shows and can be moved; else None."""
+        """The level's own compressed tiles, where they are what ``read`` shows and can be moved;
+        else None."""
         ...
 
     def close(self) -> None:
@@ -111,13 +118,19 @@ class Slide(Protocol):
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
 
 
 def damaged_tile(path: object, *, level: int, box: Box, reason: object) -> DamagedTileError:
     """The error for a tile (or block) of a level that cannot be decoded."""
     return DamagedTileError(
-        f"{path}: the tile at {box} of level {level} is damaged ({reason}); fetch the file again, or leave the tile out "
+        f"{path}: the tile at {box} of level {level} is damaged ({reason}); fetch the file again, "
+        "or leave the tile out "
         "with --set slide.damaged=mark",
         level=level,
         box=(box.row0, box.col0, box.row1, box.col1),
@@ -132,7 +145,12 @@ class Closing:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -145,7 +163,9 @@ def white(shape: tuple[int, int]) -> Rgb:
 
 
 def on_white(rgba: Rgb) -> Rgb:
-    """Composite uint8 (h, w, 4) with straight alpha on white; integer arithmetic, rounded half up."""
+    """Composite uint8 (h, w, 4) with straight alpha on white; integer arithmetic,
+    rounded half up.
+    """
     alpha = rgba[..., 3]
     if alpha.min(initial=WHITE) == WHITE:
         return np.ascontiguousarray(rgba[..., :3])

@@ -1,4 +1,5 @@
-"""What lies at a path, and which reader takes it: every reason for not reading it is one sentence here."""
+"""What lies at a path, and which reader takes it: every reason for not reading it is one sentence
+here."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ JPEG_MAGIC = b"\xff\xd8\xff"
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A readable file: the path as given, the file to open, the slide's name, who reads it, and its format."""
+    """A readable file: the path as given, the file to open, the slide's name, who reads it, and its
+    format."""
 
     path: Path
     file: Path
@@ -37,8 +39,8 @@ class Found:
 def recognise(path: Path) -> Found:
     """Look at a path without decoding pixels.
 
-    Raises:
-        SlideError: missing, a folder without one DICOM series or OME-Zarr image, empty, not allowed, truncated or not a picture.
+    Raises: SlideError: missing, a folder without one DICOM series or OME-Zarr image, empty, not
+        allowed, truncated or not a picture.
     """
     if path.is_dir():
         return _recognise_folder(path)
@@ -48,7 +50,9 @@ def recognise(path: Path) -> Found:
     if head.startswith(TIFF_MAGIC):
         check_complete(path)
     vendor = _vendor(path)
-    if head.startswith(TIFF_MAGIC) and (vendor is None or (vendor == "generic-tiff" and not _openslide_shows_all(path))):
+    if head.startswith(TIFF_MAGIC) and (
+        vendor is None or (vendor == "generic-tiff" and not _openslide_shows_all(path))
+    ):
         return Found(path, path, path.stem, "tiff", "OME-TIFF" if _is_ome(path) else "TIFF")
     if head[128:132] == b"DICM":
         return _recognise_dicom(path)
@@ -58,7 +62,8 @@ def recognise(path: Path) -> Found:
         if head.startswith(magic):
             return Found(path, path, path.stem, "flat", kind)
     raise SlideError(
-        f"{path}: neither a slide format that OpenSlide knows nor a PNG, JPEG or TIFF image (it begins with {head[:12]!r})"
+        f"{path}: neither a slide format that OpenSlide knows nor a PNG, JPEG or TIFF image (it "
+        f"begins with {head[:12]!r})"
     )
 
 
@@ -89,14 +94,20 @@ def _vendor(path: Path) -> str | None:
 def _openslide_shows_all(path: Path) -> bool:
     """Whether a tiled TIFF is one picture of 8-bit RGB(A) or grey whose levels, if any, are pages.
 
-    OpenSlide shows the first plane of a stack or of separate channels as if it were the picture, scales 16 bits, and does
-    not see the levels that OME-TIFF keeps in SubIFDs.
+    OpenSlide shows the first plane of a stack or of separate channels as if it were the picture,
+    scales 16 bits, and does not see the levels that OME-TIFF keeps in SubIFDs.
     """
     with _directory(path) as tiff:
         series, page = tiff.series[0].levels[0], tiff.pages.first
-        axes = "".join(axis for axis, size in zip(series.axes, series.shape, strict=True) if size > 1 or axis in "YX")
+        axes = "".join(
+            axis
+            for axis, size in zip(series.axes, series.shape, strict=True)
+            if size > 1 or axis in "YX"
+        )
         one = axes in ("YX", "YXS") and series.dtype == "uint8" and int(page.planarconfig) == 1
-        unnamed = page.samplesperpixel == 4 and not any(page.extrasamples)  # which OpenSlide takes for alpha
+        unnamed = page.samplesperpixel == 4 and not any(
+            page.extrasamples
+        )  # which OpenSlide takes for alpha
         return one and not page.subifds and not unnamed
 
 
@@ -131,10 +142,14 @@ def _recognise_folder(folder: Path) -> Found:
     instances = series_instances(folder)
     series = {instance.series for _, instance in instances}
     if len(series) > 1:
-        raise SlideError(f"{folder}: holds {len(series)} DICOM series; keep one in a folder, or give one of its files")
+        raise SlideError(
+            f"{folder}: holds {len(series)} DICOM series; keep one in a folder, or give one of its "
+            "files"
+        )
     if not instances:
         raise SlideError(
-            f"{folder}: a folder without DICOM slide files (.dcm) and not an OME-Zarr image; give a slide file instead"
+            f"{folder}: a folder without DICOM slide files (.dcm) and not an OME-Zarr image; give "
+            "a slide file instead"
         )
     return _found_dicom(folder, instances[0][0], name=folder.name)
 
@@ -143,22 +158,29 @@ def _recognise_dicom(path: Path) -> Found:
     """One file of a series; OpenSlide takes in those beside it, so all of them have to be whole."""
     instance = read_instance(path)
     if instance is not None and not instance.is_slide:
-        raise SlideError(f"{path}: a DICOM file that is not a whole-slide image (SOP class {instance.sop_class or 'unstated'})")
+        raise SlideError(
+            f"{path}: a DICOM file that is not a whole-slide image (SOP class "
+            f"{instance.sop_class or 'unstated'})"
+        )
     series_instances(path)
     return _found_dicom(path, path, name=path.parent.name)
 
 
 def _found_dicom(path: Path, file: Path, *, name: str) -> Found:
     if _vendor(file) != "dicom":
-        raise SlideError(f"{path}: a DICOM whole-slide image that OpenSlide does not read (damaged, or of an unknown kind)")
+        raise SlideError(
+            f"{path}: a DICOM whole-slide image that OpenSlide does not read (damaged, or of an "
+            "unknown kind)"
+        )
     return Found(path, file, name, "openslide", "dicom")
 
 
 def check_complete(path: Path) -> None:
-    """Refuse a TIFF-family file that is shorter than its own directories say (a broken copy or upload).
+    """Refuse a TIFF-family file that is shorter than its own directories say (a broken copy or
+    upload).
 
-    Raises:
-        SlideError: a tile, strip or directory lies beyond the end of the file, or the directories make no sense.
+    Raises: SlideError: a tile, strip or directory lies beyond the end of the file, or the
+        directories make no sense.
     """
     size = path.stat().st_size
     try:
@@ -166,4 +188,7 @@ def check_complete(path: Path) -> None:
     except (ValueError, struct.error) as error:
         raise SlideError(f"{path}: damaged: its TIFF directory makes no sense ({error})") from error
     if missing:
-        raise SlideError(f"{path}: truncated: its directory speaks of at least {size + missing} bytes, the file has {size}")
+        raise SlideError(
+            f"{path}: truncated: its directory speaks of at least {size + missing} bytes, the file "
+            f"has {size}"
+        )

@@ -1,7 +1,9 @@
-"""Resampling in integers, so that a region is bit for bit the same read whole or in a hundred parts.
+"""Resampling in integers, so that a region is bit for bit the same read whole or in a hundred
+parts.
 
-Weights depend on the global output index alone, are whole numbers that sum to 2^11 an axis, and the accumulation is
-exact in 32 bits (255 * 2^11 * 2^11 < 2^30); there is one rounding, half up, at the end.
+Weights depend on the global output index alone, are whole numbers that sum to 2^11 an axis, and the
+accumulation is exact in 32 bits (255 * 2^11 * 2^11 < 2^30); there is one rounding, half up, at the
+end.
 """
 
 from __future__ import annotations
@@ -22,8 +24,8 @@ WEIGHT_BITS = 11
 class Taps:
     """Which input pixels make each output pixel of a run, along one axis.
 
-    first: the input index of column 0. index: (n, taps) int64 input indices less ``first``. weight: (n, taps) int32,
-    each row sums to 2^11. stop: one past the last input index used.
+    first: the input index of column 0. index: (n, taps) int64 input indices less ``first``. weight:
+    (n, taps) int32, each row sums to 2^11. stop: one past the last input index used.
     """
 
     first: int
@@ -33,10 +35,12 @@ class Taps:
 
 
 def taps(start: int, stop: int, *, ratio: float, size: int) -> Taps:
-    """Taps of output pixels ``start`` to ``stop`` where ``ratio`` input px make one output px, of ``size`` input px.
+    """Taps of output pixels ``start`` to ``stop`` where ``ratio`` input px make one output px, of
+    ``size`` input px.
 
-    Reduction (ratio >= 1): the share of [i * ratio, (i + 1) * ratio) that each input pixel covers. Enlargement: linear
-    between the two nearest pixel centres. Input indices beyond the picture are taken from its edge.
+    Reduction (ratio >= 1): the share of [i * ratio, (i + 1) * ratio) that each input pixel covers.
+    Enlargement: linear between the two nearest pixel centres. Input indices beyond the picture are
+    taken from its edge.
     """
     out = np.arange(start, stop, dtype=np.float64)
     if ratio >= 1:
@@ -57,11 +61,17 @@ def taps(start: int, stop: int, *, ratio: float, size: int) -> Taps:
     used = weight > 0
     first = int(index[used].min())
     index = np.where(used, index - first, 0)
-    return Taps(first=first, stop=first + int(index.max()) + 1, index=index, weight=np.ascontiguousarray(weight))
+    return Taps(
+        first=first,
+        stop=first + int(index.max()) + 1,
+        index=index,
+        weight=np.ascontiguousarray(weight),
+    )
 
 
 def block_mean(pixels: Rgb, rows: int, cols: int) -> Rgb:
-    """Mean of blocks of ``rows`` x ``cols`` px, rounded half up; uint8 (h * rows, w * cols, 3) to (h, w, 3)."""
+    """Mean of blocks of ``rows`` x ``cols`` px, rounded half up; uint8 (h * rows, w * cols, 3) to
+    (h, w, 3)."""
     if rows == 1 and cols == 1:
         return pixels
     height, width = pixels.shape[0] // rows, pixels.shape[1] // cols
@@ -71,7 +81,8 @@ def block_mean(pixels: Rgb, rows: int, cols: int) -> Rgb:
 
 
 def separable(pixels: Rgb, rows: Taps, cols: Taps) -> Rgb:
-    """Weighted mean along columns, then rows; ``pixels`` cover input rows first..stop of ``rows`` and of ``cols``."""
+    """Weighted mean along columns, then rows; ``pixels`` cover input rows first..stop of ``rows``
+    and of ``cols``."""
     middle = np.empty((pixels.shape[0], len(cols.index), 3), np.int32)
     _along_columns(np.ascontiguousarray(pixels), cols.index, cols.weight, middle)
     out = np.empty((len(rows.index), len(cols.index), 3), np.uint8)

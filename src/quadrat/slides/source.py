@@ -1,4 +1,5 @@
-"""Pixels in the grid frame: a slide read at the model's mpp by one plan, whatever level and resampling that takes."""
+"""Pixels in the grid frame: a slide read at the model's mpp by one plan, whatever level and
+resampling that takes."""
 
 from __future__ import annotations
 
@@ -25,36 +26,47 @@ class PixelSource(Protocol):
         ...
 
     def read(self, box: Box) -> Rgb:
-        """uint8 (h, w, 3) of ``box`` in grid px, white outside the slide; the same whether read whole or in parts."""
+        """uint8 (h, w, 3) of ``box`` in grid px, white outside the slide; the same whether read
+        whole or in parts."""
         ...
 
 
 class SlideSource(Closing):
     """A slide seen through a read plan; pickles with its slide.
 
-    ``damaged`` says what a tile that cannot be decoded means: "fail" raises; with "mark" it reads as white and is listed
-    in ``damage``.
+    ``damaged`` says what a tile that cannot be decoded means: "fail" raises; with "mark" it reads
+    as white and is listed in ``damage``.
     """
 
     __slots__ = ("_lost", "damaged", "frame", "plan", "slide")
 
-    def __init__(self, slide: Slide, plan: ReadPlan, *, damaged: Literal["fail", "mark"] = "fail") -> None:
+    def __init__(
+        self, slide: Slide, plan: ReadPlan, *, damaged: Literal["fail", "mark"] = "fail"
+    ) -> None:
         self.slide = slide
         self.plan = plan
         self.damaged: Literal["fail", "mark"] = damaged
-        self.frame = Frame(height=plan.height, width=plan.width, mpp=plan.mpp, scale_row=plan.scale_row, scale_col=plan.scale_col)
+        self.frame = Frame(
+            height=plan.height,
+            width=plan.width,
+            mpp=plan.mpp,
+            scale_row=plan.scale_row,
+            scale_col=plan.scale_col,
+        )
         self._lost: set[Box] = set()
 
     @property
     def damage(self) -> list[Box]:
-        """Boxes in grid px, sorted, of the damaged tiles that reads have met so far: each the whole tile, scaled out and
-        cut at the slide's edge, so that they are the slide's and not the reads'.
+        """Boxes in grid px, sorted, of the damaged tiles that reads have met so far: each the whole
+        tile, scaled out and cut at the slide's edge, so that they are the slide's and not the
+        reads'.
         """
         found = {self._in_grid(box).intersect(self.frame.box) for box in set(self._lost)}
         return sorted(box for box in found if not box.empty)
 
     def read(self, box: Box) -> Rgb:
-        """uint8 (h, w, 3) of ``box`` in grid px, white outside the slide; bit-identical read whole or in parts.
+        """uint8 (h, w, 3) of ``box`` in grid px, white outside the slide; bit-identical read whole
+        or in parts.
 
         Raises:
             DamagedTileError: a tile cannot be decoded, and damaged tiles are to fail.
@@ -63,7 +75,9 @@ class SlideSource(Closing):
         inside = box.intersect(self.frame.box)
         if inside.empty:
             return white(box.shape)
-        rows, cols = (max(1, int(PIECE_PX / ratio)) for ratio in (self.plan.ratio_row, self.plan.ratio_col))
+        rows, cols = (
+            max(1, int(PIECE_PX / ratio)) for ratio in (self.plan.ratio_row, self.plan.ratio_col)
+        )
         if inside == box and box.height <= rows and box.width <= cols:
             return self._read_piece(box)
         out = white(box.shape)
@@ -87,10 +101,13 @@ class SlideSource(Closing):
         level = self.slide.levels[plan.level]
         down = taps(box.row0, box.row1, ratio=plan.ratio_row, size=level.height)
         across = taps(box.col0, box.col1, ratio=plan.ratio_col, size=level.width)
-        return separable(self._read_level(Box(down.first, across.first, down.stop, across.stop)), down, across)
+        return separable(
+            self._read_level(Box(down.first, across.first, down.stop, across.stop)), down, across
+        )
 
     def _read_level(self, box: Box) -> Rgb:
-        """Pixels of a box in the level's px; damaged tiles are white in it if they are to be marked."""
+        """Pixels of a box in the level's px; damaged tiles are white in it if they are to be
+        marked."""
         level = self.plan.level
         try:
             return self.slide.read(level, box)
@@ -112,7 +129,8 @@ class SlideSource(Closing):
         return out
 
     def _in_grid(self, box: Box) -> Box:
-        """The grid px that a box of the level has a part in; enlarging looks one level px to each side."""
+        """The grid px that a box of the level has a part in; enlarging looks one level px to each
+        side."""
         plan = self.plan
         reach = 1 if min(plan.ratio_row, plan.ratio_col) < 1 else 0
         return box.pad(reach).scale_out(1 / plan.ratio_row, 1 / plan.ratio_col)
@@ -137,10 +155,11 @@ def open_source(
     allow_upsampling: bool = False,
     damaged: Literal["fail", "mark"] = "fail",
 ) -> SlideSource:
-    """Open a slide to be read at ``mpp`` um/px; ``slide_mpp`` stands in for the level-0 mpp that the file states.
+    """Open a slide to be read at ``mpp`` um/px; ``slide_mpp`` stands in for the level-0 mpp that
+    the file states.
 
-    Raises:
-        SlideError: unreadable, no believable mpp, or finer than the slide is (see ``open_slide``, ``check_mpp``,
+    Raises: SlideError: unreadable, no believable mpp, or finer than the slide is (see
+        ``open_slide``, ``check_mpp``,
             ``plan_read``).
     """
     slide = open_slide(path, mpp=slide_mpp)
@@ -152,7 +171,11 @@ def open_source(
 
 
 def source_of(
-    slide: Slide, *, mpp: float, allow_upsampling: bool = False, damaged: Literal["fail", "mark"] = "fail"
+    slide: Slide,
+    *,
+    mpp: float,
+    allow_upsampling: bool = False,
+    damaged: Literal["fail", "mark"] = "fail",
 ) -> SlideSource:
     """An open slide read at ``mpp`` um/px.
 
@@ -160,5 +183,11 @@ def source_of(
         SlideError: no believable mpp, or finer than the slide is.
     """
     stated = check_mpp(slide.mpp, slide=slide.path or slide.name)
-    plan = plan_read(slide.levels, slide_mpp=stated, mpp=mpp, slide=slide.path or slide.name, allow_upsampling=allow_upsampling)
+    plan = plan_read(
+        slide.levels,
+        slide_mpp=stated,
+        mpp=mpp,
+        slide=slide.path or slide.name,
+        allow_upsampling=allow_upsampling,
+    )
     return SlideSource(slide, plan, damaged=damaged)

@@ -1,7 +1,9 @@
-"""TIFF and OME-TIFF pictures that OpenSlide does not serve: pyramids in SubIFDs, planes, strips, other compressions.
+"""TIFF and OME-TIFF pictures that OpenSlide does not serve: pyramids in SubIFDs, planes, strips,
+other compressions.
 
-tifffile reads the directories; the pixels are read tile by tile or strip by strip, so a large picture is never held
-whole (only a compressed picture in one strip has to be). Layout: TIFF 6.0; OME-TIFF (docs.openmicroscopy.org).
+tifffile reads the directories; the pixels are read tile by tile or strip by strip, so a large
+picture is never held whole (only a compressed picture in one strip has to be). Layout: TIFF 6.0;
+OME-TIFF (docs.openmicroscopy.org).
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ _ICC = 34675
 
 
 class TiffSlide(Closing):
-    """A TIFF's main picture with its pyramid, from several threads if need be; pickles as path and mpp."""
+    """A TIFF's main picture with its pyramid, from several threads if need be; pickles as path and
+    mpp."""
 
     def __init__(self, found: Found, *, mpp: tuple[float, float] | None = None) -> None:
         self._override = mpp
@@ -38,7 +41,9 @@ class TiffSlide(Closing):
                 self.info = picture.info()
                 stated = picture.ome.mpp or resolution_mpp(picture.page)
         except UNREADABLE as error:
-            raise SlideError(f"{found.path}: the TIFF directory cannot be understood ({error})") from error
+            raise SlideError(
+                f"{found.path}: the TIFF directory cannot be understood ({error})"
+            ) from error
         self.levels: tuple[Level, ...] = pyramid_levels(self.info.level_sizes)
         self.mpp = mpp or stated
         self._planes = [NativeTiles(found.file, levels, missing=_blank) for levels in planes]
@@ -52,7 +57,9 @@ class TiffSlide(Closing):
         if inside.empty:
             return white(box.shape)
         parts = [plane.read(level, inside) for plane in self._planes]
-        pixels = parts[0] if len(parts) == 1 else np.stack([part[..., 0] for part in parts], axis=-1)
+        pixels = (
+            parts[0] if len(parts) == 1 else np.stack([part[..., 0] for part in parts], axis=-1)
+        )
         if inside == box:
             return pixels
         out = white(box.shape)
@@ -72,22 +79,31 @@ class TiffSlide(Closing):
 def open_tiff(found: Found, *, mpp: tuple[float, float] | None) -> Slide:
     """Open a recognised TIFF.
 
-    Raises:
-        SlideError: not one picture of 8-bit RGB(A) or grey, compressed in a way that is not read, or damaged.
+    Raises: SlideError: not one picture of 8-bit RGB(A) or grey, compressed in a way that is not
+        read, or damaged.
     """
     return TiffSlide(found, mpp=mpp)
 
 
 def ome_mpp(path: Path) -> tuple[float, float] | None:
-    """(rows, columns) um/px from an OME-TIFF's PhysicalSizeY and X, where they are plausible; else None."""
+    """(rows, columns) um/px from an OME-TIFF's PhysicalSizeY and X, where they are plausible; else
+    None."""
     with tifffile.TiffFile(path) as tiff:
         return parse_ome(tiff.ome_metadata).mpp
 
 
 def resolution_mpp(page: tifffile.TiffPage) -> tuple[float, float] | None:
-    """(rows, columns) um/px from resolution tags in pixels a centimetre; an inch is a printer's unit."""
+    """(rows, columns) um/px from resolution tags in pixels a centimetre; an inch is a printer's
+    unit."""
     unit, row, col = (page.tags.valueof(tag) for tag in (296, 283, 282))
-    if unit is None or int(unit) != _CENTIMETRE or row is None or col is None or not row[0] or not col[0]:
+    if (
+        unit is None
+        or int(unit) != _CENTIMETRE
+        or row is None
+        or col is None
+        or not row[0]
+        or not col[0]
+    ):
         return None
     mpp = 1e4 * row[1] / row[0], 1e4 * col[1] / col[0]
     return mpp if all(MPP_MIN <= value <= MPP_MAX for value in mpp) else None
@@ -107,7 +123,10 @@ class _Picture:
 
     def __init__(self, found: Found, tiff: tifffile.TiffFile) -> None:
         if tiff.is_ndpi:
-            raise SlideError(f"{found.path}: a Hamamatsu NDPI file that OpenSlide refuses: it is damaged or truncated")
+            raise SlideError(
+                f"{found.path}: a Hamamatsu NDPI file that OpenSlide refuses: it is damaged or "
+                "truncated"
+            )
         self.found, self.tiff = found, tiff
         sizes = [dict(zip(s.axes, s.shape, strict=True)) for s in tiff.series]
         areas = [size.get("Y", 0) * size.get("X", 0) for size in sizes]
@@ -119,16 +138,22 @@ class _Picture:
     def planes(self) -> list[dict[int, NativeLevel]]:
         """Levels by index, of the one interleaved plane or of three colour planes."""
         path, series = self.found.path, self.series
-        axes = "".join(axis for axis, size in zip(series.axes, series.shape, strict=True) if size > 1 or axis in "YX")
+        axes = "".join(
+            axis
+            for axis, size in zip(series.axes, series.shape, strict=True)
+            if size > 1 or axis in "YX"
+        )
         if axes not in ("YX", "YXS", "SYX", "CYX") or series.dtype != np.uint8:
             raise SlideError(
-                f"{path}: a TIFF of {series.dtype} with axes {series.axes} {series.shape} is not one picture of 8-bit RGB, "
+                f"{path}: a TIFF of {series.dtype} with axes {series.axes} {series.shape} is not "
+                "one picture of 8-bit RGB, "
                 "RGBA or grey; convert it first"
             )
         if axes == "CYX" and not colours_are_rgb(self.ome.channel_colours):
             colours = ", ".join(self.ome.channel_colours)
             raise SlideError(
-                f"{path}: its channels have the colours {colours}, not red, green and blue: fluorescence, not a picture in "
+                f"{path}: its channels have the colours {colours}, not red, green and blue: "
+                "fluorescence, not a picture in "
                 "natural colours; render it to RGB first"
             )
         problem = unsupported(self.page)
@@ -139,8 +164,15 @@ class _Picture:
 
     def info(self) -> SlideInfo:
         """What the file says of itself."""
-        sizes = tuple((int(level.keyframe.imagelength), int(level.keyframe.imagewidth)) for level in self.series.levels)
-        others = [s for i, s in enumerate(self.tiff.series) if i != self.index and not s.keyframe.is_reduced]
+        sizes = tuple(
+            (int(level.keyframe.imagelength), int(level.keyframe.imagewidth))
+            for level in self.series.levels
+        )
+        others = [
+            s
+            for i, s in enumerate(self.tiff.series)
+            if i != self.index and not s.keyframe.is_reduced
+        ]
         return SlideInfo(
             format=self.found.format,
             reader=f"tifffile {tifffile.__version__}",

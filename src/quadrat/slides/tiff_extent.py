@@ -1,7 +1,9 @@
-"""How long a TIFF file must be by its own directories: what tells a truncated copy from an unknown format.
+"""How long a TIFF file must be by its own directories: what tells a truncated copy from an unknown
+format.
 
-Readers say "unsupported format" of a truncated file, or open it and fail in the middle. Layout: TIFF 6.0, section 2;
-BigTIFF. NDPI files beyond 4 GiB keep the high halves of their offsets elsewhere and are not judged.
+Readers say "unsupported format" of a truncated file, or open it and fail in the middle. Layout:
+TIFF 6.0, section 2; BigTIFF. NDPI files beyond 4 GiB keep the high halves of their offsets
+elsewhere and are not judged.
 """
 
 from __future__ import annotations
@@ -16,7 +18,24 @@ import numpy as np
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 NDPI_TAG, SUBIFDS_TAG = 65420, 330
-_TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+_TYPE_BYTES = {
+    1: 1,
+    2: 1,
+    3: 2,
+    4: 4,
+    5: 8,
+    6: 1,
+    7: 1,
+    8: 2,
+    9: 4,
+    10: 8,
+    11: 4,
+    12: 8,
+    13: 4,
+    16: 8,
+    17: 8,
+    18: 8,
+}
 _OFFSET_TAGS = {324: 325, 273: 279}
 """Tile and strip offsets, and the byte counts that belong to them."""
 _WIDTH, _HEIGHT, _ROWS, _TILE_WIDTH, _TILE_HEIGHT, _TILES = 256, 257, 278, 322, 323, 324
@@ -63,7 +82,9 @@ class _BeyondEnd(Exception):
 
 
 def _take(file: BinaryIO, at: int, nbytes: int) -> bytes:
-    if at + nbytes > os.fstat(file.fileno()).st_size:  # before reading, so that a garbage count allocates nothing
+    if (
+        at + nbytes > os.fstat(file.fileno()).st_size
+    ):  # before reading, so that a garbage count allocates nothing
         raise _BeyondEnd(at + nbytes)
     file.seek(at)
     return file.read(nbytes)
@@ -75,7 +96,11 @@ def _ends(file: BinaryIO) -> Iterator[int]:
     order = "<" if head[:2] == b"II" else ">"
     big = struct.unpack(order + "H", head[2:4])[0] == 43
     layout = _Layout(order, "Q", "HHQ8s", "Q", 8) if big else _Layout(order, "H", "HHI4s", "I", 4)
-    (at,) = struct.unpack(order + "Q", _take(file, 8, 8)) if big else struct.unpack(order + "I", head[4:8])
+    (at,) = (
+        struct.unpack(order + "Q", _take(file, 8, 8))
+        if big
+        else struct.unpack(order + "I", head[4:8])
+    )
     seen: set[int] = set()
     waiting = [at]
     while waiting:
@@ -89,7 +114,9 @@ def _ends(file: BinaryIO) -> Iterator[int]:
         if NDPI_TAG in entries:
             if os.fstat(file.fileno()).st_size >= 1 << 32:
                 return
-            yield end + 4 + 4 * len(entries)  # the high halves of the link and of every value follow
+            yield (
+                end + 4 + 4 * len(entries)
+            )  # the high halves of the link and of every value follow
         yield end
         yield from (entry.at + entry.nbytes for entry in entries.values())
         _check_declared(file, entries, order)
@@ -114,7 +141,11 @@ def _directory(file: BinaryIO, at: int, layout: _Layout) -> tuple[dict[int, Entr
         tag, kind, number, value = struct.unpack_from(form, raw, index * step)
         size = _TYPE_BYTES.get(kind, 1) * number
         inline = start + (index + 1) * step - layout.inline
-        where = inline if size <= layout.inline else struct.unpack(layout.order + layout.offset, value)[0]
+        where = (
+            inline
+            if size <= layout.inline
+            else struct.unpack(layout.order + layout.offset, value)[0]
+        )
         entries[tag] = Entry(kind, number, where, size)
     return entries, start + count * step + struct.calcsize("=" + layout.offset)
 
@@ -123,7 +154,9 @@ def _data_ends(file: BinaryIO, entries: dict[int, Entry], order: str) -> Iterato
     """Where each strip and tile of one directory ends."""
     for offsets_tag, counts_tag in _OFFSET_TAGS.items():
         if offsets_tag in entries and counts_tag in entries:
-            offsets, counts = (_values(file, entries[tag], order) for tag in (offsets_tag, counts_tag))
+            offsets, counts = (
+                _values(file, entries[tag], order) for tag in (offsets_tag, counts_tag)
+            )
             if len(offsets) == len(counts) and len(offsets):
                 ends = offsets + counts
                 if (ends < offsets).any():
@@ -132,7 +165,8 @@ def _data_ends(file: BinaryIO, entries: dict[int, Entry], order: str) -> Iterato
 
 
 def _check_declared(file: BinaryIO, entries: dict[int, Entry], order: str) -> None:
-    """Refuse a picture without px, or one of more tiles or strips than are listed: a garbled or forged size."""
+    """Refuse a picture without px, or one of more tiles or strips than are listed: a garbled or
+    forged size."""
 
     def number(tag: int) -> int:
         values = _values(file, entries[tag], order)
@@ -149,15 +183,21 @@ def _check_declared(file: BinaryIO, entries: dict[int, Entry], order: str) -> No
     if not (width and height and across and down):
         raise ValueError(f"a picture of {width} x {height} px in pieces of {across} x {down} px")
     if tiled and across * down > MAX_TILE_PX:
-        raise ValueError(f"tiles of {across} x {down} px, more than the {MAX_TILE_PX} px that are decoded at once")
+        raise ValueError(
+            f"tiles of {across} x {down} px, more than the {MAX_TILE_PX} px that are decoded at "
+            "once"
+        )
     needed = -(-width // across) * -(-height // down)
     for tag in _OFFSET_TAGS:
         if tag in entries and entries[tag].number < needed:
             raise ValueError(
-                f"a picture of {width} x {height} px needs {needed} tiles or strips, {entries[tag].number} are listed"
+                f"a picture of {width} x {height} px needs {needed} tiles or strips, "
+                f"{entries[tag].number} are listed"
             )
 
 
-def _values(file: BinaryIO, entry: Entry, order: str) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
+def _values(
+    file: BinaryIO, entry: Entry, order: str
+) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
     raw = _take(file, entry.at, entry.nbytes)
     return np.frombuffer(raw, f"{order}u{_TYPE_BYTES.get(entry.kind, 1)}").astype(np.uint64)

@@ -1,7 +1,8 @@
-"""One level of a TIFF picture as planes of tiles: interleaved colours are one plane, separate ones three.
+"""One level of a TIFF picture as planes of tiles: interleaved colours are one plane, separate ones
+three.
 
-A strip is a tile as wide as the picture. Uncompressed strips are cut anew into bands of about a MiB, so that one strip
-of a whole picture need not be read for a corner of it.
+A strip is a tile as wide as the picture. Uncompressed strips are cut anew into bands of about a
+MiB, so that one strip of a whole picture need not be read for a corner of it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,23 @@ from quadrat.slides.tile_codec import TileCodec
 MAX_SEGMENT_PX = 1 << 30
 """A tile or compressed strip is decoded whole: 3 GiB of RGB is the limit."""
 BAND_BYTES = 1 << 20
-COMPRESSIONS = (1, 5, 7, 8, 32773, 32946, 33003, 33005, 34712, 34887, 34925, 34926, 50000, 50001, 50002)
+COMPRESSIONS = (
+    1,
+    5,
+    7,
+    8,
+    32773,
+    32946,
+    33003,
+    33005,
+    34712,
+    34887,
+    34925,
+    34926,
+    50000,
+    50001,
+    50002,
+)
 """None, LZW, JPEG, deflate, PackBits, JPEG 2000, LERC, LZMA, zstd (2), WebP, JPEG XL."""
 WHITE_IS_ZERO, PALETTE = 0, 3
 PHOTOMETRICS = (WHITE_IS_ZERO, 1, RGB, PALETTE, YCBCR)
@@ -34,49 +51,86 @@ def unsupported(page: tifffile.TiffPage) -> str | None:
     compression, photometric = int(page.compression), int(page.photometric)
     if compression not in COMPRESSIONS:
         return f"its TIFF compression {compression} is not read"
-    if photometric not in PHOTOMETRICS or (photometric == YCBCR and compression not in (JPEG, 33003, 34712, 50001)):
-        return f"its colours (photometric interpretation {photometric}, compression {compression}) are not RGB, grey or a palette"
+    if photometric not in PHOTOMETRICS or (
+        photometric == YCBCR and compression not in (JPEG, 33003, 34712, 50001)
+    ):
+        return (
+            f"its colours (photometric interpretation {photometric}, compression {compression}) "
+            "are not RGB, grey or a palette"
+        )
     if page.bitspersample != 8 or page.samplesperpixel not in (1, 3, 4):
-        return f"{page.samplesperpixel} samples of {page.bitspersample} bits a pixel are not 8-bit RGB, RGBA or grey"
+        return (
+            f"{page.samplesperpixel} samples of {page.bitspersample} bits a pixel are not 8-bit "
+            "RGB, RGBA or grey"
+        )
     return None
 
 
-def plane_levels(series: tifffile.TiffPageSeries, *, tiff: tifffile.TiffFile, path: Path) -> list[NativeLevel]:
+def plane_levels(
+    series: tifffile.TiffPageSeries, *, tiff: tifffile.TiffFile, path: Path
+) -> list[NativeLevel]:
     """The planes of one level: one, or three of one sample each.
 
-    Raises:
-        SlideError: the pages lie in several files, there are not 1, 3 or 4 planes, or a segment is too large to decode.
+    Raises: SlideError: the pages lie in several files, there are not 1, 3 or 4 planes, or a segment
+        is too large to decode.
     """
     page: tifffile.TiffPage = series.keyframe
     size = int(page.imagelength), int(page.imagewidth)
     separate = int(page.planarconfig) == 2 and page.samplesperpixel > 1
     samples = 1 if separate else int(page.samplesperpixel)
-    number = page.samplesperpixel if separate else int(np.prod(series.shape)) // (size[0] * size[1] * samples)
+    number = (
+        page.samplesperpixel
+        if separate
+        else int(np.prod(series.shape)) // (size[0] * size[1] * samples)
+    )
     if number not in (1, 3) or (number == 3 and samples != 1):
-        raise SlideError(f"{path}: {number} planes of {samples} samples; a picture has 1 (grey), 3 (RGB) or 4 (RGBA) channels")
-    height, width = (page.tilelength, page.tilewidth) if page.is_tiled else (min(page.rowsperstrip, size[0]), size[1])
+        raise SlideError(
+            f"{path}: {number} planes of {samples} samples; a picture has 1 (grey), 3 (RGB) or 4 "
+            "(RGBA) channels"
+        )
+    height, width = (
+        (page.tilelength, page.tilewidth)
+        if page.is_tiled
+        else (min(page.rowsperstrip, size[0]), size[1])
+    )
     if series.dataoffset is not None and not page.is_tiled:
-        return [_bands(page, series.dataoffset + plane * size[0] * size[1], size, samples) for plane in range(number)]
+        return [
+            _bands(page, series.dataoffset + plane * size[0] * size[1], size, samples)
+            for plane in range(number)
+        ]
     if height * width > MAX_SEGMENT_PX:
         raise SlideError(
-            f"{path}: its pixels lie in one piece of {width} x {height} px, more than the {MAX_SEGMENT_PX} px that are decoded "
+            f"{path}: its pixels lie in one piece of {width} x {height} px, more than the "
+            f"{MAX_SEGMENT_PX} px that are decoded "
             "at once; convert it to a tiled pyramid (OME-TIFF or generic tiled TIFF)"
         )
-    pages = [page] * number if separate else [found.aspage() for found in series.pages if found is not None]
+    pages = (
+        [page] * number
+        if separate
+        else [found.aspage() for found in series.pages if found is not None]
+    )
     if len(pages) != number or any(found.parent is not tiff for found in pages):
         raise SlideError(f"{path}: its planes lie in several files; join them into one OME-TIFF")
     fast = native_level(page) if number == 1 else None
     if fast is not None:
         return [fast]
-    return [_segments(found, size, (height, width), plane if separate else 0) for plane, found in enumerate(pages)]
+    return [
+        _segments(found, size, (height, width), plane if separate else 0)
+        for plane, found in enumerate(pages)
+    ]
 
 
-def _segments(page: tifffile.TiffPage, size: tuple[int, int], tile: tuple[int, int], plane: int) -> NativeLevel:
+def _segments(
+    page: tifffile.TiffPage, size: tuple[int, int], tile: tuple[int, int], plane: int
+) -> NativeLevel:
     """A plane by the tiles or strips that the page lists."""
     across = -(-size[1] // tile[1])
     number = -(-size[0] // tile[0]) * across
     first = plane * number
-    offsets, counts = (np.array(v[first : first + number], np.int64) for v in (page.dataoffsets, page.databytecounts))
+    offsets, counts = (
+        np.array(v[first : first + number], np.int64)
+        for v in (page.dataoffsets, page.databytecounts)
+    )
     if len(offsets) != number or len(counts) != number or counts.min() < 0:
         raise ValueError(f"{number} tiles or strips are needed, {len(offsets)} are listed")
     finish = _finish(page)
@@ -87,7 +141,9 @@ def _segments(page: tifffile.TiffPage, size: tuple[int, int], tile: tuple[int, i
         wanted = min(tile[0], size[0] - row * tile[0]), min(tile[1], size[1] - col * tile[1])
         pixels = raw(data, first + index)
         if pixels.shape[0] < wanted[0] or pixels.shape[1] < wanted[1]:
-            raise ValueError(f"it is {pixels.shape[1]} x {pixels.shape[0]} px, not {wanted[1]} x {wanted[0]}")
+            raise ValueError(
+                f"it is {pixels.shape[1]} x {pixels.shape[0]} px, not {wanted[1]} x {wanted[0]}"
+            )
         return finish(pixels[: wanted[0], : wanted[1]])
 
     return NativeLevel(size, tile, offsets, counts, None, decode)
@@ -108,9 +164,11 @@ def _bands(page: tifffile.TiffPage, start: int, size: tuple[int, int], samples: 
 
 
 def _raw_decoder(page: tifffile.TiffPage) -> Callable[[bytes, int], Rgb]:
-    """From a segment's bytes and index to uint8 (h, w, samples); raises ValueError where it is damaged.
+    """From a segment's bytes and index to uint8 (h, w, samples); raises ValueError where it is
+    damaged.
 
-    JPEG goes by the strict decoder: libjpeg paints what a damaged stream lacks in grey (see ``tile_codec``).
+    JPEG goes by the strict decoder: libjpeg paints what a damaged stream lacks in grey (see
+    ``tile_codec``).
     """
     tables = page.jpegtables or b""
     contiguous = int(page.planarconfig) == 1 or page.samplesperpixel == 1
@@ -150,5 +208,9 @@ def _finish(page: tifffile.TiffPage) -> Callable[[Rgb], Rgb]:
     if samples == 4 and extra == _ALPHA:
         return on_white
     if samples == 4 and extra == _ASSOCIATED_ALPHA:
-        return lambda pixels: np.asarray(np.minimum(pixels[..., :3] + (255 - pixels[..., 3:].astype(np.uint16)), 255), np.uint8)
-    return lambda pixels: np.ascontiguousarray(pixels[..., :3])  # a fourth sample of no stated meaning is not alpha
+        return lambda pixels: np.asarray(
+            np.minimum(pixels[..., :3] + (255 - pixels[..., 3:].astype(np.uint16)), 255), np.uint8
+        )
+    return lambda pixels: np.ascontiguousarray(
+        pixels[..., :3]
+    )  # a fourth sample of no stated meaning is not alpha

@@ -1,9 +1,11 @@
-"""How one compressed tile of a slide becomes pixels: pure, without a file, so that moved tiles decode the same anywhere.
+"""How one compressed tile of a slide becomes pixels: pure, without a file, so that moved tiles
+decode the same anywhere.
 
-JPEG streams of TIFF files are abbreviated: their tables lie once in the directory (TIFF Technical Note 2, JPEGTables).
-simplejpeg decodes them and not imagecodecs, because of its strict mode: libjpeg paints what a damaged stream lacks in
-grey and only warns, imagecodecs passes that on as pixels, and OpenSlide and strict mode take the warning for the damage
-it is. JPEG 2000 tiles are bare codestreams; compression 33003 keeps YCbCr in them and 33005 RGB (Aperio).
+JPEG streams of TIFF files are abbreviated: their tables lie once in the directory (TIFF Technical
+Note 2, JPEGTables). simplejpeg decodes them and not imagecodecs, because of its strict mode:
+libjpeg paints what a damaged stream lacks in grey and only warns, imagecodecs passes that on as
+pixels, and OpenSlide and strict mode take the warning for the damage it is. JPEG 2000 tiles are
+bare codestreams; compression 33003 keeps YCbCr in them and 33005 RGB (Aperio).
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ import numpy.typing as npt
 import simplejpeg
 
 _ADOBE = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"
-"""An APP14 marker less its last byte, the colour transform: 0 none, 1 YCbCr. It is how a JPEG stream says which."""
+"""An APP14 marker less its last byte, the colour transform: 0 none, 1 YCbCr. It is how a JPEG
+stream says which."""
 _START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 _JFIF = b"\xff\xd8\xff\xe0"
 _JPEG2000_STARTS, _JPEG2000_END = (b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  "), b"\xff\xd9"
@@ -30,8 +33,9 @@ _PADDING = 64
 class TileCodec:
     """What a level's tiles are compressed with.
 
-    kind: the compression. colorspace: what the stream holds; ``decode`` always gives RGB. tables: the quantisation and
-    Huffman tables that abbreviated JPEG streams lack, itself a JPEG stream; may be empty.
+    kind: the compression. colorspace: what the stream holds; ``decode`` always gives RGB. tables:
+    the quantisation and Huffman tables that abbreviated JPEG streams lack, itself a JPEG stream;
+    may be empty.
     """
 
     kind: Literal["jpeg", "jpeg2000"]
@@ -45,19 +49,28 @@ class TileCodec:
     def decode(self, data: bytes) -> npt.NDArray[np.uint8]:
         """Pixels of a whole tile, uint8 (h, w, 3) RGB.
 
-        Raises:
-            ValueError: the stream is damaged or cut short, or does not hold three 8-bit samples a pixel.
+        Raises: ValueError: the stream is damaged or cut short, or does not hold three 8-bit samples
+            a pixel.
         """
         try:
             pixels = self._jpeg(data) if self.kind == "jpeg" else self._jpeg2000(data)
-        except (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError) as error:  # the codecs' own kinds
+        except (
+            RuntimeError,
+            ValueError,
+            TypeError,
+            IndexError,
+            NotImplementedError,
+        ) as error:  # the codecs' own kinds
             raise ValueError(f"{type(error).__name__}: {error}") from error
         if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
-            raise ValueError(f"it decodes to {pixels.dtype}{pixels.shape}, not to uint8 (height, width, 3)")
+            raise ValueError(
+                f"it decodes to {pixels.dtype}{pixels.shape}, not to uint8 (height, width, 3)"
+            )
         return pixels
 
     def flaw(self, data: bytes) -> str | None:
-        """What is wrong with a tile at first sight, without decoding: its first and last bytes; None if nothing is."""
+        """What is wrong with a tile at first sight, without decoding: its first and last bytes;
+        None if nothing is."""
         if self.kind == "jpeg":
             whole = data.startswith(_START) and data.rfind(_JPEG_END, -_PADDING) >= 0
             return None if whole else "the JPEG stream does not begin with SOI and end with EOI"
@@ -66,7 +79,11 @@ class TileCodec:
 
     def to_json(self) -> dict[str, str]:
         """The codec as JSON's types; tables in base64."""
-        return {"kind": self.kind, "colorspace": self.colorspace, "tables": base64.b64encode(self.tables).decode("ascii")}
+        return {
+            "kind": self.kind,
+            "colorspace": self.colorspace,
+            "tables": base64.b64encode(self.tables).decode("ascii"),
+        }
 
     @staticmethod
     def from_json(found: dict[str, Any]) -> TileCodec:
@@ -76,7 +93,9 @@ class TileCodec:
             ValueError: unknown kind or colour space, or tables that are not base64.
             KeyError: a part is missing.
         """
-        return TileCodec(found["kind"], found["colorspace"], base64.b64decode(found["tables"], validate=True))
+        return TileCodec(
+            found["kind"], found["colorspace"], base64.b64decode(found["tables"], validate=True)
+        )
 
     def _jpeg(self, data: bytes) -> npt.NDArray[np.uint8]:
         if not data.startswith(_START):
@@ -84,15 +103,21 @@ class TileCodec:
         transform, begin = b"\1", len(_START)
         if self.colorspace == "rgb":
             transform = b"\0"
-            if data.startswith(_JFIF):  # it would have the stream YCbCr; the TIFF tag decides, as in OpenSlide
+            if data.startswith(
+                _JFIF
+            ):  # it would have the stream YCbCr; the TIFF tag decides, as in OpenSlide
                 begin += 2 + int.from_bytes(data[4:6], "big")
         pixels: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(
-            b"".join((_START, _ADOBE, transform, self.tables[2:-2], memoryview(data)[begin:])), colorspace="RGB", strict=True
+            b"".join((_START, _ADOBE, transform, self.tables[2:-2], memoryview(data)[begin:])),
+            colorspace="RGB",
+            strict=True,
         )
         return pixels
 
     def _jpeg2000(self, data: bytes) -> npt.NDArray[np.uint8]:
-        reason = self.flaw(data)  # the decoder makes something of a stream whose second half is zeroed
+        reason = self.flaw(
+            data
+        )  # the decoder makes something of a stream whose second half is zeroed
         if reason is not None:
             raise ValueError(reason)
         pixels: npt.NDArray[np.uint8] = imagecodecs.jpeg2k_decode(data, numthreads=1)
@@ -102,8 +127,8 @@ class TileCodec:
 def ycbcr_to_rgb(ycbcr: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Full-range YCbCr (JFIF 1.02) to RGB, uint8 (h, w, 3), in integers.
 
-    The constants give, for all 65,536 pairs of Cb and Cr, what OpenSlide's tables give: red and blue in libjpeg's 16-bit
-    fixed point, green by the decimal factors.
+    The constants give, for all 65,536 pairs of Cb and Cr, what OpenSlide's tables give: red and
+    blue in libjpeg's 16-bit fixed point, green by the decimal factors.
     """
     luma = ycbcr[..., 0].astype(np.int32)
     blue, red = (ycbcr[..., index].astype(np.int32) - 128 for index in (1, 2))

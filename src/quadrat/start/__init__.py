@@ -1,4 +1,5 @@
-"""``quadrat init``: a manifest and a filled pipeline from folders of slides and annotations, and what could not be matched."""
+"""``quadrat init``: a manifest and a filled pipeline from folders of slides and annotations, and
+what could not be matched."""
 
 from __future__ import annotations
 
@@ -48,7 +49,8 @@ class Report:
 
 @dataclass(slots=True)
 class _Gathered:
-    """Slides below ``root`` that open, the annotation of each, and what could not be used, while the folders are gone through."""
+    """Slides below ``root`` that open, the annotation of each, and what could not be used, while
+    the folders are gone through."""
 
     root: Path
     slides: dict[Path, SlideFound] = field(default_factory=dict)
@@ -73,30 +75,43 @@ def start(
 ) -> Report:
     """Write ``manifest.csv`` and ``pipeline.yaml`` into ``out``.
 
-    ``slides``: a folder, or one slide. ``case``: a regular expression; its first group (or the whole match) in a slide's path
-    below ``slides`` is the slide's case.
+    ``slides``: a folder, or one slide. ``case``: a regular expression; its first group (or the
+    whole match) in a slide's path below ``slides`` is the slide's case.
 
-    Raises:
-        ConfigError: an unknown task, a folder that is not there, files that would be overwritten, nothing to learn from (with
-            what could not be used), a slide in which ``case`` finds nothing, or a name that a manifest cannot hold.
+    Raises: ConfigError: an unknown task, a folder that is not there, files that would be
+        overwritten, nothing to learn from (with
+            what could not be used), a slide in which ``case`` finds nothing, or a name that a
+            manifest cannot hold.
     """
     if task not in TASKS:
         near = difflib.get_close_matches(task, TASKS, n=1)
-        raise ConfigError(f"there is no task '{task}' (tasks: {', '.join(TASKS)}){f'; did you mean {near[0]}?' if near else ''}")
+        raise ConfigError(
+            f"there is no task '{task}' (tasks: "
+            f"{', '.join(TASKS)}){f'; did you mean {near[0]}?' if near else ''}"
+        )
     if annotations is None and task != "classification":
-        raise ConfigError(f"{task} is learnt from annotations: say --annotations FOLDER (or a file that serves all slides)")
+        raise ConfigError(
+            f"{task} is learnt from annotations: say --annotations FOLDER (or a file that serves "
+            "all slides)"
+        )
     if not slides.exists():
         raise ConfigError(f"--slides {slides} is not there")
     if annotations is not None and not annotations.exists():
         raise ConfigError(f"--annotations {annotations} is not there")
     if not in_utf8(out):
-        raise ConfigError(f"--out {readable(out)}: its name is not UTF-8; give a folder of another name")
+        raise ConfigError(
+            f"--out {readable(out)}: its name is not UTF-8; give a folder of another name"
+        )
     pattern = None if case is None else pattern_of(case)
     manifest, pipeline = out / "manifest.csv", out / "pipeline.yaml"
     existing = [path for path in (manifest, pipeline) if path.exists()]
     if existing and not overwrite:
-        raise ConfigError(f"{existing[0]} exists; say --overwrite to replace it, or --out ANOTHER_FOLDER")
-    rows, text, told = _texts(task, _gather(task, slides, annotations), out, pattern=pattern, seed=seed)
+        raise ConfigError(
+            f"{existing[0]} exists; say --overwrite to replace it, or --out ANOTHER_FOLDER"
+        )
+    rows, text, told = _texts(
+        task, _gather(task, slides, annotations), out, pattern=pattern, seed=seed
+    )
     _write_manifest(manifest, rows)
     write_durably(pipeline, text.encode())
     lines = (
@@ -119,7 +134,8 @@ def _write_manifest(path: Path, rows: Sequence[SlideRef]) -> None:
         for row, again in zip(rows, read_manifest(path), strict=True):
             if manifest_text([row], path.parent) != manifest_text([again], path.parent):
                 raise ConfigError(
-                    f"{row.path} cannot be written into a manifest (does its name, or that of its annotation, begin or end with "
+                    f"{row.path} cannot be written into a manifest (does its name, or that of its "
+                    "annotation, begin or end with "
                     "a space, or hold a line break?); rename it"
                 )
     except ConfigError:
@@ -143,7 +159,9 @@ def _gather(task: str, slides: Path, annotations: Path | None) -> _Gathered:
         except SlideError as error:
             seen.unreadable.append(str(error))
     if not seen.slides:
-        told = f"; the first that could not be read: {seen.unreadable[0]}" if seen.unreadable else ""
+        told = (
+            f"; the first that could not be read: {seen.unreadable[0]}" if seen.unreadable else ""
+        )
         raise ConfigError(f"there is no slide that can be read in {readable(slides)}{told}")
     files = _in_utf8(files, seen)
     if task == "classification":
@@ -156,12 +174,15 @@ def _gather(task: str, slides: Path, annotations: Path | None) -> _Gathered:
 def _in_utf8(paths: Iterable[Path], seen: _Gathered) -> list[Path]:
     """The paths that a manifest can hold; the others are told."""
     found = list(paths)
-    seen.unreadable += [f"{readable(path)}: its name is not UTF-8; rename it" for path in found if not in_utf8(path)]
+    seen.unreadable += [
+        f"{readable(path)}: its name is not UTF-8; rename it" for path in found if not in_utf8(path)
+    ]
     return [path for path in found if in_utf8(path)]
 
 
 def _annotation_files(annotations: Path | None, slides: Path) -> list[Path]:
-    """All that may be annotations; pictures in the slides' own folder only if their name or folder says so."""
+    """All that may be annotations; pictures in the slides' own folder only if their name or folder
+    says so."""
     if annotations is None:
         return []
     if annotations.is_file():
@@ -183,7 +204,9 @@ def _find_labels(seen: _Gathered, files: Sequence[Path]) -> None:
             continue
         seen.labels, others = labels_of(file, list(seen.slides))
         if seen.labels:
-            seen.unused = [f"{name} of {file.name}" for name in others] + [f.name for f in files if f != file]
+            seen.unused = [f"{name} of {file.name}" for name in others] + [
+                f.name for f in files if f != file
+            ]
             return
     if files:
         return
@@ -194,7 +217,8 @@ def _find_labels(seen: _Gathered, files: Sequence[Path]) -> None:
 
 
 def _match(seen: _Gathered, files: Sequence[Path], annotations: Path) -> None:
-    """Give each slide its file: of those that name the slides they serve, else by the file's own name."""
+    """Give each slide its file: of those that name the slides they serve, else by the file's own
+    name."""
     own: list[Path] = []
     for file in files:
         try:
@@ -231,7 +255,11 @@ def _texts(
     used = [s for s in seen.slides if s in seen.drawn or seen.labels.get(s)]
     left_out = _left_out(seen, used)
     try:
-        proposal = propose(task, {str(s): one for s, one in seen.drawn.items()}, [x for x in seen.labels.values() if x])
+        proposal = propose(
+            task,
+            {str(s): one for s, one in seen.drawn.items()},
+            [x for x in seen.labels.values() if x],
+        )
     except ConfigError as error:
         raise ConfigError("\n".join([str(error), *left_out])) from error
     refs = _refs(used, seen, proposal.annotated, pattern)
@@ -248,7 +276,10 @@ def _texts(
     notes = [*proposal.notes, *division.notes, *(about_cases(refs) if pattern is None else [])]
     missing = sum(one.mpp is None for one in looks)
     if missing:
-        notes.append(f"mpp: {missing} of {len(refs)} slides state none that can be used; fill the manifest's column mpp")
+        notes.append(
+            f"mpp: {missing} of {len(refs)} slides state none that can be used; fill the "
+            "manifest's column mpp"
+        )
     name, package = names_for(task, out, Path())
     text = pipeline_text(
         task,
@@ -261,12 +292,22 @@ def _texts(
         slides_state_mpp=not missing,
         notes=notes,
     )
-    lines = [*_told(seen, division.slides, proposal.classes), *left_out, *(f"CHECK {note}" for note in notes)]
+    lines = [
+        *_told(seen, division.slides, proposal.classes),
+        *left_out,
+        *(f"CHECK {note}" for note in notes),
+    ]
     return division.slides, text, lines
 
 
-def _refs(used: Sequence[Path], seen: _Gathered, annotated: Mapping[str, str], pattern: re.Pattern[str] | None) -> list[SlideRef]:
-    """A row a slide. ``pattern`` finds its case in its path; without one it is a TCGA participant, or the slide's own name."""
+def _refs(
+    used: Sequence[Path],
+    seen: _Gathered,
+    annotated: Mapping[str, str],
+    pattern: re.Pattern[str] | None,
+) -> list[SlideRef]:
+    """A row a slide. ``pattern`` finds its case in its path; without one it is a TCGA participant,
+    or the slide's own name."""
     below = {path: relative(str(path), seen.root) for path in used}
     names = unique_names({below[path]: slide_name(path) for path in used})
     refs = []
@@ -279,7 +320,9 @@ def _refs(used: Sequence[Path], seen: _Gathered, annotated: Mapping[str, str], p
                 mpp=seen.slides[path].mpp,
                 annotation=str(file) if file and path in seen.drawn else "",
                 label=seen.labels.get(path, ""),
-                case=case_in(below[path], pattern) if pattern else tcga_participant(slide_name(path)) or name,
+                case=case_in(below[path], pattern)
+                if pattern
+                else tcga_participant(slide_name(path)) or name,
                 annotated=annotated.get(str(path), ""),
             )
         )
@@ -291,7 +334,8 @@ def _told(seen: _Gathered, rows: Sequence[SlideRef], classes: Sequence[str]) -> 
     splits, cases = Counter(row.split for row in rows), len({row.case for row in rows})
     dealt = ", ".join(f"{splits[s]} {s}" for s in ("train", "val", "test") if splits.get(s))
     return [
-        f"{len(rows)} of {len(seen.slides)} slides with {_what(seen)}s; classes: {', '.join(classes)}",
+        f"{len(rows)} of {len(seen.slides)} slides with {_what(seen)}s; classes: "
+        f"{', '.join(classes)}",
         f"split by case ({cases} cases): {dealt}",
     ]
 
@@ -302,14 +346,21 @@ def _left_out(seen: _Gathered, used: Sequence[Path]) -> list[str]:
     alone = [relative(str(path), seen.root) for path in seen.slides if path not in set(used)]
     for title, names in (
         (f"slides without {_what(seen)}, left out", alone),
-        ("annotations that belong to no slide, or not surely, left out (a.tif.geojson is surely of a.tif)", seen.unused),
+        (
+            "annotations that belong to no slide, or not surely, left out (a.tif.geojson is surely "
+            "of a.tif)",
+            seen.unused,
+        ),
         ("slides with several annotation files, left out (name one like the slide)", seen.doubtful),
     ):
         if names:
             more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
             lines.append(f"{title}: {', '.join(names[:LISTED])}{more}")
     if seen.passed_over:
-        lines.append(f"{seen.passed_over} pictures are taken for annotations by their name or folder, and not for slides")
+        lines.append(
+            f"{seen.passed_over} pictures are taken for annotations by their name or folder, and "
+            "not for slides"
+        )
     return lines + [f"unreadable, left out: {reason}" for reason in seen.unreadable]
 
 

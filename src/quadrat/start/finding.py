@@ -1,4 +1,5 @@
-"""What lies in the folders given to ``quadrat init``: slides that open, annotation files and what is drawn in them."""
+"""What lies in the folders given to ``quadrat init``: slides that open, annotation files and what
+is drawn in them."""
 
 from __future__ import annotations
 
@@ -32,12 +33,14 @@ SENSELESS = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError
 """What a reader of annotations raises over a value that no format allows."""
 
 Drawn = tuple[str, str, str]
-"""What a record is: its kind ("object", "region" or ""), its shape ("point", "outline"), its class as it is written."""
+"""What a record is: its kind ("object", "region" or ""), its shape ("point", "outline"), its class
+as it is written."""
 
 
 @dataclass(frozen=True, slots=True)
 class SlideFound:
-    """A slide that opens: (height, width) of level 0 in px, um/px where the file states one that can be used, levels."""
+    """A slide that opens: (height, width) of level 0 in px, um/px where the file states one that
+    can be used, levels."""
 
     size: tuple[int, int]
     mpp: float | None
@@ -48,10 +51,10 @@ class SlideFound:
 class AnnotationFound:
     """What is drawn for one slide. ``form``: the format, or "picture".
 
-    ``drawn``: how many records of each sort. ``order``: of the columns of points: "x y class" or "y x class" where
-    only that puts them on the slide, "?" where both do, "" where the file says it. ``one_class``: the format names no classes.
-    ``values``: of a picture, how many pixels each value but 0 has. ``boxes``: how many of the outlines but those of regions were
-    drawn as boxes.
+    ``drawn``: how many records of each sort. ``order``: of the columns of points: "x y class" or "y
+    x class" where only that puts them on the slide, "?" where both do, "" where the file says it.
+    ``one_class``: the format names no classes. ``values``: of a picture, how many pixels each value
+    but 0 has. ``boxes``: how many of the outlines but those of regions were drawn as boxes.
     """
 
     form: str
@@ -65,7 +68,8 @@ class AnnotationFound:
 def one_slide(path: Path) -> Path | None:
     """The slide that a path is by itself; None for a folder of slides.
 
-    By itself: a file, an OME-Zarr, a folder of nothing but DICOM instances, the folder of data beside a ``.mrxs``.
+    By itself: a file, an OME-Zarr, a folder of nothing but DICOM instances, the folder of data
+    beside a ``.mrxs``.
     """
     if path.is_file():
         return path
@@ -106,7 +110,8 @@ def _below(folder: Path, suffixes: frozenset[str], seen: set[Path]) -> Iterator[
 
 
 def in_utf8(path: Path) -> bool:
-    """Whether a path can be written into a manifest, which is UTF-8; the bytes of a name may be of another encoding."""
+    """Whether a path can be written into a manifest, which is UTF-8; the bytes of a name may be of
+    another encoding."""
     return os.fsencode(path).decode("utf-8", "replace") == str(path)
 
 
@@ -125,7 +130,9 @@ def look_at_slide(path: Path) -> SlideFound:
         try:
             mpp = check_mpp(slide.mpp, slide=str(path))
         except SlideError:
-            mpp = None  # missing or absurd: the manifest's column stays empty, and the report says so
+            mpp = (
+                None  # missing or absurd: the manifest's column stays empty, and the report says so
+            )
         return SlideFound(slide.info.size, mpp, len(slide.levels))
 
 
@@ -135,7 +142,9 @@ def _sense(path: Path) -> Iterator[None]:
     try:
         yield
     except SENSELESS as error:
-        raise AnnotationError(f"{path}: its content makes no sense ({type(error).__name__}: {error})") from error
+        raise AnnotationError(
+            f"{path}: its content makes no sense ({type(error).__name__}: {error})"
+        ) from error
 
 
 def pictures_of(path: Path) -> list[str]:
@@ -164,11 +173,17 @@ def _look(path: Path, slide: Path, found: SlideFound) -> AnnotationFound:
         labels = image.labels
         if labels.shape != found.size:
             (height, width), (rows, cols) = labels.shape, found.size
-            raise AnnotationError(f"{path}: {width} x {height} px, but the slide {slide.name} has {cols} x {rows}")
+            raise AnnotationError(
+                f"{path}: {width} x {height} px, but the slide {slide.name} has {cols} x {rows}"
+            )
         counts = np.bincount(labels.ravel(), minlength=len(image.ids) + 1)[1:]
-        return AnnotationFound("picture", values={int(v): int(n) for v, n in zip(image.ids, counts, strict=True)})
+        return AnnotationFound(
+            "picture", values={int(v): int(n) for v, n in zip(image.ids, counts, strict=True)}
+        )
     sheet = read_sheet(path, choice=Choice(picture=str(slide)))
-    order = _order(sheet, read_sheet(path, choice=Choice(picture=str(slide), layout="y x class")), found.size)
+    order = _order(
+        sheet, read_sheet(path, choice=Choice(picture=str(slide), layout="y x class")), found.size
+    )
     drawn: Counter[Drawn] = Counter()
     for record in sheet.records:
         shape = "point" if len(record.points) else "outline"
@@ -178,11 +193,14 @@ def _look(path: Path, slide: Path, found: SlideFound) -> AnnotationFound:
 
 
 def _order(sheet: Sheet, swapped: Sheet, size: tuple[int, int]) -> str:
-    """Which of two readings of a file puts fewer points outside a slide of (height, width) ``size``."""
+    """Which of two readings of a file puts fewer points outside a slide of (height, width)
+    ``size``."""
     one, other = _points(sheet), _points(swapped)
     if np.array_equal(one, other):
         return ""
-    outside, outside_swapped = (int(((xy < 0) | (xy >= [size[1], size[0]])).any(axis=1).sum()) for xy in (one, other))
+    outside, outside_swapped = (
+        int(((xy < 0) | (xy >= [size[1], size[0]])).any(axis=1).sum()) for xy in (one, other)
+    )
     if outside == outside_swapped:
         return "?"
     return "x y class" if outside < outside_swapped else "y x class"
@@ -193,11 +211,14 @@ def _points(sheet: Sheet) -> npt.NDArray[np.float64]:
 
 
 def labels_of(table: Path, slides: Sequence[Path]) -> tuple[dict[Path, str], list[str]]:
-    """Labels of the slides that a CSV (slide, label) names, and its names of no slide; both empty if it is no such table."""
+    """Labels of the slides that a CSV (slide, label) names, and its names of no slide; both empty
+    if it is no such table."""
     try:
         labels = read_labels(table)
     except AnnotationError:
         return {}, []
     named = match_pictures(list(labels), [str(slide) for slide in slides])
     sure = {Path(slide): names[0] for slide, names in named.items() if len(names) == 1}
-    return {slide: labels[name] for slide, name in sure.items()}, [name for name in labels if name not in set(sure.values())]
+    return {slide: labels[name] for slide, name in sure.items()}, [
+        name for name in labels if name not in set(sure.values())
+    ]

@@ -1,4 +1,5 @@
-"""What the rows of a manifest are called and which case they are of, from the slides' paths alone (pure)."""
+"""What the rows of a manifest are called and which case they are of, from the slides' paths alone
+(pure)."""
 
 from __future__ import annotations
 
@@ -20,10 +21,11 @@ FIRST_WORD = "([^/_. -]+)[^/]*$"
 
 
 def unique_names(own: Mapping[str, str]) -> dict[str, str]:
-    """A name for the results of each slide, by its path: its own, else with its folders, else with its suffix, else numbered.
+    """A name for the results of each slide, by its path: its own, else with its folders, else with
+    its suffix, else numbered.
 
-    ``own``: by the path below the folder of slides, what the slide alone would be called. No two names agree, upper and lower
-    case alike, and each can be a folder's.
+    ``own``: by the path below the folder of slides, what the slide alone would be called. No two
+    names agree, upper and lower case alike, and each can be a folder's.
     """
     chosen: dict[str, str] = {}
     levels = (
@@ -67,7 +69,8 @@ def pattern_of(text: str) -> re.Pattern[str]:
 
 
 def case_in(path: str, pattern: re.Pattern[str]) -> str:
-    """The case that a pattern finds in a slide's path: its first group, or the whole match where it has no group.
+    """The case that a pattern finds in a slide's path: its first group, or the whole match where it
+    has no group.
 
     Raises:
         ConfigError: it finds nothing.
@@ -76,22 +79,27 @@ def case_in(path: str, pattern: re.Pattern[str]) -> str:
     case = (found.group(min(1, pattern.groups)) or "").strip() if found else ""
     if not case:
         raise ConfigError(
-            f"--case '{pattern.pattern}' finds no case in the slide '{path}'; it must match the path of every slide below "
+            f"--case '{pattern.pattern}' finds no case in the slide '{path}'; it must match the "
+            "path of every slide below "
             "--slides, and its first group (or all that it matches) is the case"
         )
     return case
 
 
 def about_cases(refs: Sequence[SlideRef]) -> list[str]:
-    """That slides are taken for cases of their own, whether names that begin alike may be of one patient, and the remedy."""
+    """That slides are taken for cases of their own, whether names that begin alike may be of one
+    patient, and the remedy."""
     own = [slide_name(Path(ref.path)) for ref in refs if ref.case == ref.name]
     if not own:
         return []
     begin = Counter(re.split(r"[-_. ]", name)[0] for name in own)
     alike, n = begin.most_common(1)[0]
-    hint = f" (names begin alike, {n} with '{alike}': if that is the patient, --case '{FIRST_WORD}')"
+    hint = (
+        f" (names begin alike, {n} with '{alike}': if that is the patient, --case '{FIRST_WORD}')"
+    )
     return [
-        f"case: {len(own)} of {len(refs)} slides are taken for a case of their own; if several are of one patient, say "
-        "--case REGEX, which finds the patient in a slide's path, or what is learnt of a patient is tested on the same"
-        + (hint if 1 < len(begin) < 0.8 * len(own) else "")
+        f"case: {len(own)} of {len(refs)} slides are taken for a case of their own; if several are "
+        "of one patient, say "
+        "--case REGEX, which finds the patient in a slide's path, or what is learnt of a patient "
+        "is tested on the same" + (hint if 1 < len(begin) < 0.8 * len(own) else "")
     ]

@@ -1,4 +1,5 @@
-"""Connected components across shards: label each shard alone, then union over the faces they share (4-connected)."""
+"""Connected components across shards: label each shard alone, then union over the faces they share
+(4-connected)."""
 
 from __future__ import annotations
 
@@ -9,26 +10,34 @@ import numpy.typing as npt
 from quadrat.grid import Cell
 
 Strips = dict[str, npt.NDArray[np.int64]]
-"""Border pixels of a shard: ``top``, ``bottom``, ``left``, ``right``; each (length, 2) of (component, class), 0 = none."""
+"""Border pixels of a shard: ``top``, ``bottom``, ``left``, ``right``; each (length, 2) of
+(component, class), 0 = none."""
 
 
 def face_pairs(strips: dict[Cell, Strips], first: dict[Cell, int]) -> npt.NDArray[np.int64]:
-    """Pairs (m, 2) of components, numbered globally by ``first`` (of component 1) + component - 1, that touch over a face."""
+    """Pairs (m, 2) of components, numbered globally by ``first`` (of component 1) + component - 1,
+    that touch over a face."""
     pairs = [np.zeros((0, 2), np.int64)]
     for (row, col), mine in strips.items():
-        for other, (a_side, b_side) in {(row, col + 1): ("right", "left"), (row + 1, col): ("bottom", "top")}.items():
+        for other, (a_side, b_side) in {
+            (row, col + 1): ("right", "left"),
+            (row + 1, col): ("bottom", "top"),
+        }.items():
             if other not in strips:
                 continue
             a, b = mine[a_side], strips[other][b_side]
             touch = (a[:, 0] > 0) & (b[:, 0] > 0) & (a[:, 1] == b[:, 1])
-            found = np.stack([a[touch, 0] - 1 + first[(row, col)], b[touch, 0] - 1 + first[other]], axis=1)
+            found = np.stack(
+                [a[touch, 0] - 1 + first[(row, col)], b[touch, 0] - 1 + first[other]], axis=1
+            )
             pairs.append(np.unique(found, axis=0))
     return np.concatenate(pairs)
 
 
 @numba.njit(cache=True)
 def union_find(n, pairs):  # type: ignore[no-untyped-def]
-    """The least member of each of 0..n-1's set after joining ``pairs`` (m, 2): int64 (n,). Order of pairs is without effect."""
+    """The least member of each of 0..n-1's set after joining ``pairs`` (m, 2): int64 (n,). Order of
+    pairs is without effect."""
     parent = np.arange(n)
     for i in range(pairs.shape[0]):
         a, b = pairs[i, 0], pairs[i, 1]

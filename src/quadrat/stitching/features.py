@@ -1,9 +1,11 @@
-"""Sizes, places and perimeters of labels as integer sums, which add up exactly over pieces of any cut.
+"""Sizes, places and perimeters of labels as integer sums, which add up exactly over pieces of any
+cut.
 
-Perimeter: Cauchy-Crofton with lines in four directions, P = pi / 8 * (N0 + N90 + (N45 + N135) / sqrt 2) with N the
-number of label / other transitions along the lines of a direction; as ``skimage.measure.perimeter_crofton`` (after
-S. Rivollier, PhD thesis, Ecole des Mines de Saint-Etienne, 2010, https://tel.archives-ouvertes.fr/tel-00560838), here
-for all labels at once. A transition is counted by the label pixel beside it, so that each belongs to one piece.
+Perimeter: Cauchy-Crofton with lines in four directions, P = pi / 8 * (N0 + N90 + (N45 + N135) /
+sqrt 2) with N the number of label / other transitions along the lines of a direction; as
+``skimage.measure.perimeter_crofton`` (after S. Rivollier, PhD thesis, Ecole des Mines de
+Saint-Etienne, 2010, https://tel.archives-ouvertes.fr/tel-00560838), here for all labels at once. A
+transition is counted by the label pixel beside it, so that each belongs to one piece.
 """
 
 from __future__ import annotations
@@ -26,12 +28,14 @@ _FAR = np.iinfo(np.int64).max
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """Integer sums of n objects; those of an object's pieces add up to those of the object, in any order.
+    """Integer sums of n objects; those of an object's pieces add up to those of the object, in any
+    order.
 
-    area: (n,) int64 pixels. sums: (n, 2) int64 sums of pixel rows and columns. bbox: (n, 4) int64 row0, col0, row1,
-    col1, half-open. first: (n, 2) int64 (row, col) of the first pixel in raster order. transitions: (n, 2) int64 along
-    rows and columns, and along diagonals. value: (n,) int64 sum of the measured values. All in grid px of the slide; an
-    object without pixels has area 0, the greatest int64 in ``first``, ``row0`` and ``col0`` and the least in the rest.
+    area: (n,) int64 pixels. sums: (n, 2) int64 sums of pixel rows and columns. bbox: (n, 4) int64
+    row0, col0, row1, col1, half-open. first: (n, 2) int64 (row, col) of the first pixel in raster
+    order. transitions: (n, 2) int64 along rows and columns, and along diagonals. value: (n,) int64
+    sum of the measured values. All in grid px of the slide; an object without pixels has area 0,
+    the greatest int64 in ``first``, ``row0`` and ``col0`` and the least in the rest.
     """
 
     area: npt.NDArray[np.int64]
@@ -43,9 +47,16 @@ class Moments:
 
     def __post_init__(self) -> None:
         n = len(self.area)
-        for name, shape in (("sums", (n, 2)), ("bbox", (n, 4)), ("first", (n, 2)), ("transitions", (n, 2))):
+        for name, shape in (
+            ("sums", (n, 2)),
+            ("bbox", (n, 4)),
+            ("first", (n, 2)),
+            ("transitions", (n, 2)),
+        ):
             if getattr(self, name).shape != shape:
-                raise ValueError(f"Moments.{name} has shape {getattr(self, name).shape}, want {shape}")
+                raise ValueError(
+                    f"Moments.{name} has shape {getattr(self, name).shape}, want {shape}"
+                )
 
     def __len__(self) -> int:
         return len(self.area)
@@ -71,7 +82,8 @@ class Moments:
         return Moments(**{name: getattr(self, name)[index] for name in self.__slots__})
 
     def scatter(self, index: npt.NDArray[np.integer], *, n: int) -> Moments:
-        """Sums of n objects, where row i is (a piece of) object ``index[i]``, 0-based; several rows may name one."""
+        """Sums of n objects, where row i is (a piece of) object ``index[i]``, 0-based; several rows
+        may name one."""
         out = Moments.zeros(n)
         np.add.at(out.area, index, self.area)
         np.add.at(out.sums, index, self.sums)
@@ -80,7 +92,9 @@ class Moments:
         np.add.at(out.transitions, index, self.transitions)
         np.add.at(out.value, index, self.value)
         latest_first = np.lexsort((self.first[:, 1], self.first[:, 0]))[::-1]
-        out.first[index[latest_first]] = self.first[latest_first]  # the last write, the earliest pixel, stays
+        out.first[index[latest_first]] = self.first[
+            latest_first
+        ]  # the last write, the earliest pixel, stays
         return out
 
     @staticmethod
@@ -102,7 +116,8 @@ class Moments:
 
     @property
     def centroid(self) -> npt.NDArray[np.float64]:
-        """(n, 2) float64 (row, col): mean of pixel centres, corner-based grid px; nan without pixels."""
+        """(n, 2) float64 (row, col): mean of pixel centres, corner-based grid px; nan without
+        pixels."""
         area = self.area[:, None]
         return (2 * self.sums + area) / np.where(area > 0, 2.0 * area, np.nan)
 
@@ -124,9 +139,13 @@ class Moments:
         anchor: npt.NDArray[np.int64] | None = None,
         flags: npt.NDArray[np.uint8] | None = None,
     ) -> ObjectTable:
-        """Object table of these sums; the anchor is the first raster pixel unless given, flags are 0 unless given."""
+        """Object table of these sums; the anchor is the first raster pixel unless given, flags are
+        0 unless given."""
         if (self.area == 0).any():
-            raise ValueError(f"object {int(np.argmin(self.area))} has no pixels and cannot stand in an object table")
+            raise ValueError(
+                f"object {int(np.argmin(self.area))} has no pixels and cannot stand in an object "
+                "table"
+            )
         return ObjectTable(
             anchor=self.first if anchor is None else anchor,
             class_id=class_id,
@@ -140,15 +159,18 @@ class Moments:
 
 
 def measure(
-    labels: IntArray, *, n: int, origin: tuple[int, int], values: npt.NDArray[np.unsignedinteger] | None = None
+    labels: IntArray,
+    *,
+    n: int,
+    origin: tuple[int, int],
+    values: npt.NDArray[np.unsignedinteger] | None = None,
 ) -> Moments:
-    """Moments of each label 1..n of a complete (h, w) array; what lies outside counts as another label.
+    """Moments of each label 1..n of a complete (h, w) array; what lies outside counts as another
+    label.
 
-    Args:
-        labels: (h, w) int32 or uint32, 0 is background; row i of the result is label i + 1.
-        n: number of labels.
-        origin: (row, col) of ``labels[0, 0]`` in grid px.
-        values: (h, w) uint8 or uint16 summed for each label, e.g. quantised scores; 0 where not given.
+    Args: labels: (h, w) int32 or uint32, 0 is background; row i of the result is label i + 1. n:
+        number of labels. origin: (row, col) of ``labels[0, 0]`` in grid px. values: (h, w) uint8 or
+        uint16 summed for each label, e.g. quantised scores; 0 where not given.
 
     Raises:
         ValueError: a label outside 0..n, or shapes that do not agree.
@@ -164,17 +186,21 @@ def measure_piece(
     values: npt.NDArray[np.unsignedinteger] | None = None,
     classes: npt.NDArray[np.uint8] | None = None,
 ) -> Moments:
-    """As ``measure`` for one piece: ``labels`` is (h + 2, w + 2) with one pixel of true context on each side.
+    """As ``measure`` for one piece: ``labels`` is (h + 2, w + 2) with one pixel of true context on
+    each side.
 
-    ``origin`` is the (row, col) of ``labels[1, 1]``; ``values`` has the shape of the piece without context.
+    ``origin`` is the (row, col) of ``labels[1, 1]``; ``values`` has the shape of the piece without
+    context.
 
-    Transitions are counted between labels, so labels must mean the same in all pieces. Regions of a class map that
-    were labelled piece by piece do not: two that meet only diagonally here may be one elsewhere. For them give
-    ``classes``, uint8 of the shape of ``labels``: transitions are then counted between classes, which is the same but
-    for such corners, and adds up.
+    Transitions are counted between labels, so labels must mean the same in all pieces. Regions of a
+    class map that were labelled piece by piece do not: two that meet only diagonally here may be
+    one elsewhere. For them give ``classes``, uint8 of the shape of ``labels``: transitions are then
+    counted between classes, which is the same but for such corners, and adds up.
     """
     if labels.ndim != 2 or labels.dtype not in (np.int32, np.uint32) or min(labels.shape) < 2:
-        raise ValueError(f"labels is {labels.dtype}{labels.shape}, want int32 or uint32 (h + 2, w + 2)")
+        raise ValueError(
+            f"labels is {labels.dtype}{labels.shape}, want int32 or uint32 (h + 2, w + 2)"
+        )
     shape = labels.shape[0] - 2, labels.shape[1] - 2
     if values is None:
         values = np.broadcast_to(np.uint8(0), shape)
@@ -201,18 +227,30 @@ def _shift(moments: Moments, origin: tuple[int, int]) -> None:
     moments.first[some] += np.array(origin)
 
 
-def class_votes(labels: IntArray, class_map: npt.NDArray[np.uint8], *, n: int, n_classes: int) -> npt.NDArray[np.int64]:
-    """(n, n_classes) pixels of each class in each label 1..n; both arrays (h, w), class values at least n_classes
-    are not counted. Adds up over pieces."""
+def class_votes(
+    labels: IntArray, class_map: npt.NDArray[np.uint8], *, n: int, n_classes: int
+) -> npt.NDArray[np.int64]:
+    """(n, n_classes) pixels of each class in each label 1..n; both arrays (h, w), class values at
+    least n_classes are not counted. Adds up over pieces."""
     inside = (labels > 0) & (class_map < n_classes)
     flat = (labels[inside].astype(np.int64) - 1) * n_classes + class_map[inside]
-    return np.bincount(flat, minlength=n * n_classes).reshape(n, n_classes).astype(np.int64, copy=False)
+    return (
+        np.bincount(flat, minlength=n * n_classes)
+        .reshape(n, n_classes)
+        .astype(np.int64, copy=False)
+    )
 
 
 def measure_runs(
-    padded: npt.NDArray[np.int32], maps: npt.NDArray[np.uint8], runs: Runs, *, n: int, origin: tuple[int, int]
+    padded: npt.NDArray[np.int32],
+    maps: npt.NDArray[np.uint8],
+    runs: Runs,
+    *,
+    n: int,
+    origin: tuple[int, int],
 ) -> tuple[Moments, npt.NDArray[np.int64]]:
-    """As ``measure``, looking only where objects are; also the sums of each channel over each object.
+    """As ``measure``, looking only where objects are; also the sums of each channel over each
+    object.
 
     Args:
         padded: (h + 2, w + 2) int32, labels 0..n with one pixel of context on each side.
@@ -225,10 +263,16 @@ def measure_runs(
         Moments of each label, and int64 (channels, n).
     """
     if padded.shape != (maps.shape[1] + 2, maps.shape[2] + 2):
-        raise ValueError(f"labels have shape {padded.shape}, want {(maps.shape[1] + 2, maps.shape[2] + 2)}")
+        raise ValueError(
+            f"labels have shape {padded.shape}, want {(maps.shape[1] + 2, maps.shape[2] + 2)}"
+        )
     out, channels = Moments.zeros(n), np.zeros((n, len(maps)), np.int64)
-    places = np.stack([runs.object, runs.row - origin[0], runs.col0 - origin[1], runs.col1 - origin[1]])
-    _accumulate_runs(padded, maps, places, out.area, out.sums, out.bbox, out.first, out.transitions, channels)
+    places = np.stack(
+        [runs.object, runs.row - origin[0], runs.col0 - origin[1], runs.col1 - origin[1]]
+    )
+    _accumulate_runs(
+        padded, maps, places, out.area, out.sums, out.bbox, out.first, out.transitions, channels
+    )
     _shift(out, origin)
     return out, np.ascontiguousarray(channels.T)
 
@@ -280,7 +324,8 @@ def _accumulate(
     transitions: npt.NDArray[np.int64],
     value: npt.NDArray[np.int64],
 ) -> int:
-    """Add up the pixels of a piece in its own coordinates; return the first label out of range, else 0."""
+    """Add up the pixels of a piece in its own coordinates; return the first label out of range,
+    else 0."""
     n = len(area)
     for r in range(labels.shape[0] - 2):
         for c in range(labels.shape[1] - 2):
@@ -300,8 +345,12 @@ def _accumulate(
             bbox[i, 2], bbox[i, 3] = max(bbox[i, 2], r + 1), max(bbox[i, 3], c + 1)
             up, here, down = sides[r], sides[r + 1], sides[r + 2]
             b = here[c + 1]
-            transitions[i, 0] += (up[c + 1] != b) + (down[c + 1] != b) + (here[c] != b) + (here[c + 2] != b)
-            transitions[i, 1] += (up[c] != b) + (up[c + 2] != b) + (down[c] != b) + (down[c + 2] != b)
+            transitions[i, 0] += (
+                (up[c + 1] != b) + (down[c + 1] != b) + (here[c] != b) + (here[c + 2] != b)
+            )
+            transitions[i, 1] += (
+                (up[c] != b) + (up[c + 2] != b) + (down[c] != b) + (down[c + 2] != b)
+            )
     return 0
 
 

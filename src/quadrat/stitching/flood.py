@@ -1,8 +1,10 @@
-"""Clumps, seeds and their flood on uint8 maps, in time and memory of the foreground rather than of the block.
+"""Clumps, seeds and their flood on uint8 maps, in time and memory of the foreground rather than of
+the block.
 
-Clumps and seeds are 4-connected components of horizontal runs (two rows at a time, union-find). Only clumps with several
-seeds are flooded; the flood is the priority flood of Meyer (1991) as ``skimage.segmentation.watershed`` does it, with the
-queue as 256 first-in-first-out lists, one a grey value.
+Clumps and seeds are 4-connected components of horizontal runs (two rows at a time, union-find).
+Only clumps with several seeds are flooded; the flood is the priority flood of Meyer (1991) as
+``skimage.segmentation.watershed`` does it, with the queue as 256 first-in-first-out lists, one a
+grey value.
 """
 
 from __future__ import annotations
@@ -23,8 +25,9 @@ TOP, BOTTOM, LEFT, RIGHT = 1, 2, 4, 8
 class Components:
     """4-connected components as runs in raster order, in px of the block.
 
-    row, col0, col1: (m,) int32 runs, half-open. label: (m,) int32, 1..n, numbered by their first pixels in raster order.
-    first: (n,) int32, the first run of each component. sides: (n,) uint8, which sides of the block it touches, as bits.
+    row, col0, col1: (m,) int32 runs, half-open. label: (m,) int32, 1..n, numbered by their first
+    pixels in raster order. first: (n,) int32, the first run of each component. sides: (n,) uint8,
+    which sides of the block it touches, as bits.
     """
 
     row: Labels
@@ -49,9 +52,12 @@ def components_of(channel: Maps, level: int) -> Components:
 
 
 def components_inside(channel: Maps, level: int, clumps: Components) -> tuple[Components, Labels]:
-    """As ``components_of`` for pixels inside clumps only; also the clump, 1-based, of each component."""
+    """As ``components_of`` for pixels inside clumps only; also the clump, 1-based, of each
+    component."""
     own = np.ascontiguousarray(channel)
-    count = _runs_inside(own, level, clumps.row, clumps.col0, clumps.col1, clumps.label, np.empty((0, 4), np.int32))
+    count = _runs_inside(
+        own, level, clumps.row, clumps.col0, clumps.col1, clumps.label, np.empty((0, 4), np.int32)
+    )
     runs = np.empty((count, 4), np.int32)
     _runs_inside(own, level, clumps.row, clumps.col0, clumps.col1, clumps.label, runs)
     row, col0, col1, clump = (np.ascontiguousarray(runs[:, i]) for i in range(4))
@@ -67,7 +73,13 @@ def _components(row: Labels, col0: Labels, col1: Labels, shape: tuple[int, ...])
     return Components(row=row, col0=col0, col1=col1, label=label, first=first, sides=sides)
 
 
-def flood(distance: Maps, clumps: Components, seeds: Components, clump_of: Labels, wanted: npt.NDArray[np.bool_]) -> Labels:
+def flood(
+    distance: Maps,
+    clumps: Components,
+    seeds: Components,
+    clump_of: Labels,
+    wanted: npt.NDArray[np.bool_],
+) -> Labels:
     """Divide clumps among their seeds.
 
     Args:
@@ -76,14 +88,16 @@ def flood(distance: Maps, clumps: Components, seeds: Components, clump_of: Label
         seeds: what lies in the clumps, with the clump of each, ``clump_of`` (s,) 1-based.
         wanted: (clumps,) bool; the others stay 0.
 
-    Returns:
-        int32 (h + 2, w + 2) with a border of zeros: i for seed i (1-based), s + k for clump k where that has no seed.
+    Returns: int32 (h + 2, w + 2) with a border of zeros: i for seed i (1-based), s + k for clump k
+        where that has no seed.
     """
     labels = np.zeros((distance.shape[0] + 2, distance.shape[1] + 2), np.int32)
     own = np.bincount(clump_of - 1, minlength=len(clumps))
     only = np.zeros(len(clumps), np.int32)
     only[clump_of - 1] = np.arange(1, len(seeds) + 1)
-    value = np.where(own == 1, only, np.where(own == 0, len(seeds) + np.arange(1, len(clumps) + 1), _OPEN)).astype(np.int32)
+    value = np.where(
+        own == 1, only, np.where(own == 0, len(seeds) + np.arange(1, len(clumps) + 1), _OPEN)
+    ).astype(np.int32)
     value[~wanted] = 0
     waiting = _fill(labels, clumps.row, clumps.col0, clumps.col1, value[clumps.label - 1])
     several = (value == _OPEN)[clump_of - 1]
@@ -108,7 +122,11 @@ def _runs(channel, level):  # type: ignore[no-untyped-def]
         count += line[0] >= level
         for c in range(1, width):
             count += (line[c] >= level) & (line[c - 1] < level)
-    row, col0, col1 = np.empty(count, np.int32), np.empty(count, np.int32), np.empty(count, np.int32)
+    row, col0, col1 = (
+        np.empty(count, np.int32),
+        np.empty(count, np.int32),
+        np.empty(count, np.int32),
+    )
     at = 0
     for r in range(height):
         line = channel[r]
@@ -127,7 +145,8 @@ def _runs(channel, level):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _runs_inside(channel, level, row, col0, col1, label, out):  # type: ignore[no-untyped-def]
-    """Write (row, col0, col1, label) of the runs at or above ``level`` until ``out`` is full; return how many there are."""
+    """Write (row, col0, col1, label) of the runs at or above ``level`` until ``out`` is full;
+    return how many there are."""
     count = 0
     for i in range(len(row)):
         line = channel[row[i]]
@@ -140,7 +159,12 @@ def _runs_inside(channel, level, row, col0, col1, label, out):  # type: ignore[n
             while c < stop and line[c] >= level:
                 c += 1
             if count < len(out):
-                out[count, 0], out[count, 1], out[count, 2], out[count, 3] = row[i], start, c, label[i]
+                out[count, 0], out[count, 1], out[count, 2], out[count, 3] = (
+                    row[i],
+                    start,
+                    c,
+                    label[i],
+                )
             count += 1
     return count
 
@@ -152,7 +176,9 @@ def _join(row, col0, col1):  # type: ignore[no-untyped-def]
     parent = np.arange(m)
     above = 0
     for i in range(m):
-        while above < i and (row[above] < row[i] - 1 or (row[above] == row[i] - 1 and col1[above] <= col0[i])):
+        while above < i and (
+            row[above] < row[i] - 1 or (row[above] == row[i] - 1 and col1[above] <= col0[i])
+        ):
             above += 1
         j = above
         while j < i and row[j] == row[i] - 1 and col0[j] < col1[i]:
@@ -216,9 +242,14 @@ def _fill(labels, row, col0, col1, value):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _flood(distance, labels, row, col0, col1, waiting):  # type: ignore[no-untyped-def]
-    """Seeds act first and in raster order, then pixels from the highest to the lowest, equals in order of arrival."""
+    """Seeds act first and in raster order, then pixels from the highest to the lowest, equals in
+    order of arrival."""
     head, tail = np.full(256, -1, np.int64), np.full(256, -1, np.int64)
-    rows, cols, follower = np.empty(waiting, np.int32), np.empty(waiting, np.int32), np.empty(waiting, np.int32)
+    rows, cols, follower = (
+        np.empty(waiting, np.int32),
+        np.empty(waiting, np.int32),
+        np.empty(waiting, np.int32),
+    )
     entries = 0
     level = 255
     run, c = 0, 0
@@ -247,7 +278,9 @@ def _flood(distance, labels, row, col0, col1, waiting):  # type: ignore[no-untyp
             if labels[y, x] != _OPEN:
                 continue
             labels[y, x] = own
-            value = min(int(distance[y - 1, x - 1]), level)  # a basin is filled before its brim is passed
+            value = min(
+                int(distance[y - 1, x - 1]), level
+            )  # a basin is filled before its brim is passed
             rows[entries], cols[entries], follower[entries] = y, x, -1
             if head[value] < 0:
                 head[value] = entries

@@ -23,6 +23,8 @@ def crop_core(maps: npt.NDArray[np.uint8], *, halo: int) -> npt.NDArray[np.uint8
 
 
 def argmax_classes(maps: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """(classes, h, w) quantised scores to the class index of the highest, the lowest index on ties."""
+    """(classes, h, w) quantised scores to the class index of the highest, the lowest
+    index on ties.
+    """
     winner: npt.NDArray[np.uint8] = np.argmax(maps, axis=0).astype(np.uint8)
     return winner

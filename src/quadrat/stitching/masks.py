@@ -1,7 +1,8 @@
-"""Masks of single objects, which may overlap: pasted into their boxes, packed to bits, and measured one by one.
+"""Masks of single objects, which may overlap: pasted into their boxes, packed to bits, and measured
+one by one.
 
-A mask is decided on quantised probabilities and integer boxes, in float64 and in a fixed order, and it is one 4-connected
-component, so that it has one outline.
+A mask is decided on quantised probabilities and integer boxes, in float64 and in a fixed order, and
+it is one 4-connected component, so that it has one outline.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from quadrat.stitching.polygons import concatenate_polygons, trace
 from quadrat.stitching.runs import Runs, runs_of
 
 CANVAS_ROWS = 4096
-"""Masks are measured side by side on a canvas of about so many rows and as many columns as the widest mask has."""
+"""Masks are measured side by side on a canvas of about so many rows and as many columns as the
+widest mask has."""
 LEVEL = 127.5
 """A pixel belongs to the mask where the interpolated probability (0-255) reaches this."""
 
@@ -29,10 +31,12 @@ LEVEL = 127.5
 def paste(
     probability: npt.NDArray[np.uint8], box: npt.NDArray[np.int32]
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
-    """Masks of a fixed number of cells (n, side, side) laid into boxes (n, 4) x0, y0, x1, y1 in 1/16 grid px.
+    """Masks of a fixed number of cells (n, side, side) laid into boxes (n, 4) x0, y0, x1, y1 in
+    1/16 grid px.
 
-    Bilinear between cell centres, held constant beyond the outermost ones; a pixel is inside if its centre is. Of several
-    4-connected components the largest stays, of equal ones the first in raster order.
+    Bilinear between cell centres, held constant beyond the outermost ones; a pixel is inside if its
+    centre is. Of several 4-connected components the largest stays, of equal ones the first in
+    raster order.
 
     Returns:
         area (n,) int32 in px (0: nothing was left), starts (n + 1,) int64 and bits (m,) uint8 as in
@@ -46,7 +50,8 @@ def paste(
 
 
 def outlines(masks: MaskCandidates) -> tuple[ObjectTable, Polygons, Runs]:
-    """Each candidate as an object with its own whole mask: table, outlines and runs in grid px, in the order given.
+    """Each candidate as an object with its own whole mask: table, outlines and runs in grid px, in
+    the order given.
 
     Raises:
         ValueError: a mask without pixels, or one that is not 4-connected.
@@ -67,10 +72,17 @@ def outlines(masks: MaskCandidates) -> tuple[ObjectTable, Polygons, Runs]:
         )
         outline = trace(labels, n=n, origin=(0, 0))
         vertices = np.diff(outline.ring_starts[outline.polygon_starts])
-        polygons.append(replace(outline, xy=outline.xy + np.repeat(shift[:, ::-1], vertices, axis=0)))
+        polygons.append(
+            replace(outline, xy=outline.xy + np.repeat(shift[:, ::-1], vertices, axis=0))
+        )
         own = runs_of(labels, n=n, origin=(0, 0))
         row, col = shift[own.object].astype(np.int32).T
-        moved = Runs(object=own.object + np.int32(first), row=own.row + row, col0=own.col0 + col, col1=own.col1 + col)
+        moved = Runs(
+            object=own.object + np.int32(first),
+            row=own.row + row,
+            col0=own.col0 + col,
+            col1=own.col1 + col,
+        )
         runs.append(moved)
     return ObjectTable.concatenate(tables), concatenate_polygons(polygons), Runs.concatenate(runs)
 
@@ -85,7 +97,8 @@ def _canvases(masks: MaskCandidates) -> Iterator[tuple[int, int]]:
 
 
 def _canvas(masks: MaskCandidates) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
-    """Labels 1..n of masks one below the other with a free row between, and (n, 2) what leads from there to grid px."""
+    """Labels 1..n of masks one below the other with a free row between, and (n, 2) what leads from
+    there to grid px."""
     boxes = mask_boxes(masks.box)
     heights, widths = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     top = np.concatenate([np.zeros(1, np.int64), np.cumsum(heights + 1)])
@@ -126,7 +139,9 @@ def _paste(probability, box, pixels, starts, bits, area):  # type: ignore[no-unt
             for c in range(width):
                 x = (col0 + c) * BOX_UNIT + BOX_UNIT // 2
                 if y0 <= y < y1 and x0 <= x < x1:
-                    inside[r * width + c] = _value(probability[i], (y - y0) / (y1 - y0), (x - x0) / (x1 - x0)) >= LEVEL
+                    inside[r * width + c] = (
+                        _value(probability[i], (y - y0) / (y1 - y0), (x - x0) / (x1 - x0)) >= LEVEL
+                    )
         area[i] = _keep_largest(inside, height, width)
         for at in range(height * width):
             if inside[at]:

@@ -1,13 +1,15 @@
-"""Objects from a stitched map: seeds are anchors, a watershed gives shapes, a certificate says when a shape is final.
+"""Objects from a stitched map: seeds are anchors, a watershed gives shapes, a certificate says when
+a shape is final.
 
-Each object is owned by the shard that holds its anchor, the first raster pixel of its seed. Its shape depends on the whole
-clump (connected foreground) it grew in, so it is final only if that clump does not touch the border of the block it was
-decoded in; otherwise the block grows. Because seeds and flood depend on the clump alone, every block that sees the whole
-clump decodes the same objects (design: stitching.md, L2 and L3).
+Each object is owned by the shard that holds its anchor, the first raster pixel of its seed. Its
+shape depends on the whole clump (connected foreground) it grew in, so it is final only if that
+clump does not touch the border of the block it was decoded in; otherwise the block grows. Because
+seeds and flood depend on the clump alone, every block that sees the whole clump decodes the same
+objects (design: stitching.md, L2 and L3).
 
-Beyond the largest block the shape is not certain and says so (``FLAG_CAPPED``), but the count is: whether a seed begins
-earlier than the block shows, or a clump that shows no seed has one elsewhere, is looked up by following that one component
-over the slide (:mod:`quadrat.stitching.search`).
+Beyond the largest block the shape is not certain and says so (``FLAG_CAPPED``), but the count is:
+whether a seed begins earlier than the block shows, or a clump that shows no seed has one elsewhere,
+is looked up by following that one component over the slide (:mod:`quadrat.stitching.search`).
 """
 
 from __future__ import annotations
@@ -45,8 +47,9 @@ Read = Callable[[Box], npt.NDArray[np.uint8]]
 class Decoded:
     """Objects of one shard in the frame of ``box``.
 
-    padded: int32 (h + 2, w + 2), labels 1..n in canonical order with a border of zeros. anchors: (n, 2) int64 grid px.
-    flags: (n,) uint8. maps: uint8 (channels, h, w), what was decoded. runs: the objects' pixels in raster order, grid px.
+    padded: int32 (h + 2, w + 2), labels 1..n in canonical order with a border of zeros. anchors:
+    (n, 2) int64 grid px. flags: (n,) uint8. maps: uint8 (channels, h, w), what was decoded. runs:
+    the objects' pixels in raster order, grid px.
     """
 
     box: Box
@@ -79,7 +82,8 @@ class Decoded:
 
 @dataclass(frozen=True, slots=True)
 class SeedRule:
-    """Decisions on uint8 maps: channel 0 is foreground, channel 1 the inner distance; all limits in map units or px."""
+    """Decisions on uint8 maps: channel 0 is foreground, channel 1 the inner distance; all limits in
+    map units or px."""
 
     foreground: int
     seed: int
@@ -91,8 +95,9 @@ class SeedRule:
 class _Found:
     """What a block shows: clumps, their seeds, and each candidate object's anchor.
 
-    Candidate i is seed i + 1, and after the seeds clump i + 1 - seeds, an object only where it has no seed. clump: 0-based.
-    anchor: (n, 2) int64 grid px. owned: (n,) bool, the anchor as the block shows it lies in the core.
+    Candidate i is seed i + 1, and after the seeds clump i + 1 - seeds, an object only where it has
+    no seed. clump: 0-based. anchor: (n, 2) int64 grid px. owned: (n,) bool, the anchor as the block
+    shows it lies in the core.
     """
 
     clumps: Components
@@ -106,8 +111,8 @@ class _Found:
 def decode_shard(read: Read, core: Box, *, slide: Box, rule: SeedRule) -> Decoded:
     """The objects owned by ``core``; ``read`` returns the stitched maps of a box inside ``slide``.
 
-    The block grows until every clump that decides an owned object is whole, or until ``rule.cap_px`` of margin; what is cut
-    even then keeps its one owner and is flagged.
+    The block grows until every clump that decides an owned object is whole, or until
+    ``rule.cap_px`` of margin; what is cut even then keeps its one owner and is flagged.
     """
     core = core.intersect(slide)
     limit = core.pad(max(rule.cap_px, FIRST_MARGIN)).intersect(slide)
@@ -118,7 +123,9 @@ def decode_shard(read: Read, core: Box, *, slide: Box, rule: SeedRule) -> Decode
         cut = found.clumps.sides & _open_sides(box, slide)
         deciding = np.zeros(len(found.clumps), bool)
         deciding[found.clump[found.owned]] = True
-        wider = _grow(box, int(np.bitwise_or.reduce(cut[deciding], initial=0)), core=core, limit=limit)
+        wider = _grow(
+            box, int(np.bitwise_or.reduce(cut[deciding], initial=0)), core=core, limit=limit
+        )
         if wider == box:
             return _decode(read, maps, box, found, cut, slide=slide, rule=rule)
         maps, box = _read_wider(read, maps, box, wider), wider
@@ -127,11 +134,20 @@ def decode_shard(read: Read, core: Box, *, slide: Box, rule: SeedRule) -> Decode
 def _find(maps: npt.NDArray[np.uint8], box: Box, *, core: Box, rule: SeedRule) -> _Found:
     clumps = components_of(maps[0], rule.foreground)
     seeds, seed_clump = components_inside(maps[1], rule.seed, clumps)
-    anchor = np.concatenate([seeds.first_pixels(), clumps.first_pixels()]) + np.array([box.row0, box.col0])
+    anchor = np.concatenate([seeds.first_pixels(), clumps.first_pixels()]) + np.array(
+        [box.row0, box.col0]
+    )
     clump = np.concatenate([seed_clump - 1, np.arange(len(clumps))]).astype(np.int64)
-    owned = (anchor[:, 0] >= core.row0) & (anchor[:, 0] < core.row1) & (anchor[:, 1] >= core.col0) & (anchor[:, 1] < core.col1)
+    owned = (
+        (anchor[:, 0] >= core.row0)
+        & (anchor[:, 0] < core.row1)
+        & (anchor[:, 1] >= core.col0)
+        & (anchor[:, 1] < core.col1)
+    )
     owned[len(seeds) + seed_clump - 1] = False  # a clump with a seed is no object of its own
-    return _Found(clumps=clumps, seeds=seeds, seed_clump=seed_clump, clump=clump, anchor=anchor, owned=owned)
+    return _Found(
+        clumps=clumps, seeds=seeds, seed_clump=seed_clump, clump=clump, anchor=anchor, owned=owned
+    )
 
 
 def _open_sides(box: Box, slide: Box) -> np.uint8:
@@ -154,7 +170,9 @@ def _grow(box: Box, sides: int, *, core: Box, limit: Box) -> Box:
     ).intersect(limit)
 
 
-def _read_wider(read: Read, maps: npt.NDArray[np.uint8], box: Box, wider: Box) -> npt.NDArray[np.uint8]:
+def _read_wider(
+    read: Read, maps: npt.NDArray[np.uint8], box: Box, wider: Box
+) -> npt.NDArray[np.uint8]:
     """The maps of ``wider``, of which only what lies beyond ``box`` is read."""
     out = np.empty((len(maps), *wider.shape), np.uint8)
     out[(slice(None), *box.slices_in(wider))] = maps
@@ -196,7 +214,9 @@ def _decode(
     used = _renumber(padded, *clump_runs, number, runs, box.row0, box.col0)
     flags = np.where(cut[found.clump[kept]] > 0, FLAG_CAPPED, 0).astype(np.uint8)
     painted = Runs(**dict(zip(Runs.__slots__, runs[:, :used], strict=True)))
-    return Decoded(box=box, padded=padded, anchors=found.anchor[kept], flags=flags, maps=maps, runs=painted)
+    return Decoded(
+        box=box, padded=padded, anchors=found.anchor[kept], flags=flags, maps=maps, runs=painted
+    )
 
 
 def _owns(read: Read, box: Box, found: _Found, index: int, *, slide: Box, rule: SeedRule) -> bool:
@@ -213,11 +233,16 @@ def _owns(read: Read, box: Box, found: _Found, index: int, *, slide: Box, rule: 
         return np.asarray(foreground(values) & (values[1] >= rule.seed))
 
     def disproof(values: npt.NDArray[np.uint8], where: Box) -> npt.NDArray[np.bool_]:
-        rows, cols = np.arange(where.row0, where.row1)[:, None], np.arange(where.col0, where.col1)[None]
+        rows, cols = (
+            np.arange(where.row0, where.row1)[:, None],
+            np.arange(where.col0, where.col1)[None],
+        )
         earlier = (rows < row) | ((rows == row) & (cols < col))
         return np.asarray(earlier if seed else earlier | seeded(values), np.bool_)
 
-    return not component_holds(read, (row, col), slide=slide, mask=seeded if seed else foreground, wanted=disproof)
+    return not component_holds(
+        read, (row, col), slide=slide, mask=seeded if seed else foreground, wanted=disproof
+    )
 
 
 @njit(cache=True, nogil=True)
@@ -238,7 +263,8 @@ def _areas(padded, row, col0, col1, n):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _renumber(padded, row, col0, col1, number, runs, row0, left):  # type: ignore[no-untyped-def]
-    """Give labels their final numbers; write (object, row, col0, col1) of what remains; return how many runs."""
+    """Give labels their final numbers; write (object, row, col0, col1) of what remains; return how
+    many runs."""
     used = 0
     for i in range(len(row)):
         before = 0
@@ -247,7 +273,11 @@ def _renumber(padded, row, col0, col1, number, runs, row0, left):  # type: ignor
             padded[row[i] + 1, c] = here
             if here != 0:
                 if here != before:
-                    runs[0, used], runs[1, used], runs[2, used] = here - 1, row0 + row[i], left + c - 1
+                    runs[0, used], runs[1, used], runs[2, used] = (
+                        here - 1,
+                        row0 + row[i],
+                        left + c - 1,
+                    )
                     used += 1
                 runs[3, used - 1] = left + c
             before = here

@@ -12,13 +12,16 @@ from quadrat.task import Array, Arrays
 
 
 def object_part(*, table: ObjectTable, polygons: Polygons, runs: Runs) -> Arrays:
-    """Columns of the three in one mapping, with ``extent``: int64 (4,) row0, col0, row1, col1 of all objects together."""
+    """Columns of the three in one mapping, with ``extent``: int64 (4,) row0, col0, row1, col1 of
+    all objects together."""
     extent = np.zeros(4, np.int64)
     if len(table):
         extent[:2], extent[2:] = table.bbox[:, :2].min(axis=0), table.bbox[:, 2:].max(axis=0)
     arrays: Arrays = {name: getattr(table, name) for name in ObjectTable.__slots__}
     arrays |= {f"polygons.{name}": getattr(polygons, name) for name in Polygons.__slots__}
-    whole = polygons.xy.astype(np.int32)  # outlines of pixels have whole coordinates: half the bytes
+    whole = polygons.xy.astype(
+        np.int32
+    )  # outlines of pixels have whole coordinates: half the bytes
     if np.array_equal(whole, polygons.xy):
         arrays["polygons.xy"] = whole
     arrays |= {f"runs.{name}": getattr(runs, name) for name in Runs.__slots__}

@@ -1,4 +1,5 @@
-"""Connected regions of a class map, merged exactly over shards: sums add up, outlines link up, whatever the cut."""
+"""Connected regions of a class map, merged exactly over shards: sums add up, outlines link up,
+whatever the cut."""
 
 from __future__ import annotations
 
@@ -22,12 +23,13 @@ SIDES = ("top", "bottom", "left", "right")
 _MOMENTS = ("area", "sums", "bbox", "first", "transitions", "value")
 
 
-def region_part(classes: npt.NDArray[np.uint8], score: npt.NDArray[np.uint8], *, origin: tuple[int, int]) -> Arrays:
+def region_part(
+    classes: npt.NDArray[np.uint8], score: npt.NDArray[np.uint8], *, origin: tuple[int, int]
+) -> Arrays:
     """What one shard knows of its regions.
 
-    Args:
-        classes: (h + 2, w + 2) class map, 0 = background, with one pixel of true context (0 outside the slide).
-        score: (h, w) quantised probability of the class that was decided.
+    Args: classes: (h + 2, w + 2) class map, 0 = background, with one pixel of true context (0
+        outside the slide). score: (h, w) quantised probability of the class that was decided.
         origin: (row, col) in grid px of ``classes[1, 1]``.
     """
     found = label_components(classes, connectivity=1, background=0).astype(np.int32)
@@ -43,7 +45,9 @@ def region_part(classes: npt.NDArray[np.uint8], score: npt.NDArray[np.uint8], *,
     inside = labels[1:-1, 1:-1]
     class_id[inside[inside > 0] - 1] = classes[1:-1, 1:-1][inside > 0] - 1
     edges = boundary_edges(labels, origin=origin)
-    part: Arrays = {"class_id": class_id} | {f"moments.{name}": getattr(moments, name) for name in _MOMENTS}
+    part: Arrays = {"class_id": class_id} | {
+        f"moments.{name}": getattr(moments, name) for name in _MOMENTS
+    }
     part |= {f"edges.{name}": getattr(edges, name) for name in Edges.__slots__}
     both = np.stack([inside, classes[1:-1, 1:-1]], axis=-1).astype(np.int64)
     strips = (both[0], both[-1], both[:, 0], both[:, -1])
@@ -54,17 +58,29 @@ def merge_regions(
     parts: Mapping[Cell, Mapping[str, Array]], *, shard_px: int, min_area_px: float
 ) -> tuple[ObjectTable, Polygons]:
     """All regions of :func:`region_parts` at once, of parts that are in memory."""
-    found = [make() for make in region_parts(sorted(parts), parts.__getitem__, shard_px=shard_px, min_area_px=min_area_px)]
-    return ObjectTable.concatenate([table for table, _ in found]), concatenate_polygons([outline for _, outline in found])
+    found = [
+        make()
+        for make in region_parts(
+            sorted(parts), parts.__getitem__, shard_px=shard_px, min_area_px=min_area_px
+        )
+    ]
+    return ObjectTable.concatenate([table for table, _ in found]), concatenate_polygons(
+        [outline for _, outline in found]
+    )
 
 
 def region_parts(
-    shards: Sequence[Cell], load: Callable[[Cell], Mapping[str, Array]], *, shard_px: int, min_area_px: float
+    shards: Sequence[Cell],
+    load: Callable[[Cell], Mapping[str, Array]],
+    *,
+    shard_px: int,
+    min_area_px: float,
 ) -> list[Callable[[], tuple[ObjectTable, Polygons]]]:
-    """The regions of a slide of at least ``min_area_px``, in canonical order (shard of the first pixel, then pixel).
+    """The regions of a slide of at least ``min_area_px``, in canonical order (shard of the first
+    pixel, then pixel).
 
-    In memory are the sums of all pieces, about 150 bytes each; outlines are read and linked when a part is asked for, and
-    are never more than those of the regions that begin in one shard.
+    In memory are the sums of all pieces, about 150 bytes each; outlines are read and linked when a
+    part is asked for, and are never more than those of the regions that begin in one shard.
 
     Args:
         shards: the shards that have a part, in raster order.
@@ -81,20 +97,31 @@ def region_parts(
     moments = pieces.scatter(root, n=total)
     keep = np.flatnonzero((root == np.arange(total)) & (moments.area >= max(1.0, min_area_px)))
     anchor = moments.first[keep]
-    keep = keep[np.lexsort((anchor[:, 1], anchor[:, 0], anchor[:, 1] // shard_px, anchor[:, 0] // shard_px))]
+    keep = keep[
+        np.lexsort((anchor[:, 1], anchor[:, 0], anchor[:, 1] // shard_px, anchor[:, 0] // shard_px))
+    ]
     rank = np.zeros(total, np.int64)
     rank[keep] = np.arange(1, len(keep) + 1)
     number = rank[root]
     first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     home = np.repeat(np.arange(len(shards)), counts)
     begin = moments.first[keep] // shard_px
-    starts = np.flatnonzero(np.concatenate([[True], (np.diff(begin, axis=0) != 0).any(axis=1)])) if len(keep) else keep
+    starts = (
+        np.flatnonzero(np.concatenate([[True], (np.diff(begin, axis=0) != 0).any(axis=1)]))
+        if len(keep)
+        else keep
+    )
 
     def part(start: int, stop: int) -> tuple[ObjectTable, Polygons]:
         places = np.unique(home[(number > start) & (number <= stop)])
-        edges = [_edges_of(load(shards[i]), number[first[i] : first[i + 1]] - start, n=stop - start) for i in places]
+        edges = [
+            _edges_of(load(shards[i]), number[first[i] : first[i + 1]] - start, n=stop - start)
+            for i in places
+        ]
         polygons = link_edges(Edges.concatenate(edges), n=stop - start)
-        return _region_table(moments.take(keep[start:stop]), class_id[keep[start:stop]], polygons), polygons
+        return _region_table(
+            moments.take(keep[start:stop]), class_id[keep[start:stop]], polygons
+        ), polygons
 
     stops = [*starts[1:].tolist(), len(keep)]
     return [partial(part, a, b) for a, b in zip(starts.tolist(), stops, strict=False)]
@@ -103,11 +130,14 @@ def region_parts(
 def _pieces(
     shards: Sequence[Cell], load: Callable[[Cell], Mapping[str, Array]]
 ) -> tuple[Moments, npt.NDArray[np.uint8], list[int], npt.NDArray[np.int64]]:
-    """Sums and classes of all pieces in the order of ``shards``, how many each shard has, and the pairs that touch."""
+    """Sums and classes of all pieces in the order of ``shards``, how many each shard has, and the
+    pairs that touch."""
     sums, classes, counts = [Moments.zeros(0)], [np.zeros(0, np.uint8)], []
     pairs = [np.zeros((0, 2), np.int64)]
     first: dict[Cell, int] = {}
-    recent: dict[Cell, Strips] = {}  # of this row of shards and the one above: a slide's strips together would be large
+    recent: dict[
+        Cell, Strips
+    ] = {}  # of this row of shards and the one above: a slide's strips together would be large
     total = 0
     for row, col in shards:
         part = load((row, col))
@@ -122,7 +152,9 @@ def _pieces(
         classes.append(part["class_id"])
         counts.append(len(classes[-1]))
         total += counts[-1]
-    joined = Moments(**{name: np.concatenate([getattr(m, name) for m in sums]) for name in _MOMENTS})
+    joined = Moments(
+        **{name: np.concatenate([getattr(m, name) for m in sums]) for name in _MOMENTS}
+    )
     return joined, np.concatenate(classes), counts, np.concatenate(pairs)
 
 
@@ -135,25 +167,37 @@ def _edges_of(part: Mapping[str, Array], number: npt.NDArray[np.int64], *, n: in
     return replace(edges, label=label).take((label > 0) & (label <= n))
 
 
-def _region_table(moments: Moments, class_id: npt.NDArray[np.uint8], polygons: Polygons) -> ObjectTable:
+def _region_table(
+    moments: Moments, class_id: npt.NDArray[np.uint8], polygons: Polygons
+) -> ObjectTable:
     table = moments.table(class_id=class_id, score=(moments.mean_value / 255).astype(np.float32))
     return replace(table, perimeter_px=polygon_perimeters(polygons))
 
 
 def polygon_perimeters(polygons: Polygons) -> npt.NDArray[np.float64]:
-    """Cauchy-Crofton perimeter (four directions) of each pixel-edge polygon in px, from its outline alone.
+    """Cauchy-Crofton perimeter (four directions) of each pixel-edge polygon in px, from its outline
+    alone.
 
-    Transitions along rows and columns are the unit edges; a straight vertex has two along diagonals, a corner one, and a
-    vertex that the outline passes twice (pixels meeting diagonally) none. So a region cut in pieces and the same region
-    whole have the same perimeter, which sums of pieces could not promise for diagonals.
+    Transitions along rows and columns are the unit edges; a straight vertex has two along
+    diagonals, a corner one, and a vertex that the outline passes twice (pixels meeting diagonally)
+    none. So a region cut in pieces and the same region whole have the same perimeter, which sums of
+    pieces could not promise for diagonals.
     """
     n_rings = len(polygons.ring_starts) - 1
     owner_of_ring = np.repeat(np.arange(len(polygons)), np.diff(polygons.polygon_starts))
     start = np.ones(len(polygons.xy), bool)  # every vertex but the closing one of a ring
     start[polygons.ring_starts[1:] - 1] = False
-    owner = np.repeat(owner_of_ring, np.diff(polygons.ring_starts)) if n_rings else np.zeros(0, np.int64)
+    owner = (
+        np.repeat(owner_of_ring, np.diff(polygons.ring_starts))
+        if n_rings
+        else np.zeros(0, np.int64)
+    )
     index = np.flatnonzero(start)
-    length = np.abs(polygons.xy[index + 1] - polygons.xy[index]).sum(axis=1) if len(index) else np.zeros(0)
+    length = (
+        np.abs(polygons.xy[index + 1] - polygons.xy[index]).sum(axis=1)
+        if len(index)
+        else np.zeros(0)
+    )
     owner = owner[index]
     edges = np.bincount(owner, weights=length, minlength=len(polygons))
     corners = np.bincount(owner, minlength=len(polygons)).astype(np.float64)

@@ -1,4 +1,6 @@
-"""Masks as horizontal runs of pixels: small to keep, quick to paint, and independent of any block."""
+"""Masks as horizontal runs of pixels: small to keep, quick to paint, and independent
+of any block.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ from quadrat.geometry import Box
 class Runs:
     """Pixels of objects as horizontal runs in grid px.
 
-    object: (m,) int32, 0-based index of the object. row: (m,) int32. col0, col1: (m,) int32, half-open.
+    object: (m,) int32, 0-based index of the object. row: (m,) int32. col0, col1: (m,) int32,
+    half-open.
     """
 
     object: npt.NDArray[np.int32]
@@ -29,7 +32,9 @@ class Runs:
         for name in self.__slots__:
             array = getattr(self, name)
             if array.shape != self.object.shape or array.ndim != 1 or array.dtype != np.int32:
-                raise ValueError(f"Runs.{name} is {array.dtype}{array.shape}, want int32{self.object.shape}")
+                raise ValueError(
+                    f"Runs.{name} is {array.dtype}{array.shape}, want int32{self.object.shape}"
+                )
 
     def __len__(self) -> int:
         return len(self.object)
@@ -45,14 +50,19 @@ class Runs:
 
     @staticmethod
     def concatenate(parts: Sequence[Runs]) -> Runs:
-        """All runs of several parts in the order given; object indices must already mean the same."""
+        """All runs of several parts in the order given; object indices must already
+        mean the same.
+        """
         if not parts:
             return Runs.empty()
-        return Runs(**{name: np.concatenate([getattr(p, name) for p in parts]) for name in Runs.__slots__})
+        return Runs(
+            **{name: np.concatenate([getattr(p, name) for p in parts]) for name in Runs.__slots__}
+        )
 
 
 def runs_of(labels: npt.NDArray[np.integer], *, n: int, origin: tuple[int, int]) -> Runs:
-    """Runs of each label 1..n of a (h, w) int32 or uint32 array, sorted by object (label - 1), row, column.
+    """Runs of each label 1..n of a (h, w) int32 or uint32 array, sorted by object (label - 1), row,
+    column.
 
     Args:
         labels: (h, w), 0 is background.
@@ -85,33 +95,48 @@ def paint(
 ) -> npt.NDArray[Any]:
     """Label array of ``box`` with ``ids[object]`` painted in each run, 0 elsewhere.
 
-    Where runs overlap the greatest id is seen, whatever the order of the runs. Runs outside ``box`` are ignored.
+    Where runs overlap the greatest id is seen, whatever the order of the runs. Runs outside ``box``
+    are ignored.
 
-    Args:
-        runs: what to paint.
-        ids: (objects,) the value of each object, 1 or more.
-        box: the part of the plane to paint, grid px.
-        dtype: integer dtype of the result.
-        onto: an array of ``box`` and ``dtype`` that is painted on and returned, instead of a new one.
+    Args: runs: what to paint. ids: (objects,) the value of each object, 1 or more. box: the part of
+        the plane to paint, grid px. dtype: integer dtype of the result. onto: an array of ``box``
+        and ``dtype`` that is painted on and returned, instead of a new one.
 
-    Raises:
-        ValueError: an id that is not positive or does not fit ``dtype``, or a run of an object without id.
+    Raises: ValueError: an id that is not positive or does not fit ``dtype``, or a run of an object
+        without id.
     """
     limit = int(np.iinfo(np.dtype(dtype)).max)
     if len(ids) and (int(ids.min()) < 1 or int(ids.max()) > limit):
-        raise ValueError(f"ids run from {ids.min()} to {ids.max()}, want 1 to {limit} for {np.dtype(dtype)}")
+        raise ValueError(
+            f"ids run from {ids.min()} to {ids.max()}, want 1 to {limit} for {np.dtype(dtype)}"
+        )
     if len(runs) and (runs.object.min() < 0 or runs.object.max() >= len(ids)):
-        raise ValueError(f"runs name objects {runs.object.min()} to {runs.object.max()}, but there are {len(ids)} ids")
+        raise ValueError(
+            f"runs name objects {runs.object.min()} to {runs.object.max()}, but there are "
+            f"{len(ids)} ids"
+        )
     out = np.zeros(box.shape, dtype) if onto is None else onto
     if out.shape != box.shape or out.dtype != dtype:
-        raise ValueError(f"the array to paint on is {out.dtype}{out.shape}, want {np.dtype(dtype)}{box.shape}")
-    _paint(runs.object, runs.row, runs.col0, runs.col1, ids.astype(dtype, copy=False), box.row0, box.col0, out)
+        raise ValueError(
+            f"the array to paint on is {out.dtype}{out.shape}, want {np.dtype(dtype)}{box.shape}"
+        )
+    _paint(
+        runs.object,
+        runs.row,
+        runs.col0,
+        runs.col1,
+        ids.astype(dtype, copy=False),
+        box.row0,
+        box.col0,
+        out,
+    )
     return out
 
 
 @njit(cache=True, nogil=True)
 def _count_runs(labels: npt.NDArray[np.int32], counts: npt.NDArray[np.int64]) -> int:
-    """Add the number of runs of label i to ``counts[i]``; return the first label out of range, else 0."""
+    """Add the number of runs of label i to ``counts[i]``; return the first label out of range, else
+    0."""
     for r in range(labels.shape[0]):
         before = np.int32(0)
         for c in range(labels.shape[1]):
@@ -127,9 +152,14 @@ def _count_runs(labels: npt.NDArray[np.int32], counts: npt.NDArray[np.int64]) ->
 
 @njit(cache=True, nogil=True)
 def _fill_runs(
-    labels: npt.NDArray[np.int32], row0: int, col0: int, starts: npt.NDArray[np.int64], out: npt.NDArray[np.int32]
+    labels: npt.NDArray[np.int32],
+    row0: int,
+    col0: int,
+    starts: npt.NDArray[np.int64],
+    out: npt.NDArray[np.int32],
 ) -> None:
-    """Write the runs in raster order, each to the next place of its label (``starts`` by label; one less is used)."""
+    """Write the runs in raster order, each to the next place of its label (``starts`` by label; one
+    less is used)."""
     place = starts[:-1].copy()
     for r in range(labels.shape[0]):
         before = np.int32(0)

@@ -1,9 +1,11 @@
-"""What the seam report counts, block by block: objects and duplicates in strips along seams, straight edges on them.
+"""What the seam report counts, block by block: objects and duplicates in strips along seams,
+straight edges on them.
 
-A *seam* is a side that two analysed cores have in common; sides of the slide or of the analysed area are none. Beside each
-seam lie a *near* strip and, at once behind it on both sides, a *flank*: both meet the same tissue, so that a gland or the edge
-of the tissue weighs on both alike, and only the seam itself tells them apart. Everything is added up a block (the half seams
-that meet at a corner), for intervals by resampling blocks; parts of a slide add up in any order.
+A *seam* is a side that two analysed cores have in common; sides of the slide or of the analysed
+area are none. Beside each seam lie a *near* strip and, at once behind it on both sides, a *flank*:
+both meet the same tissue, so that a gland or the edge of the tissue weighs on both alike, and only
+the seam itself tells them apart. Everything is added up a block (the half seams that meet at a
+corner), for intervals by resampling blocks; parts of a slide add up in any order.
 """
 
 from __future__ import annotations
@@ -22,11 +24,14 @@ FLANK = 4
 MOST_BLOCKS = 4096
 HALVES = 2
 CONTROLS = np.array([0.25, 0.375, 0.5, 0.625, 0.75])
-"""Where the control lines run, as shares of a core: straight edges there have nothing to do with seams."""
+"""Where the control lines run, as shares of a core: straight edges there have nothing to do with
+seams."""
 TOLERANCE_PX = 0.75
-"""An edge this close to a line lies on it: outlines drawn through pixel centres are off by half a pixel."""
+"""An edge this close to a line lies on it: outlines drawn through pixel centres are off by half a
+pixel."""
 LEVEL_PX = 0.05
-"""Two ends this close in one coordinate make an axis-aligned edge (coordinates may be rounded to two decimals)."""
+"""Two ends this close in one coordinate make an axis-aligned edge (coordinates may be rounded to
+two decimals)."""
 COLUMNS = (
     *("near", "flank", "near_area", "flank_area", "near_pairs", "flank_pairs"),
     *("on_seams", "straight_on_seams", "on_controls", "straight_on_controls"),
@@ -35,13 +40,15 @@ F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.floating]
 Tally = F64
-"""(len(COLUMNS), blocks) float64; whole numbers but for areas, so that sums are exact in any order."""
+"""(len(COLUMNS), blocks) float64; whole numbers but for areas, so that sums are exact in any order.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class SeamLattice:
-    """Cores of ``pitch`` px a side. ``origin``: (row, column) px of core (0, 0)'s corner. ``analysed``: bool (rows, columns)
-    of cores. ``extent``: (row0, col0, row1, col1) px beyond which there is nothing (the slide)."""
+    """Cores of ``pitch`` px a side. ``origin``: (row, column) px of core (0, 0)'s corner.
+    ``analysed``: bool (rows, columns) of cores. ``extent``: (row0, col0, row1, col1) px beyond
+    which there is nothing (the slide)."""
 
     pitch: float
     origin: tuple[float, float]
@@ -49,23 +56,28 @@ class SeamLattice:
     extent: tuple[float, float, float, float]
 
     def seams(self) -> npt.NDArray[np.bool_]:
-        """(2, rows, columns): whether a core shares its upper side (0), its left side (1), with an analysed core."""
+        """(2, rows, columns): whether a core shares its upper side (0), its left side (1), with an
+        analysed core."""
         shared = np.zeros((2, *self.analysed.shape), bool)
         shared[0, 1:] = self.analysed[1:] & self.analysed[:-1]
         shared[1, :, 1:] = self.analysed[:, 1:] & self.analysed[:, :-1]
         return shared
 
     def blocks(self) -> I64:
-        """(2, rows, columns, 2) block of the two halves of each core's upper side (0) and left side (1).
+        """(2, rows, columns, 2) block of the two halves of each core's upper side (0) and left side
+        (1).
 
-        A block holds the four half seams that meet at a corner of cores (their flanks share objects, so they go together),
-        or a square of such corners, as small as MOST_BLOCKS allows.
+        A block holds the four half seams that meet at a corner of cores (their flanks share
+        objects, so they go together), or a square of such corners, as small as MOST_BLOCKS allows.
         """
         rows, cols = self.analysed.shape
         side = 1
         while -(-(rows + 1) // side) * -(-(cols + 1) // side) > MOST_BLOCKS:
             side *= 2
-        corner = np.arange(rows + 1)[:, None] // side * -(-(cols + 1) // side) + np.arange(cols + 1) // side
+        corner = (
+            np.arange(rows + 1)[:, None] // side * -(-(cols + 1) // side)
+            + np.arange(cols + 1) // side
+        )
         upper = np.stack([corner[:-1, :-1], corner[:-1, 1:]], axis=-1)
         left = np.stack([corner[:-1, :-1], corner[1:, :-1]], axis=-1)
         return np.stack([upper, left])
@@ -73,8 +85,9 @@ class SeamLattice:
 
 @dataclass(frozen=True, slots=True)
 class SeamScale:
-    """Lengths in px. ``near``: reach of the near strip on either side. ``straight``: an edge this long, or half the object's
-    side along it, is straight. ``pair``: (classes,) centroids of one class closer than this are duplicates."""
+    """Lengths in px. ``near``: reach of the near strip on either side. ``straight``: an edge this
+    long, or half the object's side along it, is straight. ``pair``: (classes,) centroids of one
+    class closer than this are duplicates."""
 
     near: float
     straight: float
@@ -82,14 +95,21 @@ class SeamScale:
 
     @staticmethod
     def of(table: ObjectTable, lattice: SeamLattice) -> SeamScale:
-        """From the median diameter (of a circle of the object's area): near one of it, straight and pair half of it.
+        """From the median diameter (of a circle of the object's area): near one of it, straight and
+        pair half of it.
 
-        The near strip is a whole number of px and at most an eighth of a core, so that its flanks do not meet.
+        The near strip is a whole number of px and at most an eighth of a core, so that its flanks
+        do not meet.
         """
         diameter = 2 * np.sqrt(table.area_px / np.pi)
         median = float(np.median(diameter)) if len(diameter) else 0.0
         classes = int(table.class_id.max(initial=0)) + 1
-        pair = np.array([np.median(d) / 2 if len(d := diameter[table.class_id == k]) else 0.0 for k in range(classes)])
+        pair = np.array(
+            [
+                np.median(d) / 2 if len(d := diameter[table.class_id == k]) else 0.0
+                for k in range(classes)
+            ]
+        )
         near = max(1.0, min(float(np.ceil(median)), float(lattice.pitch // (2 * FLANK))))
         return SeamScale(near=near, straight=median / 2, pair=pair)
 
@@ -100,7 +120,8 @@ def empty_tally(blocks: I64) -> Tally:
 
 
 def tally_areas(lattice: SeamLattice, scale: SeamScale, blocks: I64) -> Tally:
-    """Columns near_area and flank_area: the strips' px, clipped to the slide, without what lies near a crossing seam line."""
+    """Columns near_area and flank_area: the strips' px, clipped to the slide, without what lies
+    near a crossing seam line."""
     out, near, pitch = empty_tally(blocks), scale.near, lattice.pitch
     seams = lattice.seams()
     for axis in (0, 1):
@@ -125,8 +146,11 @@ def _inside(start: Floats, stop: Floats, low: float, high: float) -> F64:
     return np.asarray(np.maximum(0.0, np.minimum(stop, high) - np.maximum(start, low)))
 
 
-def tally_points(points: F64, lattice: SeamLattice, scale: SeamScale, blocks: I64, *, pairs: bool) -> Tally:
-    """Columns near and flank of points (n, 2) (row, column), or with ``pairs`` near_pairs and flank_pairs."""
+def tally_points(
+    points: F64, lattice: SeamLattice, scale: SeamScale, blocks: I64, *, pairs: bool
+) -> Tally:
+    """Columns near and flank of points (n, 2) (row, column), or with ``pairs`` near_pairs and
+    flank_pairs."""
     out = empty_tally(blocks)
     names = ("near_pairs", "flank_pairs") if pairs else ("near", "flank")
     seams, pitch = lattice.seams(), lattice.pitch
@@ -137,11 +161,19 @@ def tally_points(points: F64, lattice: SeamLattice, scale: SeamScale, blocks: I6
         core = np.floor(place[:, 1 - axis] / pitch).astype(np.int64)
         away, along = place[:, axis] - line * pitch, place[:, 1 - axis] - core * pitch
         cell = (line, core) if axis == 0 else (core, line)
-        # half-open, as boxes are: centroids may lie on halves or sixteenths of a px, and both ends would count one too many
-        known = (away >= -FLANK * scale.near) & (away < FLANK * scale.near) & (along >= scale.near) & (along < pitch - scale.near)
+        # half-open, as boxes are: centroids may lie on halves or sixteenths of a px, and both ends
+        # would count one too many
+        known = (
+            (away >= -FLANK * scale.near)
+            & (away < FLANK * scale.near)
+            & (along >= scale.near)
+            & (along < pitch - scale.near)
+        )
         known &= (cell[0] >= 0) & (cell[0] < rows) & (cell[1] >= 0) & (cell[1] < cols)
         known[known] = seams[axis, cell[0][known], cell[1][known]]
-        block = blocks[axis, cell[0][known], cell[1][known], (along[known] >= pitch / 2).astype(np.int64)]
+        block = blocks[
+            axis, cell[0][known], cell[1][known], (along[known] >= pitch / 2).astype(np.int64)
+        ]
         is_near = (away[known] >= -scale.near) & (away[known] < scale.near)
         for name, chosen in zip(names, (is_near, ~is_near), strict=True):
             out[COLUMNS.index(name)] += np.bincount(block[chosen], minlength=out.shape[1])
@@ -149,7 +181,8 @@ def tally_points(points: F64, lattice: SeamLattice, scale: SeamScale, blocks: I6
 
 
 def duplicate_midpoints(table: ObjectTable, scale: SeamScale) -> F64:
-    """(m, 2) (row, column) midpoints of the pairs of one class whose centroids are closer than ``scale.pair``."""
+    """(m, 2) (row, column) midpoints of the pairs of one class whose centroids are closer than
+    ``scale.pair``."""
     found = [np.zeros((0, 2))]
     for class_id, reach in enumerate(scale.pair):
         centroid = table.centroid[table.class_id == class_id]
@@ -159,9 +192,12 @@ def duplicate_midpoints(table: ObjectTable, scale: SeamScale) -> F64:
     return np.concatenate(found)
 
 
-def tally_edges(table: ObjectTable, polygons: Polygons, lattice: SeamLattice, scale: SeamScale, blocks: I64) -> Tally:
-    """Columns on_seams, straight_on_seams, on_controls, straight_on_controls: objects (once an axis) that a seam, or a
-    control line inside a core, meets or touches, and those of them that have a straight edge on it."""
+def tally_edges(
+    table: ObjectTable, polygons: Polygons, lattice: SeamLattice, scale: SeamScale, blocks: I64
+) -> Tally:
+    """Columns on_seams, straight_on_seams, on_controls, straight_on_controls: objects (once an
+    axis) that a seam, or a control line inside a core, meets or touches, and those of them that
+    have a straight edge on it."""
     out = empty_tally(blocks)
     counts = np.zeros((4, out.shape[1]), np.int64)
     _count_edges(
@@ -184,8 +220,23 @@ def tally_edges(table: ObjectTable, polygons: Polygons, lattice: SeamLattice, sc
 
 
 @njit(cache=True, nogil=True)
-def _count_edges(bbox, centroid, xy, ring_starts, polygon_starts, origin, pitch, shifts, analysed, seams, blocks, straight, out):  # type: ignore[no-untyped-def]
-    """Fill ``out`` (4, blocks). ``shifts``: of the seam lines (0) and of the control lines, px into a core."""
+def _count_edges(  # type: ignore[no-untyped-def]
+    bbox,
+    centroid,
+    xy,
+    ring_starts,
+    polygon_starts,
+    origin,
+    pitch,
+    shifts,
+    analysed,
+    seams,
+    blocks,
+    straight,
+    out,
+):
+    """Fill ``out`` (4, blocks). ``shifts``: of the seam lines (0) and of the control lines, px into
+    a core."""
     rows, cols = analysed.shape
     for i in range(bbox.shape[0]):
         for axis in range(2):
@@ -196,8 +247,12 @@ def _count_edges(bbox, centroid, xy, ring_starts, polygon_starts, origin, pitch,
             core = int(np.floor((centroid[i, 1 - axis] - origin[1 - axis]) / pitch))
             share = (centroid[i, 1 - axis] - origin[1 - axis]) / pitch - core
             for s in range(shifts.shape[0]):
-                first = int(np.ceil((bbox[i, axis] - TOLERANCE_PX - origin[axis] - shifts[s]) / pitch))
-                last = int(np.floor((bbox[i, axis + 2] + TOLERANCE_PX - origin[axis] - shifts[s]) / pitch))
+                first = int(
+                    np.ceil((bbox[i, axis] - TOLERANCE_PX - origin[axis] - shifts[s]) / pitch)
+                )
+                last = int(
+                    np.floor((bbox[i, axis + 2] + TOLERANCE_PX - origin[axis] - shifts[s]) / pitch)
+                )
                 for line in range(first, last + 1):
                     r, c = (line, core) if axis == 0 else (core, line)
                     if r < 0 or c < 0 or r >= rows or c >= cols:
@@ -208,22 +263,36 @@ def _count_edges(bbox, centroid, xy, ring_starts, polygon_starts, origin, pitch,
                     block = blocks[axis, r, c, min(int(share * HALVES), HALVES - 1)]
                     where = 0 if s == 0 else 2
                     out[where, block] += 1
-                    if _longest(xy, ring_starts, polygon_starts[i], polygon_starts[i + 1], 1 - axis, at) >= least:
+                    if (
+                        _longest(
+                            xy, ring_starts, polygon_starts[i], polygon_starts[i + 1], 1 - axis, at
+                        )
+                        >= least
+                    ):
                         out[where + 1, block] += 1
 
 
 @njit(cache=True, nogil=True)
 def _longest(xy, ring_starts, first_ring, last_ring, across, at):  # type: ignore[no-untyped-def]
-    """Length of the longest unbroken part of a polygon's rings that lies on the line ``xy[:, across] == at``."""
+    """Length of the longest unbroken part of a polygon's rings that lies on the line ``xy[:,
+    across] == at``."""
     longest = 0.0
     for ring in range(first_ring, last_ring):
-        start, points = ring_starts[ring], ring_starts[ring + 1] - ring_starts[ring] - 1  # the last point is the first
+        start, points = (
+            ring_starts[ring],
+            ring_starts[ring + 1] - ring_starts[ring] - 1,
+        )  # the last point is the first
         run = 0.0
-        for step in range(2 * points):  # twice around, for a run that goes on over the ring's first point
+        for step in range(
+            2 * points
+        ):  # twice around, for a run that goes on over the ring's first point
             if step >= points and run == 0.0:
                 break
             a, b = start + step % points, start + step % points + 1
-            on = abs(xy[a, across] - at) <= TOLERANCE_PX and abs(xy[b, across] - xy[a, across]) <= LEVEL_PX
+            on = (
+                abs(xy[a, across] - at) <= TOLERANCE_PX
+                and abs(xy[b, across] - xy[a, across]) <= LEVEL_PX
+            )
             run = run + abs(xy[b, 1 - across] - xy[a, 1 - across]) if on else 0.0
             longest = max(longest, run)
     return longest

@@ -1,4 +1,5 @@
-"""Questions about a connected component of any size, answered tile by tile: what is beyond the largest block is not guessed."""
+"""Questions about a connected component of any size, answered tile by tile: what is beyond the
+largest block is not guessed."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ TILE_PX = 1024
 
 @dataclass(frozen=True, slots=True)
 class _Tile:
-    """Components along the sides of a tile (top, bottom, left, right; 0 = none), and those that hold a wanted pixel."""
+    """Components along the sides of a tile (top, bottom, left, right; 0 = none), and those that
+    hold a wanted pixel."""
 
     sides: tuple[npt.NDArray[np.int32], ...]
     wanted: frozenset[int]
@@ -34,10 +36,12 @@ def component_holds(
     wanted: Callable[[npt.NDArray[np.uint8], Box], Mask],
     tile: int = TILE_PX,
 ) -> bool:
-    """Whether the 4-connected component of ``mask`` that holds ``start`` holds a wanted pixel anywhere on the slide.
+    """Whether the 4-connected component of ``mask`` that holds ``start`` holds a wanted pixel
+    anywhere on the slide.
 
-    The component is followed over the slide, the upper tiles first, until a wanted pixel is met or it ends. In memory are
-    one tile and the sides of those visited (16 * ``tile`` bytes each), whatever the component's size.
+    The component is followed over the slide, the upper tiles first, until a wanted pixel is met or
+    it ends. In memory are one tile and the sides of those visited (16 * ``tile`` bytes each),
+    whatever the component's size.
 
     Args:
         read: stitched maps (channels, h, w) of a box inside the slide.
@@ -54,7 +58,9 @@ def component_holds(
         maps = read(box)
         labels, _ = ndimage.label(mask(maps))
         hit = frozenset(np.unique(labels[wanted(maps, box)]).tolist()) - {0}
-        tiles[cell] = _Tile((labels[0].copy(), labels[-1].copy(), labels[:, 0].copy(), labels[:, -1].copy()), hit)
+        tiles[cell] = _Tile(
+            (labels[0].copy(), labels[-1].copy(), labels[:, 0].copy(), labels[:, -1].copy()), hit
+        )
         return np.asarray(labels, np.int32)
 
     last = (slide.row1 - 1) // tile, (slide.col1 - 1) // tile

@@ -1,8 +1,9 @@
 """Exact non-maximum suppression over a whole slide.
 
-With a strict total order (score descending, then row, column, class) greedy suppression has one answer, the
-lexicographically first maximal independent set of the overlap graph. A box is decided after all better ones, kept boxes are
-found through a spatial hash, and overlap is compared in integers, so neither order nor schedule can change it.
+With a strict total order (score descending, then row, column, class) greedy suppression has one
+answer, the lexicographically first maximal independent set of the overlap graph. A box is decided
+after all better ones, kept boxes are found through a spatial hash, and overlap is compared in
+integers, so neither order nor schedule can change it.
 """
 
 from __future__ import annotations
@@ -16,18 +17,24 @@ from quadrat.predictions import Candidates
 IOU_DENOMINATOR = 1000
 
 
-def suppress(candidates: Candidates, *, iou: float, class_aware: bool = False) -> npt.NDArray[np.int64]:
+def suppress(
+    candidates: Candidates, *, iou: float, class_aware: bool = False
+) -> npt.NDArray[np.int64]:
     """Indices of the kept candidates, best first.
 
-    Two boxes conflict if their intersection over union exceeds ``iou`` (compared exactly, in thousandths); with
-    ``class_aware`` only boxes of one class do.
+    Two boxes conflict if their intersection over union exceeds ``iou`` (compared exactly, in
+    thousandths); with ``class_aware`` only boxes of one class do.
     """
     n = len(candidates)
     if n == 0:
         return np.zeros(0, np.int64)
     cell, box = candidates.cell, candidates.box.astype(np.int64)
-    order = np.lexsort((candidates.class_id, cell[:, 1], cell[:, 0], -candidates.score.astype(np.int64)))
-    bin_size = max(1, int(np.percentile(np.maximum(box[:, 2] - box[:, 0], box[:, 3] - box[:, 1]), 95)))
+    order = np.lexsort(
+        (candidates.class_id, cell[:, 1], cell[:, 0], -candidates.score.astype(np.int64))
+    )
+    bin_size = max(
+        1, int(np.percentile(np.maximum(box[:, 2] - box[:, 0], box[:, 3] - box[:, 1]), 95))
+    )
     kept = _greedy(
         box[order],
         candidates.class_id[order],
@@ -41,7 +48,8 @@ def suppress(candidates: Candidates, *, iou: float, class_aware: bool = False) -
 
 @numba.njit(cache=True)
 def _greedy(box, class_id, threshold, bin_size, class_aware):  # type: ignore[no-untyped-def]
-    """Boxes (n, 4) int64 x0, y0, x1, y1 in order of merit -> bool (n,). Each kept box is entered in every bin it meets."""
+    """Boxes (n, 4) int64 x0, y0, x1, y1 in order of merit -> bool (n,). Each kept box is entered in
+    every bin it meets."""
     n = box.shape[0]
     x_min, y_min = box[:, 0].min(), box[:, 1].min()
     bins_x = (box[:, 2].max() - x_min) // bin_size + 1
@@ -58,7 +66,10 @@ def _greedy(box, class_id, threshold, bin_size, class_aware):  # type: ignore[no
     for i in range(n):
         x0, y0, x1, y1 = box[i]
         bx0, by0 = (x0 - x_min) // bin_size, (y0 - y_min) // bin_size
-        bx1, by1 = min((x1 - x_min) // bin_size, bins_x - 1), min((y1 - y_min) // bin_size, bins_y - 1)
+        bx1, by1 = (
+            min((x1 - x_min) // bin_size, bins_x - 1),
+            min((y1 - y_min) // bin_size, bins_y - 1),
+        )
         area = (x1 - x0) * (y1 - y0)
         free = True
         for by in range(by0, by1 + 1):

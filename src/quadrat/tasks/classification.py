@@ -1,7 +1,9 @@
-"""Classification: what the picture shows, for each tile, flat image or slide; the slide's answer is the mean of its tiles.
+"""Classification: what the picture shows, for each tile, flat image or slide; the slide's answer is
+the mean of its tiles.
 
-Every core gives one row (class probabilities, embedding); the slide's probabilities are the mean over the very rows that
-the heatmap shows. The network pools its whole window, so it is schedule-exact (canonical windows), not tiling-exact.
+Every core gives one row (class probabilities, embedding); the slide's probabilities are the mean
+over the very rows that the heatmap shows. The network pools its whole window, so it is
+schedule-exact (canonical windows), not tiling-exact.
 """
 
 from __future__ import annotations
@@ -18,7 +20,17 @@ from quadrat.grid import Cell
 from quadrat.metrics.classification import METRICS
 from quadrat.models.unet import TileClassifier
 from quadrat.predictions import TileScores, quantise_score
-from quadrat.task import Array, Arrays, Crop, ModelSpec, Prediction, SlideView, Stitched, ThresholdGrid, TruthWindow
+from quadrat.task import (
+    Array,
+    Arrays,
+    Crop,
+    ModelSpec,
+    Prediction,
+    SlideView,
+    Stitched,
+    ThresholdGrid,
+    TruthWindow,
+)
 
 IGNORE = -1
 
@@ -39,20 +51,25 @@ class ClassificationTask:
         return 0
 
     def build(self, spec: ModelSpec) -> nn.Module:
-        return TileClassifier(spec.widths, classes=len(spec.classes), encoder=spec.encoder, dropout=spec.dropout)
+        return TileClassifier(
+            spec.widths, classes=len(spec.classes), encoder=spec.encoder, dropout=spec.dropout
+        )
 
     def prepare(self, truth: TruthWindow, spec: ModelSpec) -> Crop:
         return Crop(shape=truth.regions.shape, maps={"classes": truth.regions}, label=truth.label)
 
     def targets(self, crop: Crop, spec: ModelSpec) -> Arrays:
-        """The crop's own label, else the class that covers most of it; -1 (ignored) where nothing is annotated."""
+        """The crop's own label, else the class that covers most of it; -1 (ignored) where nothing
+        is annotated."""
         if crop.label >= 0:
             return {"label": np.array(crop.label, np.int64)}
         cover = np.bincount(crop.maps["classes"].ravel(), minlength=len(spec.classes) + 1)[1:]
         label = int(np.argmax(cover)) if cover.any() else IGNORE
         return {"label": np.array(label, np.int64)}
 
-    def loss(self, output: Tensor, targets: Mapping[str, Tensor], spec: ModelSpec) -> dict[str, Tensor]:
+    def loss(
+        self, output: Tensor, targets: Mapping[str, Tensor], spec: ModelSpec
+    ) -> dict[str, Tensor]:
         logits = output[:, : len(spec.classes)]
         if not bool((targets["label"] != IGNORE).any()):
             return {"loss": logits.sum() * 0}
@@ -63,7 +80,11 @@ class ClassificationTask:
         probability = quantise_score(torch.softmax(output[:, :k].double(), dim=1).cpu().numpy())
         embedding = output[:, k:].to(torch.float16).cpu().numpy()
         return [
-            TileScores(cell=np.array([cell], np.int32), probability=probability[i : i + 1], embedding=embedding[i : i + 1])
+            TileScores(
+                cell=np.array([cell], np.int32),
+                probability=probability[i : i + 1],
+                embedding=embedding[i : i + 1],
+            )
             for i, cell in enumerate(cells)
         ]
 
@@ -76,7 +97,9 @@ class ClassificationTask:
         order = np.lexsort((cell[:, 1], cell[:, 0]))
         if not rows:
             k = len(view.spec.classes)
-            return Stitched(tiles=TileScores(cell, np.zeros((0, k), np.uint16), np.zeros((0, 0), np.float16)))
+            return Stitched(
+                tiles=TileScores(cell, np.zeros((0, k), np.uint16), np.zeros((0, 0), np.float16))
+            )
         return Stitched(
             tiles=TileScores(
                 cell=cell[order],

@@ -1,8 +1,9 @@
 """Object detection with a dense head: what is where, as boxes; the fast way to count.
 
-Every cell of the head (4 x 4 px) scores each class and gives the distances to the four sides of the object it lies in (FCOS, Tian
-et al. 2019), with a score that peaks at the object's centre (CenterNet, Zhou et al. 2019). Windows emit candidates; the
-slide-level suppression is done once, globally and exactly.
+Every cell of the head (4 x 4 px) scores each class and gives the distances to the four sides of the
+object it lies in (FCOS, Tian et al. 2019), with a score that peaks at the object's centre
+(CenterNet, Zhou et al. 2019). Windows emit candidates; the slide-level suppression is done once,
+globally and exactly.
 """
 
 from __future__ import annotations
@@ -23,7 +24,17 @@ from quadrat.models.unet import UNet
 from quadrat.predictions import BOX_UNIT, Candidates, quantise_score
 from quadrat.results import ObjectTable, Polygons
 from quadrat.stitching.suppression import suppress
-from quadrat.task import Array, Arrays, Crop, ModelSpec, Prediction, SlideView, Stitched, ThresholdGrid, TruthWindow
+from quadrat.task import (
+    Array,
+    Arrays,
+    Crop,
+    ModelSpec,
+    Prediction,
+    SlideView,
+    Stitched,
+    ThresholdGrid,
+    TruthWindow,
+)
 
 CELL = 4
 """Input px a side of a head cell."""
@@ -40,7 +51,8 @@ LEAST_HEAT = 0.2
 
 
 class DetectionTask:
-    """Candidates own their anchor, the cell that emitted them; results are boxes with a class and a score."""
+    """Candidates own their anchor, the cell that emitted them; results are boxes with a class and a
+    score."""
 
     name = "detection"
     storage: Literal["candidates"] = "candidates"
@@ -55,7 +67,9 @@ class DetectionTask:
         return 0
 
     def build(self, spec: ModelSpec) -> nn.Module:
-        network = UNet(spec.widths, outputs=len(spec.classes) + 4, out_stride=CELL, encoder=spec.encoder)
+        network = UNet(
+            spec.widths, outputs=len(spec.classes) + 4, out_stride=CELL, encoder=spec.encoder
+        )
         # start from a low prior, or the many empty cells drown the first steps (Lin et al. 2017)
         bias = network.head.bias
         assert bias is not None
@@ -66,17 +80,37 @@ class DetectionTask:
         shape = truth.labels.shape
         row, col = np.floor((truth.boxes[:, :2] + truth.boxes[:, 2:]) / 2).astype(np.int64).T
         outside = (row < 0) | (col < 0) | (row >= shape[0]) | (col >= shape[1])
-        # an object whose centre lies where nothing is known must not be seen from beside, by its slope and its sides
+        # an object whose centre lies where nothing is known must not be seen from beside, by its
+        # slope and its sides
         keep = outside | truth.known[np.where(outside, 0, row), np.where(outside, 0, col)]
-        return Crop(shape=shape, maps={"known": truth.known}, boxes=truth.boxes[keep], box_class=truth.box_class[keep], label=-1)
+        return Crop(
+            shape=shape,
+            maps={"known": truth.known},
+            boxes=truth.boxes[keep],
+            box_class=truth.box_class[keep],
+            label=-1,
+        )
 
     def targets(self, crop: Crop, spec: ModelSpec) -> Arrays:
         rows, cols = crop.shape[0] // CELL, crop.shape[1] // CELL
-        heat, sides, weight = dense_targets(crop.boxes, crop.box_class, rows, cols, len(spec.classes))
-        known = crop.maps["known"][: rows * CELL, : cols * CELL].reshape(rows, CELL, cols, CELL).all(axis=(1, 3))
-        return {"heat": heat, "sides": sides, "weight": weight * known, "known": known.astype(np.float32)}
+        heat, sides, weight = dense_targets(
+            crop.boxes, crop.box_class, rows, cols, len(spec.classes)
+        )
+        known = (
+            crop.maps["known"][: rows * CELL, : cols * CELL]
+            .reshape(rows, CELL, cols, CELL)
+            .all(axis=(1, 3))
+        )
+        return {
+            "heat": heat,
+            "sides": sides,
+            "weight": weight * known,
+            "known": known.astype(np.float32),
+        }
 
-    def loss(self, output: Tensor, targets: Mapping[str, Tensor], spec: ModelSpec) -> dict[str, Tensor]:
+    def loss(
+        self, output: Tensor, targets: Mapping[str, Tensor], spec: ModelSpec
+    ) -> dict[str, Tensor]:
         k = len(spec.classes)
         heat = targets["heat"]
         score = torch.sigmoid(output[:, :k]).clamp(1e-4, 1 - 1e-4)
@@ -96,7 +130,13 @@ class DetectionTask:
         score, class_id = torch.sigmoid(output[:, :k].double()).max(dim=1)
         sides = sides_of(output[:, k:].double())
         return [
-            candidates_of(score[i].cpu().numpy(), class_id[i].cpu().numpy(), sides[i].cpu().numpy(), cell, spec)
+            candidates_of(
+                score[i].cpu().numpy(),
+                class_id[i].cpu().numpy(),
+                sides[i].cpu().numpy(),
+                cell,
+                spec,
+            )
             for i, cell in enumerate(cells)
         ]
 
@@ -108,7 +148,9 @@ class DetectionTask:
         parts = [select(view, shard) for shard in view.shards]
         if not parts:
             return Stitched(objects=[])
-        merged = Candidates(**{n: np.concatenate([getattr(p, n) for p in parts]) for n in Candidates.__slots__})
+        merged = Candidates(
+            **{n: np.concatenate([getattr(p, n) for p in parts]) for n in Candidates.__slots__}
+        )
         kept = suppress(merged, iou=thresholds["iou"], class_aware=thresholds["class_aware"] > 0)
         table = boxes_table(merged, kept)
         row, col = table.anchor.T
@@ -121,14 +163,17 @@ class DetectionTask:
         raise TypeError("detection paints no label image")
 
     def calibrations(self, spec: ModelSpec) -> list[Mapping[str, float]]:
-        grid = ThresholdGrid({"score": tuple(round(0.15 + 0.05 * i, 2) for i in range(9)), "iou": (0.4, 0.3, 0.5)})
+        grid = ThresholdGrid(
+            {"score": tuple(round(0.15 + 0.05 * i, 2) for i in range(9)), "iou": (0.4, 0.3, 0.5)}
+        )
         return grid.settings(spec.thresholds)
 
 
 @numba.njit(cache=True)
 def dense_targets(boxes, box_class, rows, cols, classes):  # type: ignore[no-untyped-def]
-    """Boxes (n, 4) row0, col0, row1, col1 in crop px -> heat (classes, rows, cols), exactly 1 in the cell of each centre;
-    sides (4, rows, cols) in px to top, left, bottom, right of the object with the highest peak there; weight (rows, cols)."""
+    """Boxes (n, 4) row0, col0, row1, col1 in crop px -> heat (classes, rows, cols), exactly 1 in
+    the cell of each centre; sides (4, rows, cols) in px to top, left, bottom, right of the object
+    with the highest peak there; weight (rows, cols)."""
     heat = np.zeros((classes, rows, cols), np.float32)
     sides = np.ones((4, rows, cols), np.float32)
     weight = np.zeros((rows, cols), np.float32)
@@ -136,14 +181,32 @@ def dense_targets(boxes, box_class, rows, cols, classes):  # type: ignore[no-unt
         row0, col0, row1, col1 = boxes[i]
         cy, cx = (row0 + row1) / 2, (col0 + col1) / 2
         spread_y, spread_x = max(SPREAD * (row1 - row0), 2.0), max(SPREAD * (col1 - col0), 2.0)
-        for r in range(max(0, int((cy - 3 * spread_y) // CELL)), min(rows, int((cy + 3 * spread_y) // CELL) + 1)):
-            for c in range(max(0, int((cx - 3 * spread_x) // CELL)), min(cols, int((cx + 3 * spread_x) // CELL) + 1)):
+        for r in range(
+            max(0, int((cy - 3 * spread_y) // CELL)),
+            min(rows, int((cy + 3 * spread_y) // CELL) + 1),
+        ):
+            for c in range(
+                max(0, int((cx - 3 * spread_x) // CELL)),
+                min(cols, int((cx + 3 * spread_x) // CELL) + 1),
+            ):
                 y, x = (r + 0.5) * CELL, (c + 0.5) * CELL
                 centre = int(cy // CELL) == r and int(cx // CELL) == c
-                value = 1.0 if centre else 0.99 * np.exp(-((y - cy) ** 2) / (2 * spread_y**2) - (x - cx) ** 2 / (2 * spread_x**2))
+                value = (
+                    1.0
+                    if centre
+                    else 0.99
+                    * np.exp(
+                        -((y - cy) ** 2) / (2 * spread_y**2) - (x - cx) ** 2 / (2 * spread_x**2)
+                    )
+                )
                 if value > heat[box_class[i], r, c]:
                     heat[box_class[i], r, c] = value
-                if value >= LEAST_HEAT and value > weight[r, c] and row0 < y < row1 and col0 < x < col1:
+                if (
+                    value >= LEAST_HEAT
+                    and value > weight[r, c]
+                    and row0 < y < row1
+                    and col0 < x < col1
+                ):
                     weight[r, c] = value
                     sides[0, r, c], sides[1, r, c] = y - row0, x - col0
                     sides[2, r, c], sides[3, r, c] = row1 - y, col1 - x
@@ -151,19 +214,24 @@ def dense_targets(boxes, box_class, rows, cols, classes):  # type: ignore[no-unt
 
 
 def sides_of(output: Tensor) -> Tensor:
-    """Head output (b, 4, h, w) to distances from the cell's centre to top, left, bottom, right in grid px."""
+    """Head output (b, 4, h, w) to distances from the cell's centre to top, left, bottom, right in
+    grid px."""
     return torch.exp(output.clamp(-4, 4)) * SIZE_UNIT
 
 
 def box_loss(found: Tensor, wanted: Tensor) -> Tensor:
-    """1 - generalised IoU (Rezatofighi et al. 2019), (b, h, w), of boxes given as distances (b, 4, h, w) from a point."""
+    """1 - generalised IoU (Rezatofighi et al. 2019), (b, h, w), of boxes given as distances (b, 4,
+    h, w) from a point."""
     corners = [torch.stack([-s[:, 1], -s[:, 0], s[:, 3], s[:, 2]], dim=-1) for s in (found, wanted)]
     loss: Tensor = generalized_box_iou_loss(corners[0], corners[1], reduction="none")
     return loss
 
 
-def candidates_of(score: Array, class_id: Array, sides: Array, cell: Cell, spec: ModelSpec) -> Candidates:
-    """Candidates of the head cells inside one core. score (h, w), class_id (h, w), sides (4, h, w) of the window."""
+def candidates_of(
+    score: Array, class_id: Array, sides: Array, cell: Cell, spec: ModelSpec
+) -> Candidates:
+    """Candidates of the head cells inside one core. score (h, w), class_id (h, w), sides (4, h, w)
+    of the window."""
     box = spec.lattice.window_box(cell)
     halo = spec.lattice.halo // CELL
     stop = halo + spec.lattice.core // CELL
@@ -171,7 +239,9 @@ def candidates_of(score: Array, class_id: Array, sides: Array, cell: Cell, spec:
     inner[halo:stop, halo:stop] = score[halo:stop, halo:stop] >= CANDIDATE_SCORE
     r, c = np.nonzero(inner)
     y, x = box.row0 + r * CELL, box.col0 + c * CELL
-    top, left, bottom, right = (np.floor(sides[i, r, c] * BOX_UNIT + 0.5).astype(np.int32) for i in range(4))
+    top, left, bottom, right = (
+        np.floor(sides[i, r, c] * BOX_UNIT + 0.5).astype(np.int32) for i in range(4)
+    )
     cy, cx = (y + CELL // 2) * BOX_UNIT, (x + CELL // 2) * BOX_UNIT
     corners = np.stack([cx - left, cy - top, cx + right, cy + bottom], axis=1).astype(np.int32)
     return Candidates(
@@ -183,7 +253,9 @@ def candidates_of(score: Array, class_id: Array, sides: Array, cell: Cell, spec:
 
 
 def select(view: SlideView, shard: Cell) -> Candidates:
-    """A shard's candidates at or above the working threshold, where the user's regions allow them."""
+    """A shard's candidates at or above the working threshold, where the user's
+    regions allow them.
+    """
     candidates = view.candidates(shard)
     keep = candidates.score >= quantise_score(np.array([view.spec.thresholds["score"]]))[0]
     keep &= view.permits(*candidates.cell.T)
@@ -191,7 +263,8 @@ def select(view: SlideView, shard: Cell) -> Candidates:
 
 
 def boxed(table: ObjectTable, rows: slice) -> tuple[ObjectTable, Polygons]:
-    """Some objects with their boxes as outlines, which for a whole slide would take more memory than all else."""
+    """Some objects with their boxes as outlines, which for a whole slide would take more memory
+    than all else."""
     part = ObjectTable(**{name: getattr(table, name)[rows] for name in ObjectTable.__slots__})
     return part, Polygons.boxes(part.bbox)
 

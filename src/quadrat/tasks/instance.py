@@ -1,7 +1,8 @@
 """Instance segmentation from dense maps: each object's own outline, one owner each.
 
-The network gives foreground, inner distance (0 at the border, 1 at the object's innermost pixel; the distance of Bai & Urtasun
-2017, scaled an object) and class. Objects come from the *stitched* maps by seeds and watershed, never from a window.
+The network gives foreground, inner distance (0 at the border, 1 at the object's innermost pixel;
+the distance of Bai & Urtasun 2017, scaled an object) and class. Objects come from the *stitched*
+maps by seeds and watershed, never from a window.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ CONTACT_WEIGHT, CONTACT_PX = 4.0, 5
 
 
 class InstanceTask:
-    """See the module's text; maps are uint8 (2 + classes, h, w): foreground, inner distance, class probabilities."""
+    """See the module's text; maps are uint8 (2 + classes, h, w): foreground, inner distance, class
+    probabilities."""
 
     name = "instance"
     storage: Literal["maps"] = "maps"
@@ -69,7 +71,11 @@ class InstanceTask:
 
     def prepare(self, truth: TruthWindow, spec: ModelSpec) -> Crop:
         classes = np.concatenate([[0], truth.label_class + 1]).astype(np.uint8)[truth.labels]
-        maps: Arrays = {"distance": inner_distance(truth.labels), "classes": classes, "known": truth.known}
+        maps: Arrays = {
+            "distance": inner_distance(truth.labels),
+            "classes": classes,
+            "known": truth.known,
+        }
         maps["contact"] = contact(truth.labels)
         return Crop(shape=truth.labels.shape, maps=maps)
 
@@ -81,7 +87,9 @@ class InstanceTask:
             "contact": crop.maps["contact"].astype(np.float32),
         }
 
-    def loss(self, output: Tensor, targets: Mapping[str, Tensor], spec: ModelSpec) -> dict[str, Tensor]:
+    def loss(
+        self, output: Tensor, targets: Mapping[str, Tensor], spec: ModelSpec
+    ) -> dict[str, Tensor]:
         known = targets["known"]
         area = known.sum().clamp(min=1)
         inside = (targets["classes"] > 0).to(output.dtype) * known
@@ -89,20 +97,28 @@ class InstanceTask:
         fg = output[:, FOREGROUND]
         probability = torch.sigmoid(fg) * known
         dice = 1 - (2 * (probability * inside).sum() + 1) / (probability.sum() + inside.sum() + 1)
-        entropy = functional.binary_cross_entropy_with_logits(fg, inside, weight=known, reduction="sum") / area
+        entropy = (
+            functional.binary_cross_entropy_with_logits(fg, inside, weight=known, reduction="sum")
+            / area
+        )
         terms = {"foreground": entropy + dice}
         error = (torch.sigmoid(output[:, DISTANCE]) - targets["distance"]).abs()
         terms["distance"] = DISTANCE_WEIGHT * (error * (0.3 + inside) * known * stress).sum() / area
         if len(spec.classes) > 1:
             # class 0 of the target is background: ignored, the foreground map answers for it
             wanted = torch.where(known > 0, targets["classes"], 0) - 1
-            terms["class"] = functional.cross_entropy(output[:, FIRST_CLASS:], wanted, ignore_index=-1)
+            terms["class"] = functional.cross_entropy(
+                output[:, FIRST_CLASS:], wanted, ignore_index=-1
+            )
             terms["class"] = torch.nan_to_num(terms["class"])
         terms["loss"] = torch.stack(list(terms.values())).sum()
         return terms
 
     def decode(self, output: Tensor, cells: Sequence[Cell], spec: ModelSpec) -> list[Prediction]:
-        values = torch.cat([torch.sigmoid(output[:, :FIRST_CLASS]), torch.softmax(output[:, FIRST_CLASS:], dim=1)], dim=1)
+        values = torch.cat(
+            [torch.sigmoid(output[:, :FIRST_CLASS]), torch.softmax(output[:, FIRST_CLASS:], dim=1)],
+            dim=1,
+        )
         maps = crop_core(quantise(values), halo=spec.lattice.halo)
         return [maps[i] for i in range(len(cells))]
 
@@ -121,14 +137,19 @@ class InstanceTask:
         )
         decoded = decoded.only(view.permits(*decoded.anchors.T))
         n = len(decoded.anchors)
-        edges = boundary_edges(decoded.padded, origin=(decoded.box.row0, decoded.box.col0), runs=decoded.runs)
-        return object_part(table=objects_of(decoded), polygons=link_edges(edges, n=n), runs=decoded.runs)
+        edges = boundary_edges(
+            decoded.padded, origin=(decoded.box.row0, decoded.box.col0), runs=decoded.runs
+        )
+        return object_part(
+            table=objects_of(decoded), polygons=link_edges(edges, n=n), runs=decoded.runs
+        )
 
     def merge(self, view: SlideView) -> Stitched:
         return Stitched(objects=[partial(part_of, view, shard) for shard in view.shards])
 
     def paint(self, view: SlideView, shard: Cell, first_id: Mapping[Cell, int]) -> Array:
-        """Gather the runs that touch the shard from every shard whose objects can reach it; later ids lie on top."""
+        """Gather the runs that touch the shard from every shard whose objects can reach it; later
+        ids lie on top."""
         lattice = view.spec.lattice
         box = lattice.shard_box(shard).intersect(view.frame.box)
         out = np.zeros(box.shape, np.uint32)
@@ -137,9 +158,16 @@ class InstanceTask:
                 continue
             part = view.part(other)
             extent = part["extent"]
-            if extent[0] >= box.row1 or extent[2] <= box.row0 or extent[1] >= box.col1 or extent[3] <= box.col0:
+            if (
+                extent[0] >= box.row1
+                or extent[2] <= box.row0
+                or extent[1] >= box.col1
+                or extent[3] <= box.col0
+            ):
                 continue
-            ids = np.arange(first_id[other], first_id[other] + len(part["class_id"]), dtype=np.uint32)
+            ids = np.arange(
+                first_id[other], first_id[other] + len(part["class_id"]), dtype=np.uint32
+            )
             paint(load_runs(part), ids, box, np.uint32, onto=out)
         return out
 
@@ -149,18 +177,23 @@ class InstanceTask:
 
 
 def contact(labels: Array) -> Array:
-    """bool (h, w): pixels of an object from which another one is at most ``CONTACT_PX // 2`` px away.
+    """bool (h, w): pixels of an object from which another one is at most ``CONTACT_PX // 2`` px
+    away.
 
-    There objects are told apart, so errors weigh more (the idea of the weight map of Ronneberger et al. 2015).
+    There objects are told apart, so errors weigh more (the idea of the weight map of Ronneberger et
+    al. 2015).
     """
-    other = ndimage.minimum_filter(np.where(labels > 0, labels, np.iinfo(labels.dtype).max), CONTACT_PX)
+    other = ndimage.minimum_filter(
+        np.where(labels > 0, labels, np.iinfo(labels.dtype).max), CONTACT_PX
+    )
     nearest = ndimage.maximum_filter(labels, CONTACT_PX)
     beside: Array = (labels > 0) & (other < nearest)
     return beside
 
 
 def inner_distance(labels: Array) -> Array:
-    """int32 (h, w) labels to uint8 (h, w): distance to the object's border over the object's largest, 255 = innermost.
+    """int32 (h, w) labels to uint8 (h, w): distance to the object's border over the object's
+    largest, 255 = innermost.
 
     Pixels beside another label count as border, so that touching objects are told apart.
     """
@@ -189,9 +222,12 @@ def reach_px(view: SlideView) -> int:
 
 
 def objects_of(decoded: Decoded) -> ObjectTable:
-    """The table of a decoded shard: class by the sum of quantised probabilities, score = mean foreground, in integers."""
+    """The table of a decoded shard: class by the sum of quantised probabilities, score = mean
+    foreground, in integers."""
     origin = (decoded.box.row0, decoded.box.col0)
-    measured, sums = measure_runs(decoded.padded, decoded.maps, decoded.runs, n=len(decoded.anchors), origin=origin)
+    measured, sums = measure_runs(
+        decoded.padded, decoded.maps, decoded.runs, n=len(decoded.anchors), origin=origin
+    )
     return measured.table(
         class_id=np.argmax(sums[FIRST_CLASS:], axis=0).astype(np.uint8),
         score=(sums[FOREGROUND] / np.maximum(measured.area_px, 1) / 255).astype(np.float32),

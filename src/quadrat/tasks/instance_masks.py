@@ -1,11 +1,14 @@
-"""Instance segmentation by region: a box and a mask an object (Mask R-CNN, He et al. 2017), for large or few objects.
+"""Instance segmentation by region: a box and a mask an object (Mask R-CNN, He et al. 2017), for
+large or few objects.
 
-Windows emit candidates; which of them stay is decided once a slide, on integers, by an exact suppression; then each shard
-outlines its own objects. Schedule-exact: windows are canonical, and everything in a window is a function of that window.
+Windows emit candidates; which of them stay is decided once a slide, on integers, by an exact
+suppression; then each shard outlines its own objects. Schedule-exact: windows are canonical, and
+everything in a window is a function of that window.
 
-Inside a window there is no top-k, and proposals suppress each other only among the anchors of the window's own core. So an
-object across a seam keeps a proposal on either side, and the suppression over the slide chooses between them; two windows
-that see it a little differently can never each leave it to the other.
+Inside a window there is no top-k, and proposals suppress each other only among the anchors of the
+window's own core. So an object across a seam keeps a proposal on either side, and the suppression
+over the slide chooses between them; two windows that see it a little differently can never each
+leave it to the other.
 """
 
 from __future__ import annotations
@@ -58,14 +61,20 @@ LEAST_TRUTH_PX = 9
 
 
 class InstanceMasksTask:
-    """Candidates own their anchor, a pixel of the proposal's anchor cell; results are masks with a class and a score."""
+    """Candidates own their anchor, a pixel of the proposal's anchor cell; results are masks with a
+    class and a score."""
 
     name = "instance_masks"
     storage: Literal["masks"] = "masks"
     object_type: Literal["detection"] = "detection"
     label_image = LabelImage(name="objects", dtype="uint32", reduce="nearest")
     metrics = METRICS
-    default_thresholds: Mapping[str, float] = {"score": 0.5, "iou": 0.4, "class_aware": 0.0, "min_area_um2": 8.0}
+    default_thresholds: Mapping[str, float] = {
+        "score": 0.5,
+        "iou": 0.4,
+        "class_aware": 0.0,
+        "min_area_um2": 8.0,
+    }
     candidate_thresholds: Mapping[str, float] = {}
     learns_from_partial = False
 
@@ -80,21 +89,26 @@ class InstanceMasksTask:
         return Crop(shape=truth.labels.shape, maps={"labels": truth.labels, "classes": classes})
 
     def targets(self, crop: Crop, spec: ModelSpec) -> Arrays:
-        """Maps, from which the loss takes boxes and masks: so however many objects there are, batches stack."""
+        """Maps, from which the loss takes boxes and masks: so however many objects there are,
+        batches stack."""
         return {name: crop.maps[name].astype(np.int32) for name in ("labels", "classes")}
 
-    def loss(self, output: RegionOutput, targets: Mapping[str, Tensor], spec: ModelSpec) -> dict[str, Tensor]:
+    def loss(
+        self, output: RegionOutput, targets: Mapping[str, Tensor], spec: ModelSpec
+    ) -> dict[str, Tensor]:
         maps = zip(targets["labels"], targets["classes"], strict=True)
         terms = region_losses(output, [objects_in(labels, classes) for labels, classes in maps])
         return terms | {"loss": torch.stack(list(terms.values())).sum()}
 
     @torch.no_grad()
-    def decode(self, output: RegionOutput, cells: Sequence[Cell], spec: ModelSpec) -> list[Prediction]:
+    def decode(
+        self, output: RegionOutput, cells: Sequence[Cell], spec: ModelSpec
+    ) -> list[Prediction]:
         return [decode_window(output[i : i + 1], cell, spec) for i, cell in enumerate(cells)]
 
     def select(self, view: SlideView) -> Arrays:
-        """Candidates that become objects, in canonical order: class_id (k,), shard (k, 2), row (k,) among the shard's
-        candidates, bbox (k, 4) row0, col0, row1, col1 in grid px."""
+        """Candidates that become objects, in canonical order: class_id (k,), shard (k, 2), row (k,)
+        among the shard's candidates, bbox (k, 4) row0, col0, row1, col1 in grid px."""
         spec, frame = view.spec, view.frame
         least = max(1, round(spec.thresholds["min_area_um2"] / frame.mpp**2))
         score = quantise_score(np.array([spec.thresholds["score"]]))[0]
@@ -108,8 +122,12 @@ class InstanceMasksTask:
             keep &= view.permits(*found.cell.T)
             rows.append(np.flatnonzero(keep))
             parts.append(_taken(found.boxes, rows[-1]))
-        merged = Candidates(**{n: np.concatenate([getattr(p, n) for p in parts]) for n in Candidates.__slots__})
-        kept = suppress(merged, iou=spec.thresholds["iou"], class_aware=spec.thresholds["class_aware"] > 0)
+        merged = Candidates(
+            **{n: np.concatenate([getattr(p, n) for p in parts]) for n in Candidates.__slots__}
+        )
+        kept = suppress(
+            merged, iou=spec.thresholds["iou"], class_aware=spec.thresholds["class_aware"] > 0
+        )
         cell = merged.cell[kept].astype(np.int64)
         shards = cell // spec.lattice.shard
         order = np.lexsort((cell[:, 1], cell[:, 0], shards[:, 1], shards[:, 0]))
@@ -127,7 +145,15 @@ class InstanceMasksTask:
         table, polygons, runs = outlines(view.masks(shard).take(chosen["row"][own]))
         hidden = np.zeros(len(own), bool)
         if len(own):
-            extent = Box(*(int(v) for v in (*chosen["bbox"][own, :2].min(axis=0), *chosen["bbox"][own, 2:].max(axis=0))))
+            extent = Box(
+                *(
+                    int(v)
+                    for v in (
+                        *chosen["bbox"][own, :2].min(axis=0),
+                        *chosen["bbox"][own, 2:].max(axis=0),
+                    )
+                )
+            )
             hidden = ~np.isin(own + 1, _paint_later(view, chosen, shard, extent, runs, own))
         flags = table.flags | np.where(hidden, FLAG_OCCLUDED, 0).astype(np.uint8)
         return object_part(table=replace(table, flags=flags), polygons=polygons, runs=runs)
@@ -140,14 +166,17 @@ class InstanceMasksTask:
         return Stitched(objects=[partial(part_of, shard) for shard in view.shards])
 
     def paint(self, view: SlideView, shard: Cell, first_id: Mapping[Cell, int]) -> Array:
-        """Gather the objects whose boxes touch the shard from whichever shard owns them; later ids lie on top."""
+        """Gather the objects whose boxes touch the shard from whichever shard owns them; later ids
+        lie on top."""
         box = view.spec.lattice.shard_box(shard).intersect(view.frame.box)
         chosen = {name: view.selection()[name] for name in ("shard", "bbox")}
         out = np.zeros(box.shape, np.uint32)
         for other in _shards_of(chosen["shard"][_meets(chosen["bbox"], box)]):
             part = view.part(other)
             _, _, runs = load_objects(part)
-            ids = np.arange(first_id[other], first_id[other] + len(part["class_id"]), dtype=np.uint32)
+            ids = np.arange(
+                first_id[other], first_id[other] + len(part["class_id"]), dtype=np.uint32
+            )
             out = np.maximum(out, paint(runs, ids, box, np.uint32))
         return out
 
@@ -157,9 +186,11 @@ class InstanceMasksTask:
 
 
 def objects_in(labels: Tensor, classes: Tensor) -> dict[str, Tensor]:
-    """What the two-stage loss wants to know of one patch, from its label map (h, w) and its map of classes + 1 (h, w).
+    """What the two-stage loss wants to know of one patch, from its label map (h, w) and its map of
+    classes + 1 (h, w).
 
-    boxes (n, 4) float x0, y0, x1, y1, corner-based; labels (n,) int64, class + 1; masks (n, h, w) bool.
+    boxes (n, 4) float x0, y0, x1, y1, corner-based; labels (n,) int64, class + 1; masks (n, h, w)
+    bool.
     """
     ids, count = torch.unique(labels, return_counts=True)
     ids = ids[(ids > 0) & (count >= LEAST_TRUTH_PX)]
@@ -171,16 +202,23 @@ def objects_in(labels: Tensor, classes: Tensor) -> dict[str, Tensor]:
 
 
 def region_losses(output: RegionOutput, truth: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The five terms of Mask R-CNN over a batch: objectness and box of proposals; class, box and mask of regions."""
+    """The five terms of Mask R-CNN over a batch: objectness and box of proposals; class, box and
+    mask of regions."""
     rpn, heads, shape = output.network.rpn, output.network.regions, output.shape
     anchors = [output.anchors()] * len(output)
     objectness, deltas = output.proposals()
     labels, matched = rpn.assign_targets_to_anchors(anchors, truth)
     wanted = rpn.box_coder.encode(matched, anchors)
     terms = dict(
-        zip(("proposal", "proposal_box"), rpn.compute_loss(objectness, deltas.flatten(0, 1), labels, wanted), strict=True)
+        zip(
+            ("proposal", "proposal_box"),
+            rpn.compute_loss(objectness, deltas.flatten(0, 1), labels, wanted),
+            strict=True,
+        )
     )
-    decoded = rpn.box_coder.decode(deltas.detach().flatten(0, 1), anchors).reshape(len(output), -1, 4)
+    decoded = rpn.box_coder.decode(deltas.detach().flatten(0, 1), anchors).reshape(
+        len(output), -1, 4
+    )
     sizes = [len(level[0].flatten()) for level in output.objectness]
     proposals, _ = rpn.filter_proposals(decoded, objectness, [shape] * len(output), sizes)
     proposals, at, labels, wanted = heads.select_training_samples(proposals, truth)
@@ -199,7 +237,10 @@ def region_losses(output: RegionOutput, truth: list[dict[str, Tensor]]) -> dict[
 def decode_window(output: RegionOutput, cell: Cell, spec: ModelSpec) -> MaskCandidates:
     """The candidates of one core from a batch of one window."""
     window = spec.lattice.window_box(cell)
-    network, corner = output.network, torch.tensor([window.col0, window.row0] * 2, dtype=torch.float64)
+    network, corner = (
+        output.network,
+        torch.tensor([window.col0, window.row0] * 2, dtype=torch.float64),
+    )
     boxes, pixel = propose(output, cell, spec)
     if not len(boxes):
         return _none()
@@ -207,15 +248,22 @@ def decode_window(output: RegionOutput, cell: Cell, spec: ModelSpec) -> MaskCand
     score, class_id = torch.softmax(logits.double(), dim=1)[:, 1:].max(dim=1)
     final = clip_boxes_to_image(refined[torch.arange(len(refined)), class_id + 1], output.shape)
     integer = _sixteenths(final.double().cpu() + corner)
-    good = (score.cpu() >= CANDIDATE_SCORE) & torch.from_numpy((integer[:, 2:] - integer[:, :2] >= BOX_UNIT).all(axis=1))
+    good = (score.cpu() >= CANDIDATE_SCORE) & torch.from_numpy(
+        (integer[:, 2:] - integer[:, :2] >= BOX_UNIT).all(axis=1)
+    )
     if not bool(good.any()):
         return _none()
     index = torch.where(good)[0].numpy()
     on_device = torch.from_numpy(index).to(final.device)
     probability = quantise(network.masks(output, final[on_device], class_id[on_device]))
     area, starts, bits = paste(probability.reshape(-1, MASK_SIDE, MASK_SIDE), integer[index])
-    low, high = np.array([window.col0, window.row0]) + REACH_PX, np.array([window.col1, window.row1]) - REACH_PX
-    cut = (integer[index, :2] < low * BOX_UNIT).any(axis=1) | (integer[index, 2:] > high * BOX_UNIT).any(axis=1)
+    low, high = (
+        np.array([window.col0, window.row0]) + REACH_PX,
+        np.array([window.col1, window.row1]) - REACH_PX,
+    )
+    cut = (integer[index, :2] < low * BOX_UNIT).any(axis=1) | (
+        integer[index, 2:] > high * BOX_UNIT
+    ).any(axis=1)
     found = MaskCandidates(
         box=integer[index],
         score=quantise_score(score.cpu().numpy()[index]),
@@ -230,7 +278,8 @@ def decode_window(output: RegionOutput, cell: Cell, spec: ModelSpec) -> MaskCand
 
 
 def propose(output: RegionOutput, cell: Cell, spec: ModelSpec) -> tuple[Tensor, Array]:
-    """Regions (n, 4) in px of the window that the anchors of its core propose, and (n, 2) int32 their pixels in grid px."""
+    """Regions (n, 4) in px of the window that the anchors of its core propose, and (n, 2) int32
+    their pixels in grid px."""
     lattice, window = spec.lattice, spec.lattice.window_box(cell)
     pixel = output.network.anchor_pixels([(f.shape[-2], f.shape[-1]) for f in output.features])
     objectness, deltas = output.proposals()
@@ -238,7 +287,9 @@ def propose(output: RegionOutput, cell: Cell, spec: ModelSpec) -> tuple[Tensor, 
     inner = ((pixel >= lattice.halo) & (pixel < lattice.halo + lattice.core)).all(dim=1)
     index = torch.where(inner & (score >= PROPOSAL_SCORE))[0]
     at = index.to(deltas.device)
-    boxes = output.network.rpn.box_coder.decode(deltas[0, at], [output.anchors()[at]]).reshape(-1, 4)
+    boxes = output.network.rpn.box_coder.decode(deltas[0, at], [output.anchors()[at]]).reshape(
+        -1, 4
+    )
     boxes = clip_boxes_to_image(boxes, output.shape)
     integer = _sixteenths(boxes.double().cpu())
     good = np.flatnonzero((integer[:, 2:] - integer[:, :2] >= BOX_UNIT).all(axis=1))
@@ -246,7 +297,9 @@ def propose(output: RegionOutput, cell: Cell, spec: ModelSpec) -> tuple[Tensor, 
         box=integer[good],
         score=quantise_score(score.numpy()[index.numpy()[good]]),
         class_id=np.zeros(len(good), np.uint8),
-        cell=(pixel.numpy()[index.numpy()[good]] + np.array([window.row0, window.col0])).astype(np.int32),
+        cell=(pixel.numpy()[index.numpy()[good]] + np.array([window.row0, window.col0])).astype(
+            np.int32
+        ),
     )
     kept = suppress(proposals, iou=PROPOSAL_IOU)
     return boxes[torch.from_numpy(good[kept]).to(boxes.device)], proposals.cell[kept]
@@ -257,8 +310,11 @@ def _sixteenths(boxes: Tensor) -> Array:
     return np.floor(boxes.numpy() * BOX_UNIT + 0.5).astype(np.int32)
 
 
-def _paint_later(view: SlideView, chosen: Mapping[str, Array], shard: Cell, extent: Box, runs: Runs, own: Array) -> Array:
-    """Ids (index in the selection + 1) that are seen in ``extent`` when the shard's objects and all later ones are painted."""
+def _paint_later(
+    view: SlideView, chosen: Mapping[str, Array], shard: Cell, extent: Box, runs: Runs, own: Array
+) -> Array:
+    """Ids (index in the selection + 1) that are seen in ``extent`` when the shard's objects and all
+    later ones are painted."""
     seen = paint(runs, (own + 1).astype(np.uint32), extent, np.uint32)
     later = _meets(chosen["bbox"], extent)
     later[: own[0]] = False
@@ -272,7 +328,12 @@ def _paint_later(view: SlideView, chosen: Mapping[str, Array], shard: Cell, exte
 
 def _meets(bbox: Array, box: Box) -> Array:
     """Which of the boxes (n, 4) row0, col0, row1, col1 share a pixel with ``box``."""
-    meets: Array = (bbox[:, 0] < box.row1) & (bbox[:, 2] > box.row0) & (bbox[:, 1] < box.col1) & (bbox[:, 3] > box.col0)
+    meets: Array = (
+        (bbox[:, 0] < box.row1)
+        & (bbox[:, 2] > box.row0)
+        & (bbox[:, 1] < box.col1)
+        & (bbox[:, 3] > box.col0)
+    )
     return meets
 
 

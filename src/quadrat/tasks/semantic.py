@@ -35,7 +35,8 @@ UNKNOWN = -1
 
 
 class SemanticTask:
-    """Maps are uint8 (1 + classes, h, w): probabilities of background, then of each class; argmax decides."""
+    """Maps are uint8 (1 + classes, h, w): probabilities of background, then of each class; argmax
+    decides."""
 
     name = "semantic"
     storage: Literal["maps"] = "maps"
@@ -53,18 +54,27 @@ class SemanticTask:
         return UNet(spec.widths, outputs=self.channels(spec), out_stride=1, encoder=spec.encoder)
 
     def prepare(self, truth: TruthWindow, spec: ModelSpec) -> Crop:
-        return Crop(shape=truth.regions.shape, maps={"classes": truth.regions, "known": truth.known})
+        return Crop(
+            shape=truth.regions.shape, maps={"classes": truth.regions, "known": truth.known}
+        )
 
     def targets(self, crop: Crop, spec: ModelSpec) -> Arrays:
-        return {"classes": np.where(crop.maps["known"], crop.maps["classes"].astype(np.int64), UNKNOWN)}
+        return {
+            "classes": np.where(crop.maps["known"], crop.maps["classes"].astype(np.int64), UNKNOWN)
+        }
 
-    def loss(self, output: Tensor, targets: Mapping[str, Tensor], spec: ModelSpec) -> dict[str, Tensor]:
+    def loss(
+        self, output: Tensor, targets: Mapping[str, Tensor], spec: ModelSpec
+    ) -> dict[str, Tensor]:
         wanted = targets["classes"]
         known = wanted != UNKNOWN
         entropies = functional.cross_entropy(output, wanted, ignore_index=UNKNOWN, reduction="sum")
         cross_entropy = entropies / known.sum().clamp(min=1)
         probability = torch.softmax(output, dim=1) * known[:, None]
-        truth = functional.one_hot(wanted.clamp(min=0), output.shape[1]).movedim(-1, 1).to(output.dtype) * known[:, None]
+        truth = (
+            functional.one_hot(wanted.clamp(min=0), output.shape[1]).movedim(-1, 1).to(output.dtype)
+            * known[:, None]
+        )
         overlap = (probability * truth).sum(dim=(0, 2, 3))
         dice = (2 * overlap + 1) / ((probability + truth).sum(dim=(0, 2, 3)) + 1)
         terms = {"cross_entropy": cross_entropy, "dice": 1 - dice.mean()}
@@ -87,10 +97,13 @@ class SemanticTask:
     def merge(self, view: SlideView) -> Stitched:
         least = view.spec.thresholds["min_area_um2"] / view.frame.mpp**2
         shard_px = view.spec.lattice.shard
-        return Stitched(objects=region_parts(view.shards, view.part, shard_px=shard_px, min_area_px=least))
+        return Stitched(
+            objects=region_parts(view.shards, view.part, shard_px=shard_px, min_area_px=least)
+        )
 
     def paint(self, view: SlideView, shard: Cell, first_id: Mapping[Cell, int]) -> Array:
-        """The class map itself (0 = background, class + 1); regions under the least area stay in it."""
+        """The class map itself (0 = background, class + 1); regions under the least area stay in
+        it."""
         box = view.spec.lattice.shard_box(shard).intersect(view.frame.box)
         return class_map(view, box, view.maps(box))
 
