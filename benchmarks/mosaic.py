@@ -57,7 +57,8 @@ def compose(
     """Write the slide; ``tissue`` is its share of the area, 1 for all. ``source``: a slide of at
     least 2,048 px a side.
 
-    Raises: SystemExit: QUADRAT_DATA is not set and no source was given. ValueError: a tile would be
+    Raises:
+        SystemExit: QUADRAT_DATA is not set and no source was given. ValueError: a tile would be
         neither tissue nor glass.
     """
     if BLOCK_PX // DOWNSAMPLES[-1] % tile:

@@ -5,11 +5,13 @@ The shipped nuclei model's maps of CMU-1-Small-Region are computed once. Every r
 objects that each tile shows by itself (same thresholds, same watershed), with a quarter of overlap
 where the rule expects one, and says how many there are:
 
-    naive tiles side by side, counts added torchvision batched_nms of overlapping tiles' boxes, IoU
-    0.5 sahi nms sahi's NMS, IoU 0.5; sahi greedy nmm: its default, greedy merging by intersection
-    over smaller, 0.5 dask-image ndmeasure.label of the thresholded map over chunks (components:
-    touching nuclei are one) quadrat decode_shard, with shards of that size (origin 0, since the
-    lattice is the slide's)
+    naive         tiles side by side, counts added
+    torchvision   batched_nms of overlapping tiles' boxes, IoU 0.5
+    sahi nms      sahi's NMS, IoU 0.5;
+                  sahi greedy nmm: its default, greedy merging by intersection over smaller, 0.5
+    dask-image    ndmeasure.label of the thresholded map over chunks
+                  (components: touching nuclei are one)
+    quadrat       decode_shard, with shards of that size (origin 0, since the lattice is the slide's)
 
     QUADRAT_DATA=<folder with wsi/> python benchmarks/peers.py [--quick] [--peers FOLDER]
 

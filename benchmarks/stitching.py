@@ -6,9 +6,11 @@ nuclei touching), so the number of objects is known; reading them back and stitc
 timed. CPU seconds are user + system of the process, memory is its peak resident size above that
 after imports, compilation and a small warm-up.
 
-    python benchmarks/stitching.py --quick about a minute python benchmarks/stitching.py --full the
-    figures of docs/exactness.md, about half an hour and 10 GB of disk --peers FOLDER where sahi is
-    installed (pip install --no-deps --target FOLDER sahi); else it is left out
+    python benchmarks/stitching.py --quick     about a minute
+    python benchmarks/stitching.py --full      the figures of docs/exactness.md, about half an hour
+                                               and 10 GB of disk
+    --peers FOLDER    where sahi is installed (pip install --no-deps --target FOLDER sahi);
+                      else it is left out
 """
 
 from __future__ import annotations

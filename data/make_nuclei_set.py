@@ -4,7 +4,7 @@
 picture and a manifest ``nuclei.csv``. Three sources, one class "nucleus":
 
 - DSB2018's stained images (CC0): outlines of the label images; fold 3 of data/splits/dsb2018.csv is
-validation.
+  validation.
 - Phantoms made by ``quadrat phantom``: their exact outlines.
 - BRCA-M2C's training patches (BSD-3-Clause), real H&E, which give centres and no outlines: a disc
   of 2.5 um about each centre is nucleus, what is 5.5 um away from every centre is background, and

@@ -155,7 +155,8 @@ def export(
 
     Records without a geometry are left out and named, and the exit code is 1 then.
 
-    Raises: ConfigError: ``out`` exists and is not to be overwritten, or two slides would write one
+    Raises:
+        ConfigError: ``out`` exists and is not to be overwritten, or two slides would write one
         file. AnnotationError: a record that the format cannot hold.
     """
     work, items = _items(inputs, pipeline)

@@ -179,7 +179,8 @@ def warp(
     """A square patch around a point, turned and zoomed: pixels bilinear, maps nearest, boxes with
     what they hold.
 
-    Args: rgb: uint8 (h, w, 3). Outside it the patch is white, as beyond the edge of a slide. crop:
+    Args:
+        rgb: uint8 (h, w, 3). Outside it the patch is white, as beyond the edge of a slide. crop:
         the truth of the same place; boxes row0, col0, row1, col1. side: px of the patch (height and
         width). centre: (row, col) in the source's px, corner based, that becomes the patch's
         middle. angle: degrees anticlockwise by which the content turns. scale: px of the patch a px

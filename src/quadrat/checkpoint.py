@@ -250,7 +250,8 @@ def check_same_training(folder: Path, key: Key) -> dict[str, Any] | None:
     """What ``read_about`` gives; refuses to go on from, or to write over, the checkpoint of a
     training that was another one.
 
-    Raises: ConfigError: it was begun with another key; what differs is named. StoreError: it is
+    Raises:
+        ConfigError: it was begun with another key; what differs is named. StoreError: it is
         damaged.
     """
     about = read_about(folder)

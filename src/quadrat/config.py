@@ -290,7 +290,8 @@ def manifest_of(pipeline: Pipeline) -> Path:
 def load_pipeline(name: str, overrides: Sequence[str] = ()) -> Pipeline:
     """Read a pipeline file and lay ``section.key=value`` overrides over it.
 
-    Raises: ConfigError: missing file, broken YAML, unknown key (the nearest is named), or a value
+    Raises:
+        ConfigError: missing file, broken YAML, unknown key (the nearest is named), or a value
         of the wrong type.
     """
     path = find_pipeline(name)

@@ -99,7 +99,8 @@ def of_split(slides: Sequence[SlideRef], split: str) -> list[SlideRef]:
 def need_unseen(card: Mapping[str, Any], package: Path, slides: Sequence[SlideRef]) -> None:
     """Refuse to evaluate a package on what it was trained, stopped or calibrated on.
 
-    Raises: ConfigError: the card names a case or a slide of the evaluated ones, or does not say
+    Raises:
+        ConfigError: the card names a case or a slide of the evaluated ones, or does not say
         what it was trained on.
     """
     seen = seen_by(card)
@@ -154,7 +155,8 @@ def exams_of(
     manifest says) the package of each fold on the cases that its training left out. ``manifest``:
     in place of the pipeline's.
 
-    Raises: ConfigError: no manifest, no such slide, a slide listed twice, a case on two sides, or
+    Raises:
+        ConfigError: no manifest, no such slide, a slide listed twice, a case on two sides, or
         folds that cannot be.
     """
     from quadrat.school import folds_of, training_manifest  # brings the training along
@@ -329,7 +331,8 @@ def _finished(chosen: Sequence[SlideRef], wish: Wish, sums: Mapping[str, str]) -
     """The folder, of those given, in which each slide's results lie. ``sums``: sha256 of the
     weights that should have made each slide's.
 
-    Raises: ConfigError: a slide has results in none or in several, or they are of another package
+    Raises:
+        ConfigError: a slide has results in none or in several, or they are of another package
         than the checked one.
     """
     members: dict[Path, list[SlideRef]] = {folder: [] for folder in wish.results}

@@ -86,7 +86,8 @@ class Evaluation:
 def expected_of(ref: SlideRef, data: DataSection, classes: Sequence[str]) -> SlideTruth:
     """The truth of a slide as the manifest and the pipeline's ``data`` section say.
 
-    Raises: ConfigError: the manifest names no annotation or label. AnnotationError: it cannot be
+    Raises:
+        ConfigError: the manifest names no annotation or label. AnnotationError: it cannot be
         used, or objects are drawn and
             the manifest does not say where all of them are.
     """
@@ -106,7 +107,8 @@ def judge_slides(
     """Measure every slide of all parts, one at a time; by name, so that the order of a manifest is
     of no consequence.
 
-    Raises: QuadratError: a slide is in two parts, has no finished result, or result and truth
+    Raises:
+        QuadratError: a slide is in two parts, has no finished result, or result and truth
         cannot be compared; names it.
     """
     places = [(ref, part.results / ref.name) for part in parts for ref in part.slides]

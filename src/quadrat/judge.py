@@ -257,7 +257,8 @@ def judge(
     """Scores of ``slides``; None takes every slide with a truth, and each of them must have a
     result.
 
-    Raises: QuadratError: no slide, a slide without result, or files that are incomplete or do not
+    Raises:
+        QuadratError: no slide, a slide without result, or files that are incomplete or do not
         agree with each other.
     """
     names = slides or sorted(p.name.removesuffix(".truth.json") for p in truth.glob("*.truth.json"))

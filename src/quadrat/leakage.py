@@ -27,7 +27,8 @@ def check_leakage(refs: Sequence[SlideRef], digests: Mapping[str, str] | None = 
     ``digests``: by path, of files that may be the same (``content_digests``); two paths of one
     digest are one slide.
 
-    Raises: ConfigError: a slide listed twice (the same path, or the same bytes under two names), a
+    Raises:
+        ConfigError: a slide listed twice (the same path, or the same bytes under two names), a
         case in two splits, or a case in
             two folds. The message names both slides and the way out.
     """

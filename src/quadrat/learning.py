@@ -97,7 +97,8 @@ def training_slide(
 ) -> TrainingSlide:
     """A slide of the manifest, its pixels and its truth.
 
-    Raises: ConfigError: the slide's label is not a class of the pipeline. AnnotationError: a bad
+    Raises:
+        ConfigError: the slide's label is not a class of the pipeline. AnnotationError: a bad
         record, or objects without a
             word on where they are annotated completely.
     """
@@ -142,7 +143,8 @@ class Known:
 def known_of(ref: SlideRef, pipeline: Pipeline) -> Known:
     """Read a slide's annotations and hold them against its size and mpp.
 
-    Raises: ConfigError, AnnotationError: see :func:`training_slide`. SlideError: it cannot be
+    Raises:
+        ConfigError, AnnotationError: see :func:`training_slide`. SlideError: it cannot be
         opened or states no mpp.
     """
     with open_slide(ref.path, mpp=ref.mpp) as slide:
@@ -161,7 +163,8 @@ def check_material(slides: Sequence[Known], pipeline: Pipeline) -> list[str]:
     """Whether there is anything to learn from the training slides; what a user should know of their
     annotations.
 
-    Raises: AnnotationError: nothing of any class; one class alone where there is nothing to choose
+    Raises:
+        AnnotationError: nothing of any class; one class alone where there is nothing to choose
         among, or one class of regions
             and nowhere anything that is not of it.
     """

@@ -63,7 +63,8 @@ def read_manifest(path: Path) -> list[SlideRef]:
     the results are called, for slides whose files are called the same; empty, it is the file's name
     without its suffix.
 
-    Raises: ConfigError: no such file, no UTF-8 text, no column ``slide``, an unknown or repeated
+    Raises:
+        ConfigError: no such file, no UTF-8 text, no column ``slide``, an unknown or repeated
         column, a row longer than
             the header, a bad mpp, split, fold or name, or two slides of one name.
     """

@@ -335,7 +335,8 @@ def read_card(folder: Path) -> dict[str, Any]:
 def load_package(folder: Path, *, task: str | None = None) -> Package:
     """Load and check a package.
 
-    Raises: PackageError: files missing, weights whose sha256 differs from the card's, a package of
+    Raises:
+        PackageError: files missing, weights whose sha256 differs from the card's, a package of
         another task, or a promise
             of exactness that the network or the lattice does not keep.
     """

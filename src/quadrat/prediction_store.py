@@ -115,7 +115,8 @@ class PredictionStore:
     def maps(self, box: Box) -> npt.NDArray[np.uint8]:
         """uint8 (channels, h, w) of a box inside the slide; 0 where no core was analysed.
 
-        Raises: PredictionMissing: a shard that was to be predicted has no file. StoreError: it has
+        Raises:
+            PredictionMissing: a shard that was to be predicted has no file. StoreError: it has
             a damaged one.
         """
         assert self._array is not None

@@ -52,7 +52,8 @@ def load_regions(
 ) -> Regions:
     """Read the regions of a QuPath GeoJSON file; detections and cells in it are left aside.
 
-    Raises: AnnotationError: unreadable, without regions, or with a region that has no class, no
+    Raises:
+        AnnotationError: unreadable, without regions, or with a region that has no class, no
         area, a class that is neither
             included nor excluded, or one that is both.
     """
@@ -83,7 +84,8 @@ def restrict(tissue: TissueMap, regions: Regions) -> TissueMap:
     """The tissue without what the regions exclude and, if they include anything, without what lies
     outside of that.
 
-    Raises: AnnotationError: no region touches the slide (the file of another slide, or coordinates
+    Raises:
+        AnnotationError: no region touches the slide (the file of another slide, or coordinates
         that are not level-0 px).
     """
     frame = tissue.frame

@@ -28,12 +28,14 @@ def read_seams(
 ) -> dict[str, Any]:
     """The seam report (as in ``summary.json``) of a result.
 
-    Args: result: a slide's folder under results/, or a GeoJSON file (level-0 px). tile: side of the
+    Args:
+        result: a slide's folder under results/, or a GeoJSON file (level-0 px). tile: side of the
         tiles in level-0 px. None: the cores of a result of quadrat, as its summary has it. origin:
         level-0 (x, y) of the corner of any tile. mpp: um per level-0 px; None: that of the result's
         summary.
 
-    Raises: ConfigError: an option is missing or no length. QuadratError: a file is missing or
+    Raises:
+        ConfigError: an option is missing or no length. QuadratError: a file is missing or
         broken, or has no objects' report.
     """
     for name, value in (("--tile", tile), ("--mpp", mpp)):

@@ -193,7 +193,8 @@ class ShardedArray:
 
         ``lost`` goes into the receipt as it is.
 
-        Raises: StoreError: opened for reading, outside the array, wrong shape or dtype, or the disk
+        Raises:
+            StoreError: opened for reading, outside the array, wrong shape or dtype, or the disk
             refuses.
         """
         box = self.shard_box(cell)

@@ -58,7 +58,8 @@ def assign_folds(
     say). Where it fills none, folds are made of all slides but those of split "test", which stay
     out of the cross-validation (fold None).
 
-    Raises: ConfigError: fewer than two folds, more folds than cases, a column ``fold`` that is
+    Raises:
+        ConfigError: fewer than two folds, more folds than cases, a column ``fold`` that is
         filled in part, has a gap or says
             otherwise than ``k``, or one case in two folds.
     """

@@ -95,7 +95,8 @@ def run(
     its journal ends. Without ``infer`` the predictions must be there already (kept by an earlier
     run).
 
-    Raises: ConfigError, PackageError: nothing was run. KeyboardInterrupt: stopped on request; run
+    Raises:
+        ConfigError, PackageError: nothing was run. KeyboardInterrupt: stopped on request; run
         again to go on.
     """
     if until not in UNTIL:

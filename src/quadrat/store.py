@@ -131,7 +131,8 @@ class TileStore:
     ) -> TileStore:
         """Make an empty store that is to hold the chunks of ``plan`` (see ``tiling.plan_tiles``).
 
-        Raises: StoreError: another image is at ``path``, a chunk lies outside the slide, or the
+        Raises:
+            StoreError: another image is at ``path``, a chunk lies outside the slide, or the
             disk has too little room.
         """
         place, chunk, shard = Path(path), plan.chunk, plan.shard
@@ -225,7 +226,8 @@ class TileStore:
         """Write one shard: uint8 (h, w, 3) of ``array.shard_box(cell)``. ``lost`` goes into the
         receipt.
 
-        Raises: StoreError: not a shard of this store, wrong shape, a store of moved tiles, or the
+        Raises:
+            StoreError: not a shard of this store, wrong shape, a store of moved tiles, or the
             disk refuses.
         """
         if isinstance(self.array, MovedTiles):
@@ -238,7 +240,8 @@ class TileStore:
         """uint8 (h, w, 3) of ``box`` in grid px, white outside the slide and where its damaged
         tiles were marked.
 
-        Raises: StoreError: a pixel inside the slide is not held, its shard is not yet written, or
+        Raises:
+            StoreError: a pixel inside the slide is not held, its shard is not yet written, or
             is damaged. SlideError: a moved tile was damaged in the slide already.
         """
         inside = box.intersect(self.frame.box)

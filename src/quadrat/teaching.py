@@ -133,7 +133,8 @@ def train_package(job: TrainJob) -> dict[str, Any]:
 def material(job: TrainJob) -> Iterator[Material]:
     """The slides of a job, opened, with their truth.
 
-    Raises: ConfigError: none is of split train. AnnotationError: see
+    Raises:
+        ConfigError: none is of split train. AnnotationError: see
         :func:`quadrat.learning.training_slide`.
     """
     with contextlib.ExitStack() as stack:
@@ -194,7 +195,8 @@ def begin(network: torch.nn.Module, spec: ModelSpec, pipeline: Pipeline) -> list
     """Load what the pipeline begins with, if anything: a package's weights, or an encoder's.
     Returns what a user should know.
 
-    Raises: PackageError: ``train.init`` is no package, or one of another network. ConfigError: the
+    Raises:
+        PackageError: ``train.init`` is no package, or one of another network. ConfigError: the
         encoder's weights do not fit.
     """
     if pipeline.train.init:

@@ -137,7 +137,8 @@ def train(
     processes that share each batch. ``key``: what else decides the weights (the data, what
     ``prepare`` loads).
 
-    Raises: QuadratError: the loss became NaN or infinite. StoreError: a damaged checkpoint, or no
+    Raises:
+        QuadratError: the loss became NaN or infinite. StoreError: a damaged checkpoint, or no
         room for one. ConfigError: the
             checkpoint is of a training with another key or other settings.
     """

@@ -40,7 +40,8 @@ def seal(
     without one are read now. Half-written files of killed processes are removed: nobody may be
     writing to the store.
 
-    Raises: StoreError: no store, a shard of a receipt is missing or of another length, or the disk
+    Raises:
+        StoreError: no store, a shard of a receipt is missing or of another length, or the disk
         refuses.
     """
     store = Path(path)

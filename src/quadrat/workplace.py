@@ -3,11 +3,14 @@ are still valid.
 
 ::
 
-    run/work/<slide>/plan.json frame, cores, analysed area (written last: a plan is complete or
-                     absent) tissue.npy the tissue mask, as codes that say why not journal.jsonl
-                     receipts of finished shards tiles.zarr the tile store, if the run has one
-                     predictions/ quantised predictions parts/ what stitching work units hand on
-                     result/ becomes results/<slide>/ by one rename
+    run/work/<slide>/
+        plan.json       frame, cores, analysed area (written last: a plan is complete or absent)
+        tissue.npy      the tissue mask, as codes that say why not
+        journal.jsonl   receipts of finished shards
+        tiles.zarr      the tile store, if the run has one
+        predictions/    quantised predictions
+        parts/          what stitching work units hand on
+        result/         becomes results/<slide>/ by one rename
 """
 
 from __future__ import annotations

@@ -240,7 +240,8 @@ def points_inside(xy: F64, box: Box) -> npt.NDArray[np.bool_]:
 def class_index(name: str, classes: Sequence[str], *, where: str) -> int:
     """Index of a class name.
 
-    Raises: AnnotationError: not among ``classes``; names the nearest one and ``where`` (file and
+    Raises:
+        AnnotationError: not among ``classes``; names the nearest one and ``where`` (file and
         feature).
     """
     if name in classes:

@@ -55,7 +55,8 @@ def write_coco(path: Path, entries: Sequence[Entry], *, pictures: Sequence[str])
     """All slides in one COCO file; ``pictures``: the file name of each. A point is a keypoint, a
     box has no segmentation, and a shape with holes is a run-length mask.
 
-    Raises: AnnotationError: a polygon with a hole, which COCO cannot write, a picture of unknown
+    Raises:
+        AnnotationError: a polygon with a hole, which COCO cannot write, a picture of unknown
         size, or a record without class.
     """
     names = sorted({record.name for entry in entries for record in _drawn(entry)})

@@ -39,7 +39,8 @@ def read_geojson(path: Path) -> Sheet:
     ``feature N`` counts from 1. A feature without objectType is of no stated kind; tiles and TMA
     cores are counted apart.
 
-    Raises: AnnotationError: the file is not GeoJSON, or cut short. (A broken feature is a record
+    Raises:
+        AnnotationError: the file is not GeoJSON, or cut short. (A broken feature is a record
         with a fault.)
     """
     found = [_record(feature, number) for number, feature in enumerate(_features(path), start=1)]
@@ -62,7 +63,8 @@ def load_annotations(
     objectType is taken as ``kind``. With ``kind=None`` all are taken, and the file must hold one
     kind only. ``classes`` fixes names and order; None takes the names found, sorted.
 
-    Raises: AnnotationError: not such a file, a broken or unknown geometry, an unknown class, or two
+    Raises:
+        AnnotationError: not such a file, a broken or unknown geometry, an unknown class, or two
         kinds and none chosen.
     """
     path = Path(path)

@@ -127,7 +127,8 @@ def load_label_image(
     ``classes[0]``; the 4-connected parts of a mask are its objects. Regions: a value is class index
     + 1; a mask is ``classes[0]``.
 
-    Raises: AnnotationError: not an image of one channel of whole numbers, a region value without a
+    Raises:
+        AnnotationError: not an image of one channel of whole numbers, a region value without a
         class, or a JPEG without a
             ``threshold``.
     """
@@ -252,7 +253,8 @@ def _bands(path: Path) -> Iterator[tuple[int, npt.NDArray[np.integer]]]:
 def read_values(path: Path) -> npt.NDArray[np.integer]:
     """Pixels (h, w) of a flat image or an OME-Zarr label image: whole numbers >= 0.
 
-    Raises: AnnotationError: unreadable, of more than 2^30 px, of several pages, or not one channel
+    Raises:
+        AnnotationError: unreadable, of more than 2^30 px, of several pages, or not one channel
         of whole numbers.
     """
     try:

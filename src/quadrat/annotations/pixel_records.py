@@ -23,7 +23,8 @@ def read_pixels(
     ``label V`` is the object with the value V; ``value K`` the 4-connected pieces of class number
     K; ``piece N`` a piece of a mask's foreground, in raster order.
 
-    Raises: AnnotationError: unreadable, not one channel of whole numbers, or values altered by JPEG
+    Raises:
+        AnnotationError: unreadable, not one channel of whole numbers, or values altered by JPEG
         that are labels or classes.
     """
     values = read_values(path)

@@ -64,7 +64,8 @@ def mask_of(runs: Runs, size: tuple[int, int]) -> tuple[npt.NDArray[np.bool_], t
     ``size``: (height, width) of the picture. Memory follows the mask's own columns, not the
     picture.
 
-    Raises: ValueError: a run below 0, runs that do not add up to the picture, or a mask over more
+    Raises:
+        ValueError: a run below 0, runs that do not add up to the picture, or a mask over more
         than MAX_PIXELS.
     """
     height, width = size

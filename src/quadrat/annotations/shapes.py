@@ -34,7 +34,8 @@ def record_of(
 ) -> Record:
     """The record of a row; the inverse of ``geometry_of``.
 
-    Raises: ValueError: a geometry that is none of those that ``geometry_of`` makes, a coordinate
+    Raises:
+        ValueError: a geometry that is none of those that ``geometry_of`` makes, a coordinate
         that is not finite, or a kind that
             does not exist.
     """

@@ -80,7 +80,8 @@ def write_parquet(path: Path, table: pa.Table) -> None:
 def read_parquet(path: Path, *, picture: str = "", called: str = "") -> Sheet:
     """The records of one slide of a table; places are those of the files it was made from.
 
-    Raises: AnnotationError: unreadable, columns or values missing, a geometry that is none, or the
+    Raises:
+        AnnotationError: unreadable, columns or values missing, a geometry that is none, or the
         slide is not in it.
     """
     table = _read(path)

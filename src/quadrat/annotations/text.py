@@ -30,7 +30,8 @@ def read_text(path: Path) -> str:
 def parse_json(text: str, path: Path) -> Any:
     """The content of a JSON file, whose text this is.
 
-    Raises: AnnotationError: not valid JSON, nested thousands deep, or with a number of thousands of
+    Raises:
+        AnnotationError: not valid JSON, nested thousands deep, or with a number of thousands of
         digits.
     """
     try:

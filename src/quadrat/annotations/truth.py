@@ -39,7 +39,8 @@ def load_truth(
     (those of a grid px, where only the grid is known); ``mpp``: um per level-0 px. Without them
     nobody can tell what lies outside, or whether coordinates are px of another level.
 
-    Raises: ConfigError: the manifest lacks what ``data.annotations`` needs, or an option is
+    Raises:
+        ConfigError: the manifest lacks what ``data.annotations`` needs, or an option is
         missing. AnnotationError: the file cannot be read, lacks the bounding class, has nothing of
         the kind that is asked for but
             something else of the classes, or is of another scale; or it has bad records and

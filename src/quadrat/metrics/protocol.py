@@ -110,7 +110,8 @@ class Metrics(Protocol[M]):
     ) -> M:
         """One slide.
 
-        Raises: AnnotationError: the truth lacks what the kind compares. ValueError: the answer
+        Raises:
+            AnnotationError: the truth lacks what the kind compares. ValueError: the answer
             lacks it.
         """
         ...

@@ -132,7 +132,8 @@ class TimmEncoder(Encoder):
     """A network of timm (random weights) cut after ``depth`` strides, by its ``features_only`` (the
     kind that prunes).
 
-    Raises: ConfigError: timm is not installed, has no such network, or the network has no features
+    Raises:
+        ConfigError: timm is not installed, has no such network, or the network has no features
         at these strides.
     """
 
@@ -176,7 +177,8 @@ class TimmEncoder(Encoder):
 def build_encoder(name: str, widths: Sequence[int], *, top: bool = False) -> Encoder:
     """An encoder with random weights, of as many strides (2, 4, 8, ...) as there are widths.
 
-    Args: name: "small" (:class:`SmallEncoder`, of these widths), "efficientnet_lite0", a network of
+    Args:
+        name: "small" (:class:`SmallEncoder`, of these widths), "efficientnet_lite0", a network of
         torchvision, or "timm/<model>". widths: channels of "small"; of the others only their number
         counts. top: for a model that pools the last feature: take along what the network computes
         before its classifier.
@@ -198,13 +200,15 @@ def build_encoder(name: str, widths: Sequence[int], *, top: bool = False) -> Enc
 def load_encoder_weights(encoder: Encoder, source: str) -> Loaded:
     """Begin an encoder from pretrained weights.
 
-    Args: encoder: what :func:`build_encoder` made; its tensors are overwritten. source: a local
+    Args:
+        encoder: what :func:`build_encoder` made; its tensors are overwritten. source: a local
         state dict (.safetensors, .pth, .pt or .bin; never a pickled object), or "hub" (also
         "imagenet"):
             the weights that torchvision or timm offer for the network, downloaded by them.
             EfficientNet-Lite0 takes the keys of timm and of efficientnet_lite_pytorch.
 
-    Raises: ConfigError: nothing to begin from, a file that cannot be read, a tensor that lacks or
+    Raises:
+        ConfigError: nothing to begin from, a file that cannot be read, a tensor that lacks or
         has another shape, a key that
             is neither the encoder's nor in the complete network's head or layers beyond the cut, or
             no network to download.

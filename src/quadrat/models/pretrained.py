@@ -34,7 +34,8 @@ class Loaded:
 def read_state(source: str) -> dict[str, Tensor]:
     """The tensors of a local file by name, on the CPU.
 
-    Raises: ConfigError: no such file, another kind of file, a damaged one, or one that holds
+    Raises:
+        ConfigError: no such file, another kind of file, a damaged one, or one that holds
         anything but tensors by name.
     """
     path = Path(source).expanduser()
@@ -86,7 +87,8 @@ def load_state(
 ) -> Loaded:
     """Copy a state dict into a network; only keys of ``beyond`` may be left over.
 
-    Raises: ConfigError: tensors that lack, have another shape, or belong to nothing; the first of
+    Raises:
+        ConfigError: tensors that lack, have another shape, or belong to nothing; the first of
         them are named.
     """
     own = body.state_dict()

@@ -53,7 +53,8 @@ def probe(model: nn.Module, *, stride: int, out_stride: int) -> Reach:
     """Measure a copy of a network on the CPU in float64, in eval mode (BatchNorm frozen), at every
     phase modulo ``stride``.
 
-    Args: model: (1, 3, h, w) to (1, c, h / out_stride, w / out_stride), h and w multiples of
+    Args:
+        model: (1, 3, h, w) to (1, c, h / out_stride, w / out_stride), h and w multiples of
         ``stride``. stride: what the network says its stride is; the measured one is sought among
         its divisors and small multiples. out_stride: input px an output cell covers (0: the network
         pools everything, so nothing is bounded).

@@ -100,7 +100,8 @@ def compose_map(
     """The slide on the left, a map of it on the right (a density or a tile heatmap), a colour bar
     below.
 
-    Args: overview: uint8 (h, w, 3). values: float (rows, cols) in square cells from the corner of
+    Args:
+        overview: uint8 (h, w, 3). values: float (rows, cols) in square cells from the corner of
         ``overview``; the last may hang over its edge. mask: bool (rows, cols), cells that are
         shown; all where None. low: the value of the darkest colour. high: the value of the lightest
         colour. label: what the values are, with their unit. cell_um: side of a cell. overview_mpp:

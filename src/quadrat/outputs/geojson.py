@@ -48,7 +48,8 @@ class GeoJSONWriter:
     """Writes objects as GeoJSON features; a context manager, the file appears when it closes
     without error.
 
-    Args: path: the file; written as ``<path>.partial`` until complete. frame: the slide's grid, to
+    Args:
+        path: the file; written as ``<path>.partial`` until complete. frame: the slide's grid, to
         convert to level-0 px and um. classes: the classes, by class_id. slide: the slide's id, the
         name space of the feature ids. object_type: "detection" for objects (QuPath stays quick with
         a million of them), "annotation" for regions. origin_l0: level-0 (x, y) subtracted from
@@ -102,7 +103,8 @@ class GeoJSONWriter:
         """Add objects; arguments as for ``ObjectWriter.append`` (``nearest`` is checked but not
         written here).
 
-        Raises: ValueError: parts that do not agree, an object without outline, or a score that is
+        Raises:
+            ValueError: parts that do not agree, an object without outline, or a score that is
             not a number.
         """
         check_append(table, polygons, nearest, n_classes=self._n_classes, first_id=first_id)

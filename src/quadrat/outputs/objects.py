@@ -117,7 +117,8 @@ class ObjectWriter:
     ) -> None:
         """Add objects.
 
-        Args: table: the objects, in canonical order. polygons: their outlines in grid px, same
+        Args:
+            table: the objects, in canonical order. polygons: their outlines in grid px, same
             order. nearest: (n, classes) float32 um to the nearest other object of each class, nan
             for none. first_id: id of the first object, 1-based canonical rank; the others count up
             from it.

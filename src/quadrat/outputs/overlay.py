@@ -54,7 +54,8 @@ def draw_overlay(
 ) -> Rgb:
     """Outline polygons on an image enlarged by ``zoom``.
 
-    Args: image: uint8 (h, w, 3). polygons: in px of ``image`` (before zoom), corner-based.
+    Args:
+        image: uint8 (h, w, 3). polygons: in px of ``image`` (before zoom), corner-based.
         class_id: (n,) uint8, one a polygon. colors: (classes, 3) uint8. width: line width in px of
         the result. zoom: whole factor by which the image is enlarged first (bicubic), so that lines
         stay thin on magnified tissue. corner_px: corners are cut at this distance (px of
@@ -186,7 +187,8 @@ def density_map(
 ) -> npt.NDArray[np.float32]:
     """Objects per mm2 in square cells from the slide's corner.
 
-    Args: centroid: (n, 2) float64 (row, col) grid px, inside the frame. frame: the slide's grid.
+    Args:
+        centroid: (n, 2) float64 (row, col) grid px, inside the frame. frame: the slide's grid.
         cell_um: side of a cell; the last row and column may hang over the slide's edge and count as
         whole cells.
 

@@ -20,7 +20,8 @@ def open_slide(path: str | Path, *, mpp: float | None = None) -> Slide:
     is passed on as it is found, missing and absurd values included: ``geometry.check_mpp`` judges
     it. docs/formats.md lists what is read.
 
-    Raises: SlideError: the path is missing, empty, truncated, unreadable, or not a picture that
+    Raises:
+        SlideError: the path is missing, empty, truncated, unreadable, or not a picture that
         quadrat reads.
     """
     found = recognise(Path(path))

@@ -128,7 +128,8 @@ def series_instances(path: Path) -> list[tuple[Path, Instance]]:
 def mistagged_sizes(path: Path) -> frozenset[tuple[int, int]]:
     """(height, width) of the levels whose header says RGB while their JPEG frames are YCbCr.
 
-    Raises: SlideError: the reverse (header YBR, frames RGB): OpenSlide's conversion clips, so
+    Raises:
+        SlideError: the reverse (header YBR, frames RGB): OpenSlide's conversion clips, so
         nothing brings the colours back.
     """
     found = set()

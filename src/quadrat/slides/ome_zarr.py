@@ -117,7 +117,8 @@ class ZarrSlide(BlockSlide):
 def open_ome_zarr(found: Found, *, mpp: tuple[float, float] | None) -> Slide:
     """Open a recognised OME-Zarr folder.
 
-    Raises: SlideError: no image of uint8 RGB or grey, other than version 0.4 or 0.5, or levels that
+    Raises:
+        SlideError: no image of uint8 RGB or grey, other than version 0.4 or 0.5, or levels that
         do not fit each other.
     """
     return ZarrSlide(found, mpp=mpp)

@@ -102,7 +102,8 @@ class Slide(Protocol):
         """Pixels of ``box``, in that level's own px; white where it lies outside; the same whole or
         in parts.
 
-        Raises: DamagedTileError: a tile that the box touches cannot be decoded; other boxes can
+        Raises:
+            DamagedTileError: a tile that the box touches cannot be decoded; other boxes can
             still be read. SlideError: the file cannot be read; names the slide.
         """
         ...

@@ -39,7 +39,8 @@ class Found:
 def recognise(path: Path) -> Found:
     """Look at a path without decoding pixels.
 
-    Raises: SlideError: missing, a folder without one DICOM series or OME-Zarr image, empty, not
+    Raises:
+        SlideError: missing, a folder without one DICOM series or OME-Zarr image, empty, not
         allowed, truncated or not a picture.
     """
     if path.is_dir():
@@ -179,7 +180,8 @@ def check_complete(path: Path) -> None:
     """Refuse a TIFF-family file that is shorter than its own directories say (a broken copy or
     upload).
 
-    Raises: SlideError: a tile, strip or directory lies beyond the end of the file, or the
+    Raises:
+        SlideError: a tile, strip or directory lies beyond the end of the file, or the
         directories make no sense.
     """
     size = path.stat().st_size

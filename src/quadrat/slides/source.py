@@ -158,7 +158,8 @@ def open_source(
     """Open a slide to be read at ``mpp`` um/px; ``slide_mpp`` stands in for the level-0 mpp that
     the file states.
 
-    Raises: SlideError: unreadable, no believable mpp, or finer than the slide is (see
+    Raises:
+        SlideError: unreadable, no believable mpp, or finer than the slide is (see
         ``open_slide``, ``check_mpp``,
             ``plan_read``).
     """

@@ -79,7 +79,8 @@ class TiffSlide(Closing):
 def open_tiff(found: Found, *, mpp: tuple[float, float] | None) -> Slide:
     """Open a recognised TIFF.
 
-    Raises: SlideError: not one picture of 8-bit RGB(A) or grey, compressed in a way that is not
+    Raises:
+        SlideError: not one picture of 8-bit RGB(A) or grey, compressed in a way that is not
         read, or damaged.
     """
     return TiffSlide(found, mpp=mpp)

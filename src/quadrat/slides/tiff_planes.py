@@ -71,7 +71,8 @@ def plane_levels(
 ) -> list[NativeLevel]:
     """The planes of one level: one, or three of one sample each.
 
-    Raises: SlideError: the pages lie in several files, there are not 1, 3 or 4 planes, or a segment
+    Raises:
+        SlideError: the pages lie in several files, there are not 1, 3 or 4 planes, or a segment
         is too large to decode.
     """
     page: tifffile.TiffPage = series.keyframe

@@ -49,7 +49,8 @@ class TileCodec:
     def decode(self, data: bytes) -> npt.NDArray[np.uint8]:
         """Pixels of a whole tile, uint8 (h, w, 3) RGB.
 
-        Raises: ValueError: the stream is damaged or cut short, or does not hold three 8-bit samples
+        Raises:
+            ValueError: the stream is damaged or cut short, or does not hold three 8-bit samples
             a pixel.
         """
         try:

@@ -78,7 +78,8 @@ def start(
     ``slides``: a folder, or one slide. ``case``: a regular expression; its first group (or the
     whole match) in a slide's path below ``slides`` is the slide's case.
 
-    Raises: ConfigError: an unknown task, a folder that is not there, files that would be
+    Raises:
+        ConfigError: an unknown task, a folder that is not there, files that would be
         overwritten, nothing to learn from (with
             what could not be used), a slide in which ``case`` finds nothing, or a name that a
             manifest cannot hold.

@@ -69,7 +69,8 @@ def propose(
     """What ``task`` can learn from the annotations (by any key) or, for classification, from the
     slides' labels.
 
-    Raises: ConfigError: nothing to learn is found; pictures and drawn annotations are mixed; a
+    Raises:
+        ConfigError: nothing to learn is found; pictures and drawn annotations are mixed; a
         classification of one class.
     """
     proposal = _propose(task, found, labels)

@@ -168,7 +168,8 @@ def measure(
     """Moments of each label 1..n of a complete (h, w) array; what lies outside counts as another
     label.
 
-    Args: labels: (h, w) int32 or uint32, 0 is background; row i of the result is label i + 1. n:
+    Args:
+        labels: (h, w) int32 or uint32, 0 is background; row i of the result is label i + 1. n:
         number of labels. origin: (row, col) of ``labels[0, 0]`` in grid px. values: (h, w) uint8 or
         uint16 summed for each label, e.g. quantised scores; 0 where not given.
 

@@ -88,7 +88,8 @@ def flood(
         seeds: what lies in the clumps, with the clump of each, ``clump_of`` (s,) 1-based.
         wanted: (clumps,) bool; the others stay 0.
 
-    Returns: int32 (h + 2, w + 2) with a border of zeros: i for seed i (1-based), s + k for clump k
+    Returns:
+        int32 (h + 2, w + 2) with a border of zeros: i for seed i (1-based), s + k for clump k
         where that has no seed.
     """
     labels = np.zeros((distance.shape[0] + 2, distance.shape[1] + 2), np.int32)

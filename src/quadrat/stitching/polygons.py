@@ -80,11 +80,13 @@ class Edges:
 def trace(labels: IntArray, *, n: int, origin: tuple[int, int]) -> Polygons:
     """Outline each label 1..n of a complete array.
 
-    Args: labels: (h, w) int32 or uint32; 0 is background; each label is one 4-connected component,
+    Args:
+        labels: (h, w) int32 or uint32; 0 is background; each label is one 4-connected component,
         holes allowed. n: number of labels; polygon i outlines label i + 1 (empty where that label
         has no pixel). origin: (row, col) of ``labels[0, 0]`` in grid px.
 
-    Returns: Polygons in grid px, corner-based, corners only, shell before holes; each ring starts
+    Returns:
+        Polygons in grid px, corner-based, corners only, shell before holes; each ring starts
         at its top-left-most vertex; shells have positive signed area in (x, y), holes negative.
 
     Raises:
@@ -96,7 +98,8 @@ def trace(labels: IntArray, *, n: int, origin: tuple[int, int]) -> Polygons:
 def boundary_edges(labels: IntArray, *, origin: tuple[int, int], runs: Runs | None = None) -> Edges:
     """The directed boundary edges owned by the pixels of one piece.
 
-    Args: labels: (h + 2, w + 2) int32 or uint32, the piece with one pixel of true context on each
+    Args:
+        labels: (h + 2, w + 2) int32 or uint32, the piece with one pixel of true context on each
         side (0 outside the
             slide); labels must mean the same in all pieces.
         origin: (row, col) in grid px of the piece's first own pixel, ``labels[1, 1]``. runs: where

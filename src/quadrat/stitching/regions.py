@@ -28,7 +28,8 @@ def region_part(
 ) -> Arrays:
     """What one shard knows of its regions.
 
-    Args: classes: (h + 2, w + 2) class map, 0 = background, with one pixel of true context (0
+    Args:
+        classes: (h + 2, w + 2) class map, 0 = background, with one pixel of true context (0
         outside the slide). score: (h, w) quantised probability of the class that was decided.
         origin: (row, col) in grid px of ``classes[1, 1]``.
     """

@@ -98,11 +98,13 @@ def paint(
     Where runs overlap the greatest id is seen, whatever the order of the runs. Runs outside ``box``
     are ignored.
 
-    Args: runs: what to paint. ids: (objects,) the value of each object, 1 or more. box: the part of
+    Args:
+        runs: what to paint. ids: (objects,) the value of each object, 1 or more. box: the part of
         the plane to paint, grid px. dtype: integer dtype of the result. onto: an array of ``box``
         and ``dtype`` that is painted on and returned, instead of a new one.
 
-    Raises: ValueError: an id that is not positive or does not fit ``dtype``, or a run of an object
+    Raises:
+        ValueError: an id that is not positive or does not fit ``dtype``, or a run of an object
         without id.
     """
     limit = int(np.iinfo(np.dtype(dtype)).max)
