@@ -11,7 +11,7 @@ where the rule expects one, and says how many there are:
                   sahi greedy nmm: its default, greedy merging by intersection over smaller, 0.5
     dask-image    ndmeasure.label of the thresholded map over chunks
                   (components: touching nuclei are one)
-    quadrat       decode_shard, with shards of that size (origin 0, since the lattice is the slide's)
+    quadrat       decode_shard, with shards of that size (origin 0: the lattice is the slide's)
 
     QUADRAT_DATA=<folder with wsi/> python benchmarks/peers.py [--quick] [--peers FOLDER]
 

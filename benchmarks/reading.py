@@ -10,7 +10,7 @@ median of each reader is taken. *Aligned* tiles touch each source tile once. *Un
 just those. CPU seconds are of the process, all threads; they are what to compare on a machine with
 other work.
 
-    python benchmarks/reading.py [--quick] [--keep SLIDE]      peers: pip install tiffslide fastslide
+    python benchmarks/reading.py [--quick] [--keep SLIDE]     peers: pip install tiffslide fastslide
 """
 
 from __future__ import annotations
