@@ -39,23 +39,23 @@ import tifffile
 import torch
 from numpy.typing import NDArray
 
-from quadrat import delivery, units
-from quadrat.config import OutputsSection, SlideSection, shipped_pipelines
-from quadrat.execution import Job, open_executor
-from quadrat.finishing import FinishJob, merge_slide
-from quadrat.geometry import Box
-from quadrat.grid import Cell, Lattice, work_units
-from quadrat.inference import normalise, predict_cells
-from quadrat.manifest import SlideRef
-from quadrat.package import Package, load_package
+from quadrat.config.manifest import SlideRef
+from quadrat.config.pipeline import OutputsSection, SlideSection, shipped_pipelines
+from quadrat.core.geometry import Box
+from quadrat.core.lattice import Cell, Lattice, work_units
+from quadrat.core.objects import Frame, ObjectTable
+from quadrat.core.predictions import Candidates
+from quadrat.engine import images, steps
+from quadrat.engine.executor import Job, open_executor
+from quadrat.engine.tables import FinishJob, merge_slide
+from quadrat.engine.work import SlideWork, slide_identity
+from quadrat.models.inference import normalise, predict_cells
+from quadrat.models.package import Package, load_package
+from quadrat.models.task import ModelSpec, get_task
 from quadrat.phantom import PhantomSpec, write_phantom
-from quadrat.predictions import Candidates
-from quadrat.results import Frame, ObjectTable
 from quadrat.slides.array import ArraySlide
 from quadrat.slides.source import SlideSource, open_source, source_of
 from quadrat.stitching.maps import argmax_classes
-from quadrat.task import ModelSpec, get_task
-from quadrat.workplace import SlideWork, slide_identity
 
 SLIDES = {"CMU-1-Small-Region.svs": None, "TCGA-CR-7395-01A-01-TS1.svs": 0.25}
 """Real slides, and the mpp that stands in where the file states none."""
@@ -316,8 +316,8 @@ def run_schedule(
     """sha256 of every file of the result, and the figures of the merge."""
     task = get_task(work.task)
     work.path.mkdir(parents=True)
-    plan = units.plan_slide(work)
-    shards = units.shards_of(plan["shards"])
+    plan = steps.plan_slide(work)
+    shards = steps.shards_of(plan["shards"])
     with open_executor(schedule.executor, workers=schedule.workers, threads=1) as executor:
 
         def do(fn: Any, cut: list[tuple[Cell, ...]], make: Any) -> None:
@@ -329,16 +329,16 @@ def run_schedule(
                         f"{schedule.name}: {outcome.failure.message}\n{outcome.failure.trace}"
                     )
 
-        def job(unit: tuple[Cell, ...]) -> units.ShardJob:
-            return units.ShardJob(work, unit)
+        def job(unit: tuple[Cell, ...]) -> steps.ShardJob:
+            return steps.ShardJob(work, unit)
 
-        def predict_job(unit: tuple[Cell, ...]) -> units.PredictJob:
-            return units.PredictJob(work, unit, package=str(package), device="cpu", threads=1)
+        def predict_job(unit: tuple[Cell, ...]) -> steps.PredictJob:
+            return steps.PredictJob(work, unit, package=str(package), device="cpu", threads=1)
 
-        units.create_predictions(work)
-        do(units.predict_shards, schedule.units(shards), predict_job)
+        steps.create_predictions(work)
+        do(steps.predict_shards, schedule.units(shards), predict_job)
         if task.storage == "maps":
-            do(units.stitch_shards, schedule.units(shards), job)
+            do(steps.stitch_shards, schedule.units(shards), job)
         finish = FinishJob(
             work=work,
             outputs=OutputsSection(overlay=False),
@@ -347,8 +347,8 @@ def run_schedule(
         )
         figures = merge_slide(finish)
         if task.label_image is not None:
-            delivery.create_labels(work)
-            do(delivery.paint_shards, schedule.units(shards), job)
+            images.create_labels(work)
+            do(images.paint_shards, schedule.units(shards), job)
     files = [path for path in sorted(work.result.rglob("*")) if path.is_file()]
     return {
         str(p.relative_to(work.result)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files

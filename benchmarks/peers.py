@@ -35,13 +35,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from quadrat.config import shipped_pipelines
-from quadrat.geometry import Box
-from quadrat.inference import predict_cells
-from quadrat.package import load_package
+from quadrat.config.pipeline import shipped_pipelines
+from quadrat.core.geometry import Box
+from quadrat.models.inference import predict_cells
+from quadrat.models.package import load_package
+from quadrat.models.task import get_task
 from quadrat.slides.source import open_source
 from quadrat.stitching.ownership import Decoded, SeedRule, decode_shard
-from quadrat.task import get_task
 
 TILES, OVERLAP = (512, 768, 1024), 0.25
 ORIGINS = ((0, 0), (137, 211))

@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from quadrat.geometry import Box
+from quadrat.core.geometry import Box
 
 BLOCK_PX, GROUPS = 236, 4
 """A block holds GROUPS x GROUPS groups of one or two nuclei, or one large object."""

@@ -34,7 +34,7 @@ import openslide
 import simplejpeg
 import tifffile
 
-from quadrat.geometry import Box
+from quadrat.core.geometry import Box
 from quadrat.slides import open_slide
 
 TILE_PX, READ_PX = 256, 512

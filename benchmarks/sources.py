@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 from mosaic import compose
 
-from quadrat.grid import Lattice
+from quadrat.core.lattice import Lattice
 from quadrat.slides.source import open_source
-from quadrat.store import TileStore
-from quadrat.tiling import fill_shard, movable_tiles, plan_tiles
-from quadrat.tissue import find_tissue, tissue_cells
+from quadrat.slides.tissue.mask import find_tissue, tissue_cells
+from quadrat.store.tiles import TileStore
+from quadrat.store.tiling import fill_shard, movable_tiles, plan_tiles
 
 LATTICE = Lattice(core=512, halo=48, stride=8, shard=2048)
 MPP = 0.25

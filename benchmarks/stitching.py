@@ -30,21 +30,21 @@ from typing import Any
 import numpy as np
 from planted import plant, render
 
-from quadrat.config import OutputsSection, SlideSection
-from quadrat.finishing import FinishJob, merge_slide
-from quadrat.geometry import Box
-from quadrat.grid import Lattice
-from quadrat.manifest import SlideRef
+from quadrat.config.manifest import SlideRef
+from quadrat.config.pipeline import OutputsSection, SlideSection
+from quadrat.core.geometry import Box
+from quadrat.core.lattice import Lattice
+from quadrat.core.objects import ClassInfo, Frame
+from quadrat.core.predictions import Candidates
+from quadrat.engine.tables import FinishJob, merge_slide
+from quadrat.engine.work import SlidePlan, SlideWork, WorkView, save_part
+from quadrat.models.task import ModelSpec, get_task
 from quadrat.outputs.geojson import GeoJSONWriter
-from quadrat.outputs.label_image import create_label_image, open_label_image
 from quadrat.outputs.objects import ObjectWriter
-from quadrat.prediction_store import PredictionStore
-from quadrat.predictions import Candidates
-from quadrat.results import ClassInfo, Frame
 from quadrat.stitching.parts import load_table
 from quadrat.stitching.suppression import suppress
-from quadrat.task import ModelSpec, get_task
-from quadrat.workplace import SlidePlan, SlideWork, WorkView, save_part
+from quadrat.store.ome_zarr import create_label_image, open_label_image
+from quadrat.store.predictions import PredictionStore
 
 LATTICE = Lattice(core=512, halo=48, stride=8, shard=2048)
 PER_MPX = 100_000 / 16_384**2 * 1e6

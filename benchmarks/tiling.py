@@ -24,11 +24,11 @@ import numpy as np
 import openslide
 from mosaic import BLOCK_PX, Mosaic, compose
 
-from quadrat.geometry import Box
-from quadrat.grid import Cell
+from quadrat.core.geometry import Box
+from quadrat.core.lattice import Cell
 from quadrat.slides.source import SlideSource, open_source
-from quadrat.store import TilePlan, TileStore
-from quadrat.tiling import fill_shard, movable_tiles, plan_tiles
+from quadrat.store.tiles import TilePlan, TileStore
+from quadrat.store.tiling import fill_shard, movable_tiles, plan_tiles
 
 MPP = 0.25
 WINDOW_PX, CORE_PX = 608, 512

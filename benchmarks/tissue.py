@@ -30,7 +30,7 @@ from skimage.filters import threshold_otsu
 from skimage.morphology import disk
 from tissue_cases import CONDITIONS, MPP, UNSEEN, Case, cases
 
-from quadrat.overview import ANALYSED, HOLE_MAX_MM2, SPECK_MAX_MM2, judge_overview
+from quadrat.slides.tissue.overview import ANALYSED, HOLE_MAX_MM2, SPECK_MAX_MM2, judge_overview
 
 Rgb = NDArray[np.uint8]
 Mask = NDArray[np.bool_]

@@ -20,11 +20,11 @@ from PIL import Image
 from scipy import ndimage
 from tissue_cases import MPP, cases
 
-from quadrat.geometry import check_mpp, plan_read
-from quadrat.overview import ANALYSED, judge_overview
+from quadrat.core.geometry import check_mpp, plan_read
 from quadrat.slides import open_slide
 from quadrat.slides.source import SlideSource
-from quadrat.tissue import find_tissue, read_strips
+from quadrat.slides.tissue.mask import find_tissue, read_strips
+from quadrat.slides.tissue.overview import ANALYSED, judge_overview
 
 TINTS = np.array(
     [(255, 255, 255), (90, 90, 255), (120, 120, 120), (0, 200, 0), (0, 0, 0), (255, 0, 255)],

@@ -25,7 +25,7 @@ import shapely
 from make_manifests import COLUMNS, PLACES, SPLITS, Row
 from PIL import Image
 
-from quadrat.annotations.label_image import read_values, renumber
+from quadrat.annotations.formats.label_image import read_values, renumber
 from quadrat.annotations.outlines import label_parts
 
 VALIDATION_FOLD = "3"

@@ -22,7 +22,7 @@ from scipy import ndimage
 from scipy.cluster.hierarchy import fcluster, linkage
 from skimage.measure import regionprops
 
-from quadrat.splits import balanced_parts
+from quadrat.config.splits import balanced_parts
 
 SEED = 5
 F64 = npt.NDArray[np.float64]

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from quadrat.config import load_pipeline
-from quadrat.evaluation import expected_of
-from quadrat.manifest import read_manifest
+from quadrat.config.manifest import read_manifest
+from quadrat.config.pipeline import load_pipeline
+from quadrat.evaluation.pooling import expected_of
+from quadrat.evaluation.results import read_answer
 from quadrat.metrics.matching import match_points
-from quadrat.result_files import read_answer
 
 DISTANCE_UM = 6.0
 

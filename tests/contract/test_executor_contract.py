@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from quadrat.errors import ConfigError
-from quadrat.execution import Job, Serial, guarded, open_executor
+from quadrat.core.errors import ConfigError
+from quadrat.engine.executor import Job, Serial, guarded, open_executor
 
 
 def behaviour():
@@ -17,7 +17,7 @@ def behaviour():
         import signal
         import time
 
-        from quadrat.errors import SlideError
+        from quadrat.core.errors import SlideError
 
         what, value = payload
         if what == "refuse":

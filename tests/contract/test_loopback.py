@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from quadrat.execution import open_executor
+from quadrat.engine.executor import open_executor
 
 TABLES = [Path("/proc/net/tcp"), Path("/proc/net/tcp6")]
 LISTEN = "0A"

@@ -8,15 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from quadrat.config import SlideSection
-from quadrat.geometry import Box
-from quadrat.grid import Lattice
-from quadrat.manifest import SlideRef
-from quadrat.prediction_store import PredictionStore
-from quadrat.results import ClassInfo
-from quadrat.store import TileStore
-from quadrat.task import ModelSpec, get_task
-from quadrat.units import (
+from quadrat.config.manifest import SlideRef
+from quadrat.config.pipeline import SlideSection
+from quadrat.core.geometry import Box
+from quadrat.core.lattice import Lattice
+from quadrat.core.objects import ClassInfo
+from quadrat.engine.steps import (
     ShardJob,
     create_predictions,
     create_tiles,
@@ -26,7 +23,10 @@ from quadrat.units import (
     tile_shards,
     windows_of,
 )
-from quadrat.workplace import SlideWork, slide_identity
+from quadrat.engine.work import SlideWork, slide_identity
+from quadrat.models.task import ModelSpec, get_task
+from quadrat.store.predictions import PredictionStore
+from quadrat.store.tiles import TileStore
 
 DATA = Path(os.environ.get("QUADRAT_DATA", "")) / "wsi"
 WITHOUT_MPP = {"TCGA-CR-7395-01A-01-TS1.svs": 0.5, "small_HE_levels.tiff": 1.0}

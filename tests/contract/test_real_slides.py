@@ -11,8 +11,8 @@ import openslide
 import pytest
 import simplejpeg
 
-from quadrat.errors import SlideError
-from quadrat.geometry import Box
+from quadrat.core.errors import SlideError
+from quadrat.core.geometry import Box
 from quadrat.slides import open_slide
 from quadrat.slides.dicom import read_instance
 

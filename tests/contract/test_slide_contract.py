@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from helpers import tiffs
-from quadrat.geometry import Box
+from quadrat.core.geometry import Box
 from quadrat.slides import ArraySlide, Slide, open_slide
 from quadrat.slides import openslide as openslide_module
 from quadrat.slides.source import source_of

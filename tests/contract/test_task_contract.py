@@ -9,15 +9,15 @@ import torch
 from scipy import ndimage
 
 from helpers import fields
-from quadrat.geometry import Box
-from quadrat.grid import Lattice
-from quadrat.inference import normalise, predict_cells, read_windows
-from quadrat.package import exactness
-from quadrat.predictions import Candidates, MaskCandidates, TileScores
-from quadrat.results import ClassInfo
+from quadrat.core.geometry import Box
+from quadrat.core.lattice import Lattice
+from quadrat.core.objects import ClassInfo
+from quadrat.core.predictions import Candidates, MaskCandidates, TileScores
+from quadrat.models.inference import normalise, predict_cells, read_windows
+from quadrat.models.package import exactness
+from quadrat.models.task import Crop, ModelSpec, TruthWindow, get_task, task_names
 from quadrat.slides.array import ArraySlide
 from quadrat.slides.source import source_of
-from quadrat.task import Crop, ModelSpec, TruthWindow, get_task, task_names
 
 LATTICE = Lattice(core=64, halo=48, stride=8, shard=128)
 SLIDE = (150, 180)

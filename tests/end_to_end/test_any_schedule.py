@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 import pytest
 
 from helpers.runs import TASKS, contents, difference
-from quadrat import stages
-from quadrat.config import load_pipeline
-from quadrat.execution import Executor, Job, Serial, open_executor
-from quadrat.manifest import slides_from_paths
-from quadrat.progress import Reporter
-from quadrat.units import PredictJob, ShardJob
+from quadrat.config.manifest import slides_from_paths
+from quadrat.config.pipeline import load_pipeline
+from quadrat.engine import run as engine_run
+from quadrat.engine.executor import Executor, Job, Serial, open_executor
+from quadrat.engine.progress import Reporter
+from quadrat.engine.steps import PredictJob, ShardJob
 
 
 def restless_work():
@@ -65,7 +65,7 @@ def run(lab, task, out, executor, *, per_unit):
     pipeline = load_pipeline(str(lab.pipeline(task)), [f"run.shards_per_unit={per_unit}"])
     with Reporter(out / "run" / "log.jsonl", quiet=True) as reporter:
         slides = slides_from_paths([str(p) for p in lab.slides], mpp=None)
-        report = stages.run(pipeline, slides, out, reporter=reporter, executor=executor)
+        report = engine_run.run(pipeline, slides, out, reporter=reporter, executor=executor)
     assert report.exit_code == 0, report.rows
     return contents(out / "results")
 

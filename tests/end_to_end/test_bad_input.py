@@ -14,7 +14,7 @@ import tifffile
 from PIL import Image
 
 from helpers.runs import contents, difference, journal, lines_of, quadrat, table, write_pipeline
-from quadrat.cli import COMMANDS
+from quadrat.cli.main import COMMANDS
 
 NO_PICTURES = ("--set", "outputs.overlay=false")
 
@@ -262,7 +262,7 @@ def test_wrong_usage_ends_with_2_and_one_sentence_and_writes_nothing(
 
 
 def test_a_pipeline_can_be_refused_before_anything_heavy_is_imported(tmp_path):
-    command = [sys.executable, "-m", "quadrat.cli", "run", "nuclie", "a.svs"]
+    command = [sys.executable, "-m", "quadrat.cli.main", "run", "nuclie", "a.svs"]
     done = subprocess.run(
         command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
     )
@@ -314,7 +314,7 @@ def test_each_commands_help_prints_examples(command):
 def test_help_comes_without_importing_the_heavy_libraries():
     code = (
         "import sys\n"
-        "from quadrat.cli import main\n"
+        "from quadrat.cli.main import main\n"
         "try:\n    main(['run', '--help'])\nexcept SystemExit:\n    pass\n"
         "heavy = {'torch', 'numpy', 'dask', 'distributed', 'zarr', 'numba', 'pyarrow'} & "
         "sys.modules.keys()\n"

@@ -10,7 +10,7 @@ import pytest
 import tifffile
 
 from helpers.runs import contents, difference, quadrat, table
-from quadrat import units
+from quadrat.engine import steps
 
 MARK = ("--set", "slide.damaged=mark")
 
@@ -83,7 +83,7 @@ def test_a_slide_that_is_replaced_while_it_is_read_fails_and_is_begun_anew(
 ):
     path = tmp_path / "oblong.tiff"
     shutil.copyfile(lab.slides[0], path)
-    calls, real = [], units.predict_cells
+    calls, real = [], steps.predict_cells
 
     def replaced(*values, **named):
         calls.append(1)
@@ -96,7 +96,7 @@ def test_a_slide_that_is_replaced_while_it_is_read_fails_and_is_begun_anew(
 
     words = ("run", lab.pipeline("semantic"), path, "--out", tmp_path / "out")
     with monkeypatch.context() as patch:
-        patch.setattr(units, "predict_cells", replaced)
+        patch.setattr(steps, "predict_cells", replaced)
         done = quadrat(*words)
     assert done.code == 1
     assert "changed while" in done.err

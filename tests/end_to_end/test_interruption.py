@@ -26,9 +26,10 @@ from helpers.runs import (
     wait_until,
     write_pipeline,
 )
-from quadrat import training, units
-from quadrat.journal import Journal
-from quadrat.package import WEIGHTS
+from quadrat.engine import steps
+from quadrat.engine.journal import Journal
+from quadrat.models.package import WEIGHTS
+from quadrat.training import loop
 
 KEEP = 'run.keep=["tiles","predictions"]'
 
@@ -127,7 +128,7 @@ def test_ctrl_c_in_a_terminal_reaches_all_processes_and_ends_with_75(
 def test_a_signal_in_the_middle_of_a_work_unit_stops_the_run_and_is_no_failure_of_the_slide(
     number, lab, reference, tmp_path, monkeypatch
 ):
-    calls, real = [], units.predict_cells
+    calls, real = [], steps.predict_cells
 
     def signalled(*values, **named):
         calls.append(1)
@@ -135,7 +136,7 @@ def test_a_signal_in_the_middle_of_a_work_unit_stops_the_run_and_is_no_failure_o
             os.kill(os.getpid(), number)
         return real(*values, **named)
 
-    monkeypatch.setattr(units, "predict_cells", signalled)
+    monkeypatch.setattr(steps, "predict_cells", signalled)
     words = ("run", lab.pipeline("semantic"), lab.slides[0], "--out", tmp_path)
     done = quadrat(*words)
     assert done.code == 75, done.err
@@ -262,13 +263,13 @@ def test_a_training_killed_after_a_checkpoint_goes_on_from_it_to_the_same_weight
     )
     assert not package.exists()
 
-    steps, real = [], training.train_step
+    steps, real = [], loop.train_step
 
     def counted(*values, **named):
         steps.append(time.monotonic())
         return real(*values, **named)
 
-    monkeypatch.setattr(training, "train_step", counted)
+    monkeypatch.setattr(loop, "train_step", counted)
     done = quadrat("train", pipeline)
     assert done.code == 0, done.err
     assert len(steps) == SMALL["instance"]["train"]["steps"] - reached, (

@@ -119,7 +119,7 @@ def _is_rank(process):
         words = process.cmdline()
     except psutil.Error:
         return False
-    return "quadrat.torchrun" in words and "torch.distributed.run" not in words
+    return "quadrat.training.rank" in words and "torch.distributed.run" not in words
 
 
 def test_a_batch_that_processes_cannot_share_is_refused_before_training(tmp_path):

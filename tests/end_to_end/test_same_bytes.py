@@ -5,10 +5,10 @@ import json
 import pytest
 
 from helpers.runs import MASKS, TASKS, contents, difference, phases, quadrat, table
-from quadrat import stages
-from quadrat.config import load_pipeline
-from quadrat.manifest import slides_from_paths
-from quadrat.progress import Reporter
+from quadrat.config.manifest import slides_from_paths
+from quadrat.config.pipeline import load_pipeline
+from quadrat.engine import run
+from quadrat.engine.progress import Reporter
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -45,9 +45,7 @@ def check_equal_bytes(task, lab, reference, cluster, tmp_path):
     slides = slides_from_paths([str(p) for p in lab.slides], mpp=None)
     with Reporter(tmp_path / "dask" / "run" / "log.jsonl", quiet=True) as reporter:
         pipeline = load_pipeline(str(lab.pipeline(task)), ["run.workers=2"])
-        report = stages.run(
-            pipeline, slides, tmp_path / "dask", reporter=reporter, executor=cluster
-        )
+        report = run.run(pipeline, slides, tmp_path / "dask", reporter=reporter, executor=cluster)
     assert report.exit_code == 0
     assert difference(contents(tmp_path / "dask" / "results"), want) == []
 

@@ -14,8 +14,9 @@ from safetensors.numpy import load_file
 
 from helpers import fields
 from helpers.runs import quadrat, write_pipeline
-from quadrat import datasets, rundir, school, teaching
-from quadrat.errors import StoreError
+from quadrat.core.errors import StoreError
+from quadrat.engine import resume
+from quadrat.training import job, plan, samples
 
 SIDE = 96
 MODEL = {"core": 64, "halo": 32, "shard": 128, "mpp": 0.5, "batch": 1, "widths": [4, 6, 8]}
@@ -140,14 +141,14 @@ def test_the_folds_of_the_manifest_are_taken_as_they_stand(place):
 
 def test_a_failing_fold_does_not_stop_the_others_and_is_told_by_the_exit_code(place, monkeypatch):
     place.manifest(*((n, "", f"case {n}", "") for n in range(4)))
-    learn = teaching.learn
+    learn = job.learn
 
     def failing(job, *words, **options):
         if job.package.endswith("fold1"):
             raise StoreError("no room for the checkpoint")
         return learn(job, *words, **options)
 
-    monkeypatch.setattr(teaching, "learn", failing)
+    monkeypatch.setattr(job, "learn", failing)
     done = place.train("--folds", "3")
     assert done.code == 74
     assert done.err.count("no room for the checkpoint") == 1
@@ -160,7 +161,7 @@ def test_a_failing_fold_does_not_stop_the_others_and_is_told_by_the_exit_code(pl
     monkeypatch.undo()
     steps = []
     monkeypatch.setattr(
-        teaching, "learn", lambda job, *w, **o: steps.append(job.package) or learn(job, *w, **o)
+        job, "learn", lambda job, *w, **o: steps.append(job.package) or learn(job, *w, **o)
     )
     assert place.train("--folds", "3").code == 0
     assert [p.rpartition(".")[2] for p in steps] == ["fold1"], "what is done is not done again"
@@ -292,7 +293,7 @@ def test_a_bad_annotation_is_told_with_its_file_before_a_slide_is_read(
         for n in range(2)
     ]
     (place.folder / "train.csv").write_text("\n".join([COLUMNS, *rows]) + "\n")
-    monkeypatch.setattr(school, "_plan", lambda *_: pytest.fail("slides were read"))
+    monkeypatch.setattr(plan, "_plan", lambda *_: pytest.fail("slides were read"))
     words = ("--folds", "2") if folds else ()
     done = place.train("--set", "data.annotations=objects", *words)
     assert done.code == 2, done.err
@@ -399,7 +400,7 @@ def test_a_training_that_is_killed_while_it_draws_its_pages_draws_them_when_it_i
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(teaching, "learning_curves", full)
+        patch.setattr(job, "learning_curves", full)
         done = place.train()
     assert done.code == 74
     assert "the package" in done.err
@@ -415,7 +416,7 @@ def test_a_package_is_left_alone_unless_it_is_to_be_trained_again(place, monkeyp
     assert place.train().code == 0
     first = (place.folder / "package" / "weights.safetensors").read_bytes()
     trained = []
-    monkeypatch.setattr(school, "train_package", lambda job: trained.append(job) or {})
+    monkeypatch.setattr(plan, "train_package", lambda job: trained.append(job) or {})
     done = place.train()
     assert done.code == 0
     assert "--overwrite trains it again" in done.out + done.err
@@ -436,9 +437,9 @@ def test_overwrite_does_an_ended_training_again_and_goes_on_with_an_interrupted_
     # as if it had been killed after its second step
     shutil.rmtree(checkpoints)
     steps.clear()
-    monkeypatch.setattr("quadrat.training.LOG_EVERY", 1)
+    monkeypatch.setattr("quadrat.training.loop.LOG_EVERY", 1)
     stop_at = [2]
-    monkeypatch.setattr(teaching, "_Progress", lambda path: Stopping(stop_at))
+    monkeypatch.setattr(job, "_Progress", lambda path: Stopping(stop_at))
     assert place.train("--overwrite").code == 75
     reached = place.checkpoint()["step"]
     assert 0 < reached < 4
@@ -461,24 +462,24 @@ class Stopping:
 
 
 def record_steps(monkeypatch):
-    steps, batch = [], datasets.WindowSet.batch
+    steps, batch = [], samples.WindowSet.batch
 
     def recorded(self, step, **options):
         steps.append(step)
         return batch(self, step, **options)
 
-    monkeypatch.setattr(datasets.WindowSet, "batch", recorded)
+    monkeypatch.setattr(samples.WindowSet, "batch", recorded)
     return steps
 
 
 def interrupted_after(place, step, monkeypatch):
     """The training of a place, ended when it is about to tell of the step after ``step``; what
     follows is not disturbed."""
-    monkeypatch.setattr("quadrat.training.LOG_EVERY", 1)
-    monkeypatch.setattr(teaching, "_Progress", lambda path: Stopping([step + 1]))
+    monkeypatch.setattr("quadrat.training.loop.LOG_EVERY", 1)
+    monkeypatch.setattr(job, "_Progress", lambda path: Stopping([step + 1]))
     assert place.train().code == 75
     assert place.checkpoint()["step"] == step
-    monkeypatch.setattr(teaching, "_Progress", lambda path: Stopping([99]))
+    monkeypatch.setattr(job, "_Progress", lambda path: Stopping([99]))
 
 
 def test_changed_annotations_are_refused_and_with_overwrite_the_training_is_begun_anew(
@@ -508,7 +509,7 @@ def test_a_changed_setting_is_refused_before_a_slide_is_planned_and_set_back_the
     interrupted_after(place, 2, monkeypatch)
     steps = record_steps(monkeypatch)
     with monkeypatch.context() as patch:
-        patch.setattr(school, "_plan", lambda *_: pytest.fail("slides were planned"))
+        patch.setattr(plan, "_plan", lambda *_: pytest.fail("slides were planned"))
         refused = place.train("--set", "train.threads=2")
     assert refused.code == 2
     assert "(train.threads 1 -> 2); set that back to go on with it" in refused.err
@@ -529,16 +530,16 @@ def test_an_ended_training_of_another_aim_chooses_thresholds_anew_without_learni
 
 
 def test_a_package_that_another_training_is_at_work_on_is_left_to_it(place, monkeypatch):
-    refused, learn = [], teaching.learn
+    refused, learn = [], job.learn
 
     def twice(job, *words, **options):
-        monkeypatch.setattr(teaching, "learn", learn)
+        monkeypatch.setattr(job, "learn", learn)
         with monkeypatch.context() as patch:
-            patch.setattr(rundir.os, "getpid", lambda: 1)  # of another process that lives
+            patch.setattr(resume.os, "getpid", lambda: 1)  # of another process that lives
             refused.append(place.train("--overwrite"))
         return learn(job, *words, **options)
 
-    monkeypatch.setattr(teaching, "learn", twice)
+    monkeypatch.setattr(job, "learn", twice)
     assert place.train().code == 0
     assert refused[0].code == 74
     told = f"p: another training is at work on {place.folder / 'package'} ("
@@ -554,8 +555,8 @@ def test_overwrite_that_is_refused_forgets_nothing(place):
 
 
 def test_moving_the_folder_does_not_begin_it_anew(place, tmp_path_factory, monkeypatch):
-    monkeypatch.setattr("quadrat.training.LOG_EVERY", 1)
-    monkeypatch.setattr(teaching, "_Progress", lambda path: Stopping([3]))
+    monkeypatch.setattr("quadrat.training.loop.LOG_EVERY", 1)
+    monkeypatch.setattr(job, "_Progress", lambda path: Stopping([3]))
     assert place.train().code == 75
     moved = tmp_path_factory.mktemp("moved")
     shutil.copytree(place.folder / "package.training", moved / "package.training")
@@ -565,7 +566,7 @@ def test_moving_the_folder_does_not_begin_it_anew(place, tmp_path_factory, monke
         .write()
     )
     steps = record_steps(monkeypatch)
-    monkeypatch.setattr(teaching, "_Progress", lambda path: Stopping([99]))
+    monkeypatch.setattr(job, "_Progress", lambda path: Stopping([99]))
     assert there.train().code == 0
     assert steps[0] == 2
 
@@ -630,8 +631,8 @@ def test_what_a_package_to_begin_from_knows_otherwise_is_told_before_the_trainin
     assert place.train().code == 0
     first = (place.folder / "package").rename(place.folder / "first")
     shutil.rmtree(place.folder / "package.training")
-    monkeypatch.setattr(teaching, "_Progress", lambda path: Stopping([1]))
-    monkeypatch.setattr("quadrat.training.LOG_EVERY", 1)
+    monkeypatch.setattr(job, "_Progress", lambda path: Stopping([1]))
+    monkeypatch.setattr("quadrat.training.loop.LOG_EVERY", 1)
     done = place.train("--init", first, "--set", "classes=[{name: cell}]", "--set", "model.mpp=1.0")
     assert done.code == 75, "it was ended at its first step"
     assert f"p: {first} was trained at model.mpp 0.5, this one is at 1.0" in done.err
@@ -643,7 +644,8 @@ def test_what_a_package_to_begin_from_knows_otherwise_is_told_before_the_trainin
 
 def test_a_full_disk_is_told_with_the_exit_code_for_stores(place, monkeypatch):
     monkeypatch.setattr(
-        "quadrat.store.os.statvfs", lambda _: type("Full", (), {"f_bavail": 1, "f_frsize": 1})()
+        "quadrat.store.tiles.os.statvfs",
+        lambda _: type("Full", (), {"f_bavail": 1, "f_frsize": 1})(),
     )
     done = place.train()
     assert done.code == 74, done.err

@@ -10,8 +10,8 @@ from scipy import ndimage
 
 from helpers import fields, planted
 from helpers.schedules import MemoryView, stitched
-from quadrat.predictions import Candidates
-from quadrat.results import Frame
+from quadrat.core.objects import Frame
+from quadrat.core.predictions import Candidates
 from quadrat.stitching import components
 from quadrat.tasks.detection import CELL
 

@@ -15,13 +15,14 @@ import torch
 from exactness import test_merging, test_one_pass, test_schedules
 from helpers import planted
 from helpers.schedules import Schedule
-from quadrat import inference, units
-from quadrat.geometry import Box
-from quadrat.grid import Lattice
-from quadrat.predictions import Candidates
+from quadrat.core.geometry import Box
+from quadrat.core.lattice import Lattice
+from quadrat.core.predictions import Candidates
+from quadrat.engine import steps
+from quadrat.engine.work import WorkView
+from quadrat.models import inference
 from quadrat.stitching import components
 from quadrat.tasks import detection, instance
-from quadrat.workplace import WorkView
 
 SQUARE, BLOCKS = planted.LAYOUTS[0], planted.LAYOUTS[2]
 SHUFFLED = Schedule(per_unit=2, workers=3, seed=5)
@@ -157,7 +158,7 @@ def closed_cores(patch):
 
 
 def merging_in_completion_order(patch):
-    infer, finished = units.infer_shards, {}
+    infer, finished = steps.infer_shards, {}
 
     def recorded(work, model, shards, source, *, device):
         receipts = infer(work, model, shards, source, device=device)
@@ -167,7 +168,7 @@ def merging_in_completion_order(patch):
             order[shard] = True
         return receipts
 
-    patch.setattr(units, "infer_shards", recorded)
+    patch.setattr(steps, "infer_shards", recorded)
     patch.setattr(WorkView, "shards", property(lambda self: list(finished[self.work.folder])))
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from helpers import oracle, planted
 from helpers.schedules import AT_ONCE, IN_ORDER, OnDisk, Schedule, differences, inferred, stitched
-from quadrat.grid import work_units
+from quadrat.core.lattice import work_units
 
 MANY = settings(deadline=None, derandomize=True, max_examples=200)
 FEW = settings(MANY, max_examples=3)

@@ -9,14 +9,14 @@ import torch
 import yaml
 from PIL import Image
 
-from quadrat.geometry import Box
-from quadrat.grid import Lattice
-from quadrat.outputs.label_image import create_label_image
+from quadrat.core.geometry import Box
+from quadrat.core.lattice import Lattice
+from quadrat.core.objects import ClassInfo, Polygons
+from quadrat.models.package import save_package
+from quadrat.models.task import ModelSpec, get_task
 from quadrat.outputs.objects import ObjectWriter
 from quadrat.outputs.tables import write_tiles
-from quadrat.package import save_package
-from quadrat.results import ClassInfo, Polygons
-from quadrat.task import ModelSpec, get_task
+from quadrat.store.ome_zarr import create_label_image
 
 CLASSES = (ClassInfo("a", (200, 40, 40)), ClassInfo("b", (40, 40, 200)))
 NAMES = tuple(c.name for c in CLASSES)

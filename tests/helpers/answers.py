@@ -4,10 +4,10 @@ evaluation."""
 import numpy as np
 
 from quadrat.annotations import Annotations
-from quadrat.annotations.label_image import LabelImage
+from quadrat.annotations.formats.label_image import LabelImage
+from quadrat.core.objects import Frame, ObjectTable, Polygons
+from quadrat.core.predictions import TileScores
 from quadrat.metrics.protocol import Answer
-from quadrat.predictions import TileScores
-from quadrat.results import Frame, ObjectTable, Polygons
 
 
 def frame(height, width, *, mpp=0.5, scale=1.0):

@@ -15,9 +15,9 @@ from torch import nn
 from torch.nn import functional
 
 from helpers import fields
-from quadrat.grid import Lattice
-from quadrat.results import ClassInfo
-from quadrat.task import ModelSpec, get_task
+from quadrat.core.lattice import Lattice
+from quadrat.core.objects import ClassInfo
+from quadrat.models.task import ModelSpec, get_task
 from quadrat.tasks.detection import CELL, SIZE_UNIT
 
 CLASSES = 3

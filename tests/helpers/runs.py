@@ -18,8 +18,8 @@ from pathlib import Path
 
 import yaml
 
-from quadrat.cli import main
-from quadrat.config import shipped_pipelines
+from quadrat.cli.main import main
+from quadrat.config.pipeline import shipped_pipelines
 
 TASKS = ("instance", "detection", "semantic", "classification")
 MASKS = "instance_masks"
@@ -113,7 +113,7 @@ def start(*words, log):
     would."""
     with Path(log).open("wb") as stream:
         return subprocess.Popen(
-            [sys.executable, "-m", "quadrat.cli", *map(str, words)],
+            [sys.executable, "-m", "quadrat.cli.main", *map(str, words)],
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=subprocess.STDOUT,

@@ -2,7 +2,7 @@
 twice; in memory or on disk.
 
 The work itself is the shipped code: ``predict_cells``, the task's methods, and the work units of
-``quadrat.units``.
+``quadrat.engine.steps``.
 """
 
 import json
@@ -17,17 +17,18 @@ from PIL import Image
 
 from helpers import oracle
 from helpers.runs import contents
-from quadrat import delivery, finishing, inference, units
-from quadrat.config import OutputsSection, SlideSection
-from quadrat.grid import work_units
-from quadrat.manifest import SlideRef
-from quadrat.predictions import Candidates, TileScores
-from quadrat.results import ObjectTable, Polygons
+from quadrat.config.manifest import SlideRef
+from quadrat.config.pipeline import OutputsSection, SlideSection
+from quadrat.core.lattice import work_units
+from quadrat.core.objects import ObjectTable, Polygons
+from quadrat.core.outlines import concatenate_polygons, take_polygons
+from quadrat.core.predictions import Candidates, TileScores
+from quadrat.engine import images, steps, tables
+from quadrat.engine.work import SlideWork, slide_identity
+from quadrat.models import inference
+from quadrat.models.task import get_task
 from quadrat.slides.array import ArraySlide
 from quadrat.slides.source import source_of
-from quadrat.stitching.polygons import concatenate_polygons, take_polygons
-from quadrat.task import get_task
-from quadrat.workplace import SlideWork, slide_identity
 
 CPU = torch.device("cpu")
 
@@ -264,27 +265,27 @@ class OnDisk:
         schedule."""
         work, task = self.work(name), get_task(self.case.spec.task)
         work.path.mkdir(parents=True)
-        plan = units.plan_slide(work)
-        units.create_predictions(work)
-        planned = units.shards_of(plan["shards"])
+        plan = steps.plan_slide(work)
+        steps.create_predictions(work)
+        planned = steps.shards_of(plan["shards"])
         for unit in schedule.units(planned):
-            with units.open_work_source(work) as source:
-                units.infer_shards(work, self.case.model, unit, source, device=CPU)
+            with steps.open_work_source(work) as source:
+                steps.infer_shards(work, self.case.model, unit, source, device=CPU)
         if task.storage == "maps":
             again = replace(schedule, seed=None if schedule.seed is None else schedule.seed + 1)
             for unit in again.units(planned):
-                units.stitch_shards(units.ShardJob(work, tuple(unit)))
-        job = finishing.FinishJob(
+                steps.stitch_shards(steps.ShardJob(work, tuple(unit)))
+        job = tables.FinishJob(
             work=work,
             outputs=OutputsSection(overlay=False),
             fingerprint="",
             provenance={"figures": {}},
         )
-        figures = finishing.merge_slide(job)
+        figures = tables.merge_slide(job)
         if task.label_image is not None:
-            delivery.create_labels(work)
+            images.create_labels(work)
             for unit in schedule.units(planned):
-                delivery.paint_shards(units.ShardJob(work, tuple(unit)))
+                images.paint_shards(steps.ShardJob(work, tuple(unit)))
         (work.result / "figures.json").write_text(json.dumps(figures, sort_keys=True))
         found = contents(work.result)
         shutil.rmtree(work.path)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from quadrat.results import ObjectTable, Polygons
+from quadrat.core.objects import ObjectTable, Polygons
 
 SIDE, CORE = 4096, 256
 

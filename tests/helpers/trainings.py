@@ -10,14 +10,14 @@ from scipy import ndimage
 
 from helpers import fields
 from quadrat.annotations import SlideTruth
-from quadrat.config import TrainSection
-from quadrat.datasets import TrainingSlide, WindowSet
-from quadrat.grid import Lattice
-from quadrat.results import ClassInfo
+from quadrat.config.pipeline import TrainSection
+from quadrat.core.lattice import Lattice
+from quadrat.core.objects import ClassInfo
+from quadrat.models.task import ModelSpec, get_task
 from quadrat.slides.array import ArraySlide
 from quadrat.slides.source import source_of
-from quadrat.task import ModelSpec, get_task
-from quadrat.training import Validation, train
+from quadrat.training.loop import Validation, train
+from quadrat.training.samples import TrainingSlide, WindowSet
 
 CFG = TrainSection(
     steps=24, batch=2, patch=32, warmup=3, seed=5, precision="fp32", checkpoint_every_s=1e9

@@ -66,12 +66,12 @@ def test_the_wheel_carries_the_package_and_its_licence_and_nothing_else(
 
 
 def test_importing_the_command_line_loads_nothing_slow() -> None:
-    assert not imported_by("import quadrat.cli") & (HEAVY | SCIENTIFIC)
+    assert not imported_by("import quadrat.cli.main") & (HEAVY | SCIENTIFIC)
 
 
-@pytest.mark.parametrize("name", ["geometry", "grid", "predictions", "results"])
+@pytest.mark.parametrize("name", ["geometry", "lattice", "predictions", "objects"])
 def test_a_pure_module_loads_no_engine_even_by_way_of_others(name: str) -> None:
-    assert not imported_by(f"import quadrat.{name}") & HEAVY
+    assert not imported_by(f"import quadrat.core.{name}") & HEAVY
 
 
 def test_a_slow_import_would_be_seen() -> None:

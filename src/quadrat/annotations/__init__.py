@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from quadrat.annotations.scan import centroids, compact, scan_fill
-from quadrat.errors import AnnotationError
-from quadrat.geometry import Box
-from quadrat.results import Polygons
+from quadrat.core.errors import AnnotationError
+from quadrat.core.geometry import Box
+from quadrat.core.objects import Polygons
 
 Kind = Literal["object", "region"]
 """An object is counted (QuPath detection or cell); a region is an area of tissue (QuPath

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from quadrat.annotations.coco import orphans
 from quadrat.annotations.faults import geometry_problems
+from quadrat.annotations.formats.coco import orphans
+from quadrat.annotations.formats.pictures import same_pictures
 from quadrat.annotations.items import Loaded, named
-from quadrat.annotations.pictures import same_pictures
 from quadrat.annotations.record import Code, Problem, Record, Sheet
 from quadrat.annotations.scale import scale_problems
 from quadrat.annotations.selection import bounding_records, record_problems, sort_records
-from quadrat.config import Pipeline
+from quadrat.config.pipeline import Pipeline
 
 
 @dataclass(frozen=True, slots=True)

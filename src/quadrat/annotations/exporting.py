@@ -15,12 +15,12 @@ import shapely
 
 from quadrat.annotations import F64
 from quadrat.annotations.faults import extent
+from quadrat.annotations.formats.rle import compress, runs_of_mask
+from quadrat.annotations.formats.table import Entry
 from quadrat.annotations.record import Record, Rings, to_annotations
-from quadrat.annotations.rle import compress, runs_of_mask
 from quadrat.annotations.shapes import geometry_of, shape_name
-from quadrat.annotations.table import Entry
-from quadrat.errors import AnnotationError
-from quadrat.geometry import Box
+from quadrat.core.errors import AnnotationError
+from quadrat.core.geometry import Box
 from quadrat.outputs import write_whole
 
 CSV_COLUMNS = (

@@ -11,18 +11,18 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 
-from quadrat.annotations.delimited import draws, label_of
-from quadrat.annotations.pictures import without_suffix
-from quadrat.annotations.reading import Choice, pictures, read_sheet
+from quadrat.annotations.formats.delimited import draws, label_of
+from quadrat.annotations.formats.pictures import without_suffix
+from quadrat.annotations.formats.reading import Choice, pictures, read_sheet
 from quadrat.annotations.record import Sheet
 from quadrat.annotations.selection import only_class
-from quadrat.config import Pipeline
-from quadrat.errors import AnnotationError, ConfigError, QuadratError, SlideError
-from quadrat.geometry import check_mpp
-from quadrat.manifest import SlideRef, read_manifest
-from quadrat.plain_text import UTF16, mark_of
+from quadrat.config.manifest import SlideRef, read_manifest
+from quadrat.config.pipeline import Pipeline
+from quadrat.config.splits import case_of
+from quadrat.core.errors import AnnotationError, ConfigError, QuadratError, SlideError
+from quadrat.core.geometry import check_mpp
+from quadrat.core.text import UTF16, mark_of
 from quadrat.slides import open_slide
-from quadrat.splits import case_of
 
 _HEAD = 1 << 12
 

@@ -8,8 +8,8 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from quadrat.annotations.record import Rings
-from quadrat.results import Polygons
-from quadrat.stitching.polygons import trace
+from quadrat.core.objects import Polygons
+from quadrat.core.outlines import trace
 
 
 def mask_parts(

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from quadrat.annotations import F64, Annotations, Kind
-from quadrat.results import Polygons
+from quadrat.core.objects import Polygons
 
 Rings = tuple[F64, ...]
 """A polygon: its shell, then its holes; each ring (k, 2) float64 x, y in level-0 px, closed (first

@@ -12,7 +12,7 @@ from typing import Literal
 from quadrat.annotations import Annotations, nearest_class
 from quadrat.annotations.faults import geometry_problems
 from quadrat.annotations.record import Problem, Record, Sheet, to_annotations
-from quadrat.errors import AnnotationError
+from quadrat.core.errors import AnnotationError
 
 Role = Literal["taken", "bound", "ignored", "crowd", "other"]
 

@@ -9,16 +9,16 @@ from pathlib import Path
 import shapely
 
 from quadrat.annotations import SlideTruth
-from quadrat.annotations.delimited import label_of
-from quadrat.annotations.label_image import load_label_image
-from quadrat.annotations.reading import Choice, read_sheet
+from quadrat.annotations.formats.delimited import label_of
+from quadrat.annotations.formats.label_image import load_label_image
+from quadrat.annotations.formats.reading import Choice, read_sheet
 from quadrat.annotations.record import Record, Sheet
 from quadrat.annotations.scale import diameter_problem, scale_problems
 from quadrat.annotations.selection import Selected, bounding_records, select, select_bounds
 from quadrat.annotations.shapes import geometry_of
-from quadrat.config import DataSection
-from quadrat.errors import AnnotationError, ConfigError
-from quadrat.manifest import SlideRef
+from quadrat.config.manifest import SlideRef
+from quadrat.config.pipeline import DataSection
+from quadrat.core.errors import AnnotationError, ConfigError
 
 LISTED = 5
 """Bad records that a message names one by one."""

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from scipy.stats import rankdata
 
 from quadrat.annotations import SlideTruth
-from quadrat.geometry import Box
+from quadrat.core.geometry import Box
 from quadrat.metrics.protocol import AS_USUAL, Answer, Confusion, Curve, Judging, Metrics, need
 from quadrat.metrics.ranking import precision_recall
 from quadrat.metrics.semantic import Counts, confusion

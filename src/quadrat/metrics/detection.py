@@ -12,7 +12,7 @@ import shapely
 from scipy.spatial import cKDTree
 
 from quadrat.annotations import SlideTruth
-from quadrat.errors import AnnotationError
+from quadrat.core.errors import AnnotationError
 from quadrat.metrics.counts import count_figures
 from quadrat.metrics.matching import (
     MISSED,

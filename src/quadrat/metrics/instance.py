@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quadrat.annotations import SlideTruth
-from quadrat.errors import AnnotationError, QuadratError
+from quadrat.core.errors import AnnotationError, QuadratError
 from quadrat.metrics.counts import count_figures
 from quadrat.metrics.matching import MISSED, NOTHING, Matches, class_confusion
 from quadrat.metrics.overlaps import (

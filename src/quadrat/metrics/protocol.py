@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from quadrat.annotations import Scale, SlideTruth, Truth
-from quadrat.geometry import Box
-from quadrat.predictions import TileScores
-from quadrat.results import Frame, ObjectTable
+from quadrat.core.geometry import Box
+from quadrat.core.objects import Frame, ObjectTable
+from quadrat.core.predictions import TileScores
 
 Labels = Callable[[Box], npt.NDArray[Any]]
 """The label image of a box of the grid, (h, w): object ids (1 + row of the object table, 0 none),

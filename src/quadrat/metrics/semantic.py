@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quadrat.annotations import SlideTruth
-from quadrat.errors import AnnotationError
+from quadrat.core.errors import AnnotationError
 from quadrat.metrics.protocol import (
     AS_USUAL,
     Answer,

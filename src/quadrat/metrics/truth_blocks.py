@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quadrat.annotations import Truth
-from quadrat.geometry import Box
+from quadrat.core.geometry import Box
 from quadrat.metrics.overlaps import OverlapCounts
 from quadrat.metrics.protocol import Answer, Labels, blocks
 

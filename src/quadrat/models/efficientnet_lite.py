@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from quadrat.errors import ConfigError
+from quadrat.core.errors import ConfigError
 
 STAGES = (
     (1, 3, 1, 1, 16),

@@ -18,7 +18,7 @@ from torch.nn import functional
 from torchvision.models import get_model, get_model_weights, list_models
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from quadrat.errors import ConfigError
+from quadrat.core.errors import ConfigError
 from quadrat.models import efficientnet_lite
 from quadrat.models.efficientnet_lite import EfficientNetLite0
 from quadrat.models.pretrained import Loaded, load_state, read_state

@@ -25,7 +25,7 @@ from torchvision.models.detection.rpn import (
 )
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 
-from quadrat.errors import ConfigError
+from quadrat.core.errors import ConfigError
 from quadrat.models.encoders import build_encoder
 
 FIRST_STRIDE = 4

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from quadrat.errors import ConfigError
+from quadrat.core.errors import ConfigError
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 COUNTER = "num_batches_tracked"

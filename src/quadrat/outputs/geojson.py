@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from quadrat.core.objects import ClassInfo, Frame, ObjectTable, Polygons
 from quadrat.outputs import commit, discard, partial_path
 from quadrat.outputs.objects import check_append, slice_polygons
-from quadrat.results import ClassInfo, Frame, ObjectTable, Polygons
 
 DECIMALS = 2
 """Coordinates are rounded (half up) to this many decimals of a level-0 px; trailing zeros are not

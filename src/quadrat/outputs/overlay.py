@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from quadrat.results import Frame, Polygons
+from quadrat.core.objects import Frame, Polygons
 
 Rgb = npt.NDArray[np.uint8]
 _SUPERSAMPLE = 3

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from quadrat.errors import ConfigError
+from quadrat.core.errors import ConfigError
 
 RegionName = Literal["stroma", "gland", "tumour"]
 

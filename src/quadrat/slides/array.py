@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from quadrat.errors import SlideError
-from quadrat.geometry import Box, Level
+from quadrat.core.errors import SlideError
+from quadrat.core.geometry import Box, Level
 from quadrat.slides.protocol import Closing, Rgb, SlideInfo, white
 
 

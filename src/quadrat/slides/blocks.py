@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from quadrat.geometry import Box, Level, pyramid_levels
+from quadrat.core.geometry import Box, Level, pyramid_levels
 from quadrat.slides.cache import CACHE_BYTES, BlockCache
 from quadrat.slides.protocol import Closing, Rgb, SlideInfo, TileGrid, white
 

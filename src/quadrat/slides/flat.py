@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from quadrat.errors import SlideError
+from quadrat.core.errors import SlideError
 from quadrat.slides.array import ArraySlide
 from quadrat.slides.colour_profile import profile_name
 from quadrat.slides.protocol import Rgb, Slide, SlideInfo, on_white

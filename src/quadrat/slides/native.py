@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
-from quadrat.errors import DamagedTileError, SlideError
-from quadrat.geometry import Box
+from quadrat.core.errors import DamagedTileError, SlideError
+from quadrat.core.geometry import Box
 from quadrat.slides.cache import BlockCache
 from quadrat.slides.protocol import Rgb, TileGrid, damaged_tile
 from quadrat.slides.tile_codec import TileCodec

@@ -9,7 +9,7 @@ from __future__ import annotations
 import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 
-from quadrat.geometry import MPP_MAX, MPP_MIN
+from quadrat.core.geometry import MPP_MAX, MPP_MIN
 
 MICROMETRES = {
     "µm": 1.0,

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import zarr
 
-from quadrat.durable import DurableStore
-from quadrat.errors import DamagedTileError, SlideError
-from quadrat.geometry import Box
+from quadrat.core.errors import DamagedTileError, SlideError
+from quadrat.core.files import DurableStore
+from quadrat.core.geometry import Box
 from quadrat.slides.blocks import BlockSlide
 from quadrat.slides.ome_xml import colours_are_rgb
 from quadrat.slides.protocol import Rgb, Slide, SlideInfo

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from quadrat.durable import DurableStore
-from quadrat.errors import AnnotationError, SlideError
+from quadrat.core.errors import AnnotationError, SlideError
+from quadrat.core.files import DurableStore
 from quadrat.slides.ome_zarr import _attributes
 
 

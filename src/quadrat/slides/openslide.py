@@ -16,8 +16,8 @@ from threading import Lock
 import numpy as np
 import openslide
 
-from quadrat.errors import DamagedTileError, SlideError
-from quadrat.geometry import Box, Level, pyramid_levels
+from quadrat.core.errors import DamagedTileError, SlideError
+from quadrat.core.geometry import Box, Level, pyramid_levels
 from quadrat.slides.cache import BlockCache
 from quadrat.slides.colour_profile import handle_profile
 from quadrat.slides.dicom import mistagged_sizes

@@ -9,8 +9,8 @@ from typing import Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-from quadrat.errors import DamagedTileError
-from quadrat.geometry import Box, Level
+from quadrat.core.errors import DamagedTileError
+from quadrat.core.geometry import Box, Level
 from quadrat.slides.tile_codec import TileCodec
 
 Rgb = npt.NDArray[np.uint8]

@@ -14,7 +14,7 @@ from typing import Literal
 import openslide
 import tifffile
 
-from quadrat.errors import SlideError
+from quadrat.core.errors import SlideError
 from quadrat.slides.dicom import read_instance, series_instances
 from quadrat.slides.native import UNREADABLE
 from quadrat.slides.tiff_extent import MAGIC as TIFF_MAGIC

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from quadrat.errors import DamagedTileError
-from quadrat.geometry import Box
+from quadrat.core.errors import DamagedTileError
+from quadrat.core.geometry import Box
 from quadrat.slides.native import NativeLevel, NativeTiles
 from quadrat.slides.protocol import Rgb
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from quadrat.errors import SlideError
-from quadrat.geometry import MPP_MAX, MPP_MIN, Box, Level, pyramid_levels
+from quadrat.core.errors import SlideError
+from quadrat.core.geometry import MPP_MAX, MPP_MIN, Box, Level, pyramid_levels
 from quadrat.slides.colour_profile import profile_name
 from quadrat.slides.native import UNREADABLE, NativeLevel, NativeTiles
 from quadrat.slides.ome_xml import OmeImage, colours_are_rgb, parse_ome

@@ -15,7 +15,7 @@ import numpy as np
 import simplejpeg
 import tifffile
 
-from quadrat.errors import SlideError
+from quadrat.core.errors import SlideError
 from quadrat.slides.native import JPEG, RGB, YCBCR, NativeLevel, native_level
 from quadrat.slides.protocol import Rgb, on_white
 from quadrat.slides.tile_codec import TileCodec

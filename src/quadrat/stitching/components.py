@@ -7,7 +7,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from quadrat.grid import Cell
+from quadrat.core.lattice import Cell
 
 Strips = dict[str, npt.NDArray[np.int64]]
 """Border pixels of a shard: ``top``, ``bottom``, ``left``, ``right``; each (length, 2) of

@@ -18,8 +18,8 @@ import numpy.typing as npt
 from numba import njit
 from scipy.spatial import cKDTree
 
-from quadrat.results import ObjectTable
-from quadrat.stitching.runs import Runs
+from quadrat.core.objects import ObjectTable
+from quadrat.core.runs import Runs
 
 IntArray = npt.NDArray[np.integer]
 """int32 or uint32, checked where it enters."""

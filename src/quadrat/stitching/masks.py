@@ -15,11 +15,11 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from quadrat.predictions import BOX_UNIT, MaskCandidates, mask_boxes, mask_bytes
-from quadrat.results import ObjectTable, Polygons
+from quadrat.core.objects import ObjectTable, Polygons
+from quadrat.core.outlines import concatenate_polygons, trace
+from quadrat.core.predictions import BOX_UNIT, MaskCandidates, mask_boxes, mask_bytes
+from quadrat.core.runs import Runs, runs_of
 from quadrat.stitching.features import Moments, measure
-from quadrat.stitching.polygons import concatenate_polygons, trace
-from quadrat.stitching.runs import Runs, runs_of
 
 CANVAS_ROWS = 4096
 """Masks are measured side by side on a canvas of about so many rows and as many columns as the
@@ -40,7 +40,7 @@ def paste(
 
     Returns:
         area (n,) int32 in px (0: nothing was left), starts (n + 1,) int64 and bits (m,) uint8 as in
-        :class:`quadrat.predictions.MaskCandidates`.
+        :class:`quadrat.core.predictions.MaskCandidates`.
     """
     starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(mask_bytes(box))])
     bits = np.zeros(int(starts[-1]), np.uint8)

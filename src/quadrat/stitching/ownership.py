@@ -21,8 +21,9 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from quadrat.geometry import Box
-from quadrat.results import FLAG_CAPPED
+from quadrat.core.geometry import Box
+from quadrat.core.objects import FLAG_CAPPED
+from quadrat.core.runs import Runs
 from quadrat.stitching.flood import (
     BOTTOM,
     LEFT,
@@ -34,7 +35,6 @@ from quadrat.stitching.flood import (
     components_of,
     flood,
 )
-from quadrat.stitching.runs import Runs
 from quadrat.stitching.search import component_holds
 
 FIRST_MARGIN = 64

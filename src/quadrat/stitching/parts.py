@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from quadrat.results import ObjectTable, Polygons
-from quadrat.stitching.runs import Runs
-from quadrat.task import Array, Arrays
+from quadrat.core.objects import ObjectTable, Polygons
+from quadrat.core.runs import Runs
+from quadrat.models.task import Array, Arrays
 
 
 def object_part(*, table: ObjectTable, polygons: Polygons, runs: Runs) -> Arrays:

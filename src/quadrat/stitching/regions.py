@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 from skimage.measure import label as label_components
 
-from quadrat.grid import Cell
-from quadrat.results import ObjectTable, Polygons
+from quadrat.core.lattice import Cell
+from quadrat.core.objects import ObjectTable, Polygons
+from quadrat.core.outlines import Edges, boundary_edges, concatenate_polygons, link_edges
+from quadrat.models.task import Array, Arrays
 from quadrat.stitching.components import Strips, face_pairs, union_find
 from quadrat.stitching.features import Moments, measure_piece
-from quadrat.stitching.polygons import Edges, boundary_edges, concatenate_polygons, link_edges
-from quadrat.task import Array, Arrays
 
 SIDES = ("top", "bottom", "left", "right")
 _MOMENTS = ("area", "sums", "bbox", "first", "transitions", "value")

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from numba import njit
 from scipy.spatial import cKDTree
 
-from quadrat.results import ObjectTable, Polygons
+from quadrat.core.objects import ObjectTable, Polygons
 
 FLANK = 4
 """The flank ends at this many times the near strip's reach."""

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from quadrat.geometry import Box
-from quadrat.grid import Cell
+from quadrat.core.geometry import Box
+from quadrat.core.lattice import Cell
 
 Mask = npt.NDArray[np.bool_]
 TILE_PX = 1024

@@ -12,7 +12,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from quadrat.predictions import Candidates
+from quadrat.core.predictions import Candidates
 
 IOU_DENOMINATOR = 1000
 

@@ -1,3 +1,3 @@
-"""The kinds of model, one file each; :func:`quadrat.task.get_task` finds them by the
+"""The kinds of model, one file each; :func:`quadrat.models.task.get_task` finds them by the
 file's name.
 """

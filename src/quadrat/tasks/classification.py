@@ -16,11 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from quadrat.grid import Cell
+from quadrat.core.lattice import Cell
+from quadrat.core.predictions import TileScores, quantise_score
 from quadrat.metrics.classification import METRICS
-from quadrat.models.unet import TileClassifier
-from quadrat.predictions import TileScores, quantise_score
-from quadrat.task import (
+from quadrat.models.task import (
     Array,
     Arrays,
     Crop,
@@ -31,6 +30,7 @@ from quadrat.task import (
     ThresholdGrid,
     TruthWindow,
 )
+from quadrat.models.unet import TileClassifier
 
 IGNORE = -1
 

@@ -18,13 +18,11 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import generalized_box_iou_loss
 
-from quadrat.grid import Cell
+from quadrat.core.lattice import Cell
+from quadrat.core.objects import ObjectTable, Polygons
+from quadrat.core.predictions import BOX_UNIT, Candidates, quantise_score
 from quadrat.metrics.detection import METRICS
-from quadrat.models.unet import UNet
-from quadrat.predictions import BOX_UNIT, Candidates, quantise_score
-from quadrat.results import ObjectTable, Polygons
-from quadrat.stitching.suppression import suppress
-from quadrat.task import (
+from quadrat.models.task import (
     Array,
     Arrays,
     Crop,
@@ -35,6 +33,8 @@ from quadrat.task import (
     ThresholdGrid,
     TruthWindow,
 )
+from quadrat.models.unet import UNet
+from quadrat.stitching.suppression import suppress
 
 CELL = 4
 """Input px a side of a head cell."""

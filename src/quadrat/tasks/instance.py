@@ -17,17 +17,12 @@ from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional
 
-from quadrat.grid import Cell
+from quadrat.core.lattice import Cell
+from quadrat.core.objects import ObjectTable, Polygons
+from quadrat.core.outlines import boundary_edges, link_edges
+from quadrat.core.runs import paint
 from quadrat.metrics.instance import METRICS
-from quadrat.models.unet import UNet
-from quadrat.results import ObjectTable, Polygons
-from quadrat.stitching.features import measure_runs
-from quadrat.stitching.maps import crop_core, quantise
-from quadrat.stitching.ownership import FIRST_MARGIN, Decoded, SeedRule, decode_shard
-from quadrat.stitching.parts import load_runs, load_table, object_part
-from quadrat.stitching.polygons import boundary_edges, link_edges
-from quadrat.stitching.runs import paint
-from quadrat.task import (
+from quadrat.models.task import (
     Array,
     Arrays,
     Crop,
@@ -39,6 +34,11 @@ from quadrat.task import (
     ThresholdGrid,
     TruthWindow,
 )
+from quadrat.models.unet import UNet
+from quadrat.stitching.features import measure_runs
+from quadrat.stitching.maps import crop_core, quantise
+from quadrat.stitching.ownership import FIRST_MARGIN, Decoded, SeedRule, decode_shard
+from quadrat.stitching.parts import load_runs, load_table, object_part
 
 FOREGROUND, DISTANCE, FIRST_CLASS = 0, 1, 2
 DISTANCE_WEIGHT = 4.0

@@ -24,18 +24,20 @@ from torch import Tensor, nn
 from torchvision.models.detection.roi_heads import fastrcnn_loss, maskrcnn_loss
 from torchvision.ops import clip_boxes_to_image, masks_to_boxes
 
-from quadrat.geometry import Box
-from quadrat.grid import Cell
+from quadrat.core.geometry import Box
+from quadrat.core.lattice import Cell
+from quadrat.core.objects import FLAG_CAPPED, FLAG_OCCLUDED, ObjectTable, Polygons
+from quadrat.core.predictions import (
+    BOX_UNIT,
+    Candidates,
+    MaskCandidates,
+    mask_boxes,
+    quantise_score,
+)
+from quadrat.core.runs import Runs, paint
 from quadrat.metrics.instance import METRICS
 from quadrat.models.mask_rcnn import MASK_SIDE, MaskRCNN, RegionOutput
-from quadrat.predictions import BOX_UNIT, Candidates, MaskCandidates, mask_boxes, quantise_score
-from quadrat.results import FLAG_CAPPED, FLAG_OCCLUDED, ObjectTable, Polygons
-from quadrat.stitching.maps import quantise
-from quadrat.stitching.masks import outlines, paste
-from quadrat.stitching.parts import load_objects, object_part
-from quadrat.stitching.runs import Runs, paint
-from quadrat.stitching.suppression import suppress
-from quadrat.task import (
+from quadrat.models.task import (
     Array,
     Arrays,
     Crop,
@@ -47,6 +49,10 @@ from quadrat.task import (
     ThresholdGrid,
     TruthWindow,
 )
+from quadrat.stitching.maps import quantise
+from quadrat.stitching.masks import outlines, paste
+from quadrat.stitching.parts import load_objects, object_part
+from quadrat.stitching.suppression import suppress
 
 PROPOSAL_SCORE = 0.1
 """Anchors that are less likely an object become no region."""

@@ -11,13 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from quadrat.geometry import Box
-from quadrat.grid import Cell
+from quadrat.core.geometry import Box
+from quadrat.core.lattice import Cell
 from quadrat.metrics.semantic import METRICS
-from quadrat.models.unet import UNet
-from quadrat.stitching.maps import argmax_classes, crop_core, quantise
-from quadrat.stitching.regions import region_part, region_parts
-from quadrat.task import (
+from quadrat.models.task import (
     Array,
     Arrays,
     Crop,
@@ -29,6 +26,9 @@ from quadrat.task import (
     ThresholdGrid,
     TruthWindow,
 )
+from quadrat.models.unet import UNet
+from quadrat.stitching.maps import argmax_classes, crop_core, quantise
+from quadrat.stitching.regions import region_part, region_parts
 
 UNKNOWN = -1
 """Target of a pixel of which nothing is known."""

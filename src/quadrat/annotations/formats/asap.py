@@ -1,0 +1,85 @@
+"""ASAP XML -> records (https://github.com/computationalpathologygroup/ASAP, its XmlRepository):
+polygons, rectangles, dots.
+
+A class is the group of an annotation. Coordinates are level-0 px; on a computer set to a language
+that writes a decimal comma they are written with one. A spline's outline is not in the file, only
+its knots, so that it cannot be taken.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+
+from quadrat.annotations import F64
+from quadrat.annotations.formats.text import parse_xml
+from quadrat.annotations.record import Problem, Record, Sheet, box_record
+from quadrat.core.errors import AnnotationError
+
+_NO_GROUP = ("", "None")
+
+
+def read_asap(path: Path) -> Sheet:
+    """The annotations of an ASAP file; ``annotation N`` counts from 1 and has its name beside it.
+
+    Raises:
+        AnnotationError: unreadable, no XML, or not of ASAP.
+    """
+    root = parse_xml(path)
+    if root.tag != "ASAP_Annotations":
+        raise AnnotationError(
+            f"{path}: its root is <{root.tag}>, not the <ASAP_Annotations> of ASAP"
+        )
+    items = root.findall("Annotations/Annotation")
+    records = tuple(_record(item, number) for number, item in enumerate(items, start=1))
+    return Sheet(
+        str(path), "ASAP XML", records, one_class=not any(record.name for record in records)
+    )
+
+
+def _record(item: ElementTree.Element, number: int) -> Record:
+    own, group, sort = (item.get(key, "").strip() for key in ("Name", "PartOfGroup", "Type"))
+    place = f"annotation {number}" + (f" '{own}'" if own else "")
+    name = "" if group in _NO_GROUP else group
+    try:
+        xy = _coordinates(item)
+    except ValueError as error:
+        return Record(
+            place,
+            name,
+            fault=Problem("no geometry", f"a coordinate that is not a number ({error})"),
+        )
+    if sort in ("Dot", "PointSet") and len(xy):
+        return Record(place, name, points=xy)
+    if sort == "Rectangle" and len(xy) == 4 and len(set(xy[:, 0])) <= 2 and len(set(xy[:, 1])) <= 2:
+        return box_record(
+            place, name, (*xy.min(axis=0).tolist(), *xy.max(axis=0).tolist()), kind=None
+        )
+    if sort in ("Polygon", "Rectangle") and len(xy) >= 3:
+        return Record(place, name, parts=((np.concatenate([xy, xy[:1]]),),))
+    text = f"a {sort or 'annotation without a type'} of {len(xy)} points"
+    if sort == "Spline":
+        text = "a spline, whose outline is not in the file; draw it as a polygon"
+    return Record(place, name, fault=Problem("no geometry", text))
+
+
+def _coordinates(item: ElementTree.Element) -> F64:
+    """x, y (k, 2) in the order that the attribute Order gives.
+
+    Raises:
+        ValueError: a value that is not a finite number.
+    """
+    found = item.findall("Coordinates/Coordinate")
+    order = sorted(range(len(found)), key=lambda i: int(found[i].get("Order") or i))
+    xy = np.array([[_number(found[i], axis) for axis in "XY"] for i in order], np.float64).reshape(
+        -1, 2
+    )
+    if not np.isfinite(xy).all():
+        raise ValueError("not finite")
+    return xy
+
+
+def _number(item: ElementTree.Element, axis: str) -> float:
+    return float((item.get(axis) or "").replace(",", "."))

@@ -1,0 +1,275 @@
+"""QuPath GeoJSON -> records, and Annotations (RFC 7946; properties as QuPath 0.2 and later write
+them, in level-0 px).
+
+QuPath writes rectangles and ellipses as polygons ("isEllipse" beside the coordinates changes
+nothing: the outline counts) and, of a cell, "nucleusGeometry" beside the border, which is the one
+that is taken. https://qupath.readthedocs.io/en/stable/docs/advanced/exporting_annotations.html
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from quadrat.annotations import Annotations, Kind, class_index
+from quadrat.annotations.formats.text import parse_json
+from quadrat.annotations.record import Problem, Record, Rings, Sheet, to_annotations
+from quadrat.core.errors import AnnotationError
+from quadrat.core.text import not_utf8
+
+_KINDS: dict[str, Kind] = {
+    "detection": "object",
+    "cell": "object",
+    "annotation": "region",
+    "PathDetectionObject": "object",  # the feature's id in QuPath 0.2
+    "PathCellObject": "object",
+    "PathAnnotationObject": "region",
+}
+_DRAWN = ("Polygon", "MultiPolygon", "Point", "MultiPoint")
+
+
+def read_geojson(path: Path) -> Sheet:
+    """The records of a QuPath GeoJSON file: a FeatureCollection, a bare list, or one feature a
+    line.
+
+    ``feature N`` counts from 1. A feature without objectType is of no stated kind; tiles and TMA
+    cores are counted apart.
+
+    Raises:
+        AnnotationError: the file is not GeoJSON, or cut short. (A broken feature is a record
+        with a fault.)
+    """
+    found = [_record(feature, number) for number, feature in enumerate(_features(path), start=1)]
+    records = tuple(record for record in found if record is not None)
+    return Sheet(str(path), "QuPath GeoJSON", records, others=len(found) - len(records))
+
+
+def load_annotations(
+    path: Path,
+    *,
+    classes: Sequence[str] | None = None,
+    kind: Kind | None = None,
+    unclassified: str | None = None,
+) -> Annotations:
+    """Read the objects or the regions of a QuPath GeoJSON file as they are drawn.
+
+    A MultiPolygon is one object with an entry a part, holes are kept, a Point is a point entry.
+    What has no class is left out and counted in ``unclassified`` (or is of the class
+    ``unclassified``, if one is given); what is not of ``kind`` in ``other_kind``. A feature without
+    objectType is taken as ``kind``. With ``kind=None`` all are taken, and the file must hold one
+    kind only. ``classes`` fixes names and order; None takes the names found, sorted.
+
+    Raises:
+        AnnotationError: not such a file, a broken or unknown geometry, an unknown class, or two
+        kinds and none chosen.
+    """
+    path = Path(path)
+    taken: list[Record] = []
+    names: list[str] = []
+    kinds: set[Kind] = set()
+    other_kind = without_class = 0
+    for number, feature in enumerate(_features(path), start=1):
+        record = _record(feature, number)
+        found = None if record is None else record.kind or kind or "object"
+        if record is None or (kind is not None and found != kind and not record.fault):
+            other_kind += 1
+            continue
+        name = record.name or unclassified
+        if name is None and not record.fault:
+            without_class += 1
+            continue
+        if record.fault:
+            raise AnnotationError(f"{path.name}, {record.place}: {record.fault.text}")
+        kinds.add(found or "object")
+        taken.append(record)
+        names.append(name or "")
+    if len(kinds) > 1:
+        raise AnnotationError(
+            f"{path.name}: holds both objects and regions; ask for one with kind='object' or "
+            "'region'"
+        )
+    known = tuple(classes) if classes is not None else tuple(sorted(set(names)))
+    first = {
+        name: record.place for name, record in zip(reversed(names), reversed(taken), strict=True)
+    }
+    index = {
+        name: class_index(name, known, where=f"{path.name}, {place}")
+        for name, place in first.items()
+    }
+    return to_annotations(
+        taken,
+        [index[name] for name in names],
+        classes=known,
+        kind=kind or (kinds.pop() if kinds else "object"),
+        unclassified=without_class,
+        other_kind=other_kind,
+    )
+
+
+def _features(path: Path) -> Iterator[Any]:
+    """Features one by one; a file of one feature a line is not parsed as a whole, which keeps
+    memory flat."""
+    try:
+        with path.open(encoding="utf-8-sig") as stream:
+            first, second = stream.readline(), stream.readline()
+            stream.seek(0)
+            by_line = _item(second) is not None and _item(first) is not None
+            yield from _newline_delimited(stream, path) if by_line else _listed(stream, path)
+    except UnicodeDecodeError as error:
+        raise AnnotationError(not_utf8(path, error)) from error
+    except OSError as error:
+        raise AnnotationError(f"{path}: cannot be read ({error})") from error
+
+
+def _newline_delimited(stream: TextIO, path: Path) -> Iterator[Any]:
+    """Features of a file without a list around them."""
+    for number, line in enumerate(stream, start=1):
+        item = _item(line)
+        if item is not None:
+            yield item
+        elif line.strip():
+            raise AnnotationError(f"{path}: line {number} is not one whole feature")
+
+
+def _listed(stream: TextIO, path: Path) -> Iterator[Any]:
+    """Features of a list or a FeatureCollection: line by line as far as each line is one, the
+    others from the whole text."""
+    opening = stream.readline()
+    done = 0
+    for line in stream if _opens(opening) else ():
+        item = _item(line)
+        if item is not None:
+            yield item
+            done += 1
+        elif line.lstrip().startswith("]") and _json(opening + line + stream.read()) is not None:
+            return
+        elif line.strip():
+            break
+    stream.seek(0)
+    whole = parse_json(stream.read(), path)
+    if isinstance(whole, dict) and whole.get("type") == "Feature":
+        whole = [whole]
+    features = whole.get("features") if isinstance(whole, dict) else whole
+    if not isinstance(features, list):
+        raise AnnotationError(
+            f"{path}: not GeoJSON: want a FeatureCollection, a Feature or a list of Features"
+        )
+    yield from features[done:]
+
+
+def _opens(line: str) -> bool:
+    """Whether a line opens the file's list of features, and holds none of them."""
+    if not line.rstrip().endswith("["):
+        return False
+    whole = _json(f"{line}]}}")
+    return _json(f"{line}]") == [] or (isinstance(whole, dict) and whole.get("features") == [])
+
+
+def _item(line: str) -> dict[str, Any] | None:
+    """The JSON object that a line is (with or without the comma to the next); None if it is no
+    whole one."""
+    line = line.strip().removesuffix(",")
+    item = _json(line) if line.startswith("{") and line.endswith("}") else None
+    return item if isinstance(item, dict) else None
+
+
+def _json(text: str) -> Any:
+    """The content of a JSON text; None where it cannot be parsed."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _record(feature: Any, number: int) -> Record | None:
+    """The record of one feature; None for what is neither object nor region (a tile, a TMA core,
+    the root)."""
+    place = f"feature {number}"
+    if not isinstance(feature, dict) or not isinstance(feature.get("properties") or {}, dict):
+        return Record(place, "", fault=Problem("no geometry", "not a GeoJSON Feature"))
+    stated = _object_type(feature)
+    if stated is not None and stated not in _KINDS:
+        return None
+    kind = None if stated is None else _KINDS[stated]
+    name = ""
+    try:
+        name = _class_name(feature)
+        parts, points = _geometry(feature.get("geometry"))
+    except _BrokenError as error:
+        return Record(place, name, kind, fault=Problem("no geometry", str(error)))
+    return Record(place, name, kind, parts, points)
+
+
+class _BrokenError(Exception):
+    """A feature that cannot be understood; becomes the fault of its record."""
+
+
+def _object_type(feature: dict[str, Any]) -> str | None:
+    properties = feature.get("properties") or {}
+    stated = properties.get("objectType") or properties.get("object_type")
+    if stated is None and str(feature.get("id", "")).startswith(("Path", "TMACore")):
+        stated = feature["id"]
+    return None if stated is None else str(stated)
+
+
+def _class_name(feature: dict[str, Any]) -> str:
+    classification = (feature.get("properties") or {}).get("classification")
+    if classification is None:
+        return ""
+    name = classification.get("name") if isinstance(classification, dict) else classification
+    if (
+        name is None
+        and isinstance(classification, dict)
+        and isinstance(classification.get("names"), list)
+    ):
+        name = ": ".join(
+            map(str, classification["names"])
+        )  # QuPath 0.5 writes derived classes as a list
+    if not isinstance(name, str) or not name:
+        raise _BrokenError("properties.classification has no name")
+    return name
+
+
+def _geometry(geometry: Any) -> tuple[tuple[Rings, ...], Any]:
+    """(parts, points) of a GeoJSON geometry."""
+    sort = geometry.get("type") if isinstance(geometry, dict) else None
+    if sort not in _DRAWN:
+        raise _BrokenError(
+            f"geometry {sort!r} has no area; want {', '.join(_DRAWN[:-1])} or {_DRAWN[-1]}"
+        )
+    coordinates = geometry.get("coordinates")
+    if not isinstance(coordinates, list) or not coordinates:
+        raise _BrokenError(f"a {sort} without coordinates")
+    if sort in ("Point", "MultiPoint"):
+        return (), _pairs([coordinates] if sort == "Point" else coordinates)
+    return tuple(
+        _rings(part) for part in ([coordinates] if sort == "Polygon" else coordinates)
+    ), np.zeros((0, 2))
+
+
+def _rings(part: Any) -> Rings:
+    if not isinstance(part, list) or not part:
+        raise _BrokenError("a polygon without a ring")
+    rings = tuple(_pairs(ring) for ring in part)
+    for ring in rings:
+        if len(ring) < 4 or (ring[0] != ring[-1]).any():
+            raise _BrokenError(f"a ring of {len(ring)} points that is not closed (want 4 or more)")
+    return rings
+
+
+def _pairs(values: Any) -> Any:
+    """x, y (k, 2) float64 of a list of positions; a third coordinate is left aside."""
+    try:
+        pairs = np.asarray(values, np.float64)
+        if pairs.size == 0:
+            return np.zeros((0, 2))
+        pairs = np.ascontiguousarray(pairs[:, :2])
+    except (ValueError, TypeError, IndexError, OverflowError) as error:
+        raise _BrokenError(f"coordinates that are not a list of x, y pairs ({error})") from error
+    if pairs.shape[1] != 2 or not np.isfinite(pairs).all():
+        raise _BrokenError("a coordinate that is not a finite number")
+    return pairs

@@ -1,0 +1,399 @@
+"""Label images and masks (PNG, TIFF, OME-Zarr; 8, 16 or 32 bits) as a source of truth; one pixel is
+one level-0 px."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tifffile
+from numba import njit
+from PIL import Image
+from scipy import ndimage
+
+from quadrat.annotations import F64, Ids, Kind, Scale, check_scale, points_inside
+from quadrat.core.errors import AnnotationError
+from quadrat.core.geometry import Box
+from quadrat.slides.flat import MAX_PIXELS, pillow_limit_lifted
+from quadrat.slides.native import UNREADABLE
+
+_LOOKUP_END = 1 << 26
+"""Label values below this are renumbered through a table, larger ones by sorting."""
+_BLOCK_ROWS, _BLOCK_COLS = 1024, 4096
+_DAMAGED = (*UNREADABLE, SyntaxError, MemoryError)
+"""What Pillow, tifffile and their codecs raise at damaged files."""
+_JPEG = b"\xff\xd8\xff"
+_TIFF_JPEG = (6, 7)
+"""Compressions of a TIFF."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelImage:
+    """Objects or regions painted at level 0. A crop at another scale takes the pixel under each
+    grid pixel's centre.
+
+    labels: (h, w) int32; of kind "object": ids 1..n in the order of the file's values, of kind
+    "region": class index + 1; 0 none. class_id: (n,) class of each object, empty for regions.
+    extents: (n, 4) float64 x0, y0, x1, y1 and centres: (n, 2) float64 x, y, level-0 px,
+    corner-based. ids: (n,) int64 the file's own values.
+    """
+
+    labels: npt.NDArray[np.int32]
+    classes: tuple[str, ...]
+    kind: Kind
+    class_id: Ids
+    extents: F64
+    centres: F64
+    ids: Ids
+
+    def instances(self, box: Box, scale: Scale) -> tuple[npt.NDArray[np.int32], Ids]:
+        """See ``Truth.instances``. Raises AnnotationError for an image of regions."""
+        self._need("object")
+        crop = _nearest(self.labels, box, scale)
+        present, inverse = np.unique(crop, return_inverse=True)
+        shift = 1 if len(present) and present[0] != 0 else 0
+        return (inverse.reshape(crop.shape) + shift).astype(np.int32), self.class_id[
+            present[present > 0] - 1
+        ]
+
+    def regions(self, box: Box, scale: Scale) -> npt.NDArray[np.uint8]:
+        """See ``Truth.regions``; of an image of objects, the class of the object at each pixel."""
+        crop = _nearest(self.labels, box, scale)
+        if self.kind == "object":
+            crop = np.concatenate([[0], self.class_id + 1])[crop]
+        return crop.astype(np.uint8)
+
+    def boxes(self, box: Box, scale: Scale) -> tuple[F64, Ids]:
+        """See ``Truth.boxes``. Raises AnnotationError for an image of regions."""
+        self._need("object")
+        check_scale(scale)
+        xyxy = self.extents / np.array([scale[1], scale[0], scale[1], scale[0]])
+        meets = (
+            (xyxy[:, 0] < box.col1)
+            & (xyxy[:, 2] > box.col0)
+            & (xyxy[:, 1] < box.row1)
+            & (xyxy[:, 3] > box.row0)
+        )
+        return xyxy[meets], self.class_id[meets]
+
+    def points(self, box: Box, scale: Scale) -> tuple[F64, Ids]:
+        """See ``Truth.points``. Raises AnnotationError for an image of regions."""
+        self._need("object")
+        check_scale(scale)
+        xy = self.centres / np.array([scale[1], scale[0]])
+        inside = points_inside(xy, box)
+        return xy[inside], self.class_id[inside]
+
+    def present(self) -> frozenset[int]:
+        """See ``Truth.present``."""
+        return frozenset(
+            (
+                self.class_id
+                if self.kind == "object"
+                else np.unique(self.labels[self.labels > 0]) - 1
+            ).tolist()
+        )
+
+    def diameters(self) -> F64:
+        """(n,) px of the circle of the same area, of each object."""
+        self._need("object")
+        area: F64 = np.bincount(self.labels.ravel(), minlength=len(self.ids) + 1)[1:] / math.pi
+        return 2 * np.sqrt(area)
+
+    def _need(self, kind: Kind) -> None:
+        if self.kind != kind:
+            raise AnnotationError(
+                f"this label image holds {self.kind}s, but {kind}s were asked for; load it with "
+                f"kind={kind!r}"
+            )
+
+
+def load_label_image(
+    path: Path,
+    *,
+    classes: Sequence[str] = ("object",),
+    kind: Kind = "object",
+    threshold: int | None = None,
+) -> LabelImage:
+    """Read a label image, or with ``threshold`` a mask (foreground is what lies above it, 127 for
+    an 8-bit mask).
+
+    ``path``: PNG, TIFF, or an OME-Zarr label image. Objects: every value is one object of
+    ``classes[0]``; the 4-connected parts of a mask are its objects. Regions: a value is class index
+    + 1; a mask is ``classes[0]``.
+
+    Raises:
+        AnnotationError: not an image of one channel of whole numbers, a region value without a
+        class, or a JPEG without a
+            ``threshold``.
+    """
+    path = Path(path)
+    if threshold is None:
+        need_exact_values(path)
+    values = read_values(path)
+    if threshold is not None:
+        highest = int(values.max(initial=0))
+        if 0 < highest <= threshold:
+            raise AnnotationError(
+                f"{path}: the highest value of this mask is {highest}, so nothing lies above "
+                f"data.mask_threshold ({threshold}); "
+                "set it to 0 where all that is not 0 is foreground, or to null where values are "
+                "class numbers"
+            )
+        values = (values > threshold).astype(np.uint8)
+        if kind == "object":
+            values = ndimage.label(values)[0]
+    return from_array(values, classes=classes, kind=kind, where=path.name)
+
+
+def from_array(
+    values: npt.NDArray[np.integer],
+    *,
+    classes: Sequence[str],
+    kind: Kind = "object",
+    where: str = "label image",
+) -> LabelImage:
+    """A LabelImage of an (h, w) array of whole numbers >= 0, in the meaning that
+    ``load_label_image`` gives them."""
+    none = np.zeros(0, np.int64)
+    if kind == "region":
+        highest = int(values.max(initial=0))
+        if highest > len(classes):
+            raise AnnotationError(
+                f"{where}: value {highest} has no class; {len(classes)} are given "
+                f"({', '.join(classes)})"
+            )
+        return LabelImage(
+            values.astype(np.int32),
+            tuple(classes),
+            kind,
+            none,
+            np.zeros((0, 4)),
+            np.zeros((0, 2)),
+            none,
+        )
+    labels, ids = renumber(values)
+    extents, centres = _measure(labels, len(ids))
+    xyxy = extents[:, [1, 0, 3, 2]].astype(np.float64)
+    return LabelImage(
+        labels, tuple(classes), kind, np.zeros(len(ids), np.int64), xyxy, centres, ids
+    )
+
+
+def stream_label_image(
+    path: Path, *, shape: tuple[int, int], scale: Scale
+) -> Iterator[tuple[Box, npt.NDArray[np.integer]]]:
+    """A TIFF's label under the centre of every grid pixel, block by block: boxes that partition a
+    grid of ``shape``.
+
+    ``scale``: pixels of the TIFF per grid px (rows, columns). One row of tiles is decoded at a
+    time, so that memory does not grow with the height of the image; values are the file's own, 0
+    outside the image.
+
+    Raises:
+        AnnotationError: not a TIFF of one channel.
+    """
+    check_scale(scale)
+    done = 0
+    rows = np.floor((np.arange(shape[0]) + 0.5) * scale[0])
+    for top, band in _bands(path):
+        end = int(np.searchsorted(rows, top + len(band)))
+        yield from _band_blocks(band, top, Box(done, 0, end, shape[1]), scale)
+        done = end
+    yield from _band_blocks(np.zeros((0, 0), np.uint8), 0, Box(done, 0, shape[0], shape[1]), scale)
+
+
+def _band_blocks(
+    band: npt.NDArray[np.integer], top: int, box: Box, scale: Scale
+) -> Iterator[tuple[Box, npt.NDArray[np.integer]]]:
+    for row0 in range(box.row0, box.row1, _BLOCK_ROWS):
+        for col0 in range(box.col0, box.col1, _BLOCK_COLS):
+            block = Box(
+                row0, col0, min(box.row1, row0 + _BLOCK_ROWS), min(box.col1, col0 + _BLOCK_COLS)
+            )
+            yield block, _nearest(band, block, scale, top=top)
+
+
+def _bands(path: Path) -> Iterator[tuple[int, npt.NDArray[np.integer]]]:
+    """First row and pixels (rows, width) of each row of tiles, or each strip, of a TIFF's first
+    page."""
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            page = tiff.pages.first
+            if page.samplesperpixel != 1 or page.dtype is None or page.dtype.kind != "u":
+                raise AnnotationError(
+                    f"{path}: {page.dtype}{page.shape} is not a label image of one channel"
+                )
+            top, band = -1, np.zeros((0, 0), page.dtype)
+            for data, index, size in page.segments(maxworkers=2):
+                row, col = index[2], index[3]
+                if row != top:
+                    if top >= 0:
+                        yield top, band
+                    top, band = (
+                        row,
+                        np.zeros(
+                            (min(page.imagelength - row, size[1]), page.imagewidth), page.dtype
+                        ),
+                    )
+                if data is not None:  # None: a tile that the file leaves out, as empty ones may be
+                    rows, cols = min(size[1], len(band)), min(size[2], page.imagewidth - col)
+                    band[:rows, col : col + cols] = data[0, :rows, :cols, 0]
+            if top >= 0:
+                yield top, band
+    except _DAMAGED as error:
+        raise AnnotationError(f"{path}: cannot be read as a TIFF ({error})") from error
+
+
+def read_values(path: Path) -> npt.NDArray[np.integer]:
+    """Pixels (h, w) of a flat image or an OME-Zarr label image: whole numbers >= 0.
+
+    Raises:
+        AnnotationError: unreadable, of more than 2^30 px, of several pages, or not one channel
+        of whole numbers.
+    """
+    try:
+        if path.is_dir():
+            from quadrat.slides.ome_zarr_labels import (
+                read_ome_zarr_labels,  # zarr is slow to load, and few need it
+            )
+
+            pixels: npt.NDArray[Any] = read_ome_zarr_labels(path)
+        elif _is_tiff(path):
+            pixels = _tiff_pixels(path)
+        else:
+            with pillow_limit_lifted(), Image.open(path) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise AnnotationError(
+                        f"{path}: {image.width} x {image.height} px is more than the {MAX_PIXELS} "
+                        "px that are read of such a "
+                        "file; convert it to TIFF or OME-Zarr"
+                    )
+                pixels = np.asarray(image)  # of a palette image the indices, which are the labels
+    except _DAMAGED as error:
+        raise AnnotationError(f"{path}: cannot be read as a label image ({error})") from error
+    if (
+        pixels.ndim == 3
+        and pixels.shape[2] in (3, 4)
+        and (pixels[..., :3] == pixels[..., :1]).all()
+    ):
+        pixels = pixels[..., 0]  # a grey mask saved as RGB
+    if pixels.dtype == np.bool_:
+        pixels = pixels.astype(np.uint8)
+    if (
+        pixels.ndim != 2
+        or pixels.dtype.kind not in "ui"
+        or (pixels.dtype.kind == "i" and pixels.min(initial=0) < 0)
+    ):
+        raise AnnotationError(
+            f"{path}: {pixels.dtype}{pixels.shape} is not a label image; want one channel of whole "
+            "numbers >= 0"
+        )
+    return pixels
+
+
+def need_exact_values(path: Path) -> None:
+    """Refuse JPEG where a value is the number of an object or a class: it blurs edges into numbers
+    that nobody painted.
+
+    Raises:
+        AnnotationError: it is a JPEG, or a TIFF compressed like one; or unreadable.
+    """
+    try:
+        if path.is_dir():
+            return
+        if _is_tiff(path):
+            with tifffile.TiffFile(path) as tiff:
+                jpeg = int(tiff.pages.first.compression) in _TIFF_JPEG
+        else:
+            jpeg = _head(path).startswith(_JPEG)
+    except _DAMAGED as error:
+        raise AnnotationError(f"{path}: cannot be read as a label image ({error})") from error
+    if jpeg:
+        raise AnnotationError(
+            f"{path}: compressed as JPEG, which alters values, so that they are no numbers of "
+            "labels or classes; export it as "
+            "PNG or TIFF, or learn what lies above a threshold (data.annotations: mask)"
+        )
+
+
+def _tiff_pixels(path: Path) -> npt.NDArray[Any]:
+    """The first page, beside which there may be smaller ones (the levels of a pyramid), but none of
+    its size.
+
+    Raises:
+        AnnotationError: there are.
+    """
+    with tifffile.TiffFile(path) as tiff:
+        first = tiff.pages.first
+        in_page = tiff.series[0].size // first.size  # ImageJ has several planes in one
+        planes = max(in_page, sum(page.shape == first.shape for page in tiff.pages))
+        if planes > 1:
+            raise AnnotationError(
+                f"{path}: holds {planes} pictures of one size; a label image has one, so export "
+                "the right one alone"
+            )
+        return first.asarray()
+
+
+def _is_tiff(path: Path) -> bool:
+    return _head(path) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        return stream.read(4)
+
+
+def renumber(values: npt.NDArray[np.integer]) -> tuple[npt.NDArray[np.int32], Ids]:
+    """Values to 1..n in their order (0 stays), and the values that were there."""
+    highest = int(values.max(initial=0))
+    if highest < _LOOKUP_END:
+        present = np.zeros(highest + 1, np.bool_)
+        present[values] = True
+        present[0] = False
+        table = np.cumsum(present, dtype=np.int32) * present
+        return table[values].astype(np.int32), np.flatnonzero(present).astype(np.int64)
+    ids = np.unique(values)
+    ids = ids[ids > 0]
+    return np.where(values > 0, np.searchsorted(ids, values) + 1, 0).astype(np.int32), ids.astype(
+        np.int64
+    )
+
+
+def _nearest(
+    labels: npt.NDArray[np.integer], box: Box, scale: Scale, *, top: int = 0
+) -> npt.NDArray[np.integer]:
+    """The label under the centre of every grid pixel of ``box``, 0 outside; ``labels`` start at row
+    ``top``."""
+    check_scale(scale)
+    rows = np.floor((np.arange(box.row0, box.row1) + 0.5) * scale[0]).astype(np.int64) - top
+    cols = np.floor((np.arange(box.col0, box.col1) + 0.5) * scale[1]).astype(np.int64)
+    row_in, col_in = (rows >= 0) & (rows < labels.shape[0]), (cols >= 0) & (cols < labels.shape[1])
+    out = np.zeros(box.shape, labels.dtype)
+    out[np.ix_(row_in, col_in)] = labels[np.ix_(rows[row_in], cols[col_in])]
+    return out
+
+
+@njit(cache=True)
+def _measure(labels: npt.NDArray[np.int32], count: int) -> tuple[Ids, F64]:
+    """Extent (count, 4) int64 row0, col0, row1, col1 and centre (count, 2) x, y of the labels
+    1..count."""
+    box = np.empty((count, 4), np.int64)
+    box[:, 0], box[:, 1], box[:, 2], box[:, 3] = labels.shape[0], labels.shape[1], 0, 0
+    total = np.zeros((count, 3))
+    for r in range(labels.shape[0]):
+        for c in range(labels.shape[1]):
+            k = labels[r, c] - 1
+            if k >= 0:
+                box[k, 0], box[k, 1] = min(box[k, 0], r), min(box[k, 1], c)
+                box[k, 2], box[k, 3] = max(box[k, 2], r + 1), max(box[k, 3], c + 1)
+                total[k, 0] += c + 0.5
+                total[k, 1] += r + 0.5
+                total[k, 2] += 1
+    return box, total[:, :2] / total[:, 2:]

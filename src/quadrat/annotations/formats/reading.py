@@ -1,0 +1,159 @@
+"""The records of one slide in an annotation file, whose format is recognised by its content."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from quadrat.annotations.formats.asap import read_asap
+from quadrat.annotations.formats.coco import pictures_in, read_coco
+from quadrat.annotations.formats.delimited import pictures_of_table, read_delimited
+from quadrat.annotations.formats.geojson import read_geojson
+from quadrat.annotations.formats.pixel_records import read_pixels
+from quadrat.annotations.formats.table import pictures_of_parquet, read_parquet
+from quadrat.annotations.formats.text import root_tag
+from quadrat.annotations.formats.voc import read_voc
+from quadrat.annotations.record import Sheet
+from quadrat.core.errors import AnnotationError
+from quadrat.core.text import UTF16
+
+READ = (
+    "QuPath GeoJSON, COCO JSON, Pascal VOC XML, ASAP XML, CSV or text of points or boxes, "
+    "quadrat's own Parquet table, and label "
+    "images or masks (PNG, TIFF, OME-Zarr)"
+)
+"""The formats, for messages."""
+_HEAD = 1 << 16
+_REMEDIES = {
+    UTF16: "UTF-16 text; save it as UTF-8",
+    (
+        b"\x1f\x8b",
+        b"BZh91AY&SY",
+        b"\xfd7zXZ",
+        b"\x28\xb5\x2f\xfd",
+    ): "compressed (gzip, bzip2, xz or zstd); unpack it",
+    (
+        b"PK\3\4",
+        b"7z\xbc\xaf",
+    ): "an archive or a workbook (zip, 7z, xlsx); unpack it, or save the sheet as CSV",
+}
+"""What is to be done about files that begin with these bytes."""
+_PICTURES = (b"\x89PNG", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\xff\xd8\xff", b"BM", b"GIF8")
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a file alone does not say.
+
+    ``picture``: the slide's file or its name, which picks its records where a file serves several
+    slides ("": the file has one); ``called``: what the manifest calls the slide. ``classes``,
+    ``layout``, ``first_class``: for text files without a header and with numbered classes (see
+    DataSection). ``pixels``: what an image is: "labels" (a value an object), "mask" (``threshold``:
+    foreground lies above it; None: the values are class numbers), or "" (a mask if it is 8-bit and
+    has the value 255).
+    """
+
+    picture: str = ""
+    called: str = ""
+    classes: Sequence[str] = ()
+    layout: str = "x y class"
+    first_class: int | None = None
+    pixels: str = ""
+    threshold: int | None = 127
+
+
+def read_sheet(path: Path, *, choice: Choice) -> Sheet:
+    """The records of one slide.
+
+    Raises:
+        AnnotationError: unreadable, of no known format, or without the slide.
+    """
+    return _READERS[recognise(path)](path, choice)
+
+
+def pictures(path: Path) -> list[str]:
+    """The slides that a file names as those it serves; [""] where it serves one.
+
+    Raises:
+        AnnotationError: unreadable, or of no known format.
+    """
+    many = {"coco": pictures_in, "delimited": pictures_of_table, "parquet": pictures_of_parquet}
+    found = recognise(path)
+    return many[found](path) if found in many else [""]
+
+
+def recognise(path: Path) -> str:
+    """The format of a file by its first bytes, not by its name; of a folder, that it is one of
+    zarr.
+
+    Raises:
+        AnnotationError: there is no such file, it is empty, or of no known format.
+    """
+    if path.is_dir():
+        if any((path / name).is_file() for name in ("zarr.json", ".zattrs", ".zgroup", ".zarray")):
+            return "pixels"
+        raise AnnotationError(f"{path}: a folder that is no OME-Zarr; quadrat reads {READ}")
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(_HEAD)
+    except OSError as error:
+        raise AnnotationError(f"{path}: cannot be read ({error.strerror or error})") from error
+    if not head.strip():
+        raise AnnotationError(f"{path}: the file is empty")
+    remedy = next((text for marks, text in _REMEDIES.items() if head.startswith(marks)), None)
+    if remedy is not None:
+        raise AnnotationError(f"{path}: {remedy}")
+    found = _by_head(head, path)
+    if found is None:
+        raise AnnotationError(f"{path}: none of the formats that quadrat reads: {READ}")
+    return found
+
+
+def _by_head(head: bytes, path: Path) -> str | None:
+    if head.startswith(_PICTURES):
+        return "pixels"
+    if head.startswith(b"PAR1"):
+        return "parquet"
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if start.startswith(b"<"):
+        return {"annotation": "voc", "ASAP_Annotations": "asap"}.get(root_tag(path))
+    if start.startswith((b"{", b"[")):
+        return "coco" if _is_coco(start, path) else "geojson"
+    return None if b"\0" in head else "delimited"
+
+
+def _is_coco(start: bytes, path: Path) -> bool:
+    """COCO has lists named images, annotations and categories; where the first bytes leave it open
+    all of them are looked at."""
+    if start.startswith(b"["):
+        return False
+    keys = (b'"images"', b'"annotations"', b'"categories"')
+    if b'"features"' in start or b'"FeatureCollection"' in start or b'"Feature"' in start:
+        return False
+    if any(key in start for key in keys):
+        return True
+    content = path.read_bytes()
+    return sum(key in content for key in keys) >= 2 and b'"features"' not in content
+
+
+_READERS: dict[str, Callable[[Path, Choice], Sheet]] = {
+    "geojson": lambda path, choice: read_geojson(path),
+    "coco": lambda path, choice: read_coco(path, picture=choice.picture, called=choice.called),
+    "voc": lambda path, choice: read_voc(path),
+    "asap": lambda path, choice: read_asap(path),
+    "delimited": lambda path, choice: read_delimited(
+        path,
+        picture=choice.picture,
+        called=choice.called,
+        classes=choice.classes,
+        layout=choice.layout,
+        first_class=choice.first_class,
+    ),
+    "parquet": lambda path, choice: read_parquet(
+        path, picture=choice.picture, called=choice.called
+    ),
+    "pixels": lambda path, choice: read_pixels(
+        path, meaning=choice.pixels, threshold=choice.threshold, classes=choice.classes
+    ),
+}

@@ -1,0 +1,280 @@
+"""``quadrat annotations``: check files, tell what is in them, write them in another format."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, cast
+
+from quadrat.annotations.checking import Finding, check_item, orphan_findings, shared_files
+from quadrat.annotations.exporting import write_coco, write_csv, write_geojson
+from quadrat.annotations.formats.table import Entry, to_table, write_parquet
+from quadrat.annotations.items import Item, Loaded, items_of, load, named
+from quadrat.annotations.statistics import LEVELS, By, Measures, measure, summaries
+from quadrat.config.leakage import check_training, content_digests
+from quadrat.config.pipeline import Pipeline, load_pipeline, manifest_of
+from quadrat.core.errors import ConfigError
+from quadrat.outputs import commit, discard, partial_path
+
+EXIT_OK, EXIT_BAD = 0, 1
+Write = Callable[[str], None]
+
+
+def check(
+    inputs: Sequence[Path], *, pipeline: str | None, mpp: float | None, as_json: bool, write: Write
+) -> int:
+    """Name every bad record by file and place; 1 if there is any (warnings alone: 0)."""
+    work, items = _items(inputs, pipeline)
+    findings: list[Finding] = []
+    records, notes, loaded = 0, list[str](), list[Loaded]()
+    for item in items:
+        one = load(item, mpp=mpp)
+        checked = check_item(one, pipeline=work)
+        records += checked.records
+        findings += checked.findings
+        notes += [f"{item.path}: {note}" for note in checked.notes]
+        loaded.append(
+            replace(one, sheet=None if one.sheet is None else replace(one.sheet, records=()))
+        )  # bounds the memory
+    findings += [
+        *shared_files(loaded),
+        *orphan_findings(loaded),
+        *_on_two_sides(inputs, items, work),
+    ]
+    bad = [finding for finding in findings if not finding.warning]
+    if as_json:
+        body = [asdict(finding) for finding in findings]
+        write(
+            json.dumps(
+                {
+                    "slides": len(items),
+                    "records": records,
+                    "bad": len(bad),
+                    "findings": body,
+                    "notes": notes,
+                },
+                indent=2,
+            )
+        )
+        return EXIT_BAD if bad else EXIT_OK
+    for line in [*map(str, findings), *(f"note: {note}" for note in notes)]:
+        write(line)
+    write(_verdict(len(items), records, findings))
+    return EXIT_BAD if bad else EXIT_OK
+
+
+def _on_two_sides(
+    inputs: Sequence[Path], items: Sequence[Item], pipeline: Pipeline | None
+) -> list[Finding]:
+    """With a pipeline, what training would refuse of the manifest as a whole: leakage, or no slide
+    to learn from."""
+    refs = [item.ref for item in items if item.ref is not None]
+    if pipeline is None or not refs:
+        return []
+    try:
+        check_training(refs, content_digests([ref.path for ref in refs]))
+    except ConfigError as error:
+        return [
+            Finding(
+                str(inputs[0] if inputs else pipeline.data.manifest),
+                "",
+                "",
+                "",
+                "two sides",
+                str(error),
+                warning=False,
+            )
+        ]
+    return []
+
+
+def _verdict(slides: int, records: int, findings: Sequence[Finding]) -> str:
+    bad = Counter(f.code for f in findings if not f.warning)
+    warnings = Counter(f.code for f in findings if f.warning)
+    looked = f"{records} records of {slides} slides: "
+    parts = [f"{sum(bad.values())} bad ({_counts(bad)})" if bad else "none is bad"]
+    return looked + ", ".join(
+        parts + ([f"{sum(warnings.values())} warnings ({_counts(warnings)})"] if warnings else [])
+    )
+
+
+def _counts(codes: Counter[Any]) -> str:
+    return ", ".join(f"{n} {code}" for code, n in sorted(codes.items()))
+
+
+def stats(
+    inputs: Sequence[Path],
+    *,
+    pipeline: str | None,
+    mpp: float | None,
+    by: str,
+    as_json: bool,
+    write: Write,
+) -> int:
+    """Counts, areas and diameters of each class by slide, case or split; 1 if a file cannot be read
+    or has broken records."""
+    work, items = _items(inputs, pipeline)
+    measures: list[Measures] = []
+    left_out: list[str] = []
+    for item in items:
+        one = load(item, mpp=mpp)
+        left_out += _left_out(one)
+        if one.sheet is not None:
+            records = _named(one, work).sheet
+            measures += measure(
+                () if records is None else records.records,
+                slide=item.slide,
+                case=item.case,
+                split=item.split,
+                mpp=one.mpp,
+            )
+    if as_json:
+        tables = {level: summaries(measures, level) for level in LEVELS}
+        write(json.dumps({"slides": len(items), "left_out": left_out} | tables, indent=2))
+    else:
+        for line in [*_aligned(summaries(measures, cast(By, by))), *left_out]:
+            write(line)
+    return EXIT_BAD if left_out else EXIT_OK
+
+
+def export(
+    inputs: Sequence[Path],
+    *,
+    pipeline: str | None,
+    mpp: float | None,
+    to: str,
+    out: Path,
+    overwrite: bool,
+    write: Write,
+) -> int:
+    """Write all records as they are in another format: a folder of GeoJSON (a file a slide), or one
+    file.
+
+    Records without a geometry are left out and named, and the exit code is 1 then.
+
+    Raises:
+        ConfigError: ``out`` exists and is not to be overwritten, or two slides would write one
+        file. AnnotationError: a record that the format cannot hold.
+    """
+    work, items = _items(inputs, pipeline)
+    read = {
+        path.resolve()
+        for path in (*inputs, *(item.path for item in items if item.path is not None))
+    }
+    loaded = [_named(load(item, mpp=mpp), work) for item in items]
+    entries = [
+        (one.item, Entry(one.item.slide, _sized(one), one.item.case, one.item.split))
+        for one in loaded
+        if one.sheet
+    ]
+    files = [out / f"{entry.slide}.geojson" for _, entry in entries] if to == "geojson" else [out]
+    if len(set(files)) < len(files):
+        raise ConfigError(
+            f"two slides are called '{_twice(files).stem}' and would write one file; export them "
+            "apart"
+        )
+    own = next((file for file in files if file.resolve() in read), None)
+    if own is not None:  # an export need not hold everything
+        raise ConfigError(f"{own}: what is to be exported is read from it; choose another --out")
+    there = next((file for file in files if file.exists()), None)
+    if there is not None and not overwrite:
+        raise ConfigError(f"{there} exists; choose another --out, or say --overwrite")
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    _write(to, files, entries)
+    left_out = [line for one in loaded for line in _left_out(one)]
+    for line in left_out:
+        write(line)
+    records = sum(len(entry.sheet.records) for _, entry in entries)
+    write(
+        f"{records - sum(1 for one in loaded for r in _faulty(one))} records of {len(entries)} "
+        f"slides: {out}"
+    )
+    return EXIT_BAD if left_out else EXIT_OK
+
+
+def _write(to: str, files: Sequence[Path], entries: Sequence[tuple[Item, Entry]]) -> None:
+    own = [entry for _, entry in entries]
+    if to == "geojson":
+        for file, entry in zip(files, own, strict=True):
+            write_geojson(file, entry)
+    elif to == "coco":
+        write_coco(files[0], own, pictures=[item.picture for item, _ in entries])
+    elif to == "csv":
+        write_csv(files[0], own)
+    else:
+        try:
+            write_parquet(partial_path(files[0]), to_table(own))
+        except BaseException:
+            discard(files[0])
+            raise
+        commit(files[0])
+
+
+def _items(inputs: Sequence[Path], pipeline: str | None) -> tuple[Pipeline | None, list[Item]]:
+    """The pipeline and the slides; without inputs those of the pipeline's manifest.
+
+    Raises:
+        ConfigError: neither inputs nor a pipeline with a manifest, or a file that does not exist.
+    """
+    work = None if pipeline is None else load_pipeline(pipeline)
+    if not inputs:
+        if work is None or not work.data.manifest:
+            raise ConfigError(
+                "name a manifest or annotation files, or a --pipeline whose data.manifest is set"
+            )
+        inputs = [manifest_of(work)]
+    missing = next((path for path in inputs if not path.exists()), None)
+    if missing is not None:
+        raise ConfigError(f"there is no file {missing}")
+    return work, items_of(inputs, pipeline=work)
+
+
+def _named(one: Loaded, pipeline: Pipeline | None) -> Loaded:
+    if one.sheet is None or pipeline is None:
+        return one
+    return replace(one, sheet=named(one.sheet, [c.name for c in pipeline.classes]))
+
+
+def _sized(one: Loaded) -> Any:
+    """The sheet with the slide's size, which counts before the one that the file states."""
+    assert one.sheet is not None  # the caller leaves the others out
+    return one.sheet if one.size is None else replace(one.sheet, size=one.size)
+
+
+def _faulty(one: Loaded) -> list[Any]:
+    return [] if one.sheet is None else [record for record in one.sheet.records if record.fault]
+
+
+def _left_out(one: Loaded) -> list[str]:
+    """A line for whatever of an item cannot be used: the file, or records without a geometry."""
+    lines = [
+        text for text in one.unreadable if one.sheet is None or not text.startswith("the slide: ")
+    ]
+    lines += [
+        f"{one.item.path}, {r.place}: {r.fault.code}: {r.fault.text}; left out"
+        for r in _faulty(one)
+    ]
+    return lines
+
+
+def _twice(files: Sequence[Path]) -> Path:
+    return next(file for file in files if files.count(file) > 1)
+
+
+def _aligned(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Rows with their union of columns, in aligned columns."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    cells = [names, *([_cell(row.get(name)) for name in names] for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(names))]
+    return [
+        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
+        for line in cells
+    ]
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

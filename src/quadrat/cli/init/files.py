@@ -1,0 +1,198 @@
+"""The text of the manifest and of the pipeline that ``quadrat init`` writes (pure)."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from quadrat.cli.init.proposal import Proposal, colours
+from quadrat.config.manifest import COLUMNS, SlideRef, slide_name
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Sizes of the ``model`` and ``train`` sections, in px at the model's mpp."""
+
+    core: int
+    halo: int
+    shard: int
+    patch: int
+    batch: int
+    stride: int = 8
+    widths: tuple[int, ...] = (24, 48, 96)
+
+
+SHAPES = {
+    "semantic": Shape(core=256, halo=48, shard=512, patch=256, batch=8),
+    "classification": Shape(core=128, halo=0, shard=1024, patch=128, batch=32),
+    "detection": Shape(core=512, halo=48, shard=2048, patch=256, batch=8),
+    "instance": Shape(core=512, halo=48, shard=2048, patch=192, batch=8),
+    "instance_masks": Shape(
+        core=512, halo=96, shard=2048, patch=384, batch=4, stride=32, widths=(24, 48, 96, 128, 128)
+    ),
+}
+FLAT_CORE_PX = 512  # a flat image up to this size is one window of a classifier
+
+
+def shape_for(task: str, *, flat: bool, largest_px: float) -> Shape:
+    """The sizes of a task; a classifier of flat images sees each as a whole. ``largest_px``: their
+    longest side, model px."""
+    if task == "classification" and flat and 0 < largest_px <= FLAT_CORE_PX:
+        core = max(32, -(-round(largest_px) // 8) * 8)
+        return Shape(core=core, halo=0, shard=4 * core, patch=core, batch=32)
+    return SHAPES[task]
+
+
+def manifest_text(slides: Sequence[SlideRef], folder: Path) -> str:
+    """The manifest as CSV, paths relative to ``folder``, where it will lie; columns that are empty
+    throughout are left out."""
+    rows = []
+    for ref in slides:
+        rows.append({
+            "slide": relative(ref.path, folder),
+            "annotation": relative(ref.annotation, folder),
+            "mpp": "" if ref.mpp is None else repr(ref.mpp),
+            "label": ref.label,
+            "case": ref.case,
+            "split": ref.split,
+            "annotated": ref.annotated,
+            "name": "" if ref.name == slide_name(Path(ref.path)) else ref.name,
+        })  # fmt: skip
+    always = (
+        "slide",
+        "mpp",
+        "case",
+        "split",
+        *(["annotated"] if any(ref.annotation for ref in slides) else []),
+    )
+    columns = [c for c in COLUMNS if c in always or any(row.get(c) for row in rows)]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def relative(path: str, folder: Path) -> str:
+    """A path as seen from ``folder``, with forward slashes; absolute where there is no way (another
+    drive); "" stays."""
+    if not path:
+        return ""
+    try:
+        return Path(os.path.relpath(path, folder)).as_posix()
+    except ValueError:
+        return Path(path).resolve().as_posix()
+
+
+def names_for(task: str, out: Path, here: Path) -> tuple[str, str]:
+    """What the pipeline in the folder ``out`` is called, and where its package goes, seen from the
+    working folder ``here``.
+
+    No two folders share a package, nor do two tasks in one folder.
+    """
+    seen, name = relative(str(out), here), Path(os.path.abspath(out)).name
+    if seen == ".":
+        return task, f"packages/{task}"
+    if seen.startswith("..") or Path(seen).is_absolute():
+        seen = f"{name}-{hashlib.sha256(os.path.abspath(out).encode()).hexdigest()[:8]}"
+    return name or task, f"packages/{seen}-{task}"
+
+
+def pipeline_text(
+    task: str,
+    proposal: Proposal,
+    *,
+    name: str,
+    package: str,
+    mpp: float,
+    shape: Shape,
+    flat: bool,
+    slides_state_mpp: bool,
+    notes: Sequence[str],
+) -> str:
+    """The pipeline as YAML, with comments on what to check."""
+    lines = [
+        f"# Made by `quadrat init {task}` from what it found. See to the lines with CHECK before "
+        "you train.",
+        *(f"# CHECK {note}" for note in notes),
+        f"name: {_quoted(name)}",
+        f"description: {_quoted(f'{task} of ' + ', '.join(proposal.classes))}",
+        f"task: {task}",
+        "classes:",
+        *_class_lines(proposal.classes),
+        "model:",
+        f"  package: {_quoted(package)}  # where the trained model goes, seen from where quadrat "
+        "is run",
+        f"  mpp: {mpp:g}  # um/px to learn at; coarser is faster, finer shows more. "
+        + _mpp_remark(slides_state_mpp),
+        f"  core: {shape.core}",
+        f"  halo: {shape.halo}",
+        f"  stride: {shape.stride}",
+        f"  shard: {shape.shard}",
+        f"  widths: {list(shape.widths)}",
+        '  license: "not stated"  # CHECK: of the model; what the data allow',
+        "data:",
+        "  manifest: manifest.csv",
+        *_data_lines(proposal),
+        f"  tissue: {'all  # small pictures without glass' if flat else 'auto'}",
+        '  source: "not stated"  # CHECK: whose slides and annotations these are; it stands in the '
+        "model card",
+        '  license: "not stated"',
+        "train:",
+        f"  batch: {shape.batch}",
+        f"  patch: {shape.patch}  # px a side at model.mpp; it should hold several objects",
+    ]
+    if task == "classification" and not flat:
+        lines += ["slide:", "  min_tissue: 0.25  # a tile that is mostly glass has no say"]
+    elif flat:
+        lines += ["slide:", "  tissue: all"]
+    return "\n".join(lines) + "\n"
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _mpp_remark(slides_state_mpp: bool) -> str:
+    return (
+        "The slides state theirs"
+        if slides_state_mpp
+        else "CHECK: slides state none; fill the manifest's column mpp"
+    )
+
+
+def _class_lines(classes: Sequence[str]) -> list[str]:
+    return [
+        f"  - {{name: {_quoted(name)}, color: {list(color)}}}"
+        for name, color in zip(classes, colours(len(classes)), strict=True)
+    ]
+
+
+def _data_lines(proposal: Proposal) -> list[str]:
+    lines = [f"  annotations: {proposal.annotations}"]
+    if proposal.annotations == "objects":
+        lines.append(f"  objects_as: {proposal.objects_as}")
+    if proposal.annotations == "mask":
+        threshold = (
+            "null  # the values are class numbers"
+            if proposal.mask_threshold is None
+            else f"{proposal.mask_threshold}"
+        )
+        lines.append(f"  mask_threshold: {threshold}")
+    if proposal.annotations == "points":
+        lines.append(
+            "  point_diameter_um: 10.0  # CHECK: points are learnt as discs of this size, about "
+            "that of the cells"
+        )
+        lines.append(f"  point_layout: {proposal.point_layout}")
+    if proposal.first_class is not None:
+        lines.append(
+            f"  point_first_class: {proposal.first_class}  # the number that means the first class"
+        )
+    return lines

@@ -1,0 +1,1 @@
+"""What the user asked for: the pipeline file, the manifest, the splits."""

@@ -1,0 +1,206 @@
+"""The list of slides: a CSV manifest or the paths of the command line."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from quadrat.core.errors import ConfigError
+from quadrat.core.text import mark_of, not_utf8
+
+COLUMNS = (
+    "slide",
+    "annotation",
+    "mpp",
+    "label",
+    "case",
+    "split",
+    "regions",
+    "annotated",
+    "fold",
+    "name",
+)
+SPLITS = ("", "train", "val", "test")
+_MARKS = {",": "comma", ";": "semicolon", "\t": "tab"}
+
+
+@dataclass(frozen=True, slots=True)
+class SlideRef:
+    """One slide of a run or a training set.
+
+    ``mpp``: override in um/px. ``label``: class of the whole slide, or "". ``case``: the patient
+    (or source) that the slide is of, or "" (the slide is a case of its own). ``split``: "train",
+    "val", "test", or "" (train). ``fold``: of a cross-validation, from 0, or None. ``regions``:
+    GeoJSON file of what to include and exclude, or "".
+
+    ``annotated`` says where the truth is complete: "all" (the whole slide, so what is not annotated
+    is background), the name of a region class (complete inside regions of that class), or "" (only
+    what is drawn is known; the rest is ignored).
+    """
+
+    name: str
+    path: str
+    mpp: float | None = None
+    annotation: str = ""
+    label: str = ""
+    case: str = ""
+    split: str = ""
+    regions: str = ""
+    annotated: str = ""
+    fold: int | None = None
+
+
+def read_manifest(path: Path) -> list[SlideRef]:
+    """Slides of a CSV with the columns slide, annotation, mpp, label, case, split, regions,
+    annotated, fold, name (only ``slide`` is needed), in upper or lower case, parted by commas,
+    semicolons (the mpp may have a decimal comma then) or tabs.
+
+    Paths are relative to the manifest. One annotation file may serve many slides. ``name`` is what
+    the results are called, for slides whose files are called the same; empty, it is the file's name
+    without its suffix.
+
+    Raises:
+        ConfigError: no such file, no UTF-8 text, no column ``slide``, an unknown or repeated
+        column, a row longer than
+            the header, a bad mpp, split, fold or name, or two slides of one name.
+    """
+    if not path.is_file():
+        raise ConfigError(f"there is no manifest {path}")
+    try:
+        text_of_file = path.read_text(
+            encoding="utf-8-sig"
+        )  # a spreadsheet puts a byte order mark first
+    except UnicodeDecodeError as error:
+        raise ConfigError(not_utf8(path, error)) from error
+    if "\0" in text_of_file:
+        line = text_of_file.partition("\0")[0].count("\n") + 1
+        raise ConfigError(
+            f"{path}, line {line}: a NUL character, which no text has; save it as UTF-8"
+        )
+    return unique_names([_slide_ref(row, path, line) for line, row in _rows(text_of_file, path)])
+
+
+def _rows(text: str, path: Path) -> list[tuple[int, dict[str, str]]]:
+    """Each row that is not empty with the number of its (last) line; cells without spaces around
+    them."""
+    mark = mark_of(text.partition("\n")[0]) or ","
+    with io.StringIO(text, newline="") as stream:
+        reader = csv.DictReader(stream, restval="", delimiter=mark)
+        fields = [(f or "").strip().lower() for f in reader.fieldnames or []]
+        if "slide" not in fields:
+            raise ConfigError(
+                f"{path} has no column 'slide' (its columns: {', '.join(fields) or 'none'})"
+            )
+        unknown = [f for f in fields if f not in COLUMNS]
+        if unknown:
+            near = get_close_matches(unknown[0], COLUMNS, n=1)
+            hint = f"; did you mean '{near[0]}'?" if near else ""
+            raise ConfigError(
+                f"{path}: unknown column '{unknown[0]}' (known: {', '.join(COLUMNS)}){hint}"
+            )
+        twice = [f for f in fields if fields.count(f) > 1]
+        if twice:
+            raise ConfigError(f"{path}: the column '{twice[0]}' stands there twice; keep one")
+        reader.fieldnames = fields
+        rows = []
+        for row in reader:
+            if None in row:
+                raise ConfigError(
+                    f"{path}, line {reader.line_num}: {len(fields) + len(row[None])} cells for "
+                    f"{len(fields)} columns; "
+                    f'put a cell that holds a {_MARKS[mark]} into "quotes"'
+                )
+            if mark != "," and "mpp" in row:
+                row["mpp"] = row["mpp"].replace(",", ".")
+            rows.append((reader.line_num, {k: v.strip() for k, v in row.items()}))
+    return rows
+
+
+def _slide_ref(text: dict[str, str], path: Path, line: int) -> SlideRef:
+    where = f"{path}, line {line}"
+    if not text["slide"]:
+        raise ConfigError(f"{where}: the slide is missing")
+    slide = path.parent / text["slide"]
+    annotation, regions = text.get("annotation", ""), text.get("regions", "")
+    split = text.get("split", "")
+    if split not in SPLITS:
+        raise ConfigError(f"{where}: split '{split}' is not train, val or test (empty means train)")
+    name = text.get("name", "")
+    if set(name) & set('/\\:*?"<>|') or name.startswith("."):
+        raise ConfigError(
+            f"{where}: the name '{name}' cannot be a folder's (no / \\ : * ? \" < > |, and no dot "
+            "in front)"
+        )
+    return SlideRef(
+        name=name or slide_name(slide),
+        path=str(slide),
+        mpp=_mpp(text.get("mpp", ""), where=where),
+        annotation=str(path.parent / annotation) if annotation else "",
+        label=text.get("label", ""),
+        case=text.get("case", ""),
+        split=split,
+        regions=str(path.parent / regions) if regions else "",
+        annotated=text.get("annotated", ""),
+        fold=_fold(text.get("fold", ""), where=where),
+    )
+
+
+def slides_from_paths(paths: Sequence[str], *, mpp: float | None) -> list[SlideRef]:
+    """Slides of the command line."""
+    return unique_names([SlideRef(name=slide_name(Path(p)), path=p, mpp=mpp) for p in paths])
+
+
+def slide_name(path: Path) -> str:
+    """What a slide's results are called: the file's name without its suffix, or the
+    folder's name.
+    """
+    return path.name if path.is_dir() else path.stem
+
+
+def unique_names(slides: list[SlideRef]) -> list[SlideRef]:
+    """The slides as they are.
+
+    Raises:
+        ConfigError: two of them would write the same results, or there are none.
+    """
+    if not slides:
+        raise ConfigError("no slide was given; name slide files or use --manifest slides.csv")
+    seen: dict[str, str] = {}
+    for slide in slides:
+        if seen.get(slide.name) == slide.path:
+            raise ConfigError(f"the slide {slide.path} is listed twice; keep one row")
+        if slide.name in seen:
+            raise ConfigError(
+                f"two slides are called '{slide.name}' ({seen[slide.name]} and {slide.path}); "
+                "rename one, run them apart, "
+                "or tell them apart in the manifest's column 'name'"
+            )
+        seen[slide.name] = slide.path
+    return slides
+
+
+def _mpp(text: str, *, where: str) -> float | None:
+    if not text:
+        return None
+    try:
+        mpp = float(text)
+    except ValueError:
+        raise ConfigError(f"{where}: mpp '{text}' is not a number") from None
+    if not 0 < mpp < float("inf"):
+        raise ConfigError(
+            f"{where}: mpp '{text}' must be a number of um/px above 0 (leave it empty to use the "
+            "file's own)"
+        )
+    return mpp
+
+
+def _fold(text: str, *, where: str) -> int | None:
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit()):
+        raise ConfigError(f"{where}: fold '{text}' is not a whole number from 0")
+    return int(text)

@@ -1,0 +1,307 @@
+"""Boxes, levels and read plans: the only place where mpp, pyramid levels and level-0 pixels meet.
+
+Two frames: *grid px* (at the model's mpp; stores, predictions, stitching) and *level-0 px* (slide
+files, annotations, GeoJSON). Arrays are (row, column); boxes are half-open; pixel (r, c) covers [r,
+r+1) x [c, c+1), so a corner-based coordinate converts by one factor alone: ``x_l0 = x_grid *
+scale``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from quadrat.core.errors import ConfigError, SlideError
+
+MPP_MIN, MPP_MAX = 0.05, 40.0
+"""Plausible range of micrometres a pixel; what lies outside is a broken header, not a microscope.
+"""
+REUSE_TOLERANCE = 0.05
+"""An integer reduction of a level this close to the wanted mpp is used as it is (no resampling)."""
+ANISOTROPY_LIMIT = 0.01
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Box:
+    """A half-open rectangle [row0, row1) x [col0, col1) in integer pixels; may lie partly outside
+    the slide."""
+
+    row0: int
+    col0: int
+    row1: int
+    col1: int
+
+    def __post_init__(self) -> None:
+        if self.row1 < self.row0 or self.col1 < self.col0:
+            raise ValueError(
+                f"box {self.row0, self.col0, self.row1, self.col1} has a negative side"
+            )
+
+    @property
+    def height(self) -> int:
+        return self.row1 - self.row0
+
+    @property
+    def width(self) -> int:
+        return self.col1 - self.col0
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.height, self.width
+
+    @property
+    def area(self) -> int:
+        return self.height * self.width
+
+    @property
+    def empty(self) -> bool:
+        return self.area == 0
+
+    def pad(self, margin: int) -> Box:
+        return Box(self.row0 - margin, self.col0 - margin, self.row1 + margin, self.col1 + margin)
+
+    def shift(self, rows: int, cols: int) -> Box:
+        return Box(self.row0 + rows, self.col0 + cols, self.row1 + rows, self.col1 + cols)
+
+    def intersect(self, other: Box) -> Box:
+        """The common part; an empty box (zero area) where there is none."""
+        row0, col0 = max(self.row0, other.row0), max(self.col0, other.col0)
+        return Box(
+            row0, col0, max(row0, min(self.row1, other.row1)), max(col0, min(self.col1, other.col1))
+        )
+
+    def union(self, other: Box) -> Box:
+        """The smallest box that holds both."""
+        return Box(
+            min(self.row0, other.row0),
+            min(self.col0, other.col0),
+            max(self.row1, other.row1),
+            max(self.col1, other.col1),
+        )
+
+    def scale_out(self, row: float, col: float) -> Box:
+        """The smallest integer box that holds this one after its rows and columns are multiplied by
+        positive factors.
+
+        A product within 1e-6 px of an integer counts as that integer, so that a factor and its
+        inverse cancel.
+        """
+        slack = 1e-6
+        return Box(
+            math.floor(self.row0 * row + slack),
+            math.floor(self.col0 * col + slack),
+            math.ceil(self.row1 * row - slack),
+            math.ceil(self.col1 * col - slack),
+        )
+
+    def contains(self, other: Box) -> bool:
+        return (
+            self.row0 <= other.row0
+            and self.col0 <= other.col0
+            and self.row1 >= other.row1
+            and self.col1 >= other.col1
+        )
+
+    def slices_in(self, frame: Box) -> tuple[slice, slice]:
+        """Slices that select this box from an array that covers ``frame`` (this box must lie inside
+        it)."""
+        if not frame.contains(self):
+            raise ValueError(f"box {self} does not lie inside {frame}")
+        return (
+            slice(self.row0 - frame.row0, self.row1 - frame.row0),
+            slice(self.col0 - frame.col0, self.col1 - frame.col0),
+        )
+
+    def cells(self, size: int) -> list[tuple[int, int]]:
+        """Indices (row, column), in raster order, of the cells of a ``size`` px lattice at (0, 0)
+        that it touches."""
+        if self.empty:
+            return []
+        rows = range(self.row0 // size, -(-self.row1 // size))
+        cols = range(self.col0 // size, -(-self.col1 // size))
+        return [(r, c) for r in rows for c in cols]
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One pyramid level: its size in its own pixels and its downsample factors against level 0
+    (floats >= 1)."""
+
+    height: int
+    width: int
+    down_row: float
+    down_col: float
+
+    @property
+    def box(self) -> Box:
+        return Box(0, 0, self.height, self.width)
+
+
+def pyramid_levels(sizes: Sequence[tuple[int, int]]) -> tuple[Level, ...]:
+    """Levels from their (height, width) in px, largest first.
+
+    Writers halve and round, so a width of 4443 becomes 2221 and the quotient 2.0005, while pixel
+    (r, c) of the level still covers exactly 2 x 2 pixels. A whole factor that explains both sides
+    is therefore taken as the true one (a power of two before any other); only where there is none
+    do the quotients stand, one an axis.
+    """
+    height, width = sizes[0]
+    return tuple(Level(h, w, *_downsample((height, h), (width, w))) for h, w in sizes)
+
+
+def _downsample(rows: tuple[int, int], cols: tuple[int, int]) -> tuple[float, float]:
+    """The factors (row, column) between a full and a reduced size of each axis."""
+    quotients = rows[0] / rows[1], cols[0] / cols[1]
+    middle = math.sqrt(quotients[0] * quotients[1])
+
+    def explains(factor: int) -> bool:
+        return factor >= 1 and all(
+            abs(full / factor - reduced) < 1 for full, reduced in (rows, cols)
+        )
+
+    for factor in (2 ** max(0, round(math.log2(middle))), round(middle)):
+        if explains(factor):
+            return float(factor), float(factor)
+    return quotients
+
+
+def l0_to_grid(
+    xy_l0: npt.NDArray[np.float64], *, scale_row: float, scale_col: float
+) -> npt.NDArray[np.float64]:
+    """Level-0 (x, y) pairs, shape (n, 2), to grid (x, y); the inverse of ``Frame.xy_l0``,
+    corner-based as that is."""
+    return np.divide(xy_l0, [scale_col, scale_row], dtype=np.float64)
+
+
+def grid_to_l0(
+    xy_grid: npt.NDArray[np.float64], *, scale_row: float, scale_col: float
+) -> npt.NDArray[np.float64]:
+    """Grid (x, y) pairs, shape (n, 2), to level-0 (x, y); corner-based, so a factor is all there
+    is."""
+    return np.multiply(xy_grid, [scale_col, scale_row], dtype=np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadPlan:
+    """How one slide is read at one mpp: fixed once, so that every region is cut from the same
+    virtual image.
+
+    ``level`` is read; ``ratio_row`` / ``ratio_col`` level pixels make one grid pixel (1 = as
+    stored, an integer = mean of that many, else area resampling, below 1 = bilinear upsampling).
+    ``scale_row`` / ``scale_col`` level-0 px make one grid px. ``mpp`` is the grid's real one
+    (um/px) and the only one used for figures in um.
+    """
+
+    level: int
+    ratio_row: float
+    ratio_col: float
+    scale_row: float
+    scale_col: float
+    mpp: float
+    height: int
+    width: int
+
+    @property
+    def box(self) -> Box:
+        """The whole slide in grid px."""
+        return Box(0, 0, self.height, self.width)
+
+    @property
+    def resampled(self) -> bool:
+        return not (self.ratio_row.is_integer() and self.ratio_col.is_integer())
+
+
+def check_mpp(mpp: tuple[float, float] | None, *, slide: str) -> float:
+    """One mpp (um/px) from a slide's (row, column) pair; refuses what must not be guessed.
+
+    Raises:
+        SlideError: missing, outside 0.05-40 um/px, or rows and columns more than 1 % apart.
+    """
+    if mpp is None:
+        raise SlideError(
+            f"{slide}: the file states no mpp (micrometres a pixel); give it with --mpp VALUE or "
+            "the manifest's column 'mpp'"
+        )
+    for value in mpp:
+        if not math.isfinite(value) or not MPP_MIN <= value <= MPP_MAX:
+            raise SlideError(
+                f"{slide}: mpp {value:g} um/px is outside {MPP_MIN}-{MPP_MAX}; give the true one "
+                "with --mpp VALUE "
+                "or the manifest's column 'mpp'"
+            )
+    row, col = mpp
+    if abs(row - col) > ANISOTROPY_LIMIT * max(row, col):
+        raise SlideError(
+            f"{slide}: mpp differs between rows ({row:g}) and columns ({col:g}) by more than 1 %; "
+            "give one with --mpp VALUE "
+            "or the manifest's column 'mpp'"
+        )
+    return (row + col) / 2
+
+
+def plan_read(
+    levels: Sequence[Level],
+    *,
+    slide_mpp: float,
+    mpp: float,
+    slide: str,
+    allow_upsampling: bool = False,
+) -> ReadPlan:
+    """Choose the level and the resampling for reading a slide at ``mpp`` um/px.
+
+    If an integer reduction of a level lies within 5 % of ``mpp`` it is used as it is and the plan's
+    mpp is that real one; else the coarsest level that is finer than ``mpp`` is area-resampled to
+    exactly ``mpp``.
+
+    Raises:
+        SlideError: ``mpp`` is finer than level 0 by more than 5 % and upsampling was not allowed.
+        ConfigError: ``mpp`` is not a plausible value.
+    """
+    if not math.isfinite(mpp) or not MPP_MIN <= mpp <= MPP_MAX:
+        raise ConfigError(f"mpp {mpp:g} um/px is outside {MPP_MIN}-{MPP_MAX}")
+    if mpp < slide_mpp * (1 - REUSE_TOLERANCE) and not allow_upsampling:
+        raise SlideError(
+            f"{slide}: the model wants {mpp:g} um/px but the slide has only {slide_mpp:g}; detail "
+            "cannot be invented - "
+            "use a model of coarser mpp, or allow it with --set slide.allow_upsampling=true"
+        )
+    best: tuple[int, float, int] | None = (
+        None  # least reduction first: the level nearest to what is wanted
+    )
+    for index, level in enumerate(levels):
+        level_mpp = slide_mpp * level.down_row
+        reduction = max(1, round(mpp / level_mpp))
+        error = abs(level_mpp * reduction / mpp - 1)
+        if error <= REUSE_TOLERANCE and (best is None or (reduction, error) < best[:2]):
+            best = (reduction, error, index)
+    if best is not None:
+        reduction, _, index = best
+        level = levels[index]
+        return ReadPlan(
+            level=index,
+            ratio_row=float(reduction),
+            ratio_col=float(reduction),
+            scale_row=level.down_row * reduction,
+            scale_col=level.down_col * reduction,
+            mpp=slide_mpp * level.down_row * reduction,
+            height=max(1, level.height // reduction),
+            width=max(1, level.width // reduction),
+        )
+    finer = [i for i, level in enumerate(levels) if slide_mpp * level.down_row <= mpp]
+    index = max(finer, key=lambda i: levels[i].down_row) if finer else 0
+    level = levels[index]
+    scale = mpp / slide_mpp
+    return ReadPlan(
+        level=index,
+        ratio_row=scale / level.down_row,
+        ratio_col=scale / level.down_col,
+        scale_row=scale,
+        scale_col=scale,
+        mpp=mpp,
+        height=max(1, math.floor(level.height * level.down_row / scale)),
+        width=max(1, math.floor(level.width * level.down_col / scale)),
+    )

@@ -1,0 +1,152 @@
+"""What a slide's result is made of, as validated columns (pure; numpy only)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from quadrat.core.geometry import Box
+
+FLAG_CAPPED = 1
+"""Larger than what is decoded at once (the cap, or a mask model's window): counted once, its shape
+is not certain."""
+FLAG_OCCLUDED = 2
+"""Later objects cover every pixel of it in the label image."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassInfo:
+    """A class of objects or regions: its name and its colour (red, green, blue; 0-255)."""
+
+    name: str
+    color: tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Where a slide's grid lies: size in grid px, real mpp (um per grid px), and level-0 px per
+    grid px."""
+
+    height: int
+    width: int
+    mpp: float
+    scale_row: float
+    scale_col: float
+
+    @property
+    def box(self) -> Box:
+        return Box(0, 0, self.height, self.width)
+
+    def xy_l0(self, xy_grid: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Grid (x, y) pairs, shape (n, 2), to level-0 (x, y); corner-based, so a factor is all
+        there is."""
+        scaled: npt.NDArray[np.float64] = xy_grid * np.array([self.scale_col, self.scale_row])
+        return scaled
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectTable:
+    """Objects of one part or slide, in canonical order (shard raster order, then anchor row, anchor
+    column).
+
+    anchor: (n, 2) int64, the (row, column) grid px that decides which core owns the object.
+    class_id: (n,) uint8, index into the package's classes. score: (n,) float32 in 0-1. bbox: (n, 4)
+    float64 (row0, col0, row1, col1), centroid: (n, 2) float64 (row, col), both grid px,
+    corner-based. area_px: (n,) float64 grid px squared. perimeter_px: (n,) float64 grid px. flags:
+    (n,) uint8, FLAG_* bits.
+    """
+
+    anchor: npt.NDArray[np.int64]
+    class_id: npt.NDArray[np.uint8]
+    score: npt.NDArray[np.float32]
+    bbox: npt.NDArray[np.float64]
+    centroid: npt.NDArray[np.float64]
+    area_px: npt.NDArray[np.float64]
+    perimeter_px: npt.NDArray[np.float64]
+    flags: npt.NDArray[np.uint8]
+
+    def __post_init__(self) -> None:
+        n = len(self.anchor)
+        want = {
+            "anchor": ((n, 2), np.int64),
+            "class_id": ((n,), np.uint8),
+            "score": ((n,), np.float32),
+            "bbox": ((n, 4), np.float64),
+            "centroid": ((n, 2), np.float64),
+            "area_px": ((n,), np.float64),
+            "perimeter_px": ((n,), np.float64),
+            "flags": ((n,), np.uint8),
+        }
+        for name, (shape, dtype) in want.items():
+            array = getattr(self, name)
+            if array.shape != shape or array.dtype != dtype:
+                raise ValueError(
+                    f"ObjectTable.{name} is {array.dtype}{array.shape}, want "
+                    f"{np.dtype(dtype)}{shape}"
+                )
+
+    def __len__(self) -> int:
+        return len(self.anchor)
+
+    def take(self, index: npt.NDArray[np.intp] | npt.NDArray[np.bool_]) -> ObjectTable:
+        return ObjectTable(**{name: getattr(self, name)[index] for name in self.__slots__})
+
+    @staticmethod
+    def empty() -> ObjectTable:
+        return ObjectTable(
+            anchor=np.zeros((0, 2), np.int64),
+            class_id=np.zeros(0, np.uint8),
+            score=np.zeros(0, np.float32),
+            bbox=np.zeros((0, 4)),
+            centroid=np.zeros((0, 2)),
+            area_px=np.zeros(0),
+            perimeter_px=np.zeros(0),
+            flags=np.zeros(0, np.uint8),
+        )
+
+    @staticmethod
+    def concatenate(tables: list[ObjectTable]) -> ObjectTable:
+        if not tables:
+            return ObjectTable.empty()
+        return ObjectTable(
+            **{n: np.concatenate([getattr(t, n) for t in tables]) for n in ObjectTable.__slots__}
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Polygons:
+    """Polygons as ragged arrays (the layout of ``shapely.from_ragged_array``), in grid px,
+    corner-based.
+
+    xy: (m, 2) float64 vertices, rings closed (first = last). ring_starts: (r + 1,) int64 offsets
+    into xy. polygon_starts: (n + 1,) int64 offsets into rings; the first ring of a polygon is its
+    shell, the others its holes.
+    """
+
+    xy: npt.NDArray[np.float64]
+    ring_starts: npt.NDArray[np.int64]
+    polygon_starts: npt.NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        if self.xy.ndim != 2 or self.xy.shape[1] != 2:
+            raise ValueError(f"Polygons.xy has shape {self.xy.shape}, want (m, 2)")
+        if (
+            self.ring_starts[-1] != len(self.xy)
+            or self.polygon_starts[-1] != len(self.ring_starts) - 1
+        ):
+            raise ValueError("Polygons offsets do not end at the number of vertices and rings")
+
+    def __len__(self) -> int:
+        return len(self.polygon_starts) - 1
+
+    @staticmethod
+    def boxes(bbox: npt.NDArray[np.float64]) -> Polygons:
+        """Rectangles from (n, 4) row0, col0, row1, col1."""
+        row0, col0, row1, col1 = bbox.T
+        xs = np.stack([col0, col1, col1, col0, col0], axis=1)
+        ys = np.stack([row0, row0, row1, row1, row0], axis=1)
+        n = len(bbox)
+        xy = np.stack([xs.ravel(), ys.ravel()], axis=1).astype(np.float64)
+        return Polygons(xy=xy, ring_starts=np.arange(n + 1) * 5, polygon_starts=np.arange(n + 1))

@@ -1,0 +1,1 @@
+"""Slides through their steps: a run, its workers, its journal, its results."""

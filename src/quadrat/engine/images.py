@@ -1,0 +1,144 @@
+"""The work units that make the OME-Zarr of a result: an image (whole, or an overview), the label
+image, their pyramids."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from quadrat.core.geometry import plan_read
+from quadrat.core.objects import Frame
+from quadrat.engine.steps import ShardJob, noted, open_work_source, windows_of
+from quadrat.engine.work import SlideWork, WorkView, unchanged
+from quadrat.models.task import get_task
+from quadrat.slides.source import SlideSource
+from quadrat.store.ome_zarr import (
+    build_pyramid,
+    create_image_group,
+    create_label_image,
+    open_label_image,
+)
+from quadrat.store.predictions import Receipt
+from quadrat.store.seal import seal
+from quadrat.store.tiles import CHUNK_PX, SHARD_PX, TileStore, is_tile_store
+from quadrat.store.tiling import fill_shard, plan_tiles
+
+OVERVIEW_PX = 1000
+Rgb = npt.NDArray[np.uint8]
+
+
+def create_image(work: SlideWork) -> dict[str, Any]:
+    """Lay out the empty image of the analysed part at the grid's mpp; returns its shards.
+
+    Raises:
+        StoreError: the disk has too little room.
+    """
+    plan = work.load_plan()
+    shutil.rmtree(work.image, ignore_errors=True)
+    tiles = plan_tiles(windows_of(work, plan.cells), frame=plan.frame)
+    TileStore.create(work.image, frame=plan.frame, slide=work.ref.name, plan=tiles)
+    return {"image_shards": [list(s) for s in tiles.shards]}
+
+
+def image_shards(job: ShardJob) -> dict[str, Receipt]:
+    """Copy some shards of the image from the slide (a store of moved tiles holds other pixels
+    around the tissue)."""
+    image = TileStore.open(job.work.image)
+    with unchanged(job.work), open_work_source(job.work) as source:
+        return {
+            f"{shard[0]}.{shard[1]}": noted(fill_shard(source, image, shard))
+            for shard in job.shards
+        }
+
+
+def create_labels(work: SlideWork) -> dict[str, Any]:
+    """Lay out the empty label image of a slide, under an image of the overview if there is none at
+    full resolution."""
+    label, frame = get_task(work.task).label_image, work.load_plan().frame
+    assert label is not None
+    lattice = work.spec.lattice
+    if not is_tile_store(work.image):
+        shutil.rmtree(work.image, ignore_errors=True)  # an overview that was begun
+        write_overview(work, frame)
+    create_label_image(
+        work.image,
+        label.name,
+        frame=frame,
+        dtype=label.dtype,
+        chunk=lattice.core,
+        shard=lattice.shard,
+        colors={i + 1: c.color for i, c in enumerate(work.spec.classes)}
+        if label.reduce == "mode"
+        else None,
+    )
+    return {"label_image": label.name}
+
+
+def write_overview(work: SlideWork, frame: Frame) -> None:
+    """The slide at low power as the image of the result; its corner is that of the grid."""
+    rgb, mpp = read_overview(work, frame)
+    coarse = Frame(
+        height=rgb.shape[0],
+        width=rgb.shape[1],
+        mpp=mpp,
+        scale_row=frame.scale_row * mpp / frame.mpp,
+        scale_col=frame.scale_col * mpp / frame.mpp,
+    )
+    level = create_image_group(
+        work.image,
+        frame=coarse,
+        dtype=np.uint8,
+        channels=3,
+        chunk=CHUNK_PX,
+        shard=SHARD_PX,
+        name=work.ref.name,
+        finest_mpp=frame.mpp,
+    )
+    level.write_shard((0, 0), np.ascontiguousarray(np.moveaxis(rgb, 2, 0)))
+
+
+def read_overview(work: SlideWork, frame: Frame) -> tuple[Rgb, float]:
+    """The whole slide at about OVERVIEW_PX a side, and its mpp."""
+    with unchanged(work), open_work_source(work) as source:
+        mpp = frame.mpp * max(1.0, max(frame.height, frame.width) / OVERVIEW_PX)
+        plan = plan_read(
+            source.slide.levels,
+            slide_mpp=source.plan.mpp / source.plan.scale_row,
+            mpp=mpp,
+            slide=work.ref.path,
+            allow_upsampling=True,
+        )
+        return SlideSource(source.slide, plan, damaged=source.damaged).read(plan.box), plan.mpp
+
+
+def paint_shards(job: ShardJob) -> dict[str, Receipt]:
+    """Paint the label image of some shards: each has one writer, and gathers whatever
+    touches it.
+    """
+    task, view = get_task(job.work.task), WorkView(job.work)
+    assert task.label_image is not None
+    array = open_label_image(job.work.image, task.label_image.name)
+    first_id = view.first_id
+    receipts = {}
+    for shard in job.shards:
+        receipts[f"{shard[0]}.{shard[1]}"] = noted(
+            array.write_shard(shard, task.paint(view, shard, first_id))
+        )
+    return receipts
+
+
+def build_pyramids(work: SlideWork) -> dict[str, Any]:
+    """Coarser levels of the full image (mean) and of the label image (mode or nearest); then both
+    are sealed."""
+    label, lattice = get_task(work.task).label_image, work.spec.lattice
+    levels = None
+    if label is not None:
+        folder = work.image / "labels" / label.name
+        levels = build_pyramid(folder, reduce=label.reduce, chunk=lattice.core, shard=lattice.shard)
+    if work.image.exists():  # the format wants as many levels of an image as of its labels
+        build_pyramid(work.image, reduce="mean", chunk=CHUNK_PX, shard=SHARD_PX, levels=levels)
+        seal(work.image)
+    return {}

@@ -1,0 +1,187 @@
+"""A run's folder on disk: one driver at a time, what of earlier work is still valid, and the commit
+of a slide's results."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from quadrat.core.errors import StoreError
+from quadrat.core.lattice import Cell
+from quadrat.engine.journal import Journal
+from quadrat.engine.work import Fingerprints, SlideWork
+from quadrat.store.predictions import PredictionStore
+from quadrat.store.tiles import TileStore
+
+TILE_STAGES = ("store", "tile", "seal")
+
+
+@contextlib.contextmanager
+def driver_lock(out: Path) -> Iterator[None]:
+    """One driver a run folder. Raises StoreError where another is at work in it."""
+    with locked(
+        out / "run" / "driver.lock",
+        f"another quadrat is working in {out}",
+        otherwise="use another --out",
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def locked(path: Path, busy: str, *, otherwise: str) -> Iterator[None]:
+    """One process at a time: an O_EXCL file with host and pid, taken over when that process is
+    gone.
+
+    Raises:
+        StoreError: it is held, told as ``busy``; ``otherwise``: what to do beside waiting.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mine = path.with_name(f"driver.{socket.gethostname()}.{os.getpid()}")
+    mine.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}))
+    try:
+        for _ in range(2):
+            with contextlib.suppress(FileExistsError):
+                os.link(mine, path)  # whole or not at all, and only if there is none
+                break
+            if not _stale(path):
+                break
+            path.unlink(missing_ok=True)
+        if not (path.exists() and path.samefile(mine)):
+            holder = path.read_text().strip() if path.exists() else "it has just begun"
+            raise StoreError(
+                f"{busy} ({holder}); wait for it, {otherwise}, or delete {path} if it is gone"
+            )
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            if path.samefile(mine):
+                path.unlink()
+        mine.unlink(missing_ok=True)
+
+
+def _stale(path: Path) -> bool:
+    """Whether the process that holds the lock is gone; unknown (another host or user) is no."""
+    try:
+        holder = json.loads(path.read_text())
+        if holder["host"] != socket.gethostname():
+            return False
+        os.kill(holder["pid"], 0)
+    except (PermissionError, FileNotFoundError):
+        return False
+    except (ProcessLookupError, ValueError, KeyError):
+        return True
+    return bool(holder["pid"] == os.getpid())
+
+
+def results_folder(out: Path, name: str) -> Path:
+    """Where a finished slide's results lie."""
+    return out / "results" / name
+
+
+def open_journal(work: SlideWork, prints: Fingerprints, *, anew: bool = False) -> Journal:
+    """The slide's journal, rid of every receipt whose work is gone or was done for other pixels,
+    models or settings.
+
+    The stores hold one model's predictions and one setting's results at a time: receipts of others,
+    which this run replaces, must not count when their turn comes again. ``anew``: nothing counts.
+    """
+    path = work.path / "journal.jsonl"
+    journal = Journal(path)
+    plan = f"{prints.tile[:16]}/plan"
+    if journal.receipts and (anew or plan not in journal or not (work.path / "plan.json").exists()):
+        shutil.rmtree(work.path)
+        return Journal(path)
+    keep = valid_receipts(work, prints, journal.receipts)
+    if len(keep) == len(journal.receipts):
+        return journal
+    if not any(key.startswith(prints.result[:16]) for key in keep):
+        shutil.rmtree(
+            work.result, ignore_errors=True
+        )  # no output of other settings is to be delivered
+    path.unlink()
+    journal = Journal(path)
+    for key, receipt in keep.items():
+        journal.add(key, receipt)
+    return journal
+
+
+def valid_receipts(
+    work: SlideWork, prints: Fingerprints, receipts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Those whose work is there, on disk, and is what this run would do."""
+    tiles, predictions = _files_of_tiles(work), _files_of_predictions(work)
+
+    def valid(key: str) -> bool:
+        print_, stage, *item = key.split("/")
+        if print_ == prints.tile[:16]:
+            return stage not in TILE_STAGES or _there(tiles, item, receipts[key])
+        if print_ == prints.predict[:16]:
+            return _there(predictions, item, receipts[key])
+        if print_ == prints.result[:16]:
+            return work.part(_cell(item[0])).exists() if stage == "stitch" else work.result.exists()
+        return False
+
+    found = {key: receipt for key, receipt in receipts.items() if valid(key)}
+    seal, prefix = f"{prints.tile[:16]}/seal", f"{prints.tile[:16]}/tile/"
+    if sum(key.startswith(prefix) for key in found) < found.get(seal, {"shards": 0})["shards"]:
+        del found[seal]
+    return found
+
+
+def _there(
+    path_of: Callable[[Cell], Path] | None, item: list[str], receipt: Mapping[str, Any]
+) -> bool:
+    """Whether a store is there, and the shard of the receipt in it at its full length."""
+    if path_of is None or not item:
+        return path_of is not None
+    path = path_of(_cell(item[0]))
+    return path.exists() and path.stat().st_size == receipt["nbytes"]
+
+
+def _files_of_tiles(work: SlideWork) -> Callable[[Cell], Path] | None:
+    try:
+        return TileStore.open(work.tiles).array.shard_path
+    except StoreError:
+        return None
+
+
+def _files_of_predictions(work: SlideWork) -> Callable[[Cell], Path] | None:
+    try:
+        return PredictionStore(work.predictions).shard_path
+    except (StoreError, OSError, ValueError):
+        return None
+
+
+def _cell(item: str) -> Cell:
+    row, col = item.split(".")
+    return int(row), int(col)
+
+
+def commit_result(work: SlideWork, out: Path, *, keep: Sequence[str]) -> Path:
+    """Give a finished slide its place under results/ by one rename; of the working folder stays
+    what is to be kept."""
+    target, old = results_folder(out, work.ref.name), work.path / "replaced"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(old, ignore_errors=True)  # left by a run that died here
+    if target.exists():
+        os.rename(target, old)
+    os.rename(work.result, target)
+    stores = {"tiles": [work.tiles], "predictions": [work.predictions, work.parts]}
+    for path in [
+        path for name, paths in stores.items() if keep and name not in keep for path in paths
+    ]:
+        if path.exists():  # by one rename first: a store is whole or gone
+            os.rename(path, work.path / f"dropped.{path.name}")
+        shutil.rmtree(work.path / f"dropped.{path.name}", ignore_errors=True)
+    if not keep:
+        (work.path / "journal.jsonl").unlink(
+            missing_ok=True
+        )  # first: what is half removed must not count
+    shutil.rmtree(old if keep else work.path, ignore_errors=True)
+    return target

@@ -1,0 +1,178 @@
+"""A slide's answer read back from its result files, in grid px: what evaluation compares with the
+truth.
+
+docs/artifacts.md describes the files. Nothing of inference or stitching has a part in it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from quadrat.core.errors import QuadratError
+from quadrat.core.geometry import Box
+from quadrat.core.objects import Frame, ObjectTable
+from quadrat.core.predictions import SCORE_MAX, TileScores
+from quadrat.metrics.protocol import Answer, Labels
+from quadrat.outputs.tables import read_tiles
+from quadrat.store.tiles import ShardedArray
+
+SUMMARY, OBJECTS, TILES, IMAGE = "summary.json", "objects.parquet", "tiles.csv", "slide.ome.zarr"
+_COLUMNS = ("id", "class", "class_id", "score", "area_um2", "perimeter_um", "flags")
+_PLACES = ("x_l0", "y_l0", "x0_l0", "y0_l0", "x1_l0", "y1_l0")
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """summary.json of a slide's results.
+
+    Raises:
+        QuadratError: there is none (the slide is not finished), or it is not JSON.
+    """
+    path = folder / SUMMARY
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise QuadratError(
+            f"{path}: no finished result can be read there ({error}); run the slide first"
+        ) from error
+    if not isinstance(summary, dict):
+        raise QuadratError(f"{path} must hold keys and values, not {type(summary).__name__}")
+    return summary
+
+
+def read_answer(folder: Path, *, classes: Sequence[str], label_image: str | None) -> Answer:
+    """The answer of one slide. ``label_image``: the task's label image ("objects", "classes") or
+    None.
+
+    Raises:
+        QuadratError: files are missing or damaged, or hold other classes than ``classes``.
+    """
+    summary = read_summary(folder)
+    try:
+        frame = Frame(**{name: summary["frame"][name] for name in Frame.__slots__})
+    except (KeyError, TypeError) as error:
+        raise QuadratError(
+            f"{folder / SUMMARY}: no frame with {', '.join(Frame.__slots__)}"
+        ) from error
+    objects = (
+        read_objects(folder / OBJECTS, frame, classes=classes)
+        if (folder / OBJECTS).is_file()
+        else None
+    )
+    tiles, core = (
+        read_scores(folder / TILES, frame, classes=classes)
+        if (folder / TILES).is_file()
+        else (None, 0)
+    )
+    if objects is None and tiles is None:
+        raise QuadratError(
+            f"{folder}: there is neither {OBJECTS} nor {TILES}; run the slide again with "
+            "--overwrite"
+        )
+    labels = (
+        None
+        if label_image is None
+        else _labels(folder / IMAGE / "labels" / label_image / "0", frame)
+    )
+    return Answer(frame, objects, labels, tiles, core)
+
+
+def read_objects(path: Path, frame: Frame, *, classes: Sequence[str]) -> ObjectTable:
+    """objects.parquet as the table that was written, by ascending id; anchors, which are not in the
+    file, are the pixels of the centroids.
+
+    Raises:
+        QuadratError: it cannot be read, ids are not 1 to n, or a class is not that of ``classes``.
+    """
+    try:
+        table = pq.read_table(path, columns=[*_COLUMNS, *_PLACES])
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise QuadratError(f"{path}: cannot be read ({error})") from error
+    column = {name: table[name].to_numpy() for name in table.column_names if name != "class"}
+    order = np.argsort(column["id"])
+    if not np.array_equal(column["id"][order], np.arange(1, len(table) + 1)):
+        raise QuadratError(
+            f"{path}: ids are not 1 to {len(table)}; run the slide again with --overwrite"
+        )
+    class_id = column["class_id"]
+    for k, name in set(zip(class_id.tolist(), table["class"].to_pylist(), strict=True)):
+        if k >= len(classes) or classes[k] != name:
+            raise QuadratError(
+                f"{path}: class {k} is '{name}', but the pipeline's classes are "
+                f"{', '.join(classes)}"
+            )
+    x, y, x0, y0, x1, y1 = (column[name].astype(np.float64)[order] for name in _PLACES)
+    rows, cols = frame.scale_row, frame.scale_col
+    centroid = np.stack([y / rows, x / cols], axis=1)
+    return ObjectTable(
+        anchor=np.floor(centroid).astype(np.int64),
+        class_id=class_id[order].astype(np.uint8),
+        score=column["score"][order].astype(np.float32),
+        bbox=np.stack([y0 / rows, x0 / cols, y1 / rows, x1 / cols], axis=1),
+        centroid=centroid,
+        area_px=column["area_um2"][order] / frame.mpp**2,
+        perimeter_px=column["perimeter_um"][order] / frame.mpp,
+        flags=column["flags"][order].astype(np.uint8),
+    )
+
+
+def read_scores(path: Path, frame: Frame, *, classes: Sequence[str]) -> tuple[TileScores, int]:
+    """tiles.csv as tile scores (without embeddings), and grid px a side of a core (0 where there is
+    no tile).
+
+    Raises:
+        QuadratError: it cannot be read, or holds other classes.
+    """
+    try:
+        rows = read_tiles(path)
+    except (OSError, ValueError, IndexError) as error:
+        raise QuadratError(f"{path}: cannot be read ({error})") from error
+    if rows.class_names != tuple(classes):
+        raise QuadratError(
+            f"{path}: holds the classes {', '.join(rows.class_names)}, not {', '.join(classes)}"
+        )
+    probability = np.rint(rows.probability * SCORE_MAX).astype(np.uint16)
+    scores = TileScores(
+        rows.cell, probability.reshape(-1, len(classes)), np.zeros((len(rows.cell), 0), np.float16)
+    )
+    return scores, _core(rows.cell, rows.box_l0, frame)
+
+
+def _core(cell: npt.NDArray[np.int32], box_l0: npt.NDArray[np.float64], frame: Frame) -> int:
+    """Side of a core: from where a core that is not the first begins, else the only one's side (it
+    is the whole slide)."""
+    if not len(cell):
+        return 0
+    scale = np.array([frame.scale_row, frame.scale_col])
+    row, axis = np.unravel_index(np.argmax(cell), cell.shape)
+    if cell[row, axis] > 0:
+        return round(float(box_l0[row, 1 - axis] / scale[axis] / cell[row, axis]))
+    sides = (box_l0[0, 3:1:-1] - box_l0[0, 1::-1]) / scale
+    return math.ceil(float(sides.max()) - 0.01)  # two decimals are written
+
+
+def _labels(path: Path, frame: Frame) -> Labels:
+    """The label image as a function of a box.
+
+    Raises:
+        QuadratError: there is none, or it is of another size than the frame.
+    """
+    array = ShardedArray.open(path, mode="r")
+    if tuple(array.shape[-2:]) != (frame.height, frame.width):
+        raise QuadratError(
+            f"{path}: is {tuple(array.shape[-2:])} px, but {SUMMARY} states "
+            f"{(frame.height, frame.width)}"
+        )
+
+    def read(box: Box) -> npt.NDArray[Any]:
+        return array.read(box).reshape(box.shape)
+
+    return read

@@ -1,0 +1,97 @@
+"""Windows in, quantised predictions out: no zarr, no dask, no files.
+
+Every window has the package's one shape and every batch its one size (the last is padded), because
+kernels may depend on shapes; so the same window gives the same numbers in any work unit.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from quadrat.core.errors import QuadratError
+from quadrat.core.lattice import Cell
+from quadrat.engine.executor import DEVICE
+from quadrat.models.task import ModelSpec, Output, Prediction, Task
+from quadrat.slides.source import PixelSource
+
+
+def normalise(rgb: Tensor, spec: ModelSpec) -> Tensor:
+    """uint8 (b, h, w, 3) to float32 (b, 3, h, w), channels last in memory, by the package's
+    constants."""
+    mean = torch.tensor(spec.mean, device=rgb.device)
+    std = torch.tensor(spec.std, device=rgb.device)
+    scaled = (rgb.to(torch.float32) / 255 - mean) / std
+    return scaled.permute(0, 3, 1, 2)  # a view: memory stays channels last
+
+
+def read_windows(
+    source: PixelSource, cells: Sequence[Cell], spec: ModelSpec
+) -> npt.NDArray[np.uint8]:
+    """uint8 (batch, window, window, 3); white fills the places beyond the last cell."""
+    side = spec.lattice.window
+    batch = np.full((spec.batch, side, side, 3), 255, np.uint8)
+    for index, cell in enumerate(cells):
+        batch[index] = source.read(spec.lattice.window_box(cell))
+    return batch
+
+
+def predict_cells(
+    model: nn.Module,
+    task: Task,
+    spec: ModelSpec,
+    source: PixelSource,
+    cells: Sequence[Cell],
+    *,
+    device: torch.device,
+) -> Iterator[tuple[Cell, Prediction]]:
+    """Predictions of the given cores, in order; the next batch is read while the network works.
+
+    Raises:
+        QuadratError: the network answered with NaN or infinity.
+    """
+    batches = [cells[i : i + spec.batch] for i in range(0, len(cells), spec.batch)]
+    model = model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    with ThreadPoolExecutor(1) as reader, torch.inference_mode():
+        ahead = reader.submit(read_windows, source, batches[0], spec) if batches else None
+        for index, batch in enumerate(batches):
+            assert ahead is not None
+            windows = ahead.result()
+            if index + 1 < len(batches):
+                ahead = reader.submit(read_windows, source, batches[index + 1], spec)
+            output = model(normalise(torch.from_numpy(windows).to(device), spec))[: len(batch)]
+            if not is_finite(output):
+                raise QuadratError(
+                    f"the network gave NaN or infinity near core {batch[0]}; its weights are not "
+                    "usable"
+                )
+            yield from zip(batch, task.decode(output, batch, spec), strict=True)
+
+
+def is_finite(output: Output) -> bool:
+    """Whether no value of a network's answer is NaN or infinite."""
+    tensors = [output] if isinstance(output, Tensor) else output.tensors()
+    return all(bool(torch.isfinite(t).all()) for t in tensors)
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto`` and ``cuda`` are the device that the executor gives the job, else the first CUDA
+    device; ``auto`` without one is the CPU; any other name is torch's."""
+    if name in ("auto", "cuda"):
+        name = os.environ.get(DEVICE) or (
+            "cuda" if name == "cuda" or torch.cuda.is_available() else "cpu"
+        )
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise QuadratError(
+            f"run.device '{name}' is not usable here ({error}); use 'auto' or 'cpu'"
+        ) from error
+    return device

@@ -1,0 +1,380 @@
+"""The model package: a folder with ``weights.safetensors`` and ``card.json``. No pickles, nothing
+executed when loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from quadrat.core.errors import ConfigError, PackageError, StoreError
+from quadrat.core.lattice import Lattice
+from quadrat.core.objects import ClassInfo
+from quadrat.models.probe import least_radius, probe
+from quadrat.models.task import ModelSpec, get_task
+
+WEIGHTS, CARD = "weights.safetensors", "card.json"
+SCHEMA = 1
+TILING_EXACT, SCHEDULE_EXACT = "tiling-exact", "schedule-exact"
+HEADS = ("head.", "regions.box_predictor.", "regions.mask_predictor.")
+"""How the names of those weights begin that belong to a network's classes."""
+AGAIN = "copy the package again, or train it again"
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """A loaded package: the network (eval mode, CPU), its frozen specification, and
+    the whole card.
+    """
+
+    model: nn.Module
+    spec: ModelSpec
+    card: Mapping[str, Any]
+
+
+def spec_to_dict(spec: ModelSpec) -> dict[str, Any]:
+    """The specification as JSON holds it."""
+    return dataclasses.asdict(spec) | {"thresholds": dict(spec.thresholds)}
+
+
+def spec_from_dict(values: Mapping[str, Any]) -> ModelSpec:
+    """The inverse of :func:`spec_to_dict`."""
+    return ModelSpec(
+        task=values["task"],
+        classes=tuple(ClassInfo(c["name"], tuple(c["color"])) for c in values["classes"]),
+        mpp=float(values["mpp"]),
+        lattice=Lattice(**values["lattice"]),
+        widths=tuple(values["widths"]),
+        thresholds=dict(values["thresholds"]),
+        mean=tuple(values["mean"]),
+        std=tuple(values["std"]),
+        batch=int(values["batch"]),
+        encoder=values["encoder"],
+        dropout=float(values.get("dropout", 0.0)),  # cards of before it was there
+    )
+
+
+def exactness(model: nn.Module, spec: ModelSpec) -> dict[str, Any]:
+    """What was measured of a network, and what follows for its lattice (JSON values, see
+    docs/artifacts.md).
+
+    ``tiling-exact`` needs a measured stride that divides the lattice's and a halo that covers the
+    receptive radius.
+
+    Raises:
+        ConfigError: the lattice is not in multiples of the network's stride, stated or measured.
+    """
+    stride, out_stride = strides_of(model)
+    lattice = spec.lattice
+    check_stride(model, spec)
+    reach = probe(model, stride=stride, out_stride=out_stride)
+    if reach.stride is not None and lattice.stride % reach.stride:
+        raise ConfigError(
+            f"model.stride {lattice.stride} is not a multiple of the network's measured stride "
+            f"{reach.stride} "
+            f"(it states {stride}); set model.stride={reach.stride} and core and halo to multiples "
+            "of it"
+        )
+    exact = reach.radius is not None and reach.stride is not None and reach.radius <= lattice.halo
+    return {
+        "stride": stride,
+        "measured_stride": reach.stride,
+        "receptive_radius_px": reach.radius,
+        "structural_radius_px": reach.structural,
+        "impulse_radius_px": reach.impulse,
+        "halo_px": lattice.halo,
+        "promise": TILING_EXACT if exact else SCHEDULE_EXACT,
+        "window_over_core": round((lattice.window / lattice.core) ** 2, 3),
+    }
+
+
+def check_stride(model: nn.Module, spec: ModelSpec, *, patch: int = 0) -> None:
+    """Refuse (ConfigError) a lattice, or training patches of so many px, out of step with the
+    stride that a network states."""
+    stride, _ = strides_of(model)
+    if spec.lattice.stride % stride:
+        raise ConfigError(
+            f"model.stride {spec.lattice.stride} is not a multiple of the network's stride {stride}"
+        )
+    if patch % stride:
+        raise ConfigError(
+            f"train.patch is {patch}; it must be a multiple of the network's stride {stride}"
+        )
+
+
+def strides_of(model: nn.Module) -> tuple[int, int]:
+    """(stride, out_stride) that a network states, in input px."""
+    return int(model.stride), int(model.out_stride)  # type: ignore[arg-type]
+
+
+def check_exactness(folder: Path, model: nn.Module, spec: ModelSpec, stated: object) -> None:
+    """Refuse a card whose promise its own figures, its lattice or its network contradict.
+
+    A promise of ``tiling-exact`` is held against the network itself by a quick lower bound of its
+    radius, so that an edited figure is found out. ``schedule-exact`` promises nothing that a
+    lattice could break but its phase.
+
+    Raises:
+        PackageError: with the value, the limit and the remedy.
+    """
+    where = folder / CARD
+    if not isinstance(stated, dict) or stated.get("promise") not in (TILING_EXACT, SCHEDULE_EXACT):
+        raise PackageError(
+            f"{where} does not say what was measured of the network (exactness); {AGAIN}"
+        )
+    stride, out_stride = strides_of(model)
+    lattice = spec.lattice
+    for name, value in (("stride", stated.get("stride")), ("network's stride", stride)):
+        if not _is_whole(value, least=1) or lattice.stride % value:
+            raise PackageError(
+                f"{where}: the lattice is in multiples of {lattice.stride} px, not of the {name} "
+                f"{value}; {AGAIN}"
+            )
+    if stated["promise"] == SCHEDULE_EXACT:
+        return
+    radius, measured = (
+        stated.get("receptive_radius_px"),
+        stated.get("measured_stride", stated.get("stride")),
+    )
+    if not _is_whole(measured, least=1) or lattice.stride % measured:
+        raise PackageError(f"{where} promises {TILING_EXACT}, but its measured stride {measured} "
+                           "does not divide the lattice's "
+                           f"{lattice.stride}; {AGAIN}")  # fmt: skip
+    if not _is_whole(radius, least=0) or radius > lattice.halo:
+        raise PackageError(f"{where} promises {TILING_EXACT}, but its receptive radius {radius} px "
+                           "is more than the halo "
+                           f"{lattice.halo} px; {AGAIN}")  # fmt: skip
+    found = least_radius(model, stride=stride, out_stride=out_stride, stated=radius)
+    if found is None or found > radius:
+        reaches = "farther than that" if found is None else f"{found} px"
+        raise PackageError(
+            f"{where} states a receptive radius of {radius} px, but the network reaches {reaches}: "
+            "the card was edited, "
+            f"or made for another network; {AGAIN}"
+        )
+
+
+def _is_whole(value: object, *, least: int) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def save_package(
+    folder: Path,
+    model: nn.Module,
+    spec: ModelSpec,
+    *,
+    about: Mapping[str, Any],
+    measured: Mapping[str, Any] | None = None,
+    precision: str = "float32",
+    beside: Callable[[Path], None] | None = None,
+) -> None:
+    """Write the package complete or not at all. ``about``: metrics, training data, licence,
+    versions (JSON values). ``beside``: writes what else is to lie in the package into the folder
+    that it is given.
+
+    ``measured``: what :func:`exactness` gave for this network and lattice, where the caller has it
+    already (it may have added the seam mismatch); it is measured here otherwise. ``precision``:
+    "float16" stores half the bytes; the network should have been rounded by :func:`rounded` before
+    anything was measured of it.
+
+    Raises:
+        StoreError: the disk is full, or the folder cannot be written.
+    """
+    exact = dict(exactness(model, spec) if measured is None else measured)
+    stored = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    if precision == "float16":
+        stored = {k: v.half() if v.is_floating_point() else v for k, v in stored.items()}
+    staging = folder.with_name(folder.name + ".partial")
+    try:
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
+        save_file(stored, staging / WEIGHTS)
+        write_card(staging, spec, about=dict(about) | {"exactness": exact})
+        shutil.copymode(
+            staging / CARD, staging / WEIGHTS
+        )  # safetensors lets nobody else read what it writes
+        if beside is not None:
+            beside(staging)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.rename(staging, folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise StoreError(
+            f"the package {folder} cannot be written ({error}); make room and run the same command "
+            "again: "
+            "what was learnt is in the checkpoint"
+        ) from error
+
+
+def rounded(model: nn.Module, precision: str) -> nn.Module:
+    """The network with the weights that a package of this precision will hold (in place; arithmetic
+    stays float32).
+
+    Raises:
+        PackageError: a weight or statistic is too large for float16.
+    """
+    if precision == "float16":
+        model.half().float()
+        for name, value in model.state_dict().items():
+            if not bool(value.isfinite().all()):
+                raise PackageError(
+                    f"{name} holds values beyond float16's 65,504; use model.precision=float32"
+                )
+    return model
+
+
+def begin_from(model: nn.Module, spec: ModelSpec, folder: Path) -> list[str]:
+    """Copy a package's weights into a network of the same build; what a user should know of the
+    differences.
+
+    The head stays as it is where the classes are others. Another mpp or normalisation is allowed:
+    the network learns it.
+
+    Raises:
+        PackageError: the package's network is another one.
+    """
+    loaded = load_package(folder)
+    theirs = loaded.spec
+    for name in ("task", "encoder", "widths"):
+        if getattr(theirs, name) != getattr(spec, name):
+            raise PackageError(
+                f"{folder} has model.{name} {getattr(theirs, name)}, the pipeline "
+                f"{getattr(spec, name)}; "
+                "to go on from it they must be the same"
+            )
+    weights = loaded.model.state_dict()
+    same_classes = theirs.class_names == spec.class_names
+    left = [name for name in weights if name.startswith(HEADS) and not same_classes]
+    own = model.state_dict()
+    model.load_state_dict(
+        {name: own[name] if name in left else value for name, value in weights.items()}
+    )
+    return _notes_on_begin(folder, theirs, spec)
+
+
+def _notes_on_begin(folder: Path, theirs: ModelSpec, spec: ModelSpec) -> list[str]:
+    """A line for each difference between a package to begin with and what is to be learnt that may
+    surprise."""
+    notes = [
+        f"{folder} was trained at model.{name} {getattr(theirs, name)}, this one is at "
+        f"{getattr(spec, name)}: its weights have "
+        "to be learnt over in part"
+        for name in ("mpp", "mean", "std")
+        if getattr(theirs, name) != getattr(spec, name)
+    ]
+    if theirs.class_names != spec.class_names:
+        notes.append(
+            f"{folder} knows the classes {', '.join(theirs.class_names)}, this one is to learn "
+            f"{', '.join(spec.class_names)}: "
+            "the head is begun anew"
+        )
+    return notes
+
+
+def write_card(folder: Path, spec: ModelSpec, *, about: Mapping[str, Any]) -> None:
+    """Write ``card.json`` beside finished weights; figures that are NaN or infinite become null."""
+    card = {
+        "schema": SCHEMA,
+        "spec": spec_to_dict(spec),
+        "weights_sha256": sha256_of(folder / WEIGHTS),
+        "intended_use": "research use only, not for diagnosis",
+    } | dict(about)
+    temporary = folder / (CARD + ".partial")
+    temporary.write_text(
+        json.dumps(_finite(card), indent=2, sort_keys=True, allow_nan=False) + "\n"
+    )
+    os.replace(temporary, folder / CARD)
+
+
+def _finite(value: Any) -> Any:
+    """JSON values with null for the numbers that JSON cannot hold."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """The card of a package.
+
+    Raises:
+        PackageError: no folder, no card, a card that is not JSON, or one of another schema.
+    """
+    path = folder / CARD
+    if not path.is_file():
+        raise PackageError(
+            f"{folder} is not a model package (it has no {CARD}); train one with 'quadrat train "
+            "PIPELINE'"
+        )
+    try:
+        card: Any = json.loads(path.read_text())
+    except ValueError as error:
+        raise PackageError(f"{path} is not valid JSON ({error})") from error
+    if not isinstance(card, dict):
+        raise PackageError(f"{path} must hold keys and values, not {type(card).__name__}")
+    if card.get("schema") != SCHEMA:
+        raise PackageError(
+            f"{path} has schema {card.get('schema')}; this version of quadrat reads {SCHEMA}"
+        )
+    checked: dict[str, Any] = card
+    return checked
+
+
+def load_package(folder: Path, *, task: str | None = None) -> Package:
+    """Load and check a package.
+
+    Raises:
+        PackageError: files missing, weights whose sha256 differs from the card's, a package of
+        another task, or a promise
+            of exactness that the network or the lattice does not keep.
+    """
+    card = read_card(folder)
+    try:
+        spec, stated = spec_from_dict(card["spec"]), str(card["weights_sha256"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise PackageError(
+            f"{folder / CARD} is incomplete or wrong ({type(error).__name__}: {error})"
+        ) from error
+    if task is not None and spec.task != task:
+        raise PackageError(
+            f"{folder} holds a model for {spec.task}, but the pipeline's task is {task}"
+        )
+    weights = folder / WEIGHTS
+    if not weights.is_file():
+        raise PackageError(f"{folder} has no {WEIGHTS}")
+    found = sha256_of(weights)
+    if found != stated:
+        raise PackageError(
+            f"{weights} has sha256 {found[:12]}..., the card says {stated[:12]}...: "
+            "the file was changed or damaged; copy the package again"
+        )
+    model = get_task(spec.task).build(spec)
+    try:
+        model.load_state_dict(load_file(weights))
+    except (RuntimeError, SafetensorError) as error:
+        raise PackageError(
+            f"{weights} does not fit the network that its card describes ({error})"
+        ) from error
+    check_exactness(folder, model, spec, card.get("exactness"))
+    return Package(model=model.eval(), spec=spec, card=card)
+
+
+def sha256_of(path: Path) -> str:
+    """Hex sha256 of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,59 @@
+"""Two small pictures of a slide for people: a thumbnail, and the same with what counts as tissue
+outlined."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from quadrat.core.geometry import MPP_MIN, plan_read
+from quadrat.core.objects import Frame
+from quadrat.slides.protocol import Slide
+from quadrat.slides.source import SlideSource
+from quadrat.slides.tissue.mask import TissueMap, read_strips
+
+Rgb = npt.NDArray[np.uint8]
+
+THUMBNAIL_PX = 1024
+"""About the longer side."""
+OUTLINE = (0, 160, 0)
+"""Green: neither H&E nor DAB has it."""
+FADED = 0.65
+"""How far what is not tissue goes towards white."""
+
+
+def thumbnail(slide: Slide, *, longer_px: int = THUMBNAIL_PX) -> tuple[Rgb, Frame]:
+    """The whole slide, uint8 (h, w, 3) of about ``longer_px``, and the frame that places it.
+
+    The slide's mpp does not matter (many a slide has none), so the frame's is no measurement: only
+    its scales are.
+
+    Raises:
+        SlideError: the slide cannot be read.
+    """
+    factor = max(1.0, max(slide.levels[0].box.shape) / longer_px)
+    source = SlideSource(
+        slide, plan_read(slide.levels, slide_mpp=MPP_MIN, mpp=MPP_MIN * factor, slide=slide.name)
+    )
+    return read_strips(source), source.frame
+
+
+def tissue_overlay(picture: Rgb, *, frame: Frame, tissue: TissueMap) -> Rgb:
+    """A picture uint8 (h, w, 3) in ``frame`` with the tissue outlined in green and the rest faded;
+    a new array."""
+    rows, cols = (
+        np.minimum(((np.arange(side) + 0.5) * scale / mask_scale).astype(np.int64), mask_side - 1)
+        for side, scale, mask_scale, mask_side in zip(
+            picture.shape[:2],
+            (frame.scale_row, frame.scale_col),
+            (tissue.frame.scale_row, tissue.frame.scale_col),
+            tissue.mask.shape,
+            strict=True,
+        )
+    )
+    mask = tissue.mask[np.ix_(rows, cols)]
+    out = picture.copy()
+    out[~mask] = (255 - (255 - picture[~mask].astype(np.float32)) * (1 - FADED)).astype(np.uint8)
+    out[ndimage.binary_dilation(mask, iterations=2) & ~mask] = OUTLINE
+    return out

@@ -1,0 +1,257 @@
+"""Where the tissue is, what was left out and why, and the cores of the canonical lattice that
+tissue touches.
+
+``overview.judge_overview`` gives every pixel of a low-power overview a code (0 tissue, else a
+reason); this module reads the overview, keeps the codes with the frame that places them on the
+slide, and accounts for the area. What users draw to include or exclude is laid over it in
+regions_of_interest.py.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from quadrat.core.errors import SlideError
+from quadrat.core.geometry import Box, plan_read
+from quadrat.core.lattice import Cell, Lattice
+from quadrat.core.objects import Frame
+from quadrat.slides.protocol import Slide
+from quadrat.slides.source import PixelSource, SlideSource
+from quadrat.slides.tissue.absorption import dark_field
+from quadrat.slides.tissue.overview import (
+    ANALYSED,
+    GLASS,
+    REASONS,
+    SPECK_MAX_MM2,
+    THRESHOLD,
+    Codes,
+    judge_overview,
+)
+
+OVERVIEW_MPP = 8.0
+OVERVIEW_MIN_PX = 256
+"""Small images are looked at more closely, until the shorter side has this many px."""
+OVERVIEW_MAX_PX = 4_000_000
+"""Above this many px (256 mm2 at 8 um/px) a slide's overview gets coarser, so that memory stays
+bounded."""
+STRIP_ROWS = 256
+MAX_MASK_PX = 4096
+"""Longer side of the mask of a whole slide."""
+
+USER_EXCLUSION, OUTSIDE_INCLUSION = 64, 128
+"""Bits that user regions add to a code; the lower bits keep what the picture itself said."""
+USER_REASONS = {USER_EXCLUSION: "user exclusion", OUTSIDE_INCLUSION: "outside user inclusion"}
+
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Excluded:
+    """Area of a slide that is not analysed, and why."""
+
+    reason: str
+    mm2: float
+
+
+@dataclass(frozen=True, slots=True)
+class TissueMap:
+    """Tissue on its own coarse grid: ``mask`` bool (h, w), what is analysed, and the frame that
+    places it on the slide.
+
+    ``reasons``: the codes uint8 (h, w) that say why not, 0 where the mask is; None: all that is not
+    tissue is glass. The lower bits of a code are the place in ``overview.REASONS``; USER_EXCLUSION
+    and OUTSIDE_INCLUSION come on top.
+    """
+
+    mask: Mask
+    frame: Frame
+    reasons: Codes | None = None
+
+    def __post_init__(self) -> None:
+        if self.mask.dtype != np.bool_ or self.mask.shape != (self.frame.height, self.frame.width):
+            raise ValueError(
+                f"TissueMap.mask is {self.mask.dtype}{self.mask.shape}, its frame {self.frame}"
+            )
+        if self.reasons is not None and not np.array_equal(self.reasons == ANALYSED, self.mask):
+            raise ValueError("TissueMap.reasons must be 0 where the mask is and nowhere else")
+
+    @staticmethod
+    def of_codes(codes: Codes, *, frame: Frame) -> TissueMap:
+        """The map of codes uint8 (h, w), as ``codes`` gives them."""
+        return TissueMap(np.asarray(codes == ANALYSED), frame, codes)
+
+    @property
+    def codes(self) -> Codes:
+        """Why each pixel is what it is, uint8 (h, w), 0 analysed: all that has to be kept beside
+        the frame."""
+        return (
+            np.where(self.mask, np.uint8(ANALYSED), np.uint8(GLASS))
+            if self.reasons is None
+            else self.reasons
+        )
+
+    @property
+    def allowed(self) -> Mask:
+        """Where user regions permit analysis, tissue or not, bool (h, w)."""
+        return np.asarray(self.codes < USER_EXCLUSION)
+
+    @property
+    def um_per_px(self) -> float:
+        """Size of a mask px."""
+        return self.frame.mpp
+
+    @property
+    def px_mm2(self) -> float:
+        """Area of a mask px."""
+        return (self.frame.mpp / 1000) ** 2
+
+    @property
+    def area_mm2(self) -> float:
+        """Analysed area: tissue inside the user's regions."""
+        return float(np.count_nonzero(self.mask)) * self.px_mm2
+
+    @property
+    def slide_mm2(self) -> float:
+        """Area of the whole mask: the slide's, but for less than one mask px at its right and lower
+        edges."""
+        return self.mask.size * self.px_mm2
+
+    @property
+    def excluded(self) -> tuple[Excluded, ...]:
+        """What is not analysed by reason, without reasons of no area; with ``area_mm2`` it adds up
+        to ``slide_mm2``.
+
+        A pixel has one reason: what the picture said of it (glass, pen ...); only tissue is
+        excluded by the user, and tissue both excluded and outside every inclusion counts as
+        excluded.
+        """
+        counts = np.bincount(self.codes.ravel(), minlength=256).reshape(4, 64)
+        by_picture = counts.sum(axis=0)
+        found = [
+            Excluded(REASONS[code], float(by_picture[code]) * self.px_mm2)
+            for code in range(1, len(REASONS))
+        ]
+        found.append(
+            Excluded(USER_REASONS[USER_EXCLUSION], float(counts[1, 0] + counts[3, 0]) * self.px_mm2)
+        )
+        found.append(Excluded(USER_REASONS[OUTSIDE_INCLUSION], float(counts[2, 0]) * self.px_mm2))
+        return tuple(part for part in found if part.mm2 > 0)
+
+    def account(self) -> str:
+        """What became of the slide's area, in one line; parts under 0.005 mm2 are not named."""
+        parts = [f"{self.area_mm2:.2f} of {self.slide_mm2:.2f} mm2 analysed"]
+        parts += [f"{part.reason} {part.mm2:.2f}" for part in self.excluded if part.mm2 >= 0.005]
+        return "; ".join(parts)
+
+    def pixels_of(self, box: Box, frame: Frame) -> Box:
+        """The mask pixels that a box (px of ``frame``) touches; at least one, also beyond the last
+        whole mask pixel."""
+        rows, cols = frame.scale_row / self.frame.scale_row, frame.scale_col / self.frame.scale_col
+        touched = box.scale_out(rows, cols)
+        row0, col0 = (
+            min(touched.row0, self.frame.height - 1),
+            min(touched.col0, self.frame.width - 1),
+        )
+        row1, col1 = (
+            min(max(touched.row1, row0 + 1), self.frame.height),
+            min(max(touched.col1, col0 + 1), self.frame.width),
+        )
+        return Box(max(row0, 0), max(col0, 0), max(row1, 1), max(col1, 1))
+
+    def covers(self, box: Box, *, frame: Frame) -> float:
+        """The share (0-1) of the mask pixels touched by a box (px of ``frame``, inside the slide)
+        that is tissue."""
+        rows, cols = self.pixels_of(box, frame).slices_in(self.frame.box)
+        return float(self.mask[rows, cols].mean())
+
+
+def find_tissue(
+    slide: Slide,
+    *,
+    slide_mpp: float,
+    min_mm2: float = SPECK_MAX_MM2,
+    margin_um: float = 0.0,
+    threshold: float = THRESHOLD,
+    damaged: Literal["fail", "mark"] = "fail",
+) -> TissueMap:
+    """The tissue of a slide of ``slide_mpp`` um/px at level 0, from an overview read in strips
+    (bounded memory).
+
+    min_mm2, margin_um, threshold: see ``overview.judge_overview``; damaged: see ``SlideSource``. A
+    slide without tissue gives a map without tissue, whose ``excluded`` says what is there instead.
+
+    Raises:
+        SlideError: the slide cannot be read, or is not transmitted light (fluorescence).
+    """
+    shorter_um = min(slide.levels[0].box.shape) * slide_mpp
+    coarsest = math.sqrt(slide.levels[0].box.area * slide_mpp**2 / OVERVIEW_MAX_PX)
+    mpp = max(slide_mpp, min(OVERVIEW_MPP, shorter_um / OVERVIEW_MIN_PX), coarsest)
+    source = SlideSource(
+        slide,
+        plan_read(slide.levels, slide_mpp=slide_mpp, mpp=mpp, slide=slide.name),
+        damaged=damaged,
+    )
+    rgb = read_strips(source)
+    dark = dark_field(rgb)
+    if dark is not None:
+        raise SlideError(
+            f"{slide.name}: this is not a bright-field slide: {dark}, so tissue cannot be told "
+            "from glass; analyse everything "
+            "with --set slide.tissue=all, alone or together with a file of regions to include"
+        )
+    codes = judge_overview(
+        rgb, mpp=source.frame.mpp, min_mm2=min_mm2, margin_um=margin_um, threshold=threshold
+    )
+    return TissueMap.of_codes(codes, frame=source.frame)
+
+
+def read_strips(source: PixelSource) -> npt.NDArray[np.uint8]:
+    """A whole (coarse) source, strip by strip; uint8 (h, w, 3)."""
+    whole = source.frame.box
+    out = np.empty((*whole.shape, 3), np.uint8)
+    for row in range(0, whole.height, STRIP_ROWS):
+        strip = Box(row, 0, min(row + STRIP_ROWS, whole.height), whole.width)
+        out[strip.slices_in(whole)] = source.read(strip)
+    return out
+
+
+def whole_slide(frame: Frame) -> TissueMap:
+    """Everything is tissue: for images that are known to be."""
+    factor = math.ceil(max(frame.height, frame.width) / MAX_MASK_PX)
+    coarse = Frame(
+        height=max(1, frame.height // factor),
+        width=max(1, frame.width // factor),
+        mpp=frame.mpp * factor,
+        scale_row=frame.scale_row * factor,
+        scale_col=frame.scale_col * factor,
+    )
+    return TissueMap(np.ones((coarse.height, coarse.width), np.bool_), coarse)
+
+
+def tissue_cells(
+    tissue: TissueMap, *, lattice: Lattice, frame: Frame, min_fraction: float = 0.0
+) -> list[Cell]:
+    """Cores of the canonical lattice with any tissue, or with more than ``min_fraction`` (0-1) of
+    it; raster order.
+
+    The share is that of the core's part inside the slide; cores beyond the slide are none.
+    """
+    sums = np.zeros((tissue.mask.shape[0] + 1, tissue.mask.shape[1] + 1), np.int64)
+    sums[1:, 1:] = tissue.mask.cumsum(axis=0).cumsum(axis=1)
+    cells = []
+    for cell in frame.box.cells(lattice.core):
+        box = tissue.pixels_of(lattice.core_box(cell).intersect(frame.box), frame)
+        count = (
+            sums[box.row1, box.col1]
+            - sums[box.row0, box.col1]
+            - sums[box.row1, box.col0]
+            + sums[box.row0, box.col0]
+        )
+        if count > min_fraction * box.area:
+            cells.append(cell)
+    return cells

@@ -1,0 +1,139 @@
+"""Tissue in a low-power picture, and why the rest is none: every pixel gets one reason (pure).
+
+Tissue absorbs, and not all colours alike; glass does not absorb; shadows, dust and the edges of
+coverslips absorb without colour; ink has colours of its own (see absorption.py). The border of a
+piece is drawn where the density falls to a share of that of the densest tissue close by, so that
+blur does not widen dark tissue and pale tissue needs no threshold of its own; a fixed least density
+keeps an empty slide empty. Lengths are in um, areas in mm2.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from quadrat.slides.tissue.absorption import Floats, Mask, Rgb, frame_of, ink_of, optical_density
+
+ANALYSED: Final = 0
+GLASS: Final = 1
+GREY: Final = 2
+PEN: Final = 3
+BORDER: Final = 4
+SPECKS: Final = 5
+REASONS: Final = ("", "glass", "shadow, dust", "pen", "dark border", "specks")
+"""What a code means; the place is the code."""
+
+SMOOTH_UM = 6.0
+THRESHOLD = 0.06
+"""Least tissue score, in units of optical density (natural logarithm)."""
+EDGE_SHARE, EDGE_REACH_UM, EDGE_MAX = 0.4, 16.0, 0.4
+"""The border lies where the score is this share of the highest within reach, but never asks for
+more than the maximum."""
+CHROMA_MIN, CHROMA_SHARE = 0.015, 0.15
+"""Less difference than this between the colours' densities, absolute and as a share of the
+strongest, is grey."""
+PEN_MIN_MM2, PEN_MARGIN_UM = 0.01, 32.0
+BORDER_MIN_MM2, BORDER_MARGIN_UM = 0.01, 24.0
+CLOSE_UM, OPEN_UM = 32.0, 12.0
+HOLE_MAX_MM2, SPECK_MAX_MM2 = 0.05, 0.02
+SPECK_MAX_SHARE = 0.05
+"""In small images, a speck is at most this share of the image."""
+
+Codes = npt.NDArray[np.uint8]
+
+
+def judge_overview(
+    rgb: Rgb,
+    *,
+    mpp: float,
+    min_mm2: float = SPECK_MAX_MM2,
+    margin_um: float = 0.0,
+    threshold: float = THRESHOLD,
+) -> Codes:
+    """Codes uint8 (h, w), 0 tissue, else the place in ``REASONS``, of an overview uint8 (h, w, 3)
+    at ``mpp`` um/px (best 4-16).
+
+    min_mm2: smaller pieces are specks (in small images at most a share of the image). margin_um:
+    how much glass around the tissue is taken along. threshold: the least tissue score (optical
+    density): lower for paler stain, higher for dirt. For transmitted light only (see
+    ``absorption.dark_field``).
+    """
+    per_mm2 = (1000 / mpp) ** 2
+    density = optical_density(rgb)
+    frame = _grown(_without_small(frame_of(rgb), BORDER_MIN_MM2 * per_mm2), BORDER_MARGIN_UM / mpp)
+    smooth = ndimage.gaussian_filter(density, (SMOOTH_UM / mpp, SMOOTH_UM / mpp, 0), mode="nearest")
+    pen = (
+        _grown(ink_of(smooth, frame=frame, min_px=PEN_MIN_MM2 * per_mm2), PEN_MARGIN_UM / mpp)
+        & ~frame
+    )
+    banned = frame | pen
+    score, coloured = _score(smooth)
+    dense = score > _edge(np.where(banned, 0, score), threshold, mpp=mpp)
+    found = _open(dense & coloured & ~banned, OPEN_UM / mpp)
+    found = _close(found, CLOSE_UM / mpp) & ~banned
+    found = ~_without_small(~found, HOLE_MAX_MM2 * per_mm2) & ~banned
+    tissue = _without_small(found, min(min_mm2 * per_mm2, SPECK_MAX_SHARE * found.size))
+    if margin_um > 0:
+        tissue = _grown(tissue, margin_um / mpp) & ~banned
+    codes = np.full(tissue.shape, GLASS, np.uint8)
+    codes[dense & ~coloured] = GREY
+    codes[found] = SPECKS
+    codes[pen] = PEN
+    codes[frame] = BORDER
+    codes[tissue] = ANALYSED
+    return codes
+
+
+def _score(density: Floats) -> tuple[Floats, Mask]:
+    """Tissue score (density of green and the colours' difference) and whether there is colour at
+    all."""
+    strongest = density.max(axis=2)
+    chroma = strongest - density.min(axis=2)
+    return density[..., 1] + chroma, (chroma > CHROMA_MIN) & (chroma > CHROMA_SHARE * strongest)
+
+
+def _edge(score: Floats, least: float, *, mpp: float) -> Floats:
+    """The score that makes a px tissue, float32 (h, w): a share of the highest close by, within
+    bounds."""
+    side = 2 * round(EDGE_REACH_UM / mpp) + 1
+    nearby = ndimage.maximum_filter(score, side, mode="nearest")
+    return np.asarray(np.clip(EDGE_SHARE * nearby, least, max(EDGE_MAX, least)), np.float32)
+
+
+def _grown(mask: Mask, radius: float) -> Mask:
+    """The mask and what lies within ``radius`` px of it."""
+    return np.asarray(_distance(~mask) <= radius) if mask.any() else mask
+
+
+def _open(mask: Mask, radius: float) -> Mask:
+    """Remove what a disc of ``radius`` px does not fit in; what leaves the image is
+    taken to go on.
+    """
+    core = _distance(mask) > radius
+    return np.asarray(_distance(~core) <= radius) if core.any() else core
+
+
+def _close(mask: Mask, radius: float) -> Mask:
+    """Fill what a disc of ``radius`` px does not fit in."""
+    return ~_open(~mask, radius)
+
+
+def _distance(mask: Mask) -> Floats:
+    """Distance of each px of ``mask`` to the nearest px that is not, in px; infinite if there is
+    none."""
+    if mask.all():
+        return np.full(mask.shape, np.inf, np.float32)
+    return np.asarray(ndimage.distance_transform_edt(mask), np.float32)
+
+
+def _without_small(mask: Mask, min_px: float) -> Mask:
+    """The 4-connected components of at least ``min_px`` px."""
+    labels, count = ndimage.label(mask)
+    if count == 0:
+        return mask
+    keep = np.bincount(labels.ravel(), minlength=count + 1) >= min_px
+    keep[0] = False
+    return np.asarray(keep[labels])

@@ -1,0 +1,1 @@
+"""Pixels and predictions on disk, in zarr, checked."""

@@ -1,0 +1,310 @@
+"""OME-Zarr 0.5 groups: images and label images, their metadata, and pyramids built over a complete
+level 0.
+
+Format: https://ngff.openmicroscopy.org/0.5/ . Bytes depend on pixels and options alone: no
+timestamps, no order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+
+from quadrat.core.errors import StoreError
+from quadrat.core.geometry import Box
+from quadrat.core.lattice import Cell
+from quadrat.core.objects import Frame
+from quadrat.store.array import UNREADABLE, DurableStore, ShardedArray, ShardReceipt
+from quadrat.store.pyramid import Reduce, halve, pyramid_depth
+
+VERSION = "0.5"
+Rgb = tuple[int, int, int]
+_RGB_CHANNELS = (("red", "FF0000"), ("green", "00FF00"), ("blue", "0000FF"))
+
+
+def create_image_group(
+    group: Path,
+    *,
+    frame: Frame,
+    dtype: npt.DTypeLike,
+    channels: int | None,
+    chunk: int,
+    shard: int,
+    name: str,
+    fill: int | float = 0,
+    finest_mpp: float | None = None,
+    own: Mapping[str, Any] | None = None,
+    ome: Mapping[str, Any] | None = None,
+) -> ShardedArray:
+    """Make an OME-Zarr image of one level, axes (c,) y, x at the frame's mpp; returns its level 0
+    to write to.
+
+    ``finest_mpp``: of the image or label image with which its corner is to coincide, if that is a
+    finer one. ``own`` is kept under the attribute "quadrat", ``ome`` beside the multiscales.
+
+    Raises:
+        StoreError: another image is at ``group`` already.
+    """
+    axes = ("c", "y", "x") if channels is not None else ("y", "x")
+    leading = (channels,) if channels is not None else ()
+    level = ShardedArray.create(
+        group / "0",
+        shape=(*leading, frame.height, frame.width),
+        chunk=chunk,
+        shard=shard,
+        dtype=dtype,
+        fill=fill,
+        dimension_names=axes,
+    )
+    attributes: dict[str, Any] = {
+        "ome": {
+            "version": VERSION,
+            "multiscales": [
+                multiscale(
+                    name, axes=axes, mpp=frame.mpp, finest_mpp=finest_mpp or frame.mpp, levels=1
+                )
+            ],
+            **(ome or {}),
+        }
+    }
+    if channels == len(_RGB_CHANNELS):
+        attributes["ome"]["omero"] = {
+            "channels": [
+                {
+                    "label": label,
+                    "color": color,
+                    "active": True,
+                    "window": {"min": 0, "max": 255, "start": 0, "end": 255},
+                }
+                for label, color in _RGB_CHANNELS
+            ],
+            "rdefs": {"model": "color"},
+        }
+    if own is not None:
+        attributes["quadrat"] = dict(own)
+    write_group(group, attributes)
+    return level
+
+
+def multiscale(
+    name: str,
+    *,
+    axes: tuple[str, ...],
+    mpp: float,
+    finest_mpp: float,
+    levels: int,
+    method: str | None = None,
+) -> dict[str, Any]:
+    """The multiscales entry of ``levels`` levels, each half the one before; corners of all levels
+    coincide.
+
+    OME-Zarr places pixel *centres* at index * scale + translation; the centre of the first pixel of
+    ``finest_mpp`` is the origin, hence the translation of all that is coarser.
+    """
+    spatial = {"type": "space", "unit": "micrometer"}
+    leading = len(axes) - 2
+    datasets = []
+    for level in range(levels):
+        scale, shift = mpp * 2**level, (mpp * 2**level - finest_mpp) / 2
+        transforms: list[dict[str, Any]] = [
+            {"type": "scale", "scale": [*[1.0] * leading, scale, scale]}
+        ]
+        if shift:
+            transforms.append(
+                {"type": "translation", "translation": [*[0.0] * leading, shift, shift]}
+            )
+        datasets.append({"path": str(level), "coordinateTransformations": transforms})
+    entry: dict[str, Any] = {
+        "name": name,
+        "axes": [
+            {"name": axis, **(spatial if axis in "yx" else {"type": "channel"})} for axis in axes
+        ],
+        "datasets": datasets,
+    }
+    return entry if method is None else {**entry, "type": method}
+
+
+def create_label_image(
+    group: Path,
+    name: str,
+    *,
+    frame: Frame,
+    dtype: npt.DTypeLike,
+    chunk: int = 512,
+    shard: int = 2048,
+    colors: Mapping[int, Rgb] | None = None,
+) -> ShardedArray:
+    """Make ``labels/<name>`` under an image group (or a folder that has none yet) and list it;
+    returns its level 0.
+
+    ``dtype`` is an integer type, 0 is background; ``colors`` maps label values to red, green, blue
+    (0-255). One process creates the label images of a group.
+
+    Raises:
+        StoreError: another label image is there already, or ``dtype`` is not an integer type.
+    """
+    if np.dtype(dtype).kind not in "ui":
+        raise StoreError(f"{group}: label image {name} of {np.dtype(dtype)}; labels are integers")
+    if not (group / "zarr.json").exists():
+        write_group(group, {})
+    table = [
+        {"label-value": value, "rgba": [*rgb, 255]} for value, rgb in sorted((colors or {}).items())
+    ]
+    label: dict[str, Any] = {"version": VERSION, "source": {"image": "../../"}}
+    if table:
+        label["colors"] = table
+    level = create_image_group(
+        group / "labels" / name,
+        frame=frame,
+        dtype=dtype,
+        channels=None,
+        chunk=chunk,
+        shard=shard,
+        name=name,
+        ome={"image-label": label},
+    )
+    listing = group / "labels"
+    listed = group_attributes(listing)["ome"]["labels"] if (listing / "zarr.json").exists() else []
+    write_group(listing, {"ome": {"version": VERSION, "labels": sorted({*listed, name})}})
+    return level
+
+
+def open_label_image(group: Path, name: str) -> ShardedArray:
+    """Level 0 of ``labels/<name>`` under an image group, to read and to write.
+
+    Raises:
+        StoreError: there is none.
+    """
+    return ShardedArray.open(group / "labels" / name / "0", "r+")
+
+
+def group_attributes(group: Path) -> dict[str, Any]:
+    """The attributes of a zarr group.
+
+    Raises:
+        StoreError: there is none.
+    """
+    try:
+        return zarr.open_group(
+            DurableStore(group, read_only=True), mode="r", zarr_format=3
+        ).attrs.asdict()
+    except UNREADABLE as error:
+        raise StoreError(f"{group}: there is no zarr group that can be opened ({error})") from error
+
+
+def write_group(group: Path, attributes: Mapping[str, Any]) -> None:
+    """Write a zarr v3 group's metadata, whole or not at all; what is below the group stays.
+
+    Raises:
+        StoreError: something else is at ``group``, or the disk refuses.
+    """
+    store = DurableStore(group)
+    try:
+        if (group / "zarr.json").exists():
+            zarr.open_group(store, mode="r+", zarr_format=3).attrs.put(dict(attributes))
+        else:
+            zarr.create_group(store, zarr_format=3, attributes=dict(attributes))
+    except UNREADABLE as error:
+        raise StoreError(f"{group}: zarr.json cannot be written ({error})") from error
+
+
+def create_level(group: Path, level: int, *, chunk: int, shard: int) -> ShardedArray:
+    """Make the empty array of level ``level`` (>= 1) beside the one above; one there already is
+    opened instead.
+
+    Raises:
+        StoreError: the level above is missing.
+    """
+    above = ShardedArray.open(group / str(level - 1))
+    place = group / str(level)
+    if (place / "zarr.json").exists():
+        return ShardedArray.open(place, "r+")
+    names = group_attributes(group)["ome"]["multiscales"][0]["axes"]
+    return ShardedArray.create(
+        place,
+        shape=(*above.shape[:-2], -(-above.shape[-2] // 2), -(-above.shape[-1] // 2)),
+        chunk=chunk,
+        shard=shard,
+        dtype=above.dtype,
+        fill=above.fill,
+        dimension_names=tuple(axis["name"] for axis in names),
+    )
+
+
+def level_shards(above: ShardedArray, below: ShardedArray) -> list[Cell]:
+    """Shards of ``below`` over which ``above`` has anything written; raster order."""
+    reach = [
+        cell
+        for cell in below.box.cells(below.shard)
+        if any(
+            above.has(source)
+            for source in _above(below.shard_box(cell), above.box).cells(above.shard)
+        )
+    ]
+    return sorted(reach)
+
+
+def build_shard(group: Path, level: int, cell: Cell, *, reduce: Reduce) -> ShardReceipt:
+    """Write one shard of level ``level`` from the level above: the task of a pyramid."""
+    above, below = (
+        ShardedArray.open(group / str(level - 1)),
+        ShardedArray.open(group / str(level), "r+"),
+    )
+    return below.write_shard(
+        cell, halve(above.read(_above(below.shard_box(cell), above.box)), reduce)
+    )
+
+
+def finish_pyramid(group: Path, *, levels: int, reduce: Reduce) -> None:
+    """List ``levels`` (> 1) levels in the group's multiscales: the last act, so that a half-built
+    level is never seen."""
+    attributes = group_attributes(group)
+    entry = attributes["ome"]["multiscales"][0]
+    scale, *shift = entry["datasets"][0]["coordinateTransformations"]
+    mpp = scale["scale"][-1]
+    finest_mpp = mpp - 2 * shift[0]["translation"][-1] if shift else mpp
+    axes = tuple(axis["name"] for axis in entry["axes"])
+    attributes["ome"]["multiscales"] = [
+        multiscale(
+            entry["name"], axes=axes, mpp=mpp, finest_mpp=finest_mpp, levels=levels, method=reduce
+        )
+    ]
+    write_group(group, attributes)
+
+
+def build_pyramid(
+    group: Path,
+    *,
+    reduce: Reduce,
+    chunk: int = 512,
+    shard: int = 2048,
+    min_size: int = 512,
+    levels: int | None = None,
+) -> int:
+    """Build all levels in this process and list them; returns how many there are (``levels``, or
+    until ``min_size`` px).
+
+    Memory: four shards of one level. What was not written in level 0 stays unwritten below.
+
+    Raises:
+        StoreError: no image, or damaged.
+    """
+    base = ShardedArray.open(group / "0")
+    levels = levels or pyramid_depth(*base.box.shape, min_size=min_size)
+    for level in range(1, levels):
+        below = create_level(group, level, chunk=chunk, shard=shard)
+        for cell in level_shards(ShardedArray.open(group / str(level - 1)), below):
+            build_shard(group, level, cell, reduce=reduce)
+    if levels > 1:
+        finish_pyramid(group, levels=levels, reduce=reduce)
+    return levels
+
+
+def _above(box: Box, whole: Box) -> Box:
+    """The pixels of the level above that make ``box``."""
+    return Box(2 * box.row0, 2 * box.col0, 2 * box.row1, 2 * box.col1).intersect(whole)

@@ -1,0 +1,1 @@
+"""From annotated slides to a model package."""

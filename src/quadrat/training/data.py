@@ -1,0 +1,238 @@
+"""From a pipeline file and a manifest to what the training loop wants: the specification, slides
+with truth, samples."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import math
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import torch
+
+from quadrat.annotations import SlideTruth
+from quadrat.annotations.truth import load_truth, need_annotated
+from quadrat.config.manifest import SlideRef
+from quadrat.config.pipeline import ModelSection, Pipeline
+from quadrat.core.errors import AnnotationError, ConfigError
+from quadrat.core.geometry import check_mpp
+from quadrat.core.lattice import Cell, Lattice
+from quadrat.core.objects import ClassInfo
+from quadrat.models.task import ModelSpec, Task
+from quadrat.slides import open_slide
+from quadrat.slides.source import PixelSource
+from quadrat.training.samples import TrainingSlide, WindowSet
+
+if TYPE_CHECKING:
+    from quadrat.models.encoders import Normalisation
+
+STAINED: Normalisation = (0.75, 0.6, 0.72), (0.2, 0.22, 0.18)
+"""Mean and standard deviation of RGB of H&E tissue."""
+NOTES_SHOWN = 5
+"""Notes on annotations that are told before a training; all of them stand in the package's card."""
+VERSIONS = ("torch", "numpy", "scikit-image", "numba", "openslide-python", "zarr")
+
+
+def spec_of(pipeline: Pipeline, task: Task) -> ModelSpec:
+    """The specification a pipeline file asks for.
+
+    Raises:
+        ConfigError: a threshold the task does not know, or a lattice that does not fit.
+    """
+    for name in pipeline.thresholds:
+        if name not in task.default_thresholds:
+            known = ", ".join(task.default_thresholds) or "none"
+            raise ConfigError(
+                f"thresholds.{name} is unknown to the task {task.name} (known: {known})"
+            )
+    model = pipeline.model
+    mean, std = normalisation(model)
+    return ModelSpec(
+        task=pipeline.task,
+        classes=tuple(
+            ClassInfo(c.name, cast(tuple[int, int, int], c.color)) for c in pipeline.classes
+        ),
+        mpp=model.mpp,
+        lattice=Lattice(core=model.core, halo=model.halo, stride=model.stride, shard=model.shard),
+        widths=model.widths,
+        thresholds=dict(task.default_thresholds) | pipeline.thresholds,
+        mean=mean,
+        std=std,
+        batch=model.batch,
+        encoder=model.encoder,
+        dropout=model.dropout,
+    )
+
+
+def normalisation(model: ModelSection) -> Normalisation:
+    """Mean and standard deviation of RGB by which pixels are normalised.
+
+    Raises:
+        ConfigError: one of them is stated without the other, or not as three values.
+    """
+    if model.mean or model.std:
+        if len(model.mean) != 3 or len(model.std) != 3:
+            raise ConfigError(
+                f"model.mean is {list(model.mean)} and model.std {list(model.std)}; state both, "
+                "three values each"
+            )
+        return (model.mean[0], model.mean[1], model.mean[2]), (
+            model.std[0],
+            model.std[1],
+            model.std[2],
+        )
+    if not model.encoder_weights:
+        return STAINED
+    from quadrat.models.encoders import (
+        encoder_normalisation,  # torchvision takes seconds, and no run needs it here
+    )
+
+    return encoder_normalisation(model.encoder) or STAINED
+
+
+def training_slide(
+    ref: SlideRef, pipeline: Pipeline, source: PixelSource, cells: Sequence[Cell]
+) -> TrainingSlide:
+    """A slide of the manifest, its pixels and its truth.
+
+    Raises:
+        ConfigError: the slide's label is not a class of the pipeline. AnnotationError: a bad
+        record, or objects without a
+            word on where they are annotated completely.
+    """
+    frame = source.frame
+    size = round(frame.height * frame.scale_row), round(frame.width * frame.scale_col)
+    lacking = math.ceil(max(frame.scale_row, frame.scale_col)) + 1
+    return TrainingSlide(
+        ref.name, source, cells, truth_of(ref, pipeline, size=size, tolerance=lacking)
+    )
+
+
+def truth_of(
+    ref: SlideRef,
+    pipeline: Pipeline,
+    *,
+    size: tuple[int, int],
+    mpp: float | None = None,
+    tolerance: int = 1,
+) -> SlideTruth:
+    """What is known of a slide; ``size``, ``mpp`` and ``tolerance`` as for
+    :func:`quadrat.annotations.truth.load_truth`.
+
+    Raises:
+        ConfigError, AnnotationError: see :func:`training_slide`.
+    """
+    names = [c.name for c in pipeline.classes]
+    truth = load_truth(ref, pipeline.data, names, size=size, mpp=mpp, tolerance=tolerance)
+    need_annotated(truth, ref, otherwise="nothing could be learnt as background")
+    return truth
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What one slide can teach, found before its pixels are read: class ids, whether anything is
+    known to be background, and what a user should know."""
+
+    classes: frozenset[int]
+    background: bool
+    notes: tuple[str, ...]
+
+
+def known_of(ref: SlideRef, pipeline: Pipeline) -> Known:
+    """Read a slide's annotations and hold them against its size and mpp.
+
+    Raises:
+        ConfigError, AnnotationError: see :func:`training_slide`. SlideError: it cannot be
+        opened or states no mpp.
+    """
+    with open_slide(ref.path, mpp=ref.mpp) as slide:
+        mpp = check_mpp(slide.mpp, slide=ref.path)
+        size = slide.levels[0].height, slide.levels[0].width
+    truth = truth_of(ref, pipeline, size=size, mpp=mpp)
+    classes = {truth.label} if truth.label >= 0 else set()
+    for drawn in (truth.objects, truth.regions):
+        classes |= set() if drawn is None else drawn.present()
+    return Known(
+        frozenset(classes), truth.complete or truth.bounds is not None, truth.told(ref.name)
+    )
+
+
+def check_material(slides: Sequence[Known], pipeline: Pipeline) -> list[str]:
+    """Whether there is anything to learn from the training slides; what a user should know of their
+    annotations.
+
+    Raises:
+        AnnotationError: nothing of any class; one class alone where there is nothing to choose
+        among, or one class of regions
+            and nowhere anything that is not of it.
+    """
+    names = [c.name for c in pipeline.classes]
+    if pipeline.task == "classification" and len(names) < 2:
+        raise AnnotationError(
+            f"a classifier chooses among classes, but the only one is '{names[0]}'; name what else "
+            "there is"
+        )
+    there = frozenset[int]().union(*(known.classes for known in slides))
+    if not there:
+        raise AnnotationError(
+            f"none of the {len(slides)} training slides shows anything of the classes "
+            f"{', '.join(names)}: there is nothing to "
+            "learn ('quadrat annotations stats' tells what the files hold)"
+        )
+    if (
+        pipeline.data.annotations in ("regions", "mask")
+        and len(names) == 1
+        and not any(k.background for k in slides)
+    ):
+        raise AnnotationError(
+            f"everything that is known of the training slides is '{names[0]}', so nothing could be "
+            "learnt as background: fill "
+            "the manifest's column 'annotated' with 'all', or with the class of the regions inside "
+            "which every area is drawn"
+        )
+    missing = [name for k, name in enumerate(names) if k not in there]
+    notes = [f"no training slide shows '{name}'; it cannot be learnt" for name in missing]
+    told = [note for known in slides for note in known.notes]
+    return (
+        notes
+        + told[:NOTES_SHOWN]
+        + ([f"and {len(told) - NOTES_SHOWN} more"] if len(told) > NOTES_SHOWN else [])
+    )
+
+
+def check_partial(slide: TrainingSlide, task: Task) -> None:
+    """Refuse (AnnotationError) a slide of which not everything is known, where the task learns from
+    no other."""
+    if not task.learns_from_partial and (
+        slide.truth.bounds is not None or not slide.truth.complete
+    ):
+        raise AnnotationError(
+            f"{slide.name}: the task {task.name} learns from slides that are annotated completely: "
+            "say annotated=all in the "
+            "manifest where they are, or use the task 'instance', which can leave out what is not"
+        )
+
+
+def window_set(
+    slides: Sequence[TrainingSlide], task: Task, spec: ModelSpec, pipeline: Pipeline
+) -> WindowSet:
+    """The training samples; a patch is never larger than the window unless it is the
+    whole of it.
+    """
+    cfg = pipeline.train
+    for slide in slides:
+        check_partial(slide, task)
+    return WindowSet(
+        slides, task, spec, patch=cfg.patch, cache_mb=cfg.cache_mb, balance=cfg.balance
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    found = {name: importlib.metadata.version(name) for name in VERSIONS}
+    return found | {
+        "python": platform.python_version(),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+    }

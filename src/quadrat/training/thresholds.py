@@ -1,0 +1,144 @@
+"""Judging a network on validation slides in memory, and choosing the thresholds that serve them
+best."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from typing import Any, Literal, cast
+
+import numpy as np
+
+from quadrat.annotations import SlideTruth
+from quadrat.core.geometry import Box
+from quadrat.core.lattice import Cell
+from quadrat.core.objects import ObjectTable
+from quadrat.engine.work import WorkView
+from quadrat.metrics.protocol import Answer, Judging
+from quadrat.models.task import Array, ModelSpec, SelectingTask, Stitched, Task
+
+Aim = Literal["f1", "count"]
+Judged = Sequence[tuple[WorkView, SlideTruth]]
+"""Slides that are inferred already, with their truth."""
+
+
+class TrialView(WorkView):
+    """A view with another specification and its parts in memory: stitched when it is made, nothing
+    written."""
+
+    def __init__(self, view: WorkView, task: Task, spec: ModelSpec) -> None:
+        self.work, self.store = view.work, view.store
+        self._task, self._spec = task, spec
+        self.chosen: Mapping[str, Any] = {}
+        self.parts: dict[Cell, Any] = {}
+        if task.storage == "masks":
+            self.chosen = cast(SelectingTask, task).select(self)
+        for shard in view.shards:
+            part = task.stitch_shard(self, shard)
+            if part is not None:
+                self.parts[shard] = part
+
+    @property
+    def spec(self) -> ModelSpec:
+        return self._spec
+
+    def selection(self) -> Mapping[str, Any]:
+        return self.chosen
+
+    def part(self, shard: Cell) -> Mapping[str, Any]:
+        part: Mapping[str, Any] = self.parts[shard]
+        return part
+
+    @cached_property
+    def first_id(self) -> dict[Cell, int]:
+        return dict(zip(self.shards, self._count_ids().tolist(), strict=True))
+
+    def answer(self) -> Answer:
+        """The slide's answer under this view's thresholds."""
+        stitched: Stitched = self._task.merge(self)
+        return Answer(
+            frame=self.frame,
+            objects=None
+            if stitched.objects is None
+            else ObjectTable.concatenate([part()[0] for part in stitched.objects]),
+            labels=None if self._task.label_image is None else self._labels,
+            tiles=stitched.tiles,
+            core=self._spec.lattice.core,
+        )
+
+    def _labels(self, box: Box) -> Array:
+        """The label image of a box, put together from the shards that it meets; 0 where nothing was
+        analysed."""
+        image = self._task.label_image
+        assert image is not None
+        out = np.zeros(box.shape, image.dtype)
+        analysed = set(self.shards)
+        for shard in box.intersect(self.frame.box).cells(self._spec.lattice.shard):
+            if shard in analysed:
+                whole = self._spec.lattice.shard_box(shard).intersect(self.frame.box)
+                part = whole.intersect(box)
+                out[part.slices_in(box)] = self._painted(shard)[part.slices_in(whole)]
+        return out
+
+    @cached_property
+    def _painted(self) -> Callable[[Cell], Array]:
+        return lru_cache(maxsize=4)(lambda shard: self._task.paint(self, shard, self.first_id))
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One setting of the thresholds and the figures it gives."""
+
+    thresholds: Mapping[str, float]
+    figures: Mapping[str, float]
+    count_error: float
+
+
+def figures_of(task: Task, spec: ModelSpec, slides: Judged) -> Trial:
+    """The task's figures on slides under the specification's thresholds.
+
+    ``count_error``: mean over slides of the share of the count that is wrong; 0 for tasks that
+    count nothing.
+    """
+    measured, errors = [], []
+    for view, expected in slides:
+        answer = TrialView(view, task, spec).answer()
+        measured.append(
+            task.metrics.measure(answer, expected, classes=spec.class_names, how=Judging())
+        )
+        errors.append(count_error(measured[-1]))
+    figures = task.metrics.additive(measured, classes=spec.class_names)
+    return Trial(dict(spec.thresholds), figures, float(np.mean(errors)) if errors else 0.0)
+
+
+def count_error(measured: Any) -> float:
+    """|found - planted| over planted (at least 1) of one measured slide."""
+    planted, found = getattr(measured, "planted", None), getattr(measured, "found", None)
+    if planted is None or found is None:
+        return 0.0
+    return abs(float(np.sum(found)) - float(np.sum(planted))) / max(1.0, float(np.sum(planted)))
+
+
+def calibrate(
+    task: Task, spec: ModelSpec, fixed: Mapping[str, float], slides: Judged, *, aim: Aim
+) -> tuple[ModelSpec, list[Trial]]:
+    """Try the task's settings on validation slides that are already inferred; keep the best by
+    ``aim``.
+
+    "f1": the highest main figure of the task; "count": the least count error, of equals the highest
+    figure. ``fixed``: thresholds the pipeline file sets; they are not moved.
+    """
+    tried: dict[str, Trial] = {}
+    for setting in task.calibrations(spec):
+        thresholds = dict(setting) | dict(fixed)
+        if str(thresholds) not in tried:
+            tried[str(thresholds)] = figures_of(task, replace(spec, thresholds=thresholds), slides)
+    main = task.metrics.main
+
+    def rank(trial: Trial) -> tuple[float, float]:
+        figure = trial.figures[main] if np.isfinite(trial.figures[main]) else -np.inf
+        return (figure, -trial.count_error) if aim == "f1" else (-trial.count_error, figure)
+
+    best = max(tried.values(), key=rank)  # the first of equals: settings come preferred first
+    return replace(spec, thresholds=best.thresholds), list(tried.values())

@@ -1,0 +1,542 @@
+"""What a training leaves on disk: it goes on bit for bit, whatever was in the way, and damage is
+told with the way out."""
+
+import errno
+import json
+import math
+from dataclasses import replace
+from itertools import count
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+import quadrat.training.checkpoint as checkpoint
+from helpers.runs import small_files
+from helpers.trainings import CFG, Stop, judged, same_weights, spec_for, trained
+from quadrat.config.manifest import SlideRef
+from quadrat.config.pipeline import Augmentation, SlideSection
+from quadrat.core.errors import ConfigError, StoreError
+from quadrat.engine.work import SlideWork
+from quadrat.store.tiles import check_free_space
+from quadrat.training.checkpoint import State
+
+NAN = float("nan")
+OFTEN = replace(CFG, checkpoint_every_s=-1.0)
+SHORT = replace(OFTEN, steps=6)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+# -- which weights are kept, and when it ends
+
+
+@pytest.mark.parametrize(
+    ("figures", "kept"),
+    [
+        ([0.1, 0.7, 0.3, 0.5], 2),
+        ([0.5, 0.5, 0.4, 0.5], 4),
+        ([0.5, 0.5, 0.4, 0.2], 2),
+        ([NAN, 0.1, NAN, NAN], 2),
+        ([0.3, NAN, 0.2, 0.1], 1),
+        ([-3.0, -2.0, -5.0, -math.inf], 2),
+        ([NAN, NAN, NAN, NAN], None),
+    ],
+)
+def test_the_weights_kept_are_those_of_the_best_figure_the_later_of_equals_and_never_of_nan(
+    figures, kept, tmp_path
+):
+    result, judge = judged(tmp_path, figures, every=2)
+    last = 2 * len(figures)
+    assert list(judge.weights) == [2, 4, 6, 8]
+    wanted = judge.weights[last if kept is None else 2 * kept]
+    assert all(
+        torch.equal(value, wanted[name]) for name, value in result.model.state_dict().items()
+    )
+    assert result.step == (last if kept is None else 2 * kept)
+    assert not result.model.training
+    assert [row["step"] for row in result.validations] == [2, 4, 6, 8]
+    np.testing.assert_equal([row["score"] for row in result.validations], figures)
+    assert all(row["other"] == -1.0 for row in result.validations)
+
+
+@pytest.mark.parametrize(
+    ("patience", "figures", "ends_after", "kept"),
+    [
+        (0, [0.5, 0.4, 0.3, 0.2, 0.1], 5, 1),
+        (1, [0.5, 0.4, 0.9, 0.9, 0.9], 2, 1),
+        (2, [0.5, 0.4, 0.6, 0.5, 0.6], 5, 5),
+        (2, [0.5, 0.5, 0.5, 0.6, 0.7], 3, 3),
+        (2, [0.5, NAN, NAN, 0.6, 0.7], 3, 1),
+        (3, [0.1, 0.2, 0.3, 0.4, 0.5], 5, 5),
+    ],
+)
+def test_after_as_many_validations_without_a_better_figure_the_training_ends(
+    patience, figures, ends_after, kept, tmp_path
+):
+    result, judge = judged(tmp_path, figures, every=2, cfg=replace(CFG, patience=patience))
+    assert len(judge.weights) == ends_after
+    assert len(result.history) == 2 * ends_after
+    assert result.step == 2 * kept
+    again, second = judged(tmp_path, figures, every=2, cfg=replace(CFG, patience=patience))
+    assert not second.weights, "a training that has ended early is done"
+    assert same_weights(again.model, result.model)
+    assert (again.step, again.validations) == (result.step, again.validations)
+
+
+def test_validations_come_when_asked_for(tmp_path):
+    for every, steps in (
+        (None, [2, 4, 6, 8, 10, 12, 14, 16, 18, 20]),
+        (0, []),
+        (8, [8, 16, 20]),
+        (30, [20]),
+    ):
+        _, judge = judged(
+            tmp_path / str(every), [0.5] * 30, every=1, steps=20, cfg=CFG, validate=every
+        )
+        assert list(judge.weights) == steps
+        assert all(n == 1 for n in judge.asked.values())
+
+
+def test_validating_does_not_change_what_is_learnt(tmp_path):
+    def disturbing(model):
+        torch.rand(3)
+        np.random.default_rng().random()
+        return {"score": 0.0}
+
+    result, _ = judged(tmp_path / "judged", [0.1, 0.2, 0.3], every=2, disturb=disturbing)
+    assert same_weights(result.model, trained(tmp_path / "alone", replace(CFG, steps=6)).model)
+
+
+# -- going on after an interruption
+
+
+RISING, FALLING = (0.4, 0.6, 0.6, 0.5, 0.9), (0.4, 0.3, 0.3, 0.9, 0.9)
+"""Figures that end a training of patience 2 after the fourth and after the third of them."""
+PATIENT = replace(OFTEN, patience=2)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """(folder, result) of trainings that nothing disturbed, by their figures; never changed."""
+    folders = {figures: tmp_path_factory.mktemp("whole") for figures in (RISING, FALLING)}
+    return {
+        f: (folder, judged(folder, f, every=2, cfg=PATIENT)[0]) for f, folder in folders.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("figures", "stop"),
+    [*((RISING, n) for n in (1, 2, 3, 4, 6, 7)), *((FALLING, n) for n in (2, 4, 5))],
+)
+def test_stopped_at_any_step_and_resumed_the_kept_weights_and_all_figures_are_the_same(
+    figures, stop, undisturbed, tmp_path
+):
+    cfg, (folder, whole) = PATIENT, undisturbed[figures]
+    assert len(whole.history) == (8 if figures is RISING else 6)
+    interrupted(tmp_path / "cut", stop, figures, cfg)
+    reached = json.loads((tmp_path / "cut" / "checkpoint.json").read_text())["step"]
+    assert reached == stop
+    resumed, judge = judged(tmp_path / "cut", figures, every=2, cfg=cfg)
+    assert min(judge.weights, default=math.inf) > reached
+    assert same_weights(resumed.model, whole.model)
+    assert (resumed.step, resumed.losses) == (whole.step, whole.losses)
+    assert (resumed.history, resumed.validations) == (whole.history, whole.validations)
+    assert sorted(p.name for p in (tmp_path / "cut").iterdir()) == sorted(
+        p.name for p in folder.iterdir()
+    )
+    for name in ("log.csv", "validation.csv"):
+        assert (tmp_path / "cut" / name).read_bytes() == (folder / name).read_bytes()
+
+
+def interrupted(folder, stop, figures, cfg):
+    """A training that ends after ``stop`` steps, with the checkpoint of that step written."""
+    write, done = checkpoint.Checkpoints.write, []
+
+    def write_and_stop(self, state, *, seconds):
+        write(self, state, seconds=seconds)
+        done.append(state.step)
+        if state.step == stop:
+            raise Stop
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint.Checkpoints, "write", write_and_stop)
+        with pytest.raises(Stop):
+            judged(folder, figures, every=2, cfg=cfg)
+
+
+def test_a_training_killed_between_the_best_weights_and_the_checkpoint_keeps_the_right_ones(
+    tmp_path,
+):
+    """The best weights of a step are on disk, the checkpoint that names them is not."""
+    figures = [0.4, 0.6, 0.5]
+    whole, _ = judged(tmp_path / "whole", figures, every=2, cfg=OFTEN)
+    keep = checkpoint.Checkpoints.keep_best
+
+    def keep_and_die(self, step):
+        keep(self, step)
+        if step == 4:
+            raise Stop
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint.Checkpoints, "keep_best", keep_and_die)
+        with pytest.raises(Stop):
+            judged(tmp_path / "cut", figures, every=2, cfg=OFTEN)
+    assert json.loads((tmp_path / "cut" / "checkpoint.json").read_text())["step"] == 3
+    resumed, _ = judged(tmp_path / "cut", figures, every=2, cfg=OFTEN)
+    assert same_weights(resumed.model, whole.model)
+    assert resumed.step == whole.step == 4
+
+
+def test_what_prepare_loads_is_overlaid_by_the_checkpoint_and_not_the_other_way_round(tmp_path):
+    def prepare(model):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.fill_(0.01)
+
+    whole = trained(tmp_path / "whole", SHORT, prepare=prepare)
+    with pytest.raises(Stop):
+        trained(tmp_path / "cut", SHORT, prepare=prepare, progress=stop_after_first)
+    assert (tmp_path / "cut" / "checkpoint.json").exists() is False
+    assert same_weights(trained(tmp_path / "cut", SHORT, prepare=prepare).model, whole.model)
+    interrupted_at(tmp_path / "later", 3, prepare)
+    assert same_weights(trained(tmp_path / "later", SHORT, prepare=prepare).model, whole.model)
+    assert not same_weights(trained(tmp_path / "without", SHORT).model, whole.model)
+
+
+def stop_after_first(done, total, loss):
+    raise Stop
+
+
+def interrupted_at(folder, stop, prepare=None):
+    steps = count(1)
+    write = checkpoint.Checkpoints.write
+
+    def write_and_stop(self, state, *, seconds):
+        write(self, state, seconds=seconds)
+        if next(steps) == stop:
+            raise Stop
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint.Checkpoints, "write", write_and_stop)
+        with pytest.raises(Stop):
+            trained(folder, SHORT, prepare=prepare)
+
+
+# -- a changed pipeline
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"lr": 1e-4}, "train.lr 0.003 -> 0.0001"),
+        ({"batch": 3, "threads": 2}, "train.batch 2 -> 3; train.threads 1 -> 2"),
+        ({"seed": 9}, "train.seed 5 -> 9"),
+        (
+            {"augment": Augmentation(blur=1)},
+            "train.augment.stain 0.08 -> 0.0; train.augment.blur 0.0 -> 1",
+        ),
+        ({"freeze_norm": True}, "train.freeze_norm False -> True"),
+        ({"validate_every": 2}, "train.validate_every 1 -> 2"),
+    ],
+)
+def test_a_changed_training_is_refused_with_what_differs_and_nothing_of_the_old_one_is_lost(
+    change, told, tmp_path
+):
+    trained(tmp_path, SHORT)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ConfigError) as error:
+        trained(
+            tmp_path, replace(SHORT, **change), progress=lambda *_: pytest.fail("a step was taken")
+        )
+    said = str(error.value)
+    assert (
+        f"{tmp_path} holds 6 steps of a training that was begun otherwise ({told}); set that back"
+        in said
+    )
+    assert said.endswith("to go on with it, or train anew with --overwrite")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_other_data_is_refused(tmp_path):
+    trained(tmp_path, SHORT, key={"annotation of slide a": "12"})
+    with pytest.raises(
+        ConfigError, match=r"\(annotation of slide a 12 -> 34; pixels of slide b nothing -> 56\)"
+    ):
+        trained(tmp_path, SHORT, key={"annotation of slide a": "34", "pixels of slide b": "56"})
+    trained(
+        tmp_path,
+        SHORT,
+        key={"annotation of slide a": "12"},
+        progress=lambda *_: pytest.fail("a step was taken"),
+    )
+
+
+def test_a_checkpoint_of_an_older_version_is_told_as_that(tmp_path):
+    trained(tmp_path, SHORT)
+    naming(key="ModelSpec(...)")(tmp_path / "checkpoint.json")
+    with pytest.raises(
+        ConfigError,
+        match=r"begun otherwise \(by an older version of quadrat\); .* with --overwrite",
+    ):
+        trained(tmp_path, SHORT)
+
+
+def test_of_many_differences_a_few_are_named(tmp_path):
+    trained(tmp_path, SHORT, key={str(n): 0 for n in range(9)})
+    with pytest.raises(
+        ConfigError, match=r"\(0 0 -> 1; 1 0 -> 1; 2 0 -> 1; 3 0 -> 1; 4 0 -> 1; and 4 more\)"
+    ):
+        trained(tmp_path, SHORT, key={str(n): 1 for n in range(9)})
+
+
+UNDECIDED = {
+    "checkpoint_every_s": 1.0,
+    "cache_mb": 1,
+    "source": "stored",
+    "calibrate": "count",
+    "init": "./a/../b",
+    "processes": 2,
+}
+
+
+def test_what_does_not_decide_the_weights_does_not_start_anew(tmp_path):
+    first = trained(tmp_path, SHORT)
+    again = trained(
+        tmp_path, replace(SHORT, **UNDECIDED), progress=lambda *_: pytest.fail("a step was taken")
+    )
+    assert same_weights(again.model, first.model)
+
+
+@pytest.mark.parametrize("patience", [0, 4])
+def test_a_training_that_ended_early_goes_on_with_more_patience_as_if_from_the_beginning(
+    patience, tmp_path
+):
+    more = replace(PATIENT, patience=patience)
+    whole, _ = judged(tmp_path / "whole", RISING, every=2, cfg=more)
+    judged(tmp_path / "cut", RISING, every=2, cfg=PATIENT)
+    resumed, judge = judged(tmp_path / "cut", RISING, every=2, cfg=more)
+    assert list(judge.weights) == [10]
+    assert same_weights(resumed.model, whole.model)
+    assert (resumed.step, resumed.history, resumed.validations) == (
+        whole.step,
+        whole.history,
+        whole.validations,
+    )
+
+
+# -- damage
+
+
+def cut_short(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def flipped(path):
+    """Bytes of a weight are others; the file can still be read."""
+    content = bytearray(path.read_bytes())
+    content[-40] ^= 1
+    path.write_bytes(content)
+
+
+def missing(path):
+    path.unlink()
+
+
+def torn(path):
+    path.write_text(path.read_text()[:40])
+
+
+def of_text(text):
+    return lambda path: path.write_text(text)
+
+
+def without(name):
+    def spoil(path):
+        about = json.loads(path.read_text())
+        del about[name]
+        path.write_text(json.dumps(about))
+
+    return spoil
+
+
+def naming(**values):
+    return lambda path: path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+DAMAGE = {
+    "json cut off": ("checkpoint.json", torn),
+    "json empty": ("checkpoint.json", of_text("")),
+    "a list": ("checkpoint.json", of_text("[]")),
+    "null": ("checkpoint.json", of_text("null")),
+    "no key": ("checkpoint.json", without("key")),
+    "no history": ("checkpoint.json", without("history")),
+    "another step": ("checkpoint.json", naming(step=3)),
+    "a worded step": ("checkpoint.json", naming(step="x")),
+    "weights cut off": ("checkpoint.4.safetensors", cut_short),
+    "a bit of the weights": ("checkpoint.4.safetensors", flipped),
+    "a bit of the best weights": ("best.4.safetensors", flipped),
+    "no weights": ("checkpoint.4.safetensors", missing),
+    "weights of text": ("checkpoint.4.safetensors", of_text("these are no weights")),
+    "best weights cut off": ("best.4.safetensors", cut_short),
+    "no best weights": ("best.4.safetensors", missing),
+}
+
+
+@pytest.fixture(scope="module")
+def half_way(tmp_path_factory):
+    """The folder of a training that was stopped after 4 of 6 steps; never changed."""
+    folder = tmp_path_factory.mktemp("half")
+    interrupted(folder, 4, FIGURES, OFTEN)
+    return folder
+
+
+FIGURES = [0.4, 0.6, 0.5]
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_a_damaged_checkpoint_is_refused_before_a_step_with_the_folder_and_the_way_out(
+    what, half_way, tmp_path
+):
+    name, spoil = DAMAGE[what]
+    for file in half_way.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    spoil(tmp_path / name)
+    with pytest.raises(StoreError) as error:
+        judged(
+            tmp_path,
+            FIGURES,
+            every=2,
+            cfg=OFTEN,
+            progress=lambda *_: pytest.fail("a step was taken"),
+        )
+    said = str(error.value)
+    assert "damaged" in said
+    assert f"delete the folder {tmp_path} to train from the beginning" in said
+    assert "\n" not in said
+
+
+# -- a full disk
+
+
+def full(*_, **__):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+class FullAfter:
+    """Stands in for a function that writes; from its n-th call on, the disk is full."""
+
+    def __init__(self, function, n):
+        self.function, self.left = function, n
+
+    def __call__(self, *words, **options):
+        self.left -= 1
+        return full() if self.left < 0 else self.function(*words, **options)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """The training of FIGURES that nothing disturbed."""
+    return judged(tmp_path_factory.mktemp("written"), FIGURES, every=2, cfg=OFTEN)[0]
+
+
+@pytest.mark.parametrize("which", ["save_file", "os.replace", "write_rows"])
+@pytest.mark.parametrize("calls", [0, 1, 2, 4, 7])
+def test_a_full_disk_at_any_write_is_told_and_the_training_goes_on_with_the_same_bits(
+    which, calls, written, tmp_path, monkeypatch
+):
+    whole, folder = written, tmp_path / "cut"
+    place, name = (checkpoint.os, "replace") if which == "os.replace" else (checkpoint, which)
+    with monkeypatch.context() as patch:
+        patch.setattr(place, name, FullAfter(getattr(place, name), calls))
+        with pytest.raises(
+            StoreError, match=r"cannot be written .*No space left.*make room"
+        ) as error:
+            judged(folder, FIGURES, every=2, cfg=OFTEN)
+    assert str(folder) in str(error.value)
+    assert not list(folder.glob("*partial*")), "half a file would take the room of the next"
+    named = folder / "checkpoint.json"
+    reached = json.loads(named.read_text())["step"] if named.exists() else 0
+    assert reached > 0 or calls < 4
+    resumed, judge = judged(folder, FIGURES, every=2, cfg=OFTEN)
+    assert min(judge.weights) > reached
+    assert same_weights(resumed.model, whole.model)
+    assert resumed.validations == whole.validations
+
+
+def test_too_little_room_is_refused_before_a_step(tmp_path, monkeypatch):
+    asked = []
+
+    def as_if_full(path, needed, *, what):
+        asked.append(needed)
+        check_free_space(path, 10**18, what=what)
+
+    monkeypatch.setattr(checkpoint, "check_free_space", as_if_full)
+    with pytest.raises(
+        StoreError, match=r"the checkpoints of a training needs about .* are free; make room"
+    ):
+        trained(tmp_path / "x", SHORT, progress=lambda *_: pytest.fail("a step was taken"))
+    monkeypatch.undo()
+    trained(tmp_path / "x", SHORT)
+    on_disk = sum(p.stat().st_size for p in (tmp_path / "x").iterdir())
+    assert asked[0] > 2 * on_disk
+
+
+def test_a_plan_on_a_full_disk_is_told_by_its_folder_and_nothing_half_is_left(tmp_path):
+    work = SlideWork(
+        SlideRef("a", "a.png"),
+        str(tmp_path / "a"),
+        spec_for("instance"),
+        SlideSection(),
+        "instance",
+        "",
+    )
+    told = rf"{tmp_path}/a: the plan of the slide cannot be written \(File too large\); make room"
+    with small_files(20_000), pytest.raises(StoreError, match=told):
+        work.save_plan(None, SimpleNamespace(codes=np.zeros((200, 200), np.uint8)))
+    assert not list((tmp_path / "a").iterdir())
+
+
+# -- logs
+
+
+def test_tensorboard_has_every_loss_and_every_figure_once_though_the_training_was_interrupted(
+    tmp_path,
+):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    cfg = replace(OFTEN, tensorboard=True)
+    interrupted(tmp_path, 3, FIGURES, cfg)
+    result, _ = judged(tmp_path, FIGURES, every=2, cfg=cfg)
+    events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert {"train/loss", "validation/score"} <= set(events.Tags()["scalars"])
+    losses = events.Scalars("train/loss")
+    assert [e.step for e in losses] == list(range(6))
+    np.testing.assert_allclose(
+        [e.value for e in losses], [row["loss"] for row in result.history], rtol=1e-6
+    )
+    assert [(e.step, round(e.value, 6)) for e in events.Scalars("validation/score")] == [
+        (2, 0.4),
+        (4, 0.6),
+        (6, 0.5),
+    ]
+
+
+def test_tensorboard_is_not_in_the_way_of_the_weights(tmp_path):
+    with_board = trained(tmp_path / "a", replace(SHORT, tensorboard=True))
+    assert same_weights(with_board.model, trained(tmp_path / "b", SHORT).model)
+    assert not (tmp_path / "b" / "tensorboard").exists()
+
+
+def test_means_are_taken_over_the_steps_that_there_are():
+    state = State()
+    assert state.last(3) == {}
+    for loss in (4.0, 2.0, 1.0):
+        state.record({"loss": loss})
+    assert state.last(2) == {"loss": 1.5}
+    assert state.smooth() == pytest.approx(7 / 3)
+    assert state.step == 3
