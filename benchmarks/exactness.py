@@ -46,16 +46,19 @@ from quadrat.core.lattice import Cell, Lattice, work_units
 from quadrat.core.objects import Frame, ObjectTable
 from quadrat.core.predictions import Candidates
 from quadrat.engine import images, steps
-from quadrat.engine.executor import Job, open_executor
+from quadrat.engine.cluster import open_executor
+from quadrat.engine.executor import Job
 from quadrat.engine.tables import FinishJob, merge_slide
-from quadrat.engine.work import SlideWork, slide_identity
+from quadrat.engine.work import SlideWork
 from quadrat.models.inference import normalise, predict_cells
 from quadrat.models.package import Package, load_package
-from quadrat.models.task import ModelSpec, get_task
+from quadrat.models.task import ModelSpec
 from quadrat.phantom import PhantomSpec, write_phantom
 from quadrat.slides.array import ArraySlide
+from quadrat.slides.identity import slide_identity
 from quadrat.slides.source import SlideSource, open_source, source_of
 from quadrat.stitching.maps import argmax_classes
+from quadrat.tasks import build_network, get_task
 
 SLIDES = {"CMU-1-Small-Region.svs": None, "TCGA-CR-7395-01A-01-TS1.svs": 0.25}
 """Real slides, and the mpp that stands in where the file states none."""
@@ -439,7 +442,7 @@ def main() -> int:
     report: dict[str, Any] = {"quick": options.quick, "untiled": [], "schedules": []}
     with tempfile.TemporaryDirectory() as scratch:
         for name, place in packages(options.packages, options.only):
-            package = load_package(place)
+            package = load_package(place, build_network)
             spec, promise = package.spec, package.card["exactness"]["promise"]
             if promise == "tiling-exact":
                 side = 1024 if options.quick else 2048

@@ -39,9 +39,9 @@ from quadrat.config.pipeline import shipped_pipelines
 from quadrat.core.geometry import Box
 from quadrat.models.inference import predict_cells
 from quadrat.models.package import load_package
-from quadrat.models.task import get_task
 from quadrat.slides.source import open_source
 from quadrat.stitching.ownership import Decoded, SeedRule, decode_shard
+from quadrat.tasks import build_network, get_task
 
 TILES, OVERLAP = (512, 768, 1024), 0.25
 ORIGINS = ((0, 0), (137, 211))
@@ -95,7 +95,7 @@ class Maps:
 
 def answer(root: Path) -> Maps:
     """The shipped nuclei model on the real slide."""
-    package = load_package(shipped_pipelines() / "packages" / "nuclei")
+    package = load_package(shipped_pipelines() / "packages" / "nuclei", build_network)
     spec, task = package.spec, get_task("instance")
     with open_source(str(root / "wsi" / "CMU-1-Small-Region.svs"), mpp=spec.mpp) as source:
         frame = source.frame

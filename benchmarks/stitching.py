@@ -37,14 +37,16 @@ from quadrat.core.lattice import Lattice
 from quadrat.core.objects import ClassInfo, Frame
 from quadrat.core.predictions import Candidates
 from quadrat.engine.tables import FinishJob, merge_slide
-from quadrat.engine.work import SlidePlan, SlideWork, WorkView, save_part
-from quadrat.models.task import ModelSpec, get_task
+from quadrat.engine.view import WorkView, save_part
+from quadrat.engine.work import SlidePlan, SlideWork
+from quadrat.models.task import ModelSpec
 from quadrat.outputs.geojson import GeoJSONWriter
 from quadrat.outputs.objects import ObjectWriter
 from quadrat.stitching.parts import load_table
 from quadrat.stitching.suppression import suppress
 from quadrat.store.ome_zarr import create_label_image, open_label_image
 from quadrat.store.predictions import PredictionStore
+from quadrat.tasks import get_task
 
 LATTICE = Lattice(core=512, halo=48, stride=8, shard=2048)
 PER_MPX = 100_000 / 16_384**2 * 1e6

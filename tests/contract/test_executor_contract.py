@@ -6,7 +6,8 @@ import time
 import pytest
 
 from quadrat.core.errors import ConfigError
-from quadrat.engine.executor import Job, Serial, guarded, open_executor
+from quadrat.engine.cluster import open_executor
+from quadrat.engine.executor import Job, Serial, guarded
 
 
 def behaviour():

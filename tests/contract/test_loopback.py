@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from quadrat.engine.executor import open_executor
+from quadrat.engine.cluster import open_executor
 
 TABLES = [Path("/proc/net/tcp"), Path("/proc/net/tcp6")]
 LISTEN = "0A"

@@ -23,10 +23,12 @@ from quadrat.engine.steps import (
     tile_shards,
     windows_of,
 )
-from quadrat.engine.work import SlideWork, slide_identity
-from quadrat.models.task import ModelSpec, get_task
+from quadrat.engine.work import SlideWork
+from quadrat.models.task import ModelSpec
+from quadrat.slides.identity import slide_identity
 from quadrat.store.predictions import PredictionStore
 from quadrat.store.tiles import TileStore
+from quadrat.tasks import get_task
 
 DATA = Path(os.environ.get("QUADRAT_DATA", "")) / "wsi"
 WITHOUT_MPP = {"TCGA-CR-7395-01A-01-TS1.svs": 0.5, "small_HE_levels.tiff": 1.0}

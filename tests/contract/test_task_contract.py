@@ -15,9 +15,10 @@ from quadrat.core.objects import ClassInfo
 from quadrat.core.predictions import Candidates, MaskCandidates, TileScores
 from quadrat.models.inference import normalise, predict_cells, read_windows
 from quadrat.models.package import exactness
-from quadrat.models.task import Crop, ModelSpec, TruthWindow, get_task, task_names
+from quadrat.models.task import Crop, ModelSpec, TruthWindow
 from quadrat.slides.array import ArraySlide
 from quadrat.slides.source import source_of
+from quadrat.tasks import get_task, task_names
 
 LATTICE = Lattice(core=64, halo=48, stride=8, shard=128)
 SLIDE = (150, 180)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from helpers.runs import MASKS, TASKS, quadrat, write_pipeline
-from quadrat.engine.executor import open_executor
+from quadrat.engine.cluster import open_executor
 from quadrat.phantom import PhantomSpec, write_phantom
 
 NAMES = ("oblong", "square")

@@ -10,7 +10,8 @@ from helpers.runs import TASKS, contents, difference
 from quadrat.config.manifest import slides_from_paths
 from quadrat.config.pipeline import load_pipeline
 from quadrat.engine import run as engine_run
-from quadrat.engine.executor import Executor, Job, Serial, open_executor
+from quadrat.engine.cluster import open_executor
+from quadrat.engine.executor import Executor, Job, Serial
 from quadrat.engine.progress import Reporter
 from quadrat.engine.steps import PredictJob, ShardJob
 

@@ -19,7 +19,7 @@ from quadrat.core.geometry import Box
 from quadrat.core.lattice import Lattice
 from quadrat.core.predictions import Candidates
 from quadrat.engine import steps
-from quadrat.engine.work import WorkView
+from quadrat.engine.view import WorkView
 from quadrat.models import inference
 from quadrat.stitching import components
 from quadrat.tasks import detection, instance

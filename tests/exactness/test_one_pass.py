@@ -14,7 +14,7 @@ from scipy import ndimage
 from helpers import fields, oracle, planted
 from helpers.schedules import AT_ONCE, Answer, Case, differences, from_one_pass, inferred, stitched
 from quadrat.models.package import exactness
-from quadrat.models.task import get_task
+from quadrat.tasks import get_task
 from quadrat.tasks.detection import CELL
 
 DENSE = ("semantic", "detection", "instance")

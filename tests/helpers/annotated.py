@@ -13,10 +13,11 @@ from quadrat.core.geometry import Box
 from quadrat.core.lattice import Lattice
 from quadrat.core.objects import ClassInfo, Polygons
 from quadrat.models.package import save_package
-from quadrat.models.task import ModelSpec, get_task
+from quadrat.models.task import ModelSpec
 from quadrat.outputs.objects import ObjectWriter
 from quadrat.outputs.tables import write_tiles
 from quadrat.store.ome_zarr import create_label_image
+from quadrat.tasks import get_task
 
 CLASSES = (ClassInfo("a", (200, 40, 40)), ClassInfo("b", (40, 40, 200)))
 NAMES = tuple(c.name for c in CLASSES)

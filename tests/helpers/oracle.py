@@ -17,7 +17,8 @@ from torch.nn import functional
 from helpers import fields
 from quadrat.core.lattice import Lattice
 from quadrat.core.objects import ClassInfo
-from quadrat.models.task import ModelSpec, get_task
+from quadrat.models.task import ModelSpec
+from quadrat.tasks import get_task
 from quadrat.tasks.detection import CELL, SIZE_UNIT
 
 CLASSES = 3

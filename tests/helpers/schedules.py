@@ -24,11 +24,12 @@ from quadrat.core.objects import ObjectTable, Polygons
 from quadrat.core.outlines import concatenate_polygons, take_polygons
 from quadrat.core.predictions import Candidates, TileScores
 from quadrat.engine import images, steps, tables
-from quadrat.engine.work import SlideWork, slide_identity
+from quadrat.engine.work import SlideWork
 from quadrat.models import inference
-from quadrat.models.task import get_task
 from quadrat.slides.array import ArraySlide
+from quadrat.slides.identity import slide_identity
 from quadrat.slides.source import source_of
+from quadrat.tasks import get_task
 
 CPU = torch.device("cpu")
 

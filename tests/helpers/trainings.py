@@ -13,9 +13,10 @@ from quadrat.annotations import SlideTruth
 from quadrat.config.pipeline import TrainSection
 from quadrat.core.lattice import Lattice
 from quadrat.core.objects import ClassInfo
-from quadrat.models.task import ModelSpec, get_task
+from quadrat.models.task import ModelSpec
 from quadrat.slides.array import ArraySlide
 from quadrat.slides.source import source_of
+from quadrat.tasks import get_task
 from quadrat.training.loop import Validation, train
 from quadrat.training.samples import TrainingSlide, WindowSet
 

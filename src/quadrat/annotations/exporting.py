@@ -20,8 +20,8 @@ from quadrat.annotations.formats.table import Entry
 from quadrat.annotations.record import Record, Rings, to_annotations
 from quadrat.annotations.shapes import geometry_of, shape_name
 from quadrat.core.errors import AnnotationError
+from quadrat.core.files import write_whole
 from quadrat.core.geometry import Box
-from quadrat.outputs import write_whole
 
 CSV_COLUMNS = (
     *("slide", "case", "split", "source", "place", "class", "kind", "shape", "crowd"),

@@ -17,7 +17,7 @@ from quadrat.annotations.statistics import LEVELS, By, Measures, measure, summar
 from quadrat.config.leakage import check_training, content_digests
 from quadrat.config.pipeline import Pipeline, load_pipeline, manifest_of
 from quadrat.core.errors import ConfigError
-from quadrat.outputs import commit, discard, partial_path
+from quadrat.core.files import commit, discard, partial_path
 
 EXIT_OK, EXIT_BAD = 0, 1
 Write = Callable[[str], None]

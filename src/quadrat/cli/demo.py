@@ -22,7 +22,8 @@ from typing import Any, get_args
 from quadrat.config.manifest import SlideRef, read_manifest
 from quadrat.config.pipeline import Pipeline, load_pipeline
 from quadrat.core.errors import QuadratError
-from quadrat.engine.executor import Executor, Job, open_executor
+from quadrat.engine.cluster import open_executor
+from quadrat.engine.executor import Executor, Job
 from quadrat.engine.progress import Reporter
 from quadrat.engine.run import EXIT_OK, run
 from quadrat.phantom import PhantomSpec, write_phantom

@@ -18,7 +18,7 @@ from quadrat.core.errors import ConfigError, QuadratError, StoreError
 if TYPE_CHECKING:
     from quadrat.config.manifest import SlideRef
     from quadrat.config.pipeline import Pipeline
-    from quadrat.engine.run import RunReport
+    from quadrat.engine.report import RunReport
 
 EXAMPLES = """examples:
   quadrat inspect slide.svs                          what the file says: size, levels, mpp, tissue

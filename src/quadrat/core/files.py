@@ -5,14 +5,12 @@ zarr's own LocalStore does not fsync, and reads an empty or cut-off file as if n
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 from pathlib import Path
 
-from zarr.abc.buffer import Buffer, BufferPrototype
-from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, SuffixByteRequest
-from zarr.buffer import default_buffer_prototype
-from zarr.storage import LocalStore
+from quadrat.core.errors import StoreError
 
 PARTIAL = ".partial"
 """How the name of a file ends that is being written."""
@@ -49,63 +47,50 @@ def drop_partials(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-class DurableStore(LocalStore):
-    """A folder that zarr writes whole files to, with fsync, and in which a file that is too short
-    is an error.
+def sha256_of(path: Path) -> str:
+    """Hex sha256 of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
-    Reads without zarr's thread hop a read.
+
+def check_free_space(path: str | Path, needed_bytes: int, *, what: str) -> None:
+    """Refuse to begin what would fill the disk; ``path`` need not exist yet.
+
+    Raises:
+        StoreError: less is free than needed, with both figures.
     """
-
-    def get_sync(
-        self,
-        key: str,
-        *,
-        prototype: BufferPrototype | None = None,
-        byte_range: ByteRequest | None = None,
-    ) -> Buffer | None:
-        """The bytes of a file, or None if there is none.
-
-        Raises:
-            ValueError: the file does not reach that far, or is empty.
-        """
-        try:
-            handle = os.open(self.root / key, os.O_RDONLY | os.O_CLOEXEC)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        try:
-            size = os.fstat(handle).st_size
-            start, stop = _span(byte_range, size)
-            data = os.pread(handle, stop - start, start) if 0 <= start < stop <= size else b""
-        finally:
-            os.close(handle)
-        if not data or len(data) != stop - start:
-            raise ValueError(f"the file ends after {size} bytes")
-        return (prototype or default_buffer_prototype()).buffer.from_bytes(data)
-
-    async def get(
-        self,
-        key: str,
-        prototype: BufferPrototype | None = None,
-        byte_range: ByteRequest | None = None,
-    ) -> Buffer | None:
-        return self.get_sync(key, prototype=prototype, byte_range=byte_range)
-
-    def set_sync(self, key: str, value: Buffer) -> None:
-        """Write a file whole or not at all."""
-        self._check_writable()
-        write_durably(self.root / key, value.to_bytes())
-
-    async def set(self, key: str, value: Buffer) -> None:
-        self.set_sync(key, value)
+    place = Path(path).absolute()
+    while not place.exists():
+        place = place.parent
+    status = os.statvfs(place)
+    free = status.f_bavail * status.f_frsize
+    if free < needed_bytes:
+        raise StoreError(
+            f"{path}: {what} needs about {needed_bytes / 1e9:.2f} GB but {free / 1e9:.2f} GB are "
+            "free; "
+            "make room or choose another output folder"
+        )
 
 
-def _span(request: ByteRequest | None, size: int) -> tuple[int, int]:
-    """First byte and the one after the last, of a file of ``size`` bytes."""
-    match request:
-        case RangeByteRequest(start=start, end=end):
-            return start, end
-        case OffsetByteRequest(offset=offset):
-            return offset, size
-        case SuffixByteRequest(suffix=suffix):
-            return size - suffix, size
-    return 0, size
+def partial_path(path: Path) -> Path:
+    """Where a file is written until it is complete: beside it, with ``.partial`` appended."""
+    return path.with_name(path.name + ".partial")
+
+
+def commit(path: Path) -> None:
+    """Give a completely written partial file its name, replacing what was there."""
+    os.replace(partial_path(path), path)
+
+
+def discard(path: Path) -> None:
+    """Remove the partial file of a failed write, so that nothing is left that looks begun."""
+    partial_path(path).unlink(missing_ok=True)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a small file so that it appears complete or not at all."""
+    partial_path(path).write_bytes(data)
+    commit(path)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -176,3 +177,10 @@ class TileScores:
                 f"TileScores.embedding is {self.embedding.dtype}{self.embedding.shape}, want "
                 f"float16({n}, d)"
             )
+
+
+Array = npt.NDArray[Any]
+Arrays = dict[str, Array]
+Prediction = Array | Candidates | MaskCandidates | TileScores
+"""One core's quantised prediction: uint8 maps (channels, core, core), candidates (with masks), or
+one row of tile scores."""

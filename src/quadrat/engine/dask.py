@@ -27,7 +27,8 @@ from distributed import Client, Future, LocalCluster, wait
 from distributed.protocol import pickle
 from distributed.scheduler import KilledWorker
 
-from quadrat.engine.executor import DEVICE, Executor, Failure, Job, Needs, Outcome, guarded
+from quadrat.engine.executor import Executor, Failure, Job, Needs, Outcome, guarded
+from quadrat.models.inference import DEVICE
 
 POLL_S = 0.5
 TRIES_ALONE = 2

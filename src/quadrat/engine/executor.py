@@ -12,18 +12,14 @@ import resource
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from quadrat.core.errors import ConfigError, QuadratError
+from quadrat.core.errors import QuadratError
 
 Needs = Literal["cpu", "gpu", "own gpu"]
 """Where a job runs: "gpu" shares the machine's GPUs with others, "own gpu" has one to itself.
 Without a GPU all are "cpu"."""
-DEVICE = "QUADRAT_DEVICE"
-"""Environment variable of a worker that names the device of its running job, for ``run.device:
-auto``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +84,6 @@ class Serial:
             yield guarded(fn, job)
 
 
-class _SerialContext(AbstractContextManager[Executor]):
-    def __enter__(self) -> Executor:
-        return Serial()
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-
 def guarded(fn: Callable[[Any], Any], job: Job) -> Outcome:
     """Run one job; an exception becomes a Failure (this is the boundary that keeps one bad slide
     from ending a batch)."""
@@ -119,15 +107,3 @@ def guarded(fn: Callable[[Any], Any], job: Job) -> Outcome:
 def _peak_mb() -> float:
     """Largest resident size of this process so far (Linux counts in KiB)."""
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
-
-
-def open_executor(name: str, *, workers: int, threads: int) -> AbstractContextManager[Executor]:
-    """A context that gives the executor called ``name``: ``serial``, or ``dask`` (``workers``
-    processes on loopback)."""
-    if name == "serial":
-        return _SerialContext()
-    if name == "dask":
-        from quadrat.engine.dask import local_cluster
-
-        return local_cluster(workers=workers, threads=threads)
-    raise ConfigError(f"run.executor is '{name}'; it must be 'serial' or 'dask'")

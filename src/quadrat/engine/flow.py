@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from quadrat.config.pipeline import Pipeline
+from quadrat.core.files import check_free_space
 from quadrat.core.geometry import Box
 from quadrat.core.lattice import Cell, work_units
 from quadrat.engine.beside import StitchQueue
 from quadrat.engine.executor import Executor, Failure, Job, Outcome
+from quadrat.engine.fingerprint import Fingerprints
 from quadrat.engine.images import (
     build_pyramids,
     create_image,
@@ -24,6 +26,7 @@ from quadrat.engine.images import (
     paint_shards,
 )
 from quadrat.engine.journal import Journal
+from quadrat.engine.pictures import finish_slide
 from quadrat.engine.progress import Reporter
 from quadrat.engine.steps import (
     PredictJob,
@@ -40,10 +43,9 @@ from quadrat.engine.steps import (
     stitch_shards,
     tile_shards,
 )
-from quadrat.engine.tables import FinishJob, finish_slide, merge_slide
-from quadrat.engine.work import Fingerprints, SlideWork
-from quadrat.models.task import get_task
-from quadrat.store.tiles import check_free_space
+from quadrat.engine.tables import FinishJob, merge_slide
+from quadrat.engine.work import SlideWork
+from quadrat.tasks import get_task
 
 UNTIL = ("tile", "predict", "results")
 

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from quadrat.core.geometry import plan_read
 from quadrat.core.objects import Frame
 from quadrat.engine.steps import ShardJob, noted, open_work_source, windows_of
-from quadrat.engine.work import SlideWork, WorkView, unchanged
-from quadrat.models.task import get_task
+from quadrat.engine.view import WorkView
+from quadrat.engine.work import SlideWork, unchanged
 from quadrat.slides.source import SlideSource
 from quadrat.store.ome_zarr import (
     build_pyramid,
@@ -25,6 +25,7 @@ from quadrat.store.predictions import Receipt
 from quadrat.store.seal import seal
 from quadrat.store.tiles import CHUNK_PX, SHARD_PX, TileStore, is_tile_store
 from quadrat.store.tiling import fill_shard, plan_tiles
+from quadrat.tasks import get_task
 
 OVERVIEW_PX = 1000
 Rgb = npt.NDArray[np.uint8]

@@ -4,10 +4,8 @@ pipeline, one folder."""
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,34 +13,26 @@ from quadrat import __version__
 from quadrat.config.manifest import SlideRef
 from quadrat.config.pipeline import Pipeline
 from quadrat.core.errors import ConfigError, PackageError, SlideError
-from quadrat.engine.executor import Executor, open_executor
+from quadrat.engine.cluster import open_executor
+from quadrat.engine.executor import Executor
+from quadrat.engine.fingerprint import Fingerprints, fingerprints
 from quadrat.engine.flow import UNTIL, Batch, SlideState
 from quadrat.engine.journal import Journal
+from quadrat.engine.lock import driver_lock
 from quadrat.engine.progress import Reporter
-from quadrat.engine.resume import (
-    commit_result,
-    driver_lock,
-    open_journal,
-    results_folder,
-    valid_receipts,
-)
+from quadrat.engine.report import RunReport, _done_row, _failed_row, write_run_files
+from quadrat.engine.resume import commit_result, open_journal, results_folder, valid_receipts
 from quadrat.engine.tables import read_summary_json
-from quadrat.engine.work import Fingerprints, SlideWork, fingerprints, slide_identity
+from quadrat.engine.work import SlideWork
 from quadrat.models.inference import pick_device
 from quadrat.models.package import CARD, load_package
-from quadrat.models.task import ModelSpec, get_task
-from quadrat.outputs.tables import ALL, SummaryRow, write_summary
-from quadrat.training.data import spec_of, versions
+from quadrat.models.spec import spec_of, versions
+from quadrat.models.task import ModelSpec
+from quadrat.outputs.tables import SummaryRow
+from quadrat.slides.identity import slide_identity
+from quadrat.tasks import build_network, get_task
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_OUTPUT, EXIT_AGAIN = 0, 1, 2, 74, 75
-
-
-@dataclass(frozen=True, slots=True)
-class RunReport:
-    """What a run came to: a row a slide (the rows of summary.csv), and the exit code."""
-
-    rows: tuple[SummaryRow, ...]
-    exit_code: int
 
 
 def package_folder(pipeline: Pipeline) -> Path:
@@ -68,7 +58,7 @@ def run_spec(pipeline: Pipeline, package: Path) -> tuple[ModelSpec, dict[str, An
             "or name another with --set model.package=FOLDER"
         )
     loaded = load_package(
-        package
+        package, build_network
     )  # whole and unaltered? It is better said now than by every worker
     spec, card = loaded.spec, dict(loaded.card)
     if spec.task != pipeline.task:
@@ -246,59 +236,3 @@ def _conclude(state: SlideState, pipeline: Pipeline, out: Path, *, until: str) -
     summary = read_summary_json(target)
     assert summary is not None
     return _done_row(summary)
-
-
-def _done_row(summary: dict[str, Any]) -> SummaryRow:
-    if "counts" in summary:
-        counts = {row["class_name"]: str(row["count"]) for row in summary["counts"]}
-        figures = (
-            ("count", counts.pop(ALL)),
-            *((f"count_{name}", count) for name, count in counts.items()),
-        )
-    else:
-        figures = (("class", summary["class"]),)
-        figures += tuple(
-            (f"p_{name}", f"{value:.6f}") for name, value in summary["probability"].items()
-        )
-    return SummaryRow(
-        slide=summary["slide"],
-        status="done",
-        task=summary["task"],
-        mpp=summary["frame"]["mpp"],
-        tissue_mm2=summary["tissue_mm2"],
-        figures=figures,
-        reason=f"{damaged} damaged tiles read as white"
-        if (damaged := len(summary["damaged_tiles_l0"]))
-        else "",
-    )
-
-
-def _failed_row(name: str, pipeline: Pipeline, stage: str, reason: str) -> SummaryRow:
-    return SummaryRow(name, "failed", pipeline.task, None, None, (), f"{stage}: {reason}")
-
-
-def write_run_files(
-    out: Path, rows: Sequence[SummaryRow], states: Sequence[SlideState], *, paths: Mapping[str, str]
-) -> None:
-    """results/summary.csv (where files have names and no places), and under run/: failures.jsonl
-    and timings.jsonl."""
-    (out / "results").mkdir(parents=True, exist_ok=True)
-
-    def placeless(row: SummaryRow) -> str:
-        return row.reason.replace(paths[row.slide], Path(paths[row.slide]).name).replace(
-            f"{out}{os.sep}", ""
-        )
-
-    write_summary(
-        out / "results" / "summary.csv", [replace(row, reason=placeless(row)) for row in rows]
-    )
-    failures = [{"slide": r.slide, "reason": r.reason} for r in rows if r.status == "failed"]
-    _write_lines(out / "run" / "failures.jsonl", failures)
-    with (out / "run" / "timings.jsonl").open("a") as stream:
-        for state in states:
-            stream.write(json.dumps({"slide": state.name, "seconds": state.seconds}) + "\n")
-
-
-def _write_lines(path: Path, records: Sequence[dict[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))

@@ -21,10 +21,12 @@ from quadrat.core.errors import SlideError
 from quadrat.core.geometry import Box, check_mpp
 from quadrat.core.lattice import Cell
 from quadrat.core.objects import Frame
-from quadrat.engine.work import SlidePlan, SlideWork, WorkView, save_part, unchanged
+from quadrat.core.predictions import Prediction
+from quadrat.engine.view import WorkView, save_part
+from quadrat.engine.work import SlidePlan, SlideWork, unchanged
 from quadrat.models.inference import pick_device, predict_cells
 from quadrat.models.package import Package, load_package
-from quadrat.models.task import Prediction, SelectingTask, get_task
+from quadrat.models.task import SelectingTask
 from quadrat.slides import Slide
 from quadrat.slides.source import PixelSource, SlideSource, open_source
 from quadrat.slides.tissue.mask import TissueMap, find_tissue, tissue_cells, whole_slide
@@ -32,6 +34,7 @@ from quadrat.store.predictions import PredictionMissing, PredictionStore, Receip
 from quadrat.store.seal import seal
 from quadrat.store.tiles import ShardReceipt, TileStore
 from quadrat.store.tiling import fill_shard, movable_tiles, plan_tiles
+from quadrat.tasks import build_network, get_task
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +200,7 @@ def lost_note(boxes: Sequence[Box]) -> Receipt:
 @lru_cache(maxsize=2)
 def _package(folder: str, weights_sha256: str) -> Package:
     """A package, loaded once a worker process."""
-    return load_package(Path(folder))
+    return load_package(Path(folder), build_network)
 
 
 def create_predictions(work: SlideWork) -> dict[str, Any]:

@@ -36,7 +36,8 @@ from quadrat.evaluation.results import read_summary
 from quadrat.metrics.bootstrap import DRAWS, LEAST_CASES, SEED
 from quadrat.metrics.protocol import AS_USUAL, Judging
 from quadrat.models.package import CARD, read_card
-from quadrat.models.task import Task, get_task
+from quadrat.models.task import Task
+from quadrat.tasks import get_task
 
 EVERY = "all"
 """As a split: the slides of all splits."""

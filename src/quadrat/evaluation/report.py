@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from quadrat.core.files import write_whole
 from quadrat.evaluation.plots import (
     bland_altman,
     confusion_plot,
@@ -23,7 +24,6 @@ from quadrat.evaluation.plots import (
 from quadrat.evaluation.pooling import ALL, Evaluation
 from quadrat.metrics.counts import relative_error
 from quadrat.metrics.protocol import Confusion, Curve
-from quadrat.outputs import write_whole
 
 AGREEMENT = (
     "planted",

@@ -17,9 +17,12 @@ from torch import Tensor, nn
 
 from quadrat.core.errors import QuadratError
 from quadrat.core.lattice import Cell
-from quadrat.engine.executor import DEVICE
-from quadrat.models.task import ModelSpec, Output, Prediction, Task
+from quadrat.core.predictions import Prediction
+from quadrat.models.task import ModelSpec, Output, Task
 from quadrat.slides.source import PixelSource
+
+DEVICE = "QUADRAT_DEVICE"
+"""Environment variable: the device of a worker's running job, for ``run.device: auto``."""
 
 
 def normalise(rgb: Tensor, spec: ModelSpec) -> Tensor:

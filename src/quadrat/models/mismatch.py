@@ -19,10 +19,17 @@ import torch
 from torch import nn
 
 from quadrat.core.lattice import Cell, Lattice
-from quadrat.core.predictions import BOX_UNIT, SCORE_MAX, Candidates, MaskCandidates, quantise_score
+from quadrat.core.predictions import (
+    BOX_UNIT,
+    SCORE_MAX,
+    Candidates,
+    MaskCandidates,
+    Prediction,
+    quantise_score,
+)
 from quadrat.metrics.detection import match_boxes
 from quadrat.models.inference import normalise, read_windows
-from quadrat.models.task import ModelSpec, Prediction, Task
+from quadrat.models.task import ModelSpec, Task
 from quadrat.slides.source import PixelSource
 from quadrat.stitching.maps import argmax_classes
 from quadrat.stitching.suppression import suppress

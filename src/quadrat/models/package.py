@@ -3,8 +3,6 @@ executed when loaded."""
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import json
 import math
 import os
@@ -19,10 +17,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from quadrat.core.errors import ConfigError, PackageError, StoreError
-from quadrat.core.lattice import Lattice
-from quadrat.core.objects import ClassInfo
+from quadrat.core.files import sha256_of
 from quadrat.models.probe import least_radius, probe
-from quadrat.models.task import ModelSpec, get_task
+from quadrat.models.spec import spec_from_dict, spec_to_dict
+from quadrat.models.task import ModelSpec
 
 WEIGHTS, CARD = "weights.safetensors", "card.json"
 SCHEMA = 1
@@ -41,28 +39,6 @@ class Package:
     model: nn.Module
     spec: ModelSpec
     card: Mapping[str, Any]
-
-
-def spec_to_dict(spec: ModelSpec) -> dict[str, Any]:
-    """The specification as JSON holds it."""
-    return dataclasses.asdict(spec) | {"thresholds": dict(spec.thresholds)}
-
-
-def spec_from_dict(values: Mapping[str, Any]) -> ModelSpec:
-    """The inverse of :func:`spec_to_dict`."""
-    return ModelSpec(
-        task=values["task"],
-        classes=tuple(ClassInfo(c["name"], tuple(c["color"])) for c in values["classes"]),
-        mpp=float(values["mpp"]),
-        lattice=Lattice(**values["lattice"]),
-        widths=tuple(values["widths"]),
-        thresholds=dict(values["thresholds"]),
-        mean=tuple(values["mean"]),
-        std=tuple(values["std"]),
-        batch=int(values["batch"]),
-        encoder=values["encoder"],
-        dropout=float(values.get("dropout", 0.0)),  # cards of before it was there
-    )
 
 
 def exactness(model: nn.Module, spec: ModelSpec) -> dict[str, Any]:
@@ -234,9 +210,11 @@ def rounded(model: nn.Module, precision: str) -> nn.Module:
     return model
 
 
-def begin_from(model: nn.Module, spec: ModelSpec, folder: Path) -> list[str]:
-    """Copy a package's weights into a network of the same build; what a user should know of the
-    differences.
+def begin_from(
+    model: nn.Module, spec: ModelSpec, folder: Path, build: Callable[[ModelSpec], nn.Module]
+) -> list[str]:
+    """Copy a package's weights into a network of the same build (see :func:`load_package`); what a
+    user should know of the differences.
 
     The head stays as it is where the classes are others. Another mpp or normalisation is allowed:
     the network learns it.
@@ -244,7 +222,7 @@ def begin_from(model: nn.Module, spec: ModelSpec, folder: Path) -> list[str]:
     Raises:
         PackageError: the package's network is another one.
     """
-    loaded = load_package(folder)
+    loaded = load_package(folder, build)
     theirs = loaded.spec
     for name in ("task", "encoder", "widths"):
         if getattr(theirs, name) != getattr(spec, name):
@@ -332,8 +310,10 @@ def read_card(folder: Path) -> dict[str, Any]:
     return checked
 
 
-def load_package(folder: Path, *, task: str | None = None) -> Package:
-    """Load and check a package.
+def load_package(
+    folder: Path, build: Callable[[ModelSpec], nn.Module], *, task: str | None = None
+) -> Package:
+    """Load and check a package. ``build`` makes its network (:func:`quadrat.tasks.build_network`).
 
     Raises:
         PackageError: files missing, weights whose sha256 differs from the card's, a package of
@@ -360,7 +340,7 @@ def load_package(folder: Path, *, task: str | None = None) -> Package:
             f"{weights} has sha256 {found[:12]}..., the card says {stated[:12]}...: "
             "the file was changed or damaged; copy the package again"
         )
-    model = get_task(spec.task).build(spec)
+    model = build(spec)
     try:
         model.load_state_dict(load_file(weights))
     except (RuntimeError, SafetensorError) as error:
@@ -369,12 +349,3 @@ def load_package(folder: Path, *, task: str | None = None) -> Package:
         ) from error
     check_exactness(folder, model, spec, card.get("exactness"))
     return Package(model=model.eval(), spec=spec, card=card)
-
-
-def sha256_of(path: Path) -> str:
-    """Hex sha256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -7,9 +7,6 @@ name, so a fifth task is one new file and one YAML.
 
 from __future__ import annotations
 
-import difflib
-import importlib
-import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -18,19 +15,20 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
-from quadrat.core.errors import ConfigError
 from quadrat.core.geometry import Box
 from quadrat.core.lattice import Cell, Lattice
 from quadrat.core.objects import ClassInfo, Frame, ObjectTable, Polygons
-from quadrat.core.predictions import Candidates, MaskCandidates, TileScores
+from quadrat.core.predictions import (
+    Array,
+    Arrays,
+    Candidates,
+    MaskCandidates,
+    Prediction,
+    TileScores,
+)
 from quadrat.metrics.protocol import Metrics
 
-Array = npt.NDArray[Any]
-Arrays = dict[str, Array]
 Storage = Literal["maps", "candidates", "masks", "tiles"]
-Prediction = Array | Candidates | MaskCandidates | TileScores
-"""One core's quantised prediction: uint8 maps (channels, core, core), candidates (with masks), or
-one row of tile scores."""
 Output = Any
 """What a network answers to a batch: a tensor, batch first, or a structure of such tensors that
 offers what the training loop and the inference need of one: cutting along the batch, ``float()``,
@@ -246,27 +244,6 @@ class SelectingTask(Task, Protocol):
         """The decision, taken from all predictions in one work unit; has an array ``class_id`` of a
         row an object."""
         ...
-
-
-def task_names() -> list[str]:
-    """The names of all tasks: the modules of ``quadrat.tasks``."""
-    package = importlib.import_module("quadrat.tasks")
-    return sorted(m.name for m in pkgutil.iter_modules(package.__path__))
-
-
-def get_task(name: str) -> Task:
-    """The task called ``name``.
-
-    Raises:
-        ConfigError: there is none of that name.
-    """
-    names = task_names()
-    if name not in names:
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
-        raise ConfigError(f"there is no task '{name}' (known: {', '.join(names)}){hint}")
-    task: Task = importlib.import_module(f"quadrat.tasks.{name}").TASK
-    return task
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from quadrat.outputs import write_whole
+from quadrat.core.files import write_whole
 from quadrat.outputs.overlay import BLANK, Rgb, colorize
 
 PANEL = 720

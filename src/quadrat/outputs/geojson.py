@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from quadrat.core.files import commit, discard, partial_path
 from quadrat.core.objects import ClassInfo, Frame, ObjectTable, Polygons
-from quadrat.outputs import commit, discard, partial_path
 from quadrat.outputs.objects import check_append, slice_polygons
 
 DECIMALS = 2

@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
 
+from quadrat.core.files import commit, discard, partial_path
 from quadrat.core.objects import ClassInfo, Frame, ObjectTable, Polygons
-from quadrat.outputs import commit, discard, partial_path
 
 ROW_GROUP = 32_768
 """Objects a row group; bounds the memory of the writer (about 1 kB an object)."""

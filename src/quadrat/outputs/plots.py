@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from quadrat.outputs import write_whole
+from quadrat.core.files import write_whole
 
 
 def save_figure(figure: Figure, path: Path, *, dpi: int) -> None:

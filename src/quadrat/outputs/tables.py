@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from quadrat.core.files import write_whole
 from quadrat.core.objects import ClassInfo, Frame, ObjectTable
 from quadrat.core.predictions import SCORE_MAX, TileScores
-from quadrat.outputs import write_whole
 
 ALL = "all"
 """Name of the row over all classes in counts.csv."""

@@ -18,12 +18,12 @@ import numpy as np
 import zarr
 
 from quadrat.core.errors import DamagedTileError, SlideError
-from quadrat.core.files import DurableStore
 from quadrat.core.geometry import Box
 from quadrat.slides.blocks import BlockSlide
 from quadrat.slides.ome_xml import colours_are_rgb
 from quadrat.slides.protocol import Rgb, Slide, SlideInfo
 from quadrat.slides.recognise import Found, recognise
+from quadrat.slides.zarr_files import DurableStore
 
 BLOCK_PX = 128
 """Smaller chunks are read together up to this side: zarr spends about a ms a call, and a lost block

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import zarr
 
 from quadrat.core.errors import AnnotationError, SlideError
-from quadrat.core.files import DurableStore
 from quadrat.slides.ome_zarr import _attributes
+from quadrat.slides.zarr_files import DurableStore
 
 
 def read_ome_zarr_labels(path: Path) -> npt.NDArray[np.integer]:

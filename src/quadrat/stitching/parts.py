@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from quadrat.core.objects import ObjectTable, Polygons
+from quadrat.core.predictions import Array, Arrays
 from quadrat.core.runs import Runs
-from quadrat.models.task import Array, Arrays
 
 
 def object_part(*, table: ObjectTable, polygons: Polygons, runs: Runs) -> Arrays:

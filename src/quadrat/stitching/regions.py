@@ -15,7 +15,7 @@ from skimage.measure import label as label_components
 from quadrat.core.lattice import Cell
 from quadrat.core.objects import ObjectTable, Polygons
 from quadrat.core.outlines import Edges, boundary_edges, concatenate_polygons, link_edges
-from quadrat.models.task import Array, Arrays
+from quadrat.core.predictions import Array, Arrays
 from quadrat.stitching.components import Strips, face_pairs, union_find
 from quadrat.stitching.features import Moments, measure_piece
 

@@ -23,10 +23,10 @@ from zarr.errors import ContainsArrayError
 from zarr.storage import MemoryStore
 
 from quadrat.core.errors import StoreError
-from quadrat.core.files import DurableStore
 from quadrat.core.geometry import Box
 from quadrat.core.lattice import Cell
 from quadrat.slides.cache import BlockCache
+from quadrat.slides.zarr_files import DurableStore
 from quadrat.store.shard import ShardFiles, ShardReceipt
 
 __all__ = [

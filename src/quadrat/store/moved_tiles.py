@@ -25,12 +25,12 @@ from zarr.registry import register_codec
 from zarr.storage import MemoryStore
 
 from quadrat.core.errors import SlideError, StoreError
-from quadrat.core.files import DurableStore
 from quadrat.core.geometry import Box
 from quadrat.core.lattice import Cell
 from quadrat.slides.cache import BlockCache
 from quadrat.slides.protocol import WHITE, Rgb, white
 from quadrat.slides.tile_codec import TileCodec
+from quadrat.slides.zarr_files import DurableStore
 from quadrat.store.array import UNREADABLE, describe_array
 from quadrat.store.shard import ShardFiles, ShardReceipt
 

@@ -22,8 +22,7 @@ from quadrat.core.errors import StoreError
 from quadrat.core.geometry import Box
 from quadrat.core.lattice import Cell, Lattice
 from quadrat.core.objects import Frame
-from quadrat.core.predictions import Candidates, MaskCandidates, TileScores
-from quadrat.models.task import Prediction
+from quadrat.core.predictions import Candidates, MaskCandidates, Prediction, TileScores
 from quadrat.store.tiles import ShardedArray
 
 Receipt = dict[str, Any]

@@ -8,7 +8,6 @@ tiles, moved (internal).
 from __future__ import annotations
 
 import base64
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quadrat.core.errors import StoreError
+from quadrat.core.files import check_free_space
 from quadrat.core.geometry import Box
 from quadrat.core.lattice import Cell
 from quadrat.core.objects import Frame
@@ -87,25 +87,6 @@ class TilePlan:
             return estimate_bytes(len(self.chunks), chunk=self.chunk)
         index = len(self.shards) * index_bytes((self.shard // self.chunk) ** 2)
         return int(len(self.chunks) * (self.chunk_bytes + CRC_BYTES)) + index
-
-
-def check_free_space(path: str | Path, needed_bytes: int, *, what: str) -> None:
-    """Refuse to begin what would fill the disk; ``path`` need not exist yet.
-
-    Raises:
-        StoreError: less is free than needed, with both figures.
-    """
-    place = Path(path).absolute()
-    while not place.exists():
-        place = place.parent
-    status = os.statvfs(place)
-    free = status.f_bavail * status.f_frsize
-    if free < needed_bytes:
-        raise StoreError(
-            f"{path}: {what} needs about {needed_bytes / 1e9:.2f} GB but {free / 1e9:.2f} GB are "
-            "free; "
-            "make room or choose another output folder"
-        )
 
 
 @dataclass(frozen=True, slots=True)

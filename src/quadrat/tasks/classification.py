@@ -17,19 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from quadrat.core.lattice import Cell
-from quadrat.core.predictions import TileScores, quantise_score
+from quadrat.core.predictions import Array, Arrays, Prediction, TileScores, quantise_score
 from quadrat.metrics.classification import METRICS
-from quadrat.models.task import (
-    Array,
-    Arrays,
-    Crop,
-    ModelSpec,
-    Prediction,
-    SlideView,
-    Stitched,
-    ThresholdGrid,
-    TruthWindow,
-)
+from quadrat.models.task import Crop, ModelSpec, SlideView, Stitched, ThresholdGrid, TruthWindow
 from quadrat.models.unet import TileClassifier
 
 IGNORE = -1

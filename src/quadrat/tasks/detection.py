@@ -20,19 +20,9 @@ from torchvision.ops import generalized_box_iou_loss
 
 from quadrat.core.lattice import Cell
 from quadrat.core.objects import ObjectTable, Polygons
-from quadrat.core.predictions import BOX_UNIT, Candidates, quantise_score
+from quadrat.core.predictions import BOX_UNIT, Array, Arrays, Candidates, Prediction, quantise_score
 from quadrat.metrics.detection import METRICS
-from quadrat.models.task import (
-    Array,
-    Arrays,
-    Crop,
-    ModelSpec,
-    Prediction,
-    SlideView,
-    Stitched,
-    ThresholdGrid,
-    TruthWindow,
-)
+from quadrat.models.task import Crop, ModelSpec, SlideView, Stitched, ThresholdGrid, TruthWindow
 from quadrat.models.unet import UNet
 from quadrat.stitching.suppression import suppress
 

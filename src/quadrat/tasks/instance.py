@@ -20,15 +20,13 @@ from torch.nn import functional
 from quadrat.core.lattice import Cell
 from quadrat.core.objects import ObjectTable, Polygons
 from quadrat.core.outlines import boundary_edges, link_edges
+from quadrat.core.predictions import Array, Arrays, Prediction
 from quadrat.core.runs import paint
 from quadrat.metrics.instance import METRICS
 from quadrat.models.task import (
-    Array,
-    Arrays,
     Crop,
     LabelImage,
     ModelSpec,
-    Prediction,
     SlideView,
     Stitched,
     ThresholdGrid,

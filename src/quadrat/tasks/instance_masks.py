@@ -29,8 +29,11 @@ from quadrat.core.lattice import Cell
 from quadrat.core.objects import FLAG_CAPPED, FLAG_OCCLUDED, ObjectTable, Polygons
 from quadrat.core.predictions import (
     BOX_UNIT,
+    Array,
+    Arrays,
     Candidates,
     MaskCandidates,
+    Prediction,
     mask_boxes,
     quantise_score,
 )
@@ -38,12 +41,9 @@ from quadrat.core.runs import Runs, paint
 from quadrat.metrics.instance import METRICS
 from quadrat.models.mask_rcnn import MASK_SIDE, MaskRCNN, RegionOutput
 from quadrat.models.task import (
-    Array,
-    Arrays,
     Crop,
     LabelImage,
     ModelSpec,
-    Prediction,
     SlideView,
     Stitched,
     ThresholdGrid,

@@ -13,14 +13,12 @@ from torch.nn import functional
 
 from quadrat.core.geometry import Box
 from quadrat.core.lattice import Cell
+from quadrat.core.predictions import Array, Arrays, Prediction
 from quadrat.metrics.semantic import METRICS
 from quadrat.models.task import (
-    Array,
-    Arrays,
     Crop,
     LabelImage,
     ModelSpec,
-    Prediction,
     SlideView,
     Stitched,
     ThresholdGrid,

@@ -24,8 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from quadrat.core.errors import ConfigError, StoreError
-from quadrat.models.package import sha256_of
-from quadrat.store.tiles import check_free_space
+from quadrat.core.files import check_free_space, sha256_of
 
 ROOM_FACTOR = 8
 """Room asked for, in sizes of the network's weights: old and new checkpoint (weights and two

@@ -3,93 +3,28 @@ with truth, samples."""
 
 from __future__ import annotations
 
-import importlib.metadata
 import math
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
-
-import torch
+from typing import TYPE_CHECKING
 
 from quadrat.annotations import SlideTruth
 from quadrat.annotations.truth import load_truth, need_annotated
 from quadrat.config.manifest import SlideRef
-from quadrat.config.pipeline import ModelSection, Pipeline
-from quadrat.core.errors import AnnotationError, ConfigError
+from quadrat.config.pipeline import Pipeline
+from quadrat.core.errors import AnnotationError
 from quadrat.core.geometry import check_mpp
-from quadrat.core.lattice import Cell, Lattice
-from quadrat.core.objects import ClassInfo
+from quadrat.core.lattice import Cell
 from quadrat.models.task import ModelSpec, Task
 from quadrat.slides import open_slide
 from quadrat.slides.source import PixelSource
 from quadrat.training.samples import TrainingSlide, WindowSet
 
 if TYPE_CHECKING:
-    from quadrat.models.encoders import Normalisation
+    pass
 
-STAINED: Normalisation = (0.75, 0.6, 0.72), (0.2, 0.22, 0.18)
-"""Mean and standard deviation of RGB of H&E tissue."""
 NOTES_SHOWN = 5
 """Notes on annotations that are told before a training; all of them stand in the package's card."""
-VERSIONS = ("torch", "numpy", "scikit-image", "numba", "openslide-python", "zarr")
-
-
-def spec_of(pipeline: Pipeline, task: Task) -> ModelSpec:
-    """The specification a pipeline file asks for.
-
-    Raises:
-        ConfigError: a threshold the task does not know, or a lattice that does not fit.
-    """
-    for name in pipeline.thresholds:
-        if name not in task.default_thresholds:
-            known = ", ".join(task.default_thresholds) or "none"
-            raise ConfigError(
-                f"thresholds.{name} is unknown to the task {task.name} (known: {known})"
-            )
-    model = pipeline.model
-    mean, std = normalisation(model)
-    return ModelSpec(
-        task=pipeline.task,
-        classes=tuple(
-            ClassInfo(c.name, cast(tuple[int, int, int], c.color)) for c in pipeline.classes
-        ),
-        mpp=model.mpp,
-        lattice=Lattice(core=model.core, halo=model.halo, stride=model.stride, shard=model.shard),
-        widths=model.widths,
-        thresholds=dict(task.default_thresholds) | pipeline.thresholds,
-        mean=mean,
-        std=std,
-        batch=model.batch,
-        encoder=model.encoder,
-        dropout=model.dropout,
-    )
-
-
-def normalisation(model: ModelSection) -> Normalisation:
-    """Mean and standard deviation of RGB by which pixels are normalised.
-
-    Raises:
-        ConfigError: one of them is stated without the other, or not as three values.
-    """
-    if model.mean or model.std:
-        if len(model.mean) != 3 or len(model.std) != 3:
-            raise ConfigError(
-                f"model.mean is {list(model.mean)} and model.std {list(model.std)}; state both, "
-                "three values each"
-            )
-        return (model.mean[0], model.mean[1], model.mean[2]), (
-            model.std[0],
-            model.std[1],
-            model.std[2],
-        )
-    if not model.encoder_weights:
-        return STAINED
-    from quadrat.models.encoders import (
-        encoder_normalisation,  # torchvision takes seconds, and no run needs it here
-    )
-
-    return encoder_normalisation(model.encoder) or STAINED
 
 
 def training_slide(
@@ -227,12 +162,3 @@ def window_set(
     return WindowSet(
         slides, task, spec, patch=cfg.patch, cache_mb=cfg.cache_mb, balance=cfg.balance
     )
-
-
-def versions() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
-    found = {name: importlib.metadata.version(name) for name in VERSIONS}
-    return found | {
-        "python": platform.python_version(),
-        "cpu": torch.backends.cpu.get_cpu_capability(),
-    }

@@ -20,8 +20,10 @@ from quadrat.config.leakage import Seen, seen_by
 from quadrat.config.pipeline import Pipeline
 from quadrat.config.splits import case_of
 from quadrat.core.errors import ConfigError
+from quadrat.core.files import sha256_of
 from quadrat.engine.steps import create_predictions, infer_shards, open_work_source
-from quadrat.engine.work import SlideWork, WorkView, regions_digest, slide_identity
+from quadrat.engine.view import WorkView
+from quadrat.engine.work import SlideWork
 from quadrat.models.encoders import Encoder, load_encoder_weights
 from quadrat.models.inference import pick_device
 from quadrat.models.mismatch import describe_promise, seam_mismatch
@@ -32,14 +34,16 @@ from quadrat.models.package import (
     read_card,
     rounded,
     save_package,
-    sha256_of,
 )
-from quadrat.models.task import ModelSpec, Task, get_task
+from quadrat.models.spec import spec_of, versions
+from quadrat.models.task import ModelSpec, Task
+from quadrat.slides.identity import regions_digest, slide_identity
 from quadrat.slides.source import PixelSource
 from quadrat.store.predictions import PredictionStore
 from quadrat.store.tiles import TileStore
+from quadrat.tasks import build_network, get_task
 from quadrat.training.checkpoint import Key
-from quadrat.training.data import spec_of, training_slide, versions, window_set
+from quadrat.training.data import training_slide, window_set
 from quadrat.training.distributed import SOLO, Ranks
 from quadrat.training.loop import Trained, Validation, key_of, train
 from quadrat.training.pages import examples_page, learning_curves
@@ -88,7 +92,7 @@ def train_package(job: TrainJob) -> dict[str, Any]:
     task, device = get_task(pipeline.task), pick_device(pipeline.run.device)
     spec = spec_of(pipeline, task)
     if pipeline.train.processes > 1:
-        from quadrat.training.rank import train_in_processes
+        from quadrat.training.launch import train_in_processes
 
         train_in_processes(job)  # to its end: what follows finds it done
     with material(job) as slides:
@@ -200,7 +204,7 @@ def begin(network: torch.nn.Module, spec: ModelSpec, pipeline: Pipeline) -> list
         encoder's weights do not fit.
     """
     if pipeline.train.init:
-        return begin_from(network, spec, Path(pipeline.train.init))
+        return begin_from(network, spec, Path(pipeline.train.init), build_network)
     if pipeline.model.encoder_weights:
         load_encoder_weights(cast(Encoder, network.encoder), pipeline.model.encoder_weights)
     return []

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 
 from quadrat.config.pipeline import TrainSection
 from quadrat.core.errors import QuadratError
+from quadrat.core.predictions import Arrays
 from quadrat.models.inference import normalise
-from quadrat.models.task import Arrays, ModelSpec, Output, Task
+from quadrat.models.task import ModelSpec, Output, Task
 from quadrat.training.checkpoint import Checkpoints, Key
 from quadrat.training.distributed import SOLO, Ranks
 from quadrat.training.samples import WindowSet

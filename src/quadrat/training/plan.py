@@ -16,15 +16,20 @@ from quadrat.config.manifest import SlideRef, read_manifest
 from quadrat.config.pipeline import Pipeline, manifest_of
 from quadrat.config.splits import assign_folds, fold_split
 from quadrat.core.errors import ConfigError, QuadratError, SlideError, StoreError
-from quadrat.engine.executor import Executor, Failure, Job, Outcome, open_executor
+from quadrat.engine.cluster import open_executor
+from quadrat.engine.executor import Executor, Failure, Job, Outcome
+from quadrat.engine.fingerprint import fingerprints
 from quadrat.engine.flow import Batch, SlideState
+from quadrat.engine.lock import locked
 from quadrat.engine.progress import Phase, Reporter
-from quadrat.engine.resume import locked, open_journal
-from quadrat.engine.work import SlideWork, fingerprints, slide_identity
+from quadrat.engine.resume import open_journal
+from quadrat.engine.work import SlideWork
 from quadrat.models.package import CARD, check_stride, read_card
-from quadrat.models.task import get_task
+from quadrat.models.spec import spec_of
+from quadrat.slides.identity import slide_identity
+from quadrat.tasks import get_task
 from quadrat.training.checkpoint import changed_since, check_same_training, read_about
-from quadrat.training.data import Known, check_material, known_of, spec_of
+from quadrat.training.data import Known, check_material, known_of
 from quadrat.training.job import CHECKPOINTS, PROGRESS, TrainJob, begin, train_package, whole_key
 from quadrat.training.samples import sample_margin
 

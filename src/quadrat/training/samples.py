@@ -16,7 +16,8 @@ from quadrat.config.pipeline import Augmentation
 from quadrat.core.errors import AnnotationError
 from quadrat.core.geometry import Box
 from quadrat.core.lattice import Cell
-from quadrat.models.task import Arrays, Crop, ModelSpec, Task, TruthWindow
+from quadrat.core.predictions import Arrays
+from quadrat.models.task import Crop, ModelSpec, Task, TruthWindow
 from quadrat.slides.source import PixelSource
 from quadrat.training.augment import augment_colour, random_patch
 

@@ -14,9 +14,10 @@ from quadrat.annotations import SlideTruth
 from quadrat.core.geometry import Box
 from quadrat.core.lattice import Cell
 from quadrat.core.objects import ObjectTable
-from quadrat.engine.work import WorkView
+from quadrat.core.predictions import Array
+from quadrat.engine.view import WorkView
 from quadrat.metrics.protocol import Answer, Judging
-from quadrat.models.task import Array, ModelSpec, SelectingTask, Stitched, Task
+from quadrat.models.task import ModelSpec, SelectingTask, Stitched, Task
 
 Aim = Literal["f1", "count"]
 Judged = Sequence[tuple[WorkView, SlideTruth]]

@@ -27,8 +27,8 @@ from quadrat.config.manifest import read_manifest
 from quadrat.config.pipeline import load_pipeline
 from quadrat.config.splits import case_of
 from quadrat.core.errors import ConfigError
-from quadrat.models.task import get_task
-from quadrat.training.data import spec_of
+from quadrat.models.spec import spec_of
+from quadrat.tasks import get_task
 
 HEIGHT, WIDTH = 48, 64
 

@@ -11,7 +11,7 @@ from quadrat.config.pipeline import (
     shipped_pipelines,
 )
 from quadrat.core.errors import ConfigError
-from quadrat.models.task import task_names
+from quadrat.tasks import task_names
 
 LEAST = {"task": "instance", "classes": [{"name": "nucleus"}], "model": {"package": "p"}}
 SHIPPED = sorted(p.stem for p in shipped_pipelines().glob("*.yaml"))

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from quadrat.core.errors import QuadratError
+from quadrat.engine.cluster import open_executor
 from quadrat.engine.dask import _Desk, gpus
-from quadrat.engine.executor import DEVICE, Job, open_executor
-from quadrat.models.inference import pick_device
+from quadrat.engine.executor import Job
+from quadrat.models.inference import DEVICE, pick_device
 
 pytestmark = pytest.mark.timeout(90)
 

@@ -29,7 +29,7 @@ from quadrat.evaluation.report import aligned, table_rows
 from quadrat.evaluation.results import read_answer
 from quadrat.metrics.bootstrap import case_intervals
 from quadrat.metrics.protocol import Answer
-from quadrat.models.task import get_task
+from quadrat.tasks import get_task
 
 SLIDES = ["s0", "s1", "s2", "s3"]
 CASES = ["p", "p", "q", "r"]

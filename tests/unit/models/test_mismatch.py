@@ -14,7 +14,8 @@ from quadrat.models.mismatch import (
     seam_mismatch,
 )
 from quadrat.models.package import exactness
-from quadrat.models.task import ModelSpec, get_task
+from quadrat.models.task import ModelSpec
+from quadrat.tasks import get_task
 
 CPU = torch.device("cpu")
 

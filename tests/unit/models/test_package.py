@@ -7,6 +7,7 @@ import torch
 
 from helpers.runs import small_files
 from quadrat.core.errors import ConfigError, PackageError, QuadratError, StoreError
+from quadrat.core.files import sha256_of
 from quadrat.core.lattice import Lattice
 from quadrat.core.objects import ClassInfo
 from quadrat.models.package import (
@@ -20,13 +21,12 @@ from quadrat.models.package import (
     read_card,
     rounded,
     save_package,
-    sha256_of,
-    spec_from_dict,
-    spec_to_dict,
     write_card,
 )
-from quadrat.models.task import ModelSpec, get_task, task_names
+from quadrat.models.spec import spec_from_dict, spec_to_dict
+from quadrat.models.task import ModelSpec
 from quadrat.models.unet import UNet
+from quadrat.tasks import build_network, get_task, task_names
 
 LATTICE = Lattice(core=64, halo=48, stride=8, shard=128)
 
@@ -71,7 +71,7 @@ def folder(original, tmp_path):
 
 def test_weights_specification_and_text_survive_a_round_trip(original):
     folder, model, spec = original
-    package = load_package(folder, task="instance")
+    package = load_package(folder, build_network, task="instance")
     assert package.spec == spec
     assert not package.model.training
     want = model.state_dict()
@@ -111,25 +111,25 @@ def test_changed_weights_are_refused_with_both_hashes(folder):
     found = sha256_of(folder / WEIGHTS)
     assert found != stated
     with pytest.raises(PackageError) as error:
-        load_package(folder)
+        load_package(folder, build_network)
     assert found[:12] in str(error.value)
     assert stated[:12] in str(error.value)
 
 
 def test_a_package_of_another_task_is_refused_with_both_names(folder):
     with pytest.raises(PackageError, match=r"instance.*detection"):
-        load_package(folder, task="detection")
+        load_package(folder, build_network, task="detection")
 
 
 def test_a_missing_folder_or_card_or_weights_is_refused(folder, tmp_path):
     with pytest.raises(PackageError, match="not a model package"):
-        load_package(tmp_path / "none")
+        load_package(tmp_path / "none", build_network)
     (folder / WEIGHTS).unlink()
     with pytest.raises(PackageError, match=WEIGHTS):
-        load_package(folder)
+        load_package(folder, build_network)
     (folder / CARD).unlink()
     with pytest.raises(PackageError, match=CARD):
-        load_package(folder)
+        load_package(folder, build_network)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_a_missing_folder_or_card_or_weights_is_refused(folder, tmp_path):
 def test_a_card_that_is_no_card_is_refused(folder, text):
     (folder / CARD).write_bytes(text)
     with pytest.raises(PackageError, match=CARD):
-        load_package(folder)
+        load_package(folder, build_network)
 
 
 @pytest.mark.parametrize(
@@ -162,18 +162,18 @@ def test_a_card_with_something_missing_or_wrong_is_refused(folder, spoil):
     spoil(card)
     (folder / CARD).write_text(json.dumps(card))
     with pytest.raises(QuadratError):
-        load_package(folder)
+        load_package(folder, build_network)
 
 
 def test_weights_that_do_not_fit_the_card_or_are_no_weights_are_refused(folder, original):
     spec = original[2]
     write_card(folder, replace(spec, widths=(4, 6, 10)), about={})
     with pytest.raises(PackageError, match="does not fit"):
-        load_package(folder)
+        load_package(folder, build_network)
     (folder / WEIGHTS).write_bytes(b"not safetensors")
     write_card(folder, spec, about={})
     with pytest.raises(PackageError, match="does not fit"):
-        load_package(folder)
+        load_package(folder, build_network)
 
 
 def test_the_shipped_network_is_tiling_exact_at_a_halo_of_48_and_says_so_in_its_card(tmp_path):
@@ -230,13 +230,13 @@ def test_the_card_says_what_was_measured(original):
 
 def test_a_card_that_promises_more_than_its_halo_covers_is_refused(folder):
     with pytest.raises(PackageError, match=r"radius 47 px is more than the halo 40 px"):
-        load_package(edited_lattice(folder, halo=40))
+        load_package(edited_lattice(folder, halo=40), build_network)
 
 
 def test_a_radius_made_smaller_by_hand_is_found_out(folder):
     edited_lattice(edited(folder, receptive_radius_px=24), halo=24)
     with pytest.raises(PackageError, match=r"24 px, but the network reaches"):
-        load_package(folder)
+        load_package(folder, build_network)
 
 
 def test_a_promise_changed_by_hand_is_found_out(tmp_path):
@@ -250,13 +250,14 @@ def test_a_promise_changed_by_hand_is_found_out(tmp_path):
                     promise="tiling-exact",
                     receptive_radius_px=radius,
                     measured_stride=8,
-                )
+                ),
+                build_network,
             )
 
 
 def test_a_lattice_out_of_step_with_the_network_is_refused_when_loaded(folder):
     with pytest.raises(PackageError, match="not of the stride 8"):
-        load_package(edited_lattice(folder, stride=4))
+        load_package(edited_lattice(folder, stride=4), build_network)
 
 
 @pytest.mark.parametrize(
@@ -275,7 +276,7 @@ def test_a_lattice_out_of_step_with_the_network_is_refused_when_loaded(folder):
 )
 def test_a_card_whose_measurements_make_no_sense_is_refused(folder, changes):
     with pytest.raises(PackageError, match=CARD):
-        load_package(edited(folder, **changes))
+        load_package(edited(folder, **changes), build_network)
 
 
 def test_a_card_without_measurements_is_refused(folder):
@@ -283,7 +284,7 @@ def test_a_card_without_measurements_is_refused(folder):
     del card["exactness"]
     (folder / CARD).write_text(json.dumps(card))
     with pytest.raises(PackageError, match="exactness"):
-        load_package(folder)
+        load_package(folder, build_network)
 
 
 def test_a_schedule_exact_package_loads_with_a_halo_smaller_than_its_reach(tmp_path):
@@ -293,7 +294,7 @@ def test_a_schedule_exact_package_loads_with_a_halo_smaller_than_its_reach(tmp_p
     save_package(
         tmp_path / "p", model, spec, about={}, measured=measured | {"seam_mismatch": {"pairs": 3}}
     )
-    card = load_package(tmp_path / "p").card["exactness"]
+    card = load_package(tmp_path / "p", build_network).card["exactness"]
     assert card == measured | {"seam_mismatch": {"pairs": 3}}
     assert card["promise"] == "schedule-exact"
 
@@ -336,7 +337,7 @@ def test_a_package_in_half_precision_answers_bit_for_bit_as_the_network_that_was
     assert any(not torch.equal(value, exact[name]) for name, value in measured.state_dict().items())
     save_package(tmp_path / "half", measured, spec, about={}, precision="float16")
     save_package(tmp_path / "whole", measured, spec, about={})
-    loaded = load_package(tmp_path / "half").model
+    loaded = load_package(tmp_path / "half", build_network).model
     for name, value in loaded.state_dict().items():
         assert value.dtype == exact[name].dtype
         assert torch.equal(value, measured.state_dict()[name])
@@ -381,7 +382,7 @@ def test_a_network_of_the_same_classes_begins_with_all_weights_of_the_package(ta
     theirs = saved(task, tmp_path / "p")
     torch.manual_seed(3)
     model = get_task(task).build(spec_for(task))
-    assert begin_from(model, spec_for(task), tmp_path / "p") == []
+    assert begin_from(model, spec_for(task), tmp_path / "p", build_network) == []
     assert all(torch.equal(value, theirs[name]) for name, value in model.state_dict().items())
 
 
@@ -400,7 +401,7 @@ def test_a_network_of_other_classes_keeps_its_own_head_and_takes_the_rest(task, 
     spec = replace(spec_for(task), classes=OTHER[classes])
     model = get_task(task).build(spec)
     own = {name: value.clone() for name, value in model.state_dict().items()}
-    (note,) = begin_from(model, spec, tmp_path / "p")
+    (note,) = begin_from(model, spec, tmp_path / "p", build_network)
     assert (
         f"knows the classes a, b, this one is to learn {', '.join(spec.class_names)}: the head is "
         "begun anew" in note
@@ -427,14 +428,14 @@ def test_a_package_of_another_network_is_refused_with_both_sides(changes, named,
     model = get_task(spec.task).build(spec)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with pytest.raises(PackageError, match=named):
-        begin_from(model, spec, tmp_path / "p")
+        begin_from(model, spec, tmp_path / "p", build_network)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_what_a_package_was_trained_at_is_told_where_it_is_another(tmp_path):
     saved("instance", tmp_path / "p")
     spec = replace(spec_for("instance"), mpp=0.25, mean=(0.5, 0.5, 0.5))
-    mpp, mean = begin_from(get_task("instance").build(spec), spec, tmp_path / "p")
+    mpp, mean = begin_from(get_task("instance").build(spec), spec, tmp_path / "p", build_network)
     assert "was trained at model.mpp 0.5, this one is at 0.25" in mpp
     assert "at model.mean (" in mean
     assert "this one is at (0.5, 0.5, 0.5)" in mean
@@ -508,7 +509,7 @@ def test_a_card_holds_no_number_that_is_not_json(original, tmp_path):
         "ap": None,
         "all": [1.5, None],
     }
-    assert load_package(tmp_path / "p").card["metrics"]["ap"] is None
+    assert load_package(tmp_path / "p", build_network).card["metrics"]["ap"] is None
 
 
 def test_the_weights_may_be_read_by_whoever_may_read_the_card(original):

@@ -15,17 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quadrat.core.errors import StoreError
+from quadrat.core.files import check_free_space
 from quadrat.core.geometry import Box
 from quadrat.core.objects import Frame
 from quadrat.store import tiles as store_module
-from quadrat.store.tiles import (
-    ShardedArray,
-    TilePlan,
-    TileStore,
-    check_free_space,
-    needed_chunks,
-    needed_shards,
-)
+from quadrat.store.tiles import ShardedArray, TilePlan, TileStore, needed_chunks, needed_shards
 
 rng = np.random.default_rng(0)
 

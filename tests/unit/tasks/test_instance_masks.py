@@ -17,10 +17,11 @@ from quadrat.core.predictions import Candidates, MaskCandidates
 from quadrat.core.runs import paint
 from quadrat.models.mask_rcnn import MaskRCNN
 from quadrat.models.package import exactness
-from quadrat.models.task import ModelSpec, get_task
+from quadrat.models.task import ModelSpec
 from quadrat.stitching.masks import outlines, paste
 from quadrat.stitching.suppression import suppress
 from quadrat.store.predictions import PredictionStore
+from quadrat.tasks import get_task
 from quadrat.tasks.instance_masks import decode_window, objects_in, propose
 
 TASK = get_task("instance_masks")

@@ -18,8 +18,8 @@ from helpers.trainings import CFG, Stop, judged, same_weights, spec_for, trained
 from quadrat.config.manifest import SlideRef
 from quadrat.config.pipeline import Augmentation, SlideSection
 from quadrat.core.errors import ConfigError, StoreError
+from quadrat.core.files import check_free_space
 from quadrat.engine.work import SlideWork
-from quadrat.store.tiles import check_free_space
 from quadrat.training.checkpoint import State
 
 NAN = float("nan")

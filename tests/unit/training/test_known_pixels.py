@@ -16,9 +16,9 @@ from quadrat.config.pipeline import Augmentation, ClassSection, ModelSection, Pi
 from quadrat.core.errors import AnnotationError
 from quadrat.core.geometry import Box
 from quadrat.core.objects import ClassInfo
-from quadrat.models.task import get_task
 from quadrat.slides.array import ArraySlide
 from quadrat.slides.source import source_of
+from quadrat.tasks import get_task
 from quadrat.training.data import training_slide, window_set
 from quadrat.training.samples import TrainingSlide, WindowSet, class_shares, truth_window
 

@@ -9,7 +9,7 @@ import torch
 
 from helpers.trainings import CFG, Stop, data_for, same_weights, spec_for, stop_after, trained
 from quadrat.core.errors import QuadratError
-from quadrat.models.task import get_task, task_names
+from quadrat.tasks import get_task, task_names
 from quadrat.training.loop import learning_rate, parameter_groups
 from quadrat.training.samples import WindowSet
 

@@ -11,9 +11,10 @@ from quadrat.core.errors import AnnotationError
 from quadrat.core.geometry import Box
 from quadrat.core.lattice import Lattice
 from quadrat.core.objects import ClassInfo
-from quadrat.models.task import Crop, ModelSpec, get_task
+from quadrat.models.task import Crop, ModelSpec
 from quadrat.slides.array import ArraySlide
 from quadrat.slides.source import source_of
+from quadrat.tasks import get_task
 from quadrat.training.samples import (
     TrainingSlide,
     WindowSet,

@@ -18,9 +18,11 @@ from quadrat.core.lattice import Lattice
 from quadrat.core.objects import ClassInfo, Frame
 from quadrat.core.predictions import BOX_UNIT, Candidates, quantise_score
 from quadrat.engine import images, steps, tables
-from quadrat.engine.work import SlideWork, WorkView
-from quadrat.models.task import ModelSpec, get_task, task_names
+from quadrat.engine.view import WorkView
+from quadrat.engine.work import SlideWork
+from quadrat.models.task import ModelSpec
 from quadrat.store.predictions import PredictionStore
+from quadrat.tasks import get_task, task_names
 from quadrat.training import thresholds as choosing
 from quadrat.training.thresholds import Trial, TrialView, calibrate, count_error, figures_of
 

@@ -1,0 +1,50 @@
+"""Hashes over everything that decides the content of stores, predictions and results."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from quadrat.config.pipeline import Pipeline
+from quadrat.engine.work import SlideWork
+from quadrat.slides.identity import regions_digest
+
+RESULT_SCHEMA = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprints:
+    """Hashes over everything that decides the content: of the tile store, of the predictions, of
+    the results."""
+
+    tile: str
+    predict: str
+    result: str
+
+
+def fingerprints(
+    work: SlideWork, pipeline: Pipeline, *, weights_sha256: str, device: str
+) -> Fingerprints:
+    """The three fingerprints of a slide in this run."""
+    spec, lattice = work.spec, work.spec.lattice
+    tile = _digest(
+        work.identity,
+        work.ref.mpp,
+        regions_digest(work.ref.regions),
+        asdict(work.slide),
+        spec.mpp,
+        asdict(lattice),
+        work.margin,
+        schema=RESULT_SCHEMA,
+    )
+    frozen = {k: v for k, v in asdict(spec).items() if k != "thresholds"}
+    predict = _digest(tile, frozen, weights_sha256, pipeline.run.threads, device)
+    result = _digest(predict, dict(spec.thresholds), asdict(pipeline.outputs))
+    return Fingerprints(tile=tile, predict=predict, result=result)
+
+
+def _digest(*values: Any, schema: int = 0) -> str:
+    text = json.dumps([*values, schema], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()

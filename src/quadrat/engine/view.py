@@ -1,0 +1,117 @@
+"""A slide as stitching sees it: its predictions, and the parts that earlier steps made."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from quadrat.annotations.regions import inside
+from quadrat.core.errors import StoreError
+from quadrat.core.geometry import Box
+from quadrat.core.lattice import Cell
+from quadrat.core.objects import Frame
+from quadrat.core.predictions import Array, Arrays, Candidates, MaskCandidates, TileScores
+from quadrat.engine.work import SlideWork
+from quadrat.models.task import ModelSpec
+from quadrat.slides.tissue.mask import TissueMap
+from quadrat.store.predictions import PredictionStore
+
+
+class WorkView:
+    """A slide as stitching sees it (see :class:`quadrat.models.task.SlideView`)."""
+
+    def __init__(self, work: SlideWork) -> None:
+        self.work = work
+        self.store = PredictionStore(work.predictions)
+
+    @property
+    def spec(self) -> ModelSpec:
+        return self.work.spec
+
+    @property
+    def frame(self) -> Frame:
+        return self.store.frame
+
+    @property
+    def shards(self) -> Sequence[Cell]:
+        return self.store.shards
+
+    def maps(self, box: Box) -> npt.NDArray[np.uint8]:
+        return self.store.maps(box)
+
+    def permits(self, rows: Array, cols: Array) -> npt.NDArray[np.bool_]:
+        if self._tissue is None:
+            return np.ones(np.broadcast_shapes(rows.shape, cols.shape), np.bool_)
+        return inside(self._tissue, rows, cols, frame=self.frame)
+
+    @cached_property
+    def _tissue(self) -> TissueMap | None:
+        """The mask, if the user drew regions."""
+        return self.work.load_tissue() if self.work.ref.regions else None
+
+    def candidates(self, shard: Cell) -> Candidates:
+        return self.store.candidates(shard)
+
+    def masks(self, shard: Cell, *, pixels: bool = True) -> MaskCandidates:
+        return self.store.masks(shard, pixels=pixels)
+
+    def tiles(self, shard: Cell) -> TileScores:
+        return self.store.tiles(shard)
+
+    def selection(self) -> Mapping[str, Array]:
+        return load_part(self.work.selection)
+
+    def part(self, shard: Cell) -> Mapping[str, Array]:
+        return load_part(self.work.part(shard))
+
+    @cached_property
+    def first_id(self) -> dict[Cell, int]:
+        """The id of each shard's first object: ids count from 1 through the shards in raster order.
+
+        Merging keeps it in a file, or every unit that paints would open every part.
+        """
+        ids = (
+            load_part(self.work.first_ids)["first_id"]
+            if self.work.first_ids.exists()
+            else self._count_ids()
+        )
+        return dict(zip(self.shards, ids.tolist(), strict=True))
+
+    def keep_first_ids(self) -> None:
+        """Count the parts as they are now and write the file that ``first_id`` reads; all shards
+        must be stitched."""
+        save_part(
+            self.work.first_ids, {"first_id": self._count_ids(), "class_id": np.zeros(0, np.uint8)}
+        )
+
+    def _count_ids(self) -> npt.NDArray[np.int64]:
+        counts = [len(self.part(shard)["class_id"]) for shard in self.shards]
+        return 1 + np.cumsum([0, *counts], dtype=np.int64)[:-1]
+
+
+def save_part(path: Path, arrays: Arrays) -> dict[str, Any]:
+    """Write arrays as an uncompressed npz (no pickles), complete or not at all; returns the
+    receipt."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".partial")
+    with temporary.open("wb") as stream:
+        np.savez(stream, allow_pickle=False, **arrays)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(temporary, path)
+    return {"objects": len(arrays["class_id"])}
+
+
+def load_part(path: Path) -> Mapping[str, Array]:
+    """The arrays of :func:`save_part`, each read when it is asked for."""
+    try:
+        part: Mapping[str, Array] = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path} cannot be read ({error}); run again to stitch it") from error
+    return part

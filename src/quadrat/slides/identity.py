@@ -1,0 +1,71 @@
+"""What makes a slide file this file: its size and its ends, by content."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+
+from quadrat.core.errors import SlideError
+
+END_BYTES = 2**20
+
+
+def slide_identity(path: str) -> str:
+    """Total size, and sha256 of the first and last MiB, of a slide's files; not the mtime, which
+    staging changes.
+
+    Raises:
+        SlideError: the file does not exist or cannot be read.
+    """
+    place = Path(path)
+    try:
+        if not place.exists():
+            raise SlideError(f"there is no slide {path}")
+        stats = [(str(file), file.stat()) for file in slide_files(place)]
+        return _identity(tuple((name, s.st_size, s.st_mtime_ns, s.st_ino) for name, s in stats))
+    except OSError as error:
+        raise SlideError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def regions_digest(path: str) -> str:
+    """sha256 of the user's regions file; "" where there is none.
+
+    Raises:
+        SlideError: it cannot be read.
+    """
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else ""
+    except OSError as error:
+        raise SlideError(f"{path}: the regions cannot be read ({error.strerror})") from error
+
+
+def slide_files(path: Path) -> list[Path]:
+    """The files that a slide may consist of: a folder's; itself and the folder beside it (MIRAX);
+    or all that lie beside it and belong to its kind (the instances of a DICOM series, the pictures
+    of a VMS index)."""
+    kind, beside = path.suffix.lower(), path.with_suffix("")
+    if path.is_dir():
+        found: Iterable[Path] = path.rglob("*")
+    elif kind == ".mrxs" and beside.is_dir():
+        found = [path, *beside.rglob("*")]
+    elif kind in (".vms", ".vmu"):
+        found = [path, *path.parent.glob(f"{glob.escape(path.stem)}*")]
+    else:
+        found = [path, *(path.parent.glob("*.dcm") if kind == ".dcm" else ())]
+    return sorted({p for p in found if p.is_file()} | (set() if path.is_dir() else {path}))
+
+
+@lru_cache(maxsize=64)
+def _identity(files: tuple[tuple[str, int, int, int], ...]) -> str:
+    """The hash over files given as (path, size, mtime, inode); looked up only while all of these
+    stay the same."""
+    digest = hashlib.sha256(str(sum(size for _, size, _, _ in files)).encode())
+    for name, size, _, _ in files:
+        with open(name, "rb") as stream:
+            digest.update(stream.read(END_BYTES))
+            stream.seek(max(0, size - END_BYTES))
+            digest.update(stream.read(END_BYTES))
+    return digest.hexdigest()

@@ -1,0 +1,77 @@
+"""A zarr store that writes and reads whole files only.
+
+zarr's own LocalStore does not fsync, and reads an empty or cut-off file as if nothing were missing.
+"""
+
+from __future__ import annotations
+
+import os
+
+from zarr.abc.buffer import Buffer, BufferPrototype
+from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, SuffixByteRequest
+from zarr.buffer import default_buffer_prototype
+from zarr.storage import LocalStore
+
+from quadrat.core.files import write_durably
+
+
+class DurableStore(LocalStore):
+    """A folder that zarr writes whole files to, with fsync, and in which a file that is too short
+    is an error.
+
+    Reads without zarr's thread hop a read.
+    """
+
+    def get_sync(
+        self,
+        key: str,
+        *,
+        prototype: BufferPrototype | None = None,
+        byte_range: ByteRequest | None = None,
+    ) -> Buffer | None:
+        """The bytes of a file, or None if there is none.
+
+        Raises:
+            ValueError: the file does not reach that far, or is empty.
+        """
+        try:
+            handle = os.open(self.root / key, os.O_RDONLY | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        try:
+            size = os.fstat(handle).st_size
+            start, stop = _span(byte_range, size)
+            data = os.pread(handle, stop - start, start) if 0 <= start < stop <= size else b""
+        finally:
+            os.close(handle)
+        if not data or len(data) != stop - start:
+            raise ValueError(f"the file ends after {size} bytes")
+        return (prototype or default_buffer_prototype()).buffer.from_bytes(data)
+
+    async def get(
+        self,
+        key: str,
+        prototype: BufferPrototype | None = None,
+        byte_range: ByteRequest | None = None,
+    ) -> Buffer | None:
+        return self.get_sync(key, prototype=prototype, byte_range=byte_range)
+
+    def set_sync(self, key: str, value: Buffer) -> None:
+        """Write a file whole or not at all."""
+        self._check_writable()
+        write_durably(self.root / key, value.to_bytes())
+
+    async def set(self, key: str, value: Buffer) -> None:
+        self.set_sync(key, value)
+
+
+def _span(request: ByteRequest | None, size: int) -> tuple[int, int]:
+    """First byte and the one after the last, of a file of ``size`` bytes."""
+    match request:
+        case RangeByteRequest(start=start, end=end):
+            return start, end
+        case OffsetByteRequest(offset=offset):
+            return offset, size
+        case SuffixByteRequest(suffix=suffix):
+            return size - suffix, size
+    return 0, size
