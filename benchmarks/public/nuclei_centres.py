@@ -17,7 +17,7 @@ import numpy as np
 
 from quadrat.config.manifest import read_manifest
 from quadrat.config.pipeline import load_pipeline
-from quadrat.evaluation.pooling import expected_of
+from quadrat.evaluation.pooling import read_truths
 from quadrat.evaluation.results import read_answer
 from quadrat.metrics.matching import match_points
 
@@ -39,7 +39,7 @@ def main() -> None:
     rows = []
     for ref in (r for r in read_manifest(options.manifest) if r.split == options.split):
         answer = read_answer(options.results / ref.name, classes=["nucleus"], label_image=None)
-        expected = expected_of(replace(ref, annotated="all"), pipeline.data, classes)
+        expected = read_truths([replace(ref, annotated="all")], pipeline.data, classes)[ref.name]
         assert answer.objects is not None
         assert expected.objects is not None
         truth, _ = expected.objects.points(answer.frame.box, answer.scale)

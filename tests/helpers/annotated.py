@@ -2,6 +2,7 @@
 random weights."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,14 @@ import torch
 import yaml
 from PIL import Image
 
+from helpers import answers
+from quadrat.config.manifest import read_manifest
+from quadrat.config.pipeline import DataSection
 from quadrat.core.geometry import Box
 from quadrat.core.lattice import Lattice
 from quadrat.core.objects import ClassInfo, Polygons
+from quadrat.evaluation.pooling import ResultFolder, measure_slides, read_truths
+from quadrat.metrics.protocol import Answer
 from quadrat.models.package import save_package
 from quadrat.models.task import ModelSpec
 from quadrat.outputs.objects import ObjectWriter
@@ -28,6 +34,8 @@ ANNOTATIONS = {
     "semantic": "regions",
     "classification": "none",
 }
+SLIDES = ["s0", "s1", "s2", "s3"]
+CASES = ["p", "p", "q", "r"]
 ABOUT = {"slides": ["elsewhere"], "validation_slides": [], "cases": ["elsewhere"]}
 
 
@@ -73,6 +81,14 @@ def feature(box, name, kind):
     }
 
 
+def write_geojson(path, boxes, class_id, *, kind):
+    """Boxes as QuPath features."""
+    features = [
+        feature(b, NAMES[k], kind) for b, k in zip(boxes.tolist(), class_id.tolist(), strict=True)
+    ]
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+
+
 def boxes_of(seed):
     """Boxes x0, y0, x1, y1 on a lattice, so that none overlap, and their classes."""
     rng = np.random.default_rng(seed)
@@ -95,13 +111,7 @@ def write_images(folder, names, *, task, cases=None, split="test", annotated="al
         for (x0, y0, x1, y1), k in zip(boxes.tolist(), class_id.tolist(), strict=True):
             rgb[y0:y1, x0:x1] = CLASSES[k].color
         Image.fromarray(rgb).save(folder / f"{name}.png")
-        features = [
-            feature(b, NAMES[k], kind)
-            for b, k in zip(boxes.tolist(), class_id.tolist(), strict=True)
-        ]
-        (folder / f"{name}.geojson").write_text(
-            json.dumps({"type": "FeatureCollection", "features": features})
-        )
+        write_geojson(folder / f"{name}.geojson", boxes, class_id, kind=kind)
         drawn = "" if ANNOTATIONS[task] == "none" else f"{name}.geojson"
         label = NAMES[i % 2] if ANNOTATIONS[task] == "none" else ""
         lines.append(
@@ -163,3 +173,53 @@ def write_pipeline(path, task, package, manifest, *, thresholds=None):
 
 def whole(frame):
     return Box(0, 0, frame.height, frame.width)
+
+
+def painted(boxes, values):
+    image = np.zeros((SIDE, SIDE), np.int32)
+    for (x0, y0, x1, y1), value in zip(boxes, values, strict=True):
+        image[y0:y1, x0:x1] = value
+    return image
+
+
+def right_answer(i, task):
+    """What the truth of image ``i`` says, as an answer."""
+    boxes, class_id = boxes_of(i)
+    frame = answers.frame(SIDE, SIDE)
+    score = 0.4 + 0.05 * np.arange(len(boxes))
+    if task == "classification":
+        return Answer(
+            frame, tiles=answers.tile_scores([(0, 0), (0, 1)], [np.eye(2)[i % 2]] * 2), core=64
+        )
+    objects = answers.table(boxes, class_id, score)
+    if task == "detection":
+        return Answer(frame, objects=objects)
+    values = class_id + 1 if task == "semantic" else np.arange(1, len(boxes) + 1)
+    return Answer(frame, objects=objects, labels=answers.reader(painted(boxes, values)))
+
+
+def finished(folder, task, change=lambda answer, i: answer, **kept):
+    """Images, truth and results of ``SLIDES``; the manifest's slides and the results folder."""
+    manifest = write_images(folder / "images", SLIDES, task=task, cases=CASES)
+    for i, name in enumerate(SLIDES):
+        write_result(folder / "results" / name, change(right_answer(i, task), i), task=task, **kept)
+    return read_manifest(manifest), folder / "results"
+
+
+def without_first(answer, i):
+    """Image 0 lacks its first object, in the table and in the label image."""
+    if i:
+        return answer
+    rest = answer.objects.take(np.arange(1, len(answer.objects)))
+    boxes, _ = boxes_of(0)
+    return replace(
+        answer, objects=rest, labels=answers.reader(painted(boxes, np.arange(len(boxes))))
+    )
+
+
+def measured(folder, task, change=lambda answer, i: answer):
+    """The slides of :func:`finished`, compared with their truth."""
+    refs, results = finished(folder, task, change)
+    truths = read_truths(refs, DataSection(annotations=ANNOTATIONS[task]), NAMES)
+    folders = [ResultFolder(tuple(refs), results)]
+    return measure_slides(folders, truths, task=get_task(task), classes=NAMES)

@@ -116,19 +116,19 @@ def evaluate(
 ) -> int:
     """Hold a package against annotated slides; 1 if some slides failed."""
     from quadrat.evaluation import evaluate
-    from quadrat.metrics.protocol import Judging
+    from quadrat.metrics.protocol import MetricSettings
 
-    wish = evaluate.Wish(
+    options = evaluate.EvaluationOptions(
         split=split,
         results=tuple(results),
         allow_seen=allow_seen,
-        how=Judging(distance_um=distance_um),
+        settings=MetricSettings(distance_um=distance_um),
         ranking=ranking,
         pictures=pictures,
         overwrite=overwrite,
     )
-    exams = evaluate.exams_of(pipeline, manifest, out, wish, folds=folds)
-    return evaluate.command(exams, out, wish, as_json=as_json, write=write)
+    jobs = evaluate.evaluation_jobs(pipeline, manifest, out, options, folds=folds)
+    return evaluate.command(jobs, out, options, as_json=as_json, write=write)
 
 
 def demo(out: Path, *, scale: str, workers: int) -> int:

@@ -1,9 +1,11 @@
-"""Text files that people hand in: UTF-8, and columns parted by whatever the first line shows."""
+"""Text files that people hand in (UTF-8; the first line shows what separates the columns), and
+tables for people to read."""
 
 from __future__ import annotations
 
 import codecs
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 csv.field_size_limit(
@@ -25,3 +27,12 @@ def not_utf8(path: Path, error: UnicodeDecodeError) -> str:
     """The sentence on a file that is not UTF-8 text."""
     what = "UTF-16 text" if error.object[:2] in UTF16 else f"not UTF-8 text ({error.reason})"
     return f"{path}: {what}; save it as UTF-8"
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of text as lines: every column has one width, and two spaces separate columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]

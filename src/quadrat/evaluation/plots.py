@@ -8,32 +8,31 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from quadrat.metrics.counts import limits_of_agreement
 from quadrat.metrics.protocol import Confusion, Curve
+from quadrat.metrics.ratios import Ids
 from quadrat.outputs.plots import save_figure
 
-Counts = npt.NDArray[np.int64]
 DOT, LINE, PALE = "#2c6fbb", "#b2182b", "#8a8d91"
 DPI = 120
 COLUMNS = 3
-"""Panels a row."""
+"""Panels per row."""
 CURVE_POINTS = 2_000
-"""A curve of more points is thinned to about this many."""
+"""A longer curve is thinned to about this many points."""
 LABELLED_CELLS = 16
-"""A confusion matrix of more values a side has no numbers in its cells."""
+"""A larger confusion matrix has no numbers in its cells."""
 
 
 def count_scatter(
-    path: Path, counts: Mapping[str, tuple[Counts, Counts]], *, unit: str, icc: Mapping[str, float]
+    path: Path, counts: Mapping[str, tuple[Ids, Ids]], *, unit: str, icc: Mapping[str, float]
 ) -> None:
-    """PNG: found against planted, a panel a class, a dot a unit, with the line of identity.
+    """PNG: found against planted, a panel per class, a dot per unit, with the line of identity.
 
-    counts: (planted, found) (n,) by class; ``icc``: their ICC(2,1), for the titles.
+    counts: class -> (planted, found), both (n,). icc: class -> ICC(2,1), for the titles.
     """
     figure, panels = _panels(len(counts))
     for axes, (name, (planted, found)) in zip(panels, counts.items(), strict=True):
@@ -57,9 +56,9 @@ def count_scatter(
     save_figure(figure, path, dpi=DPI)
 
 
-def bland_altman(path: Path, counts: Mapping[str, tuple[Counts, Counts]], *, unit: str) -> None:
-    """PNG: found - planted over their mean, a panel a class, with bias and limits of agreement
-    (Bland and Altman 1986)."""
+def bland_altman(path: Path, counts: Mapping[str, tuple[Ids, Ids]], *, unit: str) -> None:
+    """PNG: found - planted over their mean, a panel per class, with bias and limits of agreement
+    (Bland and Altman 1986). counts: class -> (planted, found), both (n,)."""
     figure, panels = _panels(len(counts))
     for axes, (name, (planted, found)) in zip(panels, counts.items(), strict=True):
         mean, difference = (planted + found) / 2, (found - planted).astype(np.float64)
@@ -89,9 +88,8 @@ def bland_altman(path: Path, counts: Mapping[str, tuple[Counts, Counts]], *, uni
 
 
 def confusion_plot(path: Path, confusion: Confusion, *, title: str) -> None:
-    """PNG: a confusion matrix, coloured by the share of its row; the numbers are what
-    is counted.
-    """
+    """PNG: a confusion matrix, coloured by the share of the row; the numbers are counts and
+    shares."""
     matrix = confusion.matrix
     of_row = matrix.sum(axis=1, keepdims=True)
     share = np.divide(matrix, of_row, out=np.zeros(matrix.shape), where=of_row > 0)
@@ -135,10 +133,10 @@ def precision_recall_plot(
     thresholds: Mapping[str, float],
     title: str,
 ) -> None:
-    """PNG: precision over recall, a line a class.
+    """PNG: precision over recall, a line per class.
 
-    area: average precision by class, for the legend. thresholds: the working threshold by class; a
-    dot marks it.
+    area: class -> average precision, for the legend. thresholds: class -> working threshold; a dot
+    marks it.
     """
     figure = Figure(figsize=(6.4, 5.2), layout="constrained")
     axes = figure.subplots()

@@ -1,5 +1,5 @@
-"""Evaluation: result files of finished slides against their annotations, pooled over slides and
-grouped by case."""
+"""Result files of finished slides compared with their annotations, pooled over slides and grouped
+by case."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from quadrat.annotations import SlideTruth
 from quadrat.annotations.truth import load_truth, need_annotated
@@ -21,140 +20,180 @@ from quadrat.config.splits import case_of
 from quadrat.core.errors import QuadratError
 from quadrat.evaluation.results import read_answer
 from quadrat.metrics.bootstrap import DRAWS, Interval, case_intervals
-from quadrat.metrics.counts import count_agreement
-from quadrat.metrics.protocol import AS_USUAL, Judging
+from quadrat.metrics.counts import Counted, count_agreement
+from quadrat.metrics.protocol import DEFAULT_SETTINGS, MetricSettings
+from quadrat.metrics.ratios import Ids
 from quadrat.models.task import Task
 
 ALL = "all"
-Counts = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """Slides whose results lie in one folder (``<results>/<slide>/``); the folds of a
-    cross-validation are a part each."""
+class ResultFolder:
+    """Slides whose results lie in one folder. Each fold of a cross-validation has a folder."""
 
     slides: tuple[SlideRef, ...]
-    results: Path
+    """The slides to compare."""
+    folder: Path
+    """Holds a folder per slide."""
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """One slide: its name, its case (its own name where the manifest states none), and what the
-    metrics kept of it."""
+class SlideMetrics:
+    """One slide, compared with its truth."""
 
     slide: str
+    """Its name."""
     case: str
+    """Its case; its own name where the manifest states none."""
     measured: Any
+    """What the metrics of the task keep of a slide."""
 
 
 @dataclass(frozen=True, slots=True)
-class CountUnit:
-    """Planted and found objects of one class ("all": of all) in one slide or case."""
+class ObjectCount:
+    """The objects of one class in one slide or case."""
 
     unit: str
+    """"slide" or "case"."""
     name: str
+    """Name of the slide or case."""
     class_name: str
+    """The class; "all": all classes together."""
     planted: int
+    """True objects."""
     found: int
+    """Found objects."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """All that came out. Figures are by the flat names of the metrics; ``intervals`` hold those
-    that are bootstrapped over cases. ``per_slide`` and ``per_case``: figures of each alone.
-    ``agreement``: unit ("slide", "case") -> class or "all" -> figure; ``agreement_intervals``
-    likewise. ``slides`` by name."""
+    """All figures of an evaluation, by the names that the metrics give them."""
 
     task: str
+    """Name of the task."""
     main: str
+    """Name of the main figure."""
     classes: tuple[str, ...]
-    slides: tuple[Judged, ...]
+    """Names of the classes."""
+    slides: tuple[SlideMetrics, ...]
+    """The slides, by name."""
     figures: Mapping[str, float]
+    """Of all slides together."""
     intervals: Mapping[str, Interval]
+    """Of the figures that are bootstrapped over cases."""
     per_slide: Mapping[str, Mapping[str, float]]
+    """Slide -> its own figures and sizes."""
     per_case: Mapping[str, Mapping[str, float]]
-    counts: tuple[CountUnit, ...]
+    """Case -> the figures and sizes of its slides."""
+    counts: tuple[ObjectCount, ...]
+    """Objects of each class in each slide and case; empty for tasks that count nothing."""
     agreement: Mapping[str, Mapping[str, Mapping[str, float]]]
+    """Unit ("slide", "case") -> class or "all" -> figure of count agreement."""
     agreement_intervals: Mapping[str, Mapping[str, Mapping[str, Interval]]]
+    """The same, with intervals."""
 
     @property
     def cases(self) -> tuple[str, ...]:
-        return tuple(sorted({judged.case for judged in self.slides}))
+        return tuple(sorted({slide.case for slide in self.slides}))
 
 
-def expected_of(ref: SlideRef, data: DataSection, classes: Sequence[str]) -> SlideTruth:
-    """The truth of a slide as the manifest and the pipeline's ``data`` section say.
+def read_truths(
+    slides: Iterable[SlideRef], data: DataSection, classes: Sequence[str]
+) -> dict[str, SlideTruth]:
+    """The truth of each slide, by name, as the manifest and the pipeline's ``data`` section say.
+    Each annotation file is read once.
 
     Raises:
-        ConfigError: the manifest names no annotation or label. AnnotationError: it cannot be
-        used, or objects are drawn and
-            the manifest does not say where all of them are.
+        ConfigError: the manifest names no annotation or label.
+        AnnotationError: it cannot be used, or objects are drawn and the manifest does not say where
+            all of them are.
     """
-    truth = load_truth(ref, data, classes)
-    need_annotated(truth, ref, otherwise="what is found beside them cannot be judged")
-    return truth
+    truths = {}
+    for ref in slides:
+        truths[ref.name] = load_truth(ref, data, classes)
+        need_annotated(
+            truths[ref.name], ref, otherwise="objects that are found elsewhere cannot be evaluated"
+        )
+    return truths
 
 
-def judge_slides(
-    parts: Iterable[Part],
+def measure_slides(
+    results: Iterable[ResultFolder],
+    truths: Mapping[str, SlideTruth],
     *,
     task: Task,
-    data: DataSection,
     classes: Sequence[str],
-    how: Judging = AS_USUAL,
-) -> tuple[Judged, ...]:
-    """Measure every slide of all parts, one at a time; by name, so that the order of a manifest is
-    of no consequence.
+    settings: MetricSettings = DEFAULT_SETTINGS,
+) -> tuple[SlideMetrics, ...]:
+    """Compare every slide with its truth, one slide at a time. They are sorted by name, so that the
+    order of a manifest has no influence.
 
     Raises:
-        QuadratError: a slide is in two parts, has no finished result, or result and truth
-        cannot be compared; names it.
+        QuadratError: a slide is in two folders, has no finished result, or cannot be compared;
+            names it.
     """
-    places = [(ref, part.results / ref.name) for part in parts for ref in part.slides]
+    places = [(ref, part.folder / ref.name) for part in results for ref in part.slides]
     twice = [name for name, times in Counter(ref.name for ref, _ in places).items() if times > 1]
     if twice:
         raise QuadratError(
             f"the slide '{twice[0]}' is to be evaluated twice, which would count it double"
         )
     label_image = None if task.label_image is None else task.label_image.name
-    judged = []
+    measured = []
     for ref, folder in sorted(places, key=lambda place: place[0].name):
         answer = read_answer(folder, classes=classes, label_image=label_image)
         try:
-            measured = task.metrics.measure(
-                answer, expected_of(ref, data, classes), classes=classes, how=how
-            )
+            one = task.metrics.measure(answer, truths[ref.name], classes=classes, settings=settings)
         except ValueError as error:
             raise QuadratError(f"{folder}: cannot be evaluated ({error})") from error
-        judged.append(Judged(ref.name, case_of(ref), measured))
-    return tuple(judged)
+        measured.append(SlideMetrics(ref.name, case_of(ref), one))
+    return tuple(measured)
 
 
-def evaluate(
-    slides: Sequence[Judged], *, task: Task, classes: Sequence[str], draws: int = DRAWS
+def pool(
+    slides: Sequence[SlideMetrics],
+    *,
+    task: Task,
+    classes: Sequence[str],
+    ranked: Sequence[SlideMetrics] = (),
+    draws: int = DRAWS,
 ) -> Evaluation:
-    """Pool measured slides: figures with intervals, by slide and by case, and how well counts
-    agree."""
+    """All figures of measured slides, with intervals, by slide and by case.
+
+    ``ranked``: the same slides run with a lower threshold. Average precision is taken from them, if
+    there are any.
+
+    Raises:
+        ValueError: ``ranked`` are other slides.
+    """
     metrics, names = task.metrics, tuple(classes)
-    measured = [judged.measured for judged in slides]
-    cases = [judged.case for judged in slides]
+    cases = [slide.case for slide in slides]
 
-    def pooled(index: Sequence[int]) -> dict[str, float]:
-        return metrics.additive([measured[i] for i in index], classes=names)
+    def additive(index: Sequence[int]) -> dict[str, float]:
+        return metrics.additive([slides[i].measured for i in index], classes=names)
 
-    figures = metrics.summarise(measured, classes=names)
+    def alone(index: Sequence[int]) -> dict[str, float]:
+        sizes = metrics.sizes([slides[i].measured for i in index], classes=names)
+        return additive(index) | sizes
+
+    figures = metrics.summarise([slide.measured for slide in slides], classes=names)
+    if ranked:
+        if [slide.slide for slide in slides] != [slide.slide for slide in ranked]:
+            raise ValueError("average precision must be of the same slides as the other figures")
+        lower = metrics.summarise([slide.measured for slide in ranked], classes=names)
+        figures |= {name: value for name, value in lower.items() if name.startswith("ap")}
     agreement, agreement_intervals, counts = _counts(slides, names, draws)
     return Evaluation(
         task=task.name,
         main=metrics.main,
         classes=names,
         slides=tuple(slides),
-        figures={name: value for name, value in figures.items() if not name.startswith("count_")},
-        intervals=case_intervals(cases, pooled, draws=draws),
-        per_slide={judged.slide: pooled([i]) for i, judged in enumerate(slides)},
+        figures=figures,
+        intervals=case_intervals(cases, additive, draws=draws),
+        per_slide={slide.slide: alone([i]) for i, slide in enumerate(slides)},
         per_case={
-            case: pooled([i for i, c in enumerate(cases) if c == case])
+            case: alone([i for i, c in enumerate(cases) if c == case])
             for case in sorted(set(cases))
         },
         counts=counts,
@@ -163,42 +202,28 @@ def evaluate(
     )
 
 
-def with_ranking(
-    judged: Sequence[Judged], ranked: Sequence[Judged], *, task: Task, classes: Sequence[str]
-) -> dict[str, float]:
-    """Figures of average precision of ``ranked``, the same slides run with a lower threshold.
-
-    Raises:
-        ValueError: not the same slides.
-    """
-    if [j.slide for j in judged] != [j.slide for j in ranked]:
-        raise ValueError("average precision was asked for of other slides than the other figures")
-    figures = task.metrics.summarise([j.measured for j in ranked], classes=classes)
-    return {name: value for name, value in figures.items() if name.startswith("ap")}
-
-
 def _counts(
-    slides: Sequence[Judged], classes: tuple[str, ...], draws: int
+    slides: Sequence[SlideMetrics], classes: tuple[str, ...], draws: int
 ) -> tuple[
     dict[str, dict[str, dict[str, float]]],
     dict[str, dict[str, dict[str, Interval]]],
-    tuple[CountUnit, ...],
+    tuple[ObjectCount, ...],
 ]:
     """Agreement of counts by unit and class, with intervals, and the counts themselves; empty for
     tasks that count nothing."""
-    if not slides or not hasattr(slides[0].measured, "planted"):
+    counted = [s.measured for s in slides if isinstance(s.measured, Counted)]
+    if not counted:
         return {}, {}, ()
-    table = np.stack(
-        [np.stack([j.measured.planted, j.measured.found]) for j in slides]
-    )  # slide, side, class
-    cases = sorted({j.case for j in slides})
+    table = np.stack([np.stack([one.planted, one.found]) for one in counted])  # slide, side, class
+    of_slide = [s.case for s in slides]
+    cases = sorted(set(of_slide))
     of_case = np.zeros((len(cases), *table.shape[1:]), np.int64)
-    np.add.at(of_case, [cases.index(j.case) for j in slides], table)
+    np.add.at(of_case, [cases.index(case) for case in of_slide], table)
     agreement: dict[str, dict[str, dict[str, float]]] = {}
     intervals: dict[str, dict[str, dict[str, Interval]]] = {}
-    rows: list[CountUnit] = []
+    rows: list[ObjectCount] = []
     for unit, names, groups, sides in (
-        ("slide", [j.slide for j in slides], [j.case for j in slides], table),
+        ("slide", [s.slide for s in slides], of_slide, table),
         ("case", cases, cases, of_case),
     ):
         agreement[unit], intervals[unit] = {}, {}
@@ -211,11 +236,11 @@ def _counts(
                 groups, partial(_drawn_agreement, planted, found), draws=draws
             )
             rows += [
-                CountUnit(unit, of, name, int(p), int(f))
+                ObjectCount(unit, of, name, int(p), int(f))
                 for of, p, f in zip(names, planted, found, strict=True)
             ]
     return agreement, intervals, tuple(rows)
 
 
-def _drawn_agreement(planted: Counts, found: Counts, index: Sequence[int]) -> dict[str, float]:
+def _drawn_agreement(planted: Ids, found: Ids, index: Sequence[int]) -> dict[str, float]:
     return count_agreement(planted[index], found[index])

@@ -1,4 +1,4 @@
-"""What an evaluation leaves in OUT/evaluation: metrics.json, tables, pictures and a short report
+"""The files of an evaluation in OUT/evaluation: metrics.json, tables, pictures and a short report
 (docs/evaluation.md)."""
 
 from __future__ import annotations
@@ -7,8 +7,9 @@ import csv
 import io
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from quadrat.evaluation.plots import (
 from quadrat.evaluation.pooling import ALL, Evaluation
 from quadrat.metrics.counts import relative_error
 from quadrat.metrics.protocol import Confusion, Curve
+from quadrat.metrics.ratios import Ids
 
 AGREEMENT = (
     "planted",
@@ -38,30 +40,36 @@ AGREEMENT = (
 )
 """Figures of count agreement that the table shows, in this order."""
 TOTALS = ("planted", "found")
-"""Of these an interval over cases would say how large cases are, not how well they agree."""
-UNITS = ("slide", "case")
+"""Of these an interval over cases would say how large cases are, not how well counts agree."""
+COUNT_COLUMNS = ("unit", "name", "class", "planted", "found", "difference", "relative_error")
 
 
 @dataclass(frozen=True, slots=True)
-class Circumstances:
-    """What is said beside the figures: about whom, of which split, under which settings, and what
-    is to be kept in mind."""
+class EvaluationDetails:
+    """What the figures are of, and what a reader has to know."""
 
     pipeline: str
+    """Name of the pipeline."""
     split: str
+    """Name of the split."""
     settings: Mapping[str, Any]
+    """Settings of the comparison and of the bootstrap, as JSON values."""
     packages: Sequence[Mapping[str, Any]]
+    """Name and weights (sha256) of each package."""
     thresholds: Mapping[str, float]
+    """The working thresholds that all packages have in common."""
     notes: Sequence[str] = ()
-    failed: Mapping[str, str] | None = None
+    """Sentences for the reader."""
+    failed: Mapping[str, str] = field(default_factory=dict)
+    """Slide without a result -> reason."""
 
 
-def metrics_json(evaluation: Evaluation, about: Circumstances) -> dict[str, Any]:
+def metrics_json(evaluation: Evaluation, details: EvaluationDetails) -> dict[str, Any]:
     """The content of metrics.json: JSON values, null for what is not defined."""
     return {
         "task": evaluation.task,
-        "pipeline": about.pipeline,
-        "split": about.split,
+        "pipeline": details.pipeline,
+        "split": details.split,
         "classes": list(evaluation.classes),
         "slides": len(evaluation.slides),
         "cases": len(evaluation.cases),
@@ -81,16 +89,16 @@ def metrics_json(evaluation: Evaluation, about: Circumstances) -> dict[str, Any]
             }
             for unit, by_class in evaluation.agreement.items()
         },
-        "packages": [dict(p) for p in about.packages],
-        "thresholds": dict(about.thresholds),
-        "settings": dict(about.settings),
-        "notes": list(about.notes),
-        "failed": dict(about.failed or {}),
+        "packages": [dict(p) for p in details.packages],
+        "thresholds": dict(details.thresholds),
+        "settings": dict(details.settings),
+        "notes": list(details.notes),
+        "failed": dict(details.failed),
     }
 
 
 def table_rows(evaluation: Evaluation) -> list[list[str]]:
-    """The one table, header first: figure, value, 95 % interval, then a column a class."""
+    """The one table, header first: figure, value, 95 % interval, then a column per class."""
     figures, intervals = evaluation.figures, evaluation.intervals
     columns = list(dict.fromkeys(name.partition(".")[2] for name in figures if "." in name))
     rows = [["figure", "value", "95 %", *columns]]
@@ -98,45 +106,35 @@ def table_rows(evaluation: Evaluation) -> list[list[str]]:
     for base in sorted(bases, key=lambda name: name != evaluation.main):
         by_class = [_text(figures.get(f"{base}.{column}")) for column in columns]
         rows.append([base, _text(figures.get(base)), _range(intervals.get(base)), *by_class])
-    for unit, by_name in evaluation.agreement.items():
-        if unit == "case" and _slides_are_cases(evaluation):
-            continue  # the same figures again
+    for unit in _units(evaluation):
+        by_name = evaluation.agreement[unit]
+        of_all = evaluation.agreement_intervals[unit][ALL]
         for figure in AGREEMENT:
-            whole = (
-                None if figure in TOTALS else evaluation.agreement_intervals[unit][ALL].get(figure)
-            )
+            interval = None if figure in TOTALS else of_all.get(figure)
             cells = [
                 _text(by_name[column][figure]) if column in by_name else "" for column in columns
             ]
-            rows.append(
-                [f"count {figure} ({unit}s)", _text(by_name[ALL][figure]), _range(whole), *cells]
-            )
+            title = f"count {figure} ({unit}s)"
+            rows.append([title, _text(by_name[ALL][figure]), _range(interval), *cells])
     return [row for row in rows if any(row[1:])]
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows as lines with columns of one width each."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return [
-        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
 
 
 def write_evaluation(
     folder: Path,
     evaluation: Evaluation,
-    about: Circumstances,
+    details: EvaluationDetails,
     *,
     confusion: Confusion,
     curves: Sequence[Curve],
 ) -> None:
     """Write all files of an evaluation; metrics.json comes last."""
     folder.mkdir(parents=True, exist_ok=True)
-    _write_table(folder / "per_slide.csv", ("slide", "case"), _slide_rows(evaluation))
-    _write_table(folder / "per_case.csv", ("case", "slides"), _case_rows(evaluation))
+    slides = Counter(slide.case for slide in evaluation.slides)
+    of_slides = [((s.slide, s.case), evaluation.per_slide[s.slide]) for s in evaluation.slides]
+    of_cases = [((case, str(slides[case])), own) for case, own in evaluation.per_case.items()]
+    write_whole(folder / "per_slide.csv", _figures_csv(("slide", "case"), of_slides))
+    write_whole(folder / "per_case.csv", _figures_csv(("case", "slides"), of_cases))
     if evaluation.counts:
-        header = ("unit", "name", "class", "planted", "found", "difference", "relative_error")
         lines = [
             (
                 c.unit,
@@ -149,40 +147,36 @@ def write_evaluation(
             )
             for c in evaluation.counts
         ]
-        write_whole(folder / "counts.csv", _csv(header, lines))
-    pictures = _draw(folder, evaluation, about, confusion, curves)
-    write_whole(folder / "report.md", report_text(evaluation, about, pictures).encode("utf-8"))
-    text = json.dumps(metrics_json(evaluation, about), indent=2, sort_keys=True) + "\n"
+        write_whole(folder / "counts.csv", _csv(COUNT_COLUMNS, lines))
+    pictures = _draw(folder, evaluation, details, confusion, curves)
+    write_whole(folder / "report.md", report_text(evaluation, details, pictures).encode("utf-8"))
+    text = json.dumps(metrics_json(evaluation, details), indent=2, sort_keys=True) + "\n"
     write_whole(folder / "metrics.json", text.encode("utf-8"))
 
 
 def report_text(
-    evaluation: Evaluation, about: Circumstances, pictures: Sequence[tuple[str, str]]
+    evaluation: Evaluation, details: EvaluationDetails, pictures: Sequence[tuple[str, str]]
 ) -> str:
-    """report.md: the table, what is to be kept in mind, the pictures."""
+    """report.md: the table, the notes, the pictures."""
     header, *rows = table_rows(evaluation)
     cells = ["| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows)]
-    value, interval = (
-        evaluation.figures[evaluation.main],
-        _range(evaluation.intervals.get(evaluation.main)),
-    )
+    value = _text(evaluation.figures[evaluation.main])
+    interval = _range(evaluation.intervals.get(evaluation.main))
     lines = [
-        f"# Evaluation of {about.pipeline}",
+        f"# Evaluation of {details.pipeline}",
         "",
-        f"{evaluation.task}, split '{about.split}': {len(evaluation.slides)} slides of "
+        f"{evaluation.task}, split '{details.split}': {len(evaluation.slides)} slides of "
         f"{len(evaluation.cases)} cases. "
-        f"**{evaluation.main} {_text(value)}**{f' (95 % {interval})' if interval else ''}.",
+        f"**{evaluation.main} {value}**{f' (95 % {interval})' if interval else ''}.",
         "",
         *cells,
         "",
         "Intervals: bootstrap over cases. Definitions: docs/evaluation.md. Research use only, not "
         "for diagnosis.",
     ]
-    if about.notes or about.failed:
-        lines += ["", "## Keep in mind", "", *(f"- {note}" for note in about.notes)]
-        lines += [
-            f"- no result of {name}: {reason}" for name, reason in (about.failed or {}).items()
-        ]
+    if details.notes or details.failed:
+        lines += ["", "## Keep in mind", "", *(f"- {note}" for note in details.notes)]
+        lines += [f"- no result of {name}: {reason}" for name, reason in details.failed.items()]
     for name, title in pictures:
         lines += ["", f"## {title}", "", f"![{title}]({name})"]
     return "\n".join(lines) + "\n"
@@ -191,27 +185,17 @@ def report_text(
 def _draw(
     folder: Path,
     evaluation: Evaluation,
-    about: Circumstances,
+    details: EvaluationDetails,
     confusion: Confusion,
     curves: Sequence[Curve],
 ) -> list[tuple[str, str]]:
     """Draw what the evaluation has; (file, title) of each picture."""
     pictures = [("confusion.png", "Confusion")]
-    confusion_plot(
-        folder / "confusion.png", confusion, title=f"{about.pipeline}: {confusion.counted}"
-    )
-    for unit in UNITS if evaluation.counts else ():
-        rows = [c for c in evaluation.counts if c.unit == unit]
-        if unit == "case" and _slides_are_cases(evaluation):
-            continue  # the same picture again
-        names = (ALL, *evaluation.classes) if len(evaluation.classes) > 1 else (ALL,)
-        counts = {
-            name: (
-                np.array([c.planted for c in rows if c.class_name == name], np.int64),
-                np.array([c.found for c in rows if c.class_name == name], np.int64),
-            )
-            for name in names
-        }
+    title = f"{details.pipeline}: {confusion.counted}"
+    confusion_plot(folder / "confusion.png", confusion, title=title)
+    names = (ALL, *evaluation.classes) if len(evaluation.classes) > 1 else (ALL,)
+    for unit in _units(evaluation):
+        counts = {name: _counts_of(evaluation, unit, name) for name in names}
         icc = {name: evaluation.agreement[unit][name]["icc"] for name in names}
         count_scatter(folder / f"counts_{unit}.png", counts, unit=unit, icc=icc)
         bland_altman(folder / f"bland_altman_{unit}.png", counts, unit=unit)
@@ -220,58 +204,42 @@ def _draw(
             (f"bland_altman_{unit}.png", f"Bland-Altman plot per {unit}"),
         ]
     if curves:
-        bases = ("ap50", "ap_distance")
-        area = {
-            c.name: v
-            for c in curves
-            for base in bases
-            if (v := evaluation.figures.get(f"{base}.{c.name}")) is not None
-        }
-        working = (
-            {c.name: about.thresholds["score"] for c in curves}
-            if "score" in about.thresholds
-            else {}
-        )
+        names_of = {f"{base}.{c.name}": c.name for c in curves for base in ("ap50", "ap_distance")}
+        figures = evaluation.figures
+        score = details.thresholds.get("score")
         precision_recall_plot(
             folder / "precision_recall.png",
             curves,
-            area=area,
-            thresholds=working,
-            title=f"{about.pipeline}: precision and recall",
+            area={of: figures[name] for name, of in names_of.items() if name in figures},
+            thresholds={} if score is None else {c.name: score for c in curves},
+            title=f"{details.pipeline}: precision and recall",
         )
         pictures.append(("precision_recall.png", "Precision and recall"))
     return pictures
 
 
-def _slides_are_cases(evaluation: Evaluation) -> bool:
-    return len(evaluation.cases) == len(evaluation.slides)
+def _counts_of(evaluation: Evaluation, unit: str, name: str) -> tuple[Ids, Ids]:
+    """Planted and found objects of a class, in the order of the units."""
+    own = [c for c in evaluation.counts if (c.unit, c.class_name) == (unit, name)]
+    return np.array([c.planted for c in own], np.int64), np.array([c.found for c in own], np.int64)
 
 
-def _slide_rows(evaluation: Evaluation) -> list[tuple[tuple[str, str], Mapping[str, float]]]:
-    return [((j.slide, j.case), evaluation.per_slide[j.slide]) for j in evaluation.slides]
+def _units(evaluation: Evaluation) -> Sequence[str]:
+    """The units of count agreement: slides, and cases unless each slide is a case (then the figures
+    would be the same again)."""
+    same = len(evaluation.cases) == len(evaluation.slides)
+    return [unit for unit in evaluation.agreement if unit == "slide" or not same]
 
 
-def _case_rows(evaluation: Evaluation) -> list[tuple[tuple[str, str], Mapping[str, float]]]:
-    slides = {case: sum(j.case == case for j in evaluation.slides) for case in evaluation.per_case}
-    return [((case, str(slides[case])), figures) for case, figures in evaluation.per_case.items()]
-
-
-def _write_table(
-    path: Path, keys: tuple[str, ...], rows: Sequence[tuple[tuple[str, ...], Mapping[str, float]]]
-) -> None:
+def _figures_csv(
+    keys: tuple[str, ...], rows: Sequence[tuple[tuple[str, ...], Mapping[str, float]]]
+) -> bytes:
     """A CSV of figures, six decimals; the empty string where a figure is not defined."""
     names = list(dict.fromkeys(name for _, figures in rows for name in figures))
     lines = [
-        (
-            *key,
-            *(
-                f"{figures[n]:.6f}" if math.isfinite(figures.get(n, math.nan)) else ""
-                for n in names
-            ),
-        )
-        for key, figures in rows
+        (*key, *(_decimals(figures.get(name, math.nan)) for name in names)) for key, figures in rows
     ]
-    write_whole(path, _csv((*keys, *names), lines))
+    return _csv((*keys, *names), lines)
 
 
 def _csv(header: Sequence[str], lines: Sequence[Sequence[Any]]) -> bytes:
@@ -280,6 +248,10 @@ def _csv(header: Sequence[str], lines: Sequence[Sequence[Any]]) -> bytes:
     writer.writerow(header)
     writer.writerows(lines)
     return text.getvalue().encode("utf-8")
+
+
+def _decimals(value: float) -> str:
+    return f"{value:.6f}" if math.isfinite(value) else ""
 
 
 def _value(value: float) -> float | None:

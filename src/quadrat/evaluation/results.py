@@ -1,7 +1,8 @@
-"""A slide's answer read back from its result files, in grid px: what evaluation compares with the
+"""A slide's answer read back from its result files, in grid px: evaluation compares it with the
 truth.
 
-docs/artifacts.md describes the files. Nothing of inference or stitching has a part in it.
+docs/artifacts.md describes the files. No code of inference or stitching is used, so that a fault
+there cannot hide itself here.
 """
 
 from __future__ import annotations
@@ -14,20 +15,17 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from quadrat.core.errors import QuadratError
 from quadrat.core.geometry import Box
 from quadrat.core.objects import Frame, ObjectTable
 from quadrat.core.predictions import SCORE_MAX, TileScores
 from quadrat.metrics.protocol import Answer, Labels
+from quadrat.outputs.objects import OBJECT_COLUMNS, object_table, read_rows
 from quadrat.outputs.tables import read_tiles
 from quadrat.store.tiles import ShardedArray
 
 SUMMARY, OBJECTS, TILES, IMAGE = "summary.json", "objects.parquet", "tiles.csv", "slide.ome.zarr"
-_COLUMNS = ("id", "class", "class_id", "score", "area_um2", "perimeter_um", "flags")
-_PLACES = ("x_l0", "y_l0", "x0_l0", "y0_l0", "x1_l0", "y1_l0")
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
@@ -49,11 +47,11 @@ def read_summary(folder: Path) -> dict[str, Any]:
 
 
 def read_answer(folder: Path, *, classes: Sequence[str], label_image: str | None) -> Answer:
-    """The answer of one slide. ``label_image``: the task's label image ("objects", "classes") or
-    None.
+    """The answer of one slide. ``label_image``: name of the task's label image ("objects",
+    "classes") or None.
 
     Raises:
-        QuadratError: files are missing or damaged, or hold other classes than ``classes``.
+        QuadratError: files are missing or damaged, or their classes are not ``classes``.
     """
     summary = read_summary(folder)
     try:
@@ -86,50 +84,32 @@ def read_answer(folder: Path, *, classes: Sequence[str], label_image: str | None
 
 
 def read_objects(path: Path, frame: Frame, *, classes: Sequence[str]) -> ObjectTable:
-    """objects.parquet as the table that was written, by ascending id; anchors, which are not in the
-    file, are the pixels of the centroids.
+    """objects.parquet in grid px, by ascending id.
 
     Raises:
-        QuadratError: it cannot be read, ids are not 1 to n, or a class is not that of ``classes``.
+        QuadratError: it cannot be read, ids are not 1 to n, or its classes are not ``classes``.
     """
-    try:
-        table = pq.read_table(path, columns=[*_COLUMNS, *_PLACES])
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-        raise QuadratError(f"{path}: cannot be read ({error})") from error
-    column = {name: table[name].to_numpy() for name in table.column_names if name != "class"}
-    order = np.argsort(column["id"])
-    if not np.array_equal(column["id"][order], np.arange(1, len(table) + 1)):
+    rows = read_rows(path, OBJECT_COLUMNS).sort_by("id")
+    if not np.array_equal(rows["id"].to_numpy(), np.arange(1, len(rows) + 1)):
         raise QuadratError(
-            f"{path}: ids are not 1 to {len(table)}; run the slide again with --overwrite"
+            f"{path}: ids are not 1 to {len(rows)}; run the slide again with --overwrite"
         )
-    class_id = column["class_id"]
-    for k, name in set(zip(class_id.tolist(), table["class"].to_pylist(), strict=True)):
+    class_id = rows["class_id"].to_numpy().tolist()
+    for k, name in set(zip(class_id, rows["class"].to_pylist(), strict=True)):
         if k >= len(classes) or classes[k] != name:
             raise QuadratError(
                 f"{path}: class {k} is '{name}', but the pipeline's classes are "
                 f"{', '.join(classes)}"
             )
-    x, y, x0, y0, x1, y1 = (column[name].astype(np.float64)[order] for name in _PLACES)
-    rows, cols = frame.scale_row, frame.scale_col
-    centroid = np.stack([y / rows, x / cols], axis=1)
-    return ObjectTable(
-        anchor=np.floor(centroid).astype(np.int64),
-        class_id=class_id[order].astype(np.uint8),
-        score=column["score"][order].astype(np.float32),
-        bbox=np.stack([y0 / rows, x0 / cols, y1 / rows, x1 / cols], axis=1),
-        centroid=centroid,
-        area_px=column["area_um2"][order] / frame.mpp**2,
-        perimeter_px=column["perimeter_um"][order] / frame.mpp,
-        flags=column["flags"][order].astype(np.uint8),
-    )
+    return object_table(rows, frame)
 
 
 def read_scores(path: Path, frame: Frame, *, classes: Sequence[str]) -> tuple[TileScores, int]:
-    """tiles.csv as tile scores (without embeddings), and grid px a side of a core (0 where there is
-    no tile).
+    """tiles.csv as tile scores (without embeddings), and the side of a core in grid px (0 if there
+    is no tile).
 
     Raises:
-        QuadratError: it cannot be read, or holds other classes.
+        QuadratError: it cannot be read, or its classes are not ``classes``.
     """
     try:
         rows = read_tiles(path)
@@ -147,8 +127,8 @@ def read_scores(path: Path, frame: Frame, *, classes: Sequence[str]) -> tuple[Ti
 
 
 def _core(cell: npt.NDArray[np.int32], box_l0: npt.NDArray[np.float64], frame: Frame) -> int:
-    """Side of a core: from where a core that is not the first begins, else the only one's side (it
-    is the whole slide)."""
+    """Side of a core: from the place of a core that is not the first, else the side of the only one
+    (it is the whole slide)."""
     if not len(cell):
         return 0
     scale = np.array([frame.scale_row, frame.scale_col])
@@ -163,7 +143,7 @@ def _labels(path: Path, frame: Frame) -> Labels:
     """The label image as a function of a box.
 
     Raises:
-        QuadratError: there is none, or it is of another size than the frame.
+        QuadratError: there is none, or its size is not that of the frame.
     """
     array = ShardedArray.open(path, mode="r")
     if tuple(array.shape[-2:]) != (frame.height, frame.width):

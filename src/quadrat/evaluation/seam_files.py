@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 import shapely
 
 from quadrat.annotations.formats.geojson import load_annotations
 from quadrat.core.errors import ConfigError, QuadratError
-from quadrat.core.objects import ObjectTable, Polygons
+from quadrat.core.objects import Frame, ObjectTable, Polygons
+from quadrat.core.text import aligned
+from quadrat.outputs.objects import OBJECT_COLUMNS, object_table, read_rows, row_groups
 from quadrat.stitching.seams import Parts, seam_report, tile_lattice
 
 UNCLASSIFIED = "(no class)"
 LEAST_TILE_PX = 32
-"""Smaller tiles leave no room beside a seam to compare it with."""
+"""Smaller tiles leave no room to compare a seam with."""
 
 
 def read_seams(
@@ -29,14 +31,14 @@ def read_seams(
     """The seam report (as in ``summary.json``) of a result.
 
     Args:
-        result: a slide's folder under results/, or a GeoJSON file (level-0 px). tile: side of the
-        tiles in level-0 px. None: the cores of a result of quadrat, as its summary has it. origin:
-        level-0 (x, y) of the corner of any tile. mpp: um per level-0 px; None: that of the result's
-        summary.
+        result: a slide's folder under results/, or a GeoJSON file (level-0 px).
+        tile: side of the tiles in level-0 px; None: take the report from the result's summary.
+        origin: level-0 (x, y) of the corner of any tile.
+        mpp: um per level-0 px; None: that of the result's summary.
 
     Raises:
-        ConfigError: an option is missing or no length. QuadratError: a file is missing or
-        broken, or has no objects' report.
+        ConfigError: an option is missing or is not a length.
+        QuadratError: a file is missing or broken, or its summary has no seam report.
     """
     for name, value in (("--tile", tile), ("--mpp", mpp)):
         if value is not None and not 0 < value < float("inf"):
@@ -58,13 +60,13 @@ def read_seams(
                 )
             return dict(summary["seams"])
         try:
-            own = float(summary["frame"]["mpp"]) / float(summary["frame"]["scale_col"])
-        except (KeyError, TypeError, ValueError) as error:
+            frame = Frame(**{name: summary["frame"][name] for name in Frame.__slots__})
+        except (KeyError, TypeError) as error:
             raise QuadratError(
                 f"{result / 'summary.json'} has no frame ({error}); state --mpp"
             ) from error
-        table, parts = read_objects(result / "objects.parquet")
-        mpp = own if mpp is None else mpp
+        table, parts = read_objects(result / "objects.parquet", frame)
+        mpp = frame.mpp / frame.scale_col if mpp is None else mpp
     else:
         if tile is None or mpp is None:
             missing = "--tile" if tile is None else "--mpp"
@@ -91,33 +93,31 @@ def _summary(folder: Path) -> dict[str, Any]:
     return summary
 
 
-def read_objects(path: Path) -> tuple[ObjectTable, Parts]:
-    """objects.parquet in level-0 px: all objects, and a part a row group with its outlines.
+def read_objects(path: Path, frame: Frame) -> tuple[ObjectTable, Parts]:
+    """objects.parquet in level-0 px: all objects, and a part per row group with its outlines.
+    ``frame``: the slide's grid.
 
     Raises:
         QuadratError: the file is missing or damaged.
     """
-    columns = ["class_id", "score", "flags", "x_l0", "y_l0", "x0_l0", "y0_l0", "x1_l0", "y1_l0"]
+    side = math.sqrt(frame.scale_row * frame.scale_col)
+    level0 = replace(frame, mpp=frame.mpp / side, scale_row=1.0, scale_col=1.0)
 
     def part(group: int) -> tuple[ObjectTable, Polygons]:
-        with pq.ParquetFile(path) as file:
-            rows = file.read_row_group(group, columns=[*columns, "geometry"])
+        rows = read_rows(path, [*OBJECT_COLUMNS, "geometry"], group=group)
         outlines = shapely.from_wkb(rows["geometry"].to_numpy(zero_copy_only=False))
-        return _table(rows, shapely.area(outlines)), polygons_of(outlines)
+        return object_table(rows, level0), polygons_of(outlines)
 
-    try:
-        with pq.ParquetFile(path) as file:
-            groups = file.num_row_groups
-        # the area in level-0 px is not among the columns: outlines are read for it, a row group at
-        # a time
-        table = ObjectTable.concatenate([part(group)[0] for group in range(groups)])
-    except (OSError, KeyError, pa.ArrowException) as error:
-        raise QuadratError(f"{path} cannot be read as objects.parquet ({error})") from error
-    return table, [partial(part, group) for group in range(groups)]
+    table = object_table(read_rows(path, OBJECT_COLUMNS), level0)
+    return table, [partial(part, group) for group in range(row_groups(path))]
 
 
 def polygons_of(outlines: npt.NDArray[Any]) -> Polygons:
-    """Shapely polygons as ragged arrays."""
+    """Shapely polygons as ragged arrays.
+
+    Raises:
+        QuadratError: other shapes are among them.
+    """
     if not len(outlines):
         return Polygons(np.zeros((0, 2)), np.zeros(1, np.int64), np.zeros(1, np.int64))
     kind, xy, offsets = shapely.to_ragged_array(outlines)
@@ -126,41 +126,14 @@ def polygons_of(outlines: npt.NDArray[Any]) -> Polygons:
     return Polygons(xy[:, :2], offsets[0].astype(np.int64), offsets[1].astype(np.int64))
 
 
-def _table(rows: pa.Table, area: npt.NDArray[np.float64]) -> ObjectTable:
-    column = {name: rows[name].to_numpy() for name in rows.column_names if name != "geometry"}
-    centroid = np.stack([column["y_l0"], column["x_l0"]], axis=1)
-    bbox = np.stack([column[n] for n in ("y0_l0", "x0_l0", "y1_l0", "x1_l0")], axis=1)
-    return _objects(centroid, bbox, area, column["class_id"])
-
-
-def _objects(
-    centroid: npt.NDArray[np.float64],
-    bbox: npt.NDArray[np.float64],
-    area: npt.NDArray[np.float64],
-    class_id: npt.NDArray[np.integer],
-) -> ObjectTable:
-    """A table of what the report looks at; the rest is empty."""
-    n = len(centroid)
-    return ObjectTable(
-        anchor=np.floor(centroid).astype(np.int64),
-        class_id=class_id.astype(np.uint8),
-        score=np.zeros(n, np.float32),
-        bbox=bbox.astype(np.float64),
-        centroid=centroid.astype(np.float64),
-        area_px=area.astype(np.float64),
-        perimeter_px=np.zeros(n),
-        flags=np.zeros(n, np.uint8),
-    )
-
-
 def read_geojson(path: Path) -> tuple[ObjectTable, Parts]:
-    """The polygons of a GeoJSON file of any tool in level-0 px, objects first; without those, its
-    regions.
+    """The polygons of a GeoJSON file of any tool, in level-0 px: its objects, or its regions if it
+    has no objects. Of the table only places, classes and areas are filled in.
 
-    What has no class is taken as one class of its own; points have no outline and only count.
+    Shapes without a class get one class of their own. Points have no outline; they only count.
 
     Raises:
-        AnnotationError: not such a file.
+        AnnotationError: not such a file. QuadratError: more than 256 classes.
     """
     found = load_annotations(path, kind="object", unclassified=UNCLASSIFIED)
     if not len(found):
@@ -169,7 +142,7 @@ def read_geojson(path: Path) -> tuple[ObjectTable, Parts]:
         raise QuadratError(
             f"{path} has {len(found.classes)} classes; the seam report takes at most 256"
         )
-    polygons = found.polygons
+    polygons, n = found.polygons, len(found)
     shapes = shapely.from_ragged_array(
         shapely.GeometryType.POLYGON, polygons.xy, (polygons.ring_starts, polygons.polygon_starts)
     )
@@ -177,7 +150,17 @@ def read_geojson(path: Path) -> tuple[ObjectTable, Parts]:
     xy = np.stack([shapely.get_x(middle), shapely.get_y(middle)], axis=1)
     drawn = ~np.isnan(found.points_l0[:, 0])
     xy[drawn] = found.points_l0[drawn]
-    table = _objects(xy[:, ::-1], found.bbox, shapely.area(shapes), found.class_id)
+    centroid = xy[:, ::-1]
+    table = ObjectTable(
+        anchor=np.floor(centroid).astype(np.int64),
+        class_id=found.class_id.astype(np.uint8),
+        score=np.zeros(n, np.float32),
+        bbox=found.bbox,
+        centroid=centroid,
+        area_px=shapely.area(shapes),
+        perimeter_px=np.zeros(n),
+        flags=np.zeros(n, np.uint8),
+    )
     return table, [lambda: (table, polygons)]
 
 
@@ -193,27 +176,21 @@ def seams_text(report: dict[str, Any]) -> str:
     ):
         one = report[name]
         low, high = (_figure(one[end]) for end in ("low", "high"))
-        interval = "not judged" if one["low"] is None else f"{low} to {high}"
         rows.append(
             (
                 title,
                 _figure(one["near"]),
                 _figure(one["inside"]),
                 f"{compared} {_figure(one['value'])}",
-                interval,
+                "too few" if one["low"] is None else f"{low} to {high}",
                 f"{one['objects']:,}",
             )
         )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
     about = (
         f"{report['seams']:,} seams, every {report['pitch_px']:g} px; near: within "
         f"{report['near_um']:g} um"
     )
-    return "\n".join([report["verdict"], about, *lines])
+    return "\n".join([report["verdict"], about, *aligned(rows)])
 
 
 def _figure(value: float | None) -> str:

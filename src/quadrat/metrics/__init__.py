@@ -1,2 +1,2 @@
-"""Figures of agreement between truth and result: pure functions of arrays, addable where slides are
-streamed."""
+"""Figures of agreement between truth and result: pure functions of arrays, which can be summed over
+slides."""

@@ -1,5 +1,5 @@
-"""Percentile intervals by drawing whole cases with replacement: slides of one case are not
-independent of each other.
+"""Percentile intervals from whole cases drawn with replacement, because the slides of one case are
+not independent of each other.
 
 Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13 (percentile interval); the
 cluster is the case.
@@ -13,8 +13,9 @@ import numpy as np
 
 DRAWS, SEED, CONFIDENCE = 1000, 0, 0.95
 LEAST_CASES = 3
-"""Fewer cases leave no interval: there is nothing to draw from."""
+"""Fewer cases give no interval."""
 Interval = tuple[float, float]
+"""Low and high end."""
 
 
 def case_intervals(
@@ -24,12 +25,16 @@ def case_intervals(
     draws: int = DRAWS,
     seed: int = SEED,
 ) -> dict[str, Interval]:
-    """(low, high) at 95 % of each figure of ``statistic``; empty where there are fewer than
-    ``LEAST_CASES`` cases.
+    """(low, high) at 95 % of each figure; empty for fewer than ``LEAST_CASES`` cases.
 
-    cases: the case of each unit; ``statistic`` is given indices of units, those of a case drawn
-    twice twice. Draws in which a figure is not defined are left out of it. The order of units has
-    no influence but through ``statistic``.
+    Draws in which a figure is not defined are left out of its interval.
+
+    Args:
+        cases: the case of each unit (slide).
+        statistic: figures of the units with the given indices. The units of a case that is drawn
+            twice are given twice.
+        draws: how many times the cases are drawn.
+        seed: of the draws.
     """
     names = sorted(set(cases))
     if len(names) < LEAST_CASES:

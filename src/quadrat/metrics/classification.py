@@ -15,30 +15,24 @@ from scipy.stats import rankdata
 
 from quadrat.annotations import SlideTruth
 from quadrat.core.geometry import Box
-from quadrat.metrics.protocol import AS_USUAL, Answer, Confusion, Curve, Judging, Metrics, need
+from quadrat.metrics.protocol import (
+    DEFAULT_SETTINGS,
+    Answer,
+    Confusion,
+    Curve,
+    Metrics,
+    MetricSettings,
+    required,
+)
 from quadrat.metrics.ranking import precision_recall
+from quadrat.metrics.ratios import F64, Ids, mean_defined, ratio, ratios
 from quadrat.metrics.semantic import Counts, confusion
 
-__all__ = ["METRICS", "auroc", "balanced_accuracy", "confusion", "recalls"]
-F64 = npt.NDArray[np.float64]
 
-
-def recalls(matrix: Counts) -> npt.NDArray[np.float64]:
-    """Share of each true class (row) that was found as such; NaN for a class that
-    does not occur.
-    """
-    planted = matrix.sum(axis=1)
-    share: npt.NDArray[np.float64] = np.divide(
-        np.diag(matrix), planted, out=np.full(len(matrix), np.nan), where=planted > 0
-    )
-    return share
-
-
-def balanced_accuracy(matrix: Counts) -> float:
-    """Mean recall of the classes that occur in truth; NaN where none does."""
-    found = recalls(matrix)
-    found = found[~np.isnan(found)]
-    return float(found.mean()) if len(found) else float("nan")
+def recalls(matrix: Counts) -> F64:
+    """Share of each true class (row) that was found as such, (classes,); NaN for a class that does
+    not occur."""
+    return ratios(np.diag(matrix), matrix.sum(axis=1))
 
 
 def auroc(positive: npt.NDArray[np.bool_], score: npt.NDArray[np.floating]) -> float:
@@ -52,31 +46,35 @@ def auroc(positive: npt.NDArray[np.bool_], score: npt.NDArray[np.floating]) -> f
     return (rank_sum - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative)
 
 
-def macro_auroc(truth: npt.NDArray[np.integer], probability: F64) -> tuple[float, F64]:
-    """AUROC of each class against the rest (classes,), NaN where not defined, and the mean of the
-    defined ones.
+@dataclass(frozen=True, slots=True)
+class ClassificationMeasured:
+    """One slide and its tiles, compared with the truth."""
 
-    truth: (n,) class indices; probability: (n, classes).
-    """
-    one = np.array([auroc(truth == k, probability[:, k]) for k in range(probability.shape[1])])
-    known = one[~np.isnan(one)]
-    return (float(known.mean()) if len(known) else float("nan")), one
+    label: int
+    """The true class of the slide; -1: none."""
+    probability: F64
+    """(classes,) mean over the tiles, sum 1; 0 for a slide without tiles."""
+    tile_truth: Ids
+    """(m,) true class of each evaluated tile."""
+    tile_probability: npt.NDArray[np.float32]
+    """(m, classes) of the same tiles."""
 
 
 @dataclass(frozen=True, slots=True)
-class ClassificationMeasured:
-    """One slide: its label (-1 none) and mean probabilities (classes,); the truth (m,) int64 and
-    the probabilities (m, classes) float32 of its judged tiles."""
+class _Units:
+    """What the figures are taken over: slides or tiles."""
 
-    label: int
+    name: str
+    """"slide" or "tile"."""
+    truth: Ids
+    """(n,) class."""
     probability: F64
-    tile_truth: npt.NDArray[np.int64]
-    tile_probability: npt.NDArray[np.float32]
+    """(n, classes)."""
 
 
 class ClassificationMetrics:
-    """Balanced accuracy, AUROC (one against the rest, macro) and accuracy: of slides, and of tiles
-    where regions are drawn."""
+    """Balanced accuracy, AUROC (one class against the rest, mean of all) and accuracy: of slides,
+    and of tiles where regions are drawn."""
 
     main = "balanced_accuracy"
 
@@ -86,16 +84,15 @@ class ClassificationMetrics:
         expected: SlideTruth,
         *,
         classes: Sequence[str],
-        how: Judging = AS_USUAL,
+        settings: MetricSettings = DEFAULT_SETTINGS,
     ) -> ClassificationMeasured:
-        """One slide; a slide without tiles has probabilities of 0. See
-        :class:`quadrat.metrics.protocol.Metrics`.
+        """One slide. See :class:`quadrat.metrics.protocol.Metrics`.
 
-        A tile's truth is the class that covers most of it (of equals the first), if more than
-        ``how.tile_share`` of the tile's part on the slide (and inside the bounds) is annotated with
-        any class.
+        The truth of a tile is the class that covers most of it (of equals the first), if more than
+        ``settings.tile_share`` of the tile's part on the slide (and inside the bounds) is annotated
+        with any class. Other tiles are not evaluated.
         """
-        tiles = need(answer.tiles, "tile scores")
+        tiles = required(answer.tiles, "tile scores")
         whole = tiles.probability.astype(np.float64)
         row_sum = whole.sum(axis=1, keepdims=True)
         rows = np.divide(whole, row_sum, out=np.zeros_like(whole), where=row_sum > 0)
@@ -104,120 +101,109 @@ class ClassificationMetrics:
         truth = np.full(len(rows), -1, np.int64)
         if expected.regions is not None and answer.core > 0:
             truth = np.array(
-                [_tile_truth(cell, answer, expected, how) for cell in tiles.cell.tolist()], np.int64
+                [_tile_truth(cell, answer, expected, settings) for cell in tiles.cell.tolist()],
+                np.int64,
             ).reshape(-1)
-        judged = truth >= 0
+        known = truth >= 0
         return ClassificationMeasured(
-            expected.label, mean, truth[judged], rows[judged].astype(np.float32)
+            expected.label, mean, truth[known], rows[known].astype(np.float32)
         )
 
     def additive(
         self, measured: Sequence[ClassificationMeasured], *, classes: Sequence[str]
     ) -> dict[str, float]:
-        """``balanced_accuracy`` (of slides where any has a label, else of tiles), recall of each
-        class, accuracy, AUROC."""
-        truth, probability, unit = judged_units(measured)
-        figures = _figures(truth, probability, classes)
-        return figures | {
-            f"{unit}_balanced_accuracy": figures["balanced_accuracy"],
-            f"judged_{unit}s": float(len(truth)),
-        }
+        """``balanced_accuracy``, accuracy, recall and AUROC of slides if any has a label, else of
+        tiles. Where there are slides with labels and tiles with a truth, the figures of tiles are
+        ``tile_...``."""
+        main, tiles = _main_units(measured), _tile_units(measured)
+        figures = _figures(main, classes)
+        figures[f"{main.name}_balanced_accuracy"] = figures["balanced_accuracy"]
+        if len(tiles.truth) and main.name != tiles.name:
+            figures |= {f"tile_{name}": v for name, v in _figures(tiles, classes).items()}
+        return figures
+
+    def sizes(
+        self, measured: Sequence[ClassificationMeasured], *, classes: Sequence[str]
+    ) -> dict[str, float]:
+        """``judged_slides`` and ``judged_tiles``: how many of them the figures are of."""
+        main, tiles = _main_units(measured), _tile_units(measured)
+        sizes = {f"judged_{main.name}s": float(len(main.truth))}
+        return sizes | ({"judged_tiles": float(len(tiles.truth))} if len(tiles.truth) else {})
 
     def summarise(
         self, measured: Sequence[ClassificationMeasured], *, classes: Sequence[str]
     ) -> dict[str, float]:
-        """All figures; those of tiles are ``tile_...`` where slides have labels and regions are
-        drawn as well."""
-        figures = self.additive(measured, classes=classes)
-        truth, probability = tile_units(measured)
-        if len(truth) and "judged_tiles" not in figures:
-            of_tiles = _figures(truth, probability, classes)
-            figures |= {f"tile_{name}": value for name, value in of_tiles.items()} | {
-                "judged_tiles": float(len(truth))
-            }
-        return figures
+        """All figures."""
+        return self.additive(measured, classes=classes) | self.sizes(measured, classes=classes)
 
     def confusion(
         self, measured: Sequence[ClassificationMeasured], *, classes: Sequence[str]
     ) -> Confusion:
-        """Slides (or tiles, as for the main figure) of each class taken for each class."""
-        truth, probability, unit = judged_units(measured)
-        return Confusion(
-            unit_confusion(truth, probability, len(classes)),
-            tuple(classes),
-            tuple(classes),
-            f"{unit}s",
-        )
+        """Slides (or tiles, as for the main figure) of each class that were found as each class."""
+        units = _main_units(measured)
+        names = tuple(classes)
+        return Confusion(_confusion(units, len(names)), names, names, f"{units.name}s")
 
     def curves(
         self, measured: Sequence[ClassificationMeasured], *, classes: Sequence[str]
     ) -> tuple[Curve, ...]:
         """Precision and recall of each class against the rest, by its probability."""
-        truth, probability, _ = judged_units(measured)
+        units = _main_units(measured)
         curves = []
         for k, name in enumerate(classes):
-            hit = truth == k
+            hit = units.truth == k
             if hit.any():
-                curves.append(
-                    Curve(name, *precision_recall(probability[:, k], hit, planted=int(hit.sum())))
-                )
+                score = units.probability[:, k]
+                curves.append(Curve(name, *precision_recall(score, hit, planted=int(hit.sum()))))
         return tuple(curves)
 
 
-def judged_units(
-    measured: Sequence[ClassificationMeasured],
-) -> tuple[npt.NDArray[np.int64], F64, str]:
-    """Truth (n,), probabilities (n, classes) and "slide" or "tile": what the main figure is taken
-    over."""
+def _main_units(measured: Sequence[ClassificationMeasured]) -> _Units:
+    """What the main figure is taken over: slides with a label if there are any, else tiles."""
     labelled = [m for m in measured if m.label >= 0]
-    if labelled:
-        return (
-            np.array([m.label for m in labelled], np.int64),
-            np.stack([m.probability for m in labelled]),
-            "slide",
-        )
-    return *tile_units(measured), "tile"
+    if not labelled:
+        return _tile_units(measured)
+    truth = np.array([m.label for m in labelled], np.int64)
+    return _Units("slide", truth, np.stack([m.probability for m in labelled]))
 
 
-def tile_units(measured: Sequence[ClassificationMeasured]) -> tuple[npt.NDArray[np.int64], F64]:
-    """Truth (n,) and probabilities (n, classes) of the judged tiles of all slides."""
+def _tile_units(measured: Sequence[ClassificationMeasured]) -> _Units:
+    """The evaluated tiles of all slides."""
     if not measured:
-        return np.zeros(0, np.int64), np.zeros((0, 0))
-    return (
+        return _Units("tile", np.zeros(0, np.int64), np.zeros((0, 0)))
+    return _Units(
+        "tile",
         np.concatenate([m.tile_truth for m in measured]),
         np.concatenate([m.tile_probability for m in measured]).astype(np.float64),
     )
 
 
-def unit_confusion(truth: npt.NDArray[np.int64], probability: F64, n_classes: int) -> Counts:
-    """Confusion of truth (n,) and the most probable class (of equals the first), int64 (classes,
+def _confusion(units: _Units, n_classes: int) -> Counts:
+    """Confusion of the truth and the most probable class (of equals the first), int64 (classes,
     classes)."""
-    found = np.argmax(probability, axis=1) if len(truth) else truth
-    return confusion(truth, found, n_values=n_classes)
+    found = np.argmax(units.probability, axis=1) if len(units.truth) else units.truth
+    return confusion(units.truth, found, n_values=n_classes)
 
 
-def _figures(
-    truth: npt.NDArray[np.int64], probability: F64, classes: Sequence[str]
-) -> dict[str, float]:
-    matrix = unit_confusion(truth, probability, len(classes))
-    mean, of_class = (
-        macro_auroc(truth, probability)
-        if len(truth)
-        else (float("nan"), np.full(len(classes), np.nan))
-    )
-    total = int(matrix.sum())
+def _figures(units: _Units, classes: Sequence[str]) -> dict[str, float]:
+    matrix = _confusion(units, len(classes))
+    recall = recalls(matrix)
+    area = [
+        auroc(units.truth == k, units.probability[:, k]) if len(units.truth) else float("nan")
+        for k in range(len(classes))
+    ]
     figures = {
-        "balanced_accuracy": balanced_accuracy(matrix),
-        "accuracy": float(np.trace(matrix) / total) if total else float("nan"),
-        "auroc": mean,
+        "balanced_accuracy": mean_defined(recall),
+        "accuracy": ratio(float(np.trace(matrix)), float(matrix.sum())),
+        "auroc": mean_defined(area),
     }
-    figures |= {
-        f"recall.{name}": float(v) for name, v in zip(classes, recalls(matrix), strict=True)
-    }
-    return figures | {f"auroc.{name}": float(v) for name, v in zip(classes, of_class, strict=True)}
+    figures |= {f"recall.{name}": float(v) for name, v in zip(classes, recall, strict=True)}
+    return figures | {f"auroc.{name}": v for name, v in zip(classes, area, strict=True)}
 
 
-def _tile_truth(cell: Sequence[int], answer: Answer, expected: SlideTruth, how: Judging) -> int:
+def _tile_truth(
+    cell: Sequence[int], answer: Answer, expected: SlideTruth, settings: MetricSettings
+) -> int:
     """Class of one tile by the drawn regions, -1 where too little of it is annotated."""
     row, col = cell[0] * answer.core, cell[1] * answer.core
     box = Box(row, col, row + answer.core, col + answer.core).intersect(answer.frame.box)
@@ -226,7 +212,7 @@ def _tile_truth(cell: Sequence[int], answer: Answer, expected: SlideTruth, how: 
     if expected.bounds is not None:
         regions = np.where(expected.bounds.regions(box, answer.scale) > 0, regions, 0)
     cover = np.bincount(regions.ravel(), minlength=2)
-    enough = cover[1:].sum() > how.tile_share * cover.sum()
+    enough = cover[1:].sum() > settings.tile_share * cover.sum()
     return int(np.argmax(cover[1:])) if enough else -1
 
 

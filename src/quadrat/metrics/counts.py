@@ -1,58 +1,61 @@
-"""Agreement of counts, planted against found, over slides, cases or fields.
+"""Agreement of counts, true against found, over slides, cases or fields.
 
 Bias and limits of agreement: Bland and Altman, Lancet 327, 1986. ICC(2,1): Shrout and Fleiss,
 Psychological Bulletin 86(2), 1979, which is ICC(A,1) of McGraw and Wong, Psychological Methods
 1(1), 1996: two-way random effects, absolute agreement, single rater; the raters are the annotator
-and the model.
+and the model. True objects are called "planted", as in the files of an evaluation.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
+from quadrat.metrics.ratios import F64, Ids, mean_defined, ratio, summed
+
 Numbers = npt.NDArray[np.integer] | npt.NDArray[np.floating]
-F64 = npt.NDArray[np.float64]
 LIMITS_SD = 1.96
 """Limits of agreement lie this many standard deviations from the bias."""
 
 
+@runtime_checkable
+class Counted(Protocol):
+    """What a slide leaves of a task that counts objects."""
+
+    @property
+    def planted(self) -> Ids:
+        """(classes,) true objects."""
+
+    @property
+    def found(self) -> Ids:
+        """(classes,) found objects."""
+
+
 def relative_error(planted: float, found: float) -> float:
     """(found - planted) / planted, signed; 0 where both are 0, infinite where only the planted
-    count is."""
+    count is 0."""
     if planted:
         return (found - planted) / planted
     return float("inf") if found else 0.0
 
 
-def bias(planted: Numbers, found: Numbers) -> float:
-    """Mean of found - planted over slides; NaN for none."""
-    return float(_difference(planted, found).mean()) if len(planted) else float("nan")
+def differences(planted: Numbers, found: Numbers) -> F64:
+    """found - planted, float64 (n,).
 
-
-def mean_absolute_error(planted: Numbers, found: Numbers) -> float:
-    """Mean of |found - planted| over slides; NaN for none."""
-    return float(np.abs(_difference(planted, found)).mean()) if len(planted) else float("nan")
-
-
-def _difference(planted: Numbers, found: Numbers) -> npt.NDArray[np.float64]:
+    Raises:
+        ValueError: the lengths differ.
+    """
     if len(planted) != len(found):
         raise ValueError(f"{len(planted)} planted counts and {len(found)} found ones")
     return np.asarray(found, np.float64) - np.asarray(planted, np.float64)
 
 
-def relative_errors(planted: Numbers, found: Numbers) -> F64:
-    """|found - planted| / planted of the units where anything was planted; (m,), m <= n."""
-    difference = np.abs(_difference(planted, found))
-    some = np.asarray(planted) > 0
-    return difference[some] / np.asarray(planted, np.float64)[some]
-
-
 def limits_of_agreement(planted: Numbers, found: Numbers) -> tuple[float, float]:
     """Bias -+ 1.96 standard deviations (n - 1) of the differences; NaN below two units."""
-    difference = _difference(planted, found)
+    difference = differences(planted, found)
     if len(difference) < 2:
         return float("nan"), float("nan")
     spread = LIMITS_SD * float(difference.std(ddof=1))
@@ -75,36 +78,36 @@ def icc_2_1(ratings: Numbers) -> float:
 
 
 def count_agreement(planted: Numbers, found: Numbers) -> dict[str, float]:
-    """All figures of one set of units: planted and found are counts (n,), a row a unit; NaN where
-    not defined."""
-    errors, (low, high) = relative_errors(planted, found), limits_of_agreement(planted, found)
-    total = float(np.sum(planted))
+    """All figures of one set of units; NaN where a figure is not defined.
+
+    planted, found: counts (n,), one per unit (slide or case).
+    """
+    difference, (low, high) = differences(planted, found), limits_of_agreement(planted, found)
+    size, some = np.abs(difference), np.asarray(planted) > 0
+    errors = size[some] / np.asarray(planted, np.float64)[some]
+    total, total_found = float(np.sum(planted)), float(np.sum(found))
     return {
         "units": float(len(planted)),
         "planted": total,
-        "found": float(np.sum(found)),
-        "total_relative_error": (float(np.sum(found)) - total) / total if total else float("nan"),
-        "bias": bias(planted, found),
-        "mae": mean_absolute_error(planted, found),
+        "found": total_found,
+        "total_relative_error": ratio(total_found - total, total),
+        "bias": mean_defined(difference),
+        "mae": mean_defined(size),
         "relative_error_median": float(np.median(errors)) if len(errors) else float("nan"),
-        "relative_error_mean": float(errors.mean()) if len(errors) else float("nan"),
-        "units_without_truth": float(np.sum(np.asarray(planted) == 0)),
+        "relative_error_mean": mean_defined(errors),
+        "units_without_truth": float(np.sum(~some)),
         "icc": icc_2_1(np.stack([planted, found], axis=1).astype(np.float64)),
         "limit_low": low,
         "limit_high": high,
     }
 
 
-def count_figures(planted: Numbers, found: Numbers, *, classes: Sequence[str]) -> dict[str, float]:
-    """``count_<figure>`` over slides of all classes together, and ``count_<figure>.<class>``; both
-    (slides, classes)."""
-    figures = {
-        f"count_{name}": v
-        for name, v in count_agreement(planted.sum(axis=1), found.sum(axis=1)).items()
-    }
-    for k, of in enumerate(classes):
-        figures |= {
-            f"count_{name}.{of}": v
-            for name, v in count_agreement(planted[:, k], found[:, k]).items()
-        }
-    return figures
+def count_sizes(measured: Sequence[Counted], *, classes: Sequence[str]) -> dict[str, float]:
+    """``count_planted`` and ``count_found``: objects of all classes and slides together, and of
+    each class."""
+    sizes: dict[str, float] = {}
+    for name in ("planted", "found"):
+        of_class = summed(measured, name, (len(classes),)).tolist()
+        sizes[f"count_{name}"] = float(sum(of_class))
+        sizes |= {f"count_{name}.{of}": float(n) for of, n in zip(classes, of_class, strict=True)}
+    return sizes

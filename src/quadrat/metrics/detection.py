@@ -4,101 +4,87 @@ points by distance."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-import shapely
-from scipy.spatial import cKDTree
 
 from quadrat.annotations import SlideTruth
 from quadrat.core.errors import AnnotationError
-from quadrat.metrics.counts import count_figures
+from quadrat.metrics.counts import count_sizes
 from quadrat.metrics.matching import (
-    MISSED,
-    NOTHING,
     Detection,
-    Matches,
-    average_precision,
-    box_iou,
+    Pairs,
     class_confusion,
-    detection_by_class,
     macro_f1,
     match_boxes,
     match_points,
+    near_points,
+    object_confusion,
+    overlapping_boxes,
 )
 from quadrat.metrics.protocol import (
-    AS_USUAL,
+    DEFAULT_SETTINGS,
     Answer,
     Confusion,
     Curve,
-    Judging,
     Metrics,
+    MetricSettings,
     inside_bounds,
-    need,
+    required,
 )
 from quadrat.metrics.ranking import (
     IOUS,
     Hits,
-    average_precision_101,
+    Ranked,
+    nearest_figures,
     ranked_curves,
     ranked_figures,
     scored_hits,
 )
-
-__all__ = [
-    "METRICS",
-    "Detection",
-    "DetectionMeasured",
-    "Matches",
-    "average_precision",
-    "box_iou",
-    "detection_by_class",
-    "macro_f1",
-    "match_boxes",
-    "match_points",
-]
-F64 = npt.NDArray[np.float64]
-Ids = npt.NDArray[np.int64]
+from quadrat.metrics.ratios import F64, Ids, summed
 
 
 @dataclass(frozen=True, slots=True)
 class DetectionMeasured:
-    """One slide's objects against the truth.
-
-    planted, found, matched: (classes,) int64, matched within classes. confusion: int64 (classes +
-    1, classes + 1) of matches made whatever the class, rows truth, columns found; the last row is
-    what was found beside any truth, the last column what was missed. score float32, class_id uint8,
-    hits uint16 (n,): the found objects for average precision; bit k of a hit: it takes a truth of
-    its class at ``IOUS[k]`` (of points: bit 0, within the distance). ``by_distance``: truth was
-    points.
-    """
+    """The objects of one slide, compared with the truth."""
 
     planted: Ids
+    """(classes,) true objects."""
     found: Ids
+    """(classes,) found objects."""
     matched: Ids
+    """(classes,) pairs matched within the class."""
     confusion: Ids
-    score: npt.NDArray[np.float32]
-    class_id: npt.NDArray[np.uint8]
-    hits: Hits
+    """Matches of any classes; see :func:`quadrat.metrics.matching.class_confusion`."""
+    ranked: Ranked
+    """The found objects, for average precision."""
     by_distance: bool
+    """Whether the truth was points."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Sides:
-    """Truth and found objects that are judged: extents x0, y0, x1, y1 in grid px and classes;
-    ``xy`` centres."""
+    """The true and the found objects that are evaluated, in grid px."""
 
     truth: F64
+    """(n, 4) x0, y0, x1, y1; of points both corners are the point."""
     truth_class: Ids
+    """(n,)"""
     found: F64
+    """(m, 4) x0, y0, x1, y1."""
     found_class: Ids
+    """(m,)"""
     score: npt.NDArray[np.float32]
+    """(m,) in 0-1."""
+
+    def without_classes(self) -> _Sides:
+        """The same objects, all of one class."""
+        return replace(self, truth_class=self.truth_class * 0, found_class=self.found_class * 0)
 
 
 class DetectionMetrics:
-    """F1 at the working threshold, average precision over what scores the answer holds, and
-    agreement of counts."""
+    """F1 at the working threshold, and average precision over the scores that the answer holds."""
 
     main = "f1"
 
@@ -108,16 +94,17 @@ class DetectionMetrics:
         expected: SlideTruth,
         *,
         classes: Sequence[str],
-        how: Judging = AS_USUAL,
+        settings: MetricSettings = DEFAULT_SETTINGS,
     ) -> DetectionMeasured:
-        """One slide. With bounds, objects on both sides count whose centre lies inside. See
-        ``protocol.Metrics``."""
-        sides = _judged_sides(answer, expected, how)
+        """One slide. With bounds, an object counts if its centre lies inside, on both sides. See
+        :class:`quadrat.metrics.protocol.Metrics`."""
+        sides = _evaluated_sides(answer, expected, settings)
         points = expected.point_diameter_um > 0
         own, free = (
-            _match(sides, answer, how, points=points, within=within) for within in (True, False)
+            _match(of, answer, settings, points=points) for of in (sides, sides.without_classes())
         )
         k = len(classes)
+        hits = _near_hits(sides, answer, settings) if points else _box_hits(sides)
         return DetectionMeasured(
             planted=np.bincount(sides.truth_class, minlength=k),
             found=np.bincount(sides.found_class, minlength=k),
@@ -125,29 +112,24 @@ class DetectionMetrics:
             confusion=class_confusion(
                 free, truth_class=sides.truth_class, found_class=sides.found_class, n_classes=k
             ),
-            score=sides.score,
-            class_id=sides.found_class.astype(np.uint8),
-            hits=_near_hits(sides, answer, how) if points else _box_hits(sides),
+            ranked=Ranked(sides.score, sides.found_class.astype(np.uint8), hits),
             by_distance=points,
         )
 
     def additive(
         self, measured: Sequence[DetectionMeasured], *, classes: Sequence[str]
     ) -> dict[str, float]:
-        """F1, precision and recall: ``_any`` whatever the class, ``_micro`` within classes,
-        ``_macro`` and ``.<class>``; ``f1`` is ``f1_any`` for points and ``f1_macro`` for boxes."""
+        """F1, precision and recall: ``_any`` with the class ignored, ``_micro`` within classes,
+        ``_macro`` and ``.<class>``. ``f1`` is ``f1_any`` for points and ``f1_macro`` for boxes."""
         k = len(classes)
-        planted, found, matched = (
-            _sum(measured, name, (k,)) for name in ("planted", "found", "matched")
+        matched, planted, found = (
+            summed(measured, name, (k,)).tolist() for name in ("matched", "planted", "found")
         )
-        of_class = tuple(
-            Detection(*row)
-            for row in zip(matched.tolist(), planted.tolist(), found.tolist(), strict=True)
-        )
-        paired = int(_sum(measured, "confusion", (k + 1, k + 1))[:k, :k].sum())
+        of_class = tuple(Detection(*row) for row in zip(matched, planted, found, strict=True))
+        paired = int(summed(measured, "confusion", (k + 1, k + 1))[:k, :k].sum())
         both = {
-            "any": Detection(paired, int(planted.sum()), int(found.sum())),
-            "micro": Detection(int(matched.sum()), int(planted.sum()), int(found.sum())),
+            "any": Detection(paired, sum(planted), sum(found)),
+            "micro": Detection(sum(matched), sum(planted), sum(found)),
         }
         figures = {"f1_macro": macro_f1(of_class)}
         for mark, names in (("_", both), (".", dict(zip(classes, of_class, strict=True)))):
@@ -160,67 +142,46 @@ class DetectionMetrics:
         by_distance = any(m.by_distance for m in measured)
         return {"f1": figures["f1_any" if by_distance else "f1_macro"]} | figures
 
+    def sizes(
+        self, measured: Sequence[DetectionMeasured], *, classes: Sequence[str]
+    ) -> dict[str, float]:
+        """``count_planted`` and ``count_found``: objects, and of each class."""
+        return count_sizes(measured, classes=classes)
+
     def summarise(
         self, measured: Sequence[DetectionMeasured], *, classes: Sequence[str]
     ) -> dict[str, float]:
-        """All figures: those above, average precision (see :meth:`ranked`), and count agreement
-        over slides."""
-        counts = (
-            [np.stack([getattr(m, side) for m in measured]) for side in ("planted", "found")]
-            if measured
-            else []
-        )
-        figures = self.additive(measured, classes=classes) | self.ranked(measured, classes=classes)
-        return figures | (count_figures(counts[0], counts[1], classes=classes) if counts else {})
+        """All figures: those of ``additive``, and average precision (see :meth:`ranked`)."""
+        figures = self.additive(measured, classes=classes)
+        return figures | self.ranked(measured, classes=classes) if measured else figures
 
     def ranked(
         self, measured: Sequence[DetectionMeasured], *, classes: Sequence[str]
     ) -> dict[str, float]:
-        """Average precision, pooled over slides in the order given: ``ap50`` and ``ap50_95`` of
-        boxes, ``ap_distance`` of points. It is that of the scores the answers hold: run with a low
-        threshold for the whole curve."""
-        if not measured:
-            return {}
-        score, class_id, hits = (
-            np.concatenate([getattr(m, name) for m in measured])
-            for name in ("score", "class_id", "hits")
-        )
-        planted = _sum(measured, "planted", (len(classes),))
-        if not any(m.by_distance for m in measured):
-            return ranked_figures(score, class_id, hits, planted, classes=classes)
-        figures = {}
-        for k, name in enumerate(classes):
-            own = class_id == k
-            figures[f"ap_distance.{name}"] = average_precision_101(
-                score[own], hits[own] > 0, planted=int(planted[k])
-            )
-        known = [v for v in figures.values() if not np.isnan(v)]
-        return {"ap_distance": float(np.mean(known)) if known else float("nan")} | figures
+        """Average precision, all slides ranked together in the order given: ``ap50`` and
+        ``ap50_95`` of boxes, ``ap_distance`` of points. It is that of the scores the answers hold:
+        run with a low threshold for the whole curve."""
+        by_distance = any(m.by_distance for m in measured)
+        planted = summed(measured, "planted", (len(classes),))
+        figures = nearest_figures if by_distance else ranked_figures
+        return figures(Ranked.of_slides(measured), planted, classes=classes)
 
     def confusion(
         self, measured: Sequence[DetectionMeasured], *, classes: Sequence[str]
     ) -> Confusion:
         """Objects of each class matched with one of each class, missed, or found where none is."""
-        matrix = _sum(measured, "confusion", (len(classes) + 1,) * 2)
-        return Confusion(matrix, (*classes, NOTHING), (*classes, MISSED), "objects")
+        return object_confusion(summed(measured, "confusion", (len(classes) + 1,) * 2), classes)
 
     def curves(
         self, measured: Sequence[DetectionMeasured], *, classes: Sequence[str]
     ) -> tuple[Curve, ...]:
         """Of each class at an IoU of 0.5, of points within the distance."""
-        if not measured:
-            return ()
-        score, class_id, hits = (
-            np.concatenate([getattr(m, name) for m in measured])
-            for name in ("score", "class_id", "hits")
-        )
-        return ranked_curves(
-            score, class_id, hits, _sum(measured, "planted", (len(classes),)), classes=classes
-        )
+        planted = summed(measured, "planted", (len(classes),))
+        return ranked_curves(Ranked.of_slides(measured), planted, classes=classes)
 
 
-def _judged_sides(answer: Answer, expected: SlideTruth, how: Judging) -> _Sides:
-    objects, table = expected.objects, need(answer.objects, "objects")
+def _evaluated_sides(answer: Answer, expected: SlideTruth, settings: MetricSettings) -> _Sides:
+    objects, table = expected.objects, required(answer.objects, "objects")
     if objects is None:
         raise AnnotationError("the truth holds no objects, which detections are compared with")
     if expected.point_diameter_um > 0:
@@ -230,7 +191,7 @@ def _judged_sides(answer: Answer, expected: SlideTruth, how: Judging) -> _Sides:
         truth, truth_class = objects.boxes(answer.frame.box, answer.scale)
     found = table.bbox[:, [1, 0, 3, 2]]
     keep_truth, keep_found = (
-        inside_bounds((side[:, :2] + side[:, 2:]) / 2, expected.bounds, answer, block=how.block)
+        inside_bounds(_centres(side), expected.bounds, answer, block=settings.block)
         for side in (truth, found)
     )
     return _Sides(
@@ -242,74 +203,54 @@ def _judged_sides(answer: Answer, expected: SlideTruth, how: Judging) -> _Sides:
     )
 
 
-def _match(sides: _Sides, answer: Answer, how: Judging, *, points: bool, within: bool) -> Matches:
-    """Pairs at the working threshold; ``within`` classes, or whatever the class."""
-    truth_class, found_class = sides.truth_class, sides.found_class
-    if not within:
-        truth_class, found_class = np.zeros_like(truth_class), np.zeros_like(found_class)
+def _match(sides: _Sides, answer: Answer, settings: MetricSettings, *, points: bool) -> Pairs:
+    """The matches within classes at the working threshold."""
     if points:
         return match_points(
             _centres(sides.truth),
             _centres(sides.found),
-            truth_class=truth_class,
-            found_class=found_class,
+            truth_class=sides.truth_class,
+            found_class=sides.found_class,
             mpp=answer.frame.mpp,
-            distance_um=how.distance_um,
+            distance_um=settings.distance_um,
         )
     return match_boxes(
         sides.truth,
         sides.found,
         sides.score,
-        truth_class=truth_class,
-        found_class=found_class,
-        iou=how.iou,
+        truth_class=sides.truth_class,
+        found_class=sides.found_class,
+        iou=settings.iou,
     )
 
 
 def _box_hits(sides: _Sides) -> Hits:
     """Hits within classes at every IoU of ``IOUS``."""
-    pair_found, pair_truth = shapely.STRtree(shapely.box(*sides.truth.T)).query(
-        shapely.box(*sides.found.T)
-    )
-    same = sides.truth_class[pair_truth] == sides.found_class[pair_found]
-    pair_found, pair_truth = pair_found[same], pair_truth[same]
-    value = box_iou(sides.truth[pair_truth], sides.found[pair_found])
-    keep = value >= IOUS[0]
-    return scored_hits(
-        pair_truth[keep], pair_found[keep], value[keep], sides.score, n_truth=len(sides.truth)
-    )
+    pairs = overlapping_boxes(sides.truth, sides.found, iou=float(IOUS[0]))
+    pairs = pairs.of_one_class(sides.truth_class, sides.found_class)
+    return scored_hits(pairs, sides.score, n_truth=len(sides.truth))
 
 
-def _near_hits(sides: _Sides, answer: Answer, how: Judging) -> Hits:
-    """Hits within classes and the distance: in order of score, each takes the nearest
-    free point.
-    """
-    reach = how.distance_um / answer.frame.mpp
-    tree = cKDTree(_centres(sides.truth))
-    near = tree.sparse_distance_matrix(cKDTree(_centres(sides.found)), reach, output_type="ndarray")
-    truth, found = near["i"].astype(np.int64), near["j"].astype(np.int64)
-    same = sides.truth_class[truth] == sides.found_class[found]
-    value = 1 - near["v"][same] / reach
+def _near_hits(sides: _Sides, answer: Answer, settings: MetricSettings) -> Hits:
+    """Hits within classes and the distance: in order of falling score, each object takes the
+    nearest free point."""
+    pairs = near_points(
+        _centres(sides.truth),
+        _centres(sides.found),
+        mpp=answer.frame.mpp,
+        distance_um=settings.distance_um,
+    ).of_one_class(sides.truth_class, sides.found_class)
     return scored_hits(
-        truth[same],
-        found[same],
-        value,
+        replace(pairs, value=-pairs.value),
         sides.score,
         n_truth=len(sides.truth),
-        thresholds=np.zeros(1),
+        thresholds=np.array([-np.inf]),
     )
 
 
 def _centres(xyxy: F64) -> F64:
     centres: F64 = (xyxy[:, :2] + xyxy[:, 2:]) / 2
     return centres
-
-
-def _sum(measured: Sequence[DetectionMeasured], name: str, shape: tuple[int, ...]) -> Ids:
-    total: Ids = np.zeros(shape, np.int64)
-    for m in measured:
-        total = total + getattr(m, name)
-    return total
 
 
 METRICS: Metrics[DetectionMeasured] = DetectionMetrics()

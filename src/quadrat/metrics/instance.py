@@ -11,74 +11,65 @@ import numpy.typing as npt
 
 from quadrat.annotations import SlideTruth
 from quadrat.core.errors import AnnotationError, QuadratError
-from quadrat.metrics.counts import count_figures
-from quadrat.metrics.matching import MISSED, NOTHING, Matches, class_confusion
+from quadrat.metrics.counts import count_sizes
+from quadrat.metrics.matching import Pairs, class_confusion, object_confusion
 from quadrat.metrics.overlaps import (
-    OverlapCounts,
     Overlaps,
     Quality,
-    aggregated_jaccard,
     jaccard_sums,
     panoptic_quality,
     panoptic_quality_by_class,
 )
 from quadrat.metrics.protocol import (
-    AS_USUAL,
+    DEFAULT_SETTINGS,
     Answer,
     Confusion,
     Curve,
-    Judging,
     Metrics,
+    MetricSettings,
     inside_bounds,
-    need,
+    required,
 )
-from quadrat.metrics.ranking import Hits, ranked_curves, ranked_figures, scored_hits
+from quadrat.metrics.ranking import Hits, Ranked, ranked_curves, ranked_figures, scored_hits
+from quadrat.metrics.ratios import F64, Ids, mean_defined, ratio, summed
 from quadrat.metrics.truth_blocks import slide_overlaps
-
-__all__ = [
-    "METRICS",
-    "InstanceMeasured",
-    "OverlapCounts",
-    "Overlaps",
-    "Quality",
-    "aggregated_jaccard",
-    "panoptic_quality",
-    "panoptic_quality_by_class",
-]
-Ids = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
 class InstanceMeasured:
-    """One slide's label image against the truth.
+    """The label image of one slide, compared with the truth.
 
-    matched, missed, extra int64 and iou_sum float64 (1 + classes,): the sums of panoptic quality,
-    first of all objects taken as one class, then of each class. jaccard: (2,) int64, intersection
-    and union of AJI. foreground: (3,) int64 px, in both, in truth, in the result. planted, found:
-    (classes,) int64, objects annotated and rows of the object table. drawn: (classes,) int64 truth
-    objects that cover a pixel. confusion: int64 (classes + 1, classes + 1), masks matched at IoU >
-    0.5 whatever the class (see ``matching.class_confusion``). score float32, class_id uint8, hits
-    uint16 (n,): the rows for average precision of masks (see ``ranking``).
+    The arrays of panoptic quality are (1 + classes,): first all objects taken as one class, then
+    each class.
     """
 
     matched: Ids
+    """(1 + classes,) matched pairs."""
     missed: Ids
+    """(1 + classes,) true objects without a match."""
     extra: Ids
-    iou_sum: npt.NDArray[np.float64]
+    """(1 + classes,) found objects without a match."""
+    iou_sum: F64
+    """(1 + classes,) sum of the IoU of the matched pairs."""
     jaccard: Ids
+    """(2,) px: intersection and union of AJI."""
     foreground: Ids
+    """(3,) px: in both, in the truth, in the result."""
     planted: Ids
+    """(classes,) true objects."""
     found: Ids
+    """(classes,) rows of the object table."""
     drawn: Ids
+    """(classes,) true objects that cover a pixel."""
     confusion: Ids
-    score: npt.NDArray[np.float32]
-    class_id: npt.NDArray[np.uint8]
-    hits: Hits
+    """Masks matched at IoU > 0.5, of any classes; see
+    :func:`quadrat.metrics.matching.class_confusion`."""
+    ranked: Ranked
+    """The rows of the object table, for average precision of masks."""
 
 
 class InstanceMetrics:
-    """PQ, SQ, DQ, AJI, AP of masks, Dice of the foreground and agreement of counts; pooled over
-    slides and as means."""
+    """PQ, SQ, DQ, AJI, AP of masks and Dice of the foreground; pooled over slides and as means."""
 
     main = "pq"
 
@@ -88,29 +79,27 @@ class InstanceMetrics:
         expected: SlideTruth,
         *,
         classes: Sequence[str],
-        how: Judging = AS_USUAL,
+        settings: MetricSettings = DEFAULT_SETTINGS,
     ) -> InstanceMeasured:
-        """One slide, block by block. With bounds, objects on both sides are judged whose centroid
-        lies inside; the others are as if they were not there. See ``protocol.Metrics``.
+        """One slide, block by block. With bounds, an object counts if its centroid lies inside, on
+        both sides; the others are treated as background. See
+        :class:`quadrat.metrics.protocol.Metrics`.
 
         Raises:
-            QuadratError: the label image holds an id that the object table has not.
+            QuadratError: the label image holds an id that is not in the object table.
         """
-        table, labels, truth = (
-            need(answer.objects, "objects"),
-            need(answer.labels, "label image"),
-            expected.objects,
-        )
+        table = required(answer.objects, "objects")
+        labels, truth = required(answer.labels, "label image"), expected.objects
         if truth is None:
             raise AnnotationError(
                 "the truth holds no objects, which a label image is compared with"
             )
-        k = len(classes)
+        k, block = len(classes), settings.block
         xy, class_id = truth.points(answer.frame.box, answer.scale)
-        annotated = class_id[inside_bounds(xy, expected.bounds, answer, block=how.block)]
-        keep = inside_bounds(table.centroid[:, ::-1], expected.bounds, answer, block=how.block)
+        annotated = class_id[inside_bounds(xy, expected.bounds, answer, block=block)]
+        keep = inside_bounds(table.centroid[:, ::-1], expected.bounds, answer, block=block)
         counts, truth_class = slide_overlaps(
-            labels, truth, answer, keep=keep, bounds=expected.bounds, block=how.block
+            labels, truth, answer, keep=keep, bounds=expected.bounds, block=block
         )
         overlaps = Overlaps.of(counts)
         if len(overlaps.found_ids) and int(overlaps.found_ids[-1]) > len(table):
@@ -119,37 +108,31 @@ class InstanceMetrics:
                 "objects"
             )
         found_class = table.class_id.astype(np.int64)
+        shown_class = found_class[overlaps.found_ids - 1]
         quality = (
             panoptic_quality(overlaps),
-            *panoptic_quality_by_class(
-                overlaps, truth_class, found_class[overlaps.found_ids - 1], n_classes=k
-            ),
+            *panoptic_quality_by_class(overlaps, truth_class, shown_class, n_classes=k),
         )
-        hit = overlaps.iou > 0.5
-        free = Matches(overlaps.pair_truth[hit], overlaps.pair_found[hit], overlaps.iou[hit])
-        shown_class = found_class[overlaps.found_ids - 1]
+        pairs = Pairs(overlaps.pair_truth, overlaps.pair_found, overlaps.iou)
+        hits = _mask_hits(overlaps, pairs, truth_class, found_class, table.score)
+        areas = overlaps.intersection, overlaps.truth_area, overlaps.found_area
         return InstanceMeasured(
             matched=np.array([q.matched for q in quality], np.int64),
             missed=np.array([q.missed for q in quality], np.int64),
             extra=np.array([q.extra for q in quality], np.int64),
             iou_sum=np.array([q.iou_sum for q in quality]),
             jaccard=np.array(jaccard_sums(overlaps), np.int64),
-            foreground=np.array(
-                [
-                    a.sum()
-                    for a in (overlaps.intersection, overlaps.truth_area, overlaps.found_area)
-                ],
-                np.int64,
-            ),
+            foreground=np.array([area.sum() for area in areas], np.int64),
             planted=np.bincount(annotated, minlength=k).astype(np.int64),
             found=np.bincount(found_class[keep], minlength=k).astype(np.int64),
             drawn=np.bincount(truth_class, minlength=k).astype(np.int64),
             confusion=class_confusion(
-                free, truth_class=truth_class, found_class=shown_class, n_classes=k
+                pairs.take(pairs.value > 0.5),
+                truth_class=truth_class,
+                found_class=shown_class,
+                n_classes=k,
             ),
-            score=table.score[keep],
-            class_id=table.class_id[keep],
-            hits=_mask_hits(overlaps, truth_class, found_class, table.score)[keep],
+            ranked=Ranked(table.score[keep], table.class_id[keep], hits[keep]),
         )
 
     def additive(
@@ -158,96 +141,73 @@ class InstanceMetrics:
         """``pq``, ``sq``, ``dq``, ``aji`` and ``dice`` from the sums over slides;
         ``..._image_mean``: the mean of the slides' own. ``.<class>`` of each class,
         ``pq_class_mean`` the mean of the classes that occur."""
-        total = _pooled(measured, len(classes) + 1)
-        figures = {name: getattr(total[0], name) for name in ("pq", "sq", "dq")}
-        for name, quality in zip(classes, total[1:], strict=True):
-            figures |= {
-                f"{figure}.{name}": getattr(quality, figure) for figure in ("pq", "sq", "dq")
-            }
-        figures["pq_class_mean"] = _mean([q.pq for q in total[1:]])
-        shared, union = (sum(int(m.jaccard[i]) for m in measured) for i in (0, 1))
-        both, truth, found = (sum(int(m.foreground[i]) for m in measured) for i in (0, 1, 2))
-        figures["aji"] = shared / union if union else float("nan")
-        figures["dice"] = 2 * both / (truth + found) if truth + found else float("nan")
-        own = [_pooled([m], len(classes) + 1)[0] for m in measured]
-        for name in ("pq", "sq", "dq"):
-            figures[f"{name}_image_mean"] = _mean([getattr(q, name) for q in own])
-        figures["aji_image_mean"] = _mean(
-            [m.jaccard[0] / m.jaccard[1] if m.jaccard[1] else float("nan") for m in measured]
-        )
+        names = ("pq", "sq", "dq")
+        whole, *of_class = _qualities(measured, len(classes))
+        figures = {name: getattr(whole, name) for name in names}
+        for of, quality in zip(classes, of_class, strict=True):
+            figures |= {f"{name}.{of}": getattr(quality, name) for name in names}
+        figures["pq_class_mean"] = mean_defined([q.pq for q in of_class])
+        both, truth, found = summed(measured, "foreground", (3,)).tolist()
+        figures["aji"] = ratio(*summed(measured, "jaccard", (2,)).tolist())
+        figures["dice"] = ratio(2 * both, truth + found)
+        own = [_qualities([m], len(classes))[0] for m in measured]
+        for name in names:
+            figures[f"{name}_image_mean"] = mean_defined([getattr(q, name) for q in own])
+        figures["aji_image_mean"] = mean_defined([ratio(*m.jaccard.tolist()) for m in measured])
         return figures
+
+    def sizes(
+        self, measured: Sequence[InstanceMeasured], *, classes: Sequence[str]
+    ) -> dict[str, float]:
+        """``count_planted`` and ``count_found``: objects, and of each class."""
+        return count_sizes(measured, classes=classes)
 
     def summarise(
         self, measured: Sequence[InstanceMeasured], *, classes: Sequence[str]
     ) -> dict[str, float]:
-        """All figures: those above, ``ap50`` and ``ap50_95`` of masks, and count agreement over
-        slides."""
+        """All figures: those of ``additive``, and ``ap50`` and ``ap50_95`` of masks."""
         figures = self.additive(measured, classes=classes)
         if not measured:
             return figures
-        score, class_id, hits = (
-            np.concatenate([getattr(m, name) for m in measured])
-            for name in ("score", "class_id", "hits")
-        )
-        drawn = np.sum([m.drawn for m in measured], axis=0)
-        figures |= ranked_figures(score, class_id, hits, drawn, classes=classes)
-        planted, found = (
-            np.stack([getattr(m, side) for m in measured]) for side in ("planted", "found")
-        )
-        return figures | count_figures(planted, found, classes=classes)
+        drawn = summed(measured, "drawn", (len(classes),))
+        return figures | ranked_figures(Ranked.of_slides(measured), drawn, classes=classes)
 
     def confusion(
         self, measured: Sequence[InstanceMeasured], *, classes: Sequence[str]
     ) -> Confusion:
         """Objects of each class matched with one of each class, missed, or found where none is (IoU
         of masks > 0.5)."""
-        matrix = np.zeros((len(classes) + 1,) * 2, np.int64)
-        for m in measured:
-            matrix += m.confusion
-        return Confusion(matrix, (*classes, NOTHING), (*classes, MISSED), "objects")
+        shape = (len(classes) + 1,) * 2
+        return object_confusion(summed(measured, "confusion", shape), classes)
 
     def curves(
         self, measured: Sequence[InstanceMeasured], *, classes: Sequence[str]
     ) -> tuple[Curve, ...]:
         """Of each class at an IoU of masks of 0.5."""
-        if not measured:
-            return ()
-        score, class_id, hits = (
-            np.concatenate([getattr(m, name) for m in measured])
-            for name in ("score", "class_id", "hits")
-        )
-        drawn = np.sum([m.drawn for m in measured], axis=0)
-        return ranked_curves(score, class_id, hits, drawn, classes=classes)
+        drawn = summed(measured, "drawn", (len(classes),))
+        return ranked_curves(Ranked.of_slides(measured), drawn, classes=classes)
 
 
 def _mask_hits(
-    overlaps: Overlaps, truth_class: Ids, found_class: Ids, score: npt.NDArray[np.float32]
+    overlaps: Overlaps,
+    pairs: Pairs,
+    truth_class: Ids,
+    found_class: Ids,
+    score: npt.NDArray[np.float32],
 ) -> Hits:
     """Hits within classes of every row of the object table, by the IoU of masks."""
-    row = overlaps.found_ids[overlaps.pair_found] - 1
-    same = truth_class[overlaps.pair_truth] == found_class[row]
+    rows = Pairs(pairs.truth, overlaps.found_ids[pairs.found] - 1, pairs.value)
     return scored_hits(
-        overlaps.pair_truth[same],
-        row[same],
-        overlaps.iou[same],
-        score,
-        n_truth=len(overlaps.truth_ids),
+        rows.of_one_class(truth_class, found_class), score, n_truth=len(overlaps.truth_ids)
     )
 
 
-def _pooled(measured: Sequence[InstanceMeasured], rows: int) -> list[Quality]:
+def _qualities(measured: Sequence[InstanceMeasured], n_classes: int) -> list[Quality]:
     """Quality from the slides' sums: of all objects, then of each class."""
-    sums = [
-        np.sum([getattr(m, name) for m in measured], axis=0) if measured else np.zeros(rows)
-        for name in ("matched", "missed", "extra", "iou_sum")
-    ]
-    return [Quality(int(a), int(b), int(c), float(d)) for a, b, c, d in zip(*sums, strict=True)]
-
-
-def _mean(values: Sequence[float]) -> float:
-    """Mean of the values that are defined; NaN where none is."""
-    known = [v for v in values if not np.isnan(v)]
-    return float(np.mean(known)) if known else float("nan")
+    shape = (n_classes + 1,)
+    counts = (summed(measured, name, shape).tolist() for name in ("matched", "missed", "extra"))
+    iou_sum = np.sum([m.iou_sum for m in measured], axis=0) if measured else np.zeros(shape)
+    return [Quality(*row) for row in zip(*counts, iou_sum.tolist(), strict=True)]
 
 
 METRICS: Metrics[InstanceMeasured] = InstanceMetrics()

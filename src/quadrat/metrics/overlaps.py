@@ -1,5 +1,5 @@
-"""Agreement of two label images: panoptic quality and aggregated Jaccard index, from overlaps
-counted block by block.
+"""Agreement of two label images: panoptic quality and aggregated Jaccard index, from overlaps that
+are counted block by block.
 
 Kirillov et al., "Panoptic Segmentation", CVPR 2019 (arXiv:1801.00868): PQ, SQ, DQ; matched at IoU >
 0.5, where a match is unique. Kumar et al., IEEE TMI 36(7), 2017, algorithm 1: AJI.
@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-Ids = npt.NDArray[np.int64]
+from quadrat.metrics.ratios import F64, Ids, ratio
 
 _BITS = np.uint64(32)
 _LOW = np.uint64(0xFFFFFFFF)
@@ -21,47 +22,40 @@ _LOW = np.uint64(0xFFFFFFFF)
 
 @dataclass(frozen=True, slots=True)
 class OverlapCounts:
-    """How many pixels each pair (truth id, found id) shares; blocks of a slide are counted apart
-    and added.
-
-    key: (k,) uint64, truth id * 2**32 + found id, ascending and unique, never 0 (background on
-    background). pixels: (k,) int64.
-    """
+    """How many pixels each pair (true id, found id) shares. The counts of blocks can be added."""
 
     key: npt.NDArray[np.uint64]
+    """(k,) true id * 2**32 + found id, ascending and unique, never 0 (background on background)."""
     pixels: Ids
+    """(k,) pixels of each pair."""
 
     @staticmethod
     def of(truth: npt.NDArray[np.integer], found: npt.NDArray[np.integer]) -> OverlapCounts:
         """Count one block: two label images of one shape, ids 0 (none) to 2**32 - 1.
 
         Raises:
-            ValueError: shapes that differ.
+            ValueError: the shapes differ.
         """
         if truth.shape != found.shape:
             raise ValueError(
                 f"label images of shapes {truth.shape} and {found.shape} cannot be compared"
             )
         key = (truth.astype(np.uint64) << _BITS | found.astype(np.uint64)).ravel()
-        # runs first: neighbours along a row are mostly alike, and sorting runs is far cheaper than
-        # sorting pixels
+        # neighbours along a row are mostly equal, and sorting runs is far cheaper than sorting
+        # pixels
         starts = np.flatnonzero(
             np.concatenate([np.ones(min(1, key.size), np.bool_), key[1:] != key[:-1]])
         )
-        return _reduce(key[starts], np.diff(np.append(starts, key.size)))
+        return OverlapCounts(*_sums(key[starts], np.diff(np.append(starts, key.size))))
 
     @staticmethod
     def total(blocks: Iterable[OverlapCounts]) -> OverlapCounts:
-        """The sum of all blocks (in any order)."""
+        """The sum of all blocks, in any order."""
         parts = list(blocks)
-        if not parts:
-            return OverlapCounts(np.zeros(0, np.uint64), np.zeros(0, np.int64))
-        return _reduce(
-            np.concatenate([p.key for p in parts]), np.concatenate([p.pixels for p in parts])
+        key = np.concatenate([np.zeros(0, np.uint64), *(p.key for p in parts)])
+        return OverlapCounts(
+            *_sums(key, np.concatenate([np.zeros(0, np.int64), *(p.pixels for p in parts)]))
         )
-
-    def __add__(self, other: OverlapCounts) -> OverlapCounts:
-        return OverlapCounts.total([self, other])
 
     @property
     def truth_id(self) -> Ids:
@@ -74,27 +68,31 @@ class OverlapCounts:
 
 @dataclass(frozen=True, slots=True)
 class Overlaps:
-    """OverlapCounts as a table: ids and areas of all objects, and one row a pair that overlaps.
-
-    truth_ids, found_ids: ascending ids; truth_area, found_area: their pixels. pair_truth,
-    pair_found: (p,) indices into them; intersection: (p,) pixels; iou: (p,) float64.
-    """
+    """OverlapCounts as a table: all objects, and all pairs of objects that overlap."""
 
     truth_ids: Ids
+    """(n,) ids of the true objects, ascending."""
     truth_area: Ids
+    """(n,) px of each."""
     found_ids: Ids
+    """(m,) ids of the found objects, ascending."""
     found_area: Ids
+    """(m,) px of each."""
     pair_truth: Ids
+    """(p,) index into ``truth_ids``."""
     pair_found: Ids
+    """(p,) index into ``found_ids``."""
     intersection: Ids
-    iou: npt.NDArray[np.float64]
+    """(p,) px that both share."""
+    iou: F64
+    """(p,) in 0-1."""
 
     @staticmethod
     def of(counts: OverlapCounts) -> Overlaps:
         """Areas and IoU from the counts."""
         truth, found = counts.truth_id, counts.found_id
-        truth_ids, truth_area = _areas(truth, counts.pixels)
-        found_ids, found_area = _areas(found, counts.pixels)
+        truth_ids, truth_area = _sums(truth, counts.pixels)
+        found_ids, found_area = _sums(found, counts.pixels)
         both = (truth > 0) & (found > 0)
         pair_truth = np.searchsorted(truth_ids, truth[both])
         pair_found = np.searchsorted(found_ids, found[both])
@@ -107,30 +105,32 @@ class Overlaps:
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """Panoptic quality of one class: pq = sq * dq; NaN where nothing was planted nor found (sq:
-    nothing matched)."""
+    """Panoptic quality of one class: pq = sq * dq; NaN where there is neither a true nor a found
+    object (sq: no match)."""
 
     matched: int
+    """Matched pairs."""
     missed: int
+    """True objects without a match."""
     extra: int
+    """Found objects without a match."""
     iou_sum: float
+    """Sum of the IoU of the matched pairs."""
 
     @property
     def sq(self) -> float:
         """Mean IoU of the matched pairs."""
-        return self.iou_sum / self.matched if self.matched else float("nan")
+        return ratio(self.iou_sum, self.matched)
 
     @property
     def dq(self) -> float:
         """F1 of detection at IoU > 0.5."""
-        whole = self.matched + (self.missed + self.extra) / 2
-        return self.matched / whole if whole else float("nan")
+        return ratio(self.matched, self.matched + (self.missed + self.extra) / 2)
 
     @property
     def pq(self) -> float:
         """Sum of the matched IoU over matched + half of the missed and the extra ones."""
-        whole = self.matched + (self.missed + self.extra) / 2
-        return self.iou_sum / whole if whole else float("nan")
+        return ratio(self.iou_sum, self.matched + (self.missed + self.extra) / 2)
 
 
 def panoptic_quality(overlaps: Overlaps) -> Quality:
@@ -176,16 +176,11 @@ def panoptic_quality_by_class(
     return tuple(Quality(*row) for row in rows)
 
 
-def aggregated_jaccard(overlaps: Overlaps) -> float:
-    """AJI: every truth object takes the found one of highest IoU (ties: lower id), the rest is
-    added to the union."""
-    shared, union = jaccard_sums(overlaps)
-    return shared / union if union else float("nan")
-
-
 def jaccard_sums(overlaps: Overlaps) -> tuple[int, int]:
-    """Pixels of the intersection and of the union that AJI divides; they may be added
-    over images.
+    """Pixels of the intersection and of the union that AJI divides; they may be added over images.
+
+    Every true object takes the found one of highest IoU (ties: lower id). The objects that are left
+    over are added to the union.
     """
     order = np.lexsort((overlaps.pair_found, -overlaps.iou, overlaps.pair_truth))
     _, first = np.unique(overlaps.pair_truth[order], return_index=True)
@@ -201,16 +196,9 @@ def jaccard_sums(overlaps: Overlaps) -> tuple[int, int]:
     return int(shared.sum()), union
 
 
-def _reduce(key: npt.NDArray[np.uint64], pixels: Ids) -> OverlapCounts:
-    """Sum the pixels of equal keys; background on background is dropped."""
+def _sums(key: npt.NDArray[Any], pixels: Ids) -> tuple[npt.NDArray[Any], Ids]:
+    """The distinct keys above 0, ascending, and the sum of the pixels of each."""
     unique, inverse = np.unique(key, return_inverse=True)
-    summed = np.zeros(len(unique), np.int64)
-    np.add.at(summed, inverse, pixels)
-    return OverlapCounts(unique[unique > 0], summed[unique > 0])
-
-
-def _areas(ids: Ids, pixels: Ids) -> tuple[Ids, Ids]:
-    unique, inverse = np.unique(ids[ids > 0], return_inverse=True)
-    area = np.zeros(len(unique), np.int64)
-    np.add.at(area, inverse, pixels[ids > 0])
-    return unique, area
+    total = np.zeros(len(unique), np.int64)
+    np.add.at(total, inverse, pixels)
+    return unique[unique > 0], total[unique > 0]

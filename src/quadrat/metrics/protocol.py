@@ -1,9 +1,8 @@
-"""What is compared and how: a slide's answer, what was expected of it, and the protocol that every
-kind's figures follow.
+"""What is compared and how: the answer of a model, the settings, and the protocol of all metrics.
 
-``measure`` takes one slide and keeps only what pools (counts, confusion matrices, scored hits);
-``summarise`` pools any slides to flat names. The training loop watches ``main``; ``quadrat
-evaluate`` reports all.
+``measure`` takes one slide and keeps only what can be pooled (counts, confusion matrices, scored
+objects). ``summarise`` pools slides and names each figure. The training loop watches ``main``;
+``quadrat evaluate`` reports all figures.
 """
 
 from __future__ import annotations
@@ -22,41 +21,48 @@ from quadrat.core.predictions import TileScores
 
 Labels = Callable[[Box], npt.NDArray[Any]]
 """The label image of a box of the grid, (h, w): object ids (1 + row of the object table, 0 none),
-or class map (class + 1)."""
+or a class map (class + 1)."""
 
 M = TypeVar("M")
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a model says of one slide, in grid px of ``frame``.
-
-    ``core``: grid px a side of the cores that ``tiles`` index; 0 where not known (then tiles are
-    not compared with regions).
-    """
+    """What a model found on one slide, in grid px of ``frame``."""
 
     frame: Frame
+    """Size, mpp and scale of the slide's grid."""
     objects: ObjectTable | None = None
+    """The objects, for tasks that find any."""
     labels: Labels | None = None
+    """The label image, for tasks that make one."""
     tiles: TileScores | None = None
+    """The class probabilities of each core, for tasks that classify."""
     core: int = 0
+    """Side in grid px of the cores in ``tiles``; 0: not known, then tiles have no truth."""
 
     @property
     def scale(self) -> Scale:
-        """Level-0 px a grid px (rows, columns), as truth is asked for."""
+        """Level-0 px per grid px (rows, columns), as the methods of ``Truth`` take it."""
         return self.frame.scale_row, self.frame.scale_col
 
 
 @dataclass(frozen=True, slots=True)
-class Judging:
-    """The settings of a comparison: greatest distance of matched points in um, least IoU of matched
-    boxes, share of a tile that must be annotated for it to be judged, and px a side of the blocks
-    that are in memory at a time (no figure depends on it)."""
+class MetricSettings:
+    """The settings of a comparison.
+
+    Raises:
+        ValueError: a value out of range.
+    """
 
     distance_um: float = 6.0
+    """Greatest distance of two matched points, um."""
     iou: float = 0.5
+    """Least IoU of two matched boxes, in (0, 1]."""
     tile_share: float = 0.5
+    """A tile has a truth if more than this share of it is annotated, in [0, 1)."""
     block: int = 2048
+    """Side in px of the blocks that are read at a time; no figure depends on it."""
 
     def __post_init__(self) -> None:
         if not (
@@ -71,68 +77,84 @@ class Judging:
             )
 
 
-AS_USUAL = Judging()
+DEFAULT_SETTINGS = MetricSettings()
 
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """How often each truth (row) was found as each answer (column): int64 (rows, columns), their
-    names, what is counted."""
+    """How often each truth was found as each answer."""
 
     matrix: npt.NDArray[np.int64]
+    """int64 (rows, columns): truth by row, answer by column."""
     truth: tuple[str, ...]
+    """Names of the rows."""
     found: tuple[str, ...]
+    """Names of the columns."""
     counted: str
+    """What the numbers count: "pixels", "tiles", "objects" ..."""
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Precision and recall (n,) of a class as the threshold on the score (n,) falls."""
+    """Precision and recall of a class while the threshold on the score falls."""
 
     name: str
+    """The class."""
     score: npt.NDArray[np.float64]
+    """(n,) the threshold at each point, falling."""
     precision: npt.NDArray[np.float64]
+    """(n,) in 0-1."""
     recall: npt.NDArray[np.float64]
+    """(n,) in 0-1."""
 
 
 class Metrics(Protocol[M]):
-    """The figures of one kind of model. Pure; ``M`` is what one slide leaves, small
-    and picklable.
-    """
+    """The figures of one kind of model. All methods are pure. ``M`` is what ``measure`` keeps of a
+    slide: small, and it can be pickled."""
 
     @property
     def main(self) -> str:
-        """The name of the figure that early stopping watches; higher is better, 1 is perfect."""
+        """Name of the figure that early stopping watches: higher is better, 1 is perfect."""
         ...
 
     def measure(
-        self, answer: Answer, expected: SlideTruth, *, classes: Sequence[str], how: Judging = ...
+        self,
+        answer: Answer,
+        expected: SlideTruth,
+        *,
+        classes: Sequence[str],
+        settings: MetricSettings = ...,
     ) -> M:
-        """One slide.
+        """Compare one slide with its truth.
 
         Raises:
-            AnnotationError: the truth lacks what the kind compares. ValueError: the answer
-            lacks it.
+            AnnotationError: the truth has nothing that this kind compares.
+            ValueError: the answer has nothing that this kind compares.
         """
         ...
 
     def additive(self, measured: Sequence[M], *, classes: Sequence[str]) -> dict[str, float]:
-        """The figures that come from sums over slides alone, ``main`` among them: cheap enough to
-        be bootstrapped."""
+        """The figures that need only sums over slides, ``main`` among them. They are cheap, so they
+        can be bootstrapped."""
+        ...
+
+    def sizes(self, measured: Sequence[M], *, classes: Sequence[str]) -> dict[str, float]:
+        """How much was compared (pixels, mm2, tiles, objects), summed over slides. These figures
+        say nothing about quality, so they have no interval."""
         ...
 
     def summarise(self, measured: Sequence[M], *, classes: Sequence[str]) -> dict[str, float]:
-        """All figures of all slides pooled, by flat names (``figure`` or ``figure.<class>``); NaN
-        where not defined."""
+        """All figures of all slides together, by name (``figure`` or ``figure.<class>``); NaN where
+        a figure is not defined."""
         ...
 
     def confusion(self, measured: Sequence[M], *, classes: Sequence[str]) -> Confusion:
-        """What was taken for what, all slides together."""
+        """How often each truth was found as each answer, all slides together."""
         ...
 
     def curves(self, measured: Sequence[M], *, classes: Sequence[str]) -> tuple[Curve, ...]:
-        """Precision and recall by score of each class that was planted; empty for kinds without
-        scored objects."""
+        """Precision and recall by score, of each annotated class; empty for kinds without
+        scores."""
         ...
 
 
@@ -146,8 +168,16 @@ def blocks(box: Box, size: int) -> Iterator[Box]:
 def inside_bounds(
     xy: npt.NDArray[np.float64], bounds: Truth | None, answer: Answer, *, block: int
 ) -> npt.NDArray[np.bool_]:
-    """Which points (n, 2) x, y in grid px lie in the bounds: bool (n,); all of them without bounds.
-    A point is judged by the pixel it lies in; outside the slide there are no bounds."""
+    """Which points lie inside the bounds: bool (n,); all of them if there are no bounds.
+
+    A point is inside if the pixel under it is. No point outside the slide is inside.
+
+    Args:
+        xy: (n, 2) x, y in grid px.
+        bounds: the regions inside which everything is annotated.
+        answer: gives the slide's grid.
+        block: side in px of the blocks that are drawn at a time.
+    """
     if bounds is None:
         return np.ones(len(xy), np.bool_)
     inside = np.zeros(len(xy), np.bool_)
@@ -162,8 +192,12 @@ def inside_bounds(
     return inside
 
 
-def need(value: M | None, what: str) -> M:
-    """The value, or ValueError that says what the answer lacks."""
+def required(value: M | None, what: str) -> M:
+    """The value.
+
+    Raises:
+        ValueError: there is none; names what the answer is missing.
+    """
     if value is None:
         raise ValueError(f"the answer has no {what}, which these metrics compare")
     return value

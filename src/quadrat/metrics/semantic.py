@@ -1,7 +1,7 @@
-"""Agreement of two class maps, from a confusion matrix that is added up block by block.
+"""Agreement of two class maps, from a confusion matrix that is summed block by block.
 
-Dice: L. R. Dice, Ecology 26(3), 1945; IoU: P. Jaccard, 1912. Pooled: pixels of all blocks first,
-then the ratio.
+Dice: L. R. Dice, Ecology 26(3), 1945. IoU: P. Jaccard, 1912. Pixels of all slides are summed first,
+then the ratio is taken.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ import numpy.typing as npt
 from quadrat.annotations import SlideTruth
 from quadrat.core.errors import AnnotationError
 from quadrat.metrics.protocol import (
-    AS_USUAL,
+    DEFAULT_SETTINGS,
     Answer,
     Confusion,
     Curve,
-    Judging,
     Metrics,
+    MetricSettings,
     blocks,
-    need,
+    required,
 )
+from quadrat.metrics.ratios import F64, mean_defined, ratio, ratios, summed
 
 Counts = npt.NDArray[np.int64]
 BACKGROUND = "background"
@@ -32,11 +33,11 @@ BACKGROUND = "background"
 def confusion(
     truth: npt.NDArray[np.integer], found: npt.NDArray[np.integer], *, n_values: int
 ) -> Counts:
-    """Pixels of each pair of values: int64 (n_values, n_values), rows truth, columns found;
-    matrices may be added.
+    """Pixels of each pair of values: int64 (n_values, n_values), truth by row, found by column.
+    Matrices may be added.
 
     Raises:
-        ValueError: shapes that differ, or a value outside 0..n_values - 1.
+        ValueError: the shapes differ, or a value is outside 0..n_values - 1.
     """
     if truth.shape != found.shape:
         raise ValueError(f"maps of shapes {truth.shape} and {found.shape} cannot be compared")
@@ -49,37 +50,32 @@ def confusion(
     return np.bincount(code, minlength=n_values**2).reshape(n_values, n_values).astype(np.int64)
 
 
-def dice(matrix: Counts) -> npt.NDArray[np.float64]:
-    """Dice of every value, float64 (n_values,); NaN where it is neither in truth nor in result."""
-    return _ratio(2 * np.diag(matrix), matrix.sum(axis=0) + matrix.sum(axis=1))
+def dice(matrix: Counts) -> F64:
+    """Dice of each value, float64 (n_values,); NaN where it is neither in truth nor in result."""
+    return ratios(2 * np.diag(matrix), matrix.sum(axis=0) + matrix.sum(axis=1))
 
 
-def iou(matrix: Counts) -> npt.NDArray[np.float64]:
-    """Intersection over union of every value, float64 (n_values,); NaN where it is in neither."""
+def iou(matrix: Counts) -> F64:
+    """IoU of each value, float64 (n_values,); NaN where it is neither in truth nor in result."""
     shared = np.diag(matrix)
-    return _ratio(shared, matrix.sum(axis=0) + matrix.sum(axis=1) - shared)
-
-
-def _ratio(part: Counts, whole: Counts) -> npt.NDArray[np.float64]:
-    ratio: npt.NDArray[np.float64] = np.divide(
-        part, whole, out=np.full(len(part), np.nan), where=whole > 0
-    )
-    return ratio
+    return ratios(shared, matrix.sum(axis=0) + matrix.sum(axis=1) - shared)
 
 
 @dataclass(frozen=True, slots=True)
 class SemanticMeasured:
-    """Pixels of each pair of values, int64 (1 + classes, 1 + classes): rows truth, columns found, 0
-    = background."""
+    """One slide: how its pixels agree."""
 
     matrix: Counts
+    """Pixels, int64 (1 + classes, 1 + classes): truth by row, found by column, 0 = background."""
+    px_mm2: float
+    """Area of a pixel, mm2."""
 
 
 class SemanticMetrics:
-    """Dice and IoU of the background and every class over the judged pixels of all slides, pooled.
+    """Dice and IoU of the background and of each class, over the evaluated pixels of all slides.
 
-    Judged is what lies inside the bounds; without bounds all of a completely annotated slide, else
-    annotated pixels alone.
+    Evaluated pixels lie inside the bounds. Without bounds they are all pixels of a slide that is
+    annotated completely, and else only the annotated pixels.
     """
 
     main = "dice"
@@ -90,51 +86,61 @@ class SemanticMetrics:
         expected: SlideTruth,
         *,
         classes: Sequence[str],
-        how: Judging = AS_USUAL,
+        settings: MetricSettings = DEFAULT_SETTINGS,
     ) -> SemanticMeasured:
         """One slide, block by block. See :class:`quadrat.metrics.protocol.Metrics`."""
-        labels, regions = need(answer.labels, "class map"), expected.regions
+        labels, regions = required(answer.labels, "class map"), expected.regions
         if regions is None:
             raise AnnotationError("the truth holds no regions, which a class map is compared with")
         matrix = np.zeros((len(classes) + 1,) * 2, np.int64)
-        for box in blocks(answer.frame.box, how.block):
+        for box in blocks(answer.frame.box, settings.block):
             truth = regions.regions(box, answer.scale)
             if expected.bounds is not None:
-                judged = expected.bounds.regions(box, answer.scale) > 0
+                evaluated = expected.bounds.regions(box, answer.scale) > 0
             else:
-                judged = np.ones(truth.shape, np.bool_) if expected.complete else truth > 0
-            matrix += confusion(truth[judged], labels(box)[judged], n_values=len(matrix))
-        return SemanticMeasured(matrix)
+                evaluated = np.ones(truth.shape, np.bool_) if expected.complete else truth > 0
+            matrix += confusion(truth[evaluated], labels(box)[evaluated], n_values=len(matrix))
+        return SemanticMeasured(matrix, (answer.frame.mpp / 1000) ** 2)
 
     def additive(
         self, measured: Sequence[SemanticMeasured], *, classes: Sequence[str]
     ) -> dict[str, float]:
-        """``dice`` and ``iou``: means over the values (background and classes) that occur in truth;
-        then of each value."""
-        matrix = pooled(measured, len(classes) + 1)
+        """``dice`` and ``iou``: means over the values (background and classes) that occur in the
+        truth; then of each value."""
+        matrix = _pooled(measured, classes)
         names, occurs = (BACKGROUND, *classes), matrix.sum(axis=1) > 0
         figures: dict[str, float] = {}
         for figure, values in (("dice", dice(matrix)), ("iou", iou(matrix))):
-            figures[figure] = float(values[occurs].mean()) if occurs.any() else float("nan")
+            figures[figure] = mean_defined(values[occurs])
             figures |= {f"{figure}.{name}": float(v) for name, v in zip(names, values, strict=True)}
-        total = int(matrix.sum())
-        return figures | {
-            "pixel_accuracy": float(np.trace(matrix) / total) if total else float("nan")
-        }
+        return figures | {"pixel_accuracy": ratio(float(np.trace(matrix)), float(matrix.sum()))}
+
+    def sizes(
+        self, measured: Sequence[SemanticMeasured], *, classes: Sequence[str]
+    ) -> dict[str, float]:
+        """``judged_px``: evaluated pixels. ``annotated_mm2`` and ``found_mm2``: area among them of
+        all classes together, and of each class."""
+        sizes = {"judged_px": float(_pooled(measured, classes).sum())}
+        for name, axis in (("annotated_mm2", 1), ("found_mm2", 0)):
+            area = np.zeros(len(classes))
+            for one in measured:
+                area += one.matrix.sum(axis=axis)[1:] * one.px_mm2
+            sizes[name] = float(area.sum())
+            sizes |= {f"{name}.{of}": float(a) for of, a in zip(classes, area, strict=True)}
+        return sizes
 
     def summarise(
         self, measured: Sequence[SemanticMeasured], *, classes: Sequence[str]
     ) -> dict[str, float]:
-        """All figures; ``judged_px`` says over how many pixels."""
-        judged = pooled(measured, len(classes) + 1).sum()
-        return self.additive(measured, classes=classes) | {"judged_px": float(judged)}
+        """All figures."""
+        return self.additive(measured, classes=classes) | self.sizes(measured, classes=classes)
 
     def confusion(
         self, measured: Sequence[SemanticMeasured], *, classes: Sequence[str]
     ) -> Confusion:
-        """Pixels of each truth taken for each value."""
+        """Pixels of each truth that were found as each value."""
         names = (BACKGROUND, *classes)
-        return Confusion(pooled(measured, len(names)), names, names, "pixels")
+        return Confusion(_pooled(measured, classes), names, names, "pixels")
 
     def curves(
         self, measured: Sequence[SemanticMeasured], *, classes: Sequence[str]
@@ -143,10 +149,8 @@ class SemanticMetrics:
         return ()
 
 
-def pooled(measured: Sequence[SemanticMeasured], n_values: int) -> Counts:
-    """The sum of all slides' matrices, (n_values, n_values)."""
-    matrix: Counts = np.sum([m.matrix for m in measured], axis=0, dtype=np.int64, initial=0)
-    return matrix if len(measured) else np.zeros((n_values, n_values), np.int64)
+def _pooled(measured: Sequence[SemanticMeasured], classes: Sequence[str]) -> Counts:
+    return summed(measured, "matrix", (len(classes) + 1,) * 2)
 
 
 METRICS: Metrics[SemanticMeasured] = SemanticMetrics()

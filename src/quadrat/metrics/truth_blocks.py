@@ -1,10 +1,9 @@
-"""Overlaps of a slide's label image with its truth, block by block, though truth has ids within a
-crop only.
+"""Overlaps of a slide's label image with its truth, block by block, although the truth numbers its
+objects anew in each crop.
 
-Truth is asked for crop by crop and numbers its objects anew each time. So each object is counted
-once, whole, by the block that holds its first pixel (top row, then leftmost): a block asks for a
-crop that holds all objects that meet it, whole. Pixels where there is no truth are counted by the
-block they lie in. The sum does not depend on how the slide is cut.
+Each true object is counted once, whole, by the block that holds its first pixel (top row, then
+leftmost). For this a block asks for a crop that holds all objects that meet the block. Pixels
+without truth are counted by the block they lie in. So the sum does not depend on the blocks.
 """
 
 from __future__ import annotations
@@ -19,20 +18,23 @@ from quadrat.annotations import Truth
 from quadrat.core.geometry import Box
 from quadrat.metrics.overlaps import OverlapCounts
 from quadrat.metrics.protocol import Answer, Labels, blocks
+from quadrat.metrics.ratios import Ids
 
-Ids = npt.NDArray[np.int64]
 _TRUTH = np.uint64(1) << np.uint64(32)
 
 
 @dataclass(frozen=True, slots=True)
 class _Crop:
-    """Truth of one block with all that meets it. labels: int64 (h, w) of ``box``, ids of judged
-    objects 1..k, 0 none; class_id (k,); owned: (k,) whether the block counts the object."""
+    """The truth of one block, with all objects that meet it."""
 
     box: Box
+    """The crop, grid px."""
     labels: Ids
+    """(h, w) ids 1..k of the evaluated objects, 0 none."""
     class_id: Ids
+    """(k,)"""
     owned: npt.NDArray[np.bool_]
+    """(k,) whether the block counts the object."""
 
 
 def slide_overlaps(
@@ -44,18 +46,24 @@ def slide_overlaps(
     bounds: Truth | None,
     block: int,
 ) -> tuple[OverlapCounts, Ids]:
-    """Overlap counts of the whole slide, and the class of every truth object, by ascending id (1, 2
+    """Overlap counts of the whole slide, and the class of each true object, by ascending id (1, 2
     ...).
 
-    ``keep``: (rows of the object table,) which found objects are judged; the others are as
-    background, as are truth objects whose centroid (mean of pixel centres) lies outside the bounds.
-    Ids beyond the table are handed on.
+    Args:
+        labels: the label image of the result.
+        truth: the true objects.
+        answer: gives the slide's grid.
+        keep: (rows of the object table,) the found objects that are evaluated. The others are
+            treated as background. Ids that are not in the table stay.
+        bounds: true objects whose centroid (mean of pixel centres) lies outside are treated as
+            background.
+        block: side of a block, px.
     """
     parts, classes = [], []
     last = 0
     for core in blocks(answer.frame.box, block):
         crop = _truth_crop(truth, core, answer, bounds)
-        found = _judged(labels(crop.box), keep)
+        found = _kept(labels(crop.box), keep)
         inner = core.slices_in(crop.box)
         numbers = np.concatenate(
             [[0], np.where(crop.owned, last + np.cumsum(crop.owned), 0)]
@@ -63,14 +71,15 @@ def slide_overlaps(
         whole = OverlapCounts.of(numbers[crop.labels], found)
         of_truth = whole.key >= _TRUTH
         parts.append(OverlapCounts(whole.key[of_truth], whole.pixels[of_truth]))
-        beside = np.where(crop.labels[inner] == 0, found[inner], 0)
-        parts.append(OverlapCounts.of(np.zeros(core.shape, np.int64), beside))
+        outside = np.where(crop.labels[inner] == 0, found[inner], 0)
+        parts.append(OverlapCounts.of(np.zeros(core.shape, np.int64), outside))
         classes.append(crop.class_id[crop.owned])
         last += int(crop.owned.sum())
-    return OverlapCounts.total(parts), np.concatenate(classes) if classes else np.zeros(0, np.int64)
+    return OverlapCounts.total(parts), np.concatenate([np.zeros(0, np.int64), *classes])
 
 
 def _truth_crop(truth: Truth, core: Box, answer: Answer, bounds: Truth | None) -> _Crop:
+    """The truth of the block ``core``."""
     extents, _ = truth.boxes(core, answer.scale)
     box = core
     if len(extents):
@@ -84,7 +93,7 @@ def _truth_crop(truth: Truth, core: Box, answer: Answer, bounds: Truth | None) -
     pixel = np.flatnonzero(labels)
     ids = labels.ravel()[pixel]
     first = np.zeros(len(class_id) + 1, np.int64)
-    first[ids[::-1]] = pixel[::-1]  # of several the last one stays, which is the first pixel
+    first[ids[::-1]] = pixel[::-1]  # the last assignment stays: the first pixel
     rows, cols = first[1:] // box.width + box.row0, first[1:] % box.width + box.col0
     owned = (rows >= core.row0) & (rows < core.row1) & (cols >= core.col0) & (cols < core.col1)
     if bounds is None:
@@ -105,7 +114,7 @@ def _truth_crop(truth: Truth, core: Box, answer: Answer, bounds: Truth | None) -
     )
 
 
-def _judged(found: npt.NDArray[np.integer], keep: npt.NDArray[np.bool_]) -> Ids:
+def _kept(found: npt.NDArray[np.integer], keep: npt.NDArray[np.bool_]) -> Ids:
     """A label image without the objects that are not kept."""
     if keep.all():
         return found.astype(np.int64)

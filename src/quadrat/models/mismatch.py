@@ -27,7 +27,7 @@ from quadrat.core.predictions import (
     Prediction,
     quantise_score,
 )
-from quadrat.metrics.detection import match_boxes
+from quadrat.metrics.matching import match_boxes
 from quadrat.models.inference import normalise, read_windows
 from quadrat.models.task import ModelSpec, Task
 from quadrat.slides.source import PixelSource

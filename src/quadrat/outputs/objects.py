@@ -1,5 +1,5 @@
-"""The object table as GeoParquet 1.1 (https://geoparquet.org/releases/v1.1.0/), written as a
-stream.
+"""The object table as GeoParquet 1.1 (https://geoparquet.org/releases/v1.1.0/): written as a
+stream, and read back.
 
 Rows are buffered to row groups of one constant size, so the bytes depend on the objects alone and
 not on how they were handed over. There is no CRS: coordinates are level-0 px, and ``crs: null``
@@ -20,9 +20,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
 
+from quadrat.core.errors import QuadratError
 from quadrat.core.files import commit, discard, partial_path
 from quadrat.core.objects import ClassInfo, Frame, ObjectTable, Polygons
 
+OBJECT_COLUMNS = (
+    "id", "class", "class_id", "score", "area_um2", "perimeter_um",
+    "x_l0", "y_l0", "x0_l0", "y0_l0", "x1_l0", "y1_l0", "flags",
+)  # fmt: skip
+"""The columns of which an :class:`ObjectTable` is made, with ids and class names."""
 ROW_GROUP = 32_768
 """Objects a row group; bounds the memory of the writer (about 1 kB an object)."""
 
@@ -230,3 +236,44 @@ def _schema(classes: Sequence[ClassInfo]) -> pa.Schema:
 
 def _nullable(column: npt.NDArray[np.float32]) -> pa.Array:
     return pa.array(np.ascontiguousarray(column), mask=np.isnan(column))
+
+
+def read_rows(path: Path, columns: Sequence[str], *, group: int | None = None) -> pa.Table:
+    """Columns of an object table: all rows, or those of one row group.
+
+    Raises:
+        QuadratError: the file is missing or damaged, or has no such column.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            missing = set(columns) - set(file.schema_arrow.names)
+            if missing:
+                raise QuadratError(f"{path}: no column {', '.join(sorted(missing))}")
+            names = list(columns)
+            return file.read(names) if group is None else file.read_row_group(group, names)
+    except (OSError, pa.ArrowException) as error:
+        raise QuadratError(f"{path} cannot be read as objects.parquet ({error})") from error
+
+
+def row_groups(path: Path) -> int:
+    """The number of row groups of an object table that can be read."""
+    return int(pq.read_metadata(path).num_row_groups)
+
+
+def object_table(rows: pa.Table, frame: Frame) -> ObjectTable:
+    """Rows with the columns ``OBJECT_COLUMNS`` as a table in the px of ``frame``, in their order.
+    Anchors are not in the file: they are the pixels of the centroids."""
+    column = {name: rows[name].to_numpy() for name in OBJECT_COLUMNS if name != "class"}
+    y, x = frame.scale_row, frame.scale_col
+    centroid = np.stack([column["y_l0"] / y, column["x_l0"] / x], axis=1)
+    corners = ("y0_l0", y), ("x0_l0", x), ("y1_l0", y), ("x1_l0", x)
+    return ObjectTable(
+        anchor=np.floor(centroid).astype(np.int64),
+        class_id=column["class_id"].astype(np.uint8),
+        score=column["score"].astype(np.float32),
+        bbox=np.stack([column[name] / scale for name, scale in corners], axis=1),
+        centroid=centroid,
+        area_px=column["area_um2"] / frame.mpp**2,
+        perimeter_px=column["perimeter_um"] / frame.mpp,
+        flags=column["flags"].astype(np.uint8),
+    )

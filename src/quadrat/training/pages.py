@@ -15,8 +15,8 @@ from matplotlib.patches import Patch, Rectangle
 
 from quadrat.annotations import SlideTruth
 from quadrat.core.geometry import Box
-from quadrat.metrics.detection import match_boxes, match_points
-from quadrat.metrics.protocol import Answer, Judging, blocks, inside_bounds
+from quadrat.metrics.matching import match_boxes, match_points
+from quadrat.metrics.protocol import Answer, MetricSettings, blocks, inside_bounds
 from quadrat.outputs.plots import save_figure
 
 Rgb = npt.NDArray[np.uint8]
@@ -168,7 +168,7 @@ def _object_mistakes(
             truth_class=wanted_class,
             found_class=found_class,
             mpp=frame.mpp,
-            distance_um=Judging().distance_um,
+            distance_um=MetricSettings().distance_um,
         )
     else:
         wanted, wanted_class = truth.boxes(frame.box, answer.scale)

@@ -16,7 +16,7 @@ from quadrat.core.lattice import Cell
 from quadrat.core.objects import ObjectTable
 from quadrat.core.predictions import Array
 from quadrat.engine.view import WorkView
-from quadrat.metrics.protocol import Answer, Judging
+from quadrat.metrics.protocol import Answer
 from quadrat.models.task import ModelSpec, SelectingTask, Stitched, Task
 
 Aim = Literal["f1", "count"]
@@ -105,9 +105,7 @@ def figures_of(task: Task, spec: ModelSpec, slides: Judged) -> Trial:
     measured, errors = [], []
     for view, expected in slides:
         answer = TrialView(view, task, spec).answer()
-        measured.append(
-            task.metrics.measure(answer, expected, classes=spec.class_names, how=Judging())
-        )
+        measured.append(task.metrics.measure(answer, expected, classes=spec.class_names))
         errors.append(count_error(measured[-1]))
     figures = task.metrics.additive(measured, classes=spec.class_names)
     return Trial(dict(spec.thresholds), figures, float(np.mean(errors)) if errors else 0.0)

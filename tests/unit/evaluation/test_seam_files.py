@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -28,7 +29,10 @@ def nearest(table):
 
 def write_result(folder, bbox, polygons, **summary):
     folder.mkdir(exist_ok=True)
-    table = table_of(bbox)
+    shapes = shapely.from_ragged_array(
+        shapely.GeometryType.POLYGON, polygons.xy, (polygons.ring_starts, polygons.polygon_starts)
+    )
+    table = replace(table_of(bbox), area_px=shapely.area(shapes))
     with ObjectWriter(
         folder / "objects.parquet", frame=FRAME, classes=CLASSES, slide="s"
     ) as writer:
@@ -81,9 +85,8 @@ def test_table_and_geojson_of_one_result_give_one_report(tmp_path, boxes):
 
 
 def test_objects_are_read_back_as_they_were_written(tmp_path, boxes):
-    table, parts = read_objects(
-        write_result(tmp_path / "s", boxes, Polygons.boxes(boxes)) / "objects.parquet"
-    )
+    folder = write_result(tmp_path / "s", boxes, Polygons.boxes(boxes))
+    table, parts = read_objects(folder / "objects.parquet", FRAME)
     assert np.array_equal(table.bbox, boxes * 2)
     assert np.allclose(table.area_px, 4 * (boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
     assert sum(len(part()[1]) for part in parts) == len(boxes)
