@@ -1,82 +1,121 @@
-"""The demo: phantoms with exact truth, four trainings from random weights, one batch through dask,
-one table.
+"""The demo: the commands phantom, train, run and evaluate in a row, and one table of their figures.
 
-Every figure comes from ``quadrat.cli.judge`` in a process of its own, which sees only the files on
-disk.
+Phantoms have exact truth, and the four models begin from random weights. Every figure of the table
+is read from the files that ``quadrat evaluate`` writes.
 """
 
 from __future__ import annotations
 
 import csv
 import json
-import os
-import shutil
-import subprocess
-import sys
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
 
-from quadrat.config.manifest import SlideRef, read_manifest
+from rich.console import Console
+from rich.table import Table
+
+from quadrat.config.manifest import read_manifest
 from quadrat.config.pipeline import Pipeline, load_pipeline
 from quadrat.core.errors import QuadratError
 from quadrat.engine.cluster import open_executor
 from quadrat.engine.executor import Executor, Job
 from quadrat.engine.progress import Reporter
 from quadrat.engine.run import EXIT_OK, run
-from quadrat.phantom import PhantomSpec, write_phantom
-from quadrat.phantom.spec import RegionName
+from quadrat.evaluation.evaluate import (
+    EVALUATION,
+    EvaluationOptions,
+    evaluate,
+    evaluation_jobs,
+)
+from quadrat.metrics.counts import relative_error
+from quadrat.phantom import REGION_NAMES, PhantomFiles, PhantomSpec, write_phantom
 from quadrat.training.plan import train
 
 TASKS = ("instance", "semantic", "detection", "classification")
-"""The dearest training first, so that two workers end together."""
-REGIONS: tuple[RegionName, ...] = get_args(RegionName)
+"""The training that takes longest comes first, so that two workers end together."""
 SMALL_PX = 2048
+MANIFEST_COLUMNS = ("slide", "annotation", "annotated", "label", "split", "case")
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How much the demo does: slides to learn from, to choose thresholds on, to judge; side of the
-    large one in px; training steps where they are not the pipeline's."""
+    """How much the demo does."""
 
     train: int
+    """Slides to train on."""
     validate: int
-    judge: int
+    """Slides to choose thresholds on."""
+    test: int
+    """Small slides to evaluate; a large one is added."""
     large_px: int
+    """Side of the large one, px."""
     steps: Mapping[str, int]
+    """Task -> training steps, where they are not those of the pipeline."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """The columns of per_slide.csv that the table shows of a task."""
+
+    planted: str
+    """How much is there, by the truth."""
+    found: str
+    """How much was found."""
+    units: tuple[str, str]
+    """What both count."""
+    metric: str
+    """The figure of quality."""
 
 
 SMALL_STEPS = {"instance": 220, "semantic": 100, "detection": 130, "classification": 120}
 SCALES = {
-    "full": Scale(train=8, validate=2, judge=8, large_px=8192, steps={}),
-    "small": Scale(train=3, validate=1, judge=3, large_px=4096, steps=SMALL_STEPS),
+    "full": Scale(train=8, validate=2, test=8, large_px=8192, steps={}),
+    "small": Scale(train=3, validate=1, test=3, large_px=4096, steps=SMALL_STEPS),
+}
+SHOWN = {
+    "instance": Shown("count_planted", "count_found", ("objects", "objects"), "pq"),
+    "semantic": Shown("annotated_mm2", "found_mm2", ("mm²", "mm²"), "dice"),
+    "detection": Shown("count_planted", "count_found", ("objects", "objects"), "f1"),
+    "classification": Shown(
+        "judged_slides", "accuracy", ("slides", "right"), "tile_balanced_accuracy"
+    ),
 }
 
 
 def demo(out: Path, *, scale: str, workers: int, reporter: Reporter) -> int:
-    """Make, train, run, judge; returns the exit code of the worst part."""
-    started = time.perf_counter()
-    size = SCALES[scale]
-    out.mkdir(parents=True, exist_ok=True)
+    """Make phantoms, train, run, evaluate, print the table; the exit code of the worst part."""
+    size, started = SCALES[scale], time.perf_counter()
+    seconds: dict[str, float] = {}
+
+    def lap(name: str) -> None:
+        seconds[name] = time.perf_counter() - started - sum(seconds.values())
+
+    pipelines = [demo_pipeline(task, out, size) for task in TASKS]
+    test = out / "phantoms" / "test.csv"
+    reports = []
     with open_executor("dask", workers=workers, threads=1) as executor:
         reporter.say("writing phantom slides with exact truth")
         make_phantoms(out / "phantoms", size, executor)
-        seconds = {"phantoms": time.perf_counter() - started}
-        pipelines = [demo_pipeline(task, out, size) for task in TASKS]
+        lap("phantoms")
         reporter.say("training four models from random weights")
         train(pipelines, reporter=reporter, executor=executor)
-        seconds["train"] = time.perf_counter() - started - sum(seconds.values())
-        codes = []
-        slides = read_manifest(out / "phantoms" / "judge.csv")
+        lap("train")
+        slides = read_manifest(test)
         for pipeline in pipelines:
-            codes.append(
-                run_task(pipeline, slides, out / "runs" / pipeline.task, reporter, executor)
-            )
-        seconds["run"] = time.perf_counter() - started - sum(seconds.values())
-    judge(out, reporter)
-    seconds["judge"] = time.perf_counter() - started - sum(seconds.values())
+            reporter.say(f"running {pipeline.name} on {len(slides)} unseen slides")
+            place = run_folder(out, pipeline.task)
+            reports.append(run(pipeline, slides, place, reporter=reporter, executor=executor))
+        lap("run")
+    for pipeline in pipelines:
+        reporter.say(f"evaluating {pipeline.name}")
+        place = run_folder(out, pipeline.task)
+        options = EvaluationOptions(results=(place / "results",))
+        evaluate(evaluation_jobs(pipeline, test, place, options), place, options)
+    lap("evaluate")
+    Console().print(figures_table(out))
     about = {
         "seconds": {k: round(v, 1) for k, v in seconds.items()},
         "peak_worker_mb": reporter.peak_mb,
@@ -87,26 +126,30 @@ def demo(out: Path, *, scale: str, workers: int, reporter: Reporter) -> int:
         f"done in {time.perf_counter() - started:.0f} s ({spent}); largest worker process "
         f"{reporter.peak_mb / 1024:.2f} GiB"
     )
-    reporter.say(
-        f"figures: {out / 'scores.json'}; pictures: {out}/runs/TASK/results/SLIDE/overlay.png"
-    )
-    return max(codes, default=EXIT_OK)
+    reporter.say(f"figures: {out}/runs/TASK/evaluation; pictures: {out}/runs/TASK/results/SLIDE")
+    return max((report.exit_code for report in reports), default=EXIT_OK)
+
+
+def run_folder(out: Path, task: str) -> Path:
+    """Where the results and the evaluation of a task go."""
+    return out / "runs" / task
 
 
 def make_phantoms(folder: Path, size: Scale, executor: Executor) -> None:
-    """Training, validation and unseen slides with other seeds, and their manifests."""
-    groups: dict[str, list[tuple[PhantomSpec, str]]] = {"train": [], "judge": []}
-    for i in range(size.train + size.validate):
-        split = "train" if i < size.train else "val"
-        groups["train"].append((_spec(f"{split}_{i}", 100 + i, SMALL_PX), split))
-    for i in range(size.judge):
-        groups["judge"].append((_spec(f"small_{i}", 200 + i, SMALL_PX), "test"))
-    groups["judge"].append((_spec("large_0", 300, size.large_px), "test"))
+    """Slides for training, validation and test, each with its own seed, and two manifests:
+    train.csv and test.csv. Slides that are there already are kept."""
+    trained = [
+        (_spec(f"train_{i}", 100 + i, SMALL_PX), "train" if i < size.train else "val")
+        for i in range(size.train + size.validate)
+    ]
+    tested = [(_spec(f"small_{i}", 200 + i, SMALL_PX), "test") for i in range(size.test)]
+    tested.append((_spec("large_0", 300, size.large_px), "test"))
+    groups = {"train": trained, "test": tested}
     jobs = [
-        Job(f"{group}/{spec.name}", (str(folder / group), spec))
+        Job(f"{group}/{spec.name}", (folder / group, spec))
         for group, members in groups.items()
         for spec, _ in members
-        if not (folder / group / f"{spec.name}.truth.json").exists()
+        if not PhantomFiles.of(folder / group, spec.name).facts.exists()
     ]
     for outcome in executor.run(_write, sorted(jobs, key=lambda job: -job.payload[1].width)):
         if outcome.failure is not None:
@@ -116,77 +159,78 @@ def make_phantoms(folder: Path, size: Scale, executor: Executor) -> None:
     for group, members in groups.items():
         with (folder / f"{group}.csv").open("w", newline="") as stream:
             writer = csv.writer(stream)
-            writer.writerow(["slide", "annotation", "annotated", "split", "case"])
-            for spec, split in members:
-                truth = f"{group}/{spec.name}.truth.geojson"
-                writer.writerow([f"{group}/{spec.name}.tiff", truth, "all", split, spec.name])
+            writer.writerow(MANIFEST_COLUMNS)
+            writer.writerows(
+                _manifest_row(folder / group, spec.name, split) for spec, split in members
+            )
 
 
 def _spec(name: str, seed: int, side: int) -> PhantomSpec:
-    dominant = REGIONS[seed % len(REGIONS)]
+    dominant = REGION_NAMES[seed % len(REGION_NAMES)]
     return PhantomSpec(
         name=name, width=side, height=side, seed=seed, dominant=dominant, tissue_fraction=0.5
     )
 
 
-def _write(payload: tuple[str, PhantomSpec]) -> str:
-    """Written beside its place and moved there, so that an interrupted demo leaves no
-    half phantom.
-    """
-    folder, spec = Path(payload[0]), payload[1]
-    staging = folder / f".{spec.name}"
-    shutil.rmtree(staging, ignore_errors=True)
-    write_phantom(staging, spec=spec)
-    for path in sorted(staging.iterdir(), key=lambda p: p.name.endswith(".truth.json")):
-        os.replace(path, folder / path.name)
-    staging.rmdir()
+def _write(payload: tuple[Path, PhantomSpec]) -> str:
+    """Write one phantom, on a worker. Its facts are written last: if they exist, it is complete."""
+    folder, spec = payload
+    write_phantom(folder, spec=spec)
     return spec.name
 
 
+def _manifest_row(folder: Path, name: str, split: str) -> tuple[str, ...]:
+    """A phantom with its truth as a user would list it. Only test slides have a label: a classifier
+    is trained on regions, and a label would count for all tiles of a slide."""
+    files = PhantomFiles.of(folder, name)
+    label = json.loads(files.facts.read_text())["slide_label"] if split == "test" else ""
+    slide, truth = (f"{folder.name}/{path.name}" for path in (files.slide, files.geojson))
+    return slide, truth, "all", label, split, name
+
+
 def demo_pipeline(task: str, out: Path, size: Scale) -> Pipeline:
-    """The shipped demo pipeline of a task, pointed at this demo's folders."""
+    """The shipped demo pipeline of a task, with this demo's folders."""
     overrides = [
         f"data.manifest={json.dumps(str(out / 'phantoms' / 'train.csv'))}",
         f"model.package={json.dumps(str(out / 'packages' / task))}",
-        *(f"train.steps={steps}" for name, steps in size.steps.items() if name == task),
     ]
+    if task in size.steps:
+        overrides.append(f"train.steps={size.steps[task]}")
     return load_pipeline(f"demo_{task}", overrides)
 
 
-def run_task(
-    pipeline: Pipeline,
-    slides: Sequence[SlideRef],
-    out: Path,
-    reporter: Reporter,
-    executor: Executor,
-) -> int:
-    """One pipeline over the unseen slides."""
-    reporter.say(f"running {pipeline.name} on {len(slides)} unseen slides")
-    return run(pipeline, slides, out, reporter=reporter, executor=executor).exit_code
-
-
-def judge(out: Path, reporter: Reporter) -> list[dict[str, Any]]:
-    """Let a separate process compare files with truth; prints the table and returns the records."""
-    scores = out / "scores.json"
-    scores.unlink(missing_ok=True)
-    for task in TASKS:
-        command = [
-            sys.executable,
-            "-m",
-            "quadrat.cli.judge",
-            "--truth",
-            str(out / "phantoms" / "judge"),
-            "--results",
-            str(out / "runs" / task / "results"),
-            "--task",
+def figures_table(out: Path) -> Table:
+    """A row per task from its per_slide.csv: slides, planted, found, the largest error of a slide,
+    and the metric (mean and worst slide)."""
+    table = Table("task", "slides", "planted", "found", "largest error", "metric", "mean", "worst")
+    for task, shown in SHOWN.items():
+        path = run_folder(out, task) / EVALUATION / "per_slide.csv"
+        with path.open(encoding="utf-8", newline="") as stream:
+            rows = list(csv.DictReader(stream))
+        planted, found, metric = (
+            [float(row[name] or "nan") for row in rows]
+            for name in (shown.planted, shown.found, shown.metric)
+        )
+        table.add_row(
             task,
-            "--out",
-            str(scores),
-        ]
-        if task == TASKS[-1]:
-            command.append("--table")
-        done = subprocess.run(command, check=False)
-        if done.returncode:
-            raise QuadratError(f"the judge failed on {task} (exit code {done.returncode})")
-    records: list[dict[str, Any]] = json.loads(scores.read_text())
-    return records
+            str(len(rows)),
+            _amount(planted, shown.units[0]),
+            _amount(found, shown.units[1]),
+            _largest_error(planted, found, shown.units[0]),
+            shown.metric,
+            f"{sum(metric) / len(metric):.3f}",
+            f"{min(metric):.3f}",
+        )
+    return table
+
+
+def _amount(values: Sequence[float], unit: str) -> str:
+    return f"{sum(values):,.{2 if unit == 'mm²' else 0}f} {unit}"
+
+
+def _largest_error(planted: Sequence[float], found: Sequence[float], unit: str) -> str:
+    """Of counts and areas the largest relative error; of labels how many are wrong."""
+    if unit == "slides":
+        return f"{round(sum(planted) - sum(found))} wrong"
+    errors = [abs(relative_error(p, f)) for p, f in zip(planted, found, strict=True)]
+    return f"{max(errors, default=math.nan):.2%}"

@@ -1,0 +1,97 @@
+"""The demo's manifests and its table; the demo itself runs in CI (make demo SCALE=small)."""
+
+import csv
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from quadrat.cli import demo
+from quadrat.config.manifest import read_manifest
+from quadrat.engine.executor import Serial
+from quadrat.phantom import PhantomFiles
+
+
+@pytest.fixture
+def written(monkeypatch):
+    """The names of the phantoms that were written; of each only the facts exist."""
+    names = []
+
+    def write(folder, *, spec):
+        folder.mkdir(parents=True, exist_ok=True)
+        files = PhantomFiles.of(folder, spec.name)
+        files.facts.write_text(json.dumps({"slide_label": spec.dominant}))
+        names.append(spec.name)
+        return files
+
+    monkeypatch.setattr(demo, "write_phantom", write)
+    return names
+
+
+def test_the_manifests_name_truth_for_all_slides_and_labels_for_test_slides_only(tmp_path, written):
+    size = demo.SCALES["small"]
+    demo.make_phantoms(tmp_path, size, Serial())
+    trained, tested = (read_manifest(tmp_path / f"{name}.csv") for name in ("train", "test"))
+    assert [ref.split for ref in trained] == ["train"] * 3 + ["val"]
+    assert {ref.label for ref in trained} == {""}
+    assert [ref.label for ref in tested] == ["tumour", "stroma", "gland", "stroma"]
+    assert {ref.split for ref in tested} == {"test"}
+    assert not {ref.case for ref in trained} & {ref.case for ref in tested}
+    for ref in (*trained, *tested):
+        assert (ref.annotated, ref.annotation.removesuffix(".truth.geojson")) == (
+            "all",
+            ref.path.removesuffix(".tiff"),
+        )
+    assert len(written) == 8
+
+
+def test_phantoms_that_are_complete_are_not_written_again(tmp_path, written):
+    size = demo.SCALES["small"]
+    demo.make_phantoms(tmp_path, size, Serial())
+    PhantomFiles.of(tmp_path / "test", "small_1").facts.unlink()
+    del written[:]
+    demo.make_phantoms(tmp_path, size, Serial())
+    assert written == ["small_1"]
+
+
+def write_rows(out, task, header, *rows):
+    folder = demo.run_folder(out, task) / demo.EVALUATION
+    folder.mkdir(parents=True)
+    with (folder / "per_slide.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows([header, *rows])
+
+
+def test_the_table_sums_counts_and_shows_the_worst_slide(tmp_path):
+    objects = ("slide", "count_planted", "count_found")
+    for task, metric in (("instance", "pq"), ("detection", "f1")):
+        write_rows(tmp_path, task, (*objects, metric), ("a", 100, 98, 0.8), ("b", 2000, 2020, 0.9))
+    write_rows(
+        tmp_path,
+        "semantic",
+        ("slide", "annotated_mm2", "found_mm2", "dice"),
+        ("a", 1.0, 1.1, 0.95),
+        ("b", 2.5, 2.5, 0.85),
+    )
+    write_rows(
+        tmp_path,
+        "classification",
+        ("slide", "judged_slides", "accuracy", "tile_balanced_accuracy"),
+        ("a", 1, 1, 0.75),
+        ("b", 1, 0, 0.25),
+    )
+    out = io.StringIO()
+    Console(file=out, width=140).print(demo.figures_table(tmp_path))
+    rows = [" ".join(line.replace("│", " ").split()) for line in out.getvalue().splitlines()]
+    assert "instance 2 2,100 objects 2,118 objects 2.00% pq 0.850 0.800" in rows
+    assert "semantic 2 3.50 mm² 3.60 mm² 10.00% dice 0.900 0.850" in rows
+    assert "classification 2 2 slides 1 right 1 wrong tile_balanced_accuracy 0.500 0.250" in rows
+
+
+def test_the_shipped_pipelines_take_the_demo_s_folders_and_steps(tmp_path):
+    size = demo.SCALES["small"]
+    for task in demo.TASKS:
+        pipeline = demo.demo_pipeline(task, tmp_path, size)
+        assert pipeline.task == task
+        assert pipeline.train.steps == size.steps[task]
+        assert pipeline.model.package == str(tmp_path / "packages" / task)
