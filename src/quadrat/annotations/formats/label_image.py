@@ -4,7 +4,7 @@ one level-0 px."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ from quadrat.slides.native import UNREADABLE
 
 _LOOKUP_END = 1 << 26
 """Label values below this are renumbered through a table, larger ones by sorting."""
-_BLOCK_ROWS, _BLOCK_COLS = 1024, 4096
 _DAMAGED = (*UNREADABLE, SyntaxError, MemoryError)
 """What Pillow, tifffile and their codecs raise at damaged files."""
 _JPEG = b"\xff\xd8\xff"
@@ -185,71 +184,6 @@ def from_array(
     )
 
 
-def stream_label_image(
-    path: Path, *, shape: tuple[int, int], scale: Scale
-) -> Iterator[tuple[Box, npt.NDArray[np.integer]]]:
-    """A TIFF's label under the centre of every grid pixel, block by block: boxes that partition a
-    grid of ``shape``.
-
-    ``scale``: pixels of the TIFF per grid px (rows, columns). One row of tiles is decoded at a
-    time, so that memory does not grow with the height of the image; values are the file's own, 0
-    outside the image.
-
-    Raises:
-        AnnotationError: not a TIFF of one channel.
-    """
-    check_scale(scale)
-    done = 0
-    rows = np.floor((np.arange(shape[0]) + 0.5) * scale[0])
-    for top, band in _bands(path):
-        end = int(np.searchsorted(rows, top + len(band)))
-        yield from _band_blocks(band, top, Box(done, 0, end, shape[1]), scale)
-        done = end
-    yield from _band_blocks(np.zeros((0, 0), np.uint8), 0, Box(done, 0, shape[0], shape[1]), scale)
-
-
-def _band_blocks(
-    band: npt.NDArray[np.integer], top: int, box: Box, scale: Scale
-) -> Iterator[tuple[Box, npt.NDArray[np.integer]]]:
-    for row0 in range(box.row0, box.row1, _BLOCK_ROWS):
-        for col0 in range(box.col0, box.col1, _BLOCK_COLS):
-            block = Box(
-                row0, col0, min(box.row1, row0 + _BLOCK_ROWS), min(box.col1, col0 + _BLOCK_COLS)
-            )
-            yield block, _nearest(band, block, scale, top=top)
-
-
-def _bands(path: Path) -> Iterator[tuple[int, npt.NDArray[np.integer]]]:
-    """First row and pixels (rows, width) of each row of tiles, or each strip, of a TIFF's first
-    page."""
-    try:
-        with tifffile.TiffFile(path) as tiff:
-            page = tiff.pages.first
-            if page.samplesperpixel != 1 or page.dtype is None or page.dtype.kind != "u":
-                raise AnnotationError(
-                    f"{path}: {page.dtype}{page.shape} is not a label image of one channel"
-                )
-            top, band = -1, np.zeros((0, 0), page.dtype)
-            for data, index, size in page.segments(maxworkers=2):
-                row, col = index[2], index[3]
-                if row != top:
-                    if top >= 0:
-                        yield top, band
-                    top, band = (
-                        row,
-                        np.zeros(
-                            (min(page.imagelength - row, size[1]), page.imagewidth), page.dtype
-                        ),
-                    )
-                if data is not None:  # None: a tile that the file leaves out, as empty ones may be
-                    rows, cols = min(size[1], len(band)), min(size[2], page.imagewidth - col)
-                    band[:rows, col : col + cols] = data[0, :rows, :cols, 0]
-            if top >= 0:
-                yield top, band
-    except _DAMAGED as error:
-        raise AnnotationError(f"{path}: cannot be read as a TIFF ({error})") from error
-
-
 def read_values(path: Path) -> npt.NDArray[np.integer]:
     """Pixels (h, w) of a flat image or an OME-Zarr label image: whole numbers >= 0.
 
@@ -366,13 +300,10 @@ def renumber(values: npt.NDArray[np.integer]) -> tuple[npt.NDArray[np.int32], Id
     )
 
 
-def _nearest(
-    labels: npt.NDArray[np.integer], box: Box, scale: Scale, *, top: int = 0
-) -> npt.NDArray[np.integer]:
-    """The label under the centre of every grid pixel of ``box``, 0 outside; ``labels`` start at row
-    ``top``."""
+def _nearest(labels: npt.NDArray[np.integer], box: Box, scale: Scale) -> npt.NDArray[np.integer]:
+    """The label under the centre of every grid pixel of ``box``, 0 outside."""
     check_scale(scale)
-    rows = np.floor((np.arange(box.row0, box.row1) + 0.5) * scale[0]).astype(np.int64) - top
+    rows = np.floor((np.arange(box.row0, box.row1) + 0.5) * scale[0]).astype(np.int64)
     cols = np.floor((np.arange(box.col0, box.col1) + 0.5) * scale[1]).astype(np.int64)
     row_in, col_in = (rows >= 0) & (rows < labels.shape[0]), (cols >= 0) & (cols < labels.shape[1])
     out = np.zeros(box.shape, labels.dtype)
