@@ -1,4 +1,4 @@
-"""One block of a slide, made alone: the nuclei it owns, its label pixels, its picture."""
+"""One block of a slide, made without the others: its nuclei, its label pixels, its picture."""
 
 from __future__ import annotations
 
@@ -27,27 +27,30 @@ BLOCK_PX: Final = 1024
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The nuclei of a block and its surroundings.
-
-    table: NUCLEUS records in order of key; labels: (h, w) int32 of the block, index + 1 into the
-    table, 0 elsewhere; rings, starts: outlines, see `keep_visible`; owned: (n,) table indices of
-    kept nuclei centred in the block; wide_labels, wide_depth: labels and depth in the nucleus with
-    a margin around the block, for rendering, and their corner (x0, y0).
-    """
+    """The nuclei of a block and its surroundings."""
 
     table: NDArray[np.void]
+    """NUCLEUS records in order of key."""
     labels: NDArray[np.int32]
+    """(h, w) of the block: index + 1 into the table, 0 elsewhere."""
     rings: NDArray[np.int32]
+    """Outlines, see `keep_visible`."""
     starts: NDArray[np.int64]
+    """Where each outline begins in ``rings``, see `keep_visible`."""
     owned: NDArray[np.int64]
+    """(n,) table indices of the kept nuclei that are centred in the block."""
     wide_labels: NDArray[np.int32]
+    """Labels with a margin around the block, for rendering."""
     wide_depth: NDArray[np.float32]
+    """Depth in the nucleus, with the same margin."""
     x0: int
+    """Left edge of the wide arrays, level-0 px."""
     y0: int
+    """Top edge of the wide arrays, level-0 px."""
 
 
 def make_layout(plan: Plan, row: int, col: int) -> Layout:
-    """Lay out block (row, col): a pure function of the plan and the place."""
+    """The layout of block (row, col): a pure function of the plan and the place."""
     width, height = int(plan.width), int(plan.height)
     x0, y0 = col * BLOCK_PX, row * BLOCK_PX
     x1, y1 = min(x0 + BLOCK_PX, width), min(y0 + BLOCK_PX, height)
@@ -96,7 +99,7 @@ def make_picture(
 def _cut(
     source: NDArray[Any], layout: Layout, x0: int, y0: int, shape: tuple[int, int]
 ) -> NDArray[Any]:
-    """Take the window of `shape` at (x0, y0) out of a wide array, repeating its edge beyond the
+    """The window of `shape` at (x0, y0) of a wide array; its edge is repeated outside the
     slide."""
     rows = np.clip(np.arange(y0, y0 + shape[0]) - layout.y0, 0, source.shape[0] - 1)
     cols = np.clip(np.arange(x0, x0 + shape[1]) - layout.x0, 0, source.shape[1] - 1)

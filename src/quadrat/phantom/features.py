@@ -1,4 +1,4 @@
-"""The truth as GeoJSON that QuPath reads: one feature a line, nuclei as detections, regions as
+"""The truth as GeoJSON that QuPath reads: one feature per line, nuclei as detections, regions as
 annotations."""
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def _pieces(mask: NDArray[np.bool_]) -> Iterator[list[list[Point]]]:
 
 
 def _simple_loops(ring: list[Point]) -> list[list[Point]]:
-    """Part a ring that touches itself in corners into loops that do not."""
+    """Split a ring that touches itself in corners into loops that do not."""
     loops: list[list[Point]] = []
     path: list[Point] = []
     seen: dict[Point, int] = {}

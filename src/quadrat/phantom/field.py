@@ -1,6 +1,6 @@
 """Where tissue, regions, glands, pen and dust lie: pure functions of seed and place.
 
-Coordinates are level-0 px, corner-based. `Plan` holds the numbers that are fixed once a slide.
+Coordinates are level-0 px, corner-based. `Plan` holds the numbers that are fixed for a slide.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ STROMA: Final = 1
 GLAND: Final = 2
 TUMOUR: Final = 3
 
-#: Side of a layout cell (one possible gland a cell), micrometres.
+#: Side of a layout cell (it may hold one gland), micrometres.
 CELL_UM: Final = 84.0
 #: Side of a square that may hold one dust speck, micrometres.
 _DUST_CELL_UM: Final = 200.0
@@ -29,29 +29,43 @@ _SAMPLES: Final = 256
 
 
 class Plan(NamedTuple):
-    """Numbers fixed once a slide (a NamedTuple, since numba takes it apart at compile time).
-
-    Lengths in level-0 px. `order` maps (dominant, second, third) to region codes; the cuts are
-    field values; `strokes` is (n, 5) float64: x0, y0, x1, y1, half width.
-    """
+    """The numbers that are fixed for a slide. Lengths are in level-0 px. (A NamedTuple, because
+    numba can compile with it.)"""
 
     seed: int
+    """Of all random numbers."""
     width: float
+    """Of the slide."""
     height: float
+    """Of the slide."""
     um: float
+    """A micrometre."""
     cell: float
+    """Side of a layout cell."""
     dust_cell: float
+    """Side of a square that may hold one dust speck."""
     dust: bool
+    """Whether there is dust."""
     tissue_wave: float
+    """Wavelength of the tissue field."""
     region_wave: float
+    """Wavelength of the region fields."""
     centre_x: float
+    """Column of the central seam corner."""
     centre_y: float
+    """Row of the central seam corner."""
     bump: float
+    """Radius in which the centre is kept in tissue."""
     tissue_cut: float
+    """Tissue is where the tissue field is above this value."""
     first_cut: float
+    """The dominant region is where the first region field is at most this value."""
     second_cut: float
+    """The second region is where the second region field is at most this value."""
     order: tuple[int, int, int]
+    """Region codes of the dominant, the second and the third region."""
     strokes: NDArray[np.float64]
+    """Pen strokes (n, 5): x0, y0, x1, y1, half width."""
 
 
 @kernel
@@ -72,7 +86,7 @@ def tissue_value(plan: Plan, x: float, y: float) -> float:
 
 @kernel
 def region_values(plan: Plan, x: float, y: float) -> tuple[float, float]:
-    """Two fields that part the tissue: (dominant or not, second or third)."""
+    """Two fields that divide the tissue: (dominant or not, second or third)."""
     wx, wy = x / plan.region_wave, y / plan.region_wave
     first = smooth_noise(plan.seed, 5, wx, wy) + 0.3 * smooth_noise(
         plan.seed, 6, 2.7 * wx, 2.7 * wy
@@ -184,7 +198,7 @@ def _sample_fields(plan: Plan, count: int) -> NDArray[np.float64]:
 
 
 def make_plan(spec: PhantomSpec) -> Plan:
-    """Fix the numbers of one slide: wavelengths, cuts that give the asked shares, pen strokes."""
+    """The numbers of one slide: wavelengths, cuts that give the wanted shares, pen strokes."""
     um = 1.0 / spec.mpp
     short = float(min(spec.width, spec.height))
     code = {name: k + 1 for k, name in enumerate(REGION_NAMES)}

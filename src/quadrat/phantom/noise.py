@@ -1,5 +1,5 @@
-"""Hashes and smooth noise that depend on a seed and a place only, so that any block can be made
-alone.
+"""Hashes and smooth noise that depend only on a seed and a place, so that each block can be made
+without the others.
 
 The hash is SplitMix64 (Steele et al. 2014, doi:10.1145/2660193.2660195); the smooth noise is
 gradient noise (Perlin 2002, doi:10.1145/566654.566636).
@@ -74,17 +74,7 @@ def smooth_noise(seed: int, channel: int, x: float, y: float) -> float:
     return top + sy * (low - top)
 
 
-def texture(rng: np.random.Generator, side: int, sigma: float) -> NDArray[np.float32]:
-    """A periodic square of Gaussian noise (side, side), mean 0, s.d. 1, smoothed over
-    `sigma` px.
-    """
-    field = gaussian_filter(rng.standard_normal((side, side)), sigma, mode="wrap")
-    return np.asarray((field - field.mean()) / field.std(), np.float32)
-
-
-def profile(rng: np.random.Generator, length: int, sigma: float) -> NDArray[np.float32]:
-    """A periodic line of Gaussian noise (length,), mean 0, s.d. 1, smoothed over
-    `sigma` samples.
-    """
-    field = gaussian_filter(rng.standard_normal(length), sigma, mode="wrap")
+def texture(rng: np.random.Generator, shape: tuple[int, ...], sigma: float) -> NDArray[np.float32]:
+    """Periodic Gaussian noise of `shape`, mean 0, s.d. 1, smoothed over `sigma` px."""
+    field = gaussian_filter(rng.standard_normal(shape), sigma, mode="wrap")
     return np.asarray((field - field.mean()) / field.std(), np.float32)

@@ -1,9 +1,9 @@
 """Which nuclei a slide holds: a pure function of the plan, cell by cell.
 
 The plane is cut into layout cells of CELL_UM. A cell proposes nuclei from its own hash: on a
-jittered grid, along the ring of its gland, and on the seam points. A proposal stands if no
-neighbour of lower rank comes too close (Matérn's second hard-core process, 1960), so a nucleus
-depends on its own and the eight cells around it only.
+jittered grid, along the ring of its gland, and on the seam points. A proposal is kept if no
+neighbour of lower rank is too close (Matérn's second hard-core process, 1960). So a nucleus depends
+only on its own cell and the eight cells around it.
 
 Seam points are the places (256 a, 256 b) where a or b is even, so every side and corner of a 512 px
 tile inside tissue has a nucleus across it.

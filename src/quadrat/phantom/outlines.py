@@ -2,9 +2,9 @@
 edges.
 
 A pixel belongs to the topmost nucleus over it. Of each nucleus the largest 4-connected piece is
-kept, if it has MIN_AREA_PX, no hole, and no two pixels that meet at a corner only; its other pixels
-are set to 0. So a nucleus depends on those that overlap it and on nothing else, and the polygon of
-its edges is simple.
+kept, if it has MIN_AREA_PX, no hole, and no two pixels that meet only at a corner; its other pixels
+are set to 0. So a nucleus depends only on the nuclei that overlap it, and the polygon of its edges
+is simple.
 """
 
 from __future__ import annotations
@@ -182,8 +182,8 @@ def keep_visible(
     """Reduce `labels` in place to the kept piece of each nucleus; outline those.
 
     Returns rings (n, 2) int32 of (x, y) in level-0 px, open, and starts (len(table) + 1) into them;
-    a nucleus that is not kept has an empty ring. What lies within 2 extents of the array's border
-    is not to be trusted, unless the border is the slide's own.
+    a nucleus that is not kept has an empty ring. Within 2 extents of the array's border the result
+    is not certain, unless the border is the slide's own.
     """
     side = 2 * extent + 3
     mask = np.zeros((side, side), np.uint8)

@@ -23,7 +23,7 @@ from quadrat.phantom.field import (
     region_values,
     tissue_value,
 )
-from quadrat.phantom.noise import draw, hash3, kernel, profile, smooth_noise, texture
+from quadrat.phantom.noise import draw, hash3, kernel, smooth_noise, texture
 from quadrat.phantom.nuclei import EPITHELIAL, LYMPHOCYTE, fibre_phase
 
 #: Distance of the nodes on which smooth fields are computed, level-0 px.
@@ -39,20 +39,22 @@ _INKS: Final = ((1.9, 1.3, 0.35), (1.9, 0.45, 1.2), (1.7, 1.7, 1.6))  # blue, gr
 
 
 class Palette(NamedTuple):
-    """What is fixed once a slide about its colours and textures.
-
-    vectors: (4, 3) absorption of H, E, pen, dust a unit amount; light: (3,) glass level 0..255;
-    strength: (2,) stain amounts; fine, medium, coarse: periodic textures of mean 0, s.d. 1; fibre:
-    periodic line, likewise.
-    """
+    """The colours and textures of a slide. Textures are periodic, of mean 0 and s.d. 1."""
 
     vectors: NDArray[np.float32]
+    """(4, 3) absorption of red, green, blue by one unit of H, E, pen and dust."""
     light: NDArray[np.float32]
+    """(3,) level of bare glass, 0-255."""
     strength: NDArray[np.float32]
+    """(2,) factors of the amounts of H and E."""
     fine: NDArray[np.float32]
+    """(512, 512) texture."""
     medium: NDArray[np.float32]
+    """(480, 480) texture."""
     coarse: NDArray[np.float32]
+    """(448, 448) texture."""
     fibre: NDArray[np.float32]
+    """(4096,) texture along a line."""
 
 
 def make_palette(seed: int) -> Palette:
@@ -65,10 +67,10 @@ def make_palette(seed: int) -> Palette:
         vectors=np.maximum(vectors, 0.01).astype(np.float32),
         light=(242.0 + rng.uniform(-1.5, 1.5) + rng.uniform(-0.6, 0.6, 3)).astype(np.float32),
         strength=rng.uniform(0.95, 1.12, 2).astype(np.float32),
-        fine=texture(rng, 512, 0.8),
-        medium=texture(rng, 480, 2.2),
-        coarse=texture(rng, 448, 7.0),
-        fibre=profile(rng, 4096, 5.0),
+        fine=texture(rng, (512, 512), 0.8),
+        medium=texture(rng, (480, 480), 2.2),
+        coarse=texture(rng, (448, 448), 7.0),
+        fibre=texture(rng, (4096,), 5.0),
     )
 
 
@@ -107,8 +109,8 @@ def node_fields(plan: Plan, x0: int, y0: int, rows: int, cols: int) -> NDArray[n
 
 @kernel
 def _between(nodes: NDArray[np.float32], r: int, c: int, out: NDArray[np.float32]) -> None:
-    """Bilinear values of all node channels at the centre of pixel (r, c) of a window that begins on
-    a node."""
+    """Bilinear values of all node channels at the centre of pixel (r, c); the window begins on a
+    node."""
     i, j = r // NODE_PX, c // NODE_PX
     fy, fx = np.float32((r % NODE_PX + 0.5) / NODE_PX), np.float32((c % NODE_PX + 0.5) / NODE_PX)
     a, b = (np.float32(1) - fy) * (np.float32(1) - fx), (np.float32(1) - fy) * fx
@@ -235,8 +237,8 @@ def densities(
 def add_debris(
     plan: Plan, amounts: NDArray[np.float32], labels: NDArray[np.int32], x0: int, y0: int
 ) -> None:
-    """Tiny dark dots of dead cells, in small clusters, where tissue is and no nucleus: no objects
-    of the truth."""
+    """Tiny dark dots of dead cells, in small clusters, in tissue between nuclei. They are not
+    objects of the truth."""
     rows, cols = labels.shape
     cell = plan.cell
     for cy in range(math.floor((y0 - 30) / cell), math.floor((y0 + rows + 30) / cell) + 1):

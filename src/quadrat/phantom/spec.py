@@ -33,22 +33,28 @@ _SEED_END: Final = 2**63
 class PhantomSpec:
     """Settings of one phantom slide.
 
-    name: stem of every file written; width, height: level-0 px; mpp: micrometres a pixel;
-    dominant: the region class that covers most of the tissue; tissue_fraction: share of the
-    slide that is tissue (before the pen is drawn); pen, dust: whether to add them.
-
-    Raises ConfigError for a value out of range.
+    Raises:
+        ConfigError: a value is out of range.
     """
 
     name: str
+    """How the names of all its files begin."""
     width: int
+    """Level-0 px."""
     height: int
+    """Level-0 px."""
     seed: int
+    """Of all random numbers; the same seed gives the same slide."""
     mpp: float = 0.5
+    """Micrometres per pixel."""
     dominant: RegionName = "stroma"
+    """The region class that covers most of the tissue."""
     tissue_fraction: float = 0.45
+    """Share of the slide that is tissue, before the pen is drawn."""
     pen: bool = True
+    """Whether to draw pen strokes."""
     dust: bool = True
+    """Whether to add dust."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
@@ -74,26 +80,28 @@ class PhantomSpec:
 
     @property
     def region_reduction(self) -> int:
-        """Level-0 px a side of one cell of the region map: 8, and more above 20,000 px."""
+        """Side of a cell of the region map, level-0 px: 8, and more for slides above 20,000 px."""
         side = max(self.width, self.height)
         return 8 if side <= 20_000 else 16 if side <= 50_000 else 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhantomFiles:
-    """The files of one phantom: the slide, and its exact truth.
-
-    slide: pyramidal JPEG TIFF; geojson: nuclei then regions, QuPath FeatureCollection;
-    nuclei: uint32 label image at level 0, id = 1-based order of the feature; regions: uint8
-    map (0 glass, then REGION_NAMES); table: counts, areas, densities (CSV); facts: JSON.
-    """
+    """The files of one phantom: the slide, and its exact truth."""
 
     slide: Path
+    """Pyramidal JPEG TIFF."""
     geojson: Path
+    """Nuclei, then regions: a FeatureCollection for QuPath."""
     nuclei: Path
+    """uint32 label image at level 0; the id of a nucleus is its place among the features, from
+    1."""
     regions: Path
+    """uint8 region map: 0 glass, then REGION_NAMES."""
     table: Path
+    """Counts, areas and densities, CSV."""
     facts: Path
+    """Size, seed, label of the slide and more, JSON."""
 
     @classmethod
     def of(cls, folder: Path, name: str) -> PhantomFiles:
