@@ -80,7 +80,7 @@ SHOWN = {
     "semantic": Shown("annotated_mm2", "found_mm2", ("mm²", "mm²"), "dice"),
     "detection": Shown("count_planted", "count_found", ("objects", "objects"), "f1"),
     "classification": Shown(
-        "judged_slides", "accuracy", ("slides", "right"), "tile_balanced_accuracy"
+        "evaluated_slides", "accuracy", ("slides", "right"), "tile_balanced_accuracy"
     ),
 }
 

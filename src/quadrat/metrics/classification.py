@@ -125,10 +125,10 @@ class ClassificationMetrics:
     def sizes(
         self, measured: Sequence[ClassificationMeasured], *, classes: Sequence[str]
     ) -> dict[str, float]:
-        """``judged_slides`` and ``judged_tiles``: how many of them the figures are of."""
+        """``evaluated_slides`` and ``evaluated_tiles``: how many of them the figures are of."""
         main, tiles = _main_units(measured), _tile_units(measured)
-        sizes = {f"judged_{main.name}s": float(len(main.truth))}
-        return sizes | ({"judged_tiles": float(len(tiles.truth))} if len(tiles.truth) else {})
+        sizes = {f"evaluated_{main.name}s": float(len(main.truth))}
+        return sizes | ({"evaluated_tiles": float(len(tiles.truth))} if len(tiles.truth) else {})
 
     def summarise(
         self, measured: Sequence[ClassificationMeasured], *, classes: Sequence[str]

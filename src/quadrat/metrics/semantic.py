@@ -118,9 +118,9 @@ class SemanticMetrics:
     def sizes(
         self, measured: Sequence[SemanticMeasured], *, classes: Sequence[str]
     ) -> dict[str, float]:
-        """``judged_px``: evaluated pixels. ``annotated_mm2`` and ``found_mm2``: area among them of
-        all classes together, and of each class."""
-        sizes = {"judged_px": float(_pooled(measured, classes).sum())}
+        """``evaluated_px``: pixels that were compared. ``annotated_mm2`` and ``found_mm2``: area
+        among them of all classes together, and of each class."""
+        sizes = {"evaluated_px": float(_pooled(measured, classes).sum())}
         for name, axis in (("annotated_mm2", 1), ("found_mm2", 0)):
             area = np.zeros(len(classes))
             for one in measured:

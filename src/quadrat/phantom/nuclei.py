@@ -38,7 +38,7 @@ STROMAL: Final = 2
 #: No nucleus reaches further than this from its centre, micrometres.
 EXTENT_UM: Final = 10.5
 
-_GRID: Final = 10  # proposals a side of a cell
+_GRID: Final = 10  # proposals along a side of a cell
 _SEAM: Final = 256
 _PER_CELL: Final = 180
 _LATER: Final = np.uint64(1 << 63)  # the top bit of a rank: set on all but the seam points' nuclei
@@ -123,7 +123,7 @@ def _allowed(plan: Plan, x: float, y: float) -> bool:
 
 @kernel
 def fibre_phase(plan: Plan, x: float, y: float) -> float:
-    """A smooth field in micrometres whose level lines are the stroma's fibres."""
+    """A smooth field in micrometres; its level lines are the stroma's fibres."""
     fx, fy = x / plan.um, y / plan.um
     h = hash3(plan.seed, 0, 0, 103)
     lean = 2.0 * math.pi * draw(h, 0)
@@ -200,7 +200,8 @@ def _propose_ring(plan: Plan, cx: int, cy: int, out: NDArray[np.void], count: in
 
 @kernel
 def _propose_seam(plan: Plan, cx: int, cy: int, out: NDArray[np.void], count: int) -> int:
-    """Nuclei on the seam points of the cell, which no other may displace; returns the new count."""
+    """Nuclei on the seam points of the cell, which no other nucleus may displace; returns the new
+    count."""
     for b in range(math.ceil(cy * plan.cell / _SEAM), math.ceil((cy + 1) * plan.cell / _SEAM)):
         for a in range(math.ceil(cx * plan.cell / _SEAM), math.ceil((cx + 1) * plan.cell / _SEAM)):
             if a % 2 != 0 and b % 2 != 0:

@@ -28,11 +28,14 @@ _JPEG_QUALITY: Final = 84
 
 @dataclass(frozen=True, slots=True)
 class TiffLevel:
-    """Size of one level and its pixel size in micrometres."""
+    """One level of the pyramid."""
 
     width: int
+    """px"""
     height: int
+    """px"""
     mpp: float
+    """Micrometres per pixel."""
 
 
 class TiledTiff:

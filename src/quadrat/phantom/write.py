@@ -46,12 +46,12 @@ def write_phantom(folder: Path, *, spec: PhantomSpec) -> PhantomFiles:
 
 @dataclass(frozen=True, slots=True)
 class _Ids:
-    """Ids of the nuclei that a block owns: keys (n,) uint64 ascending; the k-th has
-    id first + k.
-    """
+    """Ids of the nuclei that a block owns."""
 
     keys: NDArray[np.uint64]
+    """(n,) keys of the nuclei, ascending."""
     first: int
+    """Id of the first one; the others count up."""
 
 
 class _Pyramid:

@@ -76,7 +76,7 @@ def test_the_table_sums_counts_and_shows_the_worst_slide(tmp_path):
     write_rows(
         tmp_path,
         "classification",
-        ("slide", "judged_slides", "accuracy", "tile_balanced_accuracy"),
+        ("slide", "evaluated_slides", "accuracy", "tile_balanced_accuracy"),
         ("a", 1, 1, 0.75),
         ("b", 1, 0, 0.25),
     )

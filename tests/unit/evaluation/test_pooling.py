@@ -95,7 +95,7 @@ def test_a_slide_s_row_says_how_much_was_compared(tmp_path):
     for task, name in (
         ("instance", "count_planted"),
         ("semantic", "annotated_mm2"),
-        ("classification", "judged_slides"),
+        ("classification", "evaluated_slides"),
     ):
         slides = measured(tmp_path / task, task)
         evaluation = pool(slides, task=get_task(task), classes=NAMES, draws=5)

@@ -50,7 +50,7 @@ def test_slide_figures_are_those_of_torchmetrics():
     assert got["auroc"] == pytest.approx(float(auroc), abs=1e-5)
     assert got["balanced_accuracy"] == pytest.approx(float(recall), abs=1e-6)
     assert got["accuracy"] == pytest.approx(float(accuracy), abs=1e-6)
-    assert got["judged_slides"] == 60
+    assert got["evaluated_slides"] == 60
 
 
 def test_the_truth_of_a_tile_is_the_region_that_covers_most_of_it_if_half_is_annotated():
@@ -67,7 +67,7 @@ def test_the_truth_of_a_tile_is_the_region_that_covers_most_of_it_if_half_is_ann
     assert measured.tile_truth.tolist() == [1, 2]
     got = classification.METRICS.summarise([measured], classes=CLASSES)
     assert got["balanced_accuracy"] == got["tile_balanced_accuracy"] == 0.5
-    assert got["judged_tiles"] == 2
+    assert got["evaluated_tiles"] == 2
 
 
 def test_slides_with_a_label_have_the_figures_of_their_tiles_as_well():
@@ -82,7 +82,7 @@ def test_slides_with_a_label_have_the_figures_of_their_tiles_as_well():
     assert (got["balanced_accuracy"], got["tile_balanced_accuracy"]) == (1.0, 0.5)
     assert (got["accuracy"], got["tile_recall.a"], got["tile_recall.b"]) == (1.0, 1.0, 0.0)
     sizes = classification.METRICS.sizes([measured], classes=CLASSES)
-    assert sizes == {"judged_slides": 1, "judged_tiles": 2}
+    assert sizes == {"evaluated_slides": 1, "evaluated_tiles": 2}
 
 
 def test_a_slide_s_label_is_held_against_the_mean_of_its_tiles():

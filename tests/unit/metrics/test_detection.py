@@ -48,11 +48,11 @@ def coco_ap(images):
             "categories": [{"id": k + 1, "name": c} for k, c in enumerate(CLASSES)],
         }
         coco.createIndex()
-        judge = COCOeval(coco, coco.loadRes(found), "bbox")
-        judge.params.maxDets = [100_000]
-        judge.evaluate()
-        judge.accumulate()
-    precision = judge.eval["precision"][:, :, :, 0, 0]  # thresholds, recalls, classes
+        evaluator = COCOeval(coco, coco.loadRes(found), "bbox")
+        evaluator.params.maxDets = [100_000]
+        evaluator.evaluate()
+        evaluator.accumulate()
+    precision = evaluator.eval["precision"][:, :, :, 0, 0]  # thresholds, recalls, classes
     return precision.mean(axis=(0, 1)), precision[0].mean(axis=0)
 
 

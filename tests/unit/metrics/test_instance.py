@@ -72,12 +72,12 @@ def test_panoptic_quality_is_that_of_torchmetrics():
             category = np.concatenate([[99], class_id])[labels]
             rows.append(np.stack([category, labels], axis=-1))
         stacked.append(torch.from_numpy(np.stack(rows)))
-    judge = torchmetrics.detection.PanopticQuality(
+    peer = torchmetrics.detection.PanopticQuality(
         things={0, 1, 2}, stuffs={99}, return_per_class=True, return_sq_and_rq=True
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        theirs = judge(stacked[1], stacked[0]).numpy()
+        theirs = peer(stacked[1], stacked[0]).numpy()
     order = [*sorted({0, 1, 2}), 99]
     for k, name in enumerate(CLASSES):
         row = theirs[order.index(k)]
@@ -124,11 +124,11 @@ def test_mask_average_precision_is_that_of_pycocotools():
             "categories": [{"id": k + 1} for k in range(3)],
         }
         coco.createIndex()
-        judge = COCOeval(coco, coco.loadRes(rows[1]), "segm")
-        judge.params.maxDets = [100_000]
-        judge.evaluate()
-        judge.accumulate()
-    precision = judge.eval["precision"][:, :, :, 0, 0]
+        evaluator = COCOeval(coco, coco.loadRes(rows[1]), "segm")
+        evaluator.params.maxDets = [100_000]
+        evaluator.evaluate()
+        evaluator.accumulate()
+    precision = evaluator.eval["precision"][:, :, :, 0, 0]
     for k, name in enumerate(CLASSES):
         assert got[f"ap50_95.{name}"] == pytest.approx(precision[:, :, k].mean(), abs=1e-6)
 

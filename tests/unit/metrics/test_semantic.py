@@ -52,7 +52,7 @@ def test_areas_are_summed_in_mm2_over_slides_of_different_scale():
         measured.append(semantic.METRICS.measure(answer, truth, classes=CLASSES))
     got = semantic.METRICS.sizes(measured, classes=CLASSES)
     small, large = 0.25e-6, 4e-6  # mm2 of a pixel
-    assert got["judged_px"] == 8
+    assert got["evaluated_px"] == 8
     assert got["annotated_mm2.a"] == pytest.approx(small + large)
     assert got["annotated_mm2"] == pytest.approx(3 * small + 3 * large)
     assert got["found_mm2.a"] == pytest.approx(2 * small + large)
