@@ -14,12 +14,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from quadrat.config.manifest import read_manifest
 from quadrat.config.pipeline import Pipeline, load_pipeline
 from quadrat.core.errors import QuadratError
+from quadrat.core.text import aligned
 from quadrat.engine.cluster import open_executor
 from quadrat.engine.executor import Executor, Job
 from quadrat.engine.progress import Reporter
@@ -65,20 +63,21 @@ class Shown:
     found: str
     """How much was found."""
     units: tuple[str, str]
-    """What both count."""
+    """Units of both, if they are not objects."""
     metric: str
     """The figure of quality."""
 
 
+HEADER = ("task", "slides", "planted", "found", "largest error", "metric", "mean", "worst")
 SMALL_STEPS = {"instance": 220, "semantic": 100, "detection": 130, "classification": 120}
 SCALES = {
     "full": Scale(train=8, validate=2, test=8, large_px=8192, steps={}),
     "small": Scale(train=3, validate=1, test=3, large_px=4096, steps=SMALL_STEPS),
 }
 SHOWN = {
-    "instance": Shown("count_planted", "count_found", ("objects", "objects"), "pq"),
+    "instance": Shown("count_planted", "count_found", ("", ""), "pq"),
     "semantic": Shown("annotated_mm2", "found_mm2", ("mm²", "mm²"), "dice"),
-    "detection": Shown("count_planted", "count_found", ("objects", "objects"), "f1"),
+    "detection": Shown("count_planted", "count_found", ("", ""), "f1"),
     "classification": Shown(
         "evaluated_slides", "accuracy", ("slides", "right"), "tile_balanced_accuracy"
     ),
@@ -115,7 +114,8 @@ def demo(out: Path, *, scale: str, workers: int, reporter: Reporter) -> int:
         options = EvaluationOptions(results=(place / "results",))
         evaluate(evaluation_jobs(pipeline, test, place, options), place, options)
     lap("evaluate")
-    Console().print(figures_table(out))
+    for line in aligned(figures_table(out)):
+        print(line)
     about = {
         "seconds": {k: round(v, 1) for k, v in seconds.items()},
         "peak_worker_mb": reporter.peak_mb,
@@ -199,10 +199,10 @@ def demo_pipeline(task: str, out: Path, size: Scale) -> Pipeline:
     return load_pipeline(f"demo_{task}", overrides)
 
 
-def figures_table(out: Path) -> Table:
-    """A row per task from its per_slide.csv: slides, planted, found, the largest error of a slide,
-    and the metric (mean and worst slide)."""
-    table = Table("task", "slides", "planted", "found", "largest error", "metric", "mean", "worst")
+def figures_table(out: Path) -> list[tuple[str, ...]]:
+    """A header, and a row per task from its per_slide.csv: slides, planted, found, the largest
+    error of a slide, and the metric (mean and worst slide)."""
+    table: list[tuple[str, ...]] = [HEADER]
     for task, shown in SHOWN.items():
         path = run_folder(out, task) / EVALUATION / "per_slide.csv"
         with path.open(encoding="utf-8", newline="") as stream:
@@ -211,21 +211,23 @@ def figures_table(out: Path) -> Table:
             [float(row[name] or "nan") for row in rows]
             for name in (shown.planted, shown.found, shown.metric)
         )
-        table.add_row(
-            task,
-            str(len(rows)),
-            _amount(planted, shown.units[0]),
-            _amount(found, shown.units[1]),
-            _largest_error(planted, found, shown.units[0]),
-            shown.metric,
-            f"{sum(metric) / len(metric):.3f}",
-            f"{min(metric):.3f}",
+        table.append(
+            (
+                task,
+                str(len(rows)),
+                _amount(planted, shown.units[0]),
+                _amount(found, shown.units[1]),
+                _largest_error(planted, found, shown.units[0]),
+                shown.metric,
+                f"{sum(metric) / len(metric):.3f}",
+                f"{min(metric):.3f}",
+            )
         )
     return table
 
 
 def _amount(values: Sequence[float], unit: str) -> str:
-    return f"{sum(values):,.{2 if unit == 'mm²' else 0}f} {unit}"
+    return f"{sum(values):,.{2 if unit == 'mm²' else 0}f} {unit}".rstrip()
 
 
 def _largest_error(planted: Sequence[float], found: Sequence[float], unit: str) -> str:
