@@ -20,7 +20,7 @@ from quadrat.annotations.formats.table import Entry
 from quadrat.annotations.record import Record, Rings, to_annotations
 from quadrat.annotations.shapes import geometry_of, shape_name
 from quadrat.core.errors import AnnotationError
-from quadrat.core.files import write_whole
+from quadrat.core.files import write_file
 from quadrat.core.geometry import Box
 
 CSV_COLUMNS = (
@@ -35,7 +35,7 @@ def write_geojson(path: Path, entry: Entry) -> None:
     line."""
     features = (json.dumps(_feature(record), ensure_ascii=False) for record in _drawn(entry))
     text = '{"type":"FeatureCollection","features":[\n' + ",\n".join(features) + "\n]}\n"
-    write_whole(path, text.encode())
+    write_file(path, text)
 
 
 def _feature(record: Record) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def write_coco(path: Path, entries: Sequence[Entry], *, pictures: Sequence[str])
         {"id": i, "name": name} | _keypoints(entries, name) for i, name in enumerate(names, start=1)
     ]
     whole = {"images": images, "annotations": annotations, "categories": categories}
-    write_whole(path, json.dumps(whole, ensure_ascii=False).encode())
+    write_file(path, json.dumps(whole, ensure_ascii=False))
 
 
 def _keypoints(entries: Sequence[Entry], name: str) -> dict[str, Any]:
@@ -174,7 +174,7 @@ def write_csv(path: Path, entries: Sequence[Entry]) -> None:
                     exact_wkt(record),
                 )
             )
-    write_whole(path, stream.getvalue().encode())
+    write_file(path, stream.getvalue())
 
 
 def exact_wkt(record: Record) -> str:

@@ -17,7 +17,6 @@ from quadrat.annotations.statistics import LEVELS, By, Measures, measure, summar
 from quadrat.config.leakage import check_training, content_digests
 from quadrat.config.pipeline import Pipeline, load_pipeline, manifest_of
 from quadrat.core.errors import ConfigError
-from quadrat.core.files import commit, discard, partial_path
 
 EXIT_OK, EXIT_BAD = 0, 1
 Write = Callable[[str], None]
@@ -182,8 +181,6 @@ def export(
     there = next((file for file in files if file.exists()), None)
     if there is not None and not overwrite:
         raise ConfigError(f"{there} exists; choose another --out, or say --overwrite")
-    for file in files:
-        file.parent.mkdir(parents=True, exist_ok=True)
     _write(to, files, entries)
     left_out = [line for one in loaded for line in _left_out(one)]
     for line in left_out:
@@ -206,12 +203,7 @@ def _write(to: str, files: Sequence[Path], entries: Sequence[tuple[Item, Entry]]
     elif to == "csv":
         write_csv(files[0], own)
     else:
-        try:
-            write_parquet(partial_path(files[0]), to_table(own))
-        except BaseException:
-            discard(files[0])
-            raise
-        commit(files[0])
+        write_parquet(files[0], to_table(own))
 
 
 def _items(inputs: Sequence[Path], pipeline: str | None) -> tuple[Pipeline | None, list[Item]]:

@@ -7,6 +7,7 @@ is read from the files that ``quadrat evaluate`` writes.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import time
@@ -17,6 +18,7 @@ from pathlib import Path
 from quadrat.config.manifest import read_manifest
 from quadrat.config.pipeline import Pipeline, load_pipeline
 from quadrat.core.errors import QuadratError
+from quadrat.core.files import write_file
 from quadrat.core.text import aligned
 from quadrat.engine.cluster import open_executor
 from quadrat.engine.executor import Executor, Job
@@ -120,7 +122,7 @@ def demo(out: Path, *, scale: str, workers: int, reporter: Reporter) -> int:
         "seconds": {k: round(v, 1) for k, v in seconds.items()},
         "peak_worker_mb": reporter.peak_mb,
     }
-    (out / "cost.json").write_text(json.dumps(about) + "\n")
+    write_file(out / "cost.json", json.dumps(about) + "\n")
     spent = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
     reporter.say(
         f"done in {time.perf_counter() - started:.0f} s ({spent}); largest worker process "
@@ -157,12 +159,11 @@ def make_phantoms(folder: Path, size: Scale, executor: Executor) -> None:
                 f"phantom {outcome.key}: {outcome.failure.message}\n{outcome.failure.trace}"
             )
     for group, members in groups.items():
-        with (folder / f"{group}.csv").open("w", newline="") as stream:
-            writer = csv.writer(stream)
-            writer.writerow(MANIFEST_COLUMNS)
-            writer.writerows(
-                _manifest_row(folder / group, spec.name, split) for spec, split in members
-            )
+        text = io.StringIO(newline="")
+        writer = csv.writer(text)
+        writer.writerow(MANIFEST_COLUMNS)
+        writer.writerows(_manifest_row(folder / group, spec.name, split) for spec, split in members)
+        write_file(folder / f"{group}.csv", text.getvalue())
 
 
 def _spec(name: str, seed: int, side: int) -> PhantomSpec:

@@ -6,10 +6,9 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from quadrat.core.errors import DamagedTileError, QuadratError, SlideError
 from quadrat.core.geometry import check_mpp
+from quadrat.outputs.figures import save_png
 from quadrat.slides import Slide, open_slide
 from quadrat.slides.thumbnail import thumbnail, tissue_overlay
 from quadrat.slides.tissue.mask import TissueMap, find_tissue
@@ -143,7 +142,6 @@ def _write_pictures(
     slide: Slide, tissue: TissueMap | None, folder: Path, *, taken: Collection[str]
 ) -> list[str]:
     """Write the thumbnail and, where there is a mask, the overlay as PNG; their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
     picture, frame = thumbnail(slide)
     pictures = {"thumbnail": picture}
     if tissue is not None:
@@ -154,7 +152,7 @@ def _write_pictures(
         stem = f"{slide.name}_{number}"
     places = {kind: folder / f"{stem}.{kind}.png" for kind in pictures}
     for kind, place in places.items():
-        Image.fromarray(pictures[kind]).save(place)
+        save_png(pictures[kind], place)
     return [str(place) for place in places.values()]
 
 

@@ -7,7 +7,6 @@ be the same.
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,8 +16,7 @@ from typing import Any
 from quadrat.config.manifest import SlideRef
 from quadrat.config.splits import case_of, notes_on, one_side
 from quadrat.core.errors import ConfigError
-
-BLOCK_BYTES = 1 << 20
+from quadrat.core.files import sha256_of
 
 
 def check_leakage(refs: Sequence[SlideRef], digests: Mapping[str, str] | None = None) -> None:
@@ -127,9 +125,4 @@ def _outline(path: Path) -> tuple[tuple[str, int], ...]:
 
 
 def _digest(path: Path) -> str:
-    total = hashlib.sha256()
-    for file in _files(path):
-        with file.open("rb") as stream:
-            while block := stream.read(BLOCK_BYTES):
-                total.update(block)
-    return total.hexdigest()
+    return sha256_of(*_files(path))

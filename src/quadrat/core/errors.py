@@ -37,6 +37,11 @@ class StoreError(QuadratError):
     """A store that lacks, or holds damaged, data; or a read outside what is stored."""
 
 
+class WriteError(StoreError):
+    """An output that cannot be written: the disk is full or faulty, or the right to write is
+    missing (exit code 74). ``core/files.py`` alone makes it."""
+
+
 class PackageError(QuadratError):
     """A model package that is incomplete, altered, or made for another task."""
 

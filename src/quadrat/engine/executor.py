@@ -91,7 +91,7 @@ def guarded(fn: Callable[[Any], Any], job: Job) -> Outcome:
     try:
         receipt = fn(job.payload)
     except QuadratError as error:
-        failure = Failure(type(error).__name__, str(error), refused=True, trace="")
+        failure = refusal(error)
     except Exception as error:
         failure = Failure(
             type(error).__name__,
@@ -102,6 +102,11 @@ def guarded(fn: Callable[[Any], Any], job: Job) -> Outcome:
     else:
         return Outcome(job.key, time.perf_counter() - start, receipt=receipt, peak_mb=_peak_mb())
     return Outcome(job.key, time.perf_counter() - start, failure=failure, peak_mb=_peak_mb())
+
+
+def refusal(error: QuadratError) -> Failure:
+    """The failure of a job that quadrat refused knowingly."""
+    return Failure(type(error).__name__, str(error), refused=True, trace="")
 
 
 def _peak_mb() -> float:

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from quadrat.config.pipeline import Pipeline
+from quadrat.core.errors import WriteError
 from quadrat.core.files import check_free_space
 from quadrat.core.geometry import Box
 from quadrat.core.lattice import Cell, work_units
 from quadrat.engine.beside import StitchQueue
-from quadrat.engine.executor import Executor, Failure, Job, Outcome
+from quadrat.engine.executor import Executor, Failure, Job, Outcome, refusal
 from quadrat.engine.fingerprint import Fingerprints
 from quadrat.engine.images import (
     build_pyramids,
@@ -76,6 +77,11 @@ class SlideState:
         """Shards that hold analysed cores, as planned."""
         planned: list[list[int]] = self.receipt(self.prints.tile, "plan")["shards"]
         return planned
+
+    @property
+    def unwritten(self) -> bool:
+        """Whether it failed because an output cannot be written."""
+        return self.failure is not None and self.failure.kind == WriteError.__name__
 
     @property
     def stored(self) -> bool:
@@ -213,7 +219,7 @@ class Batch:
                 state, journal_key = todo[outcome.key]
                 self._settle(state, stage, outcome)
                 if outcome.failure is None:
-                    state.journal.add(journal_key, outcome.receipt)
+                    self._add_receipt(state, stage, journal_key, outcome.receipt)
                 bar.advance(note=state.name)
 
     def _sharded(
@@ -307,13 +313,25 @@ class Batch:
         """A receipt a shard, or the failure."""
         self._settle(state, stage, outcome)
         for item, receipt in (outcome.receipt or {}).items():
-            state.journal.add(state.key(getattr(state.prints, level), stage, item), receipt)
+            key = state.key(getattr(state.prints, level), stage, item)
+            self._add_receipt(state, stage, key, receipt)
+
+    def _add_receipt(self, state: SlideState, stage: str, key: str, receipt: Any) -> None:
+        """Into the slide's journal; a slide with a journal that cannot be written has failed."""
+        try:
+            state.journal.add(key, receipt)
+        except WriteError as error:
+            self._fail(state, stage, refusal(error))
 
     def _settle(self, state: SlideState, stage: str, outcome: Outcome) -> None:
         state.seconds[stage] = round(state.seconds.get(stage, 0.0) + outcome.seconds, 3)
         self.reporter.saw_memory(outcome.peak_mb)
-        failure = outcome.failure
-        if failure is not None and state.failure is None:
+        if outcome.failure is not None:
+            self._fail(state, stage, outcome.failure)
+
+    def _fail(self, state: SlideState, stage: str, failure: Failure) -> None:
+        """Set a slide aside; the first reason counts."""
+        if state.failure is None:
             state.failure, state.stage = failure, stage
             self.reporter.say(f"{state.name}: failed in {stage}: {failure.message}")
             if failure.trace:

@@ -3,12 +3,12 @@ image, their pyramids."""
 
 from __future__ import annotations
 
-import shutil
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from quadrat.core.files import remove
 from quadrat.core.geometry import plan_read
 from quadrat.core.objects import Frame
 from quadrat.engine.steps import ShardJob, noted, open_work_source, windows_of
@@ -38,7 +38,7 @@ def create_image(work: SlideWork) -> dict[str, Any]:
         StoreError: the disk has too little room.
     """
     plan = work.load_plan()
-    shutil.rmtree(work.image, ignore_errors=True)
+    remove(work.image)
     tiles = plan_tiles(windows_of(work, plan.cells), frame=plan.frame)
     TileStore.create(work.image, frame=plan.frame, slide=work.ref.name, plan=tiles)
     return {"image_shards": [list(s) for s in tiles.shards]}
@@ -62,7 +62,7 @@ def create_labels(work: SlideWork) -> dict[str, Any]:
     assert label is not None
     lattice = work.spec.lattice
     if not is_tile_store(work.image):
-        shutil.rmtree(work.image, ignore_errors=True)  # an overview that was begun
+        remove(work.image)  # an overview that was begun
         write_overview(work, frame)
     create_label_image(
         work.image,

@@ -7,10 +7,23 @@ A file's presence proves nothing (a missing zarr shard reads as fill); a receipt
 from __future__ import annotations
 
 import json
-import os
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
+
+from quadrat.core.errors import WriteError
+from quadrat.core.files import OutputFile, open_append, write_file
+
+
+def write_journal(path: Path, receipts: Mapping[str, Any]) -> Journal:
+    """A journal of exactly these receipts, in place of the one that is there."""
+    write_file(path, b"".join(_line(key, receipt) for key, receipt in receipts.items()))
+    return Journal(path)
+
+
+def _line(key: str, receipt: Any) -> bytes:
+    return json.dumps({"key": key, "receipt": receipt}, sort_keys=True).encode() + b"\n"
 
 
 class Journal:
@@ -20,7 +33,7 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.receipts: dict[str, Any] = {}
-        self._file: BinaryIO | None = None
+        self._file: OutputFile | None = None
         self._whole = 0
         for line in path.read_bytes().splitlines(keepends=True) if path.exists() else ():
             try:
@@ -34,22 +47,26 @@ class Journal:
         return key in self.receipts
 
     def add(self, key: str, receipt: Any) -> None:
-        """Record that the work called ``key`` is finished; ``receipt`` is anything JSON holds."""
+        """Record that the work called ``key`` is finished; ``receipt`` is anything JSON holds.
+
+        Raises:
+            WriteError: it cannot be recorded. The next one is written over what is there of it.
+        """
         if self._file is None:  # not before there is something to write: a batch has many journals
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self.path.open("ab")
-            self._file.truncate(self._whole)
-        self._file.write(
-            json.dumps({"key": key, "receipt": receipt}, sort_keys=True).encode() + b"\n"
-        )
-        self._file.flush()
-        os.fsync(self._file.fileno())
+            self._file = open_append(self.path, length=self._whole)
+        line = _line(key, receipt)
+        try:
+            self._file.write(line)
+            self._file.sync()
+        except WriteError:
+            self.close()
+            raise
+        self._whole += len(line)
         self.receipts[key] = receipt
 
     def close(self) -> None:
         """Give the file handle back; adding opens it again."""
         if self._file is not None:
-            self._whole = self._file.tell()
             self._file.close()
             self._file = None
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from quadrat.core.errors import StoreError
+from quadrat.core.files import write_file
 
 
 @contextlib.contextmanager
@@ -31,9 +32,8 @@ def locked(path: Path, busy: str, *, otherwise: str) -> Iterator[None]:
     Raises:
         StoreError: it is held, told as ``busy``; ``otherwise``: what to do beside waiting.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     mine = path.with_name(f"driver.{socket.gethostname()}.{os.getpid()}")
-    mine.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}))
+    write_file(mine, json.dumps({"host": socket.gethostname(), "pid": os.getpid()}))
     try:
         for _ in range(2):
             with contextlib.suppress(FileExistsError):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from quadrat.core.files import write_file
 from quadrat.core.geometry import Box
 from quadrat.core.objects import ClassInfo, Frame, ObjectTable, Polygons
 from quadrat.core.outlines import concatenate_polygons, take_polygons
@@ -49,9 +49,7 @@ def finish_slide(job: FinishJob) -> dict[str, Any]:
         "thresholds": dict(job.work.spec.thresholds),
     }
     text = json.dumps(summary | figures | provenance, indent=2, sort_keys=True) + "\n"
-    temporary = job.work.result / "summary.json.partial"
-    temporary.write_text(text)
-    os.replace(temporary, job.work.result / "summary.json")
+    write_file(job.work.result / "summary.json", text)
     return {}
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from quadrat.core.files import open_append
+
 LINE_EVERY_S = 10.0
 
 
@@ -18,9 +20,7 @@ class Reporter:
     exempt from identity)."""
 
     def __init__(self, log: Path | None = None, *, quiet: bool = False) -> None:
-        if log is not None:
-            log.parent.mkdir(parents=True, exist_ok=True)
-        self._log = log.open("a") if log is not None else None
+        self._log = open_append(log) if log is not None else None
         self.quiet = quiet
         self.peak_mb = 0.0
 
@@ -38,11 +38,8 @@ class Reporter:
     def event(self, kind: str, **values: Any) -> None:
         """One JSON line in the log."""
         if self._log is not None:
-            self._log.write(
-                json.dumps({"time": round(time.time(), 3), "event": kind} | values, default=str)
-                + "\n"
-            )
-            self._log.flush()
+            line = {"time": round(time.time(), 3), "event": kind} | values
+            self._log.write(json.dumps(line, default=str).encode() + b"\n")
 
     def phase(self, name: str, total: int) -> Phase:
         """Progress of ``total`` jobs."""

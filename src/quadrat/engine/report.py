@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from quadrat.config.pipeline import Pipeline
+from quadrat.core.files import open_append, write_file
 from quadrat.engine.flow import SlideState
 from quadrat.outputs.tables import ALL, SummaryRow, write_summary
 
@@ -56,7 +57,6 @@ def write_run_files(
 ) -> None:
     """results/summary.csv (where files have names and no places), and under run/: failures.jsonl
     and timings.jsonl."""
-    (out / "results").mkdir(parents=True, exist_ok=True)
 
     def placeless(row: SummaryRow) -> str:
         return row.reason.replace(paths[row.slide], Path(paths[row.slide]).name).replace(
@@ -67,12 +67,11 @@ def write_run_files(
         out / "results" / "summary.csv", [replace(row, reason=placeless(row)) for row in rows]
     )
     failures = [{"slide": r.slide, "reason": r.reason} for r in rows if r.status == "failed"]
-    _write_lines(out / "run" / "failures.jsonl", failures)
-    with (out / "run" / "timings.jsonl").open("a") as stream:
-        for state in states:
-            stream.write(json.dumps({"slide": state.name, "seconds": state.seconds}) + "\n")
+    write_file(out / "run" / "failures.jsonl", _lines(failures))
+    with open_append(out / "run" / "timings.jsonl") as stream:
+        times = [{"slide": state.name, "seconds": state.seconds} for state in states]
+        stream.write(_lines(times).encode())
 
 
-def _write_lines(path: Path, records: Sequence[dict[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+def _lines(records: Sequence[dict[str, Any]]) -> str:
+    return "".join(json.dumps(record) + "\n" for record in records)

@@ -3,16 +3,15 @@ of a slide's results."""
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from quadrat.core.errors import StoreError
+from quadrat.core.files import drop_partials, place_folder, remove
 from quadrat.core.lattice import Cell
 from quadrat.engine.fingerprint import Fingerprints
-from quadrat.engine.journal import Journal
+from quadrat.engine.journal import Journal, write_journal
 from quadrat.engine.work import SlideWork
 from quadrat.store.predictions import PredictionStore
 from quadrat.store.tiles import TileStore
@@ -33,23 +32,18 @@ def open_journal(work: SlideWork, prints: Fingerprints, *, anew: bool = False) -
     which this run replaces, must not count when their turn comes again. ``anew``: nothing counts.
     """
     path = work.path / "journal.jsonl"
+    drop_partials(work.path)
     journal = Journal(path)
     plan = f"{prints.tile[:16]}/plan"
     if journal.receipts and (anew or plan not in journal or not (work.path / "plan.json").exists()):
-        shutil.rmtree(work.path)
+        remove(work.path)
         return Journal(path)
     keep = valid_receipts(work, prints, journal.receipts)
     if len(keep) == len(journal.receipts):
         return journal
     if not any(key.startswith(prints.result[:16]) for key in keep):
-        shutil.rmtree(
-            work.result, ignore_errors=True
-        )  # no output of other settings is to be delivered
-    path.unlink()
-    journal = Journal(path)
-    for key, receipt in keep.items():
-        journal.add(key, receipt)
-    return journal
+        remove(work.result)  # no output of other settings is to be delivered
+    return write_journal(path, keep)
 
 
 def valid_receipts(
@@ -106,23 +100,15 @@ def _cell(item: str) -> Cell:
 
 def commit_result(work: SlideWork, out: Path, *, keep: Sequence[str]) -> Path:
     """Give a finished slide its place under results/ by one rename; of the working folder stays
-    what is to be kept."""
-    target, old = results_folder(out, work.ref.name), work.path / "replaced"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(old, ignore_errors=True)  # left by a run that died here
-    if target.exists():
-        os.rename(target, old)
-    os.rename(work.result, target)
+    what is to be kept. The journal goes when the results are on the disk, not before.
+
+    Raises:
+        WriteError: a folder cannot be renamed or removed. Run again to finish.
+    """
+    target = results_folder(out, work.ref.name)
+    place_folder(work.result, target)
     stores = {"tiles": [work.tiles], "predictions": [work.predictions, work.parts]}
-    for path in [
-        path for name, paths in stores.items() if keep and name not in keep for path in paths
-    ]:
-        if path.exists():  # by one rename first: a store is whole or gone
-            os.rename(path, work.path / f"dropped.{path.name}")
-        shutil.rmtree(work.path / f"dropped.{path.name}", ignore_errors=True)
-    if not keep:
-        (work.path / "journal.jsonl").unlink(
-            missing_ok=True
-        )  # first: what is half removed must not count
-    shutil.rmtree(old if keep else work.path, ignore_errors=True)
+    dropped = [path for name, paths in stores.items() if name not in keep for path in paths]
+    for path in dropped if keep else [work.path]:
+        remove(path)
     return target

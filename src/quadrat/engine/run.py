@@ -12,9 +12,10 @@ from typing import Any
 from quadrat import __version__
 from quadrat.config.manifest import SlideRef
 from quadrat.config.pipeline import Pipeline
-from quadrat.core.errors import ConfigError, PackageError, SlideError
+from quadrat.core.errors import ConfigError, PackageError, SlideError, WriteError
+from quadrat.core.files import drop_partials, recover_folder
 from quadrat.engine.cluster import open_executor
-from quadrat.engine.executor import Executor
+from quadrat.engine.executor import Executor, refusal
 from quadrat.engine.fingerprint import Fingerprints, fingerprints
 from quadrat.engine.flow import UNTIL, Batch, SlideState
 from quadrat.engine.journal import Journal
@@ -39,6 +40,8 @@ def package_folder(pipeline: Pipeline) -> Path:
     """The model package of a pipeline: as written if it is absolute or exists from here, else
     beside the pipeline file."""
     here, beside = Path(pipeline.model.package), Path(pipeline.folder) / pipeline.model.package
+    for folder in (here, beside):
+        recover_folder(folder)
     return beside if not (here / CARD).exists() and (beside / CARD).exists() else here
 
 
@@ -105,9 +108,10 @@ def run(
             spec, card = run_spec(pipeline, package)
     else:
         spec, card = run_spec(pipeline, package)
-    out.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         stack.enter_context(driver_lock(out))
+        for folder in (out / "results", out / "run", out / "run" / "work"):
+            drop_partials(folder, deep=False)
         if reporter is None:
             reporter = stack.enter_context(Reporter(out / "run" / "log.jsonl"))
         todo, rows = _prepare(
@@ -154,7 +158,9 @@ def run(
         ordered = tuple(rows[s.name] for s in slides)
         write_run_files(out, ordered, todo, paths={s.name: s.path for s in slides})
     failed = any(row.status == "failed" for row in ordered)
-    return RunReport(rows=ordered, exit_code=EXIT_FAILED if failed else EXIT_OK)
+    unwritten = any(state.unwritten for state in todo)
+    code = EXIT_OUTPUT if unwritten else EXIT_FAILED if failed else EXIT_OK
+    return RunReport(rows=ordered, exit_code=code)
 
 
 def _need_predictions(work: SlideWork, prints: Fingerprints) -> None:
@@ -201,6 +207,7 @@ def _prepare(
         except SlideError as error:
             rows[ref.name] = _failed_row(ref.name, pipeline, "open", str(error))
             continue
+        recover_folder(results_folder(out, ref.name))
         summary = read_summary_json(results_folder(out, ref.name))
         damaged = (
             overwrite and summary is not None and bool(summary.get("damaged_tiles_l0"))
@@ -227,12 +234,16 @@ def _prepare(
 def _conclude(state: SlideState, pipeline: Pipeline, out: Path, *, until: str) -> SummaryRow:
     """Commit a finished slide, or record its failure."""
     state.journal.close()
-    if state.failure is not None:
-        return _failed_row(state.name, pipeline, state.stage, state.failure.message)
-    if until != "results":
+    if state.failure is None and until != "results":
         plan = state.work.load_plan()
         return SummaryRow(state.name, until, pipeline.task, plan.frame.mpp, plan.tissue_mm2)
-    target = commit_result(state.work, out, keep=pipeline.run.keep)
-    summary = read_summary_json(target)
+    if state.failure is None:
+        try:
+            commit_result(state.work, out, keep=pipeline.run.keep)
+        except WriteError as error:
+            state.failure, state.stage = refusal(error), "commit"
+    if state.failure is not None:
+        return _failed_row(state.name, pipeline, state.stage, state.failure.message)
+    summary = read_summary_json(results_folder(out, state.name))
     assert summary is not None
     return _done_row(summary)

@@ -6,7 +6,6 @@ Every unit writes files that no other unit writes, and may be run twice without 
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ import torch
 
 from quadrat.annotations.regions import load_regions, restrict
 from quadrat.core.errors import SlideError
+from quadrat.core.files import remove
 from quadrat.core.geometry import Box, check_mpp
 from quadrat.core.lattice import Cell
 from quadrat.core.objects import Frame
@@ -160,7 +160,7 @@ def create_tiles(work: SlideWork) -> dict[str, Any]:
         stored = plan_tiles(
             windows_of(work, work.load_plan().cells), frame=source.frame, tiles=tiles
         )
-    shutil.rmtree(work.tiles, ignore_errors=True)
+    remove(work.tiles)
     TileStore.create(work.tiles, frame=source.frame, slide=work.ref.name, plan=stored)
     return {
         "tile_shards": [list(s) for s in stored.shards],
@@ -207,7 +207,7 @@ def create_predictions(work: SlideWork) -> dict[str, Any]:
     """Lay out an empty prediction store (dropping an outdated one)."""
     plan = work.load_plan()
     task = get_task(work.task)
-    shutil.rmtree(work.predictions, ignore_errors=True)
+    remove(work.predictions)
     PredictionStore.create(
         work.predictions,
         storage=task.storage,

@@ -49,7 +49,6 @@ def merge_slide(job: FinishJob) -> dict[str, Any]:
     summary."""
     task, view, plan = get_task(job.work.task), WorkView(job.work), job.work.load_plan()
     area = analysed_area(job.work, plan, job.lost)
-    job.work.result.mkdir(exist_ok=True)
     stitched = task.merge(view)
     if task.label_image is not None:
         view.keep_first_ids()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy.typing as npt
 
 from quadrat.annotations.regions import inside
 from quadrat.core.errors import StoreError
+from quadrat.core.files import new_file
 from quadrat.core.geometry import Box
 from quadrat.core.lattice import Cell
 from quadrat.core.objects import Frame
@@ -98,13 +98,8 @@ class WorkView:
 def save_part(path: Path, arrays: Arrays) -> dict[str, Any]:
     """Write arrays as an uncompressed npz (no pickles), complete or not at all; returns the
     receipt."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".partial")
-    with temporary.open("wb") as stream:
+    with new_file(path) as stream:
         np.savez(stream, allow_pickle=False, **arrays)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, path)
     return {"objects": len(arrays["class_id"])}
 
 

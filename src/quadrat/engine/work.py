@@ -26,8 +26,8 @@ import numpy as np
 
 from quadrat.config.manifest import SlideRef
 from quadrat.config.pipeline import SlideSection
-from quadrat.core.errors import QuadratError, SlideError, StoreError
-from quadrat.core.files import write_durably
+from quadrat.core.errors import QuadratError, SlideError
+from quadrat.core.files import write_file
 from quadrat.core.lattice import Cell
 from quadrat.core.objects import Frame
 from quadrat.models.task import ModelSpec
@@ -108,19 +108,11 @@ class SlideWork:
         return self.parts / f"{shard[0]}.{shard[1]}.npz"
 
     def save_plan(self, plan: SlidePlan, tissue: TissueMap) -> None:
-        """Write the plan, complete or not at all. Raises StoreError where the disk is full."""
-        stream = io.BytesIO()
-        np.save(
-            stream, tissue.codes
-        )  # not to a path: what numpy says of a full disk names neither the file nor the reason
-        try:
-            write_durably(self.path / "tissue.npy", stream.getvalue())
-            write_durably(self.path / "plan.json", json.dumps(asdict(plan)).encode())
-        except OSError as error:
-            raise StoreError(
-                f"{self.path}: the plan of the slide cannot be written ({error.strerror}); make "
-                "room and run again"
-            ) from error
+        """Write the plan, complete or not at all. Raises WriteError where it cannot be written."""
+        stream = io.BytesIO()  # numpy writes to a file without naming the reason of a failure
+        np.save(stream, tissue.codes)
+        write_file(self.path / "tissue.npy", stream.getvalue())
+        write_file(self.path / "plan.json", json.dumps(asdict(plan)))
 
     def load_plan(self) -> SlidePlan:
         values = json.loads((self.path / "plan.json").read_text())

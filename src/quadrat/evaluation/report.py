@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from quadrat.core.files import write_whole
+from quadrat.core.files import write_file
 from quadrat.evaluation.plots import (
     bland_altman,
     confusion_plot,
@@ -128,12 +128,11 @@ def write_evaluation(
     curves: Sequence[Curve],
 ) -> None:
     """Write all files of an evaluation; metrics.json comes last."""
-    folder.mkdir(parents=True, exist_ok=True)
     slides = Counter(slide.case for slide in evaluation.slides)
     of_slides = [((s.slide, s.case), evaluation.per_slide[s.slide]) for s in evaluation.slides]
     of_cases = [((case, str(slides[case])), own) for case, own in evaluation.per_case.items()]
-    write_whole(folder / "per_slide.csv", _figures_csv(("slide", "case"), of_slides))
-    write_whole(folder / "per_case.csv", _figures_csv(("case", "slides"), of_cases))
+    write_file(folder / "per_slide.csv", _figures_csv(("slide", "case"), of_slides))
+    write_file(folder / "per_case.csv", _figures_csv(("case", "slides"), of_cases))
     if evaluation.counts:
         lines = [
             (
@@ -147,11 +146,11 @@ def write_evaluation(
             )
             for c in evaluation.counts
         ]
-        write_whole(folder / "counts.csv", _csv(COUNT_COLUMNS, lines))
+        write_file(folder / "counts.csv", _csv(COUNT_COLUMNS, lines))
     pictures = _draw(folder, evaluation, details, confusion, curves)
-    write_whole(folder / "report.md", report_text(evaluation, details, pictures).encode("utf-8"))
+    write_file(folder / "report.md", report_text(evaluation, details, pictures))
     text = json.dumps(metrics_json(evaluation, details), indent=2, sort_keys=True) + "\n"
-    write_whole(folder / "metrics.json", text.encode("utf-8"))
+    write_file(folder / "metrics.json", text)
 
 
 def report_text(
@@ -233,7 +232,7 @@ def _units(evaluation: Evaluation) -> Sequence[str]:
 
 def _figures_csv(
     keys: tuple[str, ...], rows: Sequence[tuple[tuple[str, ...], Mapping[str, float]]]
-) -> bytes:
+) -> str:
     """A CSV of figures, six decimals; the empty string where a figure is not defined."""
     names = list(dict.fromkeys(name for _, figures in rows for name in figures))
     lines = [
@@ -242,12 +241,12 @@ def _figures_csv(
     return _csv((*keys, *names), lines)
 
 
-def _csv(header: Sequence[str], lines: Sequence[Sequence[Any]]) -> bytes:
+def _csv(header: Sequence[str], lines: Sequence[Sequence[Any]]) -> str:
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
     writer.writerows(lines)
-    return text.getvalue().encode("utf-8")
+    return text.getvalue()
 
 
 def _decimals(value: float) -> str:

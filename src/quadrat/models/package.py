@@ -5,19 +5,17 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
-from quadrat.core.errors import ConfigError, PackageError, StoreError
-from quadrat.core.files import sha256_of
+from quadrat.core.errors import ConfigError, PackageError
+from quadrat.core.files import new_folder, recover_folder, sha256_of, write_file
 from quadrat.models.probe import least_radius, probe
 from quadrat.models.spec import spec_from_dict, spec_to_dict
 from quadrat.models.task import ModelSpec
@@ -165,32 +163,17 @@ def save_package(
     anything was measured of it.
 
     Raises:
-        StoreError: the disk is full, or the folder cannot be written.
+        WriteError: a file of it cannot be written. The package that was there before stays.
     """
     exact = dict(exactness(model, spec) if measured is None else measured)
     stored = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     if precision == "float16":
         stored = {k: v.half() if v.is_floating_point() else v for k, v in stored.items()}
-    staging = folder.with_name(folder.name + ".partial")
-    try:
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
-        save_file(stored, staging / WEIGHTS)
+    with new_folder(folder) as staging:
+        write_file(staging / WEIGHTS, save(stored))
         write_card(staging, spec, about=dict(about) | {"exactness": exact})
-        shutil.copymode(
-            staging / CARD, staging / WEIGHTS
-        )  # safetensors lets nobody else read what it writes
         if beside is not None:
             beside(staging)
-        shutil.rmtree(folder, ignore_errors=True)
-        os.rename(staging, folder)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise StoreError(
-            f"the package {folder} cannot be written ({error}); make room and run the same command "
-            "again: "
-            "what was learnt is in the checkpoint"
-        ) from error
 
 
 def rounded(model: nn.Module, precision: str) -> nn.Module:
@@ -268,11 +251,8 @@ def write_card(folder: Path, spec: ModelSpec, *, about: Mapping[str, Any]) -> No
         "weights_sha256": sha256_of(folder / WEIGHTS),
         "intended_use": "research use only, not for diagnosis",
     } | dict(about)
-    temporary = folder / (CARD + ".partial")
-    temporary.write_text(
-        json.dumps(_finite(card), indent=2, sort_keys=True, allow_nan=False) + "\n"
-    )
-    os.replace(temporary, folder / CARD)
+    text = json.dumps(_finite(card), indent=2, sort_keys=True, allow_nan=False)
+    write_file(folder / CARD, text + "\n")
 
 
 def _finite(value: Any) -> Any:
@@ -290,6 +270,7 @@ def read_card(folder: Path) -> dict[str, Any]:
     Raises:
         PackageError: no folder, no card, a card that is not JSON, or one of another schema.
     """
+    recover_folder(folder)
     path = folder / CARD
     if not path.is_file():
         raise PackageError(

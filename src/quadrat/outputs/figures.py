@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from quadrat.core.files import write_whole
+from quadrat.core.files import write_file
 from quadrat.outputs.overlay import BLANK, Rgb, colorize
 
 PANEL = 720
@@ -129,7 +129,7 @@ def save_png(image: Rgb, path: Path) -> None:
     """Write a PNG without time or text chunks, whole or not at all."""
     data = io.BytesIO()
     Image.fromarray(image).save(data, format="PNG", compress_level=6)
-    write_whole(path, data.getvalue())
+    write_file(path, data.getvalue())
 
 
 def _font(size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

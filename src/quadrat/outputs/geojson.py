@@ -11,6 +11,7 @@ import hashlib
 import json
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -19,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from quadrat.core.files import commit, discard, partial_path
+from quadrat.core.files import new_file
 from quadrat.core.objects import ClassInfo, Frame, ObjectTable, Polygons
 from quadrat.outputs.objects import check_append, slice_polygons
 
@@ -49,7 +50,7 @@ class GeoJSONWriter:
     without error.
 
     Args:
-        path: the file; written as ``<path>.partial`` until complete. frame: the slide's grid, to
+        path: the file. frame: the slide's grid, to
         convert to level-0 px and um. classes: the classes, by class_id. slide: the slide's id, the
         name space of the feature ids. object_type: "detection" for objects (QuPath stays quick with
         a million of them), "annotation" for regions. origin_l0: level-0 (x, y) subtracted from
@@ -72,10 +73,13 @@ class GeoJSONWriter:
         score = "Detection probability" if object_type == "detection" else "Probability"
         self._heads = [_class_json(c, object_type=object_type, score=score) for c in classes]
         self._first = True
-        self._file = partial_path(self._path).open("wb")
-        self._file.write(b'{"type":"FeatureCollection","features":[\n')
 
     def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self._stream = stack.enter_context(new_file(self._path))
+            self._stream.write(b'{"type":"FeatureCollection","features":[\n')
+            stack.push(self._finish)
+            self._open = stack.pop_all()
         return self
 
     def __exit__(
@@ -84,13 +88,11 @@ class GeoJSONWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with self._file:
-            if kind is None:
-                self._file.write(b"]}\n" if self._first else b"\n]}\n")
+        self._open.__exit__(kind, error, trace)
+
+    def _finish(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
-            commit(self._path)
-        else:
-            discard(self._path)
+            self._stream.write(b"]}\n" if self._first else b"\n]}\n")
 
     def append(
         self,
@@ -123,7 +125,7 @@ class GeoJSONWriter:
             part = table.take(np.arange(start, stop))
             ids = np.arange(first_id + start, first_id + stop, dtype=np.int64)
             lines = b",\n".join(self._features(part, slice_polygons(polygons, start, stop), ids))
-            self._file.write(lines if self._first else b",\n" + lines)
+            self._stream.write(lines if self._first else b",\n" + lines)
             self._first = False
 
     def _features(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,7 +22,7 @@ import pyarrow.parquet as pq
 import shapely
 
 from quadrat.core.errors import QuadratError
-from quadrat.core.files import commit, discard, partial_path
+from quadrat.core.files import new_file
 from quadrat.core.objects import ClassInfo, Frame, ObjectTable, Polygons
 
 OBJECT_COLUMNS = (
@@ -74,7 +75,7 @@ class ObjectWriter:
     end, without error.
 
     Args:
-        path: the file; written as ``<path>.partial`` until complete.
+        path: the file.
         frame: the slide's grid, to convert to level-0 px and um.
         classes: the classes, by class_id; their names must differ.
         slide: name of the slide, kept in the file's metadata under ``quadrat``.
@@ -90,15 +91,17 @@ class ObjectWriter:
         self._waiting: list[pa.Table] = []
         self._waiting_rows = 0
         self._bounds = np.array([np.inf, np.inf, -np.inf, -np.inf])
-        self._writer = pq.ParquetWriter(
-            partial_path(self._path),
-            self._schema,
-            compression="zstd",
-            compression_level=3,
-            version="2.6",
-        )
 
     def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            stream = stack.enter_context(new_file(self._path))
+            self._writer = stack.enter_context(
+                pq.ParquetWriter(
+                    stream, self._schema, compression="zstd", compression_level=3, version="2.6"
+                )
+            )
+            stack.push(self._finish)
+            self._open = stack.pop_all()
         return self
 
     def __exit__(
@@ -107,11 +110,7 @@ class ObjectWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is None:
-            self._finish()
-        else:
-            self._writer.close()
-            discard(self._path)
+        self._open.__exit__(kind, error, trace)
 
     def append(
         self,
@@ -185,31 +184,22 @@ class ObjectWriter:
     def _write(self, rows: pa.Table) -> None:
         self._writer.write_table(rows.combine_chunks(), row_group_size=ROW_GROUP)
 
-    def _finish(self) -> None:
-        try:
-            if self._waiting_rows:
-                self._write(pa.concat_tables(self._waiting))
-            column: dict[str, Any] = {"encoding": "WKB", "geometry_types": ["Polygon"], "crs": None}
-            if np.isfinite(self._bounds).all():
-                column["bbox"] = self._bounds.tolist()
-            geo = {
-                "version": "1.1.0",
-                "primary_column": "geometry",
-                "columns": {"geometry": column},
-            }
-            about = {
-                "slide": self._slide,
-                "coordinates": "level-0 px, x right, y down",
-                "mpp": self._frame.mpp,
-            }
-            self._writer.add_key_value_metadata(
-                {"geo": json.dumps(geo), "quadrat": json.dumps(about)}
-            )
-            self._writer.close()
-        except BaseException:
-            discard(self._path)
-            raise
-        commit(self._path)
+    def _finish(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Write what waits, and what the file says of itself; nothing after an exception."""
+        if kind is not None:
+            return
+        if self._waiting_rows:
+            self._write(pa.concat_tables(self._waiting))
+        column: dict[str, Any] = {"encoding": "WKB", "geometry_types": ["Polygon"], "crs": None}
+        if np.isfinite(self._bounds).all():
+            column["bbox"] = self._bounds.tolist()
+        geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
+        about = {
+            "slide": self._slide,
+            "coordinates": "level-0 px, x right, y down",
+            "mpp": self._frame.mpp,
+        }
+        self._writer.add_key_value_metadata({"geo": json.dumps(geo), "quadrat": json.dumps(about)})
 
 
 def _schema(classes: Sequence[ClassInfo]) -> pa.Schema:

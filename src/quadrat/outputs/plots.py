@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from quadrat.core.files import write_whole
+from quadrat.core.files import write_file
 
 
 def save_figure(figure: Figure, path: Path, *, dpi: int) -> None:
@@ -16,4 +16,4 @@ def save_figure(figure: Figure, path: Path, *, dpi: int) -> None:
     FigureCanvasAgg(figure)
     with io.BytesIO() as stream:
         figure.savefig(stream, format="png", dpi=dpi, metadata={"Software": None})
-        write_whole(path, stream.getvalue())
+        write_file(path, stream.getvalue())

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from quadrat.core.files import write_whole
+from quadrat.core.files import write_file
 from quadrat.core.objects import ClassInfo, Frame, ObjectTable
 from quadrat.core.predictions import SCORE_MAX, TileScores
 
@@ -293,7 +293,7 @@ def _write(path: Path, header: Sequence[str], lines: Iterable[Sequence[str]]) ->
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
     writer.writerows(lines)
-    write_whole(path, text.getvalue().encode("utf-8"))
+    write_file(path, text.getvalue())
 
 
 def _read(path: Path) -> list[dict[str, str]]:

@@ -12,9 +12,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
-from typing import Final, Literal
+from typing import BinaryIO, Final, Literal
 
 import imagecodecs
 import numpy as np
@@ -39,7 +38,8 @@ class TiffLevel:
 
 
 class TiledTiff:
-    """Write tiles of side `tile` px; close (or leave the `with`) to write the directories.
+    """Write tiles of side `tile` px into an open file, which stays open; close (or leave the
+    `with`) to write the directories.
 
     kind: "rgb" (uint8, JPEG 4:2:0), "uint8" or "uint32" (one sample, deflate). Edge tiles are
     padded by repeating the edge (rgb) or with 0.
@@ -47,7 +47,7 @@ class TiledTiff:
 
     def __init__(
         self,
-        path: Path,
+        stream: BinaryIO,
         levels: Sequence[TiffLevel],
         *,
         kind: Literal["rgb", "uint8", "uint32"],
@@ -55,7 +55,7 @@ class TiledTiff:
     ) -> None:
         self._levels, self._kind, self._tile = tuple(levels), kind, tile
         self._places = [np.zeros((2, self._count(level)), np.uint64) for level in self._levels]
-        self._file = path.open("wb")
+        self._file = stream
         self._file.write(struct.pack("<2sHHHQ", b"II", 43, 8, 0, 0))
 
     def __enter__(self) -> TiledTiff:
@@ -69,7 +69,6 @@ class TiledTiff:
     ) -> None:
         if kind is None:
             self.close()
-        self._file.close()
 
     def write(self, level: int, row: int, col: int, pixels: NDArray[np.generic]) -> None:
         """Write pixels (h, w[, 3]) whose corner is tile (row, col) of a level: one tile or many."""

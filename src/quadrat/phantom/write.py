@@ -4,16 +4,18 @@ its area."""
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TextIO
+from typing import BinaryIO, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from quadrat.core.files import new_file, remove, write_file
 from quadrat.phantom.block import BLOCK_PX, Layout, make_layout, make_picture
 from quadrat.phantom.features import nucleus_line, region_lines
 from quadrat.phantom.field import Plan, make_plan, region_map
@@ -29,10 +31,14 @@ _TILE: Final = 256
 def write_phantom(folder: Path, *, spec: PhantomSpec) -> PhantomFiles:
     """Write the phantom slide `spec` and its exact truth into `folder`, and return the paths.
 
-    The same spec and library versions give the same bytes. Files that exist are replaced.
+    The same spec and library versions give the same bytes. Files that exist are replaced. The file
+    of facts is removed first and written last: a phantom that has one is complete.
+
+    Raises:
+        WriteError: a file cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     files = PhantomFiles.of(folder, spec.name)
+    remove(files.facts)
     plan, look = make_plan(spec), make_palette(spec.seed)
     reduction = spec.region_reduction
     regions = region_map(plan, reduction, -(-spec.height // reduction), -(-spec.width // reduction))
@@ -112,11 +118,14 @@ def _write_blocks(
     levels = [TiffLevel(w, h, spec.mpp * spec.width / w) for w, h in sizes]
     counts = np.zeros((len(REGION_NAMES) + 1, len(NUCLEUS_NAMES)), np.int64)
     with ExitStack() as stack:
-        slide = stack.enter_context(TiledTiff(files.slide, levels, kind="rgb", tile=_TILE))
-        nuclei = stack.enter_context(TiledTiff(files.nuclei, levels[:1], kind="uint32", tile=_TILE))
-        out = stack.enter_context(files.geojson.open("w", encoding="utf-8", newline="\n"))
+        streams = [
+            stack.enter_context(new_file(path))
+            for path in (files.slide, files.nuclei, files.geojson)
+        ]
+        slide = stack.enter_context(TiledTiff(streams[0], levels, kind="rgb", tile=_TILE))
+        nuclei = stack.enter_context(TiledTiff(streams[1], levels[:1], kind="uint32", tile=_TILE))
         pyramid = _Pyramid(slide, sizes)
-        lines = _Lines(out)
+        lines = _Lines(streams[2])
         for row, col, layout, ids in _blocks_with_ids(spec, plan):
             own = ids[row, col]
             for k, index in enumerate(layout.owned):
@@ -142,15 +151,15 @@ def _write_blocks(
 class _Lines:
     """A FeatureCollection, one feature a line, written as it comes."""
 
-    def __init__(self, out: TextIO) -> None:
+    def __init__(self, out: BinaryIO) -> None:
         self._out, self._before = out, '{"type":"FeatureCollection","features":[\n'
 
     def add(self, line: str) -> None:
-        self._out.write(self._before + line)
+        self._out.write((self._before + line).encode())
         self._before = ",\n"
 
     def end(self) -> None:
-        self._out.write("\n]}\n")
+        self._out.write(b"\n]}\n")
 
 
 def _blocks_with_ids(
@@ -198,9 +207,8 @@ def _count(
 
 def _write_region_map(path: Path, spec: PhantomSpec, regions: NDArray[np.uint8]) -> None:
     height, width = regions.shape
-    with TiledTiff(
-        path, [TiffLevel(width, height, spec.mpp * spec.region_reduction)], kind="uint8"
-    ) as tiff:
+    level = TiffLevel(width, height, spec.mpp * spec.region_reduction)
+    with new_file(path) as stream, TiledTiff(stream, [level], kind="uint8") as tiff:
         tiff.write(0, 0, 0, regions)
 
 
@@ -222,13 +230,12 @@ def _write_table(path: Path, areas: list[float], counts: NDArray[np.int64]) -> N
     rows += [
         ("region", name, int(counts[k + 1].sum()), areas[k]) for k, name in enumerate(REGION_NAMES)
     ]
-    with path.open("w", encoding="utf-8", newline="") as out:
-        table = csv.writer(out, lineterminator="\n")
-        table.writerow(["kind", "class", "count", "area_mm2", "density_per_mm2"])
-        for kind, name, count, area in rows:
-            table.writerow(
-                [kind, name, count, f"{area:.6f}", f"{count / area if area else 0.0:.3f}"]
-            )
+    text = io.StringIO(newline="")
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["kind", "class", "count", "area_mm2", "density_per_mm2"])
+    for kind, name, count, area in rows:
+        table.writerow([kind, name, count, f"{area:.6f}", f"{count / area if area else 0.0:.3f}"])
+    write_file(path, text.getvalue())
 
 
 def _write_facts(path: Path, spec: PhantomSpec, areas: list[float], nuclei: int) -> None:
@@ -247,4 +254,4 @@ def _write_facts(path: Path, spec: PhantomSpec, areas: list[float], nuclei: int)
         "region_codes": {"glass": 0, **codes},
         "region_map_reduction": spec.region_reduction,
     }
-    path.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    write_file(path, json.dumps(facts, indent=2) + "\n")

@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from quadrat.core.errors import SlideError
+from quadrat.core.files import sha256_of
 
 END_BYTES = 2**20
 
@@ -37,7 +38,7 @@ def regions_digest(path: str) -> str:
         SlideError: it cannot be read.
     """
     try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else ""
+        return sha256_of(Path(path)) if path else ""
     except OSError as error:
         raise SlideError(f"{path}: the regions cannot be read ({error.strerror})") from error
 

@@ -6,13 +6,14 @@ zarr's own LocalStore does not fsync, and reads an empty or cut-off file as if n
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from zarr.abc.buffer import Buffer, BufferPrototype
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, SuffixByteRequest
 from zarr.buffer import default_buffer_prototype
 from zarr.storage import LocalStore
 
-from quadrat.core.files import write_durably
+from quadrat.core.files import make_folder, write_file
 
 
 class DurableStore(LocalStore):
@@ -21,6 +22,11 @@ class DurableStore(LocalStore):
 
     Reads without zarr's thread hop a read.
     """
+
+    def __init__(self, root: Path | str, *, read_only: bool = False) -> None:
+        super().__init__(root, read_only=read_only)
+        if not read_only:
+            make_folder(self.root)
 
     def get_sync(
         self,
@@ -59,10 +65,14 @@ class DurableStore(LocalStore):
     def set_sync(self, key: str, value: Buffer) -> None:
         """Write a file whole or not at all."""
         self._check_writable()
-        write_durably(self.root / key, value.to_bytes())
+        write_file(self.root / key, value.to_bytes())
 
     async def set(self, key: str, value: Buffer) -> None:
         self.set_sync(key, value)
+
+    async def set_if_not_exists(self, key: str, value: Buffer) -> None:
+        if not (self.root / key).exists():
+            self.set_sync(key, value)
 
 
 def _span(request: ByteRequest | None, size: int) -> tuple[int, int]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from quadrat.core.errors import StoreError
+from quadrat.core.files import write_file
 from quadrat.core.geometry import Box
 from quadrat.core.lattice import Cell, Lattice
 from quadrat.core.objects import Frame
@@ -65,7 +65,6 @@ class PredictionStore:
         shards: Sequence[Cell],
     ) -> PredictionStore:
         """An empty store that will hold predictions of ``shards``."""
-        folder.mkdir(parents=True, exist_ok=True)
         if storage == "maps":
             ShardedArray.create(
                 folder / "maps",
@@ -80,9 +79,7 @@ class PredictionStore:
             "lattice": {name: getattr(lattice, name) for name in Lattice.__slots__},
             "shards": [list(s) for s in sorted(shards)],
         }
-        temporary = folder / "about.json.partial"
-        temporary.write_text(json.dumps(about, sort_keys=True))
-        os.replace(temporary, folder / "about.json")
+        write_file(folder / "about.json", json.dumps(about, sort_keys=True))
         return PredictionStore(folder)
 
     def write(self, shard: Cell, predictions: Mapping[Cell, Prediction]) -> Receipt:
@@ -194,12 +191,10 @@ def _write_table(path: Path, columns: Mapping[str, npt.NDArray[Any]], **more: pa
             flat |= {
                 f"{name}.{i}": np.ascontiguousarray(array[:, i]) for i in range(array.shape[1])
             }
-    temporary = path.with_suffix(".partial")
-    pq.write_table(pa.table(flat), temporary, compression="zstd")
-    with temporary.open("rb") as stream:
-        content = stream.read()
-        os.fsync(stream.fileno())
-    os.replace(temporary, path)
+    stream = pa.BufferOutputStream()
+    pq.write_table(pa.table(flat), stream, compression="zstd")
+    content = stream.getvalue().to_pybytes()
+    write_file(path, content)
     return {"sha256": hashlib.sha256(content).hexdigest(), "nbytes": len(content)}
 
 

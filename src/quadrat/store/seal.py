@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from quadrat.core.errors import StoreError
-from quadrat.core.files import PARTIAL, drop_partials, write_durably
+from quadrat.core.files import PARTIAL, drop_partials, sha256_of, write_file
 from quadrat.store.array import ShardedArray
 from quadrat.store.shard import ShardFiles, ShardReceipt
 from quadrat.store.tiles import MovedTiles, TileStore
@@ -41,8 +41,8 @@ def seal(
     writing to the store.
 
     Raises:
-        StoreError: no store, a shard of a receipt is missing or of another length, or the disk
-        refuses.
+        StoreError: no store, or a shard of a receipt is missing or of another length.
+        WriteError: the seal cannot be written.
     """
     store = Path(path)
     if not is_store(store):
@@ -64,10 +64,7 @@ def seal(
                 f"{store / name}: is missing or not of {nbytes} bytes, as it was written; {ANEW}"
             )
     files = {name: list(known.get(name) or _digest(file)) for name, file in sorted(found.items())}
-    try:
-        write_durably(place, _sealed(files))
-    except OSError as error:
-        raise StoreError(f"{place}: cannot be written ({error.strerror or error})") from error
+    write_file(place, _sealed(files))
     return place
 
 
@@ -169,9 +166,7 @@ def _files(store: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _digest(file: Path) -> tuple[int, str]:
-    with file.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        return stream.tell(), digest
+    return file.stat().st_size, sha256_of(file)
 
 
 def _changed(file: Path, nbytes: int, sha256: str) -> str | None:

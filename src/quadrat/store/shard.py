@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quadrat.core.errors import StoreError
-from quadrat.core.files import write_durably
+from quadrat.core.files import sha256_of, write_file
 from quadrat.core.geometry import Box
 from quadrat.core.lattice import Cell
 from quadrat.slides.cache import BlockCache
@@ -196,15 +196,10 @@ class ShardFiles:
         """Write one whole shard from its chunks' payloads in raster order (see ``pack_shard``).
 
         Raises:
-            StoreError: the disk refuses.
+            WriteError: it cannot be written.
         """
         data = pack_shard(payloads)
-        try:
-            write_durably(self.shard_path(cell), data)
-        except OSError as error:
-            raise StoreError(
-                f"{self.path}: shard {cell} cannot be written ({error.strerror or error})"
-            ) from error
+        write_file(self.shard_path(cell), data)
         return ShardReceipt(
             cell=cell,
             nbytes=len(data),
@@ -279,13 +274,13 @@ class ShardFiles:
         for receipt in receipts:
             path = self.shard_path(receipt.cell)
             try:
-                data = path.read_bytes()
+                nbytes, sha256 = path.stat().st_size, sha256_of(path)
             except OSError as error:
                 problems.append(f"{path}: cannot be read ({error.strerror or error})")
                 continue
-            if len(data) != receipt.nbytes:
-                problems.append(f"{path}: has {len(data)} bytes, was written with {receipt.nbytes}")
-            elif hashlib.sha256(data).hexdigest() != receipt.sha256:
+            if nbytes != receipt.nbytes:
+                problems.append(f"{path}: has {nbytes} bytes, was written with {receipt.nbytes}")
+            elif sha256 != receipt.sha256:
                 problems.append(f"{path}: its bytes have changed since they were written")
         return problems
 

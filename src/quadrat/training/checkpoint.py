@@ -8,10 +8,10 @@ what it names is whole.
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from quadrat.core.errors import ConfigError, StoreError
-from quadrat.core.files import check_free_space, sha256_of
+from quadrat.core.files import check_free_space, drop_partials, remove, sha256_of, write_file
 
 ROOM_FACTOR = 8
 """Room asked for, in sizes of the network's weights: old and new checkpoint (weights and two
@@ -97,7 +97,8 @@ class Checkpoints:
     ) -> None:
         self.folder, self._model, self._optimizer, self._key = folder, model, optimizer, key
         self._writes = writes
-        folder.mkdir(parents=True, exist_ok=True)
+        if writes:
+            drop_partials(folder)
         size = sum(t.numel() * t.element_size() for t in model.state_dict().values())
         check_free_space(folder, ROOM_FACTOR * size, what="the checkpoints of a training")
         self._board: Any = _board(folder) if tensorboard and writes else None
@@ -142,7 +143,8 @@ class Checkpoints:
         self._optimizer.load_state_dict(self._optimizer.state_dict() | {"state": moments})
 
     def write(self, state: State, *, seconds: float) -> None:
-        """Write weights, moments, state and logs. Raises StoreError where the disk is full."""
+        """Write weights, moments, state and logs. Raises WriteError where they cannot be written:
+        the training then goes on from the checkpoint before."""
         if not self._writes:
             return
         tensors = {f"model.{k}": v for k, v in self._model.state_dict().items()}
@@ -155,37 +157,23 @@ class Checkpoints:
             "best_sha256": self._best_sha256,
         }
         about["best"] = state.best if math.isfinite(state.best) else None
-        try:
-            about["sha256"] = self._save(tensors, _checkpoint(state.step))
-            write_rows(self.folder / "log.csv", state.history)
-            if state.validations:
-                write_rows(self.folder / "validation.csv", state.validations)
-            _replace(self.folder / "checkpoint.json", json.dumps(about))
-            for old in self.folder.glob("checkpoint.*.safetensors"):
-                if old.name != _checkpoint(state.step):
-                    old.unlink()
-            for old in self.folder.glob("best.*.safetensors"):
-                if old.name != f"best.{state.best_step}.safetensors":
-                    old.unlink()
-        except (OSError, SafetensorError) as error:
-            raise StoreError(
-                f"{self.folder}: the checkpoint of step {state.step} cannot be written ({error}); "
-                "make room and run the same command again: it goes on from the checkpoint before"
-            ) from error
+        about["sha256"] = self._save(tensors, _checkpoint(state.step))
+        write_rows(self.folder / "log.csv", state.history)
+        if state.validations:
+            write_rows(self.folder / "validation.csv", state.validations)
+        write_file(self.folder / "checkpoint.json", json.dumps(about))
+        for old in self.folder.glob("checkpoint.*.safetensors"):
+            if old.name != _checkpoint(state.step):
+                remove(old)
+        for old in self.folder.glob("best.*.safetensors"):
+            if old.name != f"best.{state.best_step}.safetensors":
+                remove(old)
         self._log(state)
 
     def keep_best(self, step: int) -> None:
         """Write the weights as they are; they count once ``checkpoint.json`` names them."""
         if self._writes:
-            try:
-                self._best_sha256 = self._save(
-                    dict(self._model.state_dict()), self._best(step).name
-                )
-            except (OSError, SafetensorError) as error:
-                raise StoreError(
-                    f"{self.folder}: the weights cannot be written ({error}); make room and run "
-                    "again"
-                ) from error
+            self._best_sha256 = self._save(dict(self._model.state_dict()), self._best(step).name)
 
     def load_best(self, step: int) -> None:
         """Load the weights of :meth:`keep_best`. Raises StoreError where they are damaged."""
@@ -204,15 +192,9 @@ class Checkpoints:
 
     def _save(self, tensors: Mapping[str, Tensor], name: str) -> str:
         """Write a file whole or not at all; its sha256."""
-        path = self.folder / name
-        staged = path.with_suffix(".partial")
-        try:
-            save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, staged)
-            digest = sha256_of(staged)
-            os.replace(staged, path)
-            return digest
-        finally:
-            staged.unlink(missing_ok=True)  # on a full disk it would take the room of the next one
+        content = save({k: v.detach().cpu().contiguous() for k, v in tensors.items()})
+        write_file(self.folder / name, content)
+        return hashlib.sha256(content).hexdigest()
 
     def _log(self, state: State) -> None:
         """New rows to TensorBoard."""
@@ -322,17 +304,7 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
         writer = csv.DictWriter(stream, fieldnames=names)
         writer.writeheader()
         writer.writerows(rows)
-        _replace(path, stream.getvalue())
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".partial")
-    try:
-        with temporary.open("w", newline="") as stream:
-            stream.write(text)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        write_file(path, stream.getvalue())
 
 
 def _board(folder: Path) -> Any:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -19,8 +17,8 @@ from quadrat import __version__
 from quadrat.config.leakage import Seen, seen_by
 from quadrat.config.pipeline import Pipeline
 from quadrat.config.splits import case_of
-from quadrat.core.errors import ConfigError
-from quadrat.core.files import sha256_of
+from quadrat.core.errors import ConfigError, WriteError
+from quadrat.core.files import sha256_of, write_file
 from quadrat.engine.steps import create_predictions, infer_shards, open_work_source
 from quadrat.engine.view import WorkView
 from quadrat.engine.work import SlideWork
@@ -260,12 +258,8 @@ class _Progress:
         if time.monotonic() - self._spoken < PROGRESS_EVERY_S and done < total:
             return
         self._spoken = time.monotonic()
-        part = self._path.with_suffix(".partial")
-        with contextlib.suppress(
-            OSError
-        ):  # on a full disk the checkpoint says so, with the way out
-            part.write_text(json.dumps({"done": done, "total": total, "loss": loss}))
-            os.replace(part, self._path)
+        with contextlib.suppress(WriteError):  # on a full disk the checkpoint says so
+            write_file(self._path, json.dumps({"done": done, "total": total, "loss": loss}))
 
 
 def _inferred(
@@ -350,7 +344,7 @@ def _leave_pages(
 ) -> None:
     """Logs, curves and examples into the folder of a package; ``folder``: the training's."""
     logs = folder / CHECKPOINTS
-    shutil.copyfile(logs / "log.csv", package / "training.csv")
+    write_file(package / "training.csv", (logs / "log.csv").read_bytes())
     learning_curves(
         package / "curves.png",
         trained.history,
@@ -359,7 +353,7 @@ def _leave_pages(
         kept=trained.step,
     )
     if trained.validations:
-        shutil.copyfile(logs / "validation.csv", package / "validation.csv")
+        write_file(package / "validation.csv", (logs / "validation.csv").read_bytes())
     if views:
         slides_of = [slide for _, slide in slides.judge]
         answers = [TrialView(view, task, spec).answer() for view, _ in views]

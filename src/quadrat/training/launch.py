@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from quadrat.core.errors import ConfigError, QuadratError
+from quadrat.core.files import write_file
 from quadrat.training.job import TrainJob
 
 TAIL = 2000
@@ -31,9 +32,8 @@ def train_in_processes(job: TrainJob) -> None:
             "many"
         )
     folder = Path(job.folder)
-    folder.mkdir(parents=True, exist_ok=True)
     payload, refusal = folder / "job.pickle", folder / "refused.txt"
-    payload.write_bytes(pickle.dumps(job))
+    write_file(payload, pickle.dumps(job))
     refusal.unlink(missing_ok=True)
     command = [
         *(

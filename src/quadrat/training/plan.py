@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +14,8 @@ from quadrat.config.leakage import check_leakage, check_training, content_digest
 from quadrat.config.manifest import SlideRef, read_manifest
 from quadrat.config.pipeline import Pipeline, manifest_of
 from quadrat.config.splits import assign_folds, fold_split
-from quadrat.core.errors import ConfigError, QuadratError, SlideError, StoreError
+from quadrat.core.errors import ConfigError, QuadratError, SlideError, StoreError, WriteError
+from quadrat.core.files import recover_folder, remove
 from quadrat.engine.cluster import open_executor
 from quadrat.engine.executor import Executor, Failure, Job, Outcome
 from quadrat.engine.fingerprint import fingerprints
@@ -166,6 +166,7 @@ def train_courses(
         if reporter is None:
             reporter = stack.enter_context(Reporter())
         for course in courses:
+            recover_folder(course.package)
             if (course.package / CARD).exists() and not overwrite:
                 reporter.say(
                     f"{course.name}: {course.package} exists already; --overwrite trains it again"
@@ -275,8 +276,8 @@ def _watched(jobs: Sequence[TrainJob], bar: Phase) -> Iterator[None]:
 def _as_error(failure: Failure, name: str) -> Exception:
     if failure.trace:
         return RuntimeError(f"{name}: {failure.kind}: {failure.message}\n{failure.trace}")
-    kind = StoreError if failure.kind == StoreError.__name__ else SlideError
-    return kind(f"{name}: {failure.message}")
+    kinds = {kind.__name__: kind for kind in (StoreError, WriteError)}
+    return kinds.get(failure.kind, SlideError)(f"{name}: {failure.message}")
 
 
 def _make_way(course: Course, job: TrainJob, reporter: Reporter, *, overwrite: bool) -> None:
@@ -296,7 +297,7 @@ def _make_way(course: Course, job: TrainJob, reporter: Reporter, *, overwrite: b
     if changed:
         reporter.say(f"{course.name}: what was begun otherwise ({changed}) is begun anew")
     if changed or (about is not None and about.get("ended")):
-        shutil.rmtree(checkpoints)
+        remove(checkpoints)
 
 
 def _check_apart(courses: Sequence[Course]) -> None:

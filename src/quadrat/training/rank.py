@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from quadrat.core.errors import QuadratError
+from quadrat.core.files import write_file
 from quadrat.models.spec import spec_of
 from quadrat.tasks import get_task
 from quadrat.training.distributed import joined
@@ -53,7 +54,7 @@ def main(payload: Path) -> int:
         with joined(device) as ranks, material(job) as slides:
             learn(job, task, spec_of(job.pipeline, task), slides, device=device, ranks=ranks)
     except QuadratError as error:
-        (Path(job.folder) / "refused.txt").write_text(str(error))
+        write_file(Path(job.folder) / "refused.txt", str(error))
         return REFUSED
     return 0
 

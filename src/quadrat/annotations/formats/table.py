@@ -20,6 +20,7 @@ from quadrat.annotations.formats.pictures import same_pictures
 from quadrat.annotations.record import Record, Sheet
 from quadrat.annotations.shapes import geometry_of, record_of, shape_name
 from quadrat.core.errors import AnnotationError
+from quadrat.core.files import new_file
 
 SCHEMA = pa.schema(
     [
@@ -69,12 +70,15 @@ def to_table(entries: Sequence[Entry]) -> pa.Table:
 
 
 def write_parquet(path: Path, table: pa.Table) -> None:
-    """Write the table as GeoParquet; there is no CRS, since the coordinates are level-0 px."""
+    """Write the table as GeoParquet. There is no CRS, since the coordinates are level-0 px."""
     column: dict[str, Any] = {"encoding": "WKB", "geometry_types": [], "crs": None}
     geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
     about = {"coordinates": "level-0 px, x right, y down, corner-based"}
     metadata = {"geo": json.dumps(geo), "quadrat": json.dumps(about)}
-    pq.write_table(table.replace_schema_metadata(metadata), path, compression="zstd", version="2.6")
+    with new_file(path) as stream:
+        pq.write_table(
+            table.replace_schema_metadata(metadata), stream, compression="zstd", version="2.6"
+        )
 
 
 def read_parquet(path: Path, *, picture: str = "", called: str = "") -> Sheet:

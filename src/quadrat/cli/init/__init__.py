@@ -32,7 +32,7 @@ from quadrat.config.leakage import check_leakage, content_digests
 from quadrat.config.manifest import SlideRef, read_manifest, slide_name
 from quadrat.config.splits import split_by_case
 from quadrat.core.errors import AnnotationError, ConfigError, SlideError
-from quadrat.core.files import write_durably
+from quadrat.core.files import write_file
 
 LISTED = 10
 """Names that a line of the report gives before it counts."""
@@ -114,7 +114,7 @@ def start(
         task, _gather(task, slides, annotations), out, pattern=pattern, seed=seed
     )
     _write_manifest(manifest, rows)
-    write_durably(pipeline, text.encode())
+    write_file(pipeline, text)
     lines = (
         *told,
         f"wrote {manifest} and {pipeline}; look at what stands behind CHECK, then",
@@ -130,7 +130,7 @@ def _write_manifest(path: Path, rows: Sequence[SlideRef]) -> None:
     Raises:
         ConfigError: it does not, and is taken away again.
     """
-    write_durably(path, manifest_text(rows, path.parent).encode())
+    write_file(path, manifest_text(rows, path.parent))
     try:
         for row, again in zip(rows, read_manifest(path), strict=True):
             if manifest_text([row], path.parent) != manifest_text([again], path.parent):
