@@ -152,8 +152,8 @@ def new_folder(path: Path) -> Iterator[Path]:
     make_folder(path.parent)
     drop_partials(path.parent, of=path.name)
     staging = _temporary(path)
-    make_folder(staging)
     try:
+        make_folder(staging)
         yield staging
         place_folder(staging, path)
     except BaseException:
@@ -173,6 +173,7 @@ def place_folder(source: Path, path: Path) -> None:
     """
     make_folder(path.parent)
     twin, moved = _twin(path), list[tuple[Path, Path]]()
+    drop_partials(path.parent, of=twin.name)
     try:
         with _reported(path):
             if path.exists():

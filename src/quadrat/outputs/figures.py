@@ -127,9 +127,9 @@ def compose_map(
 
 def save_png(image: Rgb, path: Path) -> None:
     """Write a PNG without time or text chunks, whole or not at all."""
-    data = io.BytesIO()
-    Image.fromarray(image).save(data, format="PNG", compress_level=6)
-    write_file(path, data.getvalue())
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, format="PNG", compress_level=6)
+    write_file(path, stream.getvalue())
 
 
 def _font(size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

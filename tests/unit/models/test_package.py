@@ -1,13 +1,13 @@
-import errno
 import json
 from dataclasses import replace
 
 import pytest
 import torch
 
-from helpers.runs import small_files
-from quadrat.core.errors import ConfigError, PackageError, QuadratError, StoreError
-from quadrat.core.files import sha256_of
+from helpers.faults import NO_ROOM, REMOVING, WRITING, Killed, disk
+from helpers.runs import contents, small_files
+from quadrat.core.errors import ConfigError, PackageError, QuadratError, WriteError
+from quadrat.core.files import sha256_of, write_file
 from quadrat.core.lattice import Lattice
 from quadrat.core.objects import ClassInfo
 from quadrat.models.package import (
@@ -469,10 +469,11 @@ def test_a_package_appears_with_all_that_lies_beside_its_weights_or_not_at_all(o
         (place / "curves.png").write_bytes(b"curves")
 
     def full(place):
-        raise OSError(errno.ENOSPC, "No space left on device")
+        with disk(place, at=0, error=NO_ROOM):
+            write_file(place / "curves.png", b"curves")
 
     with pytest.raises(
-        StoreError, match=r"the package .*p cannot be written \(.*No space left.*\); make room"
+        WriteError, match=r"p\..*curves.png: cannot be written \(No space left.*\); make room"
     ):
         save_package(folder, model, spec, about={}, beside=full)
     assert not list(tmp_path.iterdir())
@@ -482,18 +483,44 @@ def test_a_package_appears_with_all_that_lies_beside_its_weights_or_not_at_all(o
         "curves.png",
         "weights.safetensors",
     ]
-    with pytest.raises(StoreError):
+    with pytest.raises(WriteError):
         save_package(folder, model, spec, about={}, beside=full)
     assert (folder / "curves.png").exists(), "what was there before stays"
 
 
-def test_a_package_on_a_full_disk_is_told_by_its_folder(original, tmp_path):
+def test_a_package_on_a_full_disk_is_told_by_its_file(original, tmp_path):
     _, model, spec = original
     with (
         small_files(4096),
-        pytest.raises(StoreError, match=r"the package .*p cannot be written .*make room"),
+        pytest.raises(WriteError, match=r"p\..*weights.*: cannot be written .*make room"),
     ):
         save_package(tmp_path / "p", model, spec, about={})
+
+
+def test_a_package_is_the_old_one_or_the_new_one_whenever_its_writer_is_killed(original, tmp_path):
+    _, model, spec = original
+    folder, calls = tmp_path / "p", (*WRITING, *REMOVING)
+
+    def save(license):
+        save_package(folder, model, spec, about={"license": license}, measured={})
+
+    whole = {}
+    for license in ("new", "old"):
+        save(license)
+        whole[license] = contents(folder)
+    with disk(tmp_path, names=calls) as undisturbed:
+        save("new")
+    licenses = []
+    for at in range(len(undisturbed.calls)):
+        save("old")
+        with disk(tmp_path, names=calls, at=at, error=Killed()), pytest.raises(Killed):
+            save("new")
+        licenses.append(read_card(folder)["license"])
+        assert contents(folder) == whole[licenses[-1]]
+    assert licenses == sorted(licenses, reverse=True)
+    assert set(licenses) == {"old", "new"}
+    save("new")
+    assert [p.name for p in tmp_path.iterdir()] == ["p"]
 
 
 def test_a_card_holds_no_number_that_is_not_json(original, tmp_path):

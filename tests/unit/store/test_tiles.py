@@ -14,6 +14,7 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.faults import disk
 from quadrat.core.errors import StoreError
 from quadrat.core.files import check_free_space
 from quadrat.core.geometry import Box
@@ -199,18 +200,23 @@ def test_damage_is_said_in_a_sentence_that_names_the_array_and_the_shard(tmp_pat
 
 
 @pytest.mark.parametrize("name", ["zarr.json", "shard"])
-def test_files_are_synced_before_they_are_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+def test_files_are_synced_before_they_are_named_and_folders_after_that(
+    tmp_path: Path, name: str
 ) -> None:
-    events: list[str] = []
-    sync, rename = os.fsync, os.replace
-    monkeypatch.setattr(os, "fsync", lambda handle: (events.append("sync"), sync(handle))[1])
-    monkeypatch.setattr(os, "replace", lambda a, b: (events.append(Path(b).name), rename(a, b))[1])
-    array = ShardedArray.create(tmp_path / "a", shape=(64, 64), chunk=32, shard=64, dtype="uint8")
-    if name == "shard":
-        events.clear()
-        array.write_shard((0, 0), np.zeros((64, 64), np.uint8))
-    assert events == ["sync", "0" if name == "shard" else name]
+    with disk(tmp_path) as watched:
+        array = ShardedArray.create(
+            tmp_path / "a", shape=(64, 64), chunk=32, shard=64, dtype="uint8"
+        )
+        if name == "shard":
+            array.write_shard((0, 0), np.zeros((64, 64), np.uint8))
+    path = array.shard_path((0, 0)) if name == "shard" else tmp_path / "a" / name
+    *_, file, renamed, folder = watched.calls
+    assert (file.name, renamed.name, folder.name) == ("fsync", "replace", "fsync")
+    assert file.path == renamed.path
+    assert (renamed.target, folder.path) == (str(path), str(path.parent))
+    folders = [call.path for call in watched.calls if call.name == "mkdir"]
+    synced = {call.path for call in watched.calls if call.name == "fsync"}
+    assert {str(Path(made).parent) for made in folders} <= synced
 
 
 def test_threads_may_read_and_write_one_array_and_it_pickles(tmp_path: Path) -> None:

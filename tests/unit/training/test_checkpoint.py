@@ -1,7 +1,6 @@
 """What a training leaves on disk: it goes on bit for bit, whatever was in the way, and damage is
 told with the way out."""
 
-import errno
 import json
 import math
 from dataclasses import replace
@@ -13,14 +12,15 @@ import pytest
 import torch
 
 import quadrat.training.checkpoint as checkpoint
+from helpers.faults import NO_ROOM, REMOVING, WRITING, Killed, disk
 from helpers.runs import small_files
 from helpers.trainings import CFG, Stop, judged, same_weights, spec_for, trained
 from quadrat.config.manifest import SlideRef
 from quadrat.config.pipeline import Augmentation, SlideSection
-from quadrat.core.errors import ConfigError, StoreError
-from quadrat.core.files import check_free_space
+from quadrat.core.errors import ConfigError, StoreError, WriteError
+from quadrat.core.files import check_free_space, remove
 from quadrat.engine.work import SlideWork
-from quadrat.training.checkpoint import State
+from quadrat.training.checkpoint import Checkpoints, State
 
 NAN = float("nan")
 OFTEN = replace(CFG, checkpoint_every_s=-1.0)
@@ -423,40 +423,24 @@ def test_a_damaged_checkpoint_is_refused_before_a_step_with_the_folder_and_the_w
 # -- a full disk
 
 
-def full(*_, **__):
-    raise OSError(errno.ENOSPC, "No space left on device")
-
-
-class FullAfter:
-    """Stands in for a function that writes; from its n-th call on, the disk is full."""
-
-    def __init__(self, function, n):
-        self.function, self.left = function, n
-
-    def __call__(self, *words, **options):
-        self.left -= 1
-        return full() if self.left < 0 else self.function(*words, **options)
-
-
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     """The training of FIGURES that nothing disturbed."""
     return judged(tmp_path_factory.mktemp("written"), FIGURES, every=2, cfg=OFTEN)[0]
 
 
-@pytest.mark.parametrize("which", ["save_file", "os.replace", "write_rows"])
+@pytest.mark.parametrize("call", ["write", "fsync", "replace"])
 @pytest.mark.parametrize("calls", [0, 1, 2, 4, 7])
 def test_a_full_disk_at_any_write_is_told_and_the_training_goes_on_with_the_same_bits(
-    which, calls, written, tmp_path, monkeypatch
+    call, calls, written, tmp_path
 ):
     whole, folder = written, tmp_path / "cut"
-    place, name = (checkpoint.os, "replace") if which == "os.replace" else (checkpoint, which)
-    with monkeypatch.context() as patch:
-        patch.setattr(place, name, FullAfter(getattr(place, name), calls))
-        with pytest.raises(
-            StoreError, match=r"cannot be written .*No space left.*make room"
-        ) as error:
-            judged(folder, FIGURES, every=2, cfg=OFTEN)
+    at = 2 * calls if call == "fsync" else calls  # a file's own, and that of its folder
+    with (
+        disk(folder, names=(call,), at=at, error=NO_ROOM),
+        pytest.raises(WriteError, match=r"cannot be written .*No space left.*make room") as error,
+    ):
+        judged(folder, FIGURES, every=2, cfg=OFTEN)
     assert str(folder) in str(error.value)
     assert not list(folder.glob("*partial*")), "half a file would take the room of the next"
     named = folder / "checkpoint.json"
@@ -466,6 +450,58 @@ def test_a_full_disk_at_any_write_is_told_and_the_training_goes_on_with_the_same
     assert min(judge.weights) > reached
     assert same_weights(resumed.model, whole.model)
     assert resumed.validations == whole.validations
+
+
+def test_a_training_killed_while_it_writes_goes_on_from_the_checkpoint_before_or_the_new_one(
+    tmp_path,
+):
+    folder, calls = tmp_path / "checkpoints", (*WRITING, *REMOVING)
+    model = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+
+    def opened():
+        return Checkpoints(folder, model, optimizer, key={"train.seed": 1})
+
+    def stand(step):
+        """A training after so many steps, with weights that say so."""
+        for parameter in model.parameters():
+            parameter.data.fill_(step)
+            optimizer.state[parameter]["momentum_buffer"] = torch.full_like(parameter, 10 * step)
+        rows = [{"step": row, "loss": 1.0} for row in range(step)]
+        return State(step=step, history=rows, best_step=step, best=float(step))
+
+    def write(step):
+        state, saved = stand(step), opened()
+        saved.keep_best(step)
+        saved.write(state, seconds=0.0)
+
+    write(1)
+    with disk(folder, names=calls) as undisturbed:
+        write(2)
+    steps = []
+    for at in range(len(undisturbed.calls)):
+        remove(folder)
+        write(1)
+        with disk(folder, names=calls, at=at, error=Killed()), pytest.raises(Killed):
+            write(2)
+        stand(9)
+        saved = opened()
+        step = saved.resume().step
+        steps.append(step)
+        assert {float(p[0].detach().mean()) for p in model.parameters()} == {step}
+        moments = (state["momentum_buffer"] for state in optimizer.state.values())
+        assert {float(moment.mean()) for moment in moments} == {10 * step}
+        saved.load_best(step)
+        assert {float(p[0].detach().mean()) for p in model.parameters()} == {step}
+        write(2)
+        assert sorted(p.name for p in folder.iterdir()) == [
+            "best.2.safetensors",
+            "checkpoint.2.safetensors",
+            "checkpoint.json",
+            "log.csv",
+        ]
+    assert steps == sorted(steps)
+    assert set(steps) == {1, 2}
 
 
 def test_too_little_room_is_refused_before_a_step(tmp_path, monkeypatch):
@@ -486,7 +522,7 @@ def test_too_little_room_is_refused_before_a_step(tmp_path, monkeypatch):
     assert asked[0] > 2 * on_disk
 
 
-def test_a_plan_on_a_full_disk_is_told_by_its_folder_and_nothing_half_is_left(tmp_path):
+def test_a_plan_on_a_full_disk_is_told_by_its_file_and_nothing_half_is_left(tmp_path):
     work = SlideWork(
         SlideRef("a", "a.png"),
         str(tmp_path / "a"),
@@ -495,8 +531,8 @@ def test_a_plan_on_a_full_disk_is_told_by_its_folder_and_nothing_half_is_left(tm
         "instance",
         "",
     )
-    told = rf"{tmp_path}/a: the plan of the slide cannot be written \(File too large\); make room"
-    with small_files(20_000), pytest.raises(StoreError, match=told):
+    told = rf"{tmp_path}/a/tissue.npy: cannot be written \(File too large\); make room"
+    with small_files(20_000), pytest.raises(WriteError, match=told):
         work.save_plan(None, SimpleNamespace(codes=np.zeros((200, 200), np.uint8)))
     assert not list((tmp_path / "a").iterdir())
 
