@@ -4,7 +4,7 @@ import contextlib
 import errno
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,10 +32,12 @@ class Call:
 @dataclass
 class Disk:
     """The calls that changed files below ``folder``, in their order. The one with the number
-    ``at`` fails with ``error``; a write that fails has written half. After ``Killed`` all fail."""
+    ``at``, or the first that ``fails`` says so of, fails with ``error``. A write that fails has
+    written half. After ``Killed`` all calls fail."""
 
     folder: Path
     at: int | None = None
+    fails: Callable[[Call], bool] | None = None
     error: BaseException | None = None
     names: tuple[str, ...] = WRITING
     calls: list[Call] = field(default_factory=list)
@@ -46,7 +48,9 @@ class Disk:
         if self.failed is not None and isinstance(self.error, Killed):
             return True
         self.calls.append(call)
-        if len(self.calls) - 1 == self.at:
+        if self.failed is None and (
+            len(self.calls) - 1 == self.at or (self.fails is not None and self.fails(call))
+        ):
             self.failed = call
         return self.failed is call
 
@@ -60,7 +64,7 @@ def disk(folder: Path, **options) -> Iterator[Disk]:
     def stand_in(name):
         def call(*words, **named):
             path, target = _paths(name, words, named)
-            changes = name != "open" or words[1] & os.O_CREAT
+            changes = _changes(name, words)
             counted = name in watched.names and changes and _below(path, watched.folder)
             dead = watched.failed is not None and isinstance(watched.error, Killed) and changes
             if dead or (counted and watched.seen(Call(name, path, target, _site()))):
@@ -78,6 +82,13 @@ def disk(folder: Path, **options) -> Iterator[Disk]:
     finally:
         for name, function in real.items():
             setattr(os, name, function)
+
+
+def _changes(name, words):
+    """Whether a call changes the disk: not to open for reading, nor to make what is there."""
+    if name == "open":
+        return bool(words[1] & os.O_CREAT)
+    return name != "mkdir" or not os.path.isdir(words[0])
 
 
 def _paths(name, words, named):

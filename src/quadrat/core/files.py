@@ -183,24 +183,30 @@ def place_folder(source: Path, path: Path) -> None:
         for folder in {path.parent, source.parent}:
             _sync_folder(folder)
     except WriteError:
-        for before, after in reversed(moved):
-            with contextlib.suppress(OSError):  # then the twin is found
-                os.rename(after, before)
+        if len(moved) < 2 or twin.exists():  # else the new one is all that there is
+            for before, after in reversed(moved):
+                with contextlib.suppress(OSError):  # then the twin is found
+                    os.rename(after, before)
         raise
     remove(twin)
 
 
-def recover_folder(path: Path) -> None:
+def recover_folder(path: Path, *, tidy: bool = False) -> None:
     """Call before a folder of :func:`place_folder` is looked for: if a process was killed while it
     replaced the folder, the old one takes its place again.
+
+    ``tidy``: if that process had come so far that only the old one was still to be removed, it is
+    removed now. For those who own the folder: who only reads it may not have the right.
 
     Raises:
         WriteError: it cannot.
     """
     twin = _twin(path)
-    if not path.exists() and twin.exists():
+    if twin.exists() and not path.exists():
         with _reported(path), contextlib.suppress(FileNotFoundError):  # another process was quicker
             os.rename(twin, path)
+    elif tidy:
+        remove(twin)
 
 
 def remove(path: Path) -> None:

@@ -321,15 +321,15 @@ class Batch:
         try:
             state.journal.add(key, receipt)
         except WriteError as error:
-            self._fail(state, stage, refusal(error))
+            self.fail(state, stage, refusal(error))
 
     def _settle(self, state: SlideState, stage: str, outcome: Outcome) -> None:
         state.seconds[stage] = round(state.seconds.get(stage, 0.0) + outcome.seconds, 3)
         self.reporter.saw_memory(outcome.peak_mb)
         if outcome.failure is not None:
-            self._fail(state, stage, outcome.failure)
+            self.fail(state, stage, outcome.failure)
 
-    def _fail(self, state: SlideState, stage: str, failure: Failure) -> None:
+    def fail(self, state: SlideState, stage: str, failure: Failure) -> None:
         """Set a slide aside; the first reason counts."""
         if state.failure is None:
             state.failure, state.stage = failure, stage

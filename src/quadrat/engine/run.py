@@ -152,7 +152,7 @@ def run(
                 group = todo[start : start + pipeline.run.slides_in_flight]
                 batch.advance(group, until=until)
                 for state in group:
-                    rows[state.name] = _conclude(state, pipeline, out, until=until)
+                    rows[state.name] = _conclude(state, batch, out, until=until)
                     if state.failure is None:
                         reporter.say(f"{state.name}: {rows[state.name].status}")
         ordered = tuple(rows[s.name] for s in slides)
@@ -207,7 +207,7 @@ def _prepare(
         except SlideError as error:
             rows[ref.name] = _failed_row(ref.name, pipeline, "open", str(error))
             continue
-        recover_folder(results_folder(out, ref.name))
+        recover_folder(results_folder(out, ref.name), tidy=True)
         summary = read_summary_json(results_folder(out, ref.name))
         damaged = (
             overwrite and summary is not None and bool(summary.get("damaged_tiles_l0"))
@@ -231,8 +231,9 @@ def _prepare(
     ], rows
 
 
-def _conclude(state: SlideState, pipeline: Pipeline, out: Path, *, until: str) -> SummaryRow:
+def _conclude(state: SlideState, batch: Batch, out: Path, *, until: str) -> SummaryRow:
     """Commit a finished slide, or record its failure."""
+    pipeline = batch.pipeline
     state.journal.close()
     if state.failure is None and until != "results":
         plan = state.work.load_plan()
@@ -241,7 +242,7 @@ def _conclude(state: SlideState, pipeline: Pipeline, out: Path, *, until: str) -
         try:
             commit_result(state.work, out, keep=pipeline.run.keep)
         except WriteError as error:
-            state.failure, state.stage = refusal(error), "commit"
+            batch.fail(state, "commit", refusal(error))
     if state.failure is not None:
         return _failed_row(state.name, pipeline, state.stage, state.failure.message)
     summary = read_summary_json(results_folder(out, state.name))

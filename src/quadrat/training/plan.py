@@ -166,7 +166,7 @@ def train_courses(
         if reporter is None:
             reporter = stack.enter_context(Reporter())
         for course in courses:
-            recover_folder(course.package)
+            recover_folder(course.package, tidy=True)
             if (course.package / CARD).exists() and not overwrite:
                 reporter.say(
                     f"{course.name}: {course.package} exists already; --overwrite trains it again"

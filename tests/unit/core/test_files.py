@@ -304,6 +304,9 @@ def test_a_process_killed_at_any_call_leaves_the_old_folder_or_the_new_one(tmp_p
             replaced(path, SECOND)
         aside += is_there and not path.exists()
         recover_folder(path)
+        assert path.exists() or not is_there
+        recover_folder(path, tidy=True)
+        assert not (path.parent / ".package.old").exists()
         whole = (FIRST, SECOND) if is_there else (FIRST, SECOND, None)
         assert (tree(path) if path.exists() else None) in whole
         replaced(path, SECOND)
