@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quadrat.engine.journal import Journal
+from helpers.faults import NO_ROOM, disk
+from quadrat.core.errors import WriteError
+from quadrat.engine.journal import Journal, write_journal
 
 VALUES = st.recursive(
     st.none()
@@ -105,12 +107,17 @@ def test_each_receipt_is_written_and_synced_before_add_returns(tmp_path, monkeyp
 
     def watched(descriptor):
         sync(descriptor)
+        if os.path.samestat(os.fstat(descriptor), tmp_path.stat()):
+            folders.append(path.exists())
+            return
         assert os.path.samestat(os.fstat(descriptor), path.stat())
         synced.append(path.read_bytes())
 
+    folders = []
     monkeypatch.setattr(os, "fsync", watched)
     with Journal(path) as journal:
         journal.add("a", 1)
+        assert folders == [True], "the name of a new journal is on the disk as well"
         journal.add("b", [2])
         assert len(synced) == 2
         assert synced[1] == path.read_bytes()
@@ -119,6 +126,36 @@ def test_each_receipt_is_written_and_synced_before_add_returns(tmp_path, monkeyp
         {"key": "a", "receipt": 1},
         {"key": "b", "receipt": [2]},
     ]
+
+
+@pytest.mark.parametrize("call", ["write", "fsync"])
+def test_a_receipt_that_cannot_be_written_does_not_count_and_is_written_over(tmp_path, call):
+    path = tmp_path / "journal.jsonl"
+    with Journal(path) as journal:
+        journal.add("a", 1)
+        with (
+            disk(tmp_path, names=(call,), at=0, error=NO_ROOM),
+            pytest.raises(WriteError, match=rf"{path}: cannot be written \(No space left"),
+        ):
+            journal.add("lost", "a" * 100)
+        assert "lost" not in journal
+        journal.add("b", 2)
+    lines = [json.loads(line)["key"] for line in path.read_text().splitlines()]
+    assert lines == ["a", "b"]
+    assert Journal(path).receipts == {"a": 1, "b": 2}
+
+
+def test_a_journal_is_replaced_by_one_of_other_receipts_whole(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    with Journal(path) as journal:
+        journal.add("a", 1)
+        journal.add("b", 2)
+    with disk(tmp_path, names=("write",), at=0, error=NO_ROOM), pytest.raises(WriteError):
+        write_journal(path, {"b": 2})
+    assert Journal(path).receipts == {"a": 1, "b": 2}
+    with write_journal(path, {"b": 2}) as journal:
+        journal.add("c", 3)
+    assert Journal(path).receipts == {"b": 2, "c": 3}
 
 
 def test_a_receipt_that_json_cannot_hold_leaves_no_trace(tmp_path):
