@@ -136,7 +136,7 @@ def test_kept_predictions_can_be_stitched_again_with_the_image(lab, fresh, tmp_p
 
 def test_a_run_that_died_while_replacing_results_can_be_run_again(lab, kept, fresh, tmp_path):
     out = kept("instance", tmp_path / "out")
-    left = out / "run" / "work" / "oblong" / "replaced"
+    left = out / "results" / ".oblong.old"
     shutil.move(
         out / "results" / "oblong", left
     )  # between the two renames, the old results stand here

@@ -2,7 +2,6 @@
 left beside the weights."""
 
 import csv
-import errno
 import json
 import shutil
 from collections import Counter
@@ -13,9 +12,10 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from helpers import fields
+from helpers.faults import NO_ROOM, disk
 from helpers.runs import quadrat, write_pipeline
 from quadrat.core.errors import StoreError
-from quadrat.engine import resume
+from quadrat.engine import lock
 from quadrat.training import job, plan, samples
 
 SIDE = 96
@@ -146,7 +146,7 @@ def test_a_failing_fold_does_not_stop_the_others_and_is_told_by_the_exit_code(pl
     def failing(job, *words, **options):
         if job.package.endswith("fold1"):
             raise StoreError("no room for the checkpoint")
-        return learn(job, *words, **options)
+        return learn(own, *words, **options)
 
     monkeypatch.setattr(job, "learn", failing)
     done = place.train("--folds", "3")
@@ -394,17 +394,13 @@ def test_logs_curves_and_examples_lie_beside_the_weights(place):
 
 
 def test_a_training_that_is_killed_while_it_draws_its_pages_draws_them_when_it_is_run_again(
-    place, monkeypatch
+    place,
 ):
-    def full(*_, **__):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(job, "learning_curves", full)
+    with disk(place.folder, error=NO_ROOM, fails=lambda call: "curves.png" in call.path) as watched:
         done = place.train()
+    assert watched.failed is not None
     assert done.code == 74
-    assert "the package" in done.err
-    assert "make room" in done.err
+    assert "curves.png: cannot be written (No space left on device); make room" in done.err
     assert not (place.folder / "package").exists()
     assert place.train().code == 0
     assert {"curves.png", "training.csv", "examples.png"} <= {
@@ -532,12 +528,12 @@ def test_an_ended_training_of_another_aim_chooses_thresholds_anew_without_learni
 def test_a_package_that_another_training_is_at_work_on_is_left_to_it(place, monkeypatch):
     refused, learn = [], job.learn
 
-    def twice(job, *words, **options):
+    def twice(own, *words, **options):
         monkeypatch.setattr(job, "learn", learn)
         with monkeypatch.context() as patch:
-            patch.setattr(resume.os, "getpid", lambda: 1)  # of another process that lives
+            patch.setattr(lock.os, "getpid", lambda: 1)  # of another process that lives
             refused.append(place.train("--overwrite"))
-        return learn(job, *words, **options)
+        return learn(own, *words, **options)
 
     monkeypatch.setattr(job, "learn", twice)
     assert place.train().code == 0
@@ -644,7 +640,7 @@ def test_what_a_package_to_begin_from_knows_otherwise_is_told_before_the_trainin
 
 def test_a_full_disk_is_told_with_the_exit_code_for_stores(place, monkeypatch):
     monkeypatch.setattr(
-        "quadrat.store.tiles.os.statvfs",
+        "quadrat.core.files.os.statvfs",
         lambda _: type("Full", (), {"f_bavail": 1, "f_frsize": 1})(),
     )
     done = place.train()
