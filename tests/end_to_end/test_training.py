@@ -146,7 +146,7 @@ def test_a_failing_fold_does_not_stop_the_others_and_is_told_by_the_exit_code(pl
     def failing(job, *words, **options):
         if job.package.endswith("fold1"):
             raise StoreError("no room for the checkpoint")
-        return learn(own, *words, **options)
+        return learn(job, *words, **options)
 
     monkeypatch.setattr(job, "learn", failing)
     done = place.train("--folds", "3")

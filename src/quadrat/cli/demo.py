@@ -17,7 +17,7 @@ from pathlib import Path
 
 from quadrat.config.manifest import read_manifest
 from quadrat.config.pipeline import Pipeline, load_pipeline
-from quadrat.core.errors import QuadratError
+from quadrat.core.errors import QuadratError, WriteError
 from quadrat.core.files import write_file
 from quadrat.core.text import aligned
 from quadrat.engine.cluster import open_executor
@@ -155,9 +155,8 @@ def make_phantoms(folder: Path, size: Scale, executor: Executor) -> None:
     ]
     for outcome in executor.run(_write, sorted(jobs, key=lambda job: -job.payload[1].width)):
         if outcome.failure is not None:
-            raise QuadratError(
-                f"phantom {outcome.key}: {outcome.failure.message}\n{outcome.failure.trace}"
-            )
+            kind = WriteError if outcome.failure.unwritten else QuadratError
+            raise kind(f"phantom {outcome.key}: {outcome.failure.message}\n{outcome.failure.trace}")
     for group, members in groups.items():
         text = io.StringIO(newline="")
         writer = csv.writer(text)

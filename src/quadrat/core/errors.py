@@ -39,7 +39,7 @@ class StoreError(QuadratError):
 
 class WriteError(StoreError):
     """An output that cannot be written: the disk is full or faulty, or the right to write is
-    missing (exit code 74). ``core/files.py`` alone makes it."""
+    missing (exit code 74). ``core/files.py`` makes it of what the system says."""
 
 
 class PackageError(QuadratError):

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from quadrat.core.errors import QuadratError
+from quadrat.core.errors import QuadratError, WriteError
 
 Needs = Literal["cpu", "gpu", "own gpu"]
 """Where a job runs: "gpu" shares the machine's GPUs with others, "own gpu" has one to itself.
@@ -39,6 +39,11 @@ class Failure:
     message: str
     refused: bool
     trace: str
+
+    @property
+    def unwritten(self) -> bool:
+        """Whether an output could not be written."""
+        return self.kind == WriteError.__name__
 
 
 @dataclass(frozen=True, slots=True)

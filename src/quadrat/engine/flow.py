@@ -79,11 +79,6 @@ class SlideState:
         return planned
 
     @property
-    def unwritten(self) -> bool:
-        """Whether it failed because an output cannot be written."""
-        return self.failure is not None and self.failure.kind == WriteError.__name__
-
-    @property
     def stored(self) -> bool:
         """Whether the tile store is there and complete."""
         return self.done(self.prints.tile, "seal")

@@ -158,7 +158,7 @@ def run(
         ordered = tuple(rows[s.name] for s in slides)
         write_run_files(out, ordered, todo, paths={s.name: s.path for s in slides})
     failed = any(row.status == "failed" for row in ordered)
-    unwritten = any(state.unwritten for state in todo)
+    unwritten = any(state.failure is not None and state.failure.unwritten for state in todo)
     code = EXIT_OUTPUT if unwritten else EXIT_FAILED if failed else EXIT_OK
     return RunReport(rows=ordered, exit_code=code)
 

@@ -15,10 +15,10 @@ from quadrat.config.leakage import check_leakage, content_digests, seen_by
 from quadrat.config.manifest import SlideRef
 from quadrat.config.pipeline import OutputsSection, Pipeline
 from quadrat.config.splits import case_of
-from quadrat.core.errors import ConfigError, SlideError
+from quadrat.core.errors import ConfigError, SlideError, WriteError
 from quadrat.core.text import aligned
 from quadrat.engine.progress import Reporter
-from quadrat.engine.run import EXIT_FAILED, EXIT_OK, package_folder, run, run_spec
+from quadrat.engine.run import EXIT_FAILED, EXIT_OK, EXIT_OUTPUT, package_folder, run, run_spec
 from quadrat.evaluation.pooling import (
     Evaluation,
     ResultFolder,
@@ -280,13 +280,16 @@ def _run(
     """Results of all jobs, and the slides that failed with their reasons.
 
     Raises:
-        ConfigError: all slides failed.
+        ConfigError: all slides failed. WriteError: outputs of some could not be written; figures
+        over the others would be of another set of slides.
     """
     results, failed = [], dict[str, str]()
     for job in jobs:
         pipeline = for_evaluation(job.pipeline, pictures=options.pictures)
         report = run(pipeline, job.slides, job.out, overwrite=options.overwrite, reporter=reporter)
         failed |= {row.slide: row.reason for row in report.rows if row.status == "failed"}
+        if report.exit_code == EXIT_OUTPUT:
+            raise WriteError("; ".join(f"{slide}: {reason}" for slide, reason in failed.items()))
         done = tuple(ref for ref in job.slides if ref.name not in failed)
         results.append(ResultFolder(done, job.out / "results"))
     if not any(part.slides for part in results):

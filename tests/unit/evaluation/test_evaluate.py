@@ -2,12 +2,14 @@
 
 import csv
 import json
+import re
 import shutil
 
 import pytest
 
 from helpers import annotated
 from helpers.annotated import CASES, NAMES, SLIDES
+from helpers.faults import NO_ROOM, disk
 from helpers.runs import quadrat
 from quadrat.annotations.truth import load_truth
 from quadrat.config.manifest import SlideRef, read_manifest
@@ -232,6 +234,20 @@ def test_a_slide_that_cannot_be_read_is_named_and_the_others_are_evaluated(evalu
     assert done.code == 1
     assert "3 slides" in done.out
     assert list(read_metrics(tmp_path / "out")["failed"]) == ["s2"]
+
+
+def test_no_figures_are_written_while_the_outputs_of_a_slide_cannot_be(evaluated, tmp_path):
+    folder, _ = evaluated
+    out = tmp_path / "out"
+    words = ("--manifest", folder / "images" / "slides.csv", "--out", out, "--no-ap")
+    with disk(out, error=NO_ROOM, fails=lambda call: call.target.endswith("results/s2")):
+        done = quadrat("evaluate", folder / "my.yaml", *words)
+    assert done.code == 74
+    assert re.search("s2: commit: .*s2: cannot be written .No space left.*make room", done.err)
+    assert not (out / "evaluation").exists()
+    done = quadrat("evaluate", folder / "my.yaml", *words)
+    assert done.code == 0, done.err
+    assert read_metrics(out)["failed"] == {}
 
 
 @pytest.mark.parametrize(
