@@ -165,7 +165,7 @@ def test_a_dicom_whose_frames_state_rgb_under_a_ybr_header_is_refused(
         open_slide(tmp_path / "a.dcm")
 
 
-def test_a_dicom_header_is_read_without_a_library(wsi: Path) -> None:
+def test_the_header_of_a_real_dicom_file_is_read(wsi: Path) -> None:
     instance = read_instance(wsi / DICOM_BAD / "level-1-frames-0-9.dcm")
     assert instance is not None
     assert (instance.photometric, instance.size, instance.missing_bytes) == ("RGB", (1483, 1110), 0)

@@ -15,7 +15,7 @@ import openslide
 import tifffile
 
 from quadrat.core.errors import SlideError
-from quadrat.slides.dicom import read_instance, series_instances
+from quadrat.slides.dicom import BIG_ENDIAN, DEFLATED, read_instance, series_instances
 from quadrat.slides.native import UNREADABLE
 from quadrat.slides.tiff_extent import MAGIC as TIFF_MAGIC
 from quadrat.slides.tiff_extent import missing_bytes
@@ -158,6 +158,11 @@ def _recognise_folder(folder: Path) -> Found:
 def _recognise_dicom(path: Path) -> Found:
     """One file of a series; OpenSlide takes in those beside it, so all of them have to be whole."""
     instance = read_instance(path)
+    if instance is not None and instance.syntax in (DEFLATED, BIG_ENDIAN):
+        raise SlideError(
+            f"{path}: DICOM in the transfer syntax {instance.syntax} (deflated or big endian) is "
+            "not read; convert it to explicit little endian (e.g. with dcmconv +te)"
+        )
     if instance is not None and not instance.is_slide:
         raise SlideError(
             f"{path}: a DICOM file that is not a whole-slide image (SOP class "
