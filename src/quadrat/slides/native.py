@@ -9,7 +9,6 @@ is used only where a self-check at opening finds it equal to OpenSlide, which st
 from __future__ import annotations
 
 import os
-import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +22,7 @@ from quadrat.core.errors import DamagedTileError, SlideError
 from quadrat.core.geometry import Box
 from quadrat.slides.cache import BlockCache
 from quadrat.slides.protocol import Rgb, TileGrid, damaged_tile
+from quadrat.slides.tiff_directory import tiff_directory
 from quadrat.slides.tile_codec import TileCodec
 
 MAX_TILE_PX = 2048
@@ -34,17 +34,6 @@ JPEG2000 = {33003: "ycbcr", 33005: "rgb", 34712: "rgb"}
 JPEG = 7
 RGB, YCBCR = 2, 6
 """Photometric interpretations."""
-UNREADABLE = (
-    tifffile.TiffFileError,
-    struct.error,
-    ValueError,
-    OSError,
-    RuntimeError,
-    LookupError,
-    ArithmeticError,
-    TypeError,
-)
-"""What tifffile raises at directories that make no sense."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,16 +206,11 @@ def pages_by_size(path: Path) -> dict[tuple[int, int], NativeLevel]:
         SlideError: the directories make no sense.
     """
     levels: dict[tuple[int, int], NativeLevel] = {}
-    try:
-        with tifffile.TiffFile(path) as tiff:
-            for page in tiff.pages:
-                level = native_level(page) if isinstance(page, tifffile.TiffPage) else None
-                if level is not None:
-                    levels.setdefault(level.size, level)
-    except UNREADABLE as error:
-        raise SlideError(
-            f"{path}: damaged: its TIFF directory cannot be understood ({error})"
-        ) from error
+    with tiff_directory(path) as tiff:
+        for page in tiff.pages:
+            level = native_level(page) if isinstance(page, tifffile.TiffPage) else None
+            if level is not None:
+                levels.setdefault(level.size, level)
     return levels
 
 

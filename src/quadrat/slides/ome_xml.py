@@ -6,10 +6,12 @@ absurd is None.
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ElementTree
+import math
 from dataclasses import dataclass
+from itertools import islice
 
 from quadrat.core.geometry import MPP_MAX, MPP_MIN
+from quadrat.core.xml import Element, XmlError, parse_xml
 
 MICROMETRES = {
     "µm": 1.0,
@@ -37,19 +39,20 @@ class OmeImage:
 
 
 def parse_ome(xml: str | None, *, index: int = 0) -> OmeImage:
-    """The ``index``-th Image of an OME-XML document; one without facts where there is none, or no
-    XML that can be read."""
+    """The ``index``-th Image of an OME-XML document.
+
+    An image without facts is returned if there is no such image, or if the document is no
+    well-formed XML or declares a document type (``tiff_directory`` refuses a file for that).
+    """
     try:
-        images = ElementTree.fromstring(xml or "<none/>").findall("{*}Image")
-    except ElementTree.ParseError:
+        root = parse_xml(xml or "")
+    except XmlError:
         return OmeImage()
-    if index >= len(images):
+    image = next(islice(root.iterfind("{*}Image"), index, None), None)
+    pixels = None if image is None else image.find("{*}Pixels")
+    if image is None or pixels is None:
         return OmeImage()
-    root, image = ElementTree.fromstring(xml or ""), images[index]
-    pixels = image.find("{*}Pixels")
-    if pixels is None:
-        return OmeImage()
-    channels = (channel.get("Color") for channel in pixels.findall("{*}Channel"))
+    channels = (channel.get("Color") for channel in pixels.iterfind("{*}Channel"))
     return OmeImage(
         _mpp(pixels),
         _objective(root, image),
@@ -66,13 +69,15 @@ def colours_are_rgb(colours: tuple[str, ...]) -> bool:
 
 
 def _number(text: str | None) -> float | None:
+    """A finite number, or None."""
     try:
-        return None if text is None else float(text)
+        number = float(text or "")
     except ValueError:
         return None
+    return number if math.isfinite(number) else None
 
 
-def _mpp(pixels: ElementTree.Element) -> tuple[float, float] | None:
+def _mpp(pixels: Element) -> tuple[float, float] | None:
     sizes = []
     for axis in "YX":
         value = _number(pixels.get(f"PhysicalSize{axis}"))
@@ -83,7 +88,7 @@ def _mpp(pixels: ElementTree.Element) -> tuple[float, float] | None:
     return sizes[0], sizes[1]
 
 
-def _objective(root: ElementTree.Element, image: ElementTree.Element) -> float | None:
+def _objective(root: Element, image: Element) -> float | None:
     settings = image.find("{*}ObjectiveSettings")
     if settings is None:
         return None
@@ -94,6 +99,7 @@ def _objective(root: ElementTree.Element, image: ElementTree.Element) -> float |
 
 
 def _rgb(colour: str) -> str:
-    """OME writes RGBA as one signed 32-bit integer."""
+    """RRGGBB of a colour, which OME writes as RGBA in one signed 32-bit integer; what is no number
+    stays as it is, for the message that refuses it."""
     number = _number(colour)
-    return "" if number is None else f"{int(number) >> 8 & 0xFFFFFF:06X}"
+    return colour if number is None else f"{int(number) >> 8 & 0xFFFFFF:06X}"

@@ -5,18 +5,15 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import openslide
-import tifffile
 
 from quadrat.core.errors import SlideError
 from quadrat.slides.dicom import BIG_ENDIAN, DEFLATED, read_instance, series_instances
-from quadrat.slides.native import UNREADABLE
+from quadrat.slides.tiff_directory import tiff_directory
 from quadrat.slides.tiff_extent import MAGIC as TIFF_MAGIC
 from quadrat.slides.tiff_extent import missing_bytes
 
@@ -98,7 +95,7 @@ def _openslide_shows_all(path: Path) -> bool:
     OpenSlide shows the first plane of a stack or of separate channels as if it were the picture,
     scales 16 bits, and does not see the levels that OME-TIFF keeps in SubIFDs.
     """
-    with _directory(path) as tiff:
+    with tiff_directory(path) as tiff:
         series, page = tiff.series[0].levels[0], tiff.pages.first
         axes = "".join(
             axis
@@ -113,17 +110,8 @@ def _openslide_shows_all(path: Path) -> bool:
 
 
 def _is_ome(path: Path) -> bool:
-    with _directory(path) as tiff:
+    with tiff_directory(path) as tiff:
         return bool(tiff.is_ome)
-
-
-@contextmanager
-def _directory(path: Path) -> Iterator[tifffile.TiffFile]:
-    try:
-        with tifffile.TiffFile(path) as tiff:
-            yield tiff
-    except UNREADABLE as error:
-        raise SlideError(f"{path}: the TIFF directory cannot be understood ({error})") from error
 
 
 def is_zarr(folder: Path) -> bool:

@@ -16,10 +16,11 @@ import tifffile
 from quadrat.core.errors import SlideError
 from quadrat.core.geometry import MPP_MAX, MPP_MIN, Box, Level, pyramid_levels
 from quadrat.slides.colour_profile import profile_name
-from quadrat.slides.native import UNREADABLE, NativeLevel, NativeTiles
+from quadrat.slides.native import NativeLevel, NativeTiles
 from quadrat.slides.ome_xml import OmeImage, colours_are_rgb, parse_ome
 from quadrat.slides.protocol import Closing, Rgb, Slide, SlideInfo, TileGrid, white
 from quadrat.slides.recognise import Found, recognise
+from quadrat.slides.tiff_directory import tiff_directory
 from quadrat.slides.tiff_planes import plane_levels, unsupported
 
 _CENTIMETRE = 3
@@ -34,16 +35,11 @@ class TiffSlide(Closing):
         self._override = mpp
         self.name = found.name
         self.path = str(found.path)
-        try:
-            with tifffile.TiffFile(found.file) as tiff:
-                picture = _Picture(found, tiff)
-                planes = picture.planes()
-                self.info = picture.info()
-                stated = picture.ome.mpp or resolution_mpp(picture.page)
-        except UNREADABLE as error:
-            raise SlideError(
-                f"{found.path}: the TIFF directory cannot be understood ({error})"
-            ) from error
+        with tiff_directory(found.file) as tiff:
+            picture = _Picture(found, tiff)
+            planes = picture.planes()
+            self.info = picture.info()
+            stated = picture.ome.mpp or resolution_mpp(picture.page)
         self.levels: tuple[Level, ...] = pyramid_levels(self.info.level_sizes)
         self.mpp = mpp or stated
         self._planes = [NativeTiles(found.file, levels, missing=_blank) for levels in planes]
@@ -89,7 +85,7 @@ def open_tiff(found: Found, *, mpp: tuple[float, float] | None) -> Slide:
 def ome_mpp(path: Path) -> tuple[float, float] | None:
     """(rows, columns) um/px from an OME-TIFF's PhysicalSizeY and X, where they are plausible; else
     None."""
-    with tifffile.TiffFile(path) as tiff:
+    with tiff_directory(path) as tiff:
         return parse_ome(tiff.ome_metadata).mpp
 
 

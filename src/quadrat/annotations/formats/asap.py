@@ -9,14 +9,14 @@ its knots, so that it cannot be taken.
 from __future__ import annotations
 
 from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
 
 from quadrat.annotations import F64
-from quadrat.annotations.formats.text import parse_xml
+from quadrat.annotations.formats.text import read_xml
 from quadrat.annotations.record import Problem, Record, Sheet, box_record
 from quadrat.core.errors import AnnotationError
+from quadrat.core.xml import Element, parse_xml
 
 _NO_GROUP = ("", "None")
 
@@ -27,7 +27,7 @@ def read_asap(path: Path) -> Sheet:
     Raises:
         AnnotationError: unreadable, no XML, or not of ASAP.
     """
-    root = parse_xml(path)
+    root = read_xml(path, parse_xml)
     if root.tag != "ASAP_Annotations":
         raise AnnotationError(
             f"{path}: its root is <{root.tag}>, not the <ASAP_Annotations> of ASAP"
@@ -39,7 +39,7 @@ def read_asap(path: Path) -> Sheet:
     )
 
 
-def _record(item: ElementTree.Element, number: int) -> Record:
+def _record(item: Element, number: int) -> Record:
     own, group, sort = (item.get(key, "").strip() for key in ("Name", "PartOfGroup", "Type"))
     place = f"annotation {number}" + (f" '{own}'" if own else "")
     name = "" if group in _NO_GROUP else group
@@ -65,7 +65,7 @@ def _record(item: ElementTree.Element, number: int) -> Record:
     return Record(place, name, fault=Problem("no geometry", text))
 
 
-def _coordinates(item: ElementTree.Element) -> F64:
+def _coordinates(item: Element) -> F64:
     """x, y (k, 2) in the order that the attribute Order gives.
 
     Raises:
@@ -81,5 +81,5 @@ def _coordinates(item: ElementTree.Element) -> F64:
     return xy
 
 
-def _number(item: ElementTree.Element, axis: str) -> float:
+def _number(item: Element, axis: str) -> float:
     return float((item.get(axis) or "").replace(",", "."))

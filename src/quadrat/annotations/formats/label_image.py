@@ -20,7 +20,7 @@ from quadrat.annotations import F64, Ids, Kind, Scale, check_scale, points_insid
 from quadrat.core.errors import AnnotationError
 from quadrat.core.geometry import Box
 from quadrat.slides.flat import MAX_PIXELS, pillow_limit_lifted
-from quadrat.slides.native import UNREADABLE
+from quadrat.slides.tiff_directory import UNREADABLE, refuse_document_type
 
 _LOOKUP_END = 1 << 26
 """Label values below this are renumbered through a table, larger ones by sorting."""
@@ -264,6 +264,7 @@ def _tiff_pixels(path: Path) -> npt.NDArray[Any]:
         AnnotationError: there are.
     """
     with tifffile.TiffFile(path) as tiff:
+        refuse_document_type(tiff)
         first = tiff.pages.first
         in_page = tiff.series[0].size // first.size  # ImageJ has several planes in one
         planes = max(in_page, sum(page.shape == first.shape for page in tiff.pages))

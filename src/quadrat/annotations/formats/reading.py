@@ -12,11 +12,12 @@ from quadrat.annotations.formats.delimited import pictures_of_table, read_delimi
 from quadrat.annotations.formats.geojson import read_geojson
 from quadrat.annotations.formats.pixel_records import read_pixels
 from quadrat.annotations.formats.table import pictures_of_parquet, read_parquet
-from quadrat.annotations.formats.text import root_tag
+from quadrat.annotations.formats.text import read_xml
 from quadrat.annotations.formats.voc import read_voc
 from quadrat.annotations.record import Sheet
 from quadrat.core.errors import AnnotationError
 from quadrat.core.text import UTF16
+from quadrat.core.xml import root_tag
 
 READ = (
     "QuPath GeoJSON, COCO JSON, Pascal VOC XML, ASAP XML, CSV or text of points or boxes, "
@@ -117,7 +118,7 @@ def _by_head(head: bytes, path: Path) -> str | None:
         return "parquet"
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if start.startswith(b"<"):
-        return {"annotation": "voc", "ASAP_Annotations": "asap"}.get(root_tag(path))
+        return {"annotation": "voc", "ASAP_Annotations": "asap"}.get(read_xml(path, root_tag))
     if start.startswith((b"{", b"[")):
         return "coco" if _is_coco(start, path) else "geojson"
     return None if b"\0" in head else "delimited"

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from xml.etree import ElementTree
 
-from quadrat.annotations.formats.text import parse_xml
+from quadrat.annotations.formats.text import read_xml
 from quadrat.annotations.record import Problem, Record, Sheet, box_record
 from quadrat.core.errors import AnnotationError
+from quadrat.core.xml import Element, parse_xml
 
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 
@@ -25,7 +25,7 @@ def read_voc(path: Path) -> Sheet:
     Raises:
         AnnotationError: unreadable, no XML, no VOC annotation, or of a picture without end.
     """
-    root = parse_xml(path)
+    root = read_xml(path, parse_xml)
     if root.tag != "annotation":
         raise AnnotationError(
             f"{path}: its root is <{root.tag}>, not the <annotation> of Pascal VOC"
@@ -45,7 +45,7 @@ def read_voc(path: Path) -> Sheet:
     )
 
 
-def _record(item: ElementTree.Element, number: int) -> Record:
+def _record(item: Element, number: int) -> Record:
     place, name = f"object {number}", (item.findtext("name") or "").strip()
     box = item.find("bndbox")
     if box is None:
@@ -64,7 +64,7 @@ def _record(item: ElementTree.Element, number: int) -> Record:
     return box_record(place, name, (x0 - 1, y0 - 1, x1, y1))
 
 
-def _number(parent: ElementTree.Element, name: str) -> float:
+def _number(parent: Element, name: str) -> float:
     try:
         return float(parent.findtext(name) or "nan")
     except ValueError:
