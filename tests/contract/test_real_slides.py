@@ -13,8 +13,8 @@ import simplejpeg
 
 from quadrat.core.errors import SlideError
 from quadrat.core.geometry import Box
-from quadrat.slides import open_slide
 from quadrat.slides.dicom import read_instance
+from quadrat.slides.opening import open_slide
 
 DICOM_BAD = "dicom_cmu-1-small-region_mistagged_rgb"
 DICOM_GOOD = "dicom_camelyon_jpeg"

@@ -14,8 +14,10 @@ from PIL import Image
 
 from helpers import tiffs
 from quadrat.core.geometry import Box
-from quadrat.slides import ArraySlide, Slide, open_slide
 from quadrat.slides import openslide as openslide_module
+from quadrat.slides.array import ArraySlide
+from quadrat.slides.opening import open_slide
+from quadrat.slides.protocol import Slide
 from quadrat.slides.source import source_of
 
 DATA = os.environ.get("QUADRAT_DATA")

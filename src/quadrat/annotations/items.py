@@ -22,7 +22,7 @@ from quadrat.config.splits import case_of
 from quadrat.core.errors import AnnotationError, ConfigError, QuadratError, SlideError
 from quadrat.core.geometry import check_mpp
 from quadrat.core.text import UTF16, mark_of
-from quadrat.slides import open_slide
+from quadrat.slides.opening import open_slide
 
 _HEAD = 1 << 12
 

@@ -10,7 +10,8 @@ from PIL import Image
 
 from quadrat.core.errors import DamagedTileError, QuadratError, SlideError
 from quadrat.core.geometry import check_mpp
-from quadrat.slides import Slide, open_slide
+from quadrat.slides.opening import open_slide
+from quadrat.slides.protocol import Slide
 from quadrat.slides.thumbnail import thumbnail, tissue_overlay
 from quadrat.slides.tissue.mask import TissueMap, find_tissue
 

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 from quadrat.core.errors import DamagedTileError
 from quadrat.core.geometry import Box, ReadPlan, check_mpp, plan_read
 from quadrat.core.objects import Frame
-from quadrat.slides import open_slide
+from quadrat.slides.opening import open_slide
 from quadrat.slides.protocol import Closing, Rgb, Slide, white
 from quadrat.slides.resample import block_mean, separable, taps
 

@@ -16,7 +16,7 @@ from quadrat.core.errors import AnnotationError
 from quadrat.core.geometry import check_mpp
 from quadrat.core.lattice import Cell
 from quadrat.models.task import ModelSpec, Task
-from quadrat.slides import open_slide
+from quadrat.slides.opening import open_slide
 from quadrat.slides.source import PixelSource
 from quadrat.training.samples import TrainingSlide, WindowSet
 

@@ -271,7 +271,7 @@ def test_what_is_not_dicom_is_none(tmp_path: Path) -> None:
 def test_other_slides_do_not_load_the_dicom_library(tmp_path: Path) -> None:
     Image.new("RGB", (300, 300)).save(tmp_path / "a.png")
     code = (
-        "import sys; from quadrat.slides import open_slide; open_slide(sys.argv[1]); "
+        "import sys; from quadrat.slides.opening import open_slide; open_slide(sys.argv[1]); "
         "assert 'pydicom' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.png")], check=True)

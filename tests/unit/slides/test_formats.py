@@ -23,7 +23,8 @@ from scipy import ndimage
 from quadrat.core.errors import DamagedTileError, SlideError
 from quadrat.core.geometry import Box
 from quadrat.core.objects import Frame
-from quadrat.slides import Slide, open_slide
+from quadrat.slides.opening import open_slide
+from quadrat.slides.protocol import Slide
 from quadrat.store.ome_zarr import build_pyramid, create_image_group
 
 NOISE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)

@@ -8,8 +8,8 @@ import tifffile
 
 from quadrat.annotations.formats.label_image import load_label_image
 from quadrat.core.errors import AnnotationError, SlideError
-from quadrat.slides import open_slide
 from quadrat.slides.ome_xml import OmeImage, colours_are_rgb, parse_ome
+from quadrat.slides.opening import open_slide
 
 NUMBERS = ("NaN", "nan", "INF", "-inf", "1e999", "", "red", "1_0x")
 

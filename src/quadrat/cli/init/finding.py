@@ -20,7 +20,7 @@ from quadrat.annotations.record import Sheet
 from quadrat.cli.init.matching import match_pictures
 from quadrat.core.errors import AnnotationError, SlideError
 from quadrat.core.geometry import check_mpp
-from quadrat.slides import open_slide
+from quadrat.slides.opening import open_slide
 from quadrat.slides.recognise import is_zarr
 
 _PICTURES = ".png .tif .tiff .jpg .jpeg .bmp"
