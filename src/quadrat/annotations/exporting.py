@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 import shapely
 
-from quadrat.annotations import F64
 from quadrat.annotations.faults import extent
 from quadrat.annotations.formats.rle import compress, runs_of_mask
 from quadrat.annotations.formats.table import Entry
 from quadrat.annotations.record import Record, Rings, to_annotations
 from quadrat.annotations.shapes import geometry_of, shape_name
+from quadrat.annotations.types import F64
 from quadrat.core.errors import AnnotationError
 from quadrat.core.files import write_whole
-from quadrat.core.geometry import Box
+from quadrat.core.geometry import Box, Scale
 
 CSV_COLUMNS = (
     *("slide", "case", "split", "source", "place", "class", "kind", "shape", "crowd"),
@@ -128,7 +128,7 @@ def _run_lengths(record: Record, where: str, size: tuple[int, int]) -> dict[str,
         AnnotationError: it does not, or leaves the picture.
     """
     drawn = to_annotations([record], [0], classes=("",), kind="region")
-    mask = drawn.regions(Box(0, 0, *size), (1.0, 1.0)) > 0
+    mask = drawn.regions(Box(0, 0, *size), Scale(1.0, 1.0)) > 0
     if (
         not all(_on_corners(part) for part in record.parts)
         or mask.sum() != geometry_of(record).area

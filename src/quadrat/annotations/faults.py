@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
-from quadrat.annotations import F64
 from quadrat.annotations.record import Problem, Record, Rings
+from quadrat.annotations.types import F64
 
 
 def geometry_problems(

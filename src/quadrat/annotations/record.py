@@ -9,7 +9,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from quadrat.annotations import F64, Annotations, Kind
+from quadrat.annotations.drawn import Annotations
+from quadrat.annotations.types import F64, Kind
 from quadrat.core.objects import Polygons
 
 Rings = tuple[F64, ...]
@@ -77,16 +78,14 @@ class Sheet:
     """The records of one slide in one file. ``size``: (height, width) in px that the file states,
     or None.
 
-    ``source``: the file's path. ``others``: features that are neither objects nor regions (QuPath's
-    tiles, TMA cores). ``picture``: the file name of the picture that the file names, or "".
-    ``one_class``: the format names no classes, so that a record belongs to the only class there is.
+    ``source``: the file's path. ``picture``: the file name of the picture that the file names, or
+    "". ``one_class``: the format names no classes, so that a record belongs to the only class.
     """
 
     source: str
     format: str
     records: tuple[Record, ...]
     size: tuple[int, int] | None = None
-    others: int = 0
     picture: str = ""
     one_class: bool = False
 
@@ -118,8 +117,6 @@ def to_annotations(
     *,
     classes: Sequence[str],
     kind: Kind,
-    unclassified: int = 0,
-    other_kind: int = 0,
 ) -> Annotations:
     """The records as columns: one entry a part and one a point; the parts of a record are one
     object, its points are many.
@@ -159,6 +156,4 @@ def to_annotations(
         kind=kind,
         points_l0=np.array(points, np.float64).reshape(-1, 2),
         object_id=np.array(object_id, np.int64),
-        unclassified=unclassified,
-        other_kind=other_kind,
     )

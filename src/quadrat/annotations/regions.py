@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from quadrat.annotations import Annotations, rasterise_classes
-from quadrat.annotations.formats.geojson import load_annotations
+from quadrat.annotations.drawn import Annotations
+from quadrat.annotations.formats.geojson import records_of
+from quadrat.annotations.record import to_annotations
 from quadrat.core.errors import AnnotationError
-from quadrat.core.geometry import Box
-from quadrat.core.objects import Frame, Polygons
+from quadrat.core.objects import Frame
 from quadrat.slides.tissue.mask import OUTSIDE_INCLUSION, USER_EXCLUSION, TissueMap
 
 INCLUDE = ("Include", "ROI", "Region*", "Tissue")
@@ -57,27 +57,28 @@ def load_regions(
         area, a class that is neither
             included nor excluded, or one that is both.
     """
-    path = Path(path)
-    drawn = load_annotations(path, kind="region")
-    if drawn.unclassified:
+    records = records_of(path, kind="region")
+    nameless = sum(not record.name for record in records)
+    if nameless:
         raise AnnotationError(
-            f"{path}: {drawn.unclassified} regions have no class, so that nobody can tell whether "
-            "they are to be analysed; "
-            f"give them one of: {', '.join((*include, *exclude))}"
+            f"{path}: {nameless} regions have no class, so that nobody can tell whether they are "
+            f"to be analysed; give them one of: {', '.join((*include, *exclude))}"
         )
-    if len(drawn) == 0:
+    if not records:
         raise AnnotationError(
             f"{path}: holds no region (annotation); draw what to include or exclude, or leave the "
             "file away"
         )
-    if not np.isnan(drawn.points_l0).all():
+    if any(len(record.points) for record in records):
         raise AnnotationError(
             f"{path}: a region is a point and has no area; draw an outline, or delete it"
         )
-    meaning = np.array(
-        [_meaning(name, include, exclude, where=str(path)) for name in drawn.classes], np.int64
-    )
-    return Regions(_sorted(drawn, meaning[drawn.class_id]), str(path))
+    names = sorted({record.name for record in records})
+    meaning = {name: _meaning(name, include, exclude, where=str(path)) for name in names}
+    records.sort(key=lambda record: meaning[record.name])  # what is drawn later covers the earlier
+    targets = [meaning[record.name] for record in records]
+    drawn = to_annotations(records, targets, classes=("include", "exclude"), kind="region")
+    return Regions(drawn, str(path))
 
 
 def restrict(tissue: TissueMap, regions: Regions) -> TissueMap:
@@ -89,8 +90,7 @@ def restrict(tissue: TissueMap, regions: Regions) -> TissueMap:
         that are not level-0 px).
     """
     frame = tissue.frame
-    scale = {"scale_row": frame.scale_row, "scale_col": frame.scale_col}
-    height, width = frame.height * frame.scale_row, frame.width * frame.scale_col
+    _, _, width, height = frame.scale.box_l0(frame.box)
     box = regions.drawn.bbox
     if not ((box[:, 2] > 0) & (box[:, 0] < height) & (box[:, 3] > 0) & (box[:, 1] < width)).any():
         (row0, col0), (row1, col1) = (
@@ -103,7 +103,7 @@ def restrict(tissue: TissueMap, regions: Regions) -> TissueMap:
             f"slide has {width:.0f} x {height:.0f} px; is it the file of another slide, or not in "
             "px of the full resolution?"
         )
-    inside = rasterise_classes(regions.drawn, Box(0, 0, frame.height, frame.width), **scale)
+    inside = regions.drawn.regions(frame.box, frame.scale)
     codes = tissue.codes | np.where(inside == _OUT + 1, np.uint8(USER_EXCLUSION), np.uint8(0))
     if regions.includes:
         codes |= np.where(inside == 0, np.uint8(OUTSIDE_INCLUSION), np.uint8(0))
@@ -125,14 +125,11 @@ def inside(
     (centroids). A place belongs to the mask pixel it falls in, so that counts and the analysed area
     follow the same outline.
     """
-    mask = tissue.frame
+    mask, ratio = tissue.frame, frame.scale.per(tissue.frame.scale)
     places = []
-    for value, scale, own, size in (
-        (rows, frame.scale_row, mask.scale_row, mask.height),
-        (cols, frame.scale_col, mask.scale_col, mask.width),
-    ):
+    for value, factor, size in ((rows, ratio.row, mask.height), (cols, ratio.col, mask.width)):
         middle = value + 0.5 if np.issubdtype(value.dtype, np.integer) else value
-        places.append(np.clip(np.floor(middle * (scale / own)).astype(np.int64), 0, size - 1))
+        places.append(np.clip(np.floor(middle * factor).astype(np.int64), 0, size - 1))
     return np.asarray(tissue.allowed[places[0], places[1]])
 
 
@@ -150,25 +147,3 @@ def _meaning(name: str, include: Sequence[str], exclude: Sequence[str], *, where
         f"slide.exclude: {', '.join(exclude)}); "
         "name it in one of the two, or rename the region"
     )
-
-
-def _sorted(drawn: Annotations, meaning: npt.NDArray[np.int64]) -> Annotations:
-    """The same regions, those to exclude last: what is drawn later covers what was drawn before."""
-    order = np.argsort(meaning, kind="stable")
-    polygons = drawn.polygons
-    rings = [range(polygons.polygon_starts[k], polygons.polygon_starts[k + 1]) for k in order]
-    spans = [
-        polygons.xy[polygons.ring_starts[r] : polygons.ring_starts[r + 1]]
-        for own in rings
-        for r in own
-    ]
-    moved = Polygons(
-        xy=np.concatenate(spans),
-        ring_starts=np.concatenate([[0], np.cumsum([len(span) for span in spans])]).astype(
-            np.int64
-        ),
-        polygon_starts=np.concatenate([[0], np.cumsum([len(own) for own in rings])]).astype(
-            np.int64
-        ),
-    )
-    return Annotations.of(moved, meaning[order], classes=("include", "exclude"), kind="region")

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from quadrat.annotations import F64
 from quadrat.annotations.faults import extent
 from quadrat.annotations.record import Problem, Record, Sheet
 from quadrat.annotations.shapes import geometry_of
+from quadrat.annotations.types import F64
 
 OBJECT_UM = (1.0, 1000.0)
 """Median diameters of counted things (um) outside of which a scale must be wrong: an organelle, and

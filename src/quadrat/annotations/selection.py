@@ -6,10 +6,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Literal
 
-from quadrat.annotations import Annotations, nearest_class
+from quadrat.annotations.drawn import Annotations
 from quadrat.annotations.faults import geometry_problems
 from quadrat.annotations.record import Problem, Record, Sheet, to_annotations
 from quadrat.core.errors import AnnotationError
@@ -39,13 +40,12 @@ class Sorted:
     """The records of a sheet by what becomes of them. ``taken`` with the class index of each (None:
     no such class).
 
-    ``other``: how many are of another kind. ``nothing``: see ``Selected``.
+    ``nothing``: see ``Selected``.
     """
 
     taken: list[Record] = field(default_factory=list)
     targets: list[int | None] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    other: int = 0
     nothing: str = ""
 
 
@@ -77,7 +77,6 @@ def select(
         [found.targets[k] or 0 for k in kept],
         classes=classes,
         kind="region" if want == "regions" else "object",
-        other_kind=found.other + sheet.others,
     )
     bad = tuple(
         line(found.taken[k], problem) for k, problem in enumerate(worst) if problem is not None
@@ -107,7 +106,6 @@ def sort_records(
             record, name, target, want=want, ignore=ignore, bounding=bounding, objects_as=objects_as
         )
         if role == "other":
-            found.other += 1
             if target is not None:
                 aside[_kind(record), name] += 1
         elif role == "ignored":
@@ -230,9 +228,16 @@ def record_problems(
 
 def unknown_class(name: str, classes: Sequence[str]) -> str:
     """That a class is none of the pipeline's, and which is the nearest."""
-    near = nearest_class(name, classes)
+    near = _nearest_class(name, classes)
     hint = f"; did you mean '{near}'?" if near else "; add it to classes, or name it in data.ignore"
     return f"class '{name}' is not one of {', '.join(classes)}{hint}"
+
+
+def _nearest_class(name: str, classes: Sequence[str]) -> str | None:
+    """The class whose name is most like ``name``, in any case; None if none is."""
+    by_lower = {c.lower(): c for c in reversed(classes)}
+    near = get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
+    return by_lower[near[0]] if near else None
 
 
 def line(record: Record, problem: Problem) -> str:

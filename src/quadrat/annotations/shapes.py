@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import shapely
 
-from quadrat.annotations import F64, Kind
 from quadrat.annotations.record import Record, Rings
+from quadrat.annotations.types import F64, Kind
 
 
 def shape_name(record: Record) -> str:

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from quadrat.annotations import F64
 from quadrat.annotations.record import Record
 from quadrat.annotations.shapes import geometry_of, shape_name
+from quadrat.annotations.types import F64
 
 By = Literal["slide", "case", "split", "all"]
 LEVELS: tuple[By, ...] = ("slide", "case", "split", "all")

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import shapely
 
-from quadrat.annotations import SlideTruth
 from quadrat.annotations.formats.delimited import label_of
 from quadrat.annotations.formats.label_image import load_label_image
 from quadrat.annotations.formats.reading import Choice, read_sheet
@@ -16,6 +15,7 @@ from quadrat.annotations.record import Record, Sheet
 from quadrat.annotations.scale import diameter_problem, scale_problems
 from quadrat.annotations.selection import Selected, bounding_records, select, select_bounds
 from quadrat.annotations.shapes import geometry_of
+from quadrat.annotations.types import SlideTruth
 from quadrat.config.manifest import SlideRef
 from quadrat.config.pipeline import DataSection
 from quadrat.core.errors import AnnotationError, ConfigError

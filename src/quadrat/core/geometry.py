@@ -17,6 +17,8 @@ import numpy.typing as npt
 
 from quadrat.core.errors import ConfigError, SlideError
 
+F64 = npt.NDArray[np.float64]
+
 MPP_MIN, MPP_MAX = 0.05, 40.0
 """Plausible range of micrometres a pixel; what lies outside is a broken header, not a microscope.
 """
@@ -169,20 +171,50 @@ def _downsample(rows: tuple[int, int], cols: tuple[int, int]) -> tuple[float, fl
     return quotients
 
 
-def l0_to_grid(
-    xy_l0: npt.NDArray[np.float64], *, scale_row: float, scale_col: float
-) -> npt.NDArray[np.float64]:
-    """Level-0 (x, y) pairs, shape (n, 2), to grid (x, y); the inverse of ``Frame.xy_l0``,
-    corner-based as that is."""
-    return np.divide(xy_l0, [scale_col, scale_row], dtype=np.float64)
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How many level-0 px make one px of another frame, by axis: the only converter between both.
 
+    Coordinates are corner-based in both frames, so a factor is all there is.
 
-def grid_to_l0(
-    xy_grid: npt.NDArray[np.float64], *, scale_row: float, scale_col: float
-) -> npt.NDArray[np.float64]:
-    """Grid (x, y) pairs, shape (n, 2), to level-0 (x, y); corner-based, so a factor is all there
-    is."""
-    return np.multiply(xy_grid, [scale_col, scale_row], dtype=np.float64)
+    Raises:
+        ValueError: a factor is not a positive finite number.
+    """
+
+    row: float
+    col: float
+
+    def __post_init__(self) -> None:
+        if not all(math.isfinite(factor) and factor > 0 for factor in (self.row, self.col)):
+            raise ValueError(f"{self} must be two positive finite numbers, level-0 px per px")
+
+    def to_l0(self, xy: F64) -> F64:
+        """Pairs x, y (n, 2), or x0, y0, x1, y1 (n, 4), of this frame in level-0 px."""
+        scaled: F64 = xy * np.array([self.col, self.row] * (xy.shape[1] // 2))
+        return scaled
+
+    def from_l0(self, xy_l0: F64) -> F64:
+        """Pairs x, y (n, 2), or x0, y0, x1, y1 (n, 4), of level-0 px in px of this frame."""
+        scaled: F64 = xy_l0 / np.array([self.col, self.row] * (xy_l0.shape[1] // 2))
+        return scaled
+
+    def box_l0(self, box: Box) -> tuple[float, float, float, float]:
+        """x0, y0, x1, y1 of a box of this frame in level-0 px."""
+        return (
+            box.col0 * self.col, box.row0 * self.row, box.col1 * self.col, box.row1 * self.row
+        )  # fmt: skip
+
+    def centres_l0(self, box: Box) -> tuple[F64, F64]:
+        """Where in level-0 px the centres of the pixels of a box lie: rows (h,), columns (w,)."""
+        rows, cols = (
+            np.arange(first, end, dtype=np.float64) + 0.5
+            for first, end in ((box.row0, box.row1), (box.col0, box.col1))
+        )
+        return rows * self.row, cols * self.col
+
+    def per(self, other: Scale) -> Scale:
+        """How many px of another frame make one px of this."""
+        return Scale(self.row / other.row, self.col / other.col)
 
 
 @dataclass(frozen=True, slots=True)

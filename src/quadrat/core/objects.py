@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from quadrat.core.geometry import Box
+from quadrat.core.geometry import F64, Box, Scale
 
 FLAG_CAPPED = 1
 """Larger than what is decoded at once (the cap, or a mask model's window): counted once, its shape
@@ -39,11 +39,20 @@ class Frame:
     def box(self) -> Box:
         return Box(0, 0, self.height, self.width)
 
-    def xy_l0(self, xy_grid: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Grid (x, y) pairs, shape (n, 2), to level-0 (x, y); corner-based, so a factor is all
-        there is."""
-        scaled: npt.NDArray[np.float64] = xy_grid * np.array([self.scale_col, self.scale_row])
-        return scaled
+    @property
+    def scale(self) -> Scale:
+        """What converts between grid px and level-0 px."""
+        return Scale(self.scale_row, self.scale_col)
+
+    @property
+    def mpp_l0(self) -> float:
+        """um per level-0 px, along rows."""
+        return self.mpp / self.scale_row
+
+    def centres_in(self, other: Frame) -> tuple[F64, F64]:
+        """Where in px of another frame the centres of all pixels lie: rows (h,), columns (w,)."""
+        rows, cols = self.scale.centres_l0(self.box)
+        return rows / other.scale_row, cols / other.scale_col
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,7 +150,7 @@ def coordinates_json(
 ) -> Iterator[bytes]:
     """The GeoJSON coordinates of each polygon, level-0 px less ``origin_l0`` (x, y), at most two
     decimals."""
-    hundredths = np.floor((frame.xy_l0(polygons.xy) - origin_l0) * 10**DECIMALS + 0.5).astype(
+    hundredths = np.floor((frame.scale.to_l0(polygons.xy) - origin_l0) * 10**DECIMALS + 0.5).astype(
         np.int64
     )
     room = (

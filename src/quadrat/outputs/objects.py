@@ -145,9 +145,9 @@ class ObjectWriter:
         ids: npt.NDArray[np.int64],
     ) -> pa.Table:
         frame = self._frame
-        centre = frame.xy_l0(table.centroid[:, ::-1])
-        low, high = frame.xy_l0(table.bbox[:, 1::-1]), frame.xy_l0(table.bbox[:, 3:1:-1])
-        xy = frame.xy_l0(polygons.xy)
+        centre = frame.scale.to_l0(table.centroid[:, ::-1])
+        corners = frame.scale.to_l0(table.bbox[:, [1, 0, 3, 2]])
+        xy = frame.scale.to_l0(polygons.xy)
         if len(xy):
             self._bounds[:2] = np.minimum(self._bounds[:2], xy.min(axis=0))
             self._bounds[2:] = np.maximum(self._bounds[2:], xy.max(axis=0))
@@ -160,7 +160,8 @@ class ObjectWriter:
             table.score,
             table.area_px * frame.mpp**2,
             table.perimeter_px * frame.mpp,
-            *(centre[:, 0], centre[:, 1], low[:, 0], low[:, 1], high[:, 0], high[:, 1]),
+            *centre.T,
+            *corners.T,
             table.flags,
             *(
                 _nullable(column)
@@ -264,14 +265,16 @@ def object_table(rows: pa.Table, frame: Frame) -> ObjectTable:
     """Rows with the columns ``OBJECT_COLUMNS`` as a table in the px of ``frame``, in their order.
     Anchors are not in the file: they are the pixels of the centroids."""
     column = {name: rows[name].to_numpy() for name in OBJECT_COLUMNS if name != "class"}
-    y, x = frame.scale_row, frame.scale_col
-    centroid = np.stack([column["y_l0"] / y, column["x_l0"] / x], axis=1)
-    corners = ("y0_l0", y), ("x0_l0", x), ("y1_l0", y), ("x1_l0", x)
+    centre, corners = (
+        frame.scale.from_l0(np.stack([column[f"{name}_l0"] for name in names], axis=1))
+        for names in (("x", "y"), ("x0", "y0", "x1", "y1"))
+    )
+    centroid = centre[:, ::-1]
     return ObjectTable(
         anchor=np.floor(centroid).astype(np.int64),
         class_id=column["class_id"].astype(np.uint8),
         score=column["score"].astype(np.float32),
-        bbox=np.stack([column[name] / scale for name, scale in corners], axis=1),
+        bbox=corners[:, [1, 0, 3, 2]],
         centroid=centroid,
         area_px=column["area_um2"] / frame.mpp**2,
         perimeter_px=column["perimeter_um"] / frame.mpp,

@@ -192,7 +192,9 @@ def write_tiles(
     class is the most probable one (the first of equals)."""
     low = scores.cell.astype(np.float64) * core
     high = np.minimum(low + core, np.array([frame.height, frame.width]))
-    box = np.concatenate([frame.xy_l0(low[:, ::-1]), frame.xy_l0(high[:, ::-1])], axis=1)
+    box = np.concatenate(
+        [frame.scale.to_l0(low[:, ::-1]), frame.scale.to_l0(high[:, ::-1])], axis=1
+    )
     winner = np.argmax(scores.probability, axis=1)
     lines = (
         (

@@ -43,14 +43,8 @@ def tissue_overlay(picture: Rgb, *, frame: Frame, tissue: TissueMap) -> Rgb:
     """A picture uint8 (h, w, 3) in ``frame`` with the tissue outlined in green and the rest faded;
     a new array."""
     rows, cols = (
-        np.minimum(((np.arange(side) + 0.5) * scale / mask_scale).astype(np.int64), mask_side - 1)
-        for side, scale, mask_scale, mask_side in zip(
-            picture.shape[:2],
-            (frame.scale_row, frame.scale_col),
-            (tissue.frame.scale_row, tissue.frame.scale_col),
-            tissue.mask.shape,
-            strict=True,
-        )
+        np.minimum(centres.astype(np.int64), side - 1)
+        for centres, side in zip(frame.centres_in(tissue.frame), tissue.mask.shape, strict=True)
     )
     mask = tissue.mask[np.ix_(rows, cols)]
     out = picture.copy()

@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from quadrat.annotations import rasterise_classes
 from quadrat.annotations.formats import delimited
 from quadrat.annotations.formats.pictures import same_pictures
 from quadrat.annotations.formats.reading import Choice, pictures, read_sheet
@@ -29,7 +28,7 @@ from quadrat.annotations.outlines import mask_parts
 from quadrat.annotations.record import Record, to_annotations
 from quadrat.annotations.shapes import geometry_of
 from quadrat.core.errors import AnnotationError
-from quadrat.core.geometry import Box
+from quadrat.core.geometry import Box, Scale
 from quadrat.core.objects import Frame
 from quadrat.store.ome_zarr import create_label_image
 
@@ -125,16 +124,16 @@ def test_parts_of_one_coco_object_are_one_object_with_one_label_one_box_and_one_
     drawn = to_annotations(sheet.records, [0, 0], classes=("cell",), kind="object")
     assert (len(drawn), drawn.objects) == (3, 2)
     whole = Box(0, 0, 10, 20)
-    labels, class_id = drawn.instances(whole, (1.0, 1.0))
+    labels, class_id = drawn.instances(whole, Scale(1.0, 1.0))
     assert labels[0, 0] == labels[0, 13] == 1
     assert labels[5, 5] == 2
     assert class_id.tolist() == [0, 0]
-    assert drawn.boxes(whole, (1.0, 1.0))[0].tolist() == [[0, 0, 14, 2], [5, 5, 7, 7]]
-    assert drawn.boxes(Box(0, 5, 1, 6), (1.0, 1.0))[0].tolist() == [
+    assert drawn.boxes(whole, Scale(1.0, 1.0))[0].tolist() == [[0, 0, 14, 2], [5, 5, 7, 7]]
+    assert drawn.boxes(Box(0, 5, 1, 6), Scale(1.0, 1.0))[0].tolist() == [
         [0, 0, 14, 2]
     ]  # between its parts
     np.testing.assert_allclose(
-        drawn.points(whole, (1.0, 1.0))[0], [[(4 * 1 + 8 * 12) / 12, 1], [6, 6]]
+        drawn.points(whole, Scale(1.0, 1.0))[0], [[(4 * 1 + 8 * 12) / 12, 1], [6, 6]]
     )
 
 
@@ -232,7 +231,7 @@ def test_run_lengths_are_those_of_pycocotools(mask):
 def test_the_outline_of_a_mask_filled_again_is_the_mask(mask):
     record = Record("a", "x", "region", mask_parts(mask))
     drawn = to_annotations([record], [0], classes=("x",), kind="region")
-    filled = rasterise_classes(drawn, Box(0, 0, *mask.shape), scale_row=1, scale_col=1)
+    filled = drawn.regions(Box(0, 0, *mask.shape), Scale(1.0, 1.0))
     np.testing.assert_array_equal(filled > 0, mask)
 
 

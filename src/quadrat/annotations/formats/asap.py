@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from quadrat.annotations import F64
 from quadrat.annotations.formats.text import read_xml
 from quadrat.annotations.record import Problem, Record, Sheet, box_record
+from quadrat.annotations.types import F64
 from quadrat.core.errors import AnnotationError
 from quadrat.core.xml import Element, parse_xml
 

@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from quadrat.annotations import Kind
 from quadrat.annotations.formats.kept import kept
 from quadrat.annotations.formats.pictures import same_pictures
 from quadrat.annotations.formats.rle import decompress, mask_of
 from quadrat.annotations.formats.text import parse_json, read_text
 from quadrat.annotations.outlines import mask_parts
 from quadrat.annotations.record import Problem, Record, Rings, Sheet, box_record
+from quadrat.annotations.types import Kind
 from quadrat.core.errors import AnnotationError
 
 

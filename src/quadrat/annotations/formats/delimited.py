@@ -24,12 +24,12 @@ from typing import Literal
 import numpy as np
 import shapely
 
-from quadrat.annotations import Kind
 from quadrat.annotations.formats.kept import kept
 from quadrat.annotations.formats.pictures import same_pictures
 from quadrat.annotations.formats.text import read_text
 from quadrat.annotations.record import Problem, Record, Sheet, box_record
 from quadrat.annotations.shapes import record_of
+from quadrat.annotations.types import Kind
 from quadrat.core.errors import AnnotationError
 from quadrat.core.text import mark_of
 

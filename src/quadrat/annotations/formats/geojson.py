@@ -9,15 +9,16 @@ that is taken. https://qupath.readthedocs.io/en/stable/docs/advanced/exporting_a
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 
-from quadrat.annotations import Annotations, Kind, class_index
+from quadrat.annotations.drawn import Annotations
 from quadrat.annotations.formats.text import parse_json
 from quadrat.annotations.record import Problem, Record, Rings, Sheet, to_annotations
+from quadrat.annotations.types import Kind
 from quadrat.core.errors import AnnotationError
 from quadrat.core.text import not_utf8
 
@@ -37,77 +38,46 @@ def read_geojson(path: Path) -> Sheet:
     line.
 
     ``feature N`` counts from 1. A feature without objectType is of no stated kind; tiles and TMA
-    cores are counted apart.
+    cores are left out.
 
     Raises:
         AnnotationError: the file is not GeoJSON, or cut short. (A broken feature is a record
         with a fault.)
     """
-    found = [_record(feature, number) for number, feature in enumerate(_features(path), start=1)]
+    found = (_record(feature, number) for number, feature in enumerate(_features(path), start=1))
     records = tuple(record for record in found if record is not None)
-    return Sheet(str(path), "QuPath GeoJSON", records, others=len(found) - len(records))
+    return Sheet(str(path), "QuPath GeoJSON", records)
 
 
-def load_annotations(
-    path: Path,
-    *,
-    classes: Sequence[str] | None = None,
-    kind: Kind | None = None,
-    unclassified: str | None = None,
-) -> Annotations:
-    """Read the objects or the regions of a QuPath GeoJSON file as they are drawn.
-
-    A MultiPolygon is one object with an entry a part, holes are kept, a Point is a point entry.
-    What has no class is left out and counted in ``unclassified`` (or is of the class
-    ``unclassified``, if one is given); what is not of ``kind`` in ``other_kind``. A feature without
-    objectType is taken as ``kind``. With ``kind=None`` all are taken, and the file must hold one
-    kind only. ``classes`` fixes names and order; None takes the names found, sorted.
+def records_of(path: Path, *, kind: Kind) -> list[Record]:
+    """The records of one kind; a feature without objectType is of any kind.
 
     Raises:
-        AnnotationError: not such a file, a broken or unknown geometry, an unknown class, or two
-        kinds and none chosen.
+        AnnotationError: not such a file, or a feature without a geometry that can be used.
     """
-    path = Path(path)
-    taken: list[Record] = []
-    names: list[str] = []
-    kinds: set[Kind] = set()
-    other_kind = without_class = 0
-    for number, feature in enumerate(_features(path), start=1):
-        record = _record(feature, number)
-        found = None if record is None else record.kind or kind or "object"
-        if record is None or (kind is not None and found != kind and not record.fault):
-            other_kind += 1
-            continue
-        name = record.name or unclassified
-        if name is None and not record.fault:
-            without_class += 1
-            continue
-        if record.fault:
-            raise AnnotationError(f"{path.name}, {record.place}: {record.fault.text}")
-        kinds.add(found or "object")
-        taken.append(record)
-        names.append(name or "")
-    if len(kinds) > 1:
-        raise AnnotationError(
-            f"{path.name}: holds both objects and regions; ask for one with kind='object' or "
-            "'region'"
-        )
-    known = tuple(classes) if classes is not None else tuple(sorted(set(names)))
-    first = {
-        name: record.place for name, record in zip(reversed(names), reversed(taken), strict=True)
-    }
-    index = {
-        name: class_index(name, known, where=f"{path.name}, {place}")
-        for name, place in first.items()
-    }
-    return to_annotations(
-        taken,
-        [index[name] for name in names],
-        classes=known,
-        kind=kind or (kinds.pop() if kinds else "object"),
-        unclassified=without_class,
-        other_kind=other_kind,
-    )
+    records = read_geojson(path).records
+    broken = next((record for record in records if record.fault), None)
+    if broken is not None and broken.fault is not None:
+        raise AnnotationError(f"{path.name}, {broken.place}: {broken.fault.text}")
+    return [record for record in records if record.kind in (kind, None)]
+
+
+def load_annotations(path: Path, *, kind: Kind = "object", unclassified: str = "") -> Annotations:
+    """The objects or the regions of a QuPath GeoJSON file as they are drawn.
+
+    A MultiPolygon is one object with one entry per part, holes are kept, and a Point is a point
+    entry. Classes are the names found, sorted. What has no class is of the class ``unclassified``,
+    or is left out if that is empty.
+
+    Raises:
+        AnnotationError: see ``records_of``.
+    """
+    named = [(record, record.name or unclassified) for record in records_of(path, kind=kind)]
+    taken = [(record, name) for record, name in named if name]
+    classes = sorted({name for _, name in taken})
+    index = {name: number for number, name in enumerate(classes)}
+    records, names = [record for record, _ in taken], [name for _, name in taken]
+    return to_annotations(records, [index[name] for name in names], classes=classes, kind=kind)
 
 
 def _features(path: Path) -> Iterator[Any]:

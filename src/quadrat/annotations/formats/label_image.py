@@ -16,9 +16,10 @@ from numba import njit
 from PIL import Image
 from scipy import ndimage
 
-from quadrat.annotations import F64, Ids, Kind, Scale, check_scale, points_inside
+from quadrat.annotations.drawn import points_inside
+from quadrat.annotations.types import F64, Ids, Kind
 from quadrat.core.errors import AnnotationError
-from quadrat.core.geometry import Box
+from quadrat.core.geometry import Box, Scale
 from quadrat.slides.flat import MAX_PIXELS, pillow_limit_lifted
 from quadrat.slides.tiff_directory import UNREADABLE, refuse_document_type
 
@@ -70,8 +71,7 @@ class LabelImage:
     def boxes(self, box: Box, scale: Scale) -> tuple[F64, Ids]:
         """See ``Truth.boxes``. Raises AnnotationError for an image of regions."""
         self._need("object")
-        check_scale(scale)
-        xyxy = self.extents / np.array([scale[1], scale[0], scale[1], scale[0]])
+        xyxy = scale.from_l0(self.extents)
         meets = (
             (xyxy[:, 0] < box.col1)
             & (xyxy[:, 2] > box.col0)
@@ -83,8 +83,7 @@ class LabelImage:
     def points(self, box: Box, scale: Scale) -> tuple[F64, Ids]:
         """See ``Truth.points``. Raises AnnotationError for an image of regions."""
         self._need("object")
-        check_scale(scale)
-        xy = self.centres / np.array([scale[1], scale[0]])
+        xy = scale.from_l0(self.centres)
         inside = points_inside(xy, box)
         return xy[inside], self.class_id[inside]
 
@@ -303,9 +302,7 @@ def renumber(values: npt.NDArray[np.integer]) -> tuple[npt.NDArray[np.int32], Id
 
 def _nearest(labels: npt.NDArray[np.integer], box: Box, scale: Scale) -> npt.NDArray[np.integer]:
     """The label under the centre of every grid pixel of ``box``, 0 outside."""
-    check_scale(scale)
-    rows = np.floor((np.arange(box.row0, box.row1) + 0.5) * scale[0]).astype(np.int64)
-    cols = np.floor((np.arange(box.col0, box.col1) + 0.5) * scale[1]).astype(np.int64)
+    rows, cols = (np.floor(centres).astype(np.int64) for centres in scale.centres_l0(box))
     row_in, col_in = (rows >= 0) & (rows < labels.shape[0]), (cols >= 0) & (cols < labels.shape[1])
     out = np.zeros(box.shape, labels.dtype)
     out[np.ix_(row_in, col_in)] = labels[np.ix_(rows[row_in], cols[col_in])]

@@ -151,8 +151,8 @@ class TissueMap:
     def pixels_of(self, box: Box, frame: Frame) -> Box:
         """The mask pixels that a box (px of ``frame``) touches; at least one, also beyond the last
         whole mask pixel."""
-        rows, cols = frame.scale_row / self.frame.scale_row, frame.scale_col / self.frame.scale_col
-        touched = box.scale_out(rows, cols)
+        ratio = frame.scale.per(self.frame.scale)
+        touched = box.scale_out(ratio.row, ratio.col)
         row0, col0 = (
             min(touched.row0, self.frame.height - 1),
             min(touched.col0, self.frame.width - 1),
