@@ -138,21 +138,6 @@ def write_counts(path: Path, rows: Sequence[CountRow]) -> None:
     _write(path, _COUNT_COLUMNS, lines)
 
 
-def read_counts(path: Path) -> list[CountRow]:
-    """Read counts.csv back."""
-    return [
-        CountRow(
-            class_name=line["class"],
-            count=int(line["count"]),
-            per_mm2=_number(line["per_mm2"]),
-            area_mm2=float(line["area_mm2"]),
-            covered_fraction=_number(line["covered_fraction"]),
-            median_nearest_um=_number(line["median_nearest_um"]),
-        )
-        for line in _read(path)
-    ]
-
-
 def write_classes(
     path: Path, classes: Sequence[ClassInfo], probability: npt.NDArray[np.floating]
 ) -> None:
@@ -178,11 +163,6 @@ def write_classes(
         for c, w in zip(classes, whole, strict=True)
     ]
     _write(path, ("class", "probability"), lines)
-
-
-def read_classes(path: Path) -> dict[str, float]:
-    """Read classes.csv back: probability by class name, in file order."""
-    return {line["class"]: float(line["probability"]) for line in _read(path)}
 
 
 def write_tiles(

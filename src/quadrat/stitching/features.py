@@ -228,20 +228,6 @@ def _shift(moments: Moments, origin: tuple[int, int]) -> None:
     moments.first[some] += np.array(origin)
 
 
-def class_votes(
-    labels: IntArray, class_map: npt.NDArray[np.uint8], *, n: int, n_classes: int
-) -> npt.NDArray[np.int64]:
-    """(n, n_classes) pixels of each class in each label 1..n; both arrays (h, w), class values at
-    least n_classes are not counted. Adds up over pieces."""
-    inside = (labels > 0) & (class_map < n_classes)
-    flat = (labels[inside].astype(np.int64) - 1) * n_classes + class_map[inside]
-    return (
-        np.bincount(flat, minlength=n * n_classes)
-        .reshape(n, n_classes)
-        .astype(np.int64, copy=False)
-    )
-
-
 def measure_runs(
     padded: npt.NDArray[np.int32],
     maps: npt.NDArray[np.uint8],

@@ -14,7 +14,7 @@ from skimage.measure import label as label_components
 
 from quadrat.core.lattice import Cell
 from quadrat.core.objects import ObjectTable, Polygons
-from quadrat.core.outlines import Edges, boundary_edges, concatenate_polygons, link_edges
+from quadrat.core.outlines import Edges, boundary_edges, link_edges
 from quadrat.core.predictions import Array, Arrays
 from quadrat.stitching.components import Strips, face_pairs, union_find
 from quadrat.stitching.features import Moments, measure_piece
@@ -53,21 +53,6 @@ def region_part(
     both = np.stack([inside, classes[1:-1, 1:-1]], axis=-1).astype(np.int64)
     strips = (both[0], both[-1], both[:, 0], both[:, -1])
     return part | {f"strips.{side}": strip for side, strip in zip(SIDES, strips, strict=True)}
-
-
-def merge_regions(
-    parts: Mapping[Cell, Mapping[str, Array]], *, shard_px: int, min_area_px: float
-) -> tuple[ObjectTable, Polygons]:
-    """All regions of :func:`region_parts` at once, of parts that are in memory."""
-    found = [
-        make()
-        for make in region_parts(
-            sorted(parts), parts.__getitem__, shard_px=shard_px, min_area_px=min_area_px
-        )
-    ]
-    return ObjectTable.concatenate([table for table, _ in found]), concatenate_polygons(
-        [outline for _, outline in found]
-    )
 
 
 def region_parts(

@@ -77,11 +77,6 @@ def is_store(path: str | Path) -> bool:
     return any((place / mark).is_file() for mark in MARKS) or (place / FIRST_ARRAY / SEAL).is_file()
 
 
-def is_sealed(path: str | Path) -> bool:
-    """Whether a store was sealed (not: whether it still is as it was)."""
-    return _seal_of(Path(path)) is not None
-
-
 def verify(path: str | Path) -> list[str]:
     """What is wrong with a store, one sentence each that names the file and the remedy; an empty
     list is a clean bill.
