@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -13,8 +12,8 @@ from PIL import Image
 from quadrat.core.errors import SlideError
 from quadrat.slides.array import ArraySlide
 from quadrat.slides.colour_profile import profile_name
-from quadrat.slides.protocol import Rgb, Slide, SlideInfo, on_white
-from quadrat.slides.recognise import Found, recognise
+from quadrat.slides.protocol import Reopened, Rgb, SlideInfo, on_white
+from quadrat.slides.recognise import Found
 
 MAX_PIXELS = 1 << 30
 """Flat images are held whole: 3 GiB of RGB is the limit."""
@@ -24,36 +23,21 @@ a bit and more on 64 px (Huffman codes; the rest is margin). What declares more 
 is not decoded."""
 
 
-class FlatSlide(ArraySlide):
+class FlatSlide(Reopened, ArraySlide):
     """A flat image decoded whole at opening; pickles as path and mpp. Such files state dots per
-    inch at best: no mpp."""
+    inch at best: no mpp.
+
+    Raises:
+        SlideError: more than 2^30 px, more than 8 bits, other than RGB(A) or grey, or damaged.
+    """
 
     __slots__ = ("_override",)
 
     def __init__(self, found: Found, *, mpp: tuple[float, float] | None = None) -> None:
         self._override = mpp
         pixels, profile = _read(found)
-        size = pixels.shape[0], pixels.shape[1]
-        info = SlideInfo(
-            found.format, "pillow", None, (), None, size, (size,), icc_profile=profile_name(profile)
-        )
+        info = SlideInfo(found.format, "pillow", None, (), None, icc_profile=profile_name(profile))
         super().__init__(pixels, name=found.name, mpp=mpp, path=str(found.path), info=info)
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return _reopen, (self.path, self._override)
-
-
-def open_flat(found: Found, *, mpp: tuple[float, float] | None) -> Slide:
-    """Open a recognised flat image.
-
-    Raises:
-        SlideError: more than 2^30 px, more than 8 bits, other than RGB(A) or grey, or damaged.
-    """
-    return FlatSlide(found, mpp=mpp)
-
-
-def _reopen(path: str, mpp: tuple[float, float] | None) -> FlatSlide:
-    return FlatSlide(recognise(Path(path)), mpp=mpp)
 
 
 def _check_size(found: Found, height: int, width: int) -> None:

@@ -20,6 +20,7 @@ import tifffile
 
 from quadrat.core.errors import DamagedTileError, SlideError
 from quadrat.core.geometry import Box
+from quadrat.slides.blocks import from_blocks
 from quadrat.slides.cache import BlockCache
 from quadrat.slides.protocol import Rgb, TileGrid, damaged_tile
 from quadrat.slides.tiff_directory import tiff_directory
@@ -99,22 +100,11 @@ class NativeTiles:
             raise SlideError(
                 f"{self.path}: the file was changed while it was read; run again when it is at rest"
             )
-        grid = self.levels[level]
-        height, width = grid.tile
-        out = np.empty(
-            (*box.shape, 3), np.uint8
-        )  # each pixel of it lies in one tile, so it need not be white first
-        for row in range(box.row0 // height, -(-box.row1 // height)):
-            top = row * height
-            row0, row1 = max(box.row0, top), min(box.row1, top + height)
-            for col in range(box.col0 // width, -(-box.col1 // width)):
-                left = col * width
-                col0, col1 = max(box.col0, left), min(box.col1, left + width)
-                pixels = self._cache.get((level, row, col), partial(self._decode, level, row, col))
-                out[row0 - box.row0 : row1 - box.row0, col0 - box.col0 : col1 - box.col0] = pixels[
-                    row0 - top : row1 - top, col0 - left : col1 - left
-                ]
-        return out
+
+        def tile(row: int, col: int) -> Rgb:
+            return self._cache.get((level, row, col), partial(self._decode, level, row, col))
+
+        return from_blocks(box, self.levels[level].tile, tile)
 
     def grid(self, level: int) -> TileGrid | None:
         """The level's compressed tiles, if they are JPEG or JPEG 2000 and all of them are there."""

@@ -11,18 +11,20 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
 
-from quadrat.core.errors import DamagedTileError, SlideError
-from quadrat.core.geometry import Box
-from quadrat.slides.blocks import BlockSlide
+from quadrat.core.errors import SlideError
+from quadrat.core.geometry import Box, Level, pyramid_levels
+from quadrat.slides.blocks import from_blocks
+from quadrat.slides.cache import BlockCache
 from quadrat.slides.ome_xml import colours_are_rgb
-from quadrat.slides.protocol import Rgb, Slide, SlideInfo
-from quadrat.slides.recognise import Found, recognise
+from quadrat.slides.protocol import Reopened, Rgb, SlideInfo, damaged_tile, on_canvas
+from quadrat.slides.recognise import Found
 from quadrat.slides.zarr_files import DurableStore
 
 BLOCK_PX = 128
@@ -57,40 +59,57 @@ class _Image:
     notes: tuple[str, ...]
 
 
-class ZarrSlide(BlockSlide):
-    """An OME-Zarr image, from several threads if need be; pickles as path and mpp."""
+class ZarrSlide(Reopened):
+    """An OME-Zarr image, from several threads if need be; pickles as path and mpp.
+
+    Raises:
+        SlideError: no image of uint8 RGB or grey, other than version 0.4 or 0.5, or levels that
+            do not fit each other.
+    """
 
     def __init__(self, found: Found, *, mpp: tuple[float, float] | None = None) -> None:
         self._override = mpp
+        self.name = found.name
+        self.path = str(found.path)
         image = _read_image(found.path)
         self._axes = image.axes
         self._arrays = [_open_array(found.path, image, dataset[0]) for dataset in image.datasets]
         y, x = (image.axes.index(axis) for axis in "yx")
         sizes = tuple((int(array.shape[y]), int(array.shape[x])) for array in self._arrays)
         _check_levels(found.path, image, sizes)
-        super().__init__(
-            name=found.name,
-            path=str(found.path),
-            sizes=sizes,
-            grids=[(_block(array.chunks[y]), _block(array.chunks[x])) for array in self._arrays],
-            mpp=mpp or _mpp(image),
-            info=SlideInfo(
-                format=f"OME-Zarr {image.version}",
-                reader=f"zarr {zarr.__version__}",
-                objective=None,
-                associated=image.others,
-                bounds=None,
-                size=sizes[0],
-                level_sizes=sizes,
-                notes=image.notes,
-            ),
+        self.levels: tuple[Level, ...] = pyramid_levels(sizes)
+        self.mpp = mpp or _mpp(image)
+        self.info = SlideInfo(
+            format=f"OME-Zarr {image.version}",
+            reader=f"zarr {zarr.__version__}",
+            objective=None,
+            associated=image.others,
+            bounds=None,
+            notes=image.notes,
         )
+        self._grids = [(_block(array.chunks[y]), _block(array.chunks[x])) for array in self._arrays]
+        self._cache = BlockCache()
 
-    def __reduce__(self) -> tuple[object, ...]:
-        return _reopen, (self.path, self._override)
+    def read(self, level: int, box: Box) -> Rgb:
+        """Pixels of ``box`` of that level, uint8 (h, w, 3); white outside; see ``Slide.read``."""
 
-    def decode(self, level: int, row: int, col: int, place: Box) -> Rgb:
-        """One block of chunks; see ``BlockSlide``."""
+        def block(row: int, col: int) -> Rgb:
+            return self._cache.get((level, row, col), partial(self._decode, level, row, col))
+
+        read = partial(from_blocks, side=self._grids[level], block=block)
+        return on_canvas(box, self.levels[level].box, read)
+
+    def tiles(self, level: int) -> None:
+        """None: no compressed tiles are handed out."""
+
+    def _decode(self, level: int, row: int, col: int) -> Rgb:
+        """One block of chunks, cut at the edge of the level.
+
+        Raises:
+            DamagedTileError: it cannot be decoded.
+        """
+        block = Box(row, col, row + 1, col + 1).scale_out(*self._grids[level])
+        place = block.intersect(self.levels[level].box)
         where = {
             "y": slice(place.row0, place.row1),
             "x": slice(place.col0, place.col1),
@@ -101,31 +120,12 @@ class ZarrSlide(BlockSlide):
         try:
             pixels = np.asarray(self._arrays[level][index])
         except Exception as error:  # codecs raise a class each; whatever it is, this block is lost
-            raise DamagedTileError(
-                f"{self.path}: the chunk at {place} of level {level} is damaged "
-                f"({type(error).__name__}: {error}); "
-                "fetch the image again, or have damaged tiles marked and left out",
-                level=level,
-                box=(place.row0, place.col0, place.row1, place.col1),
-            ) from error
+            reason = f"{type(error).__name__}: {error}"
+            raise damaged_tile(self.path, level=level, box=place, reason=reason) from error
         if "c" not in kept:
             return np.repeat(pixels.transpose([kept.index(a) for a in "yx"])[..., None], 3, axis=2)
         pixels = pixels.transpose([kept.index(axis) for axis in "yxc"])
         return np.ascontiguousarray(np.broadcast_to(pixels, (*place.shape, 3)))
-
-
-def open_ome_zarr(found: Found, *, mpp: tuple[float, float] | None) -> Slide:
-    """Open a recognised OME-Zarr folder.
-
-    Raises:
-        SlideError: no image of uint8 RGB or grey, other than version 0.4 or 0.5, or levels that
-        do not fit each other.
-    """
-    return ZarrSlide(found, mpp=mpp)
-
-
-def _reopen(path: str, mpp: tuple[float, float] | None) -> ZarrSlide:
-    return ZarrSlide(recognise(Path(path)), mpp=mpp)
 
 
 def _attributes(folder: Path) -> Json:

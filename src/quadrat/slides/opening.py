@@ -20,20 +20,24 @@ def open_slide(path: str | Path, *, mpp: float | None = None) -> Slide:
         SlideError: the path is missing, empty, truncated, unreadable, or not a picture that
         quadrat reads.
     """
+    return reopen(str(path), None if mpp is None else (float(mpp), float(mpp)))
+
+
+def reopen(path: str, mpp: tuple[float, float] | None) -> Slide:
+    """As ``open_slide``, with the mpp of rows and of columns; what a pickled slide is made of."""
     found = recognise(Path(path))
-    override = None if mpp is None else (float(mpp), float(mpp))
     if found.reader == "openslide":
-        from quadrat.slides.openslide import open_openslide
+        from quadrat.slides.openslide import OpenSlideSlide
 
-        return open_openslide(found, mpp=override)
+        return OpenSlideSlide(found, mpp=mpp)
     if found.reader == "tiff":
-        from quadrat.slides.tiff import open_tiff
+        from quadrat.slides.tiff import TiffSlide
 
-        return open_tiff(found, mpp=override)
+        return TiffSlide(found, mpp=mpp)
     if found.reader == "ome-zarr":
-        from quadrat.slides.ome_zarr import open_ome_zarr
+        from quadrat.slides.ome_zarr import ZarrSlide
 
-        return open_ome_zarr(found, mpp=override)
-    from quadrat.slides.flat import open_flat
+        return ZarrSlide(found, mpp=mpp)
+    from quadrat.slides.flat import FlatSlide
 
-    return open_flat(found, mpp=override)
+    return FlatSlide(found, mpp=mpp)

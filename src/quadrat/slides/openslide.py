@@ -10,7 +10,6 @@ at fixed places: a region is the same whole or in parts.
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from threading import Lock
 
 import numpy as np
@@ -18,21 +17,22 @@ import openslide
 
 from quadrat.core.errors import DamagedTileError, SlideError
 from quadrat.core.geometry import Box, Level, pyramid_levels
+from quadrat.slides.blocks import from_blocks
 from quadrat.slides.cache import BlockCache
 from quadrat.slides.colour_profile import handle_profile
 from quadrat.slides.dicom import mistagged_sizes
 from quadrat.slides.native import NativeTiles, pages_by_size
 from quadrat.slides.protocol import (
-    Closing,
+    Reopened,
     Rgb,
-    Slide,
     SlideInfo,
     TileGrid,
     damaged_tile,
+    on_canvas,
     on_white,
     white,
 )
-from quadrat.slides.recognise import Found, recognise
+from quadrat.slides.recognise import Found
 from quadrat.slides.self_check import refuse_reason
 from quadrat.slides.tile_codec import ycbcr_to_rgb
 
@@ -56,8 +56,12 @@ MISTAGGED = (
 )
 
 
-class OpenSlideSlide(Closing):
-    """A slide read through OpenSlide, from several threads if need be; pickles as path and mpp."""
+class OpenSlideSlide(Reopened):
+    """A slide read through OpenSlide, from several threads if need be; pickles as path and mpp.
+
+    Raises:
+        SlideError: OpenSlide cannot open it, or its colours would be read wrongly.
+    """
 
     def __init__(self, found: Found, *, mpp: tuple[float, float] | None = None) -> None:
         self._found = found
@@ -87,25 +91,11 @@ class OpenSlideSlide(Closing):
             self.close()
             raise
 
-    def __reduce__(self) -> tuple[object, ...]:
-        return _reopen, (str(self._found.path), self._override)
-
     def read(self, level: int, box: Box) -> Rgb:
         """Pixels of ``box`` of that level, uint8 (h, w, 3); white outside; see ``Slide.read``."""
-        inside = box.intersect(self.levels[level].box)
-        if inside.empty:
-            return white(box.shape)
-        native = self._native is not None and level in self._native.levels
-        pixels = (
-            self._native.read(level, inside)
-            if self._native and native
-            else self._read_blocks(level, inside)
-        )
-        if inside == box:
-            return pixels
-        out = white(box.shape)
-        out[inside.slices_in(box)] = pixels
-        return out
+        native = self._native if self._native and level in self._native.levels else None
+        read = partial(self._read_blocks if native is None else native.read, level)
+        return on_canvas(box, self.levels[level].box, read)
 
     def tiles(self, level: int) -> TileGrid | None:
         """The level's compressed tiles, if the native reader serves the level; see
@@ -121,33 +111,31 @@ class OpenSlideSlide(Closing):
 
     def _read_blocks(self, level: int, box: Box) -> Rgb:
         """Pixels of a box inside the level, cut from blocks of 512 px at fixed places."""
-        out = np.empty((*box.shape, 3), np.uint8)
-        for row, col in box.cells(BLOCK_PX):
-            place = (
-                Box(row, col, row + 1, col + 1)
-                .scale_out(BLOCK_PX, BLOCK_PX)
-                .intersect(self.levels[level].box)
-            )
-            part = place.intersect(box)
-            key = level, row, col
-            block = self._cache.get(key, partial(self._read_block, key, place))
-            for lost in self._lost.get(key, ()):
-                if not Box(*lost.box).intersect(part).empty:
-                    raise lost
-            out[part.slices_in(box)] = block[part.slices_in(place)]
-        return out
 
-    def _read_block(self, key: tuple[int, int, int], place: Box) -> Rgb:
+        def block(row: int, col: int) -> Rgb:
+            key = level, row, col
+            pixels = self._cache.get(key, partial(self._read_block, *key))
+            for lost in self._lost.get(key, ()):
+                if not Box(*lost.box).intersect(box).empty:
+                    raise lost
+            return pixels
+
+        return from_blocks(box, (BLOCK_PX, BLOCK_PX), block)
+
+    def _read_block(self, level: int, row: int, col: int) -> Rgb:
         """One block; what of it cannot be decoded is white in it and named in ``_lost``."""
+        block = Box(row, col, row + 1, col + 1).scale_out(BLOCK_PX, BLOCK_PX)
+        place = block.intersect(self.levels[level].box)
         if _stamp(self._found) != self._stamp:
             raise SlideError(
                 f"{self.path}: the file was changed while it was read; run again when it is at rest"
             )
         try:
-            return self._ask(self._handle, key[0], place)
+            return self._ask(self._handle, level, place)
         except openslide.OpenSlideError:
             with self._lock:  # the handle refuses all reads from now on, good tiles included
-                pixels, self._lost[key], self._handle = self._read_pieces(key[0], place)
+                pixels, lost, self._handle = self._read_pieces(level, place)
+                self._lost[level, row, col] = lost
             return pixels
 
     def _read_pieces(
@@ -239,15 +227,6 @@ class OpenSlideSlide(Closing):
         )
 
 
-def open_openslide(found: Found, *, mpp: tuple[float, float] | None) -> Slide:
-    """Open a recognised file with OpenSlide."""
-    return OpenSlideSlide(found, mpp=mpp)
-
-
-def _reopen(path: str, mpp: tuple[float, float] | None) -> OpenSlideSlide:
-    return OpenSlideSlide(recognise(Path(path)), mpp=mpp)
-
-
 def _stamp(found: Found) -> tuple[int, int, int]:
     """Which file lies at the path (OpenSlide opens it by name again and again), its size and time
     of change."""
@@ -309,7 +288,6 @@ def _info(
     handle: openslide.OpenSlide, found: Found, *, reader: str, notes: tuple[str, ...]
 ) -> SlideInfo:
     properties = handle.properties
-    sizes = tuple((h, w) for w, h in handle.level_dimensions)
     try:
         objective: float | None = float(properties["openslide.objective-power"])
     except (KeyError, ValueError):
@@ -324,13 +302,5 @@ def _info(
     associated = tuple(sorted(handle.associated_images))
     profile = handle_profile(handle)
     return SlideInfo(
-        found.format,
-        reader,
-        objective,
-        associated,
-        bounds,
-        sizes[0],
-        sizes,
-        icc_profile=profile,
-        notes=notes,
+        found.format, reader, objective, associated, bounds, icc_profile=profile, notes=notes
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
@@ -26,9 +27,8 @@ class SlideInfo:
     format: vendor or file format. reader: what decodes its pixels. objective: magnification as
     stated, or None. associated: names of label, macro and thumbnail images (listed, never read).
     bounds: the scanned part in level-0 px where the file states one (not subtracted: level-0 px
-    always means the full frame). size: level-0 (height, width). level_sizes: (height, width) of
-    every level. icc_profile: the name of the colour profile, listed and not applied. notes:
-    sentences on what a user should know of the pixels.
+    always means the full frame). icc_profile: the name of the colour profile, listed and not
+    applied. notes: sentences on what a user should know of the pixels.
     """
 
     format: str
@@ -36,8 +36,6 @@ class SlideInfo:
     objective: float | None
     associated: tuple[str, ...]
     bounds: Box | None
-    size: tuple[int, int]
-    level_sizes: tuple[tuple[int, int], ...]
     icc_profile: str | None = None
     notes: tuple[str, ...] = ()
 
@@ -156,6 +154,32 @@ class Closing:
 
     def close(self) -> None:
         """Nothing to give back."""
+
+
+class Reopened(Closing):
+    """The half of a slide that pickles it as its path and mpp, not its handle."""
+
+    __slots__ = ()
+    path: str
+    _override: tuple[float, float] | None
+
+    def __reduce__(self) -> tuple[object, ...]:
+        from quadrat.slides.opening import reopen
+
+        return reopen, (self.path, self._override)
+
+
+def on_canvas(box: Box, whole: Box, read: Callable[[Box], Rgb]) -> Rgb:
+    """Pixels of a box, white outside ``whole``; ``read`` gives those of a box inside it."""
+    inside = box.intersect(whole)
+    if inside.empty:
+        return white(box.shape)
+    pixels = read(inside)
+    if inside == box:
+        return pixels
+    out = white(box.shape)
+    out[inside.slices_in(box)] = pixels
+    return out
 
 
 def white(shape: tuple[int, int]) -> Rgb:

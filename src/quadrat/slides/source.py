@@ -6,11 +6,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, Protocol
 
+import numpy as np
+
 from quadrat.core.errors import DamagedTileError
 from quadrat.core.geometry import Box, ReadPlan, check_mpp, plan_read
 from quadrat.core.objects import Frame
 from quadrat.slides.opening import open_slide
-from quadrat.slides.protocol import Closing, Rgb, Slide, white
+from quadrat.slides.protocol import Closing, Rgb, Slide, on_canvas, white
 from quadrat.slides.resample import block_mean, separable, taps
 
 PIECE_PX = 2048
@@ -72,18 +74,18 @@ class SlideSource(Closing):
             DamagedTileError: a tile cannot be decoded, and damaged tiles are to fail.
             SlideError: the slide cannot be read.
         """
-        inside = box.intersect(self.frame.box)
-        if inside.empty:
-            return white(box.shape)
+        return on_canvas(box, self.frame.box, self._read_inside)
+
+    def _read_inside(self, box: Box) -> Rgb:
         rows, cols = (
             max(1, int(PIECE_PX / ratio)) for ratio in (self.plan.ratio_row, self.plan.ratio_col)
         )
-        if inside == box and box.height <= rows and box.width <= cols:
+        if box.height <= rows and box.width <= cols:
             return self._read_piece(box)
-        out = white(box.shape)
-        for row in range(inside.row0, inside.row1, rows):
-            for col in range(inside.col0, inside.col1, cols):
-                piece = Box(row, col, row + rows, col + cols).intersect(inside)
+        out = np.empty((*box.shape, 3), np.uint8)
+        for row in range(box.row0, box.row1, rows):
+            for col in range(box.col0, box.col1, cols):
+                piece = Box(row, col, row + rows, col + cols).intersect(box)
                 out[piece.slices_in(box)] = self._read_piece(piece)
         return out
 

@@ -8,6 +8,7 @@ OME-TIFF (docs.openmicroscopy.org).
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,8 @@ from quadrat.core.geometry import MPP_MAX, MPP_MIN, Box, Level, pyramid_levels
 from quadrat.slides.colour_profile import profile_name
 from quadrat.slides.native import NativeLevel, NativeTiles
 from quadrat.slides.ome_xml import OmeImage, colours_are_rgb, parse_ome
-from quadrat.slides.protocol import Closing, Rgb, Slide, SlideInfo, TileGrid, white
-from quadrat.slides.recognise import Found, recognise
+from quadrat.slides.protocol import Reopened, Rgb, SlideInfo, TileGrid, on_canvas, white
+from quadrat.slides.recognise import Found
 from quadrat.slides.tiff_directory import tiff_directory
 from quadrat.slides.tiff_planes import plane_levels, unsupported
 
@@ -27,9 +28,14 @@ _CENTIMETRE = 3
 _ICC = 34675
 
 
-class TiffSlide(Closing):
-    """A TIFF's main picture with its pyramid, from several threads if need be; pickles as path and
-    mpp."""
+class TiffSlide(Reopened):
+    """The main picture of a TIFF with its pyramid, from several threads if need be; pickles as path
+    and mpp.
+
+    Raises:
+        SlideError: not one picture of 8-bit RGB(A) or grey, compressed in a way that is not read,
+            or damaged.
+    """
 
     def __init__(self, found: Found, *, mpp: tuple[float, float] | None = None) -> None:
         self._override = mpp
@@ -39,28 +45,18 @@ class TiffSlide(Closing):
             picture = _Picture(found, tiff)
             planes = picture.planes()
             self.info = picture.info()
+            self.levels: tuple[Level, ...] = pyramid_levels(picture.sizes())
             stated = picture.ome.mpp or resolution_mpp(picture.page)
-        self.levels: tuple[Level, ...] = pyramid_levels(self.info.level_sizes)
         self.mpp = mpp or stated
         self._planes = [NativeTiles(found.file, levels, missing=_blank) for levels in planes]
 
-    def __reduce__(self) -> tuple[object, ...]:
-        return _reopen, (self.path, self._override)
-
     def read(self, level: int, box: Box) -> Rgb:
         """Pixels of ``box`` of that level, uint8 (h, w, 3); white outside; see ``Slide.read``."""
-        inside = box.intersect(self.levels[level].box)
-        if inside.empty:
-            return white(box.shape)
-        parts = [plane.read(level, inside) for plane in self._planes]
-        pixels = (
-            parts[0] if len(parts) == 1 else np.stack([part[..., 0] for part in parts], axis=-1)
-        )
-        if inside == box:
-            return pixels
-        out = white(box.shape)
-        out[inside.slices_in(box)] = pixels
-        return out
+        return on_canvas(box, self.levels[level].box, partial(self._read_inside, level))
+
+    def _read_inside(self, level: int, box: Box) -> Rgb:
+        parts = [plane.read(level, box) for plane in self._planes]
+        return parts[0] if len(parts) == 1 else np.stack([part[..., 0] for part in parts], axis=-1)
 
     def tiles(self, level: int) -> TileGrid | None:
         """The level's compressed tiles, where they are JPEG or JPEG 2000; see ``Slide.tiles``."""
@@ -70,16 +66,6 @@ class TiffSlide(Closing):
         """Give the file handles back; reading afterwards fails."""
         for plane in self._planes:
             plane.close()
-
-
-def open_tiff(found: Found, *, mpp: tuple[float, float] | None) -> Slide:
-    """Open a recognised TIFF.
-
-    Raises:
-        SlideError: not one picture of 8-bit RGB(A) or grey, compressed in a way that is not
-        read, or damaged.
-    """
-    return TiffSlide(found, mpp=mpp)
 
 
 def ome_mpp(path: Path) -> tuple[float, float] | None:
@@ -104,10 +90,6 @@ def resolution_mpp(page: tifffile.TiffPage) -> tuple[float, float] | None:
         return None
     mpp = 1e4 * row[1] / row[0], 1e4 * col[1] / col[0]
     return mpp if all(MPP_MIN <= value <= MPP_MAX for value in mpp) else None
-
-
-def _reopen(path: str, mpp: tuple[float, float] | None) -> TiffSlide:
-    return TiffSlide(recognise(Path(path)), mpp=mpp)
 
 
 def _blank(level: int, box: Box) -> Rgb:
@@ -159,12 +141,13 @@ class _Picture:
         found = [plane_levels(level, tiff=self.tiff, path=path) for level in series.levels]
         return [dict(enumerate(levels)) for levels in zip(*found, strict=True)]
 
+    def sizes(self) -> list[tuple[int, int]]:
+        """(height, width) of the levels."""
+        pages = (level.keyframe for level in self.series.levels)
+        return [(int(page.imagelength), int(page.imagewidth)) for page in pages]
+
     def info(self) -> SlideInfo:
         """What the file says of itself."""
-        sizes = tuple(
-            (int(level.keyframe.imagelength), int(level.keyframe.imagewidth))
-            for level in self.series.levels
-        )
         others = [
             s
             for i, s in enumerate(self.tiff.series)
@@ -176,7 +159,5 @@ class _Picture:
             objective=self.ome.objective,
             associated=tuple(sorted(s.name or f"series {s.index}" for s in others)),
             bounds=None,
-            size=sizes[0],
-            level_sizes=sizes,
             icc_profile=profile_name(self.page.tags.valueof(_ICC)),
         )

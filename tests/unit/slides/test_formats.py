@@ -359,7 +359,7 @@ def test_a_chunk_without_a_file_is_fill_and_a_damaged_or_empty_one_fails_alone(
     with open_slide(folder) as slide:
         assert (slide.read(0, Box(0, 0, 100, 64)) == 200).all()
         np.testing.assert_array_equal(slide.read(1, slide.levels[1].box), HALF)
-        with pytest.raises(DamagedTileError, match=r"a\.ome\.zarr: the chunk at .* is damaged"):
+        with pytest.raises(DamagedTileError, match=r"a\.ome\.zarr: the tile at .* is damaged"):
             slide.read(0, Box(250, 330, 260, 340))
 
 

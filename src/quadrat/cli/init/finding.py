@@ -133,7 +133,7 @@ def look_at_slide(path: Path) -> SlideFound:
             mpp = (
                 None  # missing or absurd: the manifest's column stays empty, and the report says so
             )
-        return SlideFound(slide.info.size, mpp, len(slide.levels))
+        return SlideFound(slide.levels[0].box.shape, mpp, len(slide.levels))
 
 
 @contextmanager
