@@ -85,7 +85,9 @@ def items_of(inputs: Sequence[Path], *, pipeline: Pipeline | None) -> list[Item]
     Raises:
         ConfigError: a manifest that is wrong, or not alone.
     """
-    choice = _choice(pipeline)
+    choice = Choice()
+    if pipeline is not None:
+        choice = Choice.of(pipeline.data, [c.name for c in pipeline.classes])
     labels = pipeline is not None and pipeline.data.annotations == "none"
     manifest = next((path for path in inputs if is_manifest(path)), None)
     if manifest is not None and len(inputs) > 1:
@@ -177,16 +179,3 @@ def named(sheet: Sheet, classes: Sequence[str]) -> Sheet:
         replace(record, name=only_class(record, sheet, classes)) for record in sheet.records
     )
     return replace(sheet, records=records)
-
-
-def _choice(pipeline: Pipeline | None) -> Choice:
-    if pipeline is None:
-        return Choice()
-    data = pipeline.data
-    return Choice(
-        classes=tuple(c.name for c in pipeline.classes),
-        layout=data.point_layout,
-        first_class=data.point_first_class,
-        pixels=data.annotations if data.annotations in ("labels", "mask") else "",
-        threshold=data.mask_threshold,
-    )

@@ -95,19 +95,30 @@ def rectangle(x0: float, y0: float, x1: float, y1: float) -> tuple[Rings, ...]:
     return ((np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1), (x0, y0)], np.float64),),)
 
 
+def faulty(
+    place: str,
+    name: str,
+    text: str,
+    *,
+    code: Code = "no geometry",
+    kind: Kind | None = None,
+    box: bool = False,
+) -> Record:
+    """The record of what draws nothing; ``text`` says why."""
+    return Record(place, name, kind, box=box, fault=Problem(code, text))
+
+
 def box_record(place: str, name: str, corners: Corners, *, kind: Kind | None = "object") -> Record:
     """The record of a box x0, y0, x1, y1 in level-0 px; one without a side, or with a number that
     is none, is faulty."""
     x0, y0, x1, y1 = corners
     if not np.isfinite(corners).all():
         stated = ", ".join(f"{value:g}" for value in corners)
-        fault = Problem("no geometry", f"a coordinate of the box {stated} is not a finite number")
-        return Record(place, name, kind, box=True, fault=fault)
+        text = f"a coordinate of the box {stated} is not a finite number"
+        return faulty(place, name, text, kind=kind, box=True)
     if x1 <= x0 or y1 <= y0:
-        fault = Problem(
-            "degenerate box", f"a box of {x1 - x0:g} x {y1 - y0:g} px at x {x0:g}, y {y0:g}"
-        )
-        return Record(place, name, kind, box=True, fault=fault)
+        text = f"a box of {x1 - x0:g} x {y1 - y0:g} px at x {x0:g}, y {y0:g}"
+        return faulty(place, name, text, code="degenerate box", kind=kind, box=True)
     return Record(place, name, kind, rectangle(x0, y0, x1, y1), box=True)
 
 

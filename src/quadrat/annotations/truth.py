@@ -60,7 +60,8 @@ def load_truth(
         raise ConfigError(
             "data.annotations is 'points': state their size with data.point_diameter_um"
         )
-    sheet = read_sheet(Path(ref.annotation), choice=choice_of(ref, data, classes))
+    choice = replace(Choice.of(data, classes), picture=ref.path, called=ref.name)
+    sheet = read_sheet(Path(ref.annotation), choice=choice)
     if sheet.size is not None:
         _check_size(Path(sheet.source), sheet.size, size, tolerance, ref)
     limits = (
@@ -120,17 +121,6 @@ def _label(ref: SlideRef, classes: Sequence[str]) -> int:
             f"{ref.path}: its label '{name}' is none of the classes {', '.join(classes)}"
         )
     return list(classes).index(name)
-
-
-def choice_of(ref: SlideRef, data: DataSection, classes: Sequence[str]) -> Choice:
-    """How the slide's records are found and read in its file."""
-    return Choice(
-        picture=ref.path,
-        called=ref.name,
-        layout=data.point_layout,
-        classes=tuple(classes),
-        first_class=data.point_first_class,
-    )
 
 
 def _of_pixels(

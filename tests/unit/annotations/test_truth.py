@@ -334,7 +334,7 @@ def test_the_label_of_a_slide_is_a_column_or_a_table(tmp_path):
     )
     with pytest.raises(ConfigError, match="label 'x' is none of the classes a, b"):
         load_truth(SlideRef("a", "a.png", label="x"), data, ["a", "b"])
-    with pytest.raises(AnnotationError, match=r"no label for the slide d\.png"):
+    with pytest.raises(AnnotationError, match=r"none of its . pictures .* may be d\.png"):
         load_truth(SlideRef("d", "d.png", annotation=ref.annotation), data, ["a", "b"])
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from quadrat.annotations.formats.text import read_xml
-from quadrat.annotations.record import Problem, Record, Sheet, box_record
+from quadrat.annotations.record import Record, Sheet, box_record, faulty
 from quadrat.annotations.types import F64
 from quadrat.core.errors import AnnotationError
 from quadrat.core.xml import Element, parse_xml
@@ -46,11 +46,7 @@ def _record(item: Element, number: int) -> Record:
     try:
         xy = _coordinates(item)
     except ValueError as error:
-        return Record(
-            place,
-            name,
-            fault=Problem("no geometry", f"a coordinate that is not a number ({error})"),
-        )
+        return faulty(place, name, f"a coordinate that is not a number ({error})")
     if sort in ("Dot", "PointSet") and len(xy):
         return Record(place, name, points=xy)
     if sort == "Rectangle" and len(xy) == 4 and len(set(xy[:, 0])) <= 2 and len(set(xy[:, 1])) <= 2:
@@ -62,7 +58,7 @@ def _record(item: Element, number: int) -> Record:
     text = f"a {sort or 'annotation without a type'} of {len(xy)} points"
     if sort == "Spline":
         text = "a spline, whose outline is not in the file; draw it as a polygon"
-    return Record(place, name, fault=Problem("no geometry", text))
+    return faulty(place, name, text)
 
 
 def _coordinates(item: Element) -> F64:

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from quadrat.annotations.formats.kept import kept
-from quadrat.annotations.formats.pictures import same_pictures
+from quadrat.annotations.formats.pictures import one_picture
 from quadrat.annotations.formats.rle import decompress, mask_of
 from quadrat.annotations.formats.text import parse_json, read_text
 from quadrat.annotations.outlines import mask_parts
-from quadrat.annotations.record import Problem, Record, Rings, Sheet, box_record
+from quadrat.annotations.record import Record, Rings, Sheet, box_record, faulty
 from quadrat.annotations.types import Kind
 from quadrat.core.errors import AnnotationError
 
@@ -41,29 +41,14 @@ class _BrokenError(Exception):
 
 def read_coco(path: Path, *, picture: str = "", called: str = "") -> Sheet:
     """The records of one picture; ``picture``: its file, "" where there is only one; ``called``:
-    see ``same_pictures``.
+    see ``one_picture``.
 
     Raises:
         AnnotationError: no COCO file, or the picture is not in it.
     """
     file = _parsed(path)
-    names = (
-        same_pictures(list(file.pictures), picture, called=called)
-        if picture
-        else list(file.pictures)
-    )
-    if len(names) != 1:
-        shown = ", ".join(list(file.pictures)[:3]) + (", ..." if len(file.pictures) > 3 else "")
-        what = (
-            f"no picture {picture}"
-            if picture and not names
-            else f"{len(names)} pictures {picture}".rstrip()
-        )
-        raise AnnotationError(
-            f"{path}: {what} among its {len(file.pictures)} ({shown}); one must have the slide's "
-            "file name"
-        )
-    image = file.pictures[names[0]]
+    name = one_picture(list(file.pictures), picture, called=called, where=str(path))
+    image = file.pictures[name]
     height, width = image.get("height"), image.get("width")
     size = (
         (height, width)
@@ -74,7 +59,7 @@ def read_coco(path: Path, *, picture: str = "", called: str = "") -> Sheet:
         _record(item, number, file.names, size)
         for number, item in file.annotations.get(image["id"], ())
     )
-    return Sheet(str(path), "COCO", records, size, picture=names[0])
+    return Sheet(str(path), "COCO", records, size, picture=name)
 
 
 def pictures_in(path: Path) -> list[str]:
@@ -176,14 +161,9 @@ def _record(
         x, y, _ = _numbers(item.get("keypoints") or [], "keypoints", multiple=3)[:3]
         return Record(place, name, kind, points=np.array([[x, y]]))
     except _BrokenError as error:
-        return Record(place, name, kind, fault=Problem("no geometry", str(error)))
+        return faulty(place, name, str(error), kind=kind)
     except ValueError:
-        return Record(
-            place,
-            name,
-            kind,
-            fault=Problem("no geometry", "neither segmentation nor bbox nor keypoints"),
-        )
+        return faulty(place, name, "neither segmentation nor bbox nor keypoints", kind=kind)
 
 
 def _parts(segmentation: Any, size: tuple[int, int] | None) -> tuple[Rings, ...]:

@@ -25,9 +25,9 @@ import numpy as np
 import shapely
 
 from quadrat.annotations.formats.kept import kept
-from quadrat.annotations.formats.pictures import same_pictures
+from quadrat.annotations.formats.pictures import one_picture
 from quadrat.annotations.formats.text import read_text
-from quadrat.annotations.record import Problem, Record, Sheet, box_record
+from quadrat.annotations.record import Record, Sheet, box_record, faulty
 from quadrat.annotations.shapes import record_of
 from quadrat.annotations.types import Kind
 from quadrat.core.errors import AnnotationError
@@ -165,17 +165,13 @@ def read_labels(path: Path) -> Mapping[str, str]:
 
 
 def label_of(path: Path, picture: str, *, called: str = "") -> str:
-    """The label of one slide in a CSV of slide labels (named as ``pictures.same_pictures`` has it).
+    """The label of one slide in a CSV of slide labels (named as ``pictures.one_picture`` has it).
 
     Raises:
         AnnotationError: see ``read_labels``; or the slide is not in it.
     """
     labels = read_labels(path)
-    names = same_pictures(list(labels), picture, called=called)
-    if len(names) != 1:
-        what = f"{len(names)} slides like" if names else "no label for the slide"
-        raise AnnotationError(f"{path}: {what} {picture}; it needs one line of its own")
-    return labels[names[0]]
+    return labels[one_picture(list(labels), picture, called=called, where=str(path))]
 
 
 def pictures_of_table(path: Path) -> list[str]:
@@ -280,13 +276,10 @@ def _of_slide(table: _Table, picture: str, called: str, *, where: str) -> list[L
         AnnotationError: none is of the slide, or of two that it may mean.
     """
     names = list(table.by_slide)
-    found = same_pictures(names, picture, called=called)
-    if len(found) > 1 or (names and not found):
-        raise AnnotationError(
-            f"{where}: {len(found) or 'none'} of its {len(names)} slides may be {picture}; one "
-            "must be"
-        )
-    return sorted([*table.slideless, *(line for name in found for line in table.by_slide[name])])
+    if not names:
+        return table.slideless
+    name = one_picture(names, picture, called=called, where=where)
+    return sorted([*table.slideless, *table.by_slide[name]])
 
 
 def _record(
@@ -302,7 +295,7 @@ def _record(
         text = (
             f"{len(cells)} columns, want {want}{' and class' if columns.name is not None else ''}"
         )
-        return Record(place, "", "object", box=box, fault=Problem("no geometry", text))
+        return faulty(place, "", text, kind="object", box=box)
     stated = "" if columns.name is None else cells[columns.name]
     name = stated if first_class is None else _numbered(stated, classes, first_class)
     # well-known text without a kind may be an area as well as a thing; boxes and points are things
@@ -322,7 +315,7 @@ def _record(
         text = f"{', '.join(repr(cells[i]) for i in columns.numbers)} are not numbers"
         if kind not in _KINDS:
             text = f"kind '{kind}'; want object, region or nothing"
-        return Record(place, name, "object", box=box, fault=Problem("no geometry", text))
+        return faulty(place, name, text, kind="object", box=box)
     if not box:
         return Record(place, name, _KINDS[kind], points=np.array([numbers]))
     x0, y0, x1, y1 = numbers
@@ -340,9 +333,7 @@ def _of_text(text: str, place: str, name: str, kind: str, shape: str, *, crowd: 
             shapely.from_wkt(text), place=place, name=name, kind=kind, shape=shape, crowd=crowd
         )
     except (ValueError, TypeError, shapely.GEOSException) as error:
-        return Record(
-            place, name, fault=Problem("no geometry", f"a wkt that makes no sense ({error})")
-        )
+        return faulty(place, name, f"a wkt that makes no sense ({error})")
 
 
 def _floats(cells: Sequence[str]) -> Iterator[float]:

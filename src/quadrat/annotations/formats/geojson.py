@@ -17,7 +17,7 @@ import numpy as np
 
 from quadrat.annotations.drawn import Annotations
 from quadrat.annotations.formats.text import parse_json
-from quadrat.annotations.record import Problem, Record, Rings, Sheet, to_annotations
+from quadrat.annotations.record import Record, Rings, Sheet, faulty, to_annotations
 from quadrat.annotations.types import Kind
 from quadrat.core.errors import AnnotationError
 from quadrat.core.text import not_utf8
@@ -160,7 +160,7 @@ def _record(feature: Any, number: int) -> Record | None:
     the root)."""
     place = f"feature {number}"
     if not isinstance(feature, dict) or not isinstance(feature.get("properties") or {}, dict):
-        return Record(place, "", fault=Problem("no geometry", "not a GeoJSON Feature"))
+        return faulty(place, "", "not a GeoJSON Feature")
     stated = _object_type(feature)
     if stated is not None and stated not in _KINDS:
         return None
@@ -170,7 +170,7 @@ def _record(feature: Any, number: int) -> Record | None:
         name = _class_name(feature)
         parts, points = _geometry(feature.get("geometry"))
     except _BrokenError as error:
-        return Record(place, name, kind, fault=Problem("no geometry", str(error)))
+        return faulty(place, name, str(error), kind=kind)
     return Record(place, name, kind, parts, points)
 
 

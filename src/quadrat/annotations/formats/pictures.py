@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from quadrat.core.errors import AnnotationError
+
 _KEPT = 64
 """Indexed lists of names: one list is asked for slide after slide."""
 
@@ -46,6 +48,22 @@ def same_pictures(names: Sequence[str], picture: str, *, called: str = "") -> li
         if found:
             return [names[i] for i in found]
     return []
+
+
+def one_picture(names: Sequence[str], picture: str, *, called: str, where: str) -> str:
+    """The one name of a file that means the slide; "" as ``picture`` means the only one there is.
+
+    Raises:
+        AnnotationError: none means it, or several may; the message begins with ``where``.
+    """
+    found = same_pictures(names, picture, called=called) if picture else names
+    if len(found) == 1:
+        return found[0]
+    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    raise AnnotationError(
+        f"{where}: {len(found) or 'none'} of its {len(names)} pictures ({shown}) may be "
+        f"{picture or 'meant'}; one must have the file name of the slide"
+    )
 
 
 def without_suffix(name: str) -> str:

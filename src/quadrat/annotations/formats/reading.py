@@ -15,6 +15,7 @@ from quadrat.annotations.formats.table import pictures_of_parquet, read_parquet
 from quadrat.annotations.formats.text import read_xml
 from quadrat.annotations.formats.voc import read_voc
 from quadrat.annotations.record import Sheet
+from quadrat.config.pipeline import DataSection
 from quadrat.core.errors import AnnotationError
 from quadrat.core.text import UTF16
 from quadrat.core.xml import root_tag
@@ -62,6 +63,17 @@ class Choice:
     first_class: int | None = None
     pixels: str = ""
     threshold: int | None = 127
+
+    @staticmethod
+    def of(data: DataSection, classes: Sequence[str]) -> Choice:
+        """What a pipeline says of all its files."""
+        return Choice(
+            classes=tuple(classes),
+            layout=data.point_layout,
+            first_class=data.point_first_class,
+            pixels=data.annotations if data.annotations in ("labels", "mask") else "",
+            threshold=data.mask_threshold,
+        )
 
 
 def read_sheet(path: Path, *, choice: Choice) -> Sheet:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import shapely
 
 from quadrat.annotations.formats.kept import kept
-from quadrat.annotations.formats.pictures import same_pictures
+from quadrat.annotations.formats.pictures import one_picture
 from quadrat.annotations.record import Record, Sheet
 from quadrat.annotations.shapes import geometry_of, record_of, shape_name
 from quadrat.core.errors import AnnotationError
@@ -85,15 +85,9 @@ def read_parquet(path: Path, *, picture: str = "", called: str = "") -> Sheet:
         slide is not in it.
     """
     table = _read(path)
-    slides = pictures_of_parquet(path)
-    found = same_pictures(slides, picture, called=called) if picture else slides
-    if len(found) != 1:
-        raise AnnotationError(
-            f"{path}: {len(found) or 'none'} of its {len(slides)} slides may be "
-            f"{picture or 'meant'}; one must be"
-        )
-    rows = table.filter(pc.equal(table["slide"], found[0])).to_pylist()
-    return Sheet(str(path), "Parquet", tuple(_record(row, path) for row in rows), picture=found[0])
+    name = one_picture(pictures_of_parquet(path), picture, called=called, where=str(path))
+    rows = table.filter(pc.equal(table["slide"], name)).to_pylist()
+    return Sheet(str(path), "Parquet", tuple(_record(row, path) for row in rows), picture=name)
 
 
 def _record(row: Mapping[str, Any], path: Path) -> Record:

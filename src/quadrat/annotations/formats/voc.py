@@ -12,7 +12,7 @@ import math
 from pathlib import Path
 
 from quadrat.annotations.formats.text import read_xml
-from quadrat.annotations.record import Problem, Record, Sheet, box_record
+from quadrat.annotations.record import Record, Sheet, box_record, faulty
 from quadrat.core.errors import AnnotationError
 from quadrat.core.xml import Element, parse_xml
 
@@ -49,18 +49,16 @@ def _record(item: Element, number: int) -> Record:
     place, name = f"object {number}", (item.findtext("name") or "").strip()
     box = item.find("bndbox")
     if box is None:
-        return Record(
-            place, name, "object", box=True, fault=Problem("no geometry", "it has no bndbox")
-        )
+        return faulty(place, name, "it has no bndbox", kind="object", box=True)
     values = [_number(box, side) for side in _SIDES]
     if not all(math.isfinite(value) for value in values):
         stated = ", ".join(f"{side} {box.findtext(side)!r}" for side in _SIDES)
-        fault = Problem("no geometry", f"its bndbox is not four numbers ({stated})")
-        return Record(place, name, "object", box=True, fault=fault)
+        text = f"its bndbox is not four numbers ({stated})"
+        return faulty(place, name, text, kind="object", box=True)
     x0, y0, x1, y1 = values
     if x1 <= x0 or y1 <= y0:
-        fault = Problem("degenerate box", f"xmin {x0:g}, ymin {y0:g}, xmax {x1:g}, ymax {y1:g}")
-        return Record(place, name, "object", box=True, fault=fault)
+        text = f"xmin {x0:g}, ymin {y0:g}, xmax {x1:g}, ymax {y1:g}"
+        return faulty(place, name, text, code="degenerate box", kind="object", box=True)
     return box_record(place, name, (x0 - 1, y0 - 1, x1, y1))
 
 
