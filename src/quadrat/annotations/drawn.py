@@ -193,9 +193,8 @@ def _bounding_boxes(polygons: Polygons) -> F64:
     first = polygons.ring_starts[polygons.polygon_starts]
     drawn = first[1:] > first[:-1]
     if drawn.any():
-        starts = first[:-1][
-            drawn
-        ]  # entries without vertices take nothing, so the next start ends the one before
+        # entries without vertices take nothing, so the next start ends the one before
+        starts = first[:-1][drawn]
         out[drawn, 0:2] = np.minimum.reduceat(polygons.xy, starts)[:, ::-1]
         out[drawn, 2:4] = np.maximum.reduceat(polygons.xy, starts)[:, ::-1]
     return out

@@ -64,9 +64,8 @@ def _add_invalid(
         first = records[owner[k]].parts[0][0][0]
         place = f"near x {first[0]:g}, y {first[1]:g}"
         reason = shapely.is_valid_reason(shapes[k])
-        if (
-            not area[k] > 0 and not shapely.convex_hull(shapes[k]).area > 0
-        ):  # a bow tie has no area either
+        # a bow tie has no area either
+        if not area[k] > 0 and not shapely.convex_hull(shapes[k]).area > 0:
             problems.append(Problem("empty", f"a polygon without area {place}"))
         elif reason.startswith("Ring Self-intersection"):
             problems.append(

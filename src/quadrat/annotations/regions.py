@@ -99,9 +99,8 @@ def restrict(tissue: TissueMap, regions: Regions) -> TissueMap:
         )
         raise AnnotationError(
             f"{regions.name}: no region touches the slide: they span x {col0:.0f}-{col1:.0f}, y "
-            f"{row0:.0f}-{row1:.0f}, and the "
-            f"slide has {width:.0f} x {height:.0f} px; is it the file of another slide, or not in "
-            "px of the full resolution?"
+            f"{row0:.0f}-{row1:.0f}, and the slide has {width:.0f} x {height:.0f} px; is it the "
+            "file of another slide, or not in px of the full resolution?"
         )
     inside = regions.drawn.regions(frame.box, frame.scale)
     codes = tissue.codes | np.where(inside == _OUT + 1, np.uint8(USER_EXCLUSION), np.uint8(0))
@@ -144,6 +143,5 @@ def _meaning(name: str, include: Sequence[str], exclude: Sequence[str], *, where
     problem = "both included and excluded" if wanted else "neither included nor excluded"
     raise AnnotationError(
         f"{where}: class '{name}' is {problem} (slide.include: {', '.join(include)}; "
-        f"slide.exclude: {', '.join(exclude)}); "
-        "name it in one of the two, or rename the region"
+        f"slide.exclude: {', '.join(exclude)}); name it in one of the two, or rename the region"
     )

@@ -94,10 +94,8 @@ def centroids(
         first_ring, end_ring = polygon_starts[index[k]], polygon_starts[index[k] + 1]
         if end_ring == first_ring:
             continue
-        ox, oy = (
-            xy[ring_starts[first_ring], 0],
-            xy[ring_starts[first_ring], 1],
-        )  # near the shape: digits are kept
+        # near the shape: digits are kept
+        ox, oy = (xy[ring_starts[first_ring], 0], xy[ring_starts[first_ring], 1])
         area, sx, sy = 0.0, 0.0, 0.0
         for ring in range(first_ring, end_ring):
             ring_area, ring_x, ring_y = 0.0, 0.0, 0.0

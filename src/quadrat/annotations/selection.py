@@ -172,9 +172,8 @@ def select_bounds(
         )
         raise AnnotationError(
             f"{sheet.source}: the manifest says that '{annotated}' bounds what is annotated, but "
-            "the file has no region of that "
-            f"class (its regions are of: {', '.join(regions) or 'no class'}); draw one, or correct "
-            "the column 'annotated'"
+            "the file has no region of that class (its regions are of: "
+            f"{', '.join(regions) or 'no class'}); draw one, or correct the column 'annotated'"
         )
     bad = [
         line(record, problem)
@@ -282,9 +281,8 @@ def role_of(
         and target is None
     ):
         return "bound"
-    if (
-        want == "points"
-    ):  # outlines of what is learnt are bad then; those of anything else are of no concern
+    # outlines of what is learnt are bad then; those of anything else are of no concern
+    if want == "points":
         wanted = record.fault is not None or len(record.points) > 0 or record.kind == "object"
         wanted |= record.kind is None and target is not None
     elif want == "regions":

@@ -104,9 +104,8 @@ def need_annotated(truth: SlideTruth, ref: SlideRef, *, otherwise: str) -> None:
     if truth.objects is not None and not ref.annotated:
         raise AnnotationError(
             f"{ref.path}: the manifest does not say where all objects are annotated, so "
-            f"{otherwise}: "
-            "fill its column 'annotated' with 'all', or with the class of the regions inside which "
-            "every object is drawn"
+            f"{otherwise}: fill its column 'annotated' with 'all', or with the class of the "
+            "regions inside which every object is drawn"
         )
 
 
@@ -162,9 +161,8 @@ def _check_size(
     if size is not None and any(abs(a - b) > tolerance for a, b in zip(stated, size, strict=True)):
         raise AnnotationError(
             f"{path}: it is of a picture of {stated[1]} x {stated[0]} px, but the slide {ref.name} "
-            f"has {size[1]} x {size[0]}; "
-            "annotations must be in px of the slide's full resolution, so export them anew or name "
-            "the right file"
+            f"has {size[1]} x {size[0]}; annotations must be in px of the slide's full resolution, "
+            "so export them anew or name the right file"
         )
 
 

@@ -26,11 +26,8 @@ class DamagedTileError(SlideError):
         self.box = box
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _damaged_tile, (
-            str(self),
-            self.level,
-            self.box,
-        )  # exceptions pickle by position otherwise
+        # exceptions pickle by position otherwise
+        return _damaged_tile, (str(self), self.level, self.box)
 
 
 class StoreError(QuadratError):

@@ -392,16 +392,14 @@ def _link(
                     return _OPEN, label + 1
             if at != first:
                 return _OPEN, label + 1
-            if (twice_area > 0) != (
-                first == span[0]
-            ):  # the first ring is the shell, all others are holes
+            # the first ring is the shell, all others are holes
+            if (twice_area > 0) != (first == span[0]):
                 return _MANY, label + 1
             xy[vertex] = xy[start]
             vertex += 1
             rings[ring] = vertex
-        for i in range(
-            span[0] + 1, span[1]
-        ):  # a ring that meets itself holds two parts joined by a corner only
+        # a ring that meets itself holds two parts joined by a corner only
+        for i in range(span[0] + 1, span[1]):
             if ring_of[i] == ring_of[i - 1] and rows[i] == rows[i - 1] and cols[i] == cols[i - 1]:
                 return _MANY, label + 1
         polygons[label + 1] = ring

@@ -44,8 +44,7 @@ def _check_size(found: Found, height: int, width: int) -> None:
     if height * width > MAX_PIXELS:
         raise SlideError(
             f"{found.path}: {width} x {height} px is more than the {MAX_PIXELS} px that a flat "
-            "image may have; "
-            "convert it to a tiled pyramid (OME-TIFF or generic tiled TIFF)"
+            "image may have; convert it to a tiled pyramid (OME-TIFF or generic tiled TIFF)"
         )
     nbytes = found.file.stat().st_size
     if height * width > nbytes * PX_A_BYTE[found.format]:

@@ -232,7 +232,7 @@ def native_level(page: tifffile.TiffPage) -> NativeLevel | None:
     if int(page.compression) not in PLAIN:
         return None
     page.decode  # noqa: B018 - it looks into the file once and remembers, so ask while that is open
-    return NativeLevel(size, tile, offsets, counts, None, partial(_decode_plain, page))
+    return NativeLevel(size, tile, offsets, counts, None, partial(decoded, page))
 
 
 def _codec(page: tifffile.TiffPage) -> TileCodec | None:
@@ -244,19 +244,19 @@ def _codec(page: tifffile.TiffPage) -> TileCodec | None:
     return None
 
 
-def _decode_plain(page: tifffile.TiffPage, data: bytes, index: int) -> Rgb:
-    """A tile of exact pixels.
+def decoded(page: tifffile.TiffPage, data: bytes, index: int) -> Rgb:
+    """A tile or strip by tifffile, uint8 (h, w, samples).
 
     Raises:
         ValueError: it is damaged.
     """
     try:
-        decoded = page.decode(data, index)[0]
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:  # codecs raise a class each
+        pixels = page.decode(data, index, jpegtables=page.jpegtables)[0]
+    except Exception as error:  # codecs raise a class each; whatever it is, this tile is lost
         raise ValueError(f"{type(error).__name__}: {error}") from error
-    if decoded is None or decoded.ndim != 4 or decoded.dtype != np.uint8 or decoded.shape[3] != 3:
-        raise ValueError("it does not decode to uint8 (height, width, 3)")
-    return np.ascontiguousarray(decoded[0])
+    if pixels is None or pixels.ndim != 4 or pixels.dtype != np.uint8:
+        raise ValueError("it does not decode to 8-bit samples")
+    return np.ascontiguousarray(pixels[0])
 
 
 def _stamp(handle: int) -> tuple[int, int]:

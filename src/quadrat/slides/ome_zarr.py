@@ -234,14 +234,12 @@ def _open_array(path: Path, image: _Image, name: str) -> zarr.Array[Any]:
     ):
         raise SlideError(
             f"{path}: level {name} of {array.dtype}{array.shape} with axes {', '.join(image.axes)} "
-            "is not one picture of 8-bit "
-            "RGB or grey; convert it first"
+            "is not one picture of 8-bit RGB or grey; convert it first"
         )
     if sizes.get("c", 1) == 3 and not colours_are_rgb(image.colours):
         raise SlideError(
             f"{path}: its channels have the colours {', '.join(image.colours)}, not red, green and "
-            "blue: fluorescence, not a "
-            "picture in natural colours; render it to RGB first"
+            "blue: fluorescence, not a picture in natural colours; render it to RGB first"
         )
     if min(array.shape) < 1 or math.prod(array.chunks) > MAX_CHUNK_BYTES:
         raise SlideError(

@@ -172,9 +172,8 @@ class OpenSlideSlide(Reopened):
         ]
 
     def _ask(self, handle: openslide.OpenSlide, level: int, place: Box) -> Rgb:
-        down = self._downsamples[
-            level
-        ]  # OpenSlide divides by this one, so it is the one to multiply by
+        # OpenSlide divides by this one, so it is the one to multiply by
+        down = self._downsamples[level]
         location = round(place.col0 * down), round(place.row0 * down)
         rgba = np.asarray(handle.read_region(location, level, (place.width, place.height)))
         if self.levels[level].box.shape in self._ycbcr:

@@ -129,8 +129,7 @@ def damaged_tile(path: object, *, level: int, box: Box, reason: object) -> Damag
     """The error for a tile (or block) of a level that cannot be decoded."""
     return DamagedTileError(
         f"{path}: the tile at {box} of level {level} is damaged ({reason}); fetch the file again, "
-        "or leave the tile out "
-        "with --set slide.damaged=mark",
+        "or leave the tile out with --set slide.damaged=mark",
         level=level,
         box=(box.row0, box.col0, box.row1, box.col1),
     )

@@ -103,9 +103,8 @@ def _openslide_shows_all(path: Path) -> bool:
             if size > 1 or axis in "YX"
         )
         one = axes in ("YX", "YXS") and series.dtype == "uint8" and int(page.planarconfig) == 1
-        unnamed = page.samplesperpixel == 4 and not any(
-            page.extrasamples
-        )  # which OpenSlide takes for alpha
+        # which OpenSlide takes for alpha
+        unnamed = page.samplesperpixel == 4 and not any(page.extrasamples)
         return one and not page.subifds and not unnamed
 
 

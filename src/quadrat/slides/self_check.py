@@ -75,7 +75,6 @@ def _chosen(grid: NativeLevel, *, first: bool) -> Iterator[tuple[int, int]]:
     order = [int(grid.counts.argmax()), number - 1, 0, number // 2, number // 3, 2 * number // 3]
     if first:
         order.insert(0, 0)
-    held = [
-        index for index in dict.fromkeys(order) if grid.counts[index]
-    ]  # missing tiles are the reference's own
+    # missing tiles are the reference's own
+    held = [index for index in dict.fromkeys(order) if grid.counts[index]]
     return (divmod(index, grid.across) for index in held)

@@ -125,15 +125,13 @@ class _Picture:
         if axes not in ("YX", "YXS", "SYX", "CYX") or series.dtype != np.uint8:
             raise SlideError(
                 f"{path}: a TIFF of {series.dtype} with axes {series.axes} {series.shape} is not "
-                "one picture of 8-bit RGB, "
-                "RGBA or grey; convert it first"
+                "one picture of 8-bit RGB, RGBA or grey; convert it first"
             )
         if axes == "CYX" and not colours_are_rgb(self.ome.channel_colours):
             colours = ", ".join(self.ome.channel_colours)
             raise SlideError(
                 f"{path}: its channels have the colours {colours}, not red, green and blue: "
-                "fluorescence, not a picture in "
-                "natural colours; render it to RGB first"
+                "fluorescence, not a picture in natural colours; render it to RGB first"
             )
         problem = unsupported(self.page)
         if problem is not None:

@@ -82,9 +82,8 @@ class _BeyondEnd(Exception):
 
 
 def _take(file: BinaryIO, at: int, nbytes: int) -> bytes:
-    if (
-        at + nbytes > os.fstat(file.fileno()).st_size
-    ):  # before reading, so that a garbage count allocates nothing
+    # before reading, so that a garbage count allocates nothing
+    if at + nbytes > os.fstat(file.fileno()).st_size:
         raise _BeyondEnd(at + nbytes)
     file.seek(at)
     return file.read(nbytes)
@@ -114,9 +113,8 @@ def _ends(file: BinaryIO) -> Iterator[int]:
         if NDPI_TAG in entries:
             if os.fstat(file.fileno()).st_size >= 1 << 32:
                 return
-            yield (
-                end + 4 + 4 * len(entries)
-            )  # the high halves of the link and of every value follow
+            # the high halves of the link and of every value follow
+            yield (end + 4 + 4 * len(entries))
         yield end
         yield from (entry.at + entry.nbytes for entry in entries.values())
         _check_declared(file, entries, order)

@@ -16,7 +16,7 @@ import simplejpeg
 import tifffile
 
 from quadrat.core.errors import SlideError
-from quadrat.slides.native import JPEG, RGB, YCBCR, NativeLevel, native_level
+from quadrat.slides.native import JPEG, RGB, YCBCR, NativeLevel, decoded, native_level
 from quadrat.slides.protocol import Rgb, on_white
 from quadrat.slides.tile_codec import TileCodec
 
@@ -179,22 +179,12 @@ def _raw_decoder(page: tifffile.TiffPage) -> Callable[[bytes, int], Rgb]:
     if int(page.compression) == JPEG and (page.samplesperpixel == 1 or not contiguous):
         return partial(_grey_jpeg, tables)
     page.decode  # noqa: B018 - it looks into the file once and remembers, so ask while that is open
-    return partial(_decoded, page, tables)
+    return partial(decoded, page)
 
 
 def _grey_jpeg(tables: bytes, data: bytes, index: int) -> Rgb:
     stream = b"".join((b"\xff\xd8", tables[2:-2], memoryview(data)[2:]))
     return np.asarray(simplejpeg.decode_jpeg(stream, colorspace="GRAY", strict=True), np.uint8)
-
-
-def _decoded(page: tifffile.TiffPage, tables: bytes, data: bytes, index: int) -> Rgb:
-    try:
-        decoded = page.decode(data, index, jpegtables=tables or None)[0]
-    except Exception as error:  # codecs raise a class each; whatever it is, this tile is lost
-        raise ValueError(f"{type(error).__name__}: {error}") from error
-    if decoded is None or decoded.ndim != 4 or decoded.dtype != np.uint8:
-        raise ValueError("it does not decode to 8-bit samples")
-    return np.asarray(decoded[0], np.uint8)
 
 
 def _finish(page: tifffile.TiffPage) -> Callable[[Rgb], Rgb]:
@@ -212,6 +202,5 @@ def _finish(page: tifffile.TiffPage) -> Callable[[Rgb], Rgb]:
         return lambda pixels: np.asarray(
             np.minimum(pixels[..., :3] + (255 - pixels[..., 3:].astype(np.uint16)), 255), np.uint8
         )
-    return lambda pixels: np.ascontiguousarray(
-        pixels[..., :3]
-    )  # a fourth sample of no stated meaning is not alpha
+    # a fourth sample of no stated meaning is not alpha
+    return lambda pixels: np.ascontiguousarray(pixels[..., :3])

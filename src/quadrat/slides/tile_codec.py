@@ -55,13 +55,8 @@ class TileCodec:
         """
         try:
             pixels = self._jpeg(data) if self.kind == "jpeg" else self._jpeg2000(data)
-        except (
-            RuntimeError,
-            ValueError,
-            TypeError,
-            IndexError,
-            NotImplementedError,
-        ) as error:  # the codecs' own kinds
+        # the codecs' own kinds
+        except (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError) as error:
             raise ValueError(f"{type(error).__name__}: {error}") from error
         if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
             raise ValueError(
@@ -104,9 +99,8 @@ class TileCodec:
         transform, begin = b"\1", len(_START)
         if self.colorspace == "rgb":
             transform = b"\0"
-            if data.startswith(
-                _JFIF
-            ):  # it would have the stream YCbCr; the TIFF tag decides, as in OpenSlide
+            # it would have the stream YCbCr; the TIFF tag decides, as in OpenSlide
+            if data.startswith(_JFIF):
                 begin += 2 + int.from_bytes(data[4:6], "big")
         pixels: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(
             b"".join((_START, _ADOBE, transform, self.tables[2:-2], memoryview(data)[begin:])),
@@ -116,9 +110,8 @@ class TileCodec:
         return pixels
 
     def _jpeg2000(self, data: bytes) -> npt.NDArray[np.uint8]:
-        reason = self.flaw(
-            data
-        )  # the decoder makes something of a stream whose second half is zeroed
+        # the decoder makes something of a stream whose second half is zeroed
+        reason = self.flaw(data)
         if reason is not None:
             raise ValueError(reason)
         pixels: npt.NDArray[np.uint8] = imagecodecs.jpeg2k_decode(data, numthreads=1)

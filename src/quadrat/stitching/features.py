@@ -92,9 +92,8 @@ class Moments:
         np.add.at(out.transitions, index, self.transitions)
         np.add.at(out.value, index, self.value)
         latest_first = np.lexsort((self.first[:, 1], self.first[:, 0]))[::-1]
-        out.first[index[latest_first]] = self.first[
-            latest_first
-        ]  # the last write, the earliest pixel, stays
+        # the last write, the earliest pixel, stays
+        out.first[index[latest_first]] = self.first[latest_first]
         return out
 
     @staticmethod

@@ -279,9 +279,8 @@ def _flood(distance, labels, row, col0, col1, waiting):  # type: ignore[no-untyp
             if labels[y, x] != _OPEN:
                 continue
             labels[y, x] = own
-            value = min(
-                int(distance[y - 1, x - 1]), level
-            )  # a basin is filled before its brim is passed
+            # a basin is filled before its brim is passed
+            value = min(int(distance[y - 1, x - 1]), level)
             rows[entries], cols[entries], follower[entries] = y, x, -1
             if head[value] < 0:
                 head[value] = entries

@@ -19,9 +19,8 @@ def object_part(*, table: ObjectTable, polygons: Polygons, runs: Runs) -> Arrays
         extent[:2], extent[2:] = table.bbox[:, :2].min(axis=0), table.bbox[:, 2:].max(axis=0)
     arrays: Arrays = {name: getattr(table, name) for name in ObjectTable.__slots__}
     arrays |= {f"polygons.{name}": getattr(polygons, name) for name in Polygons.__slots__}
-    whole = polygons.xy.astype(
-        np.int32
-    )  # outlines of pixels have whole coordinates: half the bytes
+    # outlines of pixels have whole coordinates: half the bytes
+    whole = polygons.xy.astype(np.int32)
     if np.array_equal(whole, polygons.xy):
         arrays["polygons.xy"] = whole
     arrays |= {f"runs.{name}": getattr(runs, name) for name in Runs.__slots__}

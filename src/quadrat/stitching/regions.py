@@ -121,9 +121,8 @@ def _pieces(
     sums, classes, counts = [Moments.zeros(0)], [np.zeros(0, np.uint8)], []
     pairs = [np.zeros((0, 2), np.int64)]
     first: dict[Cell, int] = {}
-    recent: dict[
-        Cell, Strips
-    ] = {}  # of this row of shards and the one above: a slide's strips together would be large
+    # of this row of shards and the one above: a slide's strips together would be large
+    recent: dict[Cell, Strips] = {}
     total = 0
     for row, col in shards:
         part = load((row, col))

@@ -278,14 +278,11 @@ def _longest(xy, ring_starts, first_ring, last_ring, across, at):  # type: ignor
     across] == at``."""
     longest = 0.0
     for ring in range(first_ring, last_ring):
-        start, points = (
-            ring_starts[ring],
-            ring_starts[ring + 1] - ring_starts[ring] - 1,
-        )  # the last point is the first
+        # the last point is the first
+        start, points = (ring_starts[ring], ring_starts[ring + 1] - ring_starts[ring] - 1)
         run = 0.0
-        for step in range(
-            2 * points
-        ):  # twice around, for a run that goes on over the ring's first point
+        # twice around, for a run that goes on over the ring's first point
+        for step in range(2 * points):
             if step >= points and run == 0.0:
                 break
             a, b = start + step % points, start + step % points + 1

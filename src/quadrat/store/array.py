@@ -43,9 +43,8 @@ ZSTD_LEVEL = 1
 UNREADABLE = (OSError, ValueError, RuntimeError, LookupError, TypeError)
 """What zarr and its codecs raise at damaged bytes or metadata of another make."""
 
-zarr.config.set(
-    {"async.concurrency": 2, "threading.max_workers": 2}
-)  # our engine spreads the work, not zarr's
+# our engine spreads the work, not zarr's
+zarr.config.set({"async.concurrency": 2, "threading.max_workers": 2})
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,9 +265,8 @@ class ShardedArray:
 def _encode(pixels: Array) -> bytes:
     """A chunk's payload, as zarr's codecs bytes (little-endian) and zstd make it."""
     little = np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("<"))
-    return bytes(
-        imagecodecs.zstd_encode(cast("bytes", little), level=ZSTD_LEVEL)
-    )  # any buffer will do
+    # any buffer will do
+    return bytes(imagecodecs.zstd_encode(cast("bytes", little), level=ZSTD_LEVEL))
 
 
 def _opened(place: Path) -> zarr.Array[Any]:

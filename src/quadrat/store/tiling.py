@@ -122,9 +122,8 @@ def _move(source: PixelSource, array: MovedTiles, cell: Cell, boxes: Sequence[Bo
         data = _sound_tile(tiles, at, decode=source.damaged == "mark")
         if data is not None:
             moved[at] = data
-        elif (
-            source.read(box) != WHITE
-        ).any():  # raises, or marks: what becomes of the tile is the source's to say
+        # raises, or marks: what becomes of the tile is the source's to say
+        elif (source.read(box) != WHITE).any():
             raise SlideError(
                 f"{source.slide.path}: the tile at {box} can be read but not moved as it is; "
                 "run without a tile store (--set run.source=streamed)"

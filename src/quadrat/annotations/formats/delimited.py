@@ -158,8 +158,7 @@ def read_labels(path: Path) -> Mapping[str, str]:
         if found.setdefault(cells[slide], cells[label]) != cells[label]:
             raise AnnotationError(
                 f"{path.name}, line {number}: slide {cells[slide]} is '{cells[label]}' here and "
-                f"'{found[cells[slide]]}' before; "
-                "keep one"
+                f"'{found[cells[slide]]}' before; keep one"
             )
     return found
 

@@ -196,9 +196,8 @@ def _class_name(feature: dict[str, Any]) -> str:
         and isinstance(classification, dict)
         and isinstance(classification.get("names"), list)
     ):
-        name = ": ".join(
-            map(str, classification["names"])
-        )  # QuPath 0.5 writes derived classes as a list
+        # QuPath 0.5 writes derived classes as a list
+        name = ": ".join(map(str, classification["names"]))
     if not isinstance(name, str) or not name:
         raise _BrokenError("properties.classification has no name")
     return name

@@ -139,9 +139,8 @@ def load_label_image(
         if 0 < highest <= threshold:
             raise AnnotationError(
                 f"{path}: the highest value of this mask is {highest}, so nothing lies above "
-                f"data.mask_threshold ({threshold}); "
-                "set it to 0 where all that is not 0 is foreground, or to null where values are "
-                "class numbers"
+                f"data.mask_threshold ({threshold}); set it to 0 where all that is not 0 is "
+                "foreground, or to null where values are class numbers"
             )
         values = (values > threshold).astype(np.uint8)
         if kind == "object":
@@ -204,8 +203,7 @@ def read_values(path: Path) -> npt.NDArray[np.integer]:
                 if image.width * image.height > MAX_PIXELS:
                     raise AnnotationError(
                         f"{path}: {image.width} x {image.height} px is more than the {MAX_PIXELS} "
-                        "px that are read of such a "
-                        "file; convert it to TIFF or OME-Zarr"
+                        "px that are read of such a file; convert it to TIFF or OME-Zarr"
                     )
                 pixels = np.asarray(image)  # of a palette image the indices, which are the labels
     except _DAMAGED as error:

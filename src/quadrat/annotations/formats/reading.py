@@ -22,8 +22,7 @@ from quadrat.core.xml import root_tag
 
 READ = (
     "QuPath GeoJSON, COCO JSON, Pascal VOC XML, ASAP XML, CSV or text of points or boxes, "
-    "quadrat's own Parquet table, and label "
-    "images or masks (PNG, TIFF, OME-Zarr)"
+    "quadrat's own Parquet table, and label images or masks (PNG, TIFF, OME-Zarr)"
 )
 """The formats, for messages."""
 _HEAD = 1 << 16

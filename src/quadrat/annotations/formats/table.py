@@ -58,9 +58,8 @@ def to_table(entries: Sequence[Entry]) -> pa.Table:
             shapes.append(geometry_of(record))
             about = (entry.slide, entry.case, entry.split, entry.sheet.source, entry.sheet.format)
             own = (record.place, record.name, record.kind or "", shape_name(record), record.crowd)
-            for name, value in zip(
-                SCHEMA.names, (*about, *own), strict=False
-            ):  # the geometry comes last, all at once
+            # the geometry comes last, all at once
+            for name, value in zip(SCHEMA.names, (*about, *own), strict=False):
                 columns[name].append(value)
     columns["geometry"] = (
         list(shapely.to_wkb(np.array(shapes, object), byte_order=1)) if shapes else []

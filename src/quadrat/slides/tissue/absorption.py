@@ -128,9 +128,8 @@ def _envelope(places: F64, levels: F64) -> F64:
     plane, then quadratic."""
     r, c = places.T
     terms = np.stack([np.ones_like(r), r, c, r**2, r * c, c**2], axis=1)
-    stiff = (
-        np.diag([0, 0.02, 0.02, 0.1, 0.1, 0.1]) * len(r) * 0.1
-    )  # holds the surface down where there is no glass
+    # holds the surface down where there is no glass
+    stiff = np.diag([0, 0.02, 0.02, 0.1, 0.1, 0.1]) * len(r) * 0.1
     out = np.zeros((6, 3))
     weight = np.ones(len(r))
     for turn in range(ENVELOPE_ROUNDS):
@@ -139,9 +138,8 @@ def _envelope(places: F64, levels: F64) -> F64:
         out[used] = np.linalg.solve(base.T @ weighted + stiff[used, used], weighted.T @ levels)
         below = (terms @ out - levels).max(axis=1)
         weight = np.where(below > 0, 1 - ENVELOPE, ENVELOPE)
-        if (
-            turn >= ENVELOPE_ROUNDS // 2
-        ):  # what lies well under the surface is something on the glass
+        # what lies well under the surface is something on the glass
+        if turn >= ENVELOPE_ROUNDS // 2:
             weight = weight * (below < ENVELOPE_SLACK)
     return out
 
@@ -168,9 +166,8 @@ def ink_of(density: Floats, *, frame: Mask, min_px: float) -> Mask:
     """
     red, green, blue = (density[..., i] for i in range(3))
     strongest, weakest = density.max(axis=2), density.min(axis=2)
-    cool = (red > 1.2 * green + 0.05) | (
-        (red > 0.88 * green) & (red > 1.7)
-    )  # the second: ink over tissue
+    # the second: ink over tissue
+    cool = (red > 1.2 * green + 0.05) | ((red > 0.88 * green) & (red > 1.7))
     warm = (blue > 0.72 * green) & (green > 0.55 * blue) & (red < 0.25 * green)
     black = strongest - weakest < 0.25 * strongest
     core = (
@@ -179,7 +176,6 @@ def ink_of(density: Floats, *, frame: Mask, min_px: float) -> Mask:
     labels, count = ndimage.label(core)
     large = np.bincount(labels.ravel(), minlength=count + 1) >= min_px
     large[0] = False
-    rim = (
-        (strongest > INK_EDGE) & ((red > 1.05 * green) | warm) & ~frame
-    )  # pale black is a shadow, and may lead anywhere
+    # pale black is a shadow, and may lead anywhere
+    rim = (strongest > INK_EDGE) & ((red > 1.05 * green) | warm) & ~frame
     return np.asarray(ndimage.binary_propagation(large[labels], mask=large[labels] | rim))
