@@ -1,4 +1,4 @@
-"""A slide held in memory: for tests, phantoms and users who already have the pixels."""
+"""A slide held in memory, for tests, phantoms and users who already have the pixels."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from quadrat.slides.protocol import Closing, Rgb, SlideInfo, on_canvas
 
 
 class ArraySlide(Closing):
-    """A slide of one level from an array, uint8 (height, width, 3); the array is used as it is, not
-    copied.
+    """A slide of one level from an array, uint8 (height, width, 3). The array is not copied.
 
     ``mpp`` is um/px, one value or (rows, columns).
 
     Raises:
-        SlideError: the array is not uint8 (h, w, 3) or has no pixels.
+        SlideError: the array is not uint8 (h, w, 3), or it has no pixels.
     """
 
     __slots__ = ("_array", "info", "levels", "mpp", "name", "path")
@@ -44,7 +43,8 @@ class ArraySlide(Closing):
         self.info = info or SlideInfo("array", "memory", None, (), None)
 
     def read(self, level: int, box: Box) -> Rgb:
-        """Pixels of ``box`` of level 0, uint8 (h, w, 3); white outside. Always a copy."""
+        """Pixels of ``box`` of level 0, uint8 (h, w, 3), white outside. The result is always a
+        copy."""
         whole = self.levels[level].box
         return on_canvas(box, whole, lambda part: self._array[part.slices_in(whole)].copy())
 

@@ -1,4 +1,4 @@
-"""A region cut from blocks (tiles, strips, chunks) at fixed places: the same whole or in parts."""
+"""A region pasted together from blocks at fixed places: it is the same whole or in parts."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ def from_blocks(box: Box, side: tuple[int, int], block: Callable[[int, int], Rgb
 
     Args:
         box: what to read, in px of the level.
-        side: (height, width) of a block in px; block (0, 0) begins at pixel (0, 0).
-        block: gives the block (row, column), uint8 (h, w, 1 or 3); it may end where the level ends.
+        side: (height, width) of a block (tile, strip or chunk) in px; block (0, 0) begins at pixel
+            (0, 0).
+        block: returns the block (row, column), uint8 (h, w, 1 or 3); it may end where the level
+            ends.
     """
     height, width = side
     out = np.empty((*box.shape, 3), np.uint8)

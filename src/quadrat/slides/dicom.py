@@ -75,7 +75,7 @@ def read_instance(path: Path) -> Instance | None:
 
 
 def series_instances(path: Path) -> list[tuple[Path, Instance]]:
-    """The slide instances among the DICOM files of a folder, or the series of a file; by name.
+    """The slide instances in a folder, or those of the series of a file; by name.
 
     Raises:
         SlideError: one of them cannot be read or is truncated.
@@ -102,11 +102,11 @@ def series_instances(path: Path) -> list[tuple[Path, Instance]]:
 
 
 def mistagged_sizes(path: Path) -> frozenset[tuple[int, int]]:
-    """(height, width) of the levels whose header says RGB while their JPEG frames are YCbCr.
+    """(height, width) of the levels with a header that states RGB and JPEG frames that are YCbCr.
 
     Raises:
-        SlideError: the reverse (header YBR, frames RGB): OpenSlide's conversion clips, so
-        nothing brings the colours back.
+        SlideError: the reverse (header YBR, frames RGB). OpenSlide's conversion clips colours, so
+            they cannot be restored.
     """
     found = set()
     for file, instance in series_instances(path):
@@ -123,11 +123,12 @@ def mistagged_sizes(path: Path) -> frozenset[tuple[int, int]]:
 
 
 def jpeg_colours(stream: bytes) -> Colours | None:
-    """What a JPEG stream states of its three components; None where it leaves it to the container.
+    """What a JPEG stream states about its three components; None if it leaves this to the
+    container.
 
-    JFIF means YCbCr (JFIF 1.02; ITU-T T.871); Adobe's APP14 says which; components named R, G, B
-    are RGB; and chroma that is sampled more coarsely is chroma. Component ids 1, 2, 3 alone prove
-    nothing: scanners use them for RGB, too.
+    JFIF means YCbCr (JFIF 1.02; ITU-T T.871). Adobe's APP14 states which. Components named R, G and
+    B are RGB. Components that are sampled more coarsely than the first are chroma. Component ids 1,
+    2, 3 alone prove nothing: scanners use them for RGB, too.
     """
     at = 2
     while stream[:2] == b"\xff\xd8" and at + 4 <= len(stream) and stream[at] == 0xFF:
@@ -150,8 +151,8 @@ def jpeg_colours(stream: bytes) -> Colours | None:
 
 
 def _component_colours(frame: bytes) -> Colours | None:
-    """From a start-of-frame segment: precision, height, width, count, then id, sampling and table
-    of each component."""
+    """From a start-of-frame segment: precision, height, width, number of components, then id,
+    sampling and table of each component."""
     if len(frame) < 15 or frame[5] != 3:
         return None
     ids, sampling = bytes(frame[6:15:3]), frame[7:15:3]
@@ -165,7 +166,8 @@ class _Inflate(Exception):
 
 
 class _Bounded:
-    """A file whose header takes a bounded amount of memory, whatever lengths it states."""
+    """A file as pydicom sees it: the header takes a bounded amount of memory, whatever lengths it
+    states."""
 
     def __init__(self, file: BinaryIO, size: int) -> None:
         self.seek, self.tell = file.seek, file.tell

@@ -1,4 +1,4 @@
-"""PNG and JPEG images as slides: 8-bit RGB(A), grey or palette, held in memory as one level."""
+"""PNG and JPEG images as slides: 8-bit RGB(A), grey or palette, decoded whole into one level."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from quadrat.slides.protocol import Reopened, Rgb, SlideInfo, on_white
 from quadrat.slides.recognise import Found
 
 MAX_PIXELS = 1 << 30
-"""Flat images are held whole: 3 GiB of RGB is the limit."""
+"""A flat image is held whole in memory: 3 GiB of RGB is the limit."""
 PX_A_BYTE = {"PNG": 8 * 1032, "JPEG": 2048}
-"""No file of so few bytes holds a picture: deflate reaches 1032 to 1, on 1-bit pixels; JPEG spends
-a bit and more on 64 px (Huffman codes; the rest is margin). What declares more px is damaged, and
-is not decoded."""
+"""The most pixels that a byte of a file can hold. Deflate reaches 1032 to 1, on 1-bit pixels. JPEG
+needs a little more than one bit for 64 px (Huffman codes); the rest is margin. A file that declares
+more px is damaged, and is not decoded."""
 
 
 class FlatSlide(Reopened, ArraySlide):
-    """A flat image decoded whole at opening; pickles as path and mpp. Such files state dots per
-    inch at best: no mpp.
+    """A flat image, decoded whole when it is opened. It pickles as path and mpp.
+
+    Such files state dots per inch at best, so they have no mpp of their own.
 
     Raises:
-        SlideError: more than 2^30 px, more than 8 bits, other than RGB(A) or grey, or damaged.
+        SlideError: more than 2^30 px, more than 8 bits, neither RGB(A) nor grey, or damaged.
     """
 
     __slots__ = ("_override",)
@@ -56,7 +57,7 @@ def _check_size(found: Found, height: int, width: int) -> None:
 
 @contextmanager
 def pillow_limit_lifted() -> Iterator[None]:
-    """Pillow refuses 179 Mpx and more; our own limit is checked instead."""
+    """Pillow refuses images of 179 Mpx and more. Within this context only our own limit counts."""
     before = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = None
     try:

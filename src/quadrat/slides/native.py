@@ -1,9 +1,8 @@
-"""Tiles of TIFF-family slides, read with ``pread`` and decoded one by one instead of through
-OpenSlide.
+"""Tiles of TIFF slides, read with ``pread`` and decoded one by one instead of through OpenSlide.
 
-OpenSlide spends most of its time in a cairo blit, and it shifts (blurs) levels whose downsample is
-not whole by up to half a level-0 pixel (openslide#641, #719). The native tile has neither fault. It
-is used only where a self-check at opening finds it equal to OpenSlide, which stays the reference.
+OpenSlide spends most of its time in a cairo blit. It also shifts (blurs) a level by up to half a
+level-0 pixel if its downsample is not a whole number (openslide#641, #719). The native reader does
+neither. It is used only where a self-check finds it equal to OpenSlide, which stays the reference.
 """
 
 from __future__ import annotations
@@ -27,9 +26,10 @@ from quadrat.slides.tiff_directory import tiff_directory
 from quadrat.slides.tile_codec import TileCodec
 
 MAX_TILE_PX = 2048
-"""Larger tiles (whole-width strips of some scanners) would be decoded for every small read."""
+"""Larger tiles (strips as wide as the slide, of some scanners) would be decoded for every small
+read."""
 PLAIN = (1, 5, 8, 32946)
-"""Compressions of exact pixels: none, LZW, deflate (2); tifffile decodes them."""
+"""Compressions without loss: none, LZW, deflate (2). tifffile decodes them."""
 JPEG2000 = {33003: "ycbcr", 33005: "rgb", 34712: "rgb"}
 """Compressions by JPEG 2000, and what their codestreams hold."""
 JPEG = 7
@@ -39,28 +39,29 @@ RGB, YCBCR = 2, 6
 
 @dataclass(frozen=True, slots=True)
 class NativeLevel:
-    """One tiled page: size and tile size (height, width) in px, and where each tile lies in the
-    file (raster order).
-
-    A count of 0 bytes is a tile that the file does not hold. ``codec`` is None for tiles of exact
-    pixels; ``decode`` takes a tile's bytes and index and gives uint8 (h, w, 3), at least what lies
-    inside the level.
-    """
+    """One tiled page of a file: its size, its tiles, and where each tile lies (in raster order)."""
 
     size: tuple[int, int]
+    """(height, width) of the level in px."""
     tile: tuple[int, int]
+    """(height, width) of a tile in px."""
     offsets: npt.NDArray[np.int64]
+    """(tiles,) int64: the first byte of each tile in the file."""
     counts: npt.NDArray[np.int64]
+    """(tiles,) int64: the bytes of each tile; 0 if the file does not hold the tile."""
     codec: TileCodec | None
+    """How a tile is compressed; None for compressions without loss."""
     decode: Callable[[bytes, int], Rgb]
+    """From the bytes and the index of a tile to uint8 (h, w, 3), at least the part inside the
+    level."""
 
     @property
     def across(self) -> int:
-        """Tiles a row."""
+        """Tiles per row."""
         return -(-self.size[1] // self.tile[1])
 
     def tile_box(self, row: int, col: int) -> Box:
-        """The tile's part of the level (the last ones are cut at the edge)."""
+        """The part of a tile inside the level (the last tiles are cut at the edge)."""
         top, left = row * self.tile[0], col * self.tile[1]
         return Box(
             top, left, min(top + self.tile[0], self.size[0]), min(left + self.tile[1], self.size[1])
@@ -68,9 +69,9 @@ class NativeLevel:
 
 
 class NativeTiles:
-    """The tiled levels of one TIFF-family file by level index; safe to read from several threads.
+    """The tiled levels of one file, by level index. Safe to read from several threads.
 
-    ``missing(level, box)`` gives the pixels of a tile that the file does not hold.
+    ``missing(level, box)`` returns the pixels of a tile that the file does not hold.
     """
 
     __slots__ = ("_cache", "_handle", "_missing", "_stamp", "levels", "path")
@@ -107,7 +108,7 @@ class NativeTiles:
         return from_blocks(box, self.levels[level].tile, tile)
 
     def grid(self, level: int) -> TileGrid | None:
-        """The level's compressed tiles, if they are JPEG or JPEG 2000 and all of them are there."""
+        """The compressed tiles of a level, if they are JPEG or JPEG 2000 and none is missing."""
         found = self.levels.get(level)
         if found is None or found.codec is None or not found.counts.all():
             return None
@@ -117,7 +118,7 @@ class NativeTiles:
         """The bytes of one tile.
 
         Raises:
-            SlideError: the file cannot be read to the tile's end.
+            SlideError: the file cannot be read, or ends within the tile.
         """
         grid = self.levels[level]
         index = row * grid.across + col
@@ -137,13 +138,13 @@ class NativeTiles:
         return data
 
     def damaged(self, level: int, row: int, col: int, reason: object) -> DamagedTileError:
-        """The error for a tile that is lost."""
+        """The error for a tile that cannot be decoded."""
         return damaged_tile(
             self.path, level=level, box=self.levels[level].tile_box(row, col), reason=reason
         )
 
     def close(self) -> None:
-        """Give the file handle back."""
+        """Close the file."""
         if self._handle >= 0:
             os.close(self._handle)
             self._handle = -1
@@ -172,12 +173,16 @@ class NativeTiles:
 
 @dataclass(frozen=True, slots=True)
 class NativeGrid:
-    """One level's compressed tiles; see ``TileGrid``."""
+    """The compressed tiles of one level; see ``TileGrid``."""
 
     tiles: NativeTiles
+    """The file."""
     level: int
+    """Index of the level in the file."""
     tile: tuple[int, int]
+    """(height, width) of a tile in px."""
     codec: TileCodec
+    """How a tile is compressed."""
 
     def data(self, row: int, col: int) -> bytes:
         """The bytes of one tile; see ``TileGrid.data``."""
@@ -189,8 +194,8 @@ class NativeGrid:
 
 
 def pages_by_size(path: Path) -> dict[tuple[int, int], NativeLevel]:
-    """The pages of a file that can be read natively, the first of each (height, width); none is an
-    answer, too.
+    """The pages of a file that can be read natively, the first one of each (height, width). There
+    may be none.
 
     Raises:
         SlideError: the directories make no sense.
@@ -205,8 +210,8 @@ def pages_by_size(path: Path) -> dict[tuple[int, int], NativeLevel]:
 
 
 def native_level(page: tifffile.TiffPage) -> NativeLevel | None:
-    """The page (of an open file) as a level, or None where it has no tiles of 8-bit RGB that are
-    read here."""
+    """A page of an open file as a level; None if it has no tiles of 8-bit RGB that can be read
+    here."""
     plain = (
         page.is_tiled
         and page.dtype == np.uint8
@@ -231,7 +236,7 @@ def native_level(page: tifffile.TiffPage) -> NativeLevel | None:
         return NativeLevel(size, tile, offsets, counts, codec, lambda data, _: codec.decode(data))
     if int(page.compression) not in PLAIN:
         return None
-    page.decode  # noqa: B018 - it looks into the file once and remembers, so ask while that is open
+    page.decode  # noqa: B018 - it reads the file once and remembers, so ask while it is open
     return NativeLevel(size, tile, offsets, counts, None, partial(decoded, page))
 
 
@@ -245,7 +250,7 @@ def _codec(page: tifffile.TiffPage) -> TileCodec | None:
 
 
 def decoded(page: tifffile.TiffPage, data: bytes, index: int) -> Rgb:
-    """A tile or strip by tifffile, uint8 (h, w, samples).
+    """A tile or strip decoded by tifffile, uint8 (h, w, samples).
 
     Raises:
         ValueError: it is damaged.
@@ -260,6 +265,6 @@ def decoded(page: tifffile.TiffPage, data: bytes, index: int) -> Rgb:
 
 
 def _stamp(handle: int) -> tuple[int, int]:
-    """Size and time of change of an open file's content."""
+    """Size and time of change of an open file."""
     found = os.fstat(handle)
     return found.st_size, found.st_mtime_ns

@@ -1,7 +1,7 @@
-"""What an OME-TIFF's XML says of its picture: mpp, objective, and the colours of its channels.
+"""What the OME-XML of an OME-TIFF states: mpp, objective, and the colours of the channels.
 
-Schema: https://www.openmicroscopy.org/Schemas/OME/2016-06/ . Nothing is guessed: what is absent or
-absurd is None.
+Schema: https://www.openmicroscopy.org/Schemas/OME/2016-06/ . Nothing is guessed: a value that is
+missing or not plausible is None.
 """
 
 from __future__ import annotations
@@ -23,26 +23,28 @@ MICROMETRES = {
     "cm": 1e4,
     "m": 1e6,
 }
-"""Micrometres in a unit; the micro sign and the Greek letter both occur."""
+"""Micrometres in a unit. Both the micro sign and the Greek letter occur."""
 RED_GREEN_BLUE = ("FF0000", "00FF00", "0000FF")
 _WHITE = "FFFFFF"
 
 
 @dataclass(frozen=True, slots=True)
 class OmeImage:
-    """One Image element. mpp: (rows, columns) um/px. channel_colours: RRGGBB of each channel that
-    states one."""
+    """One Image element."""
 
     mpp: tuple[float, float] | None = None
+    """um/px of (rows, columns), or None."""
     objective: float | None = None
+    """Nominal magnification, or None."""
     channel_colours: tuple[str, ...] = ()
+    """RRGGBB of each channel that states a colour."""
 
 
 def parse_ome(xml: str | None, *, index: int = 0) -> OmeImage:
     """The ``index``-th Image of an OME-XML document.
 
-    An image without facts is returned if there is no such image, or if the document is no
-    well-formed XML or declares a document type (``tiff_directory`` refuses a file for that).
+    The result states nothing if there is no such image, if the document is not well-formed, or if
+    it declares a document type (``tiff_directory`` refuses such a file).
     """
     try:
         root = parse_xml(xml or "")
@@ -61,8 +63,8 @@ def parse_ome(xml: str | None, *, index: int = 0) -> OmeImage:
 
 
 def colours_are_rgb(colours: tuple[str, ...]) -> bool:
-    """Whether three channels may be shown as red, green and blue: they say so, or say nothing
-    (white is OME's default)."""
+    """Whether three channels may be shown as red, green and blue: they state these colours, or
+    white, which is the default of OME, or none."""
     return tuple(c.upper() for c in colours) == RED_GREEN_BLUE or all(
         c.upper() == _WHITE for c in colours
     )
@@ -99,7 +101,7 @@ def _objective(root: Element, image: Element) -> float | None:
 
 
 def _rgb(colour: str) -> str:
-    """RRGGBB of a colour, which OME writes as RGBA in one signed 32-bit integer; what is no number
-    stays as it is, for the message that refuses it."""
+    """RRGGBB of a colour, which OME writes as RGBA in one signed 32-bit integer. Text that is not a
+    number is returned as it is, for the message that refuses it."""
     number = _number(colour)
     return colour if number is None else f"{int(number) >> 8 & 0xFFFFFF:06X}"

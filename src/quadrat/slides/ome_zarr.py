@@ -1,8 +1,7 @@
-"""Local OME-Zarr images (0.4 on zarr v2, 0.5 on zarr v3) as slides: uint8 RGB or grey in multiscale
-levels.
+"""Local OME-Zarr images (0.4 on zarr v2, 0.5 on zarr v3) as slides: uint8 RGB or grey, in levels.
 
-Format: https://ngff.openmicroscopy.org/0.5/ . A chunk that has no file is read as the array's fill
-value, as zarr defines it: the format cannot tell a chunk that was lost from one that was never
+Format: https://ngff.openmicroscopy.org/0.5/ . A chunk without a file is read as the fill value of
+the array, as zarr defines it. So a chunk that was lost cannot be told from one that was never
 written.
 """
 
@@ -28,8 +27,8 @@ from quadrat.slides.recognise import Found
 from quadrat.slides.zarr_files import DurableStore
 
 BLOCK_PX = 128
-"""Smaller chunks are read together up to this side: zarr spends about a ms a call, and a lost block
-is lost whole."""
+"""Smaller chunks are read together, up to this side: zarr needs about 1 ms per call. If one is
+damaged, the whole block is lost."""
 MAX_CHUNK_BYTES = 1 << 30
 MICROMETRES = {
     "angstrom": 1e-4,
@@ -46,25 +45,32 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class _Image:
-    """The picture of a group: its folder, axes in order, (path, scale, translation) a level, units,
-    and notes."""
+    """The metadata of one image group."""
 
     folder: Path
+    """Where the levels lie."""
     version: str
+    """Version of OME-Zarr."""
     axes: tuple[str, ...]
+    """Names of the axes, in the order of the arrays."""
     datasets: tuple[tuple[str, tuple[float, ...], tuple[float, ...]], ...]
+    """(path, scale, translation) of each level."""
     units: tuple[str | None, ...]
+    """Unit of each axis, or None."""
     colours: tuple[str, ...]
+    """RRGGBB of each channel that states a colour."""
     others: tuple[str, ...]
+    """Names of the other images of the collection."""
     notes: tuple[str, ...]
+    """Sentences for the user."""
 
 
 class ZarrSlide(Reopened):
-    """An OME-Zarr image, from several threads if need be; pickles as path and mpp.
+    """An OME-Zarr image. Safe to read from several threads; pickles as path and mpp.
 
     Raises:
-        SlideError: no image of uint8 RGB or grey, other than version 0.4 or 0.5, or levels that
-            do not fit each other.
+        SlideError: not an image of uint8 RGB or grey, neither version 0.4 nor 0.5, or its levels do
+            not fit each other.
     """
 
     def __init__(self, found: Found, *, mpp: tuple[float, float] | None = None) -> None:
@@ -100,7 +106,7 @@ class ZarrSlide(Reopened):
         return on_canvas(box, self.levels[level].box, read)
 
     def tiles(self, level: int) -> None:
-        """None: no compressed tiles are handed out."""
+        """None: compressed tiles are not handed out."""
 
     def _decode(self, level: int, row: int, col: int) -> Rgb:
         """One block of chunks, cut at the edge of the level.
@@ -145,8 +151,8 @@ def _attributes(folder: Path) -> Json:
 
 
 def _read_image(path: Path) -> _Image:
-    """The image at a path; of a bioformats2raw collection the first, which is the slide, the others
-    being listed."""
+    """The image at a path. Of a bioformats2raw collection, the first image is the slide and the
+    others are listed."""
     folder, attributes, others = path, _attributes(path), list[str]()
     if "bioformats2raw.layout" in attributes and (path / "0").is_dir():
         others = sorted(
@@ -191,7 +197,7 @@ def _read_image(path: Path) -> _Image:
 
 
 def _transform(entry: Json, axes: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The scale and translation of a list of coordinateTransformations."""
+    """Scale and translation of a list of coordinateTransformations."""
     scale, shift = (1.0,) * axes, (0.0,) * axes
     for step in entry.get("coordinateTransformations", ()):
         if step["type"] == "scale":
@@ -209,7 +215,7 @@ def _compose(
     inner: tuple[tuple[float, ...], tuple[float, ...]],
     outer: tuple[tuple[float, ...], tuple[float, ...]],
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The transformation of a level followed by the one of all levels."""
+    """The transformation of a level followed by the transformation of all levels."""
     scale = tuple(a * b for a, b in zip(inner[0], outer[0], strict=True))
     return scale, tuple(a * b + c for a, b, c in zip(inner[1], outer[0], outer[1], strict=True))
 
@@ -250,8 +256,8 @@ def _open_array(path: Path, image: _Image, name: str) -> zarr.Array[Any]:
 
 
 def _check_levels(path: Path, image: _Image, sizes: tuple[tuple[int, int], ...]) -> None:
-    """Refuse levels that do not show the same rectangle: not ever smaller, or shifted by more than
-    a px of theirs."""
+    """Refuse levels that do not show the same rectangle: one is larger than the level before it, or
+    is shifted by more than one of its pixels."""
     for (name, scale, shift), size, above in zip(
         image.datasets[1:], sizes[1:], sizes[:-1], strict=True
     ):
@@ -270,7 +276,7 @@ def _check_levels(path: Path, image: _Image, sizes: tuple[tuple[int, int], ...])
 
 
 def _mpp(image: _Image) -> tuple[float, float] | None:
-    """(rows, columns) um/px of level 0; None without a unit of length, because a bare number may
+    """um/px of (rows, columns) of level 0; None without a unit of length, because a bare number may
     mean anything."""
     values = []
     for axis in "yx":
@@ -283,5 +289,5 @@ def _mpp(image: _Image) -> tuple[float, float] | None:
 
 
 def _block(chunk: int) -> int:
-    """The side of a block: whole chunks, of about 128 px if they are smaller."""
+    """The side of a block: whole chunks, or about 128 px if chunks are smaller."""
     return chunk * max(1, BLOCK_PX // chunk)

@@ -1,9 +1,9 @@
-"""TIFF and OME-TIFF pictures that OpenSlide does not serve: pyramids in SubIFDs, planes, strips,
+"""TIFF and OME-TIFF pictures that OpenSlide does not open: pyramids in SubIFDs, planes, strips,
 other compressions.
 
-tifffile reads the directories; the pixels are read tile by tile or strip by strip, so a large
-picture is never held whole (only a compressed picture in one strip has to be). Layout: TIFF 6.0;
-OME-TIFF (docs.openmicroscopy.org).
+tifffile reads the directories. Pixels are read tile by tile or strip by strip, so a large picture
+is never whole in memory (except a compressed picture in one strip). Layout: TIFF 6.0; OME-TIFF
+(docs.openmicroscopy.org).
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _ICC = 34675
 
 
 class TiffSlide(Reopened):
-    """The main picture of a TIFF with its pyramid, from several threads if need be; pickles as path
-    and mpp.
+    """The main picture of a TIFF with its pyramid. Safe to read from several threads; pickles as
+    path and mpp.
 
     Raises:
         SlideError: not one picture of 8-bit RGB(A) or grey, compressed in a way that is not read,
@@ -59,25 +59,25 @@ class TiffSlide(Reopened):
         return parts[0] if len(parts) == 1 else np.stack([part[..., 0] for part in parts], axis=-1)
 
     def tiles(self, level: int) -> TileGrid | None:
-        """The level's compressed tiles, where they are JPEG or JPEG 2000; see ``Slide.tiles``."""
+        """The compressed tiles of a level, if they are JPEG or JPEG 2000; see ``Slide.tiles``."""
         return self._planes[0].grid(level) if len(self._planes) == 1 else None
 
     def close(self) -> None:
-        """Give the file handles back; reading afterwards fails."""
+        """Close the files; reading afterwards fails."""
         for plane in self._planes:
             plane.close()
 
 
 def ome_mpp(path: Path) -> tuple[float, float] | None:
-    """(rows, columns) um/px from an OME-TIFF's PhysicalSizeY and X, where they are plausible; else
-    None."""
+    """um/px of (rows, columns) from PhysicalSizeY and PhysicalSizeX of an OME-TIFF; None if they
+    are not plausible."""
     with tiff_directory(path) as tiff:
         return parse_ome(tiff.ome_metadata).mpp
 
 
 def resolution_mpp(page: tifffile.TiffPage) -> tuple[float, float] | None:
-    """(rows, columns) um/px from resolution tags in pixels a centimetre; an inch is a printer's
-    unit."""
+    """um/px of (rows, columns) from resolution tags in pixels per centimetre. Pixels per inch are
+    meant for printers."""
     unit, row, col = (page.tags.valueof(tag) for tag in (296, 283, 282))
     if (
         unit is None
@@ -115,7 +115,7 @@ class _Picture:
         self.ome = parse_ome(tiff.ome_metadata, index=self.index) if tiff.is_ome else OmeImage()
 
     def planes(self) -> list[dict[int, NativeLevel]]:
-        """Levels by index, of the one interleaved plane or of three colour planes."""
+        """Levels by index: of one interleaved plane, or of three colour planes."""
         path, series = self.found.path, self.series
         axes = "".join(
             axis
@@ -145,7 +145,7 @@ class _Picture:
         return [(int(page.imagelength), int(page.imagewidth)) for page in pages]
 
     def info(self) -> SlideInfo:
-        """What the file says of itself."""
+        """What the file states about itself."""
         others = [
             s
             for i, s in enumerate(self.tiff.series)

@@ -1,4 +1,4 @@
-"""The directories of a TIFF file, opened by tifffile: what makes no sense in them is an error that
+"""The directories of a TIFF file as tifffile reads them; what makes no sense there is an error that
 names the file."""
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ UNREADABLE = (
 
 @contextmanager
 def tiff_directory(path: Path) -> Iterator[tifffile.TiffFile]:
-    """An open file; tifffile parses directories and descriptions when they are asked for.
+    """An open file. tifffile parses directories and descriptions when they are used.
 
     Raises:
         SlideError: the directories make no sense, or the description is XML with a document type.
@@ -49,7 +49,7 @@ def tiff_directory(path: Path) -> Iterator[tifffile.TiffFile]:
 
 
 def refuse_document_type(tiff: tifffile.TiffFile) -> None:
-    """Look at the description of an open file before tifffile parses it (for ``series``).
+    """Check the description of an open file before tifffile parses it (for ``series``).
 
     Raises:
         DocumentTypeError: it is XML with a document type.
@@ -60,5 +60,5 @@ def refuse_document_type(tiff: tifffile.TiffFile) -> None:
             root_tag(description)
         except DocumentTypeError:
             raise
-        except XmlError:  # text of another kind, of which tifffile makes nothing
+        except XmlError:  # some other text, which tifffile does not parse
             pass

@@ -1,8 +1,7 @@
-"""One level of a TIFF picture as planes of tiles: interleaved colours are one plane, separate ones
-three.
+"""One level of a TIFF picture as planes of tiles: one plane if colours are interleaved, else three.
 
-A strip is a tile as wide as the picture. Uncompressed strips are cut anew into bands of about a
-MiB, so that one strip of a whole picture need not be read for a corner of it.
+A strip is a tile as wide as the picture. Uncompressed strips are cut into bands of about 1 MiB, so
+that a small region of a picture in one strip does not need the whole strip.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ _ASSOCIATED_ALPHA, _ALPHA = 1, 2
 
 
 def unsupported(page: tifffile.TiffPage) -> str | None:
-    """Why a page's pixels are not read here; None if they are."""
+    """Why the pixels of a page are not read here; None if they are."""
     compression, photometric = int(page.compression), int(page.photometric)
     if compression not in COMPRESSIONS:
         return f"its TIFF compression {compression} is not read"
@@ -72,8 +71,8 @@ def plane_levels(
     """The planes of one level: one, or three of one sample each.
 
     Raises:
-        SlideError: the pages lie in several files, there are not 1, 3 or 4 planes, or a segment
-        is too large to decode.
+        SlideError: the pages lie in several files, there are not 1, 3 or 4 channels, or a segment
+            is too large to decode.
     """
     page: tifffile.TiffPage = series.keyframe
     size = int(page.imagelength), int(page.imagewidth)
@@ -151,7 +150,7 @@ def _segments(
 
 
 def _bands(page: tifffile.TiffPage, start: int, size: tuple[int, int], samples: int) -> NativeLevel:
-    """An uncompressed plane that lies in one piece, as bands of whole rows."""
+    """An uncompressed plane in one piece, as bands of whole rows."""
     row_bytes = size[1] * samples
     rows = min(size[0], max(1, BAND_BYTES // row_bytes))
     starts = np.arange(0, size[0], rows, dtype=np.int64)
@@ -165,11 +164,11 @@ def _bands(page: tifffile.TiffPage, start: int, size: tuple[int, int], samples: 
 
 
 def _raw_decoder(page: tifffile.TiffPage) -> Callable[[bytes, int], Rgb]:
-    """From a segment's bytes and index to uint8 (h, w, samples); raises ValueError where it is
-    damaged.
+    """From the bytes and the index of a segment to uint8 (h, w, samples). It raises ValueError if
+    the segment is damaged.
 
-    JPEG goes by the strict decoder: libjpeg paints what a damaged stream lacks in grey (see
-    ``tile_codec``).
+    JPEG is decoded in strict mode: otherwise libjpeg fills the missing part of a damaged stream
+    with grey (see ``tile_codec``).
     """
     tables = page.jpegtables or b""
     contiguous = int(page.planarconfig) == 1 or page.samplesperpixel == 1
