@@ -1,1 +1,2 @@
-"""Annotations: what people drew, from many formats, checked and turned into what is learnt."""
+"""Annotations: what people drew, read from many formats, checked, and turned into what is
+learnt."""

@@ -1,9 +1,9 @@
 """Outlines and points as people drew them on one slide, and how they become pixels (pure).
 
-A pixel belongs to a polygon if its centre does, by the even-odd rule over all rings, so that holes
-need no care (W. Randolph Franklin's PNPOLY half-open edges; Foley et al., Computer Graphics, 3.6,
-scan-line fill). Everything is computed from absolute coordinates, so a crop equals the same part of
-the whole.
+A pixel belongs to a polygon if its centre does, by the even-odd rule over all rings. So holes need
+no special care (PNPOLY half-open edges of W. Randolph Franklin; scan-line fill: Foley et al.,
+Computer Graphics, 3.6). Everything is computed from absolute coordinates, so a crop equals the same
+part of the whole.
 """
 
 from __future__ import annotations
@@ -22,25 +22,27 @@ from quadrat.core.objects import Polygons
 
 @dataclass(frozen=True, slots=True)
 class Annotations:
-    """Objects or regions of one slide in the order they were drawn; coordinates in level-0 px,
-    corner-based.
+    """Objects or regions of one slide in the order in which they were drawn, corner-based.
 
-    polygons: n entries, xy level-0 px; an entry without rings is a point. class_id: (n,) int64 into
-    ``classes``. bbox: (n, 4) float64 row0, col0, row1, col1. points_l0: (n, 2) float64 x, y of
-    point entries, NaN for polygons. object_id: (n,) int64, 0.. without gaps and never falling: the
-    object that an entry is (a part of). An object of several parts has one label, one box around
-    all of them and one centre. unclassified, other_kind: features left out because they had no
-    class, or were not of ``kind``. The methods treat every entry alike: load objects and regions of
-    one file apart, by ``kind``.
+    An object of several parts has one label, one box around all parts, and one centre. The methods
+    treat all entries alike, so load the objects and the regions of one file separately, by
+    ``kind``.
     """
 
     polygons: Polygons
+    """n entries, xy in level-0 px; an entry without rings is a point."""
     class_id: Ids
+    """(n,) int64: index into ``classes``."""
     classes: tuple[str, ...]
+    """Names of the classes."""
     kind: Kind
+    """Whether all entries are objects or all are regions."""
     bbox: F64
+    """(n, 4) float64: row0, col0, row1, col1 in level-0 px."""
     points_l0: F64
+    """(n, 2) float64: x, y of point entries in level-0 px, NaN for polygons."""
     object_id: Ids
+    """(n,) int64: the object that an entry is (a part of), from 0, rising by 0 or 1."""
 
     def __post_init__(self) -> None:
         n = len(self.polygons)
@@ -61,7 +63,8 @@ class Annotations:
 
     @property
     def objects(self) -> int:
-        """How many objects (or regions, or points) there are; parts of one count once."""
+        """How many objects (or regions, or points) there are. An object of several parts counts
+        once."""
         return int(self.object_id[-1]) + 1 if len(self) else 0
 
     def present(self) -> frozenset[int]:
@@ -81,9 +84,9 @@ class Annotations:
         points_l0: F64 | None = None,
         object_id: Ids | None = None,
     ) -> Annotations:
-        """Annotations with their bounding boxes worked out.
+        """Annotations with their bounding boxes computed.
 
-        ``points_l0`` may be left out where there are none, ``object_id`` where every entry is an
+        Leave ``points_l0`` out if there are no points, and ``object_id`` if every entry is an
         object of its own.
         """
         points = np.full((len(polygons), 2), np.nan) if points_l0 is None else points_l0
@@ -95,8 +98,10 @@ class Annotations:
 
     def instances(self, box: Box, scale: Scale) -> tuple[npt.NDArray[np.int32], Ids]:
         """See ``Truth.instances``. Ids follow the order of drawing, and a later object covers an
-        earlier one; an object that covers no pixel centre of the box has no id. Points are not
-        drawn."""
+        earlier one.
+
+        An object that covers no pixel centre of the box has no id. Points are not drawn.
+        """
         index = _meeting(self.bbox, box, scale)
         _, first, rank = np.unique(self.object_id[index], return_index=True, return_inverse=True)
         labels = self._fill(box, scale, index, (rank + 1).astype(np.int32))
@@ -110,15 +115,15 @@ class Annotations:
         return self._fill(box, scale, index, values).astype(np.uint8)
 
     def boxes(self, box: Box, scale: Scale) -> tuple[F64, Ids]:
-        """See ``Truth.boxes``; drawn points have no extent and are left out."""
+        """See ``Truth.boxes``. Drawn points have no extent and are left out."""
         extents, first = _object_extents(self)
         index = _meeting(extents, box, scale)
         index = index[np.isnan(self.points_l0[first[index], 0])]
         return scale.from_l0(extents[index][:, [1, 0, 3, 2]]), self.class_id[first[index]]
 
     def points(self, box: Box, scale: Scale) -> tuple[F64, Ids]:
-        """See ``Truth.points``; a polygon's point is its centre of area (holes taken off, all parts
-        together)."""
+        """See ``Truth.points``. The point of a polygon is its centre of area, without holes, over
+        all parts."""
         extents, first = _object_extents(self)
         touching = _meeting(extents, box, scale)
         index = np.flatnonzero(np.isin(self.object_id, touching))
@@ -139,9 +144,8 @@ class Annotations:
         index: npt.NDArray[np.intp],
         values: npt.NDArray[np.int32],
     ) -> npt.NDArray[np.int32]:
-        """Draw the entries ``index`` with ``values``, one after the other, into a fresh
-        int32 (h, w).
-        """
+        """Draw the entries ``index`` with ``values``, one after the other, into a new int32
+        (h, w)."""
         out, p = np.zeros(box.shape, np.int32), self.polygons
         offsets = p.ring_starts, p.polygon_starts
         scan_fill(out, box.row0, box.col0, scale.row, scale.col, p.xy, *offsets, index, values)
@@ -149,7 +153,7 @@ class Annotations:
 
 
 def points_inside(xy: F64, box: Box) -> npt.NDArray[np.bool_]:
-    """Which (n, 2) x, y lie in the half-open ``box`` of the same frame; bool (n,)."""
+    """Which points (n, 2) x, y lie in the half-open ``box`` of the same frame; bool (n,)."""
     x, y = xy[:, 0], xy[:, 1]
     inside: npt.NDArray[np.bool_] = (
         (x >= box.col0) & (x < box.col1) & (y >= box.row0) & (y < box.row1)
@@ -161,16 +165,15 @@ def _meeting(bbox: F64, box: Box, scale: Scale) -> npt.NDArray[np.intp]:
     """Indices, ascending, of the extents (n, 4) row0, col0, row1, col1 in level-0 px that meet a
     box."""
     col0, row0, col1, row1 = scale.box_l0(box)
-    # `>=` on the near sides as well keeps points (no extent) that lie on them; half-open for the
-    # rest
+    # `>=` on the near sides keeps points there, which have no extent; the rest is half-open
     rows = (bbox[:, 0] < row1) & ((bbox[:, 2] > row0) | (bbox[:, 0] >= row0))
     cols = (bbox[:, 1] < col1) & ((bbox[:, 3] > col0) | (bbox[:, 1] >= col0))
     return np.flatnonzero(rows & cols)
 
 
 def _object_extents(annotations: Annotations) -> tuple[F64, npt.NDArray[np.intp]]:
-    """Of every object: its extent (k, 4) row0, col0, row1, col1 over all parts, and its first entry
-    (k,)."""
+    """For every object: its extent (k, 4) row0, col0, row1, col1 over all parts, and its first
+    entry (k,)."""
     first = np.flatnonzero(np.diff(annotations.object_id, prepend=-1))
     if len(first) == len(annotations):
         return annotations.bbox, first
@@ -179,7 +182,7 @@ def _object_extents(annotations: Annotations) -> tuple[F64, npt.NDArray[np.intp]
 
 
 def _joined(xy: F64, area: F64, starts: npt.NDArray[np.intp]) -> F64:
-    """Centres of objects from the centres and areas of their parts; an object's parts begin at
+    """Centres of objects from the centres and areas of their parts. The parts of an object begin at
     ``starts``."""
     sums = np.add.reduceat(np.column_stack([xy * area[:, None], area, xy]), starts)
     count = np.diff(starts, append=len(xy))[:, None]
@@ -193,7 +196,7 @@ def _bounding_boxes(polygons: Polygons) -> F64:
     first = polygons.ring_starts[polygons.polygon_starts]
     drawn = first[1:] > first[:-1]
     if drawn.any():
-        # entries without vertices take nothing, so the next start ends the one before
+        # entries without vertices take no place, so the next start is the end of the one before
         starts = first[:-1][drawn]
         out[drawn, 0:2] = np.minimum.reduceat(polygons.xy, starts)[:, ::-1]
         out[drawn, 2:4] = np.maximum.reduceat(polygons.xy, starts)[:, ::-1]

@@ -1,8 +1,9 @@
-"""What users draw to say where to look: regions to include and to exclude, laid over the tissue.
+"""What users draw to say where to look: regions to include and to exclude, laid on top of the
+tissue.
 
-The file is a QuPath GeoJSON of annotations in level-0 px. Exclusion wins over inclusion; if there
-is any region to include, only what lies inside such regions counts. A mask pixel belongs to a
-region if its centre does.
+The file is a QuPath GeoJSON with annotations in level-0 px. Exclusion wins over inclusion. If there
+is a region to include, only the inside of such regions counts. A mask pixel belongs to a region if
+its centre does.
 """
 
 from __future__ import annotations
@@ -24,22 +25,20 @@ from quadrat.slides.tissue.mask import OUTSIDE_INCLUSION, USER_EXCLUSION, Tissue
 
 INCLUDE = ("Include", "ROI", "Region*", "Tissue")
 EXCLUDE = ("Exclude", "Artefact", "Artifact", "Pen", "Fold", "Ignore*")
-"""Class names by default, compared without regard to case; ``*`` stands for anything, or for
-QuPath's own asterisk."""
+"""Default class names, compared in any case. ``*`` stands for any text, or for the asterisk of
+QuPath."""
 
 _IN, _OUT = 0, 1
 
 
 @dataclass(frozen=True, slots=True)
 class Regions:
-    """Regions of one file sorted by what they ask for: class 0 is included, class 1 excluded, in
-    this order.
-
-    ``name``: the file, for messages.
-    """
+    """The regions of one file."""
 
     drawn: Annotations
+    """Class 0 is included, class 1 excluded, in this order."""
     name: str
+    """The file, for messages."""
 
     @property
     def includes(self) -> bool:
@@ -50,12 +49,11 @@ class Regions:
 def load_regions(
     path: Path, *, include: Sequence[str] = INCLUDE, exclude: Sequence[str] = EXCLUDE
 ) -> Regions:
-    """Read the regions of a QuPath GeoJSON file; detections and cells in it are left aside.
+    """Read the regions of a QuPath GeoJSON file. Detections and cells in it are ignored.
 
     Raises:
-        AnnotationError: unreadable, without regions, or with a region that has no class, no
-        area, a class that is neither
-            included nor excluded, or one that is both.
+        AnnotationError: the file cannot be read or has no regions, or a region has no class, has no
+            area, or has a class that is neither included nor excluded, or both.
     """
     records = records_of(path, kind="region")
     nameless = sum(not record.name for record in records)
@@ -75,19 +73,19 @@ def load_regions(
         )
     names = sorted({record.name for record in records})
     meaning = {name: _meaning(name, include, exclude, where=str(path)) for name in names}
-    records.sort(key=lambda record: meaning[record.name])  # what is drawn later covers the earlier
+    records.sort(key=lambda record: meaning[record.name])  # a later region covers an earlier one
     targets = [meaning[record.name] for record in records]
     drawn = to_annotations(records, targets, classes=("include", "exclude"), kind="region")
     return Regions(drawn, str(path))
 
 
 def restrict(tissue: TissueMap, regions: Regions) -> TissueMap:
-    """The tissue without what the regions exclude and, if they include anything, without what lies
-    outside of that.
+    """The tissue without what the regions exclude. If they include anything, everything outside
+    that is left out, too.
 
     Raises:
-        AnnotationError: no region touches the slide (the file of another slide, or coordinates
-        that are not level-0 px).
+        AnnotationError: no region touches the slide (the file of another slide, or coordinates that
+            are not level-0 px).
     """
     frame = tissue.frame
     _, _, width, height = frame.scale.box_l0(frame.box)
@@ -116,13 +114,13 @@ def inside(
     *,
     frame: Frame,
 ) -> npt.NDArray[np.bool_]:
-    """Which places (n,) rows, (n,) columns in grid px of ``frame`` the user's regions permit; bool
-    (n,).
+    """Where the regions of the user allow analysis; bool (n,) for (n,) rows and columns in grid px
+    of ``frame``.
 
-    Only user regions count, not the tissue mask: without such regions every place is inside. Whole
-    numbers are pixels (an anchor counts by its centre), other numbers are corner-based coordinates
-    (centroids). A place belongs to the mask pixel it falls in, so that counts and the analysed area
-    follow the same outline.
+    Only user regions count, not the tissue mask: without such regions every place is inside.
+    Integers are pixels (an anchor counts by its centre); other numbers are corner-based coordinates
+    (centroids). A place belongs to the mask pixel that it falls into, so counts and the analysed
+    area follow the same outline.
     """
     mask, ratio = tissue.frame, frame.scale.per(tissue.frame.scale)
     places = []

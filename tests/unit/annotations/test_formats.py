@@ -283,7 +283,7 @@ def test_asap_polygons_rectangles_and_dots_are_read_with_decimal_commas_in_their
 @pytest.mark.parametrize(
     ("sort", "points", "text"),
     [
-        ("Spline", [(0, 1, 1), (1, 2, 2), (2, 3, 1)], "a spline, whose outline is not in the file"),
+        ("Spline", [(0, 1, 1), (1, 2, 2), (2, 3, 1)], "a spline: its outline is not in the file"),
         ("Polygon", [(0, 1, 1), (1, 2, 2)], "a Polygon of 2 points"),
         ("Polygon", [(0, 1, "x"), (1, 2, 2)], "not a number"),
         ("Measurement", [(0, 1, 1), (1, 2, 2)], "a Measurement of 2 points"),

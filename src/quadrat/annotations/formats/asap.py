@@ -1,9 +1,8 @@
-"""ASAP XML -> records (https://github.com/computationalpathologygroup/ASAP, its XmlRepository):
-polygons, rectangles, dots.
+"""ASAP XML to records: polygons, rectangles and dots.
 
-A class is the group of an annotation. Coordinates are level-0 px; on a computer set to a language
-that writes a decimal comma they are written with one. A spline's outline is not in the file, only
-its knots, so that it cannot be taken.
+Format: https://github.com/computationalpathologygroup/ASAP (XmlRepository). The class is the group
+of an annotation. Coordinates are level-0 px; on computers set to a language with a decimal comma,
+they are written with one. A spline cannot be read: the file holds its knots, not its outline.
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ _NO_GROUP = ("", "None")
 
 
 def read_asap(path: Path) -> Sheet:
-    """The annotations of an ASAP file; ``annotation N`` counts from 1 and has its name beside it.
+    """The annotations of an ASAP file. ``annotation N`` counts from 1 and is followed by its name.
 
     Raises:
-        AnnotationError: unreadable, no XML, or not of ASAP.
+        AnnotationError: unreadable, not XML, or not of ASAP.
     """
     root = read_xml(path, parse_xml)
     if root.tag != "ASAP_Annotations":
@@ -57,12 +56,12 @@ def _record(item: Element, number: int) -> Record:
         return Record(place, name, parts=((np.concatenate([xy, xy[:1]]),),))
     text = f"a {sort or 'annotation without a type'} of {len(xy)} points"
     if sort == "Spline":
-        text = "a spline, whose outline is not in the file; draw it as a polygon"
+        text = "a spline: its outline is not in the file; draw it as a polygon"
     return faulty(place, name, text)
 
 
 def _coordinates(item: Element) -> F64:
-    """x, y (k, 2) in the order that the attribute Order gives.
+    """x, y (k, 2) in the order of the attribute Order.
 
     Raises:
         ValueError: a value that is not a finite number.

@@ -1,9 +1,9 @@
-"""COCO JSON -> records: boxes, polygons and run-length masks, of one picture out of many in a file.
+"""COCO JSON to records: boxes, polygons and run-length masks of one picture in a file of many.
 
-Coordinates are px with the corner of the first pixel at 0 (https://cocodataset.org/#format-data).
-The polygons of a segmentation are the parts of one object, and have no holes; a mask's outline
-follows its pixels. Where there is a segmentation it counts, else the box, else the first keypoint,
-which is a point. ``iscrowd``: many things in one outline.
+Coordinates are px, and the corner of the first pixel is 0 (https://cocodataset.org/#format-data).
+The polygons of a segmentation are the parts of one object and have no holes. The outline of a mask
+follows its pixels. A segmentation counts before a box, and a box before the first keypoint, which
+is a point. ``iscrowd``: many things in one outline.
 """
 
 from __future__ import annotations
@@ -27,24 +27,26 @@ from quadrat.core.errors import AnnotationError
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    """A parsed file: pictures by file name, their annotations by picture id, class names by
-    category id."""
+    """A parsed file."""
 
     pictures: Mapping[str, Mapping[str, Any]]
+    """Pictures by file name."""
     annotations: Mapping[Any, tuple[tuple[int, Any], ...]]
+    """Number and annotation by the id of the picture."""
     names: Mapping[Any, str]
+    """Class names by the id of the category."""
 
 
 class _BrokenError(Exception):
-    """An annotation that cannot be understood; becomes the fault of its record."""
+    """An annotation that cannot be understood. It becomes the fault of its record."""
 
 
 def read_coco(path: Path, *, picture: str = "", called: str = "") -> Sheet:
-    """The records of one picture; ``picture``: its file, "" where there is only one; ``called``:
-    see ``one_picture``.
+    """The records of one picture. ``picture``: its file, "" if there is only one; ``called``: see
+    ``one_picture``.
 
     Raises:
-        AnnotationError: no COCO file, or the picture is not in it.
+        AnnotationError: not a COCO file, or the picture is not in it.
     """
     file = _parsed(path)
     name = one_picture(list(file.pictures), picture, called=called, where=str(path))
@@ -63,12 +65,12 @@ def read_coco(path: Path, *, picture: str = "", called: str = "") -> Sheet:
 
 
 def pictures_in(path: Path) -> list[str]:
-    """The file names of a COCO file's pictures, in its order."""
+    """The file names of the pictures of a COCO file, in its order."""
     return list(_parsed(path).pictures)
 
 
 def orphans(path: Path) -> list[str]:
-    """Places of the annotations whose picture the file does not list."""
+    """Places of the annotations of pictures that the file does not list."""
     file = _parsed(path)
     known = {image["id"] for image in file.pictures.values()}
     return [
@@ -120,8 +122,8 @@ def _need_keys(entries: Sequence[Any], keys: Sequence[str], what: str, path: Pat
 
 
 def _need_own_ids(entries: Sequence[Any], what: str, path: Path) -> None:
-    """Refuse two entries of one id: nobody can tell which of them is meant. (One without an id is
-    nobody's double.)"""
+    """Refuse two entries of one id: nobody can tell which of them is meant. Entries without an id
+    are allowed."""
     first: dict[Any, int] = {}
     for number, entry in enumerate(entries, start=1):
         key = _key(entry, "id")
@@ -133,7 +135,7 @@ def _need_own_ids(entries: Sequence[Any], what: str, path: Path) -> None:
 
 
 def _key(entry: Any, name: str) -> Any:
-    """The value that a list is searched by; None where it is neither text nor a number."""
+    """The value that a list is searched by; None if it is neither text nor a number."""
     value = entry.get(name) if isinstance(entry, dict) else None
     return value if isinstance(value, str | int | float) else None
 

@@ -1,9 +1,9 @@
-"""QuPath GeoJSON -> records, and Annotations (RFC 7946; properties as QuPath 0.2 and later write
-them, in level-0 px).
+"""QuPath GeoJSON to records, and to Annotations (RFC 7946; properties as QuPath 0.2 and later write
+them).
 
-QuPath writes rectangles and ellipses as polygons ("isEllipse" beside the coordinates changes
-nothing: the outline counts) and, of a cell, "nucleusGeometry" beside the border, which is the one
-that is taken. https://qupath.readthedocs.io/en/stable/docs/advanced/exporting_annotations.html
+Coordinates are level-0 px. QuPath writes rectangles and ellipses as polygons; "isEllipse" changes
+nothing, the outline counts. For a cell it writes "nucleusGeometry" next to the border; the border
+is used. https://qupath.readthedocs.io/en/stable/docs/advanced/exporting_annotations.html
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ _DRAWN = ("Polygon", "MultiPolygon", "Point", "MultiPoint")
 
 
 def read_geojson(path: Path) -> Sheet:
-    """The records of a QuPath GeoJSON file: a FeatureCollection, a bare list, or one feature a
+    """The records of a QuPath GeoJSON file: a FeatureCollection, a bare list, or one feature per
     line.
 
-    ``feature N`` counts from 1. A feature without objectType is of no stated kind; tiles and TMA
+    ``feature N`` counts from 1. A feature without objectType has no stated kind. Tiles and TMA
     cores are left out.
 
     Raises:
-        AnnotationError: the file is not GeoJSON, or cut short. (A broken feature is a record
-        with a fault.)
+        AnnotationError: the file is not GeoJSON, or is truncated. (A broken feature is a record
+            with a fault.)
     """
     found = (_record(feature, number) for number, feature in enumerate(_features(path), start=1))
     records = tuple(record for record in found if record is not None)
@@ -50,10 +50,10 @@ def read_geojson(path: Path) -> Sheet:
 
 
 def records_of(path: Path, *, kind: Kind) -> list[Record]:
-    """The records of one kind; a feature without objectType is of any kind.
+    """The records of one kind. A feature without objectType belongs to any kind.
 
     Raises:
-        AnnotationError: not such a file, or a feature without a geometry that can be used.
+        AnnotationError: not such a file, or a feature with a geometry that cannot be used.
     """
     records = read_geojson(path).records
     broken = next((record for record in records if record.fault), None)
@@ -63,11 +63,11 @@ def records_of(path: Path, *, kind: Kind) -> list[Record]:
 
 
 def load_annotations(path: Path, *, kind: Kind = "object", unclassified: str = "") -> Annotations:
-    """The objects or the regions of a QuPath GeoJSON file as they are drawn.
+    """The objects or the regions of a QuPath GeoJSON file, as drawn.
 
-    A MultiPolygon is one object with one entry per part, holes are kept, and a Point is a point
-    entry. Classes are the names found, sorted. What has no class is of the class ``unclassified``,
-    or is left out if that is empty.
+    A MultiPolygon is one object with one entry per part. Holes are kept. A Point is a point entry.
+    Classes are the names found, sorted. A feature without class gets the class ``unclassified``, or
+    is left out if that is empty.
 
     Raises:
         AnnotationError: see ``records_of``.
@@ -81,8 +81,8 @@ def load_annotations(path: Path, *, kind: Kind = "object", unclassified: str = "
 
 
 def _features(path: Path) -> Iterator[Any]:
-    """Features one by one; a file of one feature a line is not parsed as a whole, which keeps
-    memory flat."""
+    """Features one by one. A file with one feature per line is not parsed as a whole, so memory
+    stays low."""
     try:
         with path.open(encoding="utf-8-sig") as stream:
             first, second = stream.readline(), stream.readline()
@@ -106,8 +106,8 @@ def _newline_delimited(stream: TextIO, path: Path) -> Iterator[Any]:
 
 
 def _listed(stream: TextIO, path: Path) -> Iterator[Any]:
-    """Features of a list or a FeatureCollection: line by line as far as each line is one, the
-    others from the whole text."""
+    """Features of a list or a FeatureCollection: line by line as long as each line is one feature,
+    the others from the whole text."""
     opening = stream.readline()
     done = 0
     for line in stream if _opens(opening) else ():
@@ -132,7 +132,7 @@ def _listed(stream: TextIO, path: Path) -> Iterator[Any]:
 
 
 def _opens(line: str) -> bool:
-    """Whether a line opens the file's list of features, and holds none of them."""
+    """Whether a line opens the file's list of features and holds none of them."""
     if not line.rstrip().endswith("["):
         return False
     whole = _json(f"{line}]}}")
@@ -140,15 +140,15 @@ def _opens(line: str) -> bool:
 
 
 def _item(line: str) -> dict[str, Any] | None:
-    """The JSON object that a line is (with or without the comma to the next); None if it is no
-    whole one."""
+    """The JSON object of a line (with or without the comma to the next); None if the line is not
+    one whole object."""
     line = line.strip().removesuffix(",")
     item = _json(line) if line.startswith("{") and line.endswith("}") else None
     return item if isinstance(item, dict) else None
 
 
 def _json(text: str) -> Any:
-    """The content of a JSON text; None where it cannot be parsed."""
+    """The content of a JSON text; None if it cannot be parsed."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -156,8 +156,8 @@ def _json(text: str) -> Any:
 
 
 def _record(feature: Any, number: int) -> Record | None:
-    """The record of one feature; None for what is neither object nor region (a tile, a TMA core,
-    the root)."""
+    """The record of one feature; None if it is neither object nor region (a tile, a TMA core, the
+    root)."""
     place = f"feature {number}"
     if not isinstance(feature, dict) or not isinstance(feature.get("properties") or {}, dict):
         return faulty(place, "", "not a GeoJSON Feature")
@@ -175,7 +175,7 @@ def _record(feature: Any, number: int) -> Record | None:
 
 
 class _BrokenError(Exception):
-    """A feature that cannot be understood; becomes the fault of its record."""
+    """A feature that cannot be understood. It becomes the fault of its record."""
 
 
 def _object_type(feature: dict[str, Any]) -> str | None:
@@ -231,7 +231,7 @@ def _rings(part: Any) -> Rings:
 
 
 def _pairs(values: Any) -> Any:
-    """x, y (k, 2) float64 of a list of positions; a third coordinate is left aside."""
+    """x, y (k, 2) float64 of a list of positions. A third coordinate is ignored."""
     try:
         pairs = np.asarray(values, np.float64)
         if pairs.size == 0:

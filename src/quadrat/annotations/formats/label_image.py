@@ -1,4 +1,4 @@
-"""Label images and masks (PNG, TIFF, OME-Zarr; 8, 16 or 32 bits) as a source of truth; one pixel is
+"""Label images and masks (PNG, TIFF, OME-Zarr; 8, 16 or 32 bits) as a source of truth: one pixel is
 one level-0 px."""
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from quadrat.slides.flat import MAX_PIXELS, pillow_limit_lifted
 from quadrat.slides.tiff_directory import UNREADABLE, refuse_document_type
 
 _LOOKUP_END = 1 << 26
-"""Label values below this are renumbered through a table, larger ones by sorting."""
+"""Label values below this are renumbered by a table, larger ones by sorting."""
 _DAMAGED = (*UNREADABLE, SyntaxError, MemoryError)
 """What Pillow, tifffile and their codecs raise at damaged files."""
 _JPEG = b"\xff\xd8\xff"
@@ -34,25 +34,31 @@ _TIFF_JPEG = (6, 7)
 
 @dataclass(frozen=True, slots=True)
 class LabelImage:
-    """Objects or regions painted at level 0. A crop at another scale takes the pixel under each
-    grid pixel's centre.
-
-    labels: (h, w) int32; of kind "object": ids 1..n in the order of the file's values, of kind
-    "region": class index + 1; 0 none. class_id: (n,) class of each object, empty for regions.
-    extents: (n, 4) float64 x0, y0, x1, y1 and centres: (n, 2) float64 x, y, level-0 px,
-    corner-based. ids: (n,) int64 the file's own values.
-    """
+    """Objects or regions painted at level 0. A crop at another scale takes the pixel under the
+    centre of each grid pixel."""
 
     labels: npt.NDArray[np.int32]
+    """(h, w) int32, 0 for none. Objects: ids 1..n in the order of the values in the file. Regions:
+    class index + 1."""
     classes: tuple[str, ...]
+    """Names of the classes."""
     kind: Kind
+    """Whether labels are objects or regions."""
     class_id: Ids
+    """(n,) int64: class of each object; empty for regions."""
     extents: F64
+    """(n, 4) float64: x0, y0, x1, y1 of each object in level-0 px, corner-based."""
     centres: F64
+    """(n, 2) float64: x, y of each object in level-0 px, corner-based."""
     ids: Ids
+    """(n,) int64: the values in the file."""
 
     def instances(self, box: Box, scale: Scale) -> tuple[npt.NDArray[np.int32], Ids]:
-        """See ``Truth.instances``. Raises AnnotationError for an image of regions."""
+        """See ``Truth.instances``.
+
+        Raises:
+            AnnotationError: this is an image of regions.
+        """
         self._need("object")
         crop = _nearest(self.labels, box, scale)
         present, inverse = np.unique(crop, return_inverse=True)
@@ -62,14 +68,18 @@ class LabelImage:
         ]
 
     def regions(self, box: Box, scale: Scale) -> npt.NDArray[np.uint8]:
-        """See ``Truth.regions``; of an image of objects, the class of the object at each pixel."""
+        """See ``Truth.regions``. Of an image of objects: the class of the object at each pixel."""
         crop = _nearest(self.labels, box, scale)
         if self.kind == "object":
             crop = np.concatenate([[0], self.class_id + 1])[crop]
         return crop.astype(np.uint8)
 
     def boxes(self, box: Box, scale: Scale) -> tuple[F64, Ids]:
-        """See ``Truth.boxes``. Raises AnnotationError for an image of regions."""
+        """See ``Truth.boxes``.
+
+        Raises:
+            AnnotationError: this is an image of regions.
+        """
         self._need("object")
         xyxy = scale.from_l0(self.extents)
         meets = (
@@ -81,7 +91,11 @@ class LabelImage:
         return xyxy[meets], self.class_id[meets]
 
     def points(self, box: Box, scale: Scale) -> tuple[F64, Ids]:
-        """See ``Truth.points``. Raises AnnotationError for an image of regions."""
+        """See ``Truth.points``.
+
+        Raises:
+            AnnotationError: this is an image of regions.
+        """
         self._need("object")
         xy = scale.from_l0(self.centres)
         inside = points_inside(xy, box)
@@ -98,7 +112,7 @@ class LabelImage:
         )
 
     def diameters(self) -> F64:
-        """(n,) px of the circle of the same area, of each object."""
+        """(n,) px: diameter of the circle of the same area, for each object."""
         self._need("object")
         area: F64 = np.bincount(self.labels.ravel(), minlength=len(self.ids) + 1)[1:] / math.pi
         return 2 * np.sqrt(area)
@@ -118,17 +132,16 @@ def load_label_image(
     kind: Kind = "object",
     threshold: int | None = None,
 ) -> LabelImage:
-    """Read a label image, or with ``threshold`` a mask (foreground is what lies above it, 127 for
-    an 8-bit mask).
+    """Read a label image, or with ``threshold`` a mask (foreground lies above it; 127 for an 8-bit
+    mask).
 
     ``path``: PNG, TIFF, or an OME-Zarr label image. Objects: every value is one object of
-    ``classes[0]``; the 4-connected parts of a mask are its objects. Regions: a value is class index
-    + 1; a mask is ``classes[0]``.
+    ``classes[0]``; in a mask, every 4-connected part is one. Regions: a value is class index + 1; a
+    mask is ``classes[0]``.
 
     Raises:
-        AnnotationError: not an image of one channel of whole numbers, a region value without a
-        class, or a JPEG without a
-            ``threshold``.
+        AnnotationError: not an image of one channel of integers, a region value without a class, or
+            a JPEG without a ``threshold``.
     """
     path = Path(path)
     if threshold is None:
@@ -155,8 +168,8 @@ def from_array(
     kind: Kind = "object",
     where: str = "label image",
 ) -> LabelImage:
-    """A LabelImage of an (h, w) array of whole numbers >= 0, in the meaning that
-    ``load_label_image`` gives them."""
+    """A LabelImage of an (h, w) array of integers >= 0, with the meaning that ``load_label_image``
+    gives them."""
     none = np.zeros(0, np.int64)
     if kind == "region":
         highest = int(values.max(initial=0))
@@ -183,11 +196,11 @@ def from_array(
 
 
 def read_values(path: Path) -> npt.NDArray[np.integer]:
-    """Pixels (h, w) of a flat image or an OME-Zarr label image: whole numbers >= 0.
+    """Pixels (h, w) of a flat image or an OME-Zarr label image: integers >= 0.
 
     Raises:
-        AnnotationError: unreadable, of more than 2^30 px, of several pages, or not one channel
-        of whole numbers.
+        AnnotationError: unreadable, more than 2^30 px, several pages, or not one channel of
+            integers.
     """
     try:
         if path.is_dir():
@@ -205,7 +218,7 @@ def read_values(path: Path) -> npt.NDArray[np.integer]:
                         f"{path}: {image.width} x {image.height} px is more than the {MAX_PIXELS} "
                         "px that are read of such a file; convert it to TIFF or OME-Zarr"
                     )
-                pixels = np.asarray(image)  # of a palette image the indices, which are the labels
+                pixels = np.asarray(image)  # of a palette image: the indices, which are the labels
     except _DAMAGED as error:
         raise AnnotationError(f"{path}: cannot be read as a label image ({error})") from error
     if (
@@ -229,8 +242,7 @@ def read_values(path: Path) -> npt.NDArray[np.integer]:
 
 
 def need_exact_values(path: Path) -> None:
-    """Refuse JPEG where a value is the number of an object or a class: it blurs edges into numbers
-    that nobody painted.
+    """Refuse JPEG if a value is the number of an object or a class: it changes values at edges.
 
     Raises:
         AnnotationError: it is a JPEG, or a TIFF compressed like one; or unreadable.
@@ -254,11 +266,12 @@ def need_exact_values(path: Path) -> None:
 
 
 def _tiff_pixels(path: Path) -> npt.NDArray[Any]:
-    """The first page, beside which there may be smaller ones (the levels of a pyramid), but none of
-    its size.
+    """The first page. Smaller pages (the levels of a pyramid) may follow it, but none of the same
+    size.
 
     Raises:
-        AnnotationError: there are.
+        AnnotationError: there is another page of the same size, or the description has a document
+            type.
     """
     with tifffile.TiffFile(path) as tiff:
         refuse_document_type(tiff)

@@ -1,5 +1,5 @@
-"""The one table that every format becomes: a row a record, GeoParquet 1.1 on disk
-(docs/annotations.md has its columns)."""
+"""The one table that every format becomes: one row per record, GeoParquet 1.1 on disk (columns:
+docs/annotations.md)."""
 
 from __future__ import annotations
 
@@ -36,18 +36,20 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """The records of one slide, and what the manifest says of the slide ("" where
-    there is none).
-    """
+    """The records of one slide, and what the manifest states about it."""
 
     slide: str
+    """Name of the slide."""
     sheet: Sheet
+    """Its records."""
     case: str = ""
+    """Its case; "" for none."""
     split: str = ""
+    """Its split; "" for none."""
 
 
 def to_table(entries: Sequence[Entry]) -> pa.Table:
-    """One row a record that draws something, in the order of the entries and of their files; see
+    """One row per record that draws something, in the order of the entries and of their files; see
     ``SCHEMA``."""
     columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
     shapes: list[shapely.Geometry] = []
@@ -68,7 +70,7 @@ def to_table(entries: Sequence[Entry]) -> pa.Table:
 
 
 def write_parquet(path: Path, table: pa.Table) -> None:
-    """Write the table as GeoParquet; there is no CRS, since the coordinates are level-0 px."""
+    """Write the table as GeoParquet, without a CRS, since coordinates are level-0 px."""
     column: dict[str, Any] = {"encoding": "WKB", "geometry_types": [], "crs": None}
     geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
     about = {"coordinates": "level-0 px, x right, y down, corner-based"}
@@ -77,11 +79,11 @@ def write_parquet(path: Path, table: pa.Table) -> None:
 
 
 def read_parquet(path: Path, *, picture: str = "", called: str = "") -> Sheet:
-    """The records of one slide of a table; places are those of the files it was made from.
+    """The records of one slide of a table. Places are those of the files that it was made from.
 
     Raises:
-        AnnotationError: unreadable, columns or values missing, a geometry that is none, or the
-        slide is not in it.
+        AnnotationError: unreadable, columns or values are missing, a geometry makes no sense, or
+            the slide is not in it.
     """
     table = _read(path)
     name = one_picture(pictures_of_parquet(path), picture, called=called, where=str(path))

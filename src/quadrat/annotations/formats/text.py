@@ -1,5 +1,5 @@
-"""Text files of annotations: read as a whole, JSON and XML parsed, with an error that names the
-file."""
+"""Annotation files that are text: read whole, JSON and XML parsed, with errors that name
+the file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Read = TypeVar("Read")
 
 
 def read_text(path: Path) -> str:
-    """The file's text (UTF-8, with or without a byte order mark).
+    """The text of a file (UTF-8, with or without a byte order mark).
 
     Raises:
         AnnotationError: it cannot be read, or is not UTF-8.
@@ -30,11 +30,11 @@ def read_text(path: Path) -> str:
 
 
 def parse_json(text: str, path: Path) -> Any:
-    """The content of a JSON file, whose text this is.
+    """The content of a JSON file, from its text.
 
     Raises:
         AnnotationError: not valid JSON, nested thousands deep, or with a number of thousands of
-        digits.
+            digits.
     """
     try:
         return json.loads(text)

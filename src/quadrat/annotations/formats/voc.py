@@ -1,9 +1,9 @@
-"""Pascal VOC XML (one file a picture) -> records.
+"""Pascal VOC XML (one file per picture) to records.
 
-The VOC devkit counts pixels from 1 and includes the last, so that xmin 1, xmax 640 is the whole
-width of a picture of 640 px: a box covers [xmin - 1, xmax) x [ymin - 1, ymax). (Everingham and
-Winn, The PASCAL VOC2012 Development Kit, 2012, 3.3.) A box whose xmax is not above its xmin, or
-ymax not above ymin, is degenerate.
+The VOC devkit counts pixels from 1 and includes the last one, so that xmin 1, xmax 640 is the whole
+width of a picture of 640 px. A box covers [xmin - 1, xmax) x [ymin - 1, ymax). (Everingham and
+Winn, The PASCAL VOC2012 Development Kit, 2012, 3.3.) A box is degenerate if xmax is not above xmin,
+or ymax not above ymin.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ _SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
 def read_voc(path: Path) -> Sheet:
-    """The boxes of a Pascal VOC file; ``object N`` counts from 1 in the order of the file.
+    """The boxes of a Pascal VOC file. ``object N`` counts from 1 in the order of the file.
 
     Raises:
-        AnnotationError: unreadable, no XML, no VOC annotation, or of a picture without end.
+        AnnotationError: unreadable, not XML, not a VOC annotation, or of a picture of infinite
+            size.
     """
     root = read_xml(path, parse_xml)
     if root.tag != "annotation":
