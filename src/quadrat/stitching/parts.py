@@ -1,4 +1,4 @@
-"""Objects of one shard as plain arrays: what a stitching work unit hands on."""
+"""The objects of one shard as plain arrays, which a stitching job writes and later jobs read."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from quadrat.core.runs import Runs
 
 
 def object_part(*, table: ObjectTable, polygons: Polygons, runs: Runs) -> Arrays:
-    """Columns of the three in one mapping, with ``extent``: int64 (4,) row0, col0, row1, col1 of
-    all objects together."""
+    """The columns of the three in one mapping, with ``extent``: int64 (4,) row0, col0, row1, col1
+    of all objects together."""
     extent = np.zeros(4, np.int64)
     if len(table):
         extent[:2], extent[2:] = table.bbox[:, :2].min(axis=0), table.bbox[:, 2:].max(axis=0)
