@@ -1,9 +1,9 @@
 """The object table as GeoParquet 1.1 (https://geoparquet.org/releases/v1.1.0/): written as a
 stream, and read back.
 
-Rows are buffered to row groups of one constant size, so the bytes depend on the objects alone and
-not on how they were handed over. There is no CRS: coordinates are level-0 px, and ``crs: null``
-says so to readers that would otherwise assume longitude and latitude.
+Rows are collected to row groups of one constant size. So the bytes depend only on the objects, not
+on how they were passed in. There is no CRS: coordinates are level-0 px, and ``crs: null`` states
+this to readers that would otherwise assume longitude and latitude.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ OBJECT_COLUMNS = (
     "id", "class", "class_id", "score", "area_um2", "perimeter_um",
     "x_l0", "y_l0", "x0_l0", "y0_l0", "x1_l0", "y1_l0", "flags",
 )  # fmt: skip
-"""The columns of which an :class:`ObjectTable` is made, with ids and class names."""
+"""The columns that an :class:`ObjectTable` is made of, with ids and class names."""
 ROW_GROUP = 32_768
-"""Objects a row group; bounds the memory of the writer (about 1 kB an object)."""
+"""Objects per row group; this bounds the memory of the writer (about 1 kB per object)."""
 
 
 def slice_polygons(polygons: Polygons, start: int, stop: int) -> Polygons:
@@ -52,9 +52,8 @@ def check_append(
     n_classes: int,
     first_id: int,
 ) -> None:
-    """Raise ValueError unless the parts of one append agree with each other and with
-    the classes.
-    """
+    """Raise ValueError unless the parts of one append agree with each other and with the
+    classes."""
     n = len(table)
     if len(polygons) != n or nearest.shape != (n, n_classes):
         raise ValueError(
@@ -124,10 +123,12 @@ class ObjectWriter:
         """Add objects.
 
         Args:
-            table: the objects, in canonical order. polygons: their outlines in grid px, same
-            order. nearest: (n, classes) float32 um to the nearest other object of each class, nan
-            for none. first_id: id of the first object, 1-based canonical rank; the others count up
-            from it.
+            table: the objects, in canonical order.
+            polygons: their outlines in grid px, in the same order.
+            nearest: (n, classes) float32 um to the nearest other object of each class, nan if there
+                is none.
+            first_id: id of the first object, its canonical rank from 1; the others count up from
+                it.
         """
         check_append(table, polygons, nearest, n_classes=len(self._classes), first_id=first_id)
         for start in range(0, len(table), ROW_GROUP):
@@ -262,8 +263,10 @@ def row_groups(path: Path) -> int:
 
 
 def object_table(rows: pa.Table, frame: Frame) -> ObjectTable:
-    """Rows with the columns ``OBJECT_COLUMNS`` as a table in the px of ``frame``, in their order.
-    Anchors are not in the file: they are the pixels of the centroids."""
+    """Rows with the columns ``OBJECT_COLUMNS`` as a table in px of ``frame``, in their order.
+
+    Anchors are not in the file. They are the pixels of the centroids.
+    """
     column = {name: rows[name].to_numpy() for name in OBJECT_COLUMNS if name != "class"}
     centre, corners = (
         frame.scale.from_l0(np.stack([column[f"{name}_l0"] for name in names], axis=1))
