@@ -16,9 +16,8 @@ UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def mark_of(line: str) -> str | None:
-    """What parts the columns of a line: a tab, else a semicolon, else a comma, else
-    None (spaces).
-    """
+    """What separates the columns of a line: a tab, else a semicolon, else a comma, else None
+    (spaces)."""
     return next((mark for mark in "\t;," if mark in line), None)
 
 

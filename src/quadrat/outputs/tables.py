@@ -268,16 +268,6 @@ def read_summary(path: Path) -> list[SummaryRow]:
     ]
 
 
-def count_figures(rows: Sequence[CountRow]) -> tuple[tuple[str, str], ...]:
-    """The figures of a slide's counts for ``SummaryRow``: ``count`` (all), then ``count_<class>``
-    of each class."""
-    total = tuple(("count", str(row.count)) for row in rows if row.class_name == ALL)
-    return (
-        *total,
-        *((f"count_{row.class_name}", str(row.count)) for row in rows if row.class_name != ALL),
-    )
-
-
 def _decimal(value: float | None, decimals: int) -> str:
     return "" if value is None else f"{value:.{decimals}f}"
 
