@@ -99,7 +99,8 @@ class NativeTiles:
         """
         if _stamp(self._handle) != self._stamp:
             raise SlideError(
-                f"{self.path}: the file was changed while it was read; run again when it is at rest"
+                f"{self.path}: the file was changed while it was read; run again when nothing "
+                "writes to it"
             )
 
         def tile(row: int, col: int) -> Rgb:
@@ -133,7 +134,7 @@ class NativeTiles:
         if len(data) < nbytes:
             raise SlideError(
                 f"{self.path}: the file ends within a tile at byte {offset + len(data)}; it was "
-                "cut while open"
+                "truncated while it was open"
             )
         return data
 

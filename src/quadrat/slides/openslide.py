@@ -124,7 +124,8 @@ class OpenSlideSlide(Reopened):
         place = block.intersect(self.levels[level].box)
         if _stamp(self._found) != self._stamp:
             raise SlideError(
-                f"{self.path}: the file was changed while it was read; run again when it is at rest"
+                f"{self.path}: the file was changed while it was read; run again when nothing "
+                "writes to it"
             )
         try:
             return self._ask(self._handle, level, place)

@@ -187,6 +187,6 @@ def check_complete(path: Path) -> None:
         raise SlideError(f"{path}: damaged: its TIFF directory makes no sense ({error})") from error
     if missing:
         raise SlideError(
-            f"{path}: truncated: its directory speaks of at least {size + missing} bytes, the file "
+            f"{path}: truncated: its directory needs at least {size + missing} bytes, the file "
             f"has {size}"
         )
