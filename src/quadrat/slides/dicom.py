@@ -11,6 +11,7 @@ import re
 import struct
 import warnings
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, Literal, cast
 
@@ -65,13 +66,20 @@ def read_instance(path: Path) -> Instance | None:
         SlideError: the file cannot be read, or its header is damaged or truncated.
     """
     try:
-        with path.open("rb") as file:
-            file.seek(128)
-            return _instance(file, path) if file.read(4) == b"DICM" else None
+        at = path.stat()
+        return _read(path, (at.st_ino, at.st_size, at.st_mtime_ns))
     except PermissionError:
         raise SlideError(f"{path}: permission to read the file is denied") from None
     except OSError as error:
         raise SlideError(f"{path}: the file cannot be read ({error.strerror or error})") from error
+
+
+@lru_cache(maxsize=1024)
+def _read(path: Path, stamp: tuple[int, int, int]) -> Instance | None:
+    """Opening a slide looks at each file of the series twice; the second time nothing is read."""
+    with path.open("rb") as file:
+        file.seek(128)
+        return _instance(file, path) if file.read(4) == b"DICM" else None
 
 
 def series_instances(path: Path) -> list[tuple[Path, Instance]]:
