@@ -35,7 +35,7 @@ import simplejpeg
 import tifffile
 
 from quadrat.core.geometry import Box
-from quadrat.slides import open_slide
+from quadrat.slides.opening import open_slide
 
 TILE_PX, READ_PX = 256, 512
 SHIFT = 100, 77

@@ -22,7 +22,7 @@ from PIL import Image
 from scipy import ndimage
 
 from quadrat.phantom import REGION_NAMES, PhantomSpec, write_phantom
-from quadrat.slides import open_slide
+from quadrat.slides.opening import open_slide
 from quadrat.slides.source import source_of
 
 MPP = 8.0

@@ -21,7 +21,7 @@ from scipy import ndimage
 from tissue_cases import MPP, cases
 
 from quadrat.core.geometry import check_mpp, plan_read
-from quadrat.slides import open_slide
+from quadrat.slides.opening import open_slide
 from quadrat.slides.source import SlideSource
 from quadrat.slides.tissue.mask import find_tissue, read_strips
 from quadrat.slides.tissue.overview import ANALYSED, judge_overview

@@ -13,8 +13,8 @@ import simplejpeg
 
 from quadrat.core.errors import SlideError
 from quadrat.core.geometry import Box
-from quadrat.slides import open_slide
 from quadrat.slides.dicom import read_instance
+from quadrat.slides.opening import open_slide
 
 DICOM_BAD = "dicom_cmu-1-small-region_mistagged_rgb"
 DICOM_GOOD = "dicom_camelyon_jpeg"
@@ -98,8 +98,9 @@ STATED = [
 def test_a_real_slide_is_what_its_source_states(wsi: Path, stated: Stated) -> None:
     with open_slide(wsi / stated.file) as slide:
         info = slide.info
-        assert info.size == stated.first[::-1]
-        assert (len(info.level_sizes), info.level_sizes[-1]) == (stated.levels, stated.last[::-1])
+        sizes = [level.box.shape for level in slide.levels]
+        assert sizes[0] == stated.first[::-1]
+        assert (len(sizes), sizes[-1]) == (stated.levels, stated.last[::-1])
         assert slide.mpp == (None if stated.mpp is None else pytest.approx(stated.mpp, rel=5e-4))
         assert (info.format, info.objective, info.associated) == (
             stated.format,
@@ -165,7 +166,7 @@ def test_a_dicom_whose_frames_state_rgb_under_a_ybr_header_is_refused(
         open_slide(tmp_path / "a.dcm")
 
 
-def test_a_dicom_header_is_read_without_a_library(wsi: Path) -> None:
+def test_the_header_of_a_real_dicom_file_is_read(wsi: Path) -> None:
     instance = read_instance(wsi / DICOM_BAD / "level-1-frames-0-9.dcm")
     assert instance is not None
     assert (instance.photometric, instance.size, instance.missing_bytes) == ("RGB", (1483, 1110), 0)
@@ -182,7 +183,7 @@ def test_a_folder_of_two_dicom_series_is_refused_and_a_file_of_it_is_not(
     with pytest.raises(SlideError, match="holds 2 DICOM series; keep one"):
         open_slide(tmp_path)
     with open_slide(tmp_path / "b.dcm") as slide:
-        assert slide.info.size == (741, 555)
+        assert slide.levels[0].box.shape == (741, 555)
 
 
 def test_a_dicom_cut_off_anywhere_is_refused_or_shows_what_it_showed(

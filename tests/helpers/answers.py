@@ -3,7 +3,7 @@ evaluation."""
 
 import numpy as np
 
-from quadrat.annotations import Annotations
+from quadrat.annotations.drawn import Annotations
 from quadrat.annotations.formats.label_image import LabelImage
 from quadrat.core.objects import Frame, ObjectTable, Polygons
 from quadrat.core.predictions import TileScores

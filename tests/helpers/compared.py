@@ -3,7 +3,7 @@
 import numpy as np
 
 from helpers import answers
-from quadrat.annotations import SlideTruth
+from quadrat.annotations.types import SlideTruth
 from quadrat.metrics import detection, instance
 from quadrat.metrics.protocol import Answer, MetricSettings
 

@@ -9,7 +9,7 @@ import torch
 from scipy import ndimage
 
 from helpers import fields
-from quadrat.annotations import SlideTruth
+from quadrat.annotations.types import SlideTruth
 from quadrat.config.pipeline import TrainSection
 from quadrat.core.lattice import Lattice
 from quadrat.core.objects import ClassInfo

@@ -1,4 +1,4 @@
-"""Every bad record of an annotation file, named by file and place as training would find it."""
+"""All bad records of an annotation file, named by file and place, as training would find them."""
 
 from __future__ import annotations
 
@@ -17,16 +17,22 @@ from quadrat.config.pipeline import Pipeline
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong. ``place``: of the record in the file, "" for the whole file.
-    ``name``: the record's class."""
+    """One thing that is wrong."""
 
     file: str
+    """The annotation file."""
     slide: str
+    """Name of the slide; "" if it concerns none."""
     place: str
+    """Where the record stands in the file; "" for the whole file."""
     name: str
+    """Class of the record."""
     code: Code
+    """What is wrong, in one word or two."""
     text: str
+    """What is wrong, in a sentence."""
     warning: bool
+    """It is reported, but the record is used."""
 
     def __str__(self) -> str:
         place = f", {self.place}" if self.place else ""
@@ -39,19 +45,21 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """Of one slide: what was found, how many records were looked at, and notes (derived and ignored
-    classes)."""
+    """What was found in the annotations of one slide."""
 
     findings: tuple[Finding, ...]
+    """Everything that is wrong."""
     records: int
+    """How many records were checked."""
     notes: tuple[str, ...] = ()
+    """Sentences on derived and ignored classes."""
 
 
 def check_item(loaded: Loaded, *, pipeline: Pipeline | None) -> Checked:
-    """All that is wrong with one slide's annotations.
+    """Everything that is wrong with the annotations of one slide.
 
-    With a pipeline: what it would take of the file, as training would judge it. Without: all
-    records, of any class.
+    With a pipeline, only the records that it would take are judged, as training would judge them.
+    Without one, all records of any class are judged.
     """
     item, sheet = loaded.item, loaded.sheet
     file = str(item.path or (item.ref.path if item.ref else ""))
@@ -90,7 +98,8 @@ def check_item(loaded: Loaded, *, pipeline: Pipeline | None) -> Checked:
 
 
 def shared_files(loaded: Sequence[Loaded]) -> list[Finding]:
-    """Slides that name the annotation file of another, though it holds those of one slide."""
+    """Slides that name the annotation file of another slide, although it holds those of one
+    slide."""
     found, first = [], dict[str, str]()
     for one in loaded:
         if (
@@ -110,7 +119,7 @@ def shared_files(loaded: Sequence[Loaded]) -> list[Finding]:
 
 
 def orphan_findings(loaded: Sequence[Loaded]) -> list[Finding]:
-    """Annotations of COCO files that belong to no picture of theirs."""
+    """Annotations of COCO files that belong to none of the pictures of their file."""
     files = dict.fromkeys(
         one.item.path for one in loaded if one.sheet is not None and one.sheet.format == "COCO"
     )
@@ -131,14 +140,14 @@ def orphan_findings(loaded: Sequence[Loaded]) -> list[Finding]:
 
 
 MANY = ("COCO", "CSV", "Parquet")
-"""Formats of which one file may serve several slides."""
+"""Formats in which one file may serve several slides."""
 
 
 def _as_trained(
     loaded: Loaded, sheet: Sheet, pipeline: Pipeline
 ) -> tuple[list[tuple[Record, Sequence[Problem]]], list[Problem], Sequence[str]]:
-    """(records with their problems, problems of the whole file, notes) as ``load_truth`` would have
-    them."""
+    """(records with their problems, problems of the whole file, notes), as ``load_truth`` would
+    find them."""
     data, classes = pipeline.data, [c.name for c in pipeline.classes]
     annotated = loaded.item.ref.annotated if loaded.item.ref else ""
     want = {"labels": "objects", "mask": "regions"}.get(data.annotations, data.annotations)
@@ -156,7 +165,7 @@ def _as_trained(
     whole = []
     if annotated not in ("", "all"):
         bounds = bounding_records(sheet, annotated)
-        # the same bound twice bounds the same
+        # a region drawn twice bounds the same area
         found_there = (
             [p for p in own if p.code != "duplicate"]
             for own in geometry_problems(bounds, size=loaded.size)
@@ -179,8 +188,8 @@ def _class_problems(record: Record, sheet: Sheet) -> list[Problem]:
 
 
 def _piece_problems(record: Record, sheet: Sheet) -> list[Problem]:
-    """A label of a label image whose pixels do not hang together is one object all the same, but
-    often a slip."""
+    """A label in a label image is one object even if its pixels are not connected. Often that is a
+    mistake."""
     if sheet.format != "label image" or len(record.parts) < 2:
         return []
     return [
@@ -210,8 +219,8 @@ def _picture_problems(loaded: Loaded, sheet: Sheet) -> list[Problem]:
 
 
 def _label_problems(loaded: Loaded, pipeline: Pipeline) -> list[Problem]:
-    """Of a slide whose label is learnt, whether it is a class; of any other, whether there is an
-    annotation."""
+    """If the label of the slide is learnt: whether it is a class. Otherwise: whether the slide has
+    an annotation."""
     ref, classes = loaded.item.ref, [c.name for c in pipeline.classes]
     if ref is None:
         return []
@@ -232,8 +241,8 @@ def _label_problems(loaded: Loaded, pipeline: Pipeline) -> list[Problem]:
 
 
 def _manifest_problems(loaded: Loaded, pipeline: Pipeline) -> list[Problem]:
-    """What the manifest has to say of a slide beside its files: an mpp where the slide states none,
-    where all objects are."""
+    """What the manifest must state besides files: an mpp if the slide states none, and where all
+    objects are annotated."""
     ref = loaded.item.ref
     if ref is None:
         return []
@@ -258,5 +267,5 @@ def _manifest_problems(loaded: Loaded, pipeline: Pipeline) -> list[Problem]:
 
 
 def _shortened(text: str, file: str) -> str:
-    """A message of a reader without the file, which stands before it anyway."""
+    """A message of a reader without the file name, which is printed before it anyway."""
     return text.removeprefix(f"{file}: ")

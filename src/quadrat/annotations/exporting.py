@@ -1,5 +1,5 @@
-"""Records written in the formats that other programs read; read back they give the same classes and
-geometry."""
+"""Records written in formats that other programs read. Read back, they give the same classes and
+shapes."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 import shapely
 
-from quadrat.annotations import F64
 from quadrat.annotations.faults import extent
 from quadrat.annotations.formats.rle import compress, runs_of_mask
 from quadrat.annotations.formats.table import Entry
 from quadrat.annotations.record import Record, Rings, to_annotations
 from quadrat.annotations.shapes import geometry_of, shape_name
+from quadrat.annotations.types import F64
 from quadrat.core.errors import AnnotationError
 from quadrat.core.files import write_file
-from quadrat.core.geometry import Box
+from quadrat.core.geometry import Box, Scale
 
 CSV_COLUMNS = (
     *("slide", "case", "split", "source", "place", "class", "kind", "shape", "crowd"),
@@ -31,7 +31,7 @@ _OBJECT_TYPES = {"object": "detection", "region": "annotation", None: None}
 
 
 def write_geojson(path: Path, entry: Entry) -> None:
-    """One slide as QuPath reads it: objects as detections, regions as annotations, a feature a
+    """One slide as QuPath reads it: objects as detections, regions as annotations, one feature per
     line."""
     features = (json.dumps(_feature(record), ensure_ascii=False) for record in _drawn(entry))
     text = '{"type":"FeatureCollection","features":[\n' + ",\n".join(features) + "\n]}\n"
@@ -52,12 +52,13 @@ def _feature(record: Record) -> dict[str, Any]:
 
 
 def write_coco(path: Path, entries: Sequence[Entry], *, pictures: Sequence[str]) -> None:
-    """All slides in one COCO file; ``pictures``: the file name of each. A point is a keypoint, a
-    box has no segmentation, and a shape with holes is a run-length mask.
+    """All slides in one COCO file. ``pictures``: the file name of each.
+
+    A point is a keypoint, a box has no segmentation, and a shape with holes is a run-length mask.
 
     Raises:
-        AnnotationError: a polygon with a hole, which COCO cannot write, a picture of unknown
-        size, or a record without class.
+        AnnotationError: a polygon with a hole that COCO cannot write, a picture of unknown size, or
+            a record without class.
     """
     names = sorted({record.name for entry in entries for record in _drawn(entry)})
     images, annotations = [], list[dict[str, Any]]()
@@ -117,18 +118,18 @@ def _coco_bodies(record: Record, where: str, size: tuple[int, int]) -> Iterator[
 
 
 def _unclosed(ring: F64) -> F64:
-    """A ring without its last vertex, unless what is left would look closed to a reader."""
+    """A ring without its last vertex, except where the rest would look closed to a reader."""
     return ring if (ring[0] == ring[-2]).all() else ring[:-1]
 
 
 def _run_lengths(record: Record, where: str, size: tuple[int, int]) -> dict[str, Any]:
-    """A shape with holes as a mask, which is exact only where its outline follows the pixels.
+    """A shape with holes as a mask. This is exact only if its outline follows the pixels.
 
     Raises:
-        AnnotationError: it does not, or leaves the picture.
+        AnnotationError: the outline does not, or leaves the picture.
     """
     drawn = to_annotations([record], [0], classes=("",), kind="region")
-    mask = drawn.regions(Box(0, 0, *size), (1.0, 1.0)) > 0
+    mask = drawn.regions(Box(0, 0, *size), Scale(1.0, 1.0)) > 0
     if (
         not all(_on_corners(part) for part in record.parts)
         or mask.sum() != geometry_of(record).area
@@ -146,8 +147,8 @@ def _on_corners(part: Rings) -> bool:
 
 
 def write_csv(path: Path, entries: Sequence[Entry]) -> None:
-    """All slides in one table; the geometry is in ``wkt``, x and y are its centre, x0 to y1 its
-    extent (level-0 px)."""
+    """All slides in one table. ``wkt`` is the geometry, x and y its centre, x0 to y1 its extent
+    (level-0 px)."""
     stream = io.StringIO(newline="")
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)

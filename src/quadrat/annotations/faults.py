@@ -1,7 +1,7 @@
-"""What is wrong with the geometry of records: found, named, never mended (pure).
+"""What is wrong with the geometry of records. Faults are named, never fixed (pure).
 
-A polygon crosses itself if GEOS finds it invalid (OGC 06-103r4, 6.1.11); one that only touches
-itself in a point is told of and kept, since the even-odd rule fills it as drawn.
+A polygon crosses itself if GEOS finds it invalid (OGC 06-103r4, 6.1.11). A polygon that only
+touches itself in a point is reported and kept, since the even-odd rule fills it as drawn.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
-from quadrat.annotations import F64
 from quadrat.annotations.record import Problem, Record, Rings
+from quadrat.annotations.types import F64
 
 
 def geometry_problems(
@@ -23,7 +23,7 @@ def geometry_problems(
 ) -> list[list[Problem]]:
     """The problems of every record, in their order.
 
-    ``size``: (height, width) of the slide in level-0 px; without it nobody can tell what lies
+    ``size``: (height, width) of the slide in level-0 px. Without it, nobody can say what lies
     outside.
     """
     found: list[list[Problem]] = [[record.fault] if record.fault else [] for record in records]
@@ -44,7 +44,7 @@ def shape_of(part: Rings) -> shapely.Polygon:
 
 
 def extent(record: Record) -> F64 | None:
-    """x0, y0, x1, y1 of all that a record draws; None if it draws nothing."""
+    """x0, y0, x1, y1 of everything that a record draws; None if it draws nothing."""
     drawn = [part[0] for part in record.parts] + ([record.points] if len(record.points) else [])
     if not drawn:
         return None
@@ -55,7 +55,7 @@ def extent(record: Record) -> F64 | None:
 def _add_invalid(
     records: Sequence[Record], shapes: npt.NDArray[Any], found: list[list[Problem]]
 ) -> None:
-    """Polygons (of all parts in their order) that cross themselves, touch themselves, or enclose
+    """Polygons (of all parts, in their order) that cross themselves, touch themselves, or enclose
     nothing."""
     owner = [i for i, record in enumerate(records) for _ in record.parts]
     area, valid = shapely.area(shapes), shapely.is_valid(shapes)
@@ -64,9 +64,8 @@ def _add_invalid(
         first = records[owner[k]].parts[0][0][0]
         place = f"near x {first[0]:g}, y {first[1]:g}"
         reason = shapely.is_valid_reason(shapes[k])
-        if (
-            not area[k] > 0 and not shapely.convex_hull(shapes[k]).area > 0
-        ):  # a bow tie has no area either
+        # a bow tie has no area either
+        if not area[k] > 0 and not shapely.convex_hull(shapes[k]).area > 0:
             problems.append(Problem("empty", f"a polygon without area {place}"))
         elif reason.startswith("Ring Self-intersection"):
             problems.append(
@@ -83,7 +82,7 @@ def _add_invalid(
 
 
 def _tidy(reason: str) -> str:
-    """GEOS's reason with the place in words: "Self-intersection at x 5, y 5"."""
+    """The reason of GEOS with the place in words: "Self-intersection at x 5, y 5"."""
     text, _, place = reason.partition("[")
     numbers = place.removesuffix("]").split()
     return (
@@ -92,7 +91,7 @@ def _tidy(reason: str) -> str:
 
 
 def _outside(record: Record, size: tuple[int, int]) -> Problem | None:
-    """Half-open for points: one on the far border belongs to no pixel. A shape is outside if it
+    """Points are half-open: a point on the far border belongs to no pixel. A shape is outside if it
     shares no pixel."""
     height, width = size
     box = extent(record)
@@ -118,9 +117,9 @@ def _outside(record: Record, size: tuple[int, int]) -> Problem | None:
 def _add_duplicates(
     records: Sequence[Record], shapes: npt.NDArray[Any], found: list[list[Problem]]
 ) -> None:
-    """The same outline or point again, wherever it begins and whichever way it runs round.
+    """The same outline or point again, wherever it begins and in whichever direction it runs.
 
-    Two regions may share an outline if their classes differ; objects may not.
+    Two regions may share an outline if their classes differ. Two objects may not.
     """
     seen: dict[tuple[object, ...], Record] = {}
     outlines = iter(shapely.to_wkb(shapely.normalize(shapes)).tolist())

@@ -1,6 +1,5 @@
-"""What ``quadrat annotations`` looks at: the slides of a manifest with their files,
-or files alone.
-"""
+"""The slides that ``quadrat annotations`` looks at: those of a manifest, or those of single
+files."""
 
 from __future__ import annotations
 
@@ -22,35 +21,35 @@ from quadrat.config.splits import case_of
 from quadrat.core.errors import AnnotationError, ConfigError, QuadratError, SlideError
 from quadrat.core.geometry import check_mpp
 from quadrat.core.text import UTF16, mark_of
-from quadrat.slides import open_slide
+from quadrat.slides.opening import open_slide
 
 _HEAD = 1 << 12
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One slide and its annotation file. ``path`` is None for a slide whose label is all that is
-    known of it.
-
-    ``picture``: the slide's file name as the annotation file has it. ``ref``: the row of the
-    manifest, if there is one. ``labels``: the file is a table of slide labels.
-    """
+    """One slide and its annotation file."""
 
     slide: str
+    """Name of the slide."""
     path: Path | None
+    """The annotation file; None if only the label of the slide is known."""
     choice: Choice
+    """How its records are found in the file."""
     ref: SlideRef | None = None
+    """Its row of the manifest, if there is one."""
     labels: bool = False
+    """The file is a table of slide labels."""
 
     @property
     def case(self) -> str:
-        """The case; a slide without one is a case of its own, and a file without a manifest has
+        """The case. A slide without one is a case of its own; a file without a manifest has
         none."""
         return "" if self.ref is None else case_of(self.ref)
 
     @property
     def split(self) -> str:
-        """The split; an empty one of a manifest means train."""
+        """The split. An empty one in a manifest means train."""
         return "" if self.ref is None else self.ref.split or "train"
 
     @property
@@ -63,29 +62,33 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What was read of an item: its records, the slide's (height, width) in px and um/px where
-    known, and what failed.
-
-    ``label``: the class of the whole slide, "" for none.
-    """
+    """What was read of an item."""
 
     item: Item
+    """The item."""
     sheet: Sheet | None
+    """Its records, or None."""
     size: tuple[int, int] | None
+    """(height, width) of the slide in px, if known."""
     mpp: float | None
+    """um/px of the slide, if known."""
     label: str = ""
+    """Class of the whole slide; "" for none."""
     unreadable: tuple[str, ...] = ()
+    """What could not be read, and why."""
 
 
 def items_of(inputs: Sequence[Path], *, pipeline: Pipeline | None) -> list[Item]:
-    """The slides of the one manifest that ``inputs`` is, or those that the files name themselves.
+    """The slides of the one manifest in ``inputs``, or the slides that the files themselves name.
 
-    A file that cannot be read is an item as well, so that loading it says why.
+    A file that cannot be read is an item as well: loading it will say why.
 
     Raises:
-        ConfigError: a manifest that is wrong, or not alone.
+        ConfigError: a manifest that is wrong, or is not the only input.
     """
-    choice = _choice(pipeline)
+    choice = Choice()
+    if pipeline is not None:
+        choice = Choice.of(pipeline.data, [c.name for c in pipeline.classes])
     labels = pipeline is not None and pipeline.data.annotations == "none"
     manifest = next((path for path in inputs if is_manifest(path)), None)
     if manifest is not None and len(inputs) > 1:
@@ -114,10 +117,11 @@ def _of_row(ref: SlideRef, choice: Choice, *, labels: bool) -> Item:
 
 
 def is_manifest(path: Path) -> bool:
-    """Whether a file is a table with a column called slide or annotation, or nearly so, and none in
-    which something is drawn.
+    """Whether a file is a table with a column called slide or annotation (or nearly so) that draws
+    nothing.
 
-    What is wrong with it otherwise ``read_manifest`` says better than a reader of annotations.
+    If something else is wrong with it, ``read_manifest`` reports that better than a reader of
+    annotations.
     """
     try:
         with path.open("rb") as stream:
@@ -143,10 +147,10 @@ def is_manifest(path: Path) -> bool:
 
 
 def load(item: Item, *, mpp: float | None) -> Loaded:
-    """Read an item's file and, where a manifest names it, the size and mpp of its slide; ``mpp``
-    stands in for the slide's.
+    """Read the file of an item and, if a manifest names it, size and mpp of its slide. ``mpp`` is
+    used if the manifest states none.
 
-    Nothing is raised for what cannot be read: it is told in ``unreadable``.
+    Nothing is raised for what cannot be read: it is reported in ``unreadable``.
     """
     failed: list[str] = []
     sheet, size = None, None
@@ -172,21 +176,8 @@ def load(item: Item, *, mpp: float | None) -> Loaded:
 
 
 def named(sheet: Sheet, classes: Sequence[str]) -> Sheet:
-    """The sheet with the only class of the pipeline on records of a format that has no classes."""
+    """The sheet with the only class of the pipeline on records of a format without classes."""
     records = tuple(
         replace(record, name=only_class(record, sheet, classes)) for record in sheet.records
     )
     return replace(sheet, records=records)
-
-
-def _choice(pipeline: Pipeline | None) -> Choice:
-    if pipeline is None:
-        return Choice()
-    data = pipeline.data
-    return Choice(
-        classes=tuple(c.name for c in pipeline.classes),
-        layout=data.point_layout,
-        first_class=data.point_first_class,
-        pixels=data.annotations if data.annotations in ("labels", "mask") else "",
-        threshold=data.mask_threshold,
-    )

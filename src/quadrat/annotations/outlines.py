@@ -1,5 +1,4 @@
-"""Outlines of masks and label images along pixel edges, as parts of records: filled again they give
-the same pixels."""
+"""Outlines of masks and label images along pixel edges. Filled again, they give the same pixels."""
 
 from __future__ import annotations
 
@@ -15,7 +14,7 @@ from quadrat.core.outlines import trace
 def mask_parts(
     mask: npt.NDArray[np.bool_], *, origin: tuple[int, int] = (0, 0)
 ) -> tuple[Rings, ...]:
-    """The 4-connected pieces of a bool (h, w) mask as polygons with holes; ``origin``: (row, col)
+    """The 4-connected pieces of a bool (h, w) mask as polygons with holes. ``origin``: (row, col)
     of its first pixel."""
     pieces, count = ndimage.label(mask)
     polygons = trace(pieces.astype(np.int32), n=int(count), origin=origin)
@@ -29,7 +28,7 @@ def part_of(polygons: Polygons, index: int) -> Rings:
 
 
 def label_parts(labels: npt.NDArray[np.integer], count: int) -> list[tuple[Rings, ...]]:
-    """Of each label 1..count of an (h, w) image: its 4-connected pieces as polygons with holes, in
+    """For each label 1..count of an (h, w) image: its 4-connected pieces as polygons with holes, in
     raster order."""
     parts: list[tuple[Rings, ...]] = []
     for label, place in enumerate(ndimage.find_objects(labels, max_label=count), start=1):

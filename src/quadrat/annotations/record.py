@@ -1,5 +1,5 @@
-"""One record of an annotation file as it was drawn, whatever the format, before anything is decided
-about it (pure)."""
+"""One record of an annotation file as it was drawn, in any format, before anything is decided
+(pure)."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from quadrat.annotations import F64, Annotations, Kind
+from quadrat.annotations.drawn import Annotations
+from quadrat.annotations.types import F64, Kind
 from quadrat.core.objects import Polygons
 
 Rings = tuple[F64, ...]
-"""A polygon: its shell, then its holes; each ring (k, 2) float64 x, y in level-0 px, closed (first
-= last)."""
+"""A polygon: its shell, then its holes. Each ring is (k, 2) float64 x, y in level-0 px, closed
+(first = last)."""
 
 Code = Literal[
     "no geometry",
@@ -43,52 +44,55 @@ NO_POINTS: F64 = np.zeros((0, 2))
 
 
 class Problem(NamedTuple):
-    """One thing that is wrong with a record. A ``warning`` is told by ``check``, but does not keep
-    the record out."""
+    """One thing that is wrong with a record."""
 
     code: Code
+    """What is wrong, in one word or two."""
     text: str
+    """What is wrong, in a sentence."""
     warning: bool = False
+    """It is reported, but the record is used."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What stands at one place of a file: one object or region, of one or several parts, or points.
-
-    place: where it stands ("feature 12", "line 3", "object 4"). name: its class as the file writes
-    it, "" for none. kind: None where the format does not tell objects from regions. parts:
-    polygons, level-0 px, corner-based. points: (k, 2) x, y. box: it was drawn as a box. crowd: one
-    outline around many things, which no count can use. fault: why it has no geometry that can be
-    used, or None.
-    """
+    """What stands at one place of a file: one object or region of one or several parts, or
+    points."""
 
     place: str
+    """Where it stands ("feature 12", "line 3", "object 4")."""
     name: str
+    """Its class as written in the file; "" for none."""
     kind: Kind | None = None
+    """None if the format does not tell objects from regions."""
     parts: tuple[Rings, ...] = ()
+    """Polygons in level-0 px, corner-based."""
     points: F64 = field(default_factory=lambda: NO_POINTS)
+    """(k, 2) x, y in level-0 px."""
     box: bool = False
+    """It was drawn as a box."""
     crowd: bool = False
+    """One outline around many things; it cannot be counted."""
     fault: Problem | None = None
+    """Why its geometry cannot be used, or None."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """The records of one slide in one file. ``size``: (height, width) in px that the file states,
-    or None.
-
-    ``source``: the file's path. ``others``: features that are neither objects nor regions (QuPath's
-    tiles, TMA cores). ``picture``: the file name of the picture that the file names, or "".
-    ``one_class``: the format names no classes, so that a record belongs to the only class there is.
-    """
+    """The records of one slide in one file."""
 
     source: str
+    """Path of the file."""
     format: str
+    """Name of the format."""
     records: tuple[Record, ...]
+    """The records in the order of the file."""
     size: tuple[int, int] | None = None
-    others: int = 0
+    """(height, width) in px that the file states, or None."""
     picture: str = ""
+    """File name of the picture that the file names; "" if it names none."""
     one_class: bool = False
+    """The format names no classes: a record belongs to the only class there is."""
 
 
 def rectangle(x0: float, y0: float, x1: float, y1: float) -> tuple[Rings, ...]:
@@ -96,19 +100,30 @@ def rectangle(x0: float, y0: float, x1: float, y1: float) -> tuple[Rings, ...]:
     return ((np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1), (x0, y0)], np.float64),),)
 
 
+def faulty(
+    place: str,
+    name: str,
+    text: str,
+    *,
+    code: Code = "no geometry",
+    kind: Kind | None = None,
+    box: bool = False,
+) -> Record:
+    """A record that draws nothing. ``text`` says why."""
+    return Record(place, name, kind, box=box, fault=Problem(code, text))
+
+
 def box_record(place: str, name: str, corners: Corners, *, kind: Kind | None = "object") -> Record:
-    """The record of a box x0, y0, x1, y1 in level-0 px; one without a side, or with a number that
-    is none, is faulty."""
+    """The record of a box x0, y0, x1, y1 in level-0 px. It is faulty if a side is not positive or a
+    number is not finite."""
     x0, y0, x1, y1 = corners
     if not np.isfinite(corners).all():
         stated = ", ".join(f"{value:g}" for value in corners)
-        fault = Problem("no geometry", f"a coordinate of the box {stated} is not a finite number")
-        return Record(place, name, kind, box=True, fault=fault)
+        text = f"a coordinate of the box {stated} is not a finite number"
+        return faulty(place, name, text, kind=kind, box=True)
     if x1 <= x0 or y1 <= y0:
-        fault = Problem(
-            "degenerate box", f"a box of {x1 - x0:g} x {y1 - y0:g} px at x {x0:g}, y {y0:g}"
-        )
-        return Record(place, name, kind, box=True, fault=fault)
+        text = f"a box of {x1 - x0:g} x {y1 - y0:g} px at x {x0:g}, y {y0:g}"
+        return faulty(place, name, text, code="degenerate box", kind=kind, box=True)
     return Record(place, name, kind, rectangle(x0, y0, x1, y1), box=True)
 
 
@@ -118,13 +133,11 @@ def to_annotations(
     *,
     classes: Sequence[str],
     kind: Kind,
-    unclassified: int = 0,
-    other_kind: int = 0,
 ) -> Annotations:
-    """The records as columns: one entry a part and one a point; the parts of a record are one
-    object, its points are many.
+    """The records as columns: one entry per part, and one per point.
 
-    ``class_id``: of each record, an index into ``classes``.
+    The parts of a record are one object; each of its points is an object. ``class_id``: for each
+    record, an index into ``classes``.
     """
     rings: list[F64] = []
     rings_of: list[int] = []
@@ -159,6 +172,4 @@ def to_annotations(
         kind=kind,
         points_l0=np.array(points, np.float64).reshape(-1, 2),
         object_id=np.array(object_id, np.int64),
-        unclassified=unclassified,
-        other_kind=other_kind,
     )

@@ -1,8 +1,9 @@
-"""What users draw to say where to look: regions to include and to exclude, laid over the tissue.
+"""What users draw to say where to look: regions to include and to exclude, laid on top of the
+tissue.
 
-The file is a QuPath GeoJSON of annotations in level-0 px. Exclusion wins over inclusion; if there
-is any region to include, only what lies inside such regions counts. A mask pixel belongs to a
-region if its centre does.
+The file is a QuPath GeoJSON with annotations in level-0 px. Exclusion wins over inclusion. If there
+is a region to include, only the inside of such regions counts. A mask pixel belongs to a region if
+its centre does.
 """
 
 from __future__ import annotations
@@ -15,31 +16,29 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from quadrat.annotations import Annotations, rasterise_classes
-from quadrat.annotations.formats.geojson import load_annotations
+from quadrat.annotations.drawn import Annotations
+from quadrat.annotations.formats.geojson import records_of
+from quadrat.annotations.record import to_annotations
 from quadrat.core.errors import AnnotationError
-from quadrat.core.geometry import Box
-from quadrat.core.objects import Frame, Polygons
+from quadrat.core.objects import Frame
 from quadrat.slides.tissue.mask import OUTSIDE_INCLUSION, USER_EXCLUSION, TissueMap
 
 INCLUDE = ("Include", "ROI", "Region*", "Tissue")
 EXCLUDE = ("Exclude", "Artefact", "Artifact", "Pen", "Fold", "Ignore*")
-"""Class names by default, compared without regard to case; ``*`` stands for anything, or for
-QuPath's own asterisk."""
+"""Default class names, compared in any case. ``*`` stands for any text, or for the asterisk of
+QuPath."""
 
 _IN, _OUT = 0, 1
 
 
 @dataclass(frozen=True, slots=True)
 class Regions:
-    """Regions of one file sorted by what they ask for: class 0 is included, class 1 excluded, in
-    this order.
-
-    ``name``: the file, for messages.
-    """
+    """The regions of one file."""
 
     drawn: Annotations
+    """Class 0 is included, class 1 excluded, in this order."""
     name: str
+    """The file, for messages."""
 
     @property
     def includes(self) -> bool:
@@ -50,47 +49,46 @@ class Regions:
 def load_regions(
     path: Path, *, include: Sequence[str] = INCLUDE, exclude: Sequence[str] = EXCLUDE
 ) -> Regions:
-    """Read the regions of a QuPath GeoJSON file; detections and cells in it are left aside.
+    """Read the regions of a QuPath GeoJSON file. Detections and cells in it are ignored.
 
     Raises:
-        AnnotationError: unreadable, without regions, or with a region that has no class, no
-        area, a class that is neither
-            included nor excluded, or one that is both.
+        AnnotationError: the file cannot be read or has no regions, or a region has no class, has no
+            area, or has a class that is neither included nor excluded, or both.
     """
-    path = Path(path)
-    drawn = load_annotations(path, kind="region")
-    if drawn.unclassified:
+    records = records_of(path, kind="region")
+    nameless = sum(not record.name for record in records)
+    if nameless:
         raise AnnotationError(
-            f"{path}: {drawn.unclassified} regions have no class, so that nobody can tell whether "
-            "they are to be analysed; "
-            f"give them one of: {', '.join((*include, *exclude))}"
+            f"{path}: {nameless} regions have no class, so that nobody can tell whether they are "
+            f"to be analysed; give them one of: {', '.join((*include, *exclude))}"
         )
-    if len(drawn) == 0:
+    if not records:
         raise AnnotationError(
             f"{path}: holds no region (annotation); draw what to include or exclude, or leave the "
             "file away"
         )
-    if not np.isnan(drawn.points_l0).all():
+    if any(len(record.points) for record in records):
         raise AnnotationError(
             f"{path}: a region is a point and has no area; draw an outline, or delete it"
         )
-    meaning = np.array(
-        [_meaning(name, include, exclude, where=str(path)) for name in drawn.classes], np.int64
-    )
-    return Regions(_sorted(drawn, meaning[drawn.class_id]), str(path))
+    names = sorted({record.name for record in records})
+    meaning = {name: _meaning(name, include, exclude, where=str(path)) for name in names}
+    records.sort(key=lambda record: meaning[record.name])  # a later region covers an earlier one
+    targets = [meaning[record.name] for record in records]
+    drawn = to_annotations(records, targets, classes=("include", "exclude"), kind="region")
+    return Regions(drawn, str(path))
 
 
 def restrict(tissue: TissueMap, regions: Regions) -> TissueMap:
-    """The tissue without what the regions exclude and, if they include anything, without what lies
-    outside of that.
+    """The tissue without what the regions exclude. If they include anything, everything outside
+    that is left out, too.
 
     Raises:
-        AnnotationError: no region touches the slide (the file of another slide, or coordinates
-        that are not level-0 px).
+        AnnotationError: no region touches the slide (the file of another slide, or coordinates that
+            are not level-0 px).
     """
     frame = tissue.frame
-    scale = {"scale_row": frame.scale_row, "scale_col": frame.scale_col}
-    height, width = frame.height * frame.scale_row, frame.width * frame.scale_col
+    _, _, width, height = frame.scale.box_l0(frame.box)
     box = regions.drawn.bbox
     if not ((box[:, 2] > 0) & (box[:, 0] < height) & (box[:, 3] > 0) & (box[:, 1] < width)).any():
         (row0, col0), (row1, col1) = (
@@ -99,11 +97,10 @@ def restrict(tissue: TissueMap, regions: Regions) -> TissueMap:
         )
         raise AnnotationError(
             f"{regions.name}: no region touches the slide: they span x {col0:.0f}-{col1:.0f}, y "
-            f"{row0:.0f}-{row1:.0f}, and the "
-            f"slide has {width:.0f} x {height:.0f} px; is it the file of another slide, or not in "
-            "px of the full resolution?"
+            f"{row0:.0f}-{row1:.0f}, and the slide has {width:.0f} x {height:.0f} px; is it the "
+            "file of another slide, or not in px of the full resolution?"
         )
-    inside = rasterise_classes(regions.drawn, Box(0, 0, frame.height, frame.width), **scale)
+    inside = regions.drawn.regions(frame.box, frame.scale)
     codes = tissue.codes | np.where(inside == _OUT + 1, np.uint8(USER_EXCLUSION), np.uint8(0))
     if regions.includes:
         codes |= np.where(inside == 0, np.uint8(OUTSIDE_INCLUSION), np.uint8(0))
@@ -117,22 +114,19 @@ def inside(
     *,
     frame: Frame,
 ) -> npt.NDArray[np.bool_]:
-    """Which places (n,) rows, (n,) columns in grid px of ``frame`` the user's regions permit; bool
-    (n,).
+    """Where the regions of the user allow analysis; bool (n,) for (n,) rows and columns in grid px
+    of ``frame``.
 
-    Only user regions count, not the tissue mask: without such regions every place is inside. Whole
-    numbers are pixels (an anchor counts by its centre), other numbers are corner-based coordinates
-    (centroids). A place belongs to the mask pixel it falls in, so that counts and the analysed area
-    follow the same outline.
+    Only user regions count, not the tissue mask: without such regions every place is inside.
+    Integers are pixels (an anchor counts by its centre); other numbers are corner-based coordinates
+    (centroids). A place belongs to the mask pixel that it falls into, so counts and the analysed
+    area follow the same outline.
     """
-    mask = tissue.frame
+    mask, ratio = tissue.frame, frame.scale.per(tissue.frame.scale)
     places = []
-    for value, scale, own, size in (
-        (rows, frame.scale_row, mask.scale_row, mask.height),
-        (cols, frame.scale_col, mask.scale_col, mask.width),
-    ):
+    for value, factor, size in ((rows, ratio.row, mask.height), (cols, ratio.col, mask.width)):
         middle = value + 0.5 if np.issubdtype(value.dtype, np.integer) else value
-        places.append(np.clip(np.floor(middle * (scale / own)).astype(np.int64), 0, size - 1))
+        places.append(np.clip(np.floor(middle * factor).astype(np.int64), 0, size - 1))
     return np.asarray(tissue.allowed[places[0], places[1]])
 
 
@@ -147,28 +141,5 @@ def _meaning(name: str, include: Sequence[str], exclude: Sequence[str], *, where
     problem = "both included and excluded" if wanted else "neither included nor excluded"
     raise AnnotationError(
         f"{where}: class '{name}' is {problem} (slide.include: {', '.join(include)}; "
-        f"slide.exclude: {', '.join(exclude)}); "
-        "name it in one of the two, or rename the region"
+        f"slide.exclude: {', '.join(exclude)}); name it in one of the two, or rename the region"
     )
-
-
-def _sorted(drawn: Annotations, meaning: npt.NDArray[np.int64]) -> Annotations:
-    """The same regions, those to exclude last: what is drawn later covers what was drawn before."""
-    order = np.argsort(meaning, kind="stable")
-    polygons = drawn.polygons
-    rings = [range(polygons.polygon_starts[k], polygons.polygon_starts[k + 1]) for k in order]
-    spans = [
-        polygons.xy[polygons.ring_starts[r] : polygons.ring_starts[r + 1]]
-        for own in rings
-        for r in own
-    ]
-    moved = Polygons(
-        xy=np.concatenate(spans),
-        ring_starts=np.concatenate([[0], np.cumsum([len(span) for span in spans])]).astype(
-            np.int64
-        ),
-        polygon_starts=np.concatenate([[0], np.cumsum([len(own) for own in rings])]).astype(
-            np.int64
-        ),
-    )
-    return Annotations.of(moved, meaning[order], classes=("include", "exclude"), kind="region")

@@ -1,5 +1,5 @@
-"""Whether coordinates are px of the slide's full resolution, judged from all records of a slide
-together (pure)."""
+"""Whether coordinates are px of the full resolution, judged from all records of a slide together
+(pure)."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from quadrat.annotations import F64
 from quadrat.annotations.faults import extent
 from quadrat.annotations.record import Problem, Record, Sheet
 from quadrat.annotations.shapes import geometry_of
+from quadrat.annotations.types import F64
 
 OBJECT_UM = (1.0, 1000.0)
-"""Median diameters of counted things (um) outside of which a scale must be wrong: an organelle, and
-the largest glands."""
+"""Median diameters (um) that counted objects can have: from an organelle to the largest glands.
+Others mean a wrong scale."""
 CORNER = 0.35
-"""Share of both sides: records that all lie nearer to the first corner than this may be px of a
+"""Records that all lie within this share of both sides, next to the first corner, may be px of a
 coarser level, or um."""
 LEAST_RECORDS = 10
-"""Fewer say nothing about where records lie."""
+"""Fewer records do not show where records lie."""
 
 
 def scale_problems(
@@ -28,7 +28,7 @@ def scale_problems(
 ) -> list[Problem]:
     """What is wrong with the scale of a sheet.
 
-    ``size``: (height, width) of the slide in level-0 px; ``mpp``: um per level-0 px; what is None
+    ``size``: (height, width) of the slide in level-0 px; ``mpp``: um per level-0 px. What is None
     cannot be judged.
     """
     found = []
@@ -52,7 +52,7 @@ def scale_problems(
 
 
 def diameters_px(records: Sequence[Record]) -> F64:
-    """Diameter (px) of the circle of the same area, of each record that has an area."""
+    """Diameter (px) of the circle of the same area, for each record that has an area."""
     areas = [
         float(geometry_of(record).area) for record in records if record.parts and not record.fault
     ]
@@ -60,7 +60,7 @@ def diameters_px(records: Sequence[Record]) -> F64:
 
 
 def diameter_problem(objects: F64, mpp: float | None) -> Problem | None:
-    """Whether the median of the diameters (px) of counted things is one that cannot be."""
+    """Whether the median diameter (px) of counted objects is impossible."""
     if mpp is None or len(objects) == 0:
         return None
     median = float(np.median(objects)) * mpp

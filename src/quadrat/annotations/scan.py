@@ -1,5 +1,5 @@
-"""The loops over vertices and pixels: filling polygons, renumbering labels, centres of area
-(compiled)."""
+"""The compiled loops over vertices and pixels: filling polygons, renumbering labels, centres of
+area."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def scan_fill(
     index: npt.NDArray[np.intp],
     values: npt.NDArray[np.int32],
 ) -> None:
-    """Paint the polygons ``index`` with ``values`` into ``out`` (h, w), whose first pixel is grid
+    """Paint the polygons ``index`` with ``values`` into ``out`` (h, w). Its first pixel is grid
     (row0, col0).
 
-    Even-odd: each edge toggles, on every row whose centre it crosses, all pixels from its crossing
-    on; a running XOR along the row then says what is inside. A crossing depends on the edge and the
-    row alone, never on the crop.
+    Even-odd rule: on every row, an edge that crosses the row's centre line toggles all pixels from
+    the crossing on. A running XOR along the row then tells what is inside. A crossing depends on
+    the edge and the row alone, never on the crop.
     """
     height, width = out.shape
     toggles = np.zeros((height, width), np.bool_)
@@ -66,8 +66,8 @@ def scan_fill(
 
 @njit(cache=True)
 def compact(labels: npt.NDArray[np.int32], count: int) -> npt.NDArray[np.intp]:
-    """Renumber ``labels`` (ids 0..count) in place so that those present are 1..k in order; their
-    old ids minus one."""
+    """Renumber ``labels`` (ids 0..count) in place, so that those present are 1..k in order. Returns
+    their old ids minus one."""
     new = np.zeros(count + 1, np.int32)
     flat = labels.ravel()
     for i in range(flat.size):
@@ -85,19 +85,19 @@ def compact(labels: npt.NDArray[np.int32], count: int) -> npt.NDArray[np.intp]:
 def centroids(
     xy: F64, ring_starts: Ids, polygon_starts: Ids, index: npt.NDArray[np.intp]
 ) -> tuple[F64, F64]:
-    """Of the polygons ``index``, holes taken off: the centre of area (k, 2) x, y (shoelace; mean
-    vertex where the area is
-    0) and the area (k,)."""
+    """For the polygons ``index``, without their holes: the centre of area (k, 2) x, y and the area
+    (k,).
+
+    The centre is computed by the shoelace formula; it is the mean vertex if the area is 0.
+    """
     out = np.full((len(index), 2), np.nan)
     areas = np.zeros(len(index))
     for k in range(len(index)):
         first_ring, end_ring = polygon_starts[index[k]], polygon_starts[index[k] + 1]
         if end_ring == first_ring:
             continue
-        ox, oy = (
-            xy[ring_starts[first_ring], 0],
-            xy[ring_starts[first_ring], 1],
-        )  # near the shape: digits are kept
+        # coordinates relative to a near point keep more digits
+        ox, oy = (xy[ring_starts[first_ring], 0], xy[ring_starts[first_ring], 1])
         area, sx, sy = 0.0, 0.0, 0.0
         for ring in range(first_ring, end_ring):
             ring_area, ring_x, ring_y = 0.0, 0.0, 0.0

@@ -6,10 +6,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Literal
 
-from quadrat.annotations import Annotations, nearest_class
+from quadrat.annotations.drawn import Annotations
 from quadrat.annotations.faults import geometry_problems
 from quadrat.annotations.record import Problem, Record, Sheet, to_annotations
 from quadrat.core.errors import AnnotationError
@@ -19,34 +20,33 @@ Role = Literal["taken", "bound", "ignored", "crowd", "other"]
 
 @dataclass(frozen=True, slots=True)
 class Selected:
-    """What was taken of a file.
-
-    ``records``: those behind ``annotations``. ``bad``: a line for each record that was left out as
-    bad: place, code, text. ``notes``: lines on what was taken otherwise than it stands there, or
-    left aside. ``nothing``: why no record is of the kind that was asked for although some are of
-    the pipeline's classes; "" else.
-    """
+    """What was taken of a file."""
 
     annotations: Annotations
+    """The taken records as columns."""
     records: tuple[Record, ...]
+    """The taken records."""
     bad: tuple[str, ...]
+    """For each record that was left out as bad: its place, code and text."""
     notes: tuple[str, ...]
+    """Sentences on what was left out, or taken as another class than written."""
     nothing: str
+    """Why no record is of the wanted kind, although some are of the pipeline's classes;
+    else empty."""
 
 
 @dataclass(slots=True)
 class Sorted:
-    """The records of a sheet by what becomes of them. ``taken`` with the class index of each (None:
-    no such class).
-
-    ``other``: how many are of another kind. ``nothing``: see ``Selected``.
-    """
+    """The records of a sheet that are learnt, and what happened to the others."""
 
     taken: list[Record] = field(default_factory=list)
+    """The records that are learnt."""
     targets: list[int | None] = field(default_factory=list)
+    """The class index of each; None if its class does not exist."""
     notes: list[str] = field(default_factory=list)
-    other: int = 0
+    """See ``Selected``."""
     nothing: str = ""
+    """See ``Selected``."""
 
 
 def select(
@@ -62,7 +62,7 @@ def select(
     """The records that ``want`` ("objects", "regions" or "points") asks for, as Annotations of the
     pipeline's classes.
 
-    ``bounding``: name of the region class that bounds what is learnt; it is no class to learn
+    ``bounding``: name of the region class that bounds what is learnt. It is not a class to learn
     unless the pipeline has it.
     """
     found = sort_records(
@@ -77,7 +77,6 @@ def select(
         [found.targets[k] or 0 for k in kept],
         classes=classes,
         kind="region" if want == "regions" else "object",
-        other_kind=found.other + sheet.others,
     )
     bad = tuple(
         line(found.taken[k], problem) for k, problem in enumerate(worst) if problem is not None
@@ -107,7 +106,6 @@ def sort_records(
             record, name, target, want=want, ignore=ignore, bounding=bounding, objects_as=objects_as
         )
         if role == "other":
-            found.other += 1
             if target is not None:
                 aside[_kind(record), name] += 1
         elif role == "ignored":
@@ -159,7 +157,7 @@ def _asked(want: str) -> str:
 def select_bounds(
     sheet: Sheet, annotated: str, *, size: tuple[int, int] | None
 ) -> tuple[Annotations | None, tuple[str, ...]]:
-    """The regions of the class ``annotated``, and lines for the bad ones; (None, ()) for "all" and
+    """The regions of the class ``annotated``, and a line for each bad one; (None, ()) for "all" and
     "".
 
     Raises:
@@ -174,9 +172,8 @@ def select_bounds(
         )
         raise AnnotationError(
             f"{sheet.source}: the manifest says that '{annotated}' bounds what is annotated, but "
-            "the file has no region of that "
-            f"class (its regions are of: {', '.join(regions) or 'no class'}); draw one, or correct "
-            "the column 'annotated'"
+            "the file has no region of that class (its regions are of: "
+            f"{', '.join(regions) or 'no class'}); draw one, or correct the column 'annotated'"
         )
     bad = [
         line(record, problem)
@@ -205,8 +202,8 @@ def record_problems(
     want: str,
     size: tuple[int, int] | None,
 ) -> list[list[Problem]]:
-    """All problems of each record: of its geometry, of its class, and whether it is what ``want``
-    asks for."""
+    """All problems of each record: its geometry, its class, and whether it is what ``want`` asks
+    for."""
     found = geometry_problems(records, size=size)
     for record, target, problems in zip(records, targets, found, strict=True):
         if record.fault is not None:
@@ -229,21 +226,28 @@ def record_problems(
 
 
 def unknown_class(name: str, classes: Sequence[str]) -> str:
-    """That a class is none of the pipeline's, and which is the nearest."""
-    near = nearest_class(name, classes)
+    """The sentence on a class that the pipeline does not have, with the nearest one that it has."""
+    near = _nearest_class(name, classes)
     hint = f"; did you mean '{near}'?" if near else "; add it to classes, or name it in data.ignore"
     return f"class '{name}' is not one of {', '.join(classes)}{hint}"
 
 
+def _nearest_class(name: str, classes: Sequence[str]) -> str | None:
+    """The class with the most similar name, in any case; None if none is similar."""
+    by_lower = {c.lower(): c for c in reversed(classes)}
+    near = get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
+    return by_lower[near[0]] if near else None
+
+
 def line(record: Record, problem: Problem) -> str:
-    """How a bad record is named: its place, its class, what is wrong."""
+    """How a bad record is named: its place, its class, and what is wrong."""
     name = f" ({record.name})" if record.name and "class" not in problem.code else ""
     return f"{record.place}{name}: {problem.code}: {problem.text}"
 
 
 def class_of(name: str, classes: Sequence[str]) -> int | None:
-    """Index of a class; of a derived class ("Tumor: Positive") that of the longest base that is a
-    class; None otherwise."""
+    """Index of a class. A derived class ("Tumor: Positive") is that of its longest base that is a
+    class. None otherwise."""
     known = list(classes)
     parts = name.split(": ")
     for end in range(len(parts), 0, -1):
@@ -254,7 +258,7 @@ def class_of(name: str, classes: Sequence[str]) -> int | None:
 
 
 def only_class(record: Record, sheet: Sheet, classes: Sequence[str]) -> str:
-    """The record's class; where the format has none, the only class of the pipeline."""
+    """The class of a record; if the format has no classes, the only class of the pipeline."""
     return classes[0] if sheet.one_class and not record.name and len(classes) == 1 else record.name
 
 
@@ -268,7 +272,7 @@ def role_of(
     bounding: str,
     objects_as: str,
 ) -> Role:
-    """Whether a record is learnt, bounds what is learnt, is of an ignored class or a crowd, or of
+    """What a record is: learnt, a bound of what is learnt, of an ignored class, a crowd, or of
     another kind."""
     if (
         bounding not in ("", "all")
@@ -277,9 +281,8 @@ def role_of(
         and target is None
     ):
         return "bound"
-    if (
-        want == "points"
-    ):  # outlines of what is learnt are bad then; those of anything else are of no concern
+    # then outlines of what is learnt are bad, and other outlines do not matter
+    if want == "points":
         wanted = record.fault is not None or len(record.points) > 0 or record.kind == "object"
         wanted |= record.kind is None and target is not None
     elif want == "regions":
@@ -290,7 +293,7 @@ def role_of(
         wanted = record.kind != "region" or objects_as == "annotations"
     if not wanted:
         return "other"
-    # QuPath ignores classes whose name ends in an asterisk; a class that the pipeline names is
+    # QuPath ignores classes with a name that ends in an asterisk; a class that the pipeline has is
     # never ignored
     bases = [name, *name.split(": ")]
     if target is None and (

@@ -1,4 +1,4 @@
-"""Records and the geometry of other libraries (shapely): the same vertices either way (pure)."""
+"""Records as shapely geometry and back: the same vertices either way (pure)."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Any
 import numpy as np
 import shapely
 
-from quadrat.annotations import F64, Kind
 from quadrat.annotations.record import Record, Rings
+from quadrat.annotations.types import F64, Kind
 
 
 def shape_name(record: Record) -> str:
-    """ "polygon", "box" or "point": how a record was drawn."""
+    """How a record was drawn: "polygon", "box" or "point"."""
     return "point" if len(record.points) else "box" if record.box else "polygon"
 
 
 def geometry_of(record: Record) -> shapely.Geometry:
-    """A Polygon, a MultiPolygon of the parts, a Point or a MultiPoint; valid or not, as it was
-    drawn."""
+    """A Polygon, a MultiPolygon of the parts, a Point or a MultiPoint, as it was drawn, valid or
+    not."""
     if len(record.points):
         return (
             shapely.Point(record.points[0])
@@ -35,9 +35,8 @@ def record_of(
     """The record of a row; the inverse of ``geometry_of``.
 
     Raises:
-        ValueError: a geometry that is none of those that ``geometry_of`` makes, a coordinate
-        that is not finite, or a kind that
-            does not exist.
+        ValueError: a geometry that ``geometry_of`` does not make, a coordinate that is not finite,
+            or a kind that does not exist.
     """
     if kind not in ("", "object", "region"):
         raise ValueError(f"kind '{kind}'; want object, region or nothing")

@@ -1,4 +1,4 @@
-"""How many objects and regions of each class there are, and how large, by slide, case and split
+"""How many objects and regions of each class there are, and how large: by slide, case and split
 (pure)."""
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from quadrat.annotations import F64
 from quadrat.annotations.record import Record
 from quadrat.annotations.shapes import geometry_of, shape_name
+from quadrat.annotations.types import F64
 
 By = Literal["slide", "case", "split", "all"]
 LEVELS: tuple[By, ...] = ("slide", "case", "split", "all")
@@ -22,24 +22,31 @@ Key = tuple[str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class Measures:
-    """The records of one class in one slide: how many, and the area of each that has one (um2, or
-    px without an mpp)."""
+    """The records of one class and kind in one slide."""
 
     slide: str
+    """Name of the slide."""
     case: str
+    """Its case."""
     split: str
+    """Its split."""
     name: str
+    """The class."""
     kind: str
+    """"object", "region", "outline" or "point"."""
     count: int
+    """How many there are; each point counts."""
     areas: F64
+    """Area of each that has one: um2, or px without an mpp."""
     in_um: bool
+    """Whether areas are in um2."""
 
 
 def measure(
     records: Sequence[Record], *, slide: str, case: str, split: str, mpp: float | None
 ) -> list[Measures]:
-    """Measures of one slide, by class and kind; a record with a fault is left out, points count
-    each and have no area."""
+    """Measures of one slide, by class and kind. A record with a fault is left out. Points have no
+    area."""
     groups: dict[tuple[str, str], list[Record]] = {}
     for record in records:
         if record.fault is None:
@@ -55,12 +62,12 @@ def measure(
 
 
 def summaries(measures: Sequence[Measures], by: By) -> list[dict[str, Any]]:
-    """One row a group, class and kind, sorted: slides, count, total area and quantiles of the
+    """One row per group, class and kind, sorted: slides, count, total area and quantiles of the
     diameter.
 
-    ``diameter`` is that of the circle of the same area. Figures are in um where the mpp of every
-    slide of the row is known (keys ending in _um, _um2), else in px (_px, _px2); without areas they
-    are None.
+    The diameter is that of the circle of the same area. Figures are in um if the mpp of every slide
+    in the row is known (keys ending in _um, _um2), else in px (_px, _px2). Without areas they are
+    None.
     """
     groups: dict[Key, list[Measures]] = {}
     for one in measures:

@@ -1,4 +1,4 @@
-"""The truth of one slide of a manifest, as the pipeline's ``data`` section says what is learnt."""
+"""The truth of one slide of a manifest: what the pipeline's ``data`` section says is learnt."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 
 import shapely
 
-from quadrat.annotations import SlideTruth
 from quadrat.annotations.formats.delimited import label_of
 from quadrat.annotations.formats.label_image import load_label_image
 from quadrat.annotations.formats.reading import Choice, read_sheet
@@ -16,12 +15,13 @@ from quadrat.annotations.record import Record, Sheet
 from quadrat.annotations.scale import diameter_problem, scale_problems
 from quadrat.annotations.selection import Selected, bounding_records, select, select_bounds
 from quadrat.annotations.shapes import geometry_of
+from quadrat.annotations.types import SlideTruth
 from quadrat.config.manifest import SlideRef
 from quadrat.config.pipeline import DataSection
 from quadrat.core.errors import AnnotationError, ConfigError
 
 LISTED = 5
-"""Bad records that a message names one by one."""
+"""How many bad records a message names one by one."""
 
 
 def load_truth(
@@ -33,18 +33,26 @@ def load_truth(
     mpp: float | None = None,
     tolerance: int = 1,
 ) -> SlideTruth:
-    """Objects, regions, bounds and label of a slide. ``classes``: the pipeline's class names.
+    """Objects, regions, bounds and label of a slide.
 
-    ``size``: (height, width) of the slide in level-0 px, of which up to ``tolerance`` px may lack
-    (those of a grid px, where only the grid is known); ``mpp``: um per level-0 px. Without them
-    nobody can tell what lies outside, or whether coordinates are px of another level.
+    Without ``size`` and ``mpp`` nobody can say what lies outside, or whether coordinates are px of
+    another level.
+
+    Args:
+        ref: the slide's row of the manifest.
+        data: what is learnt.
+        classes: the class names of the pipeline.
+        size: (height, width) of the slide in level-0 px.
+        mpp: um per level-0 px.
+        tolerance: how many px of ``size`` may be missing (those of a grid px, if only the grid is
+            known).
 
     Raises:
-        ConfigError: the manifest lacks what ``data.annotations`` needs, or an option is
-        missing. AnnotationError: the file cannot be read, lacks the bounding class, has nothing of
-        the kind that is asked for but
-            something else of the classes, or is of another scale; or it has bad records and
-            ``data.bad_records`` is "refuse": their file, places and count are named.
+        ConfigError: the manifest does not have what ``data.annotations`` needs, or an option is
+            missing.
+        AnnotationError: the file cannot be read, has no region of the bounding class, has nothing
+            of the wanted kind but something else of the classes, or is of another scale. Also if it
+            has bad records and ``data.bad_records`` is "refuse": file, places and count are named.
     """
     if data.annotations == "none":
         return SlideTruth(label=_label(ref, classes), complete=ref.annotated == "all")
@@ -60,7 +68,8 @@ def load_truth(
         raise ConfigError(
             "data.annotations is 'points': state their size with data.point_diameter_um"
         )
-    sheet = read_sheet(Path(ref.annotation), choice=choice_of(ref, data, classes))
+    choice = replace(Choice.of(data, classes), picture=ref.path, called=ref.name)
+    sheet = read_sheet(Path(ref.annotation), choice=choice)
     if sheet.size is not None:
         _check_size(Path(sheet.source), sheet.size, size, tolerance, ref)
     limits = (
@@ -74,9 +83,9 @@ def load_truth(
     )  # fmt: skip
     notes = [*picked.notes, *_judge(picked, sheet, ref, data, size=size, mpp=mpp)]
     bounds, bad_bounds = select_bounds(sheet, ref.annotated, size=limits)
-    if bad_bounds:  # a bound that is wrong is never skipped: it says what counts as background
+    if bad_bounds:  # a wrong bound is never skipped, because it decides what counts as background
         raise AnnotationError(
-            _message(bad_bounds, ref, remedy="mend the region: it bounds what is learnt")
+            _message(bad_bounds, ref, remedy="fix the region: it bounds what is learnt")
         )
     drawn = picked.annotations
     notes += _outside_bounds(picked.records, sheet, ref)
@@ -94,23 +103,22 @@ def load_truth(
 
 
 def need_annotated(truth: SlideTruth, ref: SlideRef, *, otherwise: str) -> None:
-    """Refuse objects of which nobody says where all of them are. ``otherwise``: what cannot be done
+    """Refuse objects if nobody states where all of them are. ``otherwise``: what cannot be done
     then, for the message.
 
     Raises:
-        AnnotationError: objects, and an empty column ``annotated``.
+        AnnotationError: there are objects, and the column ``annotated`` is empty.
     """
     if truth.objects is not None and not ref.annotated:
         raise AnnotationError(
             f"{ref.path}: the manifest does not say where all objects are annotated, so "
-            f"{otherwise}: "
-            "fill its column 'annotated' with 'all', or with the class of the regions inside which "
-            "every object is drawn"
+            f"{otherwise}: fill its column 'annotated' with 'all', or with the class of the "
+            "regions inside which every object is drawn"
         )
 
 
 def _label(ref: SlideRef, classes: Sequence[str]) -> int:
-    """The class of the whole slide: of the column ``label``, or of a CSV of slide labels in the
+    """The class of the whole slide: from the column ``label``, or from a CSV of slide labels in the
     column ``annotation``."""
     name = ref.label
     if not name and ref.annotation:
@@ -120,17 +128,6 @@ def _label(ref: SlideRef, classes: Sequence[str]) -> int:
             f"{ref.path}: its label '{name}' is none of the classes {', '.join(classes)}"
         )
     return list(classes).index(name)
-
-
-def choice_of(ref: SlideRef, data: DataSection, classes: Sequence[str]) -> Choice:
-    """How the slide's records are found and read in its file."""
-    return Choice(
-        picture=ref.path,
-        called=ref.name,
-        layout=data.point_layout,
-        classes=tuple(classes),
-        first_class=data.point_first_class,
-    )
 
 
 def _of_pixels(
@@ -168,13 +165,12 @@ def _of_pixels(
 def _check_size(
     path: Path, stated: tuple[int, int], size: tuple[int, int] | None, tolerance: int, ref: SlideRef
 ) -> None:
-    """Refuse a file that is of another picture, or of another level, than the slide."""
+    """Refuse a file that is of another picture or another level than the slide."""
     if size is not None and any(abs(a - b) > tolerance for a, b in zip(stated, size, strict=True)):
         raise AnnotationError(
             f"{path}: it is of a picture of {stated[1]} x {stated[0]} px, but the slide {ref.name} "
-            f"has {size[1]} x {size[0]}; "
-            "annotations must be in px of the slide's full resolution, so export them anew or name "
-            "the right file"
+            f"has {size[1]} x {size[0]}; annotations must be in px of the slide's full resolution, "
+            "so export them anew or name the right file"
         )
 
 
@@ -187,12 +183,15 @@ def _judge(
     size: tuple[int, int] | None,
     mpp: float | None,
 ) -> list[str]:
-    """Refuse a slide with bad records unless they are to be skipped, one of another scale, and one
-    that has only other things of the classes than are asked for; notes on what may be wrong with
-    the scale."""
+    """Notes on what may be wrong with the scale.
+
+    Raises:
+        AnnotationError: bad records that are not to be skipped, another scale, or nothing of the
+            wanted kind but other things of the classes.
+    """
     if picked.bad and data.bad_records == "refuse":
         remedy = (
-            "mend them, or leave them out knowingly with data.bad_records: skip (quadrat "
+            "fix them, or leave them out knowingly with data.bad_records: skip (quadrat "
             "annotations check lists all)"
         )
         raise AnnotationError(_message(picked.bad, ref, remedy=remedy))
@@ -210,7 +209,7 @@ def _judge(
 
 
 def _outside_bounds(records: Sequence[Record], sheet: Sheet, ref: SlideRef) -> list[str]:
-    """A note where regions bound what is learnt and nothing of it lies there."""
+    """A note if regions bound what is learnt and no record lies inside."""
     if ref.annotated in ("", "all") or not records:
         return []
     bounds = shapely.union_all(

@@ -9,7 +9,8 @@ from typing import Any
 from quadrat.core.errors import DamagedTileError, QuadratError, SlideError
 from quadrat.core.geometry import check_mpp
 from quadrat.outputs.figures import save_png
-from quadrat.slides import Slide, open_slide
+from quadrat.slides.opening import open_slide
+from quadrat.slides.protocol import Slide
 from quadrat.slides.thumbnail import thumbnail, tissue_overlay
 from quadrat.slides.tissue.mask import TissueMap, find_tissue
 
@@ -101,9 +102,9 @@ def _facts(slide: Slide, path: Path) -> dict[str, Any]:
         "name": slide.name,
         "format": info.format,
         "reader": info.reader,
-        "height": info.size[0],
-        "width": info.size[1],
-        "levels": [list(size) for size in info.level_sizes],
+        "height": slide.levels[0].height,
+        "width": slide.levels[0].width,
+        "levels": [list(level.box.shape) for level in slide.levels],
         "downsamples": [round(level.down_row, 4) for level in slide.levels],
         "mpp": list(slide.mpp) if slide.mpp else None,
         "objective": info.objective,

@@ -1,23 +1,24 @@
-"""The errors a user meets. Each message is one sentence: the wrong value, the limit, the slide, the
-way to mend it."""
+"""The errors that a user meets. Each message is one sentence: the wrong value, the limit, the
+slide, the remedy."""
 
 
 class QuadratError(Exception):
-    """Anything quadrat refuses knowingly; the command line prints it without a traceback."""
+    """Anything that quadrat refuses on purpose. The command line prints it without a traceback."""
 
 
 class ConfigError(QuadratError):
-    """A wrong option, pipeline file, manifest or argument: nothing ran (exit code 2)."""
+    """A wrong option, pipeline file, manifest or argument: nothing was run (exit code 2)."""
 
 
 class SlideError(QuadratError):
-    """A slide that cannot be read or must not be guessed at (no mpp, truncated, not an image)."""
+    """A slide that cannot be read, or about which nothing must be guessed (no mpp, truncated, not
+    an image)."""
 
 
 class DamagedTileError(SlideError):
     """One tile (or block) of a slide cannot be decoded; the others can.
 
-    ``level`` and ``box`` (row0, col0, row1, col1 in that level's px, half-open) say what is lost.
+    ``level`` and ``box`` (row0, col0, row1, col1 in px of that level, half-open) say what is lost.
     """
 
     def __init__(self, message: str, *, level: int, box: tuple[int, int, int, int]) -> None:
@@ -26,15 +27,12 @@ class DamagedTileError(SlideError):
         self.box = box
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _damaged_tile, (
-            str(self),
-            self.level,
-            self.box,
-        )  # exceptions pickle by position otherwise
+        # exceptions pickle by position otherwise
+        return _damaged_tile, (str(self), self.level, self.box)
 
 
 class StoreError(QuadratError):
-    """A store that lacks, or holds damaged, data; or a read outside what is stored."""
+    """A store with missing or damaged data, or a read outside what is stored."""
 
 
 class WriteError(StoreError):
@@ -43,7 +41,7 @@ class WriteError(StoreError):
 
 
 class PackageError(QuadratError):
-    """A model package that is incomplete, altered, or made for another task."""
+    """A model package that is incomplete, changed, or made for another task."""
 
 
 class AnnotationError(QuadratError):

@@ -1,9 +1,9 @@
 """Boxes, levels and read plans: the only place where mpp, pyramid levels and level-0 pixels meet.
 
-Two frames: *grid px* (at the model's mpp; stores, predictions, stitching) and *level-0 px* (slide
-files, annotations, GeoJSON). Arrays are (row, column); boxes are half-open; pixel (r, c) covers [r,
-r+1) x [c, c+1), so a corner-based coordinate converts by one factor alone: ``x_l0 = x_grid *
-scale``.
+There are two frames. *Grid px* are at the mpp of the model (stores, predictions, stitching).
+*Level-0 px* are those of the slide file (annotations, GeoJSON). Arrays are (row, column), and boxes
+are half-open. Pixel (r, c) covers [r, r+1) x [c, c+1), so coordinates are corner-based, and one
+factor per axis converts them: ``x_l0 = x_grid * scale``.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ import numpy.typing as npt
 
 from quadrat.core.errors import ConfigError, SlideError
 
+F64 = npt.NDArray[np.float64]
+
 MPP_MIN, MPP_MAX = 0.05, 40.0
-"""Plausible range of micrometres a pixel; what lies outside is a broken header, not a microscope.
-"""
+"""Plausible range of um/px. Values outside come from a broken header, not from a microscope."""
 REUSE_TOLERANCE = 0.05
 """An integer reduction of a level this close to the wanted mpp is used as it is (no resampling)."""
 ANISOTROPY_LIMIT = 0.01
@@ -27,13 +28,17 @@ ANISOTROPY_LIMIT = 0.01
 
 @dataclass(frozen=True, slots=True, order=True)
 class Box:
-    """A half-open rectangle [row0, row1) x [col0, col1) in integer pixels; may lie partly outside
-    the slide."""
+    """A half-open rectangle [row0, row1) x [col0, col1) in integer pixels. It may lie partly
+    outside the slide."""
 
     row0: int
+    """First row."""
     col0: int
+    """First column."""
     row1: int
+    """One past the last row."""
     col1: int
+    """One past the last column."""
 
     def __post_init__(self) -> None:
         if self.row1 < self.row0 or self.col1 < self.col0:
@@ -68,7 +73,7 @@ class Box:
         return Box(self.row0 + rows, self.col0 + cols, self.row1 + rows, self.col1 + cols)
 
     def intersect(self, other: Box) -> Box:
-        """The common part; an empty box (zero area) where there is none."""
+        """The common part; an empty box (zero area) if there is none."""
         row0, col0 = max(self.row0, other.row0), max(self.col0, other.col0)
         return Box(
             row0, col0, max(row0, min(self.row1, other.row1)), max(col0, min(self.col1, other.col1))
@@ -107,8 +112,8 @@ class Box:
         )
 
     def slices_in(self, frame: Box) -> tuple[slice, slice]:
-        """Slices that select this box from an array that covers ``frame`` (this box must lie inside
-        it)."""
+        """Slices that select this box from an array that covers ``frame``. This box must lie inside
+        it."""
         if not frame.contains(self):
             raise ValueError(f"box {self} does not lie inside {frame}")
         return (
@@ -117,8 +122,8 @@ class Box:
         )
 
     def cells(self, size: int) -> list[tuple[int, int]]:
-        """Indices (row, column), in raster order, of the cells of a ``size`` px lattice at (0, 0)
-        that it touches."""
+        """(row, column), in raster order, of the cells that it touches; cells are ``size`` px wide
+        and begin at (0, 0)."""
         if self.empty:
             return []
         rows = range(self.row0 // size, -(-self.row1 // size))
@@ -128,13 +133,16 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """One pyramid level: its size in its own pixels and its downsample factors against level 0
-    (floats >= 1)."""
+    """One pyramid level."""
 
     height: int
+    """Rows in px of the level."""
     width: int
+    """Columns in px of the level."""
     down_row: float
+    """Level-0 px per px of the level, along rows (>= 1)."""
     down_col: float
+    """The same along columns."""
 
     @property
     def box(self) -> Box:
@@ -144,17 +152,16 @@ class Level:
 def pyramid_levels(sizes: Sequence[tuple[int, int]]) -> tuple[Level, ...]:
     """Levels from their (height, width) in px, largest first.
 
-    Writers halve and round, so a width of 4443 becomes 2221 and the quotient 2.0005, while pixel
-    (r, c) of the level still covers exactly 2 x 2 pixels. A whole factor that explains both sides
-    is therefore taken as the true one (a power of two before any other); only where there is none
-    do the quotients stand, one an axis.
+    Writers halve and round: a width of 4443 becomes 2221, and the quotient is 2.0005. But pixel (r,
+    c) of the level still covers exactly 2 x 2 pixels. So if a whole factor explains both sides, it
+    is used (a power of two before any other). Otherwise the two quotients are used, one per axis.
     """
     height, width = sizes[0]
     return tuple(Level(h, w, *_downsample((height, h), (width, w))) for h, w in sizes)
 
 
 def _downsample(rows: tuple[int, int], cols: tuple[int, int]) -> tuple[float, float]:
-    """The factors (row, column) between a full and a reduced size of each axis."""
+    """The factors (row, column) between the full and the reduced size of each axis."""
     quotients = rows[0] / rows[1], cols[0] / cols[1]
     middle = math.sqrt(quotients[0] * quotients[1])
 
@@ -169,41 +176,76 @@ def _downsample(rows: tuple[int, int], cols: tuple[int, int]) -> tuple[float, fl
     return quotients
 
 
-def l0_to_grid(
-    xy_l0: npt.NDArray[np.float64], *, scale_row: float, scale_col: float
-) -> npt.NDArray[np.float64]:
-    """Level-0 (x, y) pairs, shape (n, 2), to grid (x, y); the inverse of ``Frame.xy_l0``,
-    corner-based as that is."""
-    return np.divide(xy_l0, [scale_col, scale_row], dtype=np.float64)
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How many level-0 px make one px of another frame, by axis: the only converter between both.
 
+    Coordinates are corner-based in both frames, so a factor per axis is enough.
 
-def grid_to_l0(
-    xy_grid: npt.NDArray[np.float64], *, scale_row: float, scale_col: float
-) -> npt.NDArray[np.float64]:
-    """Grid (x, y) pairs, shape (n, 2), to level-0 (x, y); corner-based, so a factor is all there
-    is."""
-    return np.multiply(xy_grid, [scale_col, scale_row], dtype=np.float64)
+    Raises:
+        ValueError: a factor is not a positive finite number.
+    """
+
+    row: float
+    """Factor along rows (y)."""
+    col: float
+    """Factor along columns (x)."""
+
+    def __post_init__(self) -> None:
+        if not all(math.isfinite(factor) and factor > 0 for factor in (self.row, self.col)):
+            raise ValueError(f"{self} must be two positive finite numbers, level-0 px per px")
+
+    def to_l0(self, xy: F64) -> F64:
+        """Pairs x, y (n, 2), or x0, y0, x1, y1 (n, 4), from px of the frame to level-0 px."""
+        scaled: F64 = xy * np.array([self.col, self.row] * (xy.shape[1] // 2))
+        return scaled
+
+    def from_l0(self, xy_l0: F64) -> F64:
+        """Pairs x, y (n, 2), or x0, y0, x1, y1 (n, 4), from level-0 px to px of the frame."""
+        scaled: F64 = xy_l0 / np.array([self.col, self.row] * (xy_l0.shape[1] // 2))
+        return scaled
+
+    def box_l0(self, box: Box) -> tuple[float, float, float, float]:
+        """x0, y0, x1, y1 of a box of the frame in level-0 px."""
+        return (
+            box.col0 * self.col, box.row0 * self.row, box.col1 * self.col, box.row1 * self.row
+        )  # fmt: skip
+
+    def centres_l0(self, box: Box) -> tuple[F64, F64]:
+        """Where the centres of the pixels of a box lie, in level-0 px: rows (h,), columns (w,)."""
+        rows, cols = (
+            np.arange(first, end, dtype=np.float64) + 0.5
+            for first, end in ((box.row0, box.row1), (box.col0, box.col1))
+        )
+        return rows * self.row, cols * self.col
+
+    def per(self, other: Scale) -> Scale:
+        """How many px of another frame make one px of this one."""
+        return Scale(self.row / other.row, self.col / other.col)
 
 
 @dataclass(frozen=True, slots=True)
 class ReadPlan:
-    """How one slide is read at one mpp: fixed once, so that every region is cut from the same
-    virtual image.
-
-    ``level`` is read; ``ratio_row`` / ``ratio_col`` level pixels make one grid pixel (1 = as
-    stored, an integer = mean of that many, else area resampling, below 1 = bilinear upsampling).
-    ``scale_row`` / ``scale_col`` level-0 px make one grid px. ``mpp`` is the grid's real one
-    (um/px) and the only one used for figures in um.
-    """
+    """How one slide is read at one mpp. It is made once, so every region is cut from the same
+    virtual image."""
 
     level: int
+    """Index of the level that is read."""
     ratio_row: float
+    """Level px per grid px along rows: 1 as stored, an integer the mean of so many, other values
+    above 1 area resampling, below 1 bilinear enlargement."""
     ratio_col: float
+    """The same along columns."""
     scale_row: float
+    """Level-0 px per grid px along rows."""
     scale_col: float
+    """The same along columns."""
     mpp: float
+    """The real um per grid px. Only this one is used for figures in um."""
     height: int
+    """Rows of the whole slide in grid px."""
     width: int
+    """Columns of the whole slide in grid px."""
 
     @property
     def box(self) -> Box:
@@ -216,7 +258,7 @@ class ReadPlan:
 
 
 def check_mpp(mpp: tuple[float, float] | None, *, slide: str) -> float:
-    """One mpp (um/px) from a slide's (row, column) pair; refuses what must not be guessed.
+    """One mpp (um/px) from the (row, column) pair of a slide. What must not be guessed is refused.
 
     Raises:
         SlideError: missing, outside 0.05-40 um/px, or rows and columns more than 1 % apart.
@@ -253,13 +295,13 @@ def plan_read(
 ) -> ReadPlan:
     """Choose the level and the resampling for reading a slide at ``mpp`` um/px.
 
-    If an integer reduction of a level lies within 5 % of ``mpp`` it is used as it is and the plan's
-    mpp is that real one; else the coarsest level that is finer than ``mpp`` is area-resampled to
-    exactly ``mpp``.
+    If an integer reduction of a level lies within 5 % of ``mpp``, it is used as it is, and the mpp
+    of the plan is that real one. Otherwise the coarsest level that is finer than ``mpp`` is
+    area-resampled to exactly ``mpp``.
 
     Raises:
-        SlideError: ``mpp`` is finer than level 0 by more than 5 % and upsampling was not allowed.
-        ConfigError: ``mpp`` is not a plausible value.
+        SlideError: ``mpp`` is finer than level 0 by more than 5 %, and upsampling was not allowed.
+        ConfigError: ``mpp`` is not plausible.
     """
     if not math.isfinite(mpp) or not MPP_MIN <= mpp <= MPP_MAX:
         raise ConfigError(f"mpp {mpp:g} um/px is outside {MPP_MIN}-{MPP_MAX}")

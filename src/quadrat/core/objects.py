@@ -1,4 +1,4 @@
-"""What a slide's result is made of, as validated columns (pure; numpy only)."""
+"""What the result of a slide is made of: checked columns and outlines (pure; numpy only)."""
 
 from __future__ import annotations
 
@@ -7,43 +7,58 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from quadrat.core.geometry import Box
+from quadrat.core.geometry import F64, Box, Scale
 
 FLAG_CAPPED = 1
-"""Larger than what is decoded at once (the cap, or a mask model's window): counted once, its shape
-is not certain."""
+"""Larger than what is decoded at once (the cap, or a mask model's window): counted once, but its
+shape is not certain."""
 FLAG_OCCLUDED = 2
-"""Later objects cover every pixel of it in the label image."""
+"""Later objects cover all of its pixels in the label image."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClassInfo:
-    """A class of objects or regions: its name and its colour (red, green, blue; 0-255)."""
+    """A class of objects or regions."""
 
     name: str
+    """Its name."""
     color: tuple[int, int, int]
+    """Red, green, blue (0-255)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """Where a slide's grid lies: size in grid px, real mpp (um per grid px), and level-0 px per
-    grid px."""
+    """Where the grid of a slide lies."""
 
     height: int
+    """Rows in grid px."""
     width: int
+    """Columns in grid px."""
     mpp: float
+    """The real um per grid px."""
     scale_row: float
+    """Level-0 px per grid px along rows."""
     scale_col: float
+    """Level-0 px per grid px along columns."""
 
     @property
     def box(self) -> Box:
         return Box(0, 0, self.height, self.width)
 
-    def xy_l0(self, xy_grid: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Grid (x, y) pairs, shape (n, 2), to level-0 (x, y); corner-based, so a factor is all
-        there is."""
-        scaled: npt.NDArray[np.float64] = xy_grid * np.array([self.scale_col, self.scale_row])
-        return scaled
+    @property
+    def scale(self) -> Scale:
+        """Converts between grid px and level-0 px."""
+        return Scale(self.scale_row, self.scale_col)
+
+    @property
+    def mpp_l0(self) -> float:
+        """um per level-0 px, along rows."""
+        return self.mpp / self.scale_row
+
+    def centres_in(self, other: Frame) -> tuple[F64, F64]:
+        """Where the centres of all pixels lie, in px of another frame: rows (h,), columns (w,)."""
+        rows, cols = self.scale.centres_l0(self.box)
+        return rows / other.scale_row, cols / other.scale_col
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,16 +133,15 @@ class ObjectTable:
 @dataclass(frozen=True, slots=True)
 class Polygons:
     """Polygons as ragged arrays (the layout of ``shapely.from_ragged_array``), in grid px,
-    corner-based.
-
-    xy: (m, 2) float64 vertices, rings closed (first = last). ring_starts: (r + 1,) int64 offsets
-    into xy. polygon_starts: (n + 1,) int64 offsets into rings; the first ring of a polygon is its
-    shell, the others its holes.
-    """
+    corner-based."""
 
     xy: npt.NDArray[np.float64]
+    """(m, 2) float64 vertices; rings are closed (first = last)."""
     ring_starts: npt.NDArray[np.int64]
+    """(r + 1,) int64 offsets into ``xy``."""
     polygon_starts: npt.NDArray[np.int64]
+    """(n + 1,) int64 offsets into rings. The first ring of a polygon is its shell, the others are
+    its holes."""
 
     def __post_init__(self) -> None:
         if self.xy.ndim != 2 or self.xy.shape[1] != 2:

@@ -1,12 +1,12 @@
-"""Outlines of labels along pixel edges, from one array or from pieces of any cut: the same polygons
-either way.
+"""Outlines of labels along pixel edges, from one array or from pieces of any cut: the polygons are
+the same.
 
 A pixel owns those of its four edges across which the label changes, directed so that the pixel lies
-on the right-hand side. Edges therefore belong to exactly one piece, and linking the edges of all
-pieces is the whole algorithm; tracing a complete array is the case of one piece. At a vertex where
-two pixels of a label meet only diagonally the outline turns left, which keeps the rings of a
-4-connected label simple (they touch each other at most in points), so the polygons are valid in the
-sense of OGC Simple Features (06-103r4, 6.1.11).
+on the right-hand side. So each edge belongs to exactly one piece. The whole algorithm is to link
+the edges of all pieces; a complete array is the case of one piece. Where two pixels of a label meet
+only at a corner, the outline turns left. This keeps the rings of a 4-connected label simple (they
+touch each other at most in points), so polygons are valid by OGC Simple Features (06-103r4,
+6.1.11).
 """
 
 from __future__ import annotations
@@ -82,12 +82,13 @@ def trace(labels: IntArray, *, n: int, origin: tuple[int, int]) -> Polygons:
 
     Args:
         labels: (h, w) int32 or uint32; 0 is background; each label is one 4-connected component,
-        holes allowed. n: number of labels; polygon i outlines label i + 1 (empty where that label
-        has no pixel). origin: (row, col) of ``labels[0, 0]`` in grid px.
+            holes allowed.
+        n: number of labels; polygon i outlines label i + 1 (empty if that label has no pixel).
+        origin: (row, col) of ``labels[0, 0]`` in grid px.
 
     Returns:
-        Polygons in grid px, corner-based, corners only, shell before holes; each ring starts
-        at its top-left-most vertex; shells have positive signed area in (x, y), holes negative.
+        Polygons in grid px, corner-based, corners only, shell before holes. Each ring starts at its
+            top-left vertex. Shells have positive signed area in (x, y), holes negative.
 
     Raises:
         ValueError: a label outside 0..n, or one that is not 4-connected.
@@ -96,14 +97,14 @@ def trace(labels: IntArray, *, n: int, origin: tuple[int, int]) -> Polygons:
 
 
 def boundary_edges(labels: IntArray, *, origin: tuple[int, int], runs: Runs | None = None) -> Edges:
-    """The directed boundary edges owned by the pixels of one piece.
+    """The directed boundary edges that the pixels of one piece own.
 
     Args:
         labels: (h + 2, w + 2) int32 or uint32, the piece with one pixel of true context on each
-        side (0 outside the
-            slide); labels must mean the same in all pieces.
-        origin: (row, col) in grid px of the piece's first own pixel, ``labels[1, 1]``. runs: where
-        labelled pixels are, in raster order and grid px, if it is known; spares the background.
+            side (0 outside the slide); a label must mean the same in all pieces.
+        origin: (row, col) in grid px of the first pixel of the piece, ``labels[1, 1]``.
+        runs: where labelled pixels are, in raster order and grid px, if this is known; then the
+            background is skipped.
     """
     if labels.ndim != 2 or labels.dtype not in (np.int32, np.uint32) or min(labels.shape) < 2:
         raise ValueError(
@@ -125,10 +126,10 @@ def boundary_edges(labels: IntArray, *, origin: tuple[int, int], runs: Runs | No
 
 
 def link_edges(edges: Edges, *, n: int) -> Polygons:
-    """Join boundary edges to polygons; ``edges`` must hold every edge of each label 1..n it
-    mentions.
+    """Join boundary edges to polygons. ``edges`` must hold every edge of each label 1..n that
+    occurs in it.
 
-    Returns and raises as ``trace``; edges that do not close (a piece is missing) raise ValueError
+    Returns and raises as ``trace``. Edges that do not close (a piece is missing) raise ValueError,
     too.
     """
     if len(edges) and (edges.label.min() < 1 or edges.label.max() > n):
@@ -199,7 +200,7 @@ def _edges(runs: npt.NDArray[np.int64]) -> Edges:
 
 
 def _start_order(edges: Edges) -> npt.NDArray[np.intp]:
-    """Order by (label, row, col, direction) of the start; no two runs tie."""
+    """Order by (label, row, col, direction) of the start. No two runs are equal."""
     if not len(edges):
         return np.zeros(0, np.intp)
     keys = [
@@ -215,14 +216,14 @@ def _start_order(edges: Edges) -> npt.NDArray[np.intp]:
 
 
 _KEY_BITS = 63
-"""A packed key of this many bits sorts as one int64, several times faster than four columns."""
+"""A key of at most so many bits sorts as one int64, several times faster than four columns."""
 _CLOSED, _OPEN, _MANY = 0, 1, 2
 
 
 @njit(cache=True, nogil=True)
 def _labelled_runs(labels: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """(3, m) row, col0, col1 of the horizontal stretches of labelled pixels inside a padded array,
-    in raster order."""
+    """(3, m) row, col0, col1 of the horizontal runs of labelled pixels inside a padded array, in
+    raster order."""
     height, width = labels.shape[0] - 2, labels.shape[1] - 2
     count = 0
     for r in range(height):
@@ -252,7 +253,7 @@ def _scan_edges(
     col0: int,
     runs: npt.NDArray[np.int64],
 ) -> int:
-    """Write (label, row, col, direction, length) of each run until ``runs`` is full; return how
+    """Write (label, row, col, direction, length) of each run until ``runs`` is full. Returns how
     many there are."""
     height, width = labels.shape[0] - 2, labels.shape[1] - 2
     west_from = np.zeros(width + 2, np.int64)
@@ -335,9 +336,7 @@ def _next(
     at: int,
     length: int,
 ) -> int:
-    """Index of the run that follows run ``at`` within the label's ``span``; -1 where
-    there is none.
-    """
+    """Index of the run that follows run ``at`` within the label's ``span``; -1 if there is none."""
     heading = directions[at]
     row = rows[at] + (length if heading == SOUTH else -length if heading == NORTH else 0)
     col = cols[at] + (length if heading == EAST else -length if heading == WEST else 0)
@@ -366,8 +365,8 @@ def _link(
     rings: npt.NDArray[np.int64],
     polygons: npt.NDArray[np.int64],
 ) -> tuple[int, int]:
-    """Walk every ring of every label; fill the ragged arrays; return a status and the label it
-    concerns."""
+    """Walk along every ring of every label and fill the ragged arrays. Returns a status and the
+    label that it concerns."""
     ring_of = np.zeros(len(rows), np.int64)
     ring, vertex = 0, 0
     for label in range(len(starts) - 1):
@@ -392,16 +391,14 @@ def _link(
                     return _OPEN, label + 1
             if at != first:
                 return _OPEN, label + 1
-            if (twice_area > 0) != (
-                first == span[0]
-            ):  # the first ring is the shell, all others are holes
+            # the first ring is the shell, all others are holes
+            if (twice_area > 0) != (first == span[0]):
                 return _MANY, label + 1
             xy[vertex] = xy[start]
             vertex += 1
             rings[ring] = vertex
-        for i in range(
-            span[0] + 1, span[1]
-        ):  # a ring that meets itself holds two parts joined by a corner only
+        # a ring that meets itself holds two parts joined by a corner only
+        for i in range(span[0] + 1, span[1]):
             if ring_of[i] == ring_of[i - 1] and rows[i] == rows[i - 1] and cols[i] == cols[i - 1]:
                 return _MANY, label + 1
         polygons[label + 1] = ring

@@ -1,6 +1,5 @@
-"""Masks as horizontal runs of pixels: small to keep, quick to paint, and independent
-of any block.
-"""
+"""Masks as horizontal runs of pixels: small to store, fast to paint, and independent of any
+block."""
 
 from __future__ import annotations
 
@@ -95,17 +94,20 @@ def paint(
 ) -> npt.NDArray[Any]:
     """Label array of ``box`` with ``ids[object]`` painted in each run, 0 elsewhere.
 
-    Where runs overlap the greatest id is seen, whatever the order of the runs. Runs outside ``box``
-    are ignored.
+    Where runs overlap, the greatest id is visible, whatever their order. Runs outside ``box`` are
+    ignored.
 
     Args:
-        runs: what to paint. ids: (objects,) the value of each object, 1 or more. box: the part of
-        the plane to paint, grid px. dtype: integer dtype of the result. onto: an array of ``box``
-        and ``dtype`` that is painted on and returned, instead of a new one.
+        runs: what to paint.
+        ids: (objects,) the value of each object, 1 or more.
+        box: the part of the plane to paint, grid px.
+        dtype: integer type of the result.
+        onto: an array of ``box`` and ``dtype`` that is painted on and returned, instead of a new
+            one.
 
     Raises:
         ValueError: an id that is not positive or does not fit ``dtype``, or a run of an object
-        without id.
+            without id.
     """
     limit = int(np.iinfo(np.dtype(dtype)).max)
     if len(ids) and (int(ids.min()) < 1 or int(ids.max()) > limit):
@@ -137,8 +139,8 @@ def paint(
 
 @njit(cache=True, nogil=True)
 def _count_runs(labels: npt.NDArray[np.int32], counts: npt.NDArray[np.int64]) -> int:
-    """Add the number of runs of label i to ``counts[i]``; return the first label out of range, else
-    0."""
+    """Add the number of runs of label i to ``counts[i]``. Returns the first label out of range,
+    else 0."""
     for r in range(labels.shape[0]):
         before = np.int32(0)
         for c in range(labels.shape[1]):

@@ -8,18 +8,16 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-csv.field_size_limit(
-    2**31 - 1
-)  # a polygon as well-known text is longer than the 131072 characters that csv begins with
+# a polygon as well-known text is longer than the 131072 characters that csv begins with
+csv.field_size_limit(2**31 - 1)
 
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 """What a file of UTF-16 text begins with."""
 
 
 def mark_of(line: str) -> str | None:
-    """What parts the columns of a line: a tab, else a semicolon, else a comma, else
-    None (spaces).
-    """
+    """What separates the columns of a line: a tab, else a semicolon, else a comma, else None
+    (spaces)."""
     return next((mark for mark in "\t;," if mark in line), None)
 
 

@@ -26,17 +26,11 @@ class AnalysedArea:
 
     def to_json(self, plan: SlidePlan) -> dict[str, Any]:
         """The account as it stands in summary.json; boxes in level-0 px (x0, y0, x1, y1)."""
-        across, down = plan.frame.scale_col, plan.frame.scale_row
+        scale = plan.frame.scale
         return {
             "tissue_mm2": round(self.analysed_mm2, 6),
             "excluded_mm2": {reason: round(mm2, 6) for reason, mm2 in self.excluded},
-            "damaged_tiles_l0": [
-                [
-                    round(v, 3)
-                    for v in (b.col0 * across, b.row0 * down, b.col1 * across, b.row1 * down)
-                ]
-                for b in self.lost
-            ],
+            "damaged_tiles_l0": [[round(v, 3) for v in scale.box_l0(b)] for b in self.lost],
         }
 
 
@@ -55,8 +49,7 @@ def analysed_area(work: SlideWork, plan: SlidePlan, lost: Sequence[Box]) -> Anal
     if not met:
         return AnalysedArea(plan.tissue_mm2, plan.excluded, ())
     tissue = work.load_tissue()
-    rows = (np.arange(tissue.frame.height) + 0.5) * tissue.frame.scale_row / plan.frame.scale_row
-    cols = (np.arange(tissue.frame.width) + 0.5) * tissue.frame.scale_col / plan.frame.scale_col
+    rows, cols = tissue.frame.centres_in(plan.frame)
     gone = np.zeros(tissue.mask.shape, np.bool_)
     for b in met:
         gone |= ((rows >= b.row0) & (rows < b.row1))[:, None] & (

@@ -107,7 +107,7 @@ def read_overview(work: SlideWork, frame: Frame) -> tuple[Rgb, float]:
         mpp = frame.mpp * max(1.0, max(frame.height, frame.width) / OVERVIEW_PX)
         plan = plan_read(
             source.slide.levels,
-            slide_mpp=source.plan.mpp / source.plan.scale_row,
+            slide_mpp=source.frame.mpp_l0,
             mpp=mpp,
             slide=work.ref.path,
             allow_upsampling=True,

@@ -27,7 +27,7 @@ from quadrat.engine.work import SlidePlan, SlideWork, unchanged
 from quadrat.models.inference import pick_device, predict_cells
 from quadrat.models.package import Package, load_package
 from quadrat.models.task import SelectingTask
-from quadrat.slides import Slide
+from quadrat.slides.protocol import Slide
 from quadrat.slides.source import PixelSource, SlideSource, open_source
 from quadrat.slides.tissue.mask import TissueMap, find_tissue, tissue_cells, whole_slide
 from quadrat.store.predictions import PredictionMissing, PredictionStore, Receipt

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from quadrat.annotations import SlideTruth
+from quadrat.annotations.types import SlideTruth
 from quadrat.config.leakage import check_leakage, content_digests, seen_by
 from quadrat.config.manifest import SlideRef
 from quadrat.config.pipeline import OutputsSection, Pipeline

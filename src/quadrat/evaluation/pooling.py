@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from quadrat.annotations import SlideTruth
 from quadrat.annotations.truth import load_truth, need_annotated
+from quadrat.annotations.types import SlideTruth
 from quadrat.config.manifest import SlideRef
 from quadrat.config.pipeline import DataSection
 from quadrat.config.splits import case_of

@@ -131,11 +131,11 @@ def _core(cell: npt.NDArray[np.int32], box_l0: npt.NDArray[np.float64], frame: F
     (it is the whole slide)."""
     if not len(cell):
         return 0
-    scale = np.array([frame.scale_row, frame.scale_col])
+    box = frame.scale.from_l0(box_l0)
     row, axis = np.unravel_index(np.argmax(cell), cell.shape)
     if cell[row, axis] > 0:
-        return round(float(box_l0[row, 1 - axis] / scale[axis] / cell[row, axis]))
-    sides = (box_l0[0, 3:1:-1] - box_l0[0, 1::-1]) / scale
+        return round(float(box[row, 1 - axis] / cell[row, axis]))
+    sides = box[0, 2:] - box[0, :2]
     return math.ceil(float(sides.max()) - 0.01)  # two decimals are written
 
 

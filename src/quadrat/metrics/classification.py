@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import rankdata
 
-from quadrat.annotations import SlideTruth
+from quadrat.annotations.types import SlideTruth
 from quadrat.core.geometry import Box
 from quadrat.metrics.protocol import (
     DEFAULT_SETTINGS,

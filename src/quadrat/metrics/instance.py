@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from quadrat.annotations import SlideTruth
+from quadrat.annotations.types import SlideTruth
 from quadrat.core.errors import AnnotationError, QuadratError
 from quadrat.metrics.counts import count_sizes
 from quadrat.metrics.matching import Pairs, class_confusion, object_confusion

@@ -14,8 +14,8 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from quadrat.annotations import Scale, SlideTruth, Truth
-from quadrat.core.geometry import Box
+from quadrat.annotations.types import SlideTruth, Truth
+from quadrat.core.geometry import Box, Scale
 from quadrat.core.objects import Frame, ObjectTable
 from quadrat.core.predictions import TileScores
 
@@ -43,8 +43,8 @@ class Answer:
 
     @property
     def scale(self) -> Scale:
-        """Level-0 px per grid px (rows, columns), as the methods of ``Truth`` take it."""
-        return self.frame.scale_row, self.frame.scale_col
+        """Level-0 px per grid px, as the methods of ``Truth`` take it."""
+        return self.frame.scale
 
 
 @dataclass(frozen=True, slots=True)

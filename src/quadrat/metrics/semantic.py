@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from quadrat.annotations import SlideTruth
+from quadrat.annotations.types import SlideTruth
 from quadrat.core.errors import AnnotationError
 from quadrat.metrics.protocol import (
     DEFAULT_SETTINGS,

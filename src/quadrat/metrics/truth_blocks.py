@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from quadrat.annotations import Truth
+from quadrat.annotations.types import Truth
 from quadrat.core.geometry import Box
 from quadrat.metrics.overlaps import OverlapCounts
 from quadrat.metrics.protocol import Answer, Labels, blocks

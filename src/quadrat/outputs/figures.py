@@ -1,5 +1,5 @@
-"""Pages of pictures: a slide beside a detail or a map of it, with legend, colour bar and scale bars
-(Pillow only)."""
+"""Pages of pictures: a slide next to a detail or a map of it, with legend, colour bar and scale
+bars (Pillow only)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from quadrat.core.files import write_file
 from quadrat.outputs.overlay import BLANK, Rgb, colorize
 
 PANEL = 720
-"""Height of a panel in px; a detail of PANEL x PANEL px is shown as it is."""
+"""Height of a panel in px. A detail of PANEL x PANEL px is shown as it is."""
 _WIDEST = 1_080
 _MARGIN, _GAP = 28, 24
 _INK, _PALE = (32, 33, 36), (110, 113, 118)
@@ -27,12 +27,14 @@ _TITLE, _TEXT, _SMALL = 24, 18, 15
 
 @dataclass(frozen=True, slots=True)
 class LegendEntry:
-    """One line of a legend: a colour (red, green, blue; 0-255), a name, and what is said of it,
-    e.g. a count."""
+    """One line of a legend."""
 
     name: str
+    """Name of the class."""
     color: tuple[int, int, int]
+    """Red, green, blue (0-255)."""
     value: str = ""
+    """What is stated about the class, such as a count."""
 
 
 def nice_length_um(longest_um: float) -> float:
@@ -53,18 +55,18 @@ def compose_overlay(
     title: str,
     subtitle: str = "",
 ) -> Rgb:
-    """The whole slide on the left with a frame where the detail lies, the detail on the right, the
+    """The whole slide on the left with a frame around the detail, the detail on the right, the
     legend below.
 
     Args:
         overview: uint8 (h, w, 3), the slide with dots or class tint.
         detail: uint8 (h, w, 3), a crop with outlines.
         legend: the classes.
-        overview_mpp: um a px of ``overview``.
-        detail_mpp: um a px of ``detail``.
+        overview_mpp: um per px of ``overview``.
+        detail_mpp: um per px of ``detail``.
         detail_box: (x0, y0, x1, y1) of the detail in px of ``overview``.
         title: first line of the page.
-        subtitle: what stands beside it in small letters.
+        subtitle: small text next to it.
     """
     left, scale = _fit(overview, (_WIDEST, PANEL))
     right, detail_scale = _fit(detail, (_WIDEST, PANEL))
@@ -97,16 +99,21 @@ def compose_map(
     title: str,
     subtitle: str = "",
 ) -> Rgb:
-    """The slide on the left, a map of it on the right (a density or a tile heatmap), a colour bar
-    below.
+    """The slide on the left, a map of it on the right (a density or a heatmap of tiles), a colour
+    bar below.
 
     Args:
-        overview: uint8 (h, w, 3). values: float (rows, cols) in square cells from the corner of
-        ``overview``; the last may hang over its edge. mask: bool (rows, cols), cells that are
-        shown; all where None. low: the value of the darkest colour. high: the value of the lightest
-        colour. label: what the values are, with their unit. cell_um: side of a cell. overview_mpp:
-        um a px of ``overview``. title: first line of the page. subtitle: what stands beside it in
-        small letters.
+        overview: uint8 (h, w, 3).
+        values: float (rows, cols) in square cells from the corner of ``overview``; the last ones
+            may reach beyond its edge.
+        mask: bool (rows, cols), the cells to show; None shows all.
+        low: the value of the darkest colour.
+        high: the value of the lightest colour.
+        label: what the values are, with their unit.
+        cell_um: side of a cell.
+        overview_mpp: um per px of ``overview``.
+        title: first line of the page.
+        subtitle: small text next to it.
     """
     left, scale = _fit(overview, (_WIDEST, PANEL))
     rows, cols = (
@@ -137,8 +144,8 @@ def _font(size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def _pieces(text: str) -> list[str]:
-    """Text cut at the two signs drawn by hand; Pillow's own font is ASCII, so letters lose their
-    accents."""
+    """Text cut at the two signs that are drawn by hand. Pillow's own font is ASCII, so letters lose
+    their accents."""
     parts = re.split("([µ²])", text)
     return [
         p if p in "µ²" else unicodedata.normalize("NFKD", p).encode("ascii", "ignore").decode()
@@ -166,8 +173,8 @@ def _write(
     fill: tuple[int, int, int] = _INK,
     align: float = 0.0,
 ) -> None:
-    """Write a line of text on the baseline ``at`` (x, y); ``align`` 0 begins there, 0.5 is centred,
-    1 ends there."""
+    """Write a line of text on the baseline ``at`` (x, y). ``align``: 0 begins there, 0.5 is
+    centred, 1 ends there."""
     x, y = at[0] - align * _length(text, size), at[1]
     for piece in _pieces(text):
         if piece == "²":
@@ -199,7 +206,7 @@ def _width(panels: Sequence[Image.Image]) -> int:
 def _page(
     panels: Sequence[Image.Image], *, title: str, subtitle: str, footer: int
 ) -> tuple[Image.Image, int]:
-    """A white page with title and panels, and the y at which its ``footer`` rows of text begin."""
+    """A white page with title and panels, and the y at which the ``footer`` rows of text begin."""
     head = _MARGIN + _TITLE + 18
     body = max(p.height for p in panels)
     top = head + body + 18
@@ -220,8 +227,8 @@ def _page(
 
 
 def _scale_bar(panel: Image.Image, mpp: float) -> None:
-    """A labelled bar of a round length in the lower left corner of a panel whose pixels are ``mpp``
-    um wide."""
+    """A labelled bar of a round length in the lower left corner of a panel with pixels of ``mpp``
+    um."""
     length_um = nice_length_um(panel.width * mpp / 4)
     text = f"{length_um / 1000:g} mm" if length_um >= 1000 else f"{length_um:g} µm"
     bar = length_um / mpp
@@ -237,7 +244,7 @@ def _scale_bar(panel: Image.Image, mpp: float) -> None:
 
 
 def _locate(panel: Image.Image, box: Sequence[float]) -> None:
-    """Frame a box, at least 8 px wide so that it can be seen, dark with a pale rim."""
+    """Frame a box, at least 8 px wide so that it is visible, in dark with a pale rim."""
     x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
     half_x, half_y = max(box[2] - box[0], 8) / 2, max(box[3] - box[1], 8) / 2
     draw = ImageDraw.Draw(panel)

@@ -1,8 +1,7 @@
-"""Objects as GeoJSON the way QuPath reads it (https://qupath.readthedocs.io, "Exporting objects"):
-one valid FeatureCollection, one feature a line, coordinates in level-0 px.
+"""Objects as GeoJSON as QuPath reads it (https://qupath.readthedocs.io, "Exporting objects").
 
-Feature ids are version 5 UUIDs (RFC 9562) of slide and object id, so a repeated run writes the same
-bytes.
+The file is one valid FeatureCollection with one feature per line, in level-0 px. Feature ids are
+version 5 UUIDs (RFC 9562) of slide and object id, so a repeated run writes the same bytes.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from quadrat.core.objects import ClassInfo, Frame, ObjectTable, Polygons
 from quadrat.outputs.objects import check_append, slice_polygons
 
 DECIMALS = 2
-"""Coordinates are rounded (half up) to this many decimals of a level-0 px; trailing zeros are not
+"""Coordinates are rounded (half up) to this many decimals of a level-0 px. Trailing zeros are not
 written."""
 _BATCH = 8_192
 _NUMBER_BYTES = 24
@@ -33,8 +32,8 @@ _VARIANTS = "89ab"
 
 
 def feature_ids(slide: str, ids: npt.NDArray[np.int64]) -> Iterator[str]:
-    """``uuid5(uuid5(NAMESPACE_URL, "quadrat:" + slide), str(id))`` of each object id, without its
-    overhead."""
+    """``uuid5(uuid5(NAMESPACE_URL, "quadrat:" + slide), str(id))`` of each object id, computed
+    faster."""
     space = hashlib.sha1(
         uuid.uuid5(uuid.NAMESPACE_URL, f"quadrat:{slide}").bytes, usedforsecurity=False
     )
@@ -150,9 +149,9 @@ class GeoJSONWriter:
 def coordinates_json(
     polygons: Polygons, frame: Frame, *, origin_l0: npt.NDArray[np.float64]
 ) -> Iterator[bytes]:
-    """The GeoJSON coordinates of each polygon, level-0 px less ``origin_l0`` (x, y), at most two
-    decimals."""
-    hundredths = np.floor((frame.xy_l0(polygons.xy) - origin_l0) * 10**DECIMALS + 0.5).astype(
+    """The GeoJSON coordinates of each polygon in level-0 px minus ``origin_l0`` (x, y), with at
+    most two decimals."""
+    hundredths = np.floor((frame.scale.to_l0(polygons.xy) - origin_l0) * 10**DECIMALS + 0.5).astype(
         np.int64
     )
     room = (
@@ -171,7 +170,7 @@ def coordinates_json(
 
 
 def _class_json(info: ClassInfo, *, object_type: str, score: str) -> bytes:
-    """What stands between the geometry and the score, the same for all objects of a class."""
+    """The text between geometry and score, the same for all objects of a class."""
     classification = json.dumps(
         {"name": info.name, "color": list(info.color)}, ensure_ascii=False, separators=(",", ":")
     )
@@ -190,8 +189,8 @@ def _render(
     text: npt.NDArray[np.uint8],
     ends: npt.NDArray[np.int64],
 ) -> int:
-    """Write ``[[[x,y],...],...]`` of each polygon as ASCII; fill the end of each; return the bytes
-    used."""
+    """Write ``[[[x,y],...],...]`` of each polygon as ASCII and fill in the end of each. Returns the
+    bytes used."""
     opening, closing, comma = 91, 93, 44
     at = 0
     for polygon in range(len(polygon_starts) - 1):
@@ -223,9 +222,8 @@ def _render(
 
 @njit(cache=True, nogil=True)
 def _number(hundredths: int, text: npt.NDArray[np.uint8], at: int) -> int:
-    """Write a number of hundredths as a decimal without trailing zeros; return the
-    place after it.
-    """
+    """Write a number of hundredths as a decimal without trailing zeros. Returns the place behind
+    it."""
     zero, minus, point = 48, 45, 46
     if hundredths < 0:
         text[at] = minus

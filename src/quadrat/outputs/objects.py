@@ -1,9 +1,9 @@
 """The object table as GeoParquet 1.1 (https://geoparquet.org/releases/v1.1.0/): written as a
 stream, and read back.
 
-Rows are buffered to row groups of one constant size, so the bytes depend on the objects alone and
-not on how they were handed over. There is no CRS: coordinates are level-0 px, and ``crs: null``
-says so to readers that would otherwise assume longitude and latitude.
+Rows are collected to row groups of one constant size. So the bytes depend only on the objects, not
+on how they were passed in. There is no CRS: coordinates are level-0 px, and ``crs: null`` states
+this to readers that would otherwise assume longitude and latitude.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ OBJECT_COLUMNS = (
     "id", "class", "class_id", "score", "area_um2", "perimeter_um",
     "x_l0", "y_l0", "x0_l0", "y0_l0", "x1_l0", "y1_l0", "flags",
 )  # fmt: skip
-"""The columns of which an :class:`ObjectTable` is made, with ids and class names."""
+"""The columns that an :class:`ObjectTable` is made of, with ids and class names."""
 ROW_GROUP = 32_768
-"""Objects a row group; bounds the memory of the writer (about 1 kB an object)."""
+"""Objects per row group; this bounds the memory of the writer (about 1 kB per object)."""
 
 
 def slice_polygons(polygons: Polygons, start: int, stop: int) -> Polygons:
@@ -53,9 +53,8 @@ def check_append(
     n_classes: int,
     first_id: int,
 ) -> None:
-    """Raise ValueError unless the parts of one append agree with each other and with
-    the classes.
-    """
+    """Raise ValueError unless the parts of one append agree with each other and with the
+    classes."""
     n = len(table)
     if len(polygons) != n or nearest.shape != (n, n_classes):
         raise ValueError(
@@ -123,10 +122,12 @@ class ObjectWriter:
         """Add objects.
 
         Args:
-            table: the objects, in canonical order. polygons: their outlines in grid px, same
-            order. nearest: (n, classes) float32 um to the nearest other object of each class, nan
-            for none. first_id: id of the first object, 1-based canonical rank; the others count up
-            from it.
+            table: the objects, in canonical order.
+            polygons: their outlines in grid px, in the same order.
+            nearest: (n, classes) float32 um to the nearest other object of each class, nan if there
+                is none.
+            first_id: id of the first object, its canonical rank from 1; the others count up from
+                it.
         """
         check_append(table, polygons, nearest, n_classes=len(self._classes), first_id=first_id)
         for start in range(0, len(table), ROW_GROUP):
@@ -144,9 +145,9 @@ class ObjectWriter:
         ids: npt.NDArray[np.int64],
     ) -> pa.Table:
         frame = self._frame
-        centre = frame.xy_l0(table.centroid[:, ::-1])
-        low, high = frame.xy_l0(table.bbox[:, 1::-1]), frame.xy_l0(table.bbox[:, 3:1:-1])
-        xy = frame.xy_l0(polygons.xy)
+        centre = frame.scale.to_l0(table.centroid[:, ::-1])
+        corners = frame.scale.to_l0(table.bbox[:, [1, 0, 3, 2]])
+        xy = frame.scale.to_l0(polygons.xy)
         if len(xy):
             self._bounds[:2] = np.minimum(self._bounds[:2], xy.min(axis=0))
             self._bounds[2:] = np.maximum(self._bounds[2:], xy.max(axis=0))
@@ -159,7 +160,8 @@ class ObjectWriter:
             table.score,
             table.area_px * frame.mpp**2,
             table.perimeter_px * frame.mpp,
-            *(centre[:, 0], centre[:, 1], low[:, 0], low[:, 1], high[:, 0], high[:, 1]),
+            *centre.T,
+            *corners.T,
             table.flags,
             *(
                 _nullable(column)
@@ -251,17 +253,21 @@ def row_groups(path: Path) -> int:
 
 
 def object_table(rows: pa.Table, frame: Frame) -> ObjectTable:
-    """Rows with the columns ``OBJECT_COLUMNS`` as a table in the px of ``frame``, in their order.
-    Anchors are not in the file: they are the pixels of the centroids."""
+    """Rows with the columns ``OBJECT_COLUMNS`` as a table in px of ``frame``, in their order.
+
+    Anchors are not in the file. They are the pixels of the centroids.
+    """
     column = {name: rows[name].to_numpy() for name in OBJECT_COLUMNS if name != "class"}
-    y, x = frame.scale_row, frame.scale_col
-    centroid = np.stack([column["y_l0"] / y, column["x_l0"] / x], axis=1)
-    corners = ("y0_l0", y), ("x0_l0", x), ("y1_l0", y), ("x1_l0", x)
+    centre, corners = (
+        frame.scale.from_l0(np.stack([column[f"{name}_l0"] for name in names], axis=1))
+        for names in (("x", "y"), ("x0", "y0", "x1", "y1"))
+    )
+    centroid = centre[:, ::-1]
     return ObjectTable(
         anchor=np.floor(centroid).astype(np.int64),
         class_id=column["class_id"].astype(np.uint8),
         score=column["score"].astype(np.float32),
-        bbox=np.stack([column[name] / scale for name, scale in corners], axis=1),
+        bbox=corners[:, [1, 0, 3, 2]],
         centroid=centroid,
         area_px=column["area_um2"] / frame.mpp**2,
         perimeter_px=column["perimeter_um"] / frame.mpp,

@@ -1,5 +1,5 @@
 """Pictures of a result: outlines, class tints, dots and maps drawn on RGB arrays, with Pillow and
-numpy alone.
+numpy.
 
 All images are uint8 (h, w, 3). ``figures.py`` sets these pictures on a page with legend and scale
 bars.
@@ -39,7 +39,7 @@ _VIRIDIS = (
 """Every 17th colour of viridis (S. van der Walt, N. Smith, E. Firing; CC0,
 https://bids.github.io/colormap)."""
 BLANK = (246, 246, 246)
-"""Colour of what a map says nothing about."""
+"""Colour of places without a value."""
 
 
 def draw_overlay(
@@ -52,14 +52,18 @@ def draw_overlay(
     zoom: int = 1,
     corner_px: float = 1.0,
 ) -> Rgb:
-    """Outline polygons on an image enlarged by ``zoom``.
+    """Draw outlines of polygons on an image that is enlarged by ``zoom``.
 
     Args:
-        image: uint8 (h, w, 3). polygons: in px of ``image`` (before zoom), corner-based.
-        class_id: (n,) uint8, one a polygon. colors: (classes, 3) uint8. width: line width in px of
-        the result. zoom: whole factor by which the image is enlarged first (bicubic), so that lines
-        stay thin on magnified tissue. corner_px: corners are cut at this distance (px of
-        ``image``), which turns pixel stairs into smooth outlines.
+        image: uint8 (h, w, 3).
+        polygons: in px of ``image`` (before zoom), corner-based.
+        class_id: (n,) uint8, one per polygon.
+        colors: (classes, 3) uint8.
+        width: line width in px of the result.
+        zoom: integer factor by which the image is enlarged first (bicubic), so that lines stay thin
+            on magnified tissue.
+        corner_px: corners are cut at this distance (px of ``image``), which makes smooth outlines
+            of pixel stairs.
 
     Returns:
         uint8 (h * zoom, w * zoom, 3).
@@ -84,8 +88,8 @@ def draw_overlay(
 
 
 def _cut_corners(polygons: Polygons, corner_px: float) -> tuple[npt.NDArray[np.float64], list[int]]:
-    """Two points an edge, ``corner_px`` (at most half the edge) from its ends; rings closed; and
-    the rings' offsets."""
+    """Two points per edge, ``corner_px`` (at most half the edge) from its ends, as closed rings;
+    and the offsets of the rings."""
     vertices = np.diff(polygons.ring_starts)
     keep = np.ones(len(polygons.xy), bool)
     keep[polygons.ring_starts[1:] - 1] = False
@@ -114,7 +118,7 @@ def blend_classes(
         class_map: (h, w) uint8; values of at least ``len(colors)`` are not tinted.
         colors: (classes, 3) uint8.
         alpha: share of the class colour, 0-1.
-        hidden: classes that are not tinted either, e.g. background.
+        hidden: classes that are not tinted either, such as background.
     """
     if class_map.shape != image.shape[:2]:
         raise ValueError(f"class map is {class_map.shape}, the image {image.shape[:2]}")
@@ -137,8 +141,8 @@ def draw_dots(
     alpha: float = 0.7,
     fade: float = 0.35,
 ) -> Rgb:
-    """Put a dot at each (x, y) px; where dots overlap the colour is their mean and grows denser, so
-    order has no say.
+    """Draw a dot at each (x, y) px. Overlapping dots have the mean of their colours and are denser,
+    so their order does not matter.
 
     Args:
         image: uint8 (h, w, 3).
@@ -147,7 +151,7 @@ def draw_dots(
         colors: (classes, 3) uint8.
         radius: px.
         alpha: opacity of a single dot, 0-1.
-        fade: share of white mixed into the image first, so that dots stand out, 0-1.
+        fade: share of white that is mixed into the image first, so that dots stand out, 0-1.
     """
     height, width = image.shape[:2]
     at = np.floor(xy).astype(np.int64)
@@ -185,12 +189,13 @@ def _stamp(points: npt.NDArray[np.float32], radius: float) -> npt.NDArray[np.flo
 def density_map(
     centroid: npt.NDArray[np.float64], frame: Frame, *, cell_um: float = 50.0
 ) -> npt.NDArray[np.float32]:
-    """Objects per mm2 in square cells from the slide's corner.
+    """Objects per mm2 in square cells from the corner of the slide.
 
     Args:
-        centroid: (n, 2) float64 (row, col) grid px, inside the frame. frame: the slide's grid.
-        cell_um: side of a cell; the last row and column may hang over the slide's edge and count as
-        whole cells.
+        centroid: (n, 2) float64 (row, col) grid px, inside the frame.
+        frame: the grid of the slide.
+        cell_um: side of a cell; the last row and column may reach beyond the slide and count as
+            whole cells.
 
     Returns:
         float32 (rows, cols), cell (i, j) covers um [i, i + 1) x [j, j + 1) * cell_um.
@@ -209,7 +214,7 @@ def colorize(
     high: float,
     mask: npt.NDArray[np.bool_] | None = None,
 ) -> Rgb:
-    """Colours of viridis for ``low`` (dark blue) to ``high`` (yellow), clipped; BLANK where nan or
+    """Colours of viridis from ``low`` (dark blue) to ``high`` (yellow), clipped. BLANK if nan or
     outside ``mask``."""
     anchors = np.array(_VIRIDIS, np.float64)
     scaled = (values.astype(np.float64) - low) / max(high - low, 1e-12)

@@ -1,5 +1,4 @@
-"""The CSV files of a slide and of a run: comma, UTF-8, ``\\n``, a header row, the empty string for
-what is undefined.
+r"""The CSV files of a slide and of a run: comma, UTF-8, ``\n``, a header row, empty if undefined.
 
 Numbers are written with a fixed number of decimals (constants below), so equal results give equal
 bytes.
@@ -31,46 +30,57 @@ _SUMMARY_COLUMNS = ("slide", "status", "task", "mpp", "tissue_mm2")
 
 @dataclass(frozen=True, slots=True)
 class CountRow:
-    """How much of one class a slide holds.
-
-    ``per_mm2`` and ``covered_fraction`` refer to the analysed tissue and are None without tissue;
-    ``median_nearest_um`` (to the nearest other object of the same class, in row "all" of any class)
-    is None with fewer than two objects.
-    """
+    """How much of one class a slide holds."""
 
     class_name: str
+    """The class, or "all"."""
     count: int
+    """Number of objects."""
     per_mm2: float | None
+    """Objects per mm2 of analysed tissue; None without tissue."""
     area_mm2: float
+    """Area of all objects together."""
     covered_fraction: float | None
+    """Share of the analysed tissue that they cover; None without tissue."""
     median_nearest_um: float | None
+    """Median distance to the nearest other object of the same class (in row "all": of any class);
+    None with fewer than two objects."""
 
 
 @dataclass(frozen=True, slots=True)
 class TileRows:
-    """What tiles.csv holds: cell (n, 2) int32 lattice (row, col); box_l0 (n, 4) float64 x0, y0, x1,
-    y1; probability (n, classes) float64; class_names in column order; the winning class of each
-    tile is ``class_id`` (n,) uint8."""
+    """What tiles.csv holds."""
 
     cell: npt.NDArray[np.int32]
+    """(n, 2) int32: lattice (row, column)."""
     box_l0: npt.NDArray[np.float64]
+    """(n, 4) float64: x0, y0, x1, y1 in level-0 px."""
     class_id: npt.NDArray[np.uint8]
+    """(n,) uint8: the class of highest probability."""
     probability: npt.NDArray[np.float64]
+    """(n, classes) float64."""
     class_names: tuple[str, ...]
+    """Class names in the order of the columns."""
 
 
 @dataclass(frozen=True, slots=True)
 class SummaryRow:
-    """One slide of a run: ``figures`` are the columns special to the task, as (name, value);
-    ``reason`` says why it has no result."""
+    """One slide of a run."""
 
     slide: str
+    """Name of the slide."""
     status: str
+    """What became of it."""
     task: str
+    """Name of the task."""
     mpp: float | None
+    """um per grid px."""
     tissue_mm2: float | None
+    """Analysed tissue."""
     figures: tuple[tuple[str, str], ...] = ()
+    """(name, value) of the columns of the task."""
     reason: str = ""
+    """Why there is no result; else empty."""
 
 
 def count_rows(
@@ -84,14 +94,15 @@ def count_rows(
     """Counts of each class and of all together, from the object table alone.
 
     Args:
-        table: the slide's objects.
-        nearest: (n, classes) float32 um to the nearest other object of each class, nan for none.
+        table: the objects of the slide.
+        nearest: (n, classes) float32 um to the nearest other object of each class, nan if there is
+            none.
         classes: the classes, by class_id.
-        frame: the slide's grid (for um).
+        frame: the grid of the slide (for um).
         tissue_mm2: analysed tissue.
 
     Returns:
-        One row a class in the order of ``classes``, then the row "all".
+        One row per class in the order of ``classes``, then the row "all".
     """
     px_mm2 = (frame.mpp / 1000) ** 2
     rows = []
@@ -138,29 +149,15 @@ def write_counts(path: Path, rows: Sequence[CountRow]) -> None:
     _write(path, _COUNT_COLUMNS, lines)
 
 
-def read_counts(path: Path) -> list[CountRow]:
-    """Read counts.csv back."""
-    return [
-        CountRow(
-            class_name=line["class"],
-            count=int(line["count"]),
-            per_mm2=_number(line["per_mm2"]),
-            area_mm2=float(line["area_mm2"]),
-            covered_fraction=_number(line["covered_fraction"]),
-            median_nearest_um=_number(line["median_nearest_um"]),
-        )
-        for line in _read(path)
-    ]
-
-
 def write_classes(
     path: Path, classes: Sequence[ClassInfo], probability: npt.NDArray[np.floating]
 ) -> None:
-    """Write classes.csv: one row a class; the written decimals sum to exactly 1 (largest remainder,
-    ties to the first).
+    """Write classes.csv: one row per class. The written decimals sum to exactly 1 (largest
+    remainder, ties to the first).
 
     Raises:
-        ValueError: a probability that is negative or not finite, none above 0, or not one a class.
+        ValueError: a probability that is negative or not finite, none above 0, or not one per
+            class.
     """
     p = probability.astype(np.float64)
     if p.shape != (len(classes),) or not np.isfinite(p).all() or (p < 0).any() or p.sum() <= 0:
@@ -180,19 +177,18 @@ def write_classes(
     _write(path, ("class", "probability"), lines)
 
 
-def read_classes(path: Path) -> dict[str, float]:
-    """Read classes.csv back: probability by class name, in file order."""
-    return {line["class"]: float(line["probability"]) for line in _read(path)}
-
-
 def write_tiles(
     path: Path, scores: TileScores, *, classes: Sequence[ClassInfo], frame: Frame, core: int
 ) -> None:
-    """Write tiles.csv: one row a core in the order of ``scores``; boxes are clipped to the slide;
-    class is the most probable one (the first of equals)."""
+    """Write tiles.csv: one row per core in the order of ``scores``. Boxes are cut at the slide.
+
+    The class is the most probable one (the first of equals).
+    """
     low = scores.cell.astype(np.float64) * core
     high = np.minimum(low + core, np.array([frame.height, frame.width]))
-    box = np.concatenate([frame.xy_l0(low[:, ::-1]), frame.xy_l0(high[:, ::-1])], axis=1)
+    box = np.concatenate(
+        [frame.scale.to_l0(low[:, ::-1]), frame.scale.to_l0(high[:, ::-1])], axis=1
+    )
     winner = np.argmax(scores.probability, axis=1)
     lines = (
         (
@@ -231,8 +227,10 @@ def read_tiles(path: Path) -> TileRows:
 
 
 def write_summary(path: Path, rows: Sequence[SummaryRow]) -> None:
-    """Write summary.csv: one row a slide in the order given; the figures' columns stand in order of
-    first appearance between ``tissue_mm2`` and ``reason``."""
+    """Write summary.csv: one row per slide in the given order.
+
+    The columns of figures stand in order of first appearance between ``tissue_mm2`` and ``reason``.
+    """
     names = list(dict.fromkeys(name for row in rows for name, _ in row.figures))
     clash = set(names) & {*_SUMMARY_COLUMNS, "reason"}
     if clash:
@@ -252,7 +250,7 @@ def write_summary(path: Path, rows: Sequence[SummaryRow]) -> None:
 
 
 def read_summary(path: Path) -> list[SummaryRow]:
-    """Read summary.csv back; figures without a value are left out."""
+    """Read summary.csv back. Figures without a value are left out."""
     fixed = {*_SUMMARY_COLUMNS, "reason"}
     return [
         SummaryRow(
@@ -268,16 +266,6 @@ def read_summary(path: Path) -> list[SummaryRow]:
         )
         for line in _read(path)
     ]
-
-
-def count_figures(rows: Sequence[CountRow]) -> tuple[tuple[str, str], ...]:
-    """The figures of a slide's counts for ``SummaryRow``: ``count`` (all), then ``count_<class>``
-    of each class."""
-    total = tuple(("count", str(row.count)) for row in rows if row.class_name == ALL)
-    return (
-        *total,
-        *((f"count_{row.class_name}", str(row.count)) for row in rows if row.class_name != ALL),
-    )
 
 
 def _decimal(value: float | None, decimals: int) -> str:

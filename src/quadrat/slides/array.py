@@ -1,4 +1,4 @@
-"""A slide held in memory: for tests, phantoms and users who already have the pixels."""
+"""A slide held in memory, for tests, phantoms and users who already have the pixels."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ import numpy as np
 
 from quadrat.core.errors import SlideError
 from quadrat.core.geometry import Box, Level
-from quadrat.slides.protocol import Closing, Rgb, SlideInfo, white
+from quadrat.slides.protocol import Closing, Rgb, SlideInfo, on_canvas
 
 
 class ArraySlide(Closing):
-    """A slide of one level from an array, uint8 (height, width, 3); the array is used as it is, not
-    copied.
+    """A slide of one level from an array, uint8 (height, width, 3). The array is not copied.
 
     ``mpp`` is um/px, one value or (rows, columns).
 
     Raises:
-        SlideError: the array is not uint8 (h, w, 3) or has no pixels.
+        SlideError: the array is not uint8 (h, w, 3), or it has no pixels.
     """
 
     __slots__ = ("_array", "info", "levels", "mpp", "name", "path")
@@ -41,22 +40,13 @@ class ArraySlide(Closing):
         self.path = path
         self.levels = (Level(height, width, 1.0, 1.0),)
         self.mpp = (float(mpp), float(mpp)) if isinstance(mpp, int | float) else mpp
-        self.info = info or SlideInfo(
-            "array", "memory", None, (), None, (height, width), ((height, width),)
-        )
+        self.info = info or SlideInfo("array", "memory", None, (), None)
 
     def read(self, level: int, box: Box) -> Rgb:
-        """Pixels of ``box`` of level 0, uint8 (h, w, 3); white outside. Always a copy."""
-        inside = box.intersect(self.levels[level].box)
-        rows, cols = (
-            inside.slices_in(self.levels[level].box) if not inside.empty else (slice(0), slice(0))
-        )
-        if inside == box:
-            return self._array[rows, cols].copy()
-        out = white(box.shape)
-        if not inside.empty:
-            out[inside.slices_in(box)] = self._array[rows, cols]
-        return out
+        """Pixels of ``box`` of level 0, uint8 (h, w, 3), white outside. The result is always a
+        copy."""
+        whole = self.levels[level].box
+        return on_canvas(box, whole, lambda part: self._array[part.slices_in(whole)].copy())
 
     def tiles(self, level: int) -> None:
         """None: there are no compressed tiles."""

@@ -1,71 +1,34 @@
-"""Slides cut from blocks (tiles, strips, chunks) at fixed places: a region is the same whole or in
-parts."""
+"""A region pasted together from blocks at fixed places: it is the same whole or in parts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable
 
 import numpy as np
 
-from quadrat.core.geometry import Box, Level, pyramid_levels
-from quadrat.slides.cache import CACHE_BYTES, BlockCache
-from quadrat.slides.protocol import Closing, Rgb, SlideInfo, TileGrid, white
+from quadrat.core.geometry import Box
+from quadrat.slides.protocol import Rgb
 
 
-class BlockSlide(Closing):
-    """What such slides share; a subclass decodes one block of one level.
+def from_blocks(box: Box, side: tuple[int, int], block: Callable[[int, int], Rgb]) -> Rgb:
+    """Pixels of a box inside a level, uint8 (h, w, 3).
 
-    ``grids`` has the (height, width) of the blocks of every level, in px.
+    Args:
+        box: what to read, in px of the level.
+        side: (height, width) of a block (tile, strip or chunk) in px; block (0, 0) begins at pixel
+            (0, 0).
+        block: returns the block (row, column), uint8 (h, w, 1 or 3); it may end where the level
+            ends.
     """
-
-    def __init__(
-        self,
-        *,
-        name: str,
-        path: str,
-        sizes: Sequence[tuple[int, int]],
-        grids: Sequence[tuple[int, int]],
-        mpp: tuple[float, float] | None,
-        info: SlideInfo,
-        cache_bytes: int = CACHE_BYTES,
-    ) -> None:
-        self.name = name
-        self.path = path
-        self.levels: tuple[Level, ...] = pyramid_levels(sizes)
-        self.mpp = mpp
-        self.info = info
-        self._grids = tuple(grids)
-        self._cache = BlockCache(cache_bytes)
-
-    def decode(self, level: int, row: int, col: int, place: Box) -> Rgb:
-        """One block, uint8 (h, w, 3): ``place`` is its part inside the level.
-
-        Raises:
-            DamagedTileError: it cannot be decoded.
-        """
-        raise NotImplementedError
-
-    def tiles(self, level: int) -> TileGrid | None:
-        """No compressed tiles are handed out."""
-        return None
-
-    def read(self, level: int, box: Box) -> Rgb:
-        """Pixels of ``box`` of that level, uint8 (h, w, 3); white outside; see ``Slide.read``."""
-        whole = self.levels[level].box
-        inside = box.intersect(whole)
-        out = np.empty((*box.shape, 3), np.uint8) if inside == box else white(box.shape)
-        if inside.empty:
-            return out
-        height, width = self._grids[level]
-        for row in range(inside.row0 // height, -(-inside.row1 // height)):
-            for col in range(inside.col0 // width, -(-inside.col1 // width)):
-                place = Box(
-                    row * height, col * width, (row + 1) * height, (col + 1) * width
-                ).intersect(whole)
-                part = place.intersect(inside)
-                block = self._cache.get(
-                    (level, row, col), partial(self.decode, level, row, col, place)
-                )
-                out[part.slices_in(box)] = block[part.slices_in(place)]
-        return out
+    height, width = side
+    out = np.empty((*box.shape, 3), np.uint8)
+    for row in range(box.row0 // height, -(-box.row1 // height)):
+        top = row * height
+        row0, row1 = max(box.row0, top), min(box.row1, top + height)
+        for col in range(box.col0 // width, -(-box.col1 // width)):
+            left = col * width
+            col0, col1 = max(box.col0, left), min(box.col1, left + width)
+            out[row0 - box.row0 : row1 - box.row0, col0 - box.col0 : col1 - box.col0] = block(
+                row, col
+            )[row0 - top : row1 - top, col0 - left : col1 - left]
+    return out

@@ -1,4 +1,4 @@
-"""A small cache of decoded blocks, shared by the threads that read one slide."""
+"""A small cache of decoded blocks that all threads reading one slide share."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from quadrat.slides.protocol import Rgb
 
 CACHE_BYTES = 32 << 20
 """Three rows of 512 px tiles across a shard of 4,096 px. Twice as much costs more in fresh memory
-pages (measured: a third of the CPU of a cold aligned scan) than it saves in decoding."""
+pages than it saves in decoding (measured: a third of the CPU of a cold aligned scan)."""
 
 
 class BlockCache:
-    """Decoded blocks by key, the least recently used dropped first; never more than ``limit_bytes``
-    in all."""
+    """Decoded blocks by key, at most ``limit_bytes`` of them. The least recently used ones are
+    dropped first."""
 
     __slots__ = ("_blocks", "_bytes", "_limit", "_lock")
 
@@ -26,9 +26,8 @@ class BlockCache:
         self._lock = Lock()
 
     def get(self, key: tuple[int, ...], decode: Callable[[], Rgb]) -> Rgb:
-        """The block of this key, decoded outside the lock if it is not held; not to
-        be written to.
-        """
+        """The block of this key. It is decoded, outside the lock, if it is not in the cache. Do not
+        write to it."""
         with self._lock:
             block = self._blocks.get(key)
             if block is not None:
@@ -44,7 +43,7 @@ class BlockCache:
         return block
 
     def clear(self) -> None:
-        """Forget all blocks."""
+        """Drop all blocks."""
         with self._lock:
             self._blocks.clear()
             self._bytes = 0

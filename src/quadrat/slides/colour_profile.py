@@ -1,5 +1,5 @@
-"""The name of an ICC profile: told of a slide, never applied (a model sees the pixels as the
-scanner wrote them)."""
+"""The name of an ICC profile. It is reported and never applied: a model sees the pixels of the
+scanner."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from PIL import ImageCms
 
 
 def profile_name(profile: bytes | None) -> str | None:
-    """The description that an ICC profile states of itself; None without a profile, "unreadable"
-    for a damaged one."""
+    """The name that an ICC profile states; None without one, "unreadable" if it is damaged."""
     if not profile:
         return None
     try:
@@ -24,8 +23,8 @@ def profile_name(profile: bytes | None) -> str | None:
 
 
 def handle_profile(handle: openslide.OpenSlide) -> str | None:
-    """The same of a slide that OpenSlide holds open; its associated images may have others, which
-    are not looked at."""
+    """The same for a slide that OpenSlide holds open. The profiles of associated images are not
+    read."""
     try:
         profile = handle.color_profile
     except (openslide.OpenSlideError, ImageCms.PyCMSError, OSError):

@@ -1,11 +1,10 @@
-"""PNG and JPEG images as slides: 8-bit RGB(A), grey or palette, held in memory as one level."""
+"""PNG and JPEG images as slides: 8-bit RGB(A), grey or palette, decoded whole into one level."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -13,55 +12,40 @@ from PIL import Image
 from quadrat.core.errors import SlideError
 from quadrat.slides.array import ArraySlide
 from quadrat.slides.colour_profile import profile_name
-from quadrat.slides.protocol import Rgb, Slide, SlideInfo, on_white
-from quadrat.slides.recognise import Found, recognise
+from quadrat.slides.protocol import Reopened, Rgb, SlideInfo, on_white
+from quadrat.slides.recognise import Found
 
 MAX_PIXELS = 1 << 30
-"""Flat images are held whole: 3 GiB of RGB is the limit."""
+"""A flat image is held whole in memory: 3 GiB of RGB is the limit."""
 PX_A_BYTE = {"PNG": 8 * 1032, "JPEG": 2048}
-"""No file of so few bytes holds a picture: deflate reaches 1032 to 1, on 1-bit pixels; JPEG spends
-a bit and more on 64 px (Huffman codes; the rest is margin). What declares more px is damaged, and
-is not decoded."""
+"""The most pixels that a byte of a file can hold. Deflate reaches 1032 to 1, on 1-bit pixels. JPEG
+needs a little more than one bit for 64 px (Huffman codes); the rest is margin. A file that declares
+more px is damaged, and is not decoded."""
 
 
-class FlatSlide(ArraySlide):
-    """A flat image decoded whole at opening; pickles as path and mpp. Such files state dots per
-    inch at best: no mpp."""
+class FlatSlide(Reopened, ArraySlide):
+    """A flat image, decoded whole when it is opened. It pickles as path and mpp.
+
+    Such files state dots per inch at best, so they have no mpp of their own.
+
+    Raises:
+        SlideError: more than 2^30 px, more than 8 bits, neither RGB(A) nor grey, or damaged.
+    """
 
     __slots__ = ("_override",)
 
     def __init__(self, found: Found, *, mpp: tuple[float, float] | None = None) -> None:
         self._override = mpp
         pixels, profile = _read(found)
-        size = pixels.shape[0], pixels.shape[1]
-        info = SlideInfo(
-            found.format, "pillow", None, (), None, size, (size,), icc_profile=profile_name(profile)
-        )
+        info = SlideInfo(found.format, "pillow", None, (), None, icc_profile=profile_name(profile))
         super().__init__(pixels, name=found.name, mpp=mpp, path=str(found.path), info=info)
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return _reopen, (self.path, self._override)
-
-
-def open_flat(found: Found, *, mpp: tuple[float, float] | None) -> Slide:
-    """Open a recognised flat image.
-
-    Raises:
-        SlideError: more than 2^30 px, more than 8 bits, other than RGB(A) or grey, or damaged.
-    """
-    return FlatSlide(found, mpp=mpp)
-
-
-def _reopen(path: str, mpp: tuple[float, float] | None) -> FlatSlide:
-    return FlatSlide(recognise(Path(path)), mpp=mpp)
 
 
 def _check_size(found: Found, height: int, width: int) -> None:
     if height * width > MAX_PIXELS:
         raise SlideError(
             f"{found.path}: {width} x {height} px is more than the {MAX_PIXELS} px that a flat "
-            "image may have; "
-            "convert it to a tiled pyramid (OME-TIFF or generic tiled TIFF)"
+            "image may have; convert it to a tiled pyramid (OME-TIFF or generic tiled TIFF)"
         )
     nbytes = found.file.stat().st_size
     if height * width > nbytes * PX_A_BYTE[found.format]:
@@ -73,7 +57,7 @@ def _check_size(found: Found, height: int, width: int) -> None:
 
 @contextmanager
 def pillow_limit_lifted() -> Iterator[None]:
-    """Pillow refuses 179 Mpx and more; our own limit is checked instead."""
+    """Pillow refuses images of 179 Mpx and more. Within this context only our own limit counts."""
     before = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = None
     try:

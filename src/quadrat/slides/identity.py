@@ -1,4 +1,4 @@
-"""What makes a slide file this file: its size and its ends, by content."""
+"""Whether a slide is still the same slide: a hash of its size and of both ends of its files."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ END_BYTES = 2**20
 
 
 def slide_identity(path: str) -> str:
-    """Total size, and sha256 of the first and last MiB, of a slide's files; not the mtime, which
-    staging changes.
+    """Hash of the total size, and of the first and last MiB, of all files of a slide. The time of
+    change does not count, because copying to a staging folder changes it.
 
     Raises:
         SlideError: the file does not exist or cannot be read.
@@ -32,7 +32,7 @@ def slide_identity(path: str) -> str:
 
 
 def regions_digest(path: str) -> str:
-    """sha256 of the user's regions file; "" where there is none.
+    """sha256 of the user's regions file; "" if there is none.
 
     Raises:
         SlideError: it cannot be read.
@@ -44,9 +44,11 @@ def regions_digest(path: str) -> str:
 
 
 def slide_files(path: Path) -> list[Path]:
-    """The files that a slide may consist of: a folder's; itself and the folder beside it (MIRAX);
-    or all that lie beside it and belong to its kind (the instances of a DICOM series, the pictures
-    of a VMS index)."""
+    """The files that a slide may consist of, sorted.
+
+    A folder: all files in it. MIRAX: the file and the folder of the same name. DICOM: all instances
+    in the same folder. VMS: the index and the pictures that begin with its name.
+    """
     kind, beside = path.suffix.lower(), path.with_suffix("")
     if path.is_dir():
         found: Iterable[Path] = path.rglob("*")
@@ -61,8 +63,8 @@ def slide_files(path: Path) -> list[Path]:
 
 @lru_cache(maxsize=64)
 def _identity(files: tuple[tuple[str, int, int, int], ...]) -> str:
-    """The hash over files given as (path, size, mtime, inode); looked up only while all of these
-    stay the same."""
+    """The hash over files given as (path, size, mtime, inode). It is kept only as long as all of
+    these stay the same."""
     digest = hashlib.sha256(str(sum(size for _, size, _, _ in files)).encode())
     for name, size, _, _ in files:
         with open(name, "rb") as stream:

@@ -1,15 +1,13 @@
-"""Tiles of TIFF-family slides, read with ``pread`` and decoded one by one instead of through
-OpenSlide.
+"""Tiles of TIFF slides, read with ``pread`` and decoded one by one instead of through OpenSlide.
 
-OpenSlide spends most of its time in a cairo blit, and it shifts (blurs) levels whose downsample is
-not whole by up to half a level-0 pixel (openslide#641, #719). The native tile has neither fault. It
-is used only where a self-check at opening finds it equal to OpenSlide, which stays the reference.
+OpenSlide spends most of its time in a cairo blit. It also shifts (blurs) a level by up to half a
+level-0 pixel if its downsample is not a whole number (openslide#641, #719). The native reader does
+neither. It is used only where a self-check finds it equal to OpenSlide, which stays the reference.
 """
 
 from __future__ import annotations
 
 import os
-import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -21,56 +19,49 @@ import tifffile
 
 from quadrat.core.errors import DamagedTileError, SlideError
 from quadrat.core.geometry import Box
+from quadrat.slides.blocks import from_blocks
 from quadrat.slides.cache import BlockCache
 from quadrat.slides.protocol import Rgb, TileGrid, damaged_tile
+from quadrat.slides.tiff_directory import tiff_directory
 from quadrat.slides.tile_codec import TileCodec
 
 MAX_TILE_PX = 2048
-"""Larger tiles (whole-width strips of some scanners) would be decoded for every small read."""
+"""Larger tiles (strips as wide as the slide, of some scanners) would be decoded for every small
+read."""
 PLAIN = (1, 5, 8, 32946)
-"""Compressions of exact pixels: none, LZW, deflate (2); tifffile decodes them."""
+"""Compressions without loss: none, LZW, deflate (2). tifffile decodes them."""
 JPEG2000 = {33003: "ycbcr", 33005: "rgb", 34712: "rgb"}
 """Compressions by JPEG 2000, and what their codestreams hold."""
 JPEG = 7
 RGB, YCBCR = 2, 6
 """Photometric interpretations."""
-UNREADABLE = (
-    tifffile.TiffFileError,
-    struct.error,
-    ValueError,
-    OSError,
-    RuntimeError,
-    LookupError,
-    ArithmeticError,
-    TypeError,
-)
-"""What tifffile raises at directories that make no sense."""
 
 
 @dataclass(frozen=True, slots=True)
 class NativeLevel:
-    """One tiled page: size and tile size (height, width) in px, and where each tile lies in the
-    file (raster order).
-
-    A count of 0 bytes is a tile that the file does not hold. ``codec`` is None for tiles of exact
-    pixels; ``decode`` takes a tile's bytes and index and gives uint8 (h, w, 3), at least what lies
-    inside the level.
-    """
+    """One tiled page of a file: its size, its tiles, and where each tile lies (in raster order)."""
 
     size: tuple[int, int]
+    """(height, width) of the level in px."""
     tile: tuple[int, int]
+    """(height, width) of a tile in px."""
     offsets: npt.NDArray[np.int64]
+    """(tiles,) int64: the first byte of each tile in the file."""
     counts: npt.NDArray[np.int64]
+    """(tiles,) int64: the bytes of each tile; 0 if the file does not hold the tile."""
     codec: TileCodec | None
+    """How a tile is compressed; None for compressions without loss."""
     decode: Callable[[bytes, int], Rgb]
+    """From the bytes and the index of a tile to uint8 (h, w, 3), at least the part inside the
+    level."""
 
     @property
     def across(self) -> int:
-        """Tiles a row."""
+        """Tiles per row."""
         return -(-self.size[1] // self.tile[1])
 
     def tile_box(self, row: int, col: int) -> Box:
-        """The tile's part of the level (the last ones are cut at the edge)."""
+        """The part of a tile inside the level (the last tiles are cut at the edge)."""
         top, left = row * self.tile[0], col * self.tile[1]
         return Box(
             top, left, min(top + self.tile[0], self.size[0]), min(left + self.tile[1], self.size[1])
@@ -78,9 +69,9 @@ class NativeLevel:
 
 
 class NativeTiles:
-    """The tiled levels of one TIFF-family file by level index; safe to read from several threads.
+    """The tiled levels of one file, by level index. Safe to read from several threads.
 
-    ``missing(level, box)`` gives the pixels of a tile that the file does not hold.
+    ``missing(level, box)`` returns the pixels of a tile that the file does not hold.
     """
 
     __slots__ = ("_cache", "_handle", "_missing", "_stamp", "levels", "path")
@@ -108,27 +99,17 @@ class NativeTiles:
         """
         if _stamp(self._handle) != self._stamp:
             raise SlideError(
-                f"{self.path}: the file was changed while it was read; run again when it is at rest"
+                f"{self.path}: the file was changed while it was read; run again when nothing "
+                "writes to it"
             )
-        grid = self.levels[level]
-        height, width = grid.tile
-        out = np.empty(
-            (*box.shape, 3), np.uint8
-        )  # each pixel of it lies in one tile, so it need not be white first
-        for row in range(box.row0 // height, -(-box.row1 // height)):
-            top = row * height
-            row0, row1 = max(box.row0, top), min(box.row1, top + height)
-            for col in range(box.col0 // width, -(-box.col1 // width)):
-                left = col * width
-                col0, col1 = max(box.col0, left), min(box.col1, left + width)
-                pixels = self._cache.get((level, row, col), partial(self._decode, level, row, col))
-                out[row0 - box.row0 : row1 - box.row0, col0 - box.col0 : col1 - box.col0] = pixels[
-                    row0 - top : row1 - top, col0 - left : col1 - left
-                ]
-        return out
+
+        def tile(row: int, col: int) -> Rgb:
+            return self._cache.get((level, row, col), partial(self._decode, level, row, col))
+
+        return from_blocks(box, self.levels[level].tile, tile)
 
     def grid(self, level: int) -> TileGrid | None:
-        """The level's compressed tiles, if they are JPEG or JPEG 2000 and all of them are there."""
+        """The compressed tiles of a level, if they are JPEG or JPEG 2000 and none is missing."""
         found = self.levels.get(level)
         if found is None or found.codec is None or not found.counts.all():
             return None
@@ -138,7 +119,7 @@ class NativeTiles:
         """The bytes of one tile.
 
         Raises:
-            SlideError: the file cannot be read to the tile's end.
+            SlideError: the file cannot be read, or ends within the tile.
         """
         grid = self.levels[level]
         index = row * grid.across + col
@@ -153,18 +134,18 @@ class NativeTiles:
         if len(data) < nbytes:
             raise SlideError(
                 f"{self.path}: the file ends within a tile at byte {offset + len(data)}; it was "
-                "cut while open"
+                "truncated while it was open"
             )
         return data
 
     def damaged(self, level: int, row: int, col: int, reason: object) -> DamagedTileError:
-        """The error for a tile that is lost."""
+        """The error for a tile that cannot be decoded."""
         return damaged_tile(
             self.path, level=level, box=self.levels[level].tile_box(row, col), reason=reason
         )
 
     def close(self) -> None:
-        """Give the file handle back."""
+        """Close the file."""
         if self._handle >= 0:
             os.close(self._handle)
             self._handle = -1
@@ -193,12 +174,16 @@ class NativeTiles:
 
 @dataclass(frozen=True, slots=True)
 class NativeGrid:
-    """One level's compressed tiles; see ``TileGrid``."""
+    """The compressed tiles of one level; see ``TileGrid``."""
 
     tiles: NativeTiles
+    """The file."""
     level: int
+    """Index of the level in the file."""
     tile: tuple[int, int]
+    """(height, width) of a tile in px."""
     codec: TileCodec
+    """How a tile is compressed."""
 
     def data(self, row: int, col: int) -> bytes:
         """The bytes of one tile; see ``TileGrid.data``."""
@@ -210,29 +195,24 @@ class NativeGrid:
 
 
 def pages_by_size(path: Path) -> dict[tuple[int, int], NativeLevel]:
-    """The pages of a file that can be read natively, the first of each (height, width); none is an
-    answer, too.
+    """The pages of a file that can be read natively, the first one of each (height, width). There
+    may be none.
 
     Raises:
         SlideError: the directories make no sense.
     """
     levels: dict[tuple[int, int], NativeLevel] = {}
-    try:
-        with tifffile.TiffFile(path) as tiff:
-            for page in tiff.pages:
-                level = native_level(page) if isinstance(page, tifffile.TiffPage) else None
-                if level is not None:
-                    levels.setdefault(level.size, level)
-    except UNREADABLE as error:
-        raise SlideError(
-            f"{path}: damaged: its TIFF directory cannot be understood ({error})"
-        ) from error
+    with tiff_directory(path) as tiff:
+        for page in tiff.pages:
+            level = native_level(page) if isinstance(page, tifffile.TiffPage) else None
+            if level is not None:
+                levels.setdefault(level.size, level)
     return levels
 
 
 def native_level(page: tifffile.TiffPage) -> NativeLevel | None:
-    """The page (of an open file) as a level, or None where it has no tiles of 8-bit RGB that are
-    read here."""
+    """A page of an open file as a level; None if it has no tiles of 8-bit RGB that can be read
+    here."""
     plain = (
         page.is_tiled
         and page.dtype == np.uint8
@@ -257,8 +237,8 @@ def native_level(page: tifffile.TiffPage) -> NativeLevel | None:
         return NativeLevel(size, tile, offsets, counts, codec, lambda data, _: codec.decode(data))
     if int(page.compression) not in PLAIN:
         return None
-    page.decode  # noqa: B018 - it looks into the file once and remembers, so ask while that is open
-    return NativeLevel(size, tile, offsets, counts, None, partial(_decode_plain, page))
+    page.decode  # noqa: B018 - it reads the file once and remembers, so ask while it is open
+    return NativeLevel(size, tile, offsets, counts, None, partial(decoded, page))
 
 
 def _codec(page: tifffile.TiffPage) -> TileCodec | None:
@@ -270,22 +250,22 @@ def _codec(page: tifffile.TiffPage) -> TileCodec | None:
     return None
 
 
-def _decode_plain(page: tifffile.TiffPage, data: bytes, index: int) -> Rgb:
-    """A tile of exact pixels.
+def decoded(page: tifffile.TiffPage, data: bytes, index: int) -> Rgb:
+    """A tile or strip decoded by tifffile, uint8 (h, w, samples).
 
     Raises:
         ValueError: it is damaged.
     """
     try:
-        decoded = page.decode(data, index)[0]
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:  # codecs raise a class each
+        pixels = page.decode(data, index, jpegtables=page.jpegtables)[0]
+    except Exception as error:  # codecs raise a class each; whatever it is, this tile is lost
         raise ValueError(f"{type(error).__name__}: {error}") from error
-    if decoded is None or decoded.ndim != 4 or decoded.dtype != np.uint8 or decoded.shape[3] != 3:
-        raise ValueError("it does not decode to uint8 (height, width, 3)")
-    return np.ascontiguousarray(decoded[0])
+    if pixels is None or pixels.ndim != 4 or pixels.dtype != np.uint8:
+        raise ValueError("it does not decode to 8-bit samples")
+    return np.ascontiguousarray(pixels[0])
 
 
 def _stamp(handle: int) -> tuple[int, int]:
-    """Size and time of change of an open file's content."""
+    """Size and time of change of an open file."""
     found = os.fstat(handle)
     return found.st_size, found.st_mtime_ns

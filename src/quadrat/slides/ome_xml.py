@@ -1,15 +1,17 @@
-"""What an OME-TIFF's XML says of its picture: mpp, objective, and the colours of its channels.
+"""What the OME-XML of an OME-TIFF states: mpp, objective, and the colours of the channels.
 
-Schema: https://www.openmicroscopy.org/Schemas/OME/2016-06/ . Nothing is guessed: what is absent or
-absurd is None.
+Schema: https://www.openmicroscopy.org/Schemas/OME/2016-06/ . Nothing is guessed: a value that is
+missing or not plausible is None.
 """
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ElementTree
+import math
 from dataclasses import dataclass
+from itertools import islice
 
 from quadrat.core.geometry import MPP_MAX, MPP_MIN
+from quadrat.core.xml import Element, XmlError, parse_xml
 
 MICROMETRES = {
     "µm": 1.0,
@@ -21,35 +23,38 @@ MICROMETRES = {
     "cm": 1e4,
     "m": 1e6,
 }
-"""Micrometres in a unit; the micro sign and the Greek letter both occur."""
+"""Micrometres in a unit. Both the micro sign and the Greek letter occur."""
 RED_GREEN_BLUE = ("FF0000", "00FF00", "0000FF")
 _WHITE = "FFFFFF"
 
 
 @dataclass(frozen=True, slots=True)
 class OmeImage:
-    """One Image element. mpp: (rows, columns) um/px. channel_colours: RRGGBB of each channel that
-    states one."""
+    """One Image element."""
 
     mpp: tuple[float, float] | None = None
+    """um/px of (rows, columns), or None."""
     objective: float | None = None
+    """Nominal magnification, or None."""
     channel_colours: tuple[str, ...] = ()
+    """RRGGBB of each channel that states a colour."""
 
 
 def parse_ome(xml: str | None, *, index: int = 0) -> OmeImage:
-    """The ``index``-th Image of an OME-XML document; one without facts where there is none, or no
-    XML that can be read."""
+    """The ``index``-th Image of an OME-XML document.
+
+    The result states nothing if there is no such image, if the document is not well-formed, or if
+    it declares a document type (``tiff_directory`` refuses such a file).
+    """
     try:
-        images = ElementTree.fromstring(xml or "<none/>").findall("{*}Image")
-    except ElementTree.ParseError:
+        root = parse_xml(xml or "")
+    except XmlError:
         return OmeImage()
-    if index >= len(images):
+    image = next(islice(root.iterfind("{*}Image"), index, None), None)
+    pixels = None if image is None else image.find("{*}Pixels")
+    if image is None or pixels is None:
         return OmeImage()
-    root, image = ElementTree.fromstring(xml or ""), images[index]
-    pixels = image.find("{*}Pixels")
-    if pixels is None:
-        return OmeImage()
-    channels = (channel.get("Color") for channel in pixels.findall("{*}Channel"))
+    channels = (channel.get("Color") for channel in pixels.iterfind("{*}Channel"))
     return OmeImage(
         _mpp(pixels),
         _objective(root, image),
@@ -58,21 +63,23 @@ def parse_ome(xml: str | None, *, index: int = 0) -> OmeImage:
 
 
 def colours_are_rgb(colours: tuple[str, ...]) -> bool:
-    """Whether three channels may be shown as red, green and blue: they say so, or say nothing
-    (white is OME's default)."""
+    """Whether three channels may be shown as red, green and blue: they state these colours, or
+    white, which is the default of OME, or none."""
     return tuple(c.upper() for c in colours) == RED_GREEN_BLUE or all(
         c.upper() == _WHITE for c in colours
     )
 
 
 def _number(text: str | None) -> float | None:
+    """A finite number, or None."""
     try:
-        return None if text is None else float(text)
+        number = float(text or "")
     except ValueError:
         return None
+    return number if math.isfinite(number) else None
 
 
-def _mpp(pixels: ElementTree.Element) -> tuple[float, float] | None:
+def _mpp(pixels: Element) -> tuple[float, float] | None:
     sizes = []
     for axis in "YX":
         value = _number(pixels.get(f"PhysicalSize{axis}"))
@@ -83,7 +90,7 @@ def _mpp(pixels: ElementTree.Element) -> tuple[float, float] | None:
     return sizes[0], sizes[1]
 
 
-def _objective(root: ElementTree.Element, image: ElementTree.Element) -> float | None:
+def _objective(root: Element, image: Element) -> float | None:
     settings = image.find("{*}ObjectiveSettings")
     if settings is None:
         return None
@@ -94,6 +101,7 @@ def _objective(root: ElementTree.Element, image: ElementTree.Element) -> float |
 
 
 def _rgb(colour: str) -> str:
-    """OME writes RGBA as one signed 32-bit integer."""
+    """RRGGBB of a colour, which OME writes as RGBA in one signed 32-bit integer. Text that is not a
+    number is returned as it is, for the message that refuses it."""
     number = _number(colour)
-    return "" if number is None else f"{int(number) >> 8 & 0xFFFFFF:06X}"
+    return colour if number is None else f"{int(number) >> 8 & 0xFFFFFF:06X}"

@@ -1,8 +1,7 @@
-"""Local OME-Zarr images (0.4 on zarr v2, 0.5 on zarr v3) as slides: uint8 RGB or grey in multiscale
-levels.
+"""Local OME-Zarr images (0.4 on zarr v2, 0.5 on zarr v3) as slides: uint8 RGB or grey, in levels.
 
-Format: https://ngff.openmicroscopy.org/0.5/ . A chunk that has no file is read as the array's fill
-value, as zarr defines it: the format cannot tell a chunk that was lost from one that was never
+Format: https://ngff.openmicroscopy.org/0.5/ . A chunk without a file is read as the fill value of
+the array, as zarr defines it. So a chunk that was lost cannot be told from one that was never
 written.
 """
 
@@ -11,23 +10,25 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
 
-from quadrat.core.errors import DamagedTileError, SlideError
-from quadrat.core.geometry import Box
-from quadrat.slides.blocks import BlockSlide
+from quadrat.core.errors import SlideError
+from quadrat.core.geometry import Box, Level, pyramid_levels
+from quadrat.slides.blocks import from_blocks
+from quadrat.slides.cache import BlockCache
 from quadrat.slides.ome_xml import colours_are_rgb
-from quadrat.slides.protocol import Rgb, Slide, SlideInfo
-from quadrat.slides.recognise import Found, recognise
+from quadrat.slides.protocol import Reopened, Rgb, SlideInfo, damaged_tile, on_canvas
+from quadrat.slides.recognise import Found
 from quadrat.slides.zarr_files import DurableStore
 
 BLOCK_PX = 128
-"""Smaller chunks are read together up to this side: zarr spends about a ms a call, and a lost block
-is lost whole."""
+"""Smaller chunks are read together, up to this side: zarr needs about 1 ms per call. If one is
+damaged, the whole block is lost."""
 MAX_CHUNK_BYTES = 1 << 30
 MICROMETRES = {
     "angstrom": 1e-4,
@@ -44,53 +45,77 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class _Image:
-    """The picture of a group: its folder, axes in order, (path, scale, translation) a level, units,
-    and notes."""
+    """The metadata of one image group."""
 
     folder: Path
+    """Where the levels lie."""
     version: str
+    """Version of OME-Zarr."""
     axes: tuple[str, ...]
+    """Names of the axes, in the order of the arrays."""
     datasets: tuple[tuple[str, tuple[float, ...], tuple[float, ...]], ...]
+    """(path, scale, translation) of each level."""
     units: tuple[str | None, ...]
+    """Unit of each axis, or None."""
     colours: tuple[str, ...]
+    """RRGGBB of each channel that states a colour."""
     others: tuple[str, ...]
+    """Names of the other images of the collection."""
     notes: tuple[str, ...]
+    """Sentences for the user."""
 
 
-class ZarrSlide(BlockSlide):
-    """An OME-Zarr image, from several threads if need be; pickles as path and mpp."""
+class ZarrSlide(Reopened):
+    """An OME-Zarr image. Safe to read from several threads; pickles as path and mpp.
+
+    Raises:
+        SlideError: not an image of uint8 RGB or grey, neither version 0.4 nor 0.5, or its levels do
+            not fit each other.
+    """
 
     def __init__(self, found: Found, *, mpp: tuple[float, float] | None = None) -> None:
         self._override = mpp
+        self.name = found.name
+        self.path = str(found.path)
         image = _read_image(found.path)
         self._axes = image.axes
         self._arrays = [_open_array(found.path, image, dataset[0]) for dataset in image.datasets]
         y, x = (image.axes.index(axis) for axis in "yx")
         sizes = tuple((int(array.shape[y]), int(array.shape[x])) for array in self._arrays)
         _check_levels(found.path, image, sizes)
-        super().__init__(
-            name=found.name,
-            path=str(found.path),
-            sizes=sizes,
-            grids=[(_block(array.chunks[y]), _block(array.chunks[x])) for array in self._arrays],
-            mpp=mpp or _mpp(image),
-            info=SlideInfo(
-                format=f"OME-Zarr {image.version}",
-                reader=f"zarr {zarr.__version__}",
-                objective=None,
-                associated=image.others,
-                bounds=None,
-                size=sizes[0],
-                level_sizes=sizes,
-                notes=image.notes,
-            ),
+        self.levels: tuple[Level, ...] = pyramid_levels(sizes)
+        self.mpp = mpp or _mpp(image)
+        self.info = SlideInfo(
+            format=f"OME-Zarr {image.version}",
+            reader=f"zarr {zarr.__version__}",
+            objective=None,
+            associated=image.others,
+            bounds=None,
+            notes=image.notes,
         )
+        self._grids = [(_block(array.chunks[y]), _block(array.chunks[x])) for array in self._arrays]
+        self._cache = BlockCache()
 
-    def __reduce__(self) -> tuple[object, ...]:
-        return _reopen, (self.path, self._override)
+    def read(self, level: int, box: Box) -> Rgb:
+        """Pixels of ``box`` of that level, uint8 (h, w, 3); white outside; see ``Slide.read``."""
 
-    def decode(self, level: int, row: int, col: int, place: Box) -> Rgb:
-        """One block of chunks; see ``BlockSlide``."""
+        def block(row: int, col: int) -> Rgb:
+            return self._cache.get((level, row, col), partial(self._decode, level, row, col))
+
+        read = partial(from_blocks, side=self._grids[level], block=block)
+        return on_canvas(box, self.levels[level].box, read)
+
+    def tiles(self, level: int) -> None:
+        """None: compressed tiles are not handed out."""
+
+    def _decode(self, level: int, row: int, col: int) -> Rgb:
+        """One block of chunks, cut at the edge of the level.
+
+        Raises:
+            DamagedTileError: it cannot be decoded.
+        """
+        block = Box(row, col, row + 1, col + 1).scale_out(*self._grids[level])
+        place = block.intersect(self.levels[level].box)
         where = {
             "y": slice(place.row0, place.row1),
             "x": slice(place.col0, place.col1),
@@ -101,31 +126,12 @@ class ZarrSlide(BlockSlide):
         try:
             pixels = np.asarray(self._arrays[level][index])
         except Exception as error:  # codecs raise a class each; whatever it is, this block is lost
-            raise DamagedTileError(
-                f"{self.path}: the chunk at {place} of level {level} is damaged "
-                f"({type(error).__name__}: {error}); "
-                "fetch the image again, or have damaged tiles marked and left out",
-                level=level,
-                box=(place.row0, place.col0, place.row1, place.col1),
-            ) from error
+            reason = f"{type(error).__name__}: {error}"
+            raise damaged_tile(self.path, level=level, box=place, reason=reason) from error
         if "c" not in kept:
             return np.repeat(pixels.transpose([kept.index(a) for a in "yx"])[..., None], 3, axis=2)
         pixels = pixels.transpose([kept.index(axis) for axis in "yxc"])
         return np.ascontiguousarray(np.broadcast_to(pixels, (*place.shape, 3)))
-
-
-def open_ome_zarr(found: Found, *, mpp: tuple[float, float] | None) -> Slide:
-    """Open a recognised OME-Zarr folder.
-
-    Raises:
-        SlideError: no image of uint8 RGB or grey, other than version 0.4 or 0.5, or levels that
-        do not fit each other.
-    """
-    return ZarrSlide(found, mpp=mpp)
-
-
-def _reopen(path: str, mpp: tuple[float, float] | None) -> ZarrSlide:
-    return ZarrSlide(recognise(Path(path)), mpp=mpp)
 
 
 def _attributes(folder: Path) -> Json:
@@ -145,8 +151,8 @@ def _attributes(folder: Path) -> Json:
 
 
 def _read_image(path: Path) -> _Image:
-    """The image at a path; of a bioformats2raw collection the first, which is the slide, the others
-    being listed."""
+    """The image at a path. Of a bioformats2raw collection, the first image is the slide and the
+    others are listed."""
     folder, attributes, others = path, _attributes(path), list[str]()
     if "bioformats2raw.layout" in attributes and (path / "0").is_dir():
         others = sorted(
@@ -191,7 +197,7 @@ def _read_image(path: Path) -> _Image:
 
 
 def _transform(entry: Json, axes: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The scale and translation of a list of coordinateTransformations."""
+    """Scale and translation of a list of coordinateTransformations."""
     scale, shift = (1.0,) * axes, (0.0,) * axes
     for step in entry.get("coordinateTransformations", ()):
         if step["type"] == "scale":
@@ -209,7 +215,7 @@ def _compose(
     inner: tuple[tuple[float, ...], tuple[float, ...]],
     outer: tuple[tuple[float, ...], tuple[float, ...]],
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The transformation of a level followed by the one of all levels."""
+    """The transformation of a level followed by the transformation of all levels."""
     scale = tuple(a * b for a, b in zip(inner[0], outer[0], strict=True))
     return scale, tuple(a * b + c for a, b, c in zip(inner[1], outer[0], outer[1], strict=True))
 
@@ -234,14 +240,12 @@ def _open_array(path: Path, image: _Image, name: str) -> zarr.Array[Any]:
     ):
         raise SlideError(
             f"{path}: level {name} of {array.dtype}{array.shape} with axes {', '.join(image.axes)} "
-            "is not one picture of 8-bit "
-            "RGB or grey; convert it first"
+            "is not one picture of 8-bit RGB or grey; convert it first"
         )
     if sizes.get("c", 1) == 3 and not colours_are_rgb(image.colours):
         raise SlideError(
             f"{path}: its channels have the colours {', '.join(image.colours)}, not red, green and "
-            "blue: fluorescence, not a "
-            "picture in natural colours; render it to RGB first"
+            "blue: fluorescence, not a picture in natural colours; render it to RGB first"
         )
     if min(array.shape) < 1 or math.prod(array.chunks) > MAX_CHUNK_BYTES:
         raise SlideError(
@@ -252,8 +256,8 @@ def _open_array(path: Path, image: _Image, name: str) -> zarr.Array[Any]:
 
 
 def _check_levels(path: Path, image: _Image, sizes: tuple[tuple[int, int], ...]) -> None:
-    """Refuse levels that do not show the same rectangle: not ever smaller, or shifted by more than
-    a px of theirs."""
+    """Refuse levels that do not show the same rectangle: one is larger than the level before it, or
+    is shifted by more than one of its pixels."""
     for (name, scale, shift), size, above in zip(
         image.datasets[1:], sizes[1:], sizes[:-1], strict=True
     ):
@@ -272,7 +276,7 @@ def _check_levels(path: Path, image: _Image, sizes: tuple[tuple[int, int], ...])
 
 
 def _mpp(image: _Image) -> tuple[float, float] | None:
-    """(rows, columns) um/px of level 0; None without a unit of length, because a bare number may
+    """um/px of (rows, columns) of level 0; None without a unit of length, because a bare number may
     mean anything."""
     values = []
     for axis in "yx":
@@ -285,5 +289,5 @@ def _mpp(image: _Image) -> tuple[float, float] | None:
 
 
 def _block(chunk: int) -> int:
-    """The side of a block: whole chunks, of about 128 px if they are smaller."""
+    """The side of a block: whole chunks, or about 128 px if chunks are smaller."""
     return chunk * max(1, BLOCK_PX // chunk)

@@ -1,4 +1,4 @@
-"""Label images in OME-Zarr: level 0 of one label image as an array of whole numbers."""
+"""Label images in OME-Zarr: level 0 of one label image as an array of integers."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from quadrat.slides.zarr_files import DurableStore
 
 
 def read_ome_zarr_labels(path: Path) -> npt.NDArray[np.integer]:
-    """The pixels (h, w) of a label image, unsigned or signed whole numbers as stored.
+    """The pixels (h, w) of a label image: signed or unsigned integers, as stored.
 
-    ``path``: the label image (".../labels/nuclei"), or an image with one label image.
+    ``path``: the label image (".../labels/nuclei"), or an image that has exactly one label image.
 
     Raises:
-        AnnotationError: no label image there, or several; or not one plane of whole numbers.
+        AnnotationError: there is no label image or more than one, or it is not one plane of
+            integers.
     """
     folder = _label_folder(path)
     try:
@@ -57,7 +58,7 @@ def _label_folder(path: Path) -> Path:
     """The folder of the label image itself.
 
     Raises:
-        AnnotationError: an image with no label image or with several.
+        AnnotationError: the image has no label image, or more than one.
     """
     if not (path / "labels").is_dir():
         return path

@@ -1,16 +1,14 @@
-"""Slides that OpenSlide opens; it is the reference, and the native tile reader serves what it
-agrees with.
+"""Slides that OpenSlide opens. It is the reference; native tiles serve levels where both agree.
 
-Traps it works around (all measured): outside the slide the colour is transparent black; a handle
-that met one corrupt tile fails for ever after; a level whose downsample is not whole is shifted by
-a part of a pixel that depends on where the region starts. So pixels are cut from canonical blocks
-at fixed places: a region is the same whole or in parts.
+Three faults are worked around (all measured). Outside the slide OpenSlide returns transparent
+black. A handle that has met one corrupt tile fails for every later read. A level with a downsample
+that is not a whole number is shifted by a part of a pixel, which depends on where the region
+starts. So pixels are cut from blocks at fixed places: a region is the same whole or in parts.
 """
 
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from threading import Lock
 
 import numpy as np
@@ -18,28 +16,28 @@ import openslide
 
 from quadrat.core.errors import DamagedTileError, SlideError
 from quadrat.core.geometry import Box, Level, pyramid_levels
+from quadrat.slides.blocks import from_blocks
 from quadrat.slides.cache import BlockCache
 from quadrat.slides.colour_profile import handle_profile
 from quadrat.slides.dicom import mistagged_sizes
 from quadrat.slides.native import NativeTiles, pages_by_size
 from quadrat.slides.protocol import (
-    Closing,
+    Reopened,
     Rgb,
-    Slide,
     SlideInfo,
     TileGrid,
     damaged_tile,
+    on_canvas,
     on_white,
     white,
 )
-from quadrat.slides.recognise import Found, recognise
+from quadrat.slides.recognise import Found
 from quadrat.slides.self_check import refuse_reason
 from quadrat.slides.tile_codec import ycbcr_to_rgb
 
 BLOCK_PX = 512
 PIECE_PX = 128
-"""Side of the pieces in which a damaged block is tried again, where the file states no tile size.
-"""
+"""A damaged block is read again in pieces of this side, if the file states no tile size."""
 NATIVE_VENDORS = (
     "aperio",
     "generic-tiff",
@@ -49,15 +47,19 @@ NATIVE_VENDORS = (
     "trestle",
     "ventana",
 )
-"""Formats of the TIFF family whose pages may be tried as levels; the self-check decides. Only the
-first two were tried on files. Not Hamamatsu's: a page of theirs is one JPEG stream."""
+"""TIFF formats with pages that may be tried as levels; the self-check decides. Only the first two
+were tried on real files. Hamamatsu is not among them: each of its pages is one JPEG stream."""
 MISTAGGED = (
     "the DICOM header says RGB, but the JPEG frames are YCbCr: colours are converted after reading"
 )
 
 
-class OpenSlideSlide(Closing):
-    """A slide read through OpenSlide, from several threads if need be; pickles as path and mpp."""
+class OpenSlideSlide(Reopened):
+    """A slide read through OpenSlide. Safe to read from several threads; pickles as path and mpp.
+
+    Raises:
+        SlideError: OpenSlide cannot open it, or its colours would be read wrongly.
+    """
 
     def __init__(self, found: Found, *, mpp: tuple[float, float] | None = None) -> None:
         self._found = found
@@ -87,76 +89,59 @@ class OpenSlideSlide(Closing):
             self.close()
             raise
 
-    def __reduce__(self) -> tuple[object, ...]:
-        return _reopen, (str(self._found.path), self._override)
-
     def read(self, level: int, box: Box) -> Rgb:
         """Pixels of ``box`` of that level, uint8 (h, w, 3); white outside; see ``Slide.read``."""
-        inside = box.intersect(self.levels[level].box)
-        if inside.empty:
-            return white(box.shape)
-        native = self._native is not None and level in self._native.levels
-        pixels = (
-            self._native.read(level, inside)
-            if self._native and native
-            else self._read_blocks(level, inside)
-        )
-        if inside == box:
-            return pixels
-        out = white(box.shape)
-        out[inside.slices_in(box)] = pixels
-        return out
+        native = self._native if self._native and level in self._native.levels else None
+        read = partial(self._read_blocks if native is None else native.read, level)
+        return on_canvas(box, self.levels[level].box, read)
 
     def tiles(self, level: int) -> TileGrid | None:
-        """The level's compressed tiles, if the native reader serves the level; see
-        ``Slide.tiles``.
-        """
+        """The compressed tiles of a level, if the native reader serves it; see ``Slide.tiles``."""
         return None if self._native is None else self._native.grid(level)
 
     def close(self) -> None:
-        """Give the file handles back; reading afterwards fails."""
+        """Close the files; reading afterwards fails."""
         self._handle.close()
         if self._native is not None:
             self._native.close()
 
     def _read_blocks(self, level: int, box: Box) -> Rgb:
         """Pixels of a box inside the level, cut from blocks of 512 px at fixed places."""
-        out = np.empty((*box.shape, 3), np.uint8)
-        for row, col in box.cells(BLOCK_PX):
-            place = (
-                Box(row, col, row + 1, col + 1)
-                .scale_out(BLOCK_PX, BLOCK_PX)
-                .intersect(self.levels[level].box)
-            )
-            part = place.intersect(box)
-            key = level, row, col
-            block = self._cache.get(key, partial(self._read_block, key, place))
-            for lost in self._lost.get(key, ()):
-                if not Box(*lost.box).intersect(part).empty:
-                    raise lost
-            out[part.slices_in(box)] = block[part.slices_in(place)]
-        return out
 
-    def _read_block(self, key: tuple[int, int, int], place: Box) -> Rgb:
-        """One block; what of it cannot be decoded is white in it and named in ``_lost``."""
+        def block(row: int, col: int) -> Rgb:
+            key = level, row, col
+            pixels = self._cache.get(key, partial(self._read_block, *key))
+            for lost in self._lost.get(key, ()):
+                if not Box(*lost.box).intersect(box).empty:
+                    raise lost
+            return pixels
+
+        return from_blocks(box, (BLOCK_PX, BLOCK_PX), block)
+
+    def _read_block(self, level: int, row: int, col: int) -> Rgb:
+        """One block. Tiles that cannot be decoded are white in it and listed in ``_lost``."""
+        block = Box(row, col, row + 1, col + 1).scale_out(BLOCK_PX, BLOCK_PX)
+        place = block.intersect(self.levels[level].box)
         if _stamp(self._found) != self._stamp:
             raise SlideError(
-                f"{self.path}: the file was changed while it was read; run again when it is at rest"
+                f"{self.path}: the file was changed while it was read; run again when nothing "
+                "writes to it"
             )
         try:
-            return self._ask(self._handle, key[0], place)
+            return self._ask(self._handle, level, place)
         except openslide.OpenSlideError:
-            with self._lock:  # the handle refuses all reads from now on, good tiles included
-                pixels, self._lost[key], self._handle = self._read_pieces(key[0], place)
+            with self._lock:  # this handle refuses all later reads, good tiles too
+                pixels, lost, self._handle = self._read_pieces(level, place)
+                self._lost[level, row, col] = lost
             return pixels
 
     def _read_pieces(
         self, level: int, place: Box
     ) -> tuple[Rgb, tuple[DamagedTileError, ...], openslide.OpenSlide]:
-        """A block tile by tile, each failure on a handle of its own: pixels, what is lost, and a
-        handle that is sound."""
+        """A block tile by tile: its pixels, the tiles that are lost, and a handle that still works.
+        After each failure a new handle is opened."""
         handle = _open(self._found)
-        try:  # another thread may have spoilt the handle
+        try:  # the other handle may have failed because of another thread
             return self._ask(handle, level, place), (), handle
         except openslide.OpenSlideError:
             handle = _open(self._found)
@@ -171,8 +156,8 @@ class OpenSlideSlide(Closing):
         return pixels, tuple(lost), handle
 
     def _tiles_of(self, level: int, place: Box) -> list[Box]:
-        """The file's tiles (or, where it states none, pieces of 128 px) that touch a box, cut at
-        the level's edge."""
+        """The tiles of the file that touch a box, cut at the edge of the level. They are pieces of
+        128 px if the file states no tile size."""
         height, width = self._tile_sizes[level]
         rows = range(place.row0 // height, -(-place.row1 // height))
         cols = range(place.col0 // width, -(-place.col1 // width))
@@ -184,9 +169,8 @@ class OpenSlideSlide(Closing):
         ]
 
     def _ask(self, handle: openslide.OpenSlide, level: int, place: Box) -> Rgb:
-        down = self._downsamples[
-            level
-        ]  # OpenSlide divides by this one, so it is the one to multiply by
+        # OpenSlide divides by this number, so multiply by the same
+        down = self._downsamples[level]
         location = round(place.col0 * down), round(place.row0 * down)
         rgba = np.asarray(handle.read_region(location, level, (place.width, place.height)))
         if self.levels[level].box.shape in self._ycbcr:
@@ -220,9 +204,9 @@ class OpenSlideSlide(Closing):
             shifted = not float(self._downsamples[index]).is_integer()
             reason = refuse_reason(native, index, reference=self._reference, shifted=shifted)
             if self._found.format == "aperio" and lacking and index > lacking[0]:
-                # OpenSlide draws an Aperio tile anew, from the finer level, where that lacks one of
-                # the tiles below it
-                reason = f"level {index}: level {lacking[0]} lacks tiles"
+                # OpenSlide redraws an Aperio tile from the finer level if one of the tiles below it
+                # is missing there
+                reason = f"level {index}: level {lacking[0]} has missing tiles"
             if reason is not None:
                 refused.append(reason)
                 del native.levels[index]
@@ -239,18 +223,8 @@ class OpenSlideSlide(Closing):
         )
 
 
-def open_openslide(found: Found, *, mpp: tuple[float, float] | None) -> Slide:
-    """Open a recognised file with OpenSlide."""
-    return OpenSlideSlide(found, mpp=mpp)
-
-
-def _reopen(path: str, mpp: tuple[float, float] | None) -> OpenSlideSlide:
-    return OpenSlideSlide(recognise(Path(path)), mpp=mpp)
-
-
 def _stamp(found: Found) -> tuple[int, int, int]:
-    """Which file lies at the path (OpenSlide opens it by name again and again), its size and time
-    of change."""
+    """Inode, size and time of change of the file. OpenSlide opens it by name again and again."""
     try:
         at = found.file.stat()
     except OSError as error:
@@ -268,9 +242,7 @@ def _open(found: Found) -> openslide.OpenSlide:
 
 
 def _tile_sizes(handle: openslide.OpenSlide) -> list[tuple[int, int]]:
-    """(height, width) of each level's tiles as the file has them, or 128 px where it
-    states none.
-    """
+    """(height, width) of the tiles of each level, or 128 px if the file states none."""
     properties, levels = handle.properties, range(handle.level_count)
     sides = (
         [f"openslide.level[{level}].tile-{side}" for side in ("height", "width")]
@@ -283,11 +255,11 @@ def _tile_sizes(handle: openslide.OpenSlide) -> list[tuple[int, int]]:
 
 
 def _stated_mpp(handle: openslide.OpenSlide, found: Found) -> tuple[float, float] | None:
-    """Level-0 um/px (rows, columns) from the file; None where it states none that can mean
-    micrometres.
+    """um/px of (rows, columns) at level 0 as the file states it; None if it states nothing that can
+    mean micrometres.
 
-    A resolution in dots per inch is what image programs write for printers (72, 96, 300), not a
-    measurement.
+    A resolution in dots per inch is what image programs write for printers (72, 96, 300). It is not
+    a measurement.
     """
     properties = handle.properties
     if found.format == "generic-tiff":
@@ -309,7 +281,6 @@ def _info(
     handle: openslide.OpenSlide, found: Found, *, reader: str, notes: tuple[str, ...]
 ) -> SlideInfo:
     properties = handle.properties
-    sizes = tuple((h, w) for w, h in handle.level_dimensions)
     try:
         objective: float | None = float(properties["openslide.objective-power"])
     except (KeyError, ValueError):
@@ -324,13 +295,5 @@ def _info(
     associated = tuple(sorted(handle.associated_images))
     profile = handle_profile(handle)
     return SlideInfo(
-        found.format,
-        reader,
-        objective,
-        associated,
-        bounds,
-        sizes[0],
-        sizes,
-        icc_profile=profile,
-        notes=notes,
+        found.format, reader, objective, associated, bounds, icc_profile=profile, notes=notes
     )

@@ -1,7 +1,8 @@
-"""What every slide offers, whatever file it comes from."""
+"""What every slide offers, whatever file it comes from: levels, mpp, and pixels by box."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
@@ -16,45 +17,42 @@ from quadrat.slides.tile_codec import TileCodec
 Rgb = npt.NDArray[np.uint8]
 """Pixels, uint8, shape (height, width, 3)."""
 WHITE = 255
-"""What lies outside a slide, and behind transparent pixels."""
+"""The grey level outside a slide, and behind transparent pixels."""
 
 
 @dataclass(frozen=True, slots=True)
 class SlideInfo:
-    """What a file says of itself.
-
-    format: vendor or file format. reader: what decodes its pixels. objective: magnification as
-    stated, or None. associated: names of label, macro and thumbnail images (listed, never read).
-    bounds: the scanned part in level-0 px where the file states one (not subtracted: level-0 px
-    always means the full frame). size: level-0 (height, width). level_sizes: (height, width) of
-    every level. icc_profile: the name of the colour profile, listed and not applied. notes:
-    sentences on what a user should know of the pixels.
-    """
+    """What a file states about itself."""
 
     format: str
+    """Vendor or file format."""
     reader: str
+    """What decodes the pixels."""
     objective: float | None
+    """Magnification, or None."""
     associated: tuple[str, ...]
+    """Names of label, macro and thumbnail images. They are listed, never read."""
     bounds: Box | None
-    size: tuple[int, int]
-    level_sizes: tuple[tuple[int, int], ...]
+    """The scanned part in level-0 px, or None. It is not subtracted: level-0 px always means the
+    full frame."""
     icc_profile: str | None = None
+    """Name of the colour profile, or None. It is listed, not applied."""
     notes: tuple[str, ...] = ()
+    """Sentences on what a user should know about the pixels."""
 
 
 class TileGrid(Protocol):
-    """The compressed tiles of one level as the file holds them; tile (0, 0) begins at
-    pixel (0, 0).
-    """
+    """The compressed tiles of one level as they are in the file. Tile (0, 0) begins at pixel (0,
+    0)."""
 
     @property
     def tile(self) -> tuple[int, int]:
-        """(height, width) in px; the last tiles reach beyond the level."""
+        """(height, width) in px. The last tiles reach beyond the level."""
         ...
 
     @property
     def codec(self) -> TileCodec:
-        """What turns a tile's bytes into pixels."""
+        """What turns the bytes of a tile into pixels."""
         ...
 
     def data(self, row: int, col: int) -> bytes:
@@ -68,53 +66,54 @@ class TileGrid(Protocol):
 
 
 class Slide(Protocol):
-    """One picture in pyramid levels. Safe to read from several threads; pickles as its path and
-    mpp, not its handle."""
+    """One picture in pyramid levels.
+
+    It is safe to read from several threads. It pickles as its path and mpp, not as an open file.
+    """
 
     @property
     def name(self) -> str:
-        """File stem, or the folder's name for a folder of DICOM instances."""
+        """File name without suffix, or the name of a folder of DICOM instances."""
         ...
 
     @property
     def path(self) -> str:
-        """Where it was opened from."""
+        """Where it was opened."""
         ...
 
     @property
     def levels(self) -> tuple[Level, ...]:
-        """Largest first."""
+        """The levels, largest first."""
         ...
 
     @property
     def mpp(self) -> tuple[float, float] | None:
-        """Level-0 um/px of (rows, columns) as the file states it, or the override;
-        not yet judged.
-        """
+        """um/px of (rows, columns) at level 0, as the file states it or as the caller gave it. Not
+        checked yet."""
         ...
 
     @property
     def info(self) -> SlideInfo:
-        """What the file says of itself."""
+        """What the file states about itself."""
         ...
 
     def read(self, level: int, box: Box) -> Rgb:
-        """Pixels of ``box``, in that level's own px; white where it lies outside; the same whole or
-        in parts.
+        """Pixels of ``box``, in px of that level, white outside the level. The same whether read
+        whole or in parts.
 
         Raises:
-            DamagedTileError: a tile that the box touches cannot be decoded; other boxes can
-            still be read. SlideError: the file cannot be read; names the slide.
+            DamagedTileError: a tile that the box touches cannot be decoded. Other boxes can still
+                be read.
+            SlideError: the file cannot be read; the message names the slide.
         """
         ...
 
     def tiles(self, level: int) -> TileGrid | None:
-        """The level's own compressed tiles, where they are what ``read`` shows and can be moved;
-        else None."""
+        """The compressed tiles of a level if they are exactly what ``read`` shows, else None."""
         ...
 
     def close(self) -> None:
-        """Give the file handle back."""
+        """Close the file."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -131,15 +130,14 @@ def damaged_tile(path: object, *, level: int, box: Box, reason: object) -> Damag
     """The error for a tile (or block) of a level that cannot be decoded."""
     return DamagedTileError(
         f"{path}: the tile at {box} of level {level} is damaged ({reason}); fetch the file again, "
-        "or leave the tile out "
-        "with --set slide.damaged=mark",
+        "or leave the tile out with --set slide.damaged=mark",
         level=level,
         box=(box.row0, box.col0, box.row1, box.col1),
     )
 
 
 class Closing:
-    """The context-manager half of a slide."""
+    """Makes a slide a context manager that closes its file."""
 
     __slots__ = ()
 
@@ -155,7 +153,34 @@ class Closing:
         self.close()
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Nothing to close."""
+
+
+class Reopened(Closing):
+    """Makes a slide pickle as its path and mpp, not as an open file."""
+
+    __slots__ = ()
+    path: str
+    _override: tuple[float, float] | None
+
+    def __reduce__(self) -> tuple[object, ...]:
+        from quadrat.slides.opening import reopen
+
+        return reopen, (self.path, self._override)
+
+
+def on_canvas(box: Box, whole: Box, read: Callable[[Box], Rgb]) -> Rgb:
+    """Pixels of a box, white outside ``whole``. ``read`` returns the pixels of a box inside
+    ``whole``."""
+    inside = box.intersect(whole)
+    if inside.empty:
+        return white(box.shape)
+    pixels = read(inside)
+    if inside == box:
+        return pixels
+    out = white(box.shape)
+    out[inside.slices_in(box)] = pixels
+    return out
 
 
 def white(shape: tuple[int, int]) -> Rgb:
@@ -164,9 +189,7 @@ def white(shape: tuple[int, int]) -> Rgb:
 
 
 def on_white(rgba: Rgb) -> Rgb:
-    """Composite uint8 (h, w, 4) with straight alpha on white; integer arithmetic,
-    rounded half up.
-    """
+    """uint8 (h, w, 4) with straight alpha, laid on white. Integer arithmetic, rounded half up."""
     alpha = rgba[..., 3]
     if alpha.min(initial=WHITE) == WHITE:
         return np.ascontiguousarray(rgba[..., :3])

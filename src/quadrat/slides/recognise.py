@@ -1,22 +1,18 @@
-"""What lies at a path, and which reader takes it: every reason for not reading it is one sentence
-here."""
+"""Which reader can open what lies at a path, or one sentence on why none can."""
 
 from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import openslide
-import tifffile
 
 from quadrat.core.errors import SlideError
-from quadrat.slides.dicom import read_instance, series_instances
-from quadrat.slides.native import UNREADABLE
+from quadrat.slides.dicom import BIG_ENDIAN, DEFLATED, read_instance, series_instances
+from quadrat.slides.tiff_directory import tiff_directory
 from quadrat.slides.tiff_extent import MAGIC as TIFF_MAGIC
 from quadrat.slides.tiff_extent import missing_bytes
 
@@ -26,22 +22,26 @@ JPEG_MAGIC = b"\xff\xd8\xff"
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A readable file: the path as given, the file to open, the slide's name, who reads it, and its
-    format."""
+    """A file that can be read."""
 
     path: Path
+    """The path as the caller gave it."""
     file: Path
+    """The file to open."""
     name: str
+    """Name of the slide."""
     reader: Literal["openslide", "tiff", "flat", "ome-zarr"]
+    """Which reader opens it."""
     format: str
+    """Vendor or file format."""
 
 
 def recognise(path: Path) -> Found:
     """Look at a path without decoding pixels.
 
     Raises:
-        SlideError: missing, a folder without one DICOM series or OME-Zarr image, empty, not
-        allowed, truncated or not a picture.
+        SlideError: the path is missing, empty, truncated, not allowed to be read, not a picture, or
+            a folder that is neither one DICOM series nor an OME-Zarr image.
     """
     if path.is_dir():
         return _recognise_folder(path)
@@ -69,7 +69,7 @@ def recognise(path: Path) -> Found:
 
 
 def _head(path: Path) -> bytes:
-    """The first bytes of a file that exists, is not empty and may be read."""
+    """The first bytes of a file. It must exist, hold at least one byte, and be readable."""
     try:
         if path.stat().st_size == 0:
             raise SlideError(f"{path}: the file is empty (0 bytes)")
@@ -93,12 +93,12 @@ def _vendor(path: Path) -> str | None:
 
 
 def _openslide_shows_all(path: Path) -> bool:
-    """Whether a tiled TIFF is one picture of 8-bit RGB(A) or grey whose levels, if any, are pages.
+    """Whether a tiled TIFF is one picture of 8-bit RGB(A) or grey, and all its levels are pages.
 
-    OpenSlide shows the first plane of a stack or of separate channels as if it were the picture,
-    scales 16 bits, and does not see the levels that OME-TIFF keeps in SubIFDs.
+    OpenSlide shows the first plane of a stack, or of separate channels, as if it were the picture.
+    It scales 16 bits, and it does not find the levels that OME-TIFF keeps in SubIFDs.
     """
-    with _directory(path) as tiff:
+    with tiff_directory(path) as tiff:
         series, page = tiff.series[0].levels[0], tiff.pages.first
         axes = "".join(
             axis
@@ -106,24 +106,14 @@ def _openslide_shows_all(path: Path) -> bool:
             if size > 1 or axis in "YX"
         )
         one = axes in ("YX", "YXS") and series.dtype == "uint8" and int(page.planarconfig) == 1
-        unnamed = page.samplesperpixel == 4 and not any(
-            page.extrasamples
-        )  # which OpenSlide takes for alpha
+        # OpenSlide would take it for alpha
+        unnamed = page.samplesperpixel == 4 and not any(page.extrasamples)
         return one and not page.subifds and not unnamed
 
 
 def _is_ome(path: Path) -> bool:
-    with _directory(path) as tiff:
+    with tiff_directory(path) as tiff:
         return bool(tiff.is_ome)
-
-
-@contextmanager
-def _directory(path: Path) -> Iterator[tifffile.TiffFile]:
-    try:
-        with tifffile.TiffFile(path) as tiff:
-            yield tiff
-    except UNREADABLE as error:
-        raise SlideError(f"{path}: the TIFF directory cannot be understood ({error})") from error
 
 
 def is_zarr(folder: Path) -> bool:
@@ -156,8 +146,14 @@ def _recognise_folder(folder: Path) -> Found:
 
 
 def _recognise_dicom(path: Path) -> Found:
-    """One file of a series; OpenSlide takes in those beside it, so all of them have to be whole."""
+    """One file of a DICOM series. OpenSlide also opens the other files of the series, so all of
+    them must be complete."""
     instance = read_instance(path)
+    if instance is not None and instance.syntax in (DEFLATED, BIG_ENDIAN):
+        raise SlideError(
+            f"{path}: DICOM in the transfer syntax {instance.syntax} (deflated or big endian) is "
+            "not read; convert it to explicit little endian (e.g. with dcmconv +te)"
+        )
     if instance is not None and not instance.is_slide:
         raise SlideError(
             f"{path}: a DICOM file that is not a whole-slide image (SOP class "
@@ -177,12 +173,12 @@ def _found_dicom(path: Path, file: Path, *, name: str) -> Found:
 
 
 def check_complete(path: Path) -> None:
-    """Refuse a TIFF-family file that is shorter than its own directories say (a broken copy or
+    """Refuse a TIFF file that is shorter than its own directories state (an incomplete copy or
     upload).
 
     Raises:
-        SlideError: a tile, strip or directory lies beyond the end of the file, or the
-        directories make no sense.
+        SlideError: a tile, strip or directory lies beyond the end of the file, or the directories
+            make no sense.
     """
     size = path.stat().st_size
     try:
@@ -191,6 +187,6 @@ def check_complete(path: Path) -> None:
         raise SlideError(f"{path}: damaged: its TIFF directory makes no sense ({error})") from error
     if missing:
         raise SlideError(
-            f"{path}: truncated: its directory speaks of at least {size + missing} bytes, the file "
+            f"{path}: truncated: its directory needs at least {size + missing} bytes, the file "
             f"has {size}"
         )

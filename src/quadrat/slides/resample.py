@@ -1,8 +1,7 @@
-"""Resampling in integers, so that a region is bit for bit the same read whole or in a hundred
-parts.
+"""Resampling in integers: a region is the same, bit for bit, whether read whole or in many parts.
 
-Weights depend on the global output index alone, are whole numbers that sum to 2^11 an axis, and the
-accumulation is exact in 32 bits (255 * 2^11 * 2^11 < 2^30); there is one rounding, half up, at the
+Weights depend only on the global output index. They are whole numbers that sum to 2^11 per axis.
+Sums are exact in 32 bits (255 * 2^11 * 2^11 < 2^30), and rounding (half up) happens once, at the
 end.
 """
 
@@ -22,25 +21,25 @@ WEIGHT_BITS = 11
 
 @dataclass(frozen=True, slots=True)
 class Taps:
-    """Which input pixels make each output pixel of a run, along one axis.
-
-    first: the input index of column 0. index: (n, taps) int64 input indices less ``first``. weight:
-    (n, taps) int32, each row sums to 2^11. stop: one past the last input index used.
-    """
+    """Which input pixels make each output pixel of a run, along one axis."""
 
     first: int
+    """The input index of column 0."""
     stop: int
+    """One past the last input index that is used."""
     index: npt.NDArray[np.int64]
+    """(n, taps) int64: input indices minus ``first``."""
     weight: npt.NDArray[np.int32]
+    """(n, taps) int32: each row sums to 2^11."""
 
 
 def taps(start: int, stop: int, *, ratio: float, size: int) -> Taps:
-    """Taps of output pixels ``start`` to ``stop`` where ``ratio`` input px make one output px, of
-    ``size`` input px.
+    """Taps of output pixels ``start`` to ``stop``: ``ratio`` input px make one output px, and there
+    are ``size`` input px.
 
     Reduction (ratio >= 1): the share of [i * ratio, (i + 1) * ratio) that each input pixel covers.
-    Enlargement: linear between the two nearest pixel centres. Input indices beyond the picture are
-    taken from its edge.
+    Enlargement: linear between the two nearest pixel centres. Beyond the picture, the pixel at its
+    edge is used.
     """
     out = np.arange(start, stop, dtype=np.float64)
     if ratio >= 1:
@@ -70,7 +69,7 @@ def taps(start: int, stop: int, *, ratio: float, size: int) -> Taps:
 
 
 def block_mean(pixels: Rgb, rows: int, cols: int) -> Rgb:
-    """Mean of blocks of ``rows`` x ``cols`` px, rounded half up; uint8 (h * rows, w * cols, 3) to
+    """Mean of blocks of ``rows`` x ``cols`` px, rounded half up: uint8 (h * rows, w * cols, 3) to
     (h, w, 3)."""
     if rows == 1 and cols == 1:
         return pixels
@@ -81,8 +80,8 @@ def block_mean(pixels: Rgb, rows: int, cols: int) -> Rgb:
 
 
 def separable(pixels: Rgb, rows: Taps, cols: Taps) -> Rgb:
-    """Weighted mean along columns, then rows; ``pixels`` cover input rows first..stop of ``rows``
-    and of ``cols``."""
+    """Weighted mean along columns, then along rows. ``pixels`` cover input rows first to stop of
+    ``rows`` and the same of ``cols``."""
     middle = np.empty((pixels.shape[0], len(cols.index), 3), np.int32)
     _along_columns(np.ascontiguousarray(pixels), cols.index, cols.weight, middle)
     out = np.empty((len(rows.index), len(cols.index), 3), np.uint8)

@@ -1,5 +1,5 @@
-"""Whether native tiles show what OpenSlide shows, tried at opening on that very slide, level by
-level."""
+"""Whether native tiles show what OpenSlide shows: each level of a slide is compared when it is
+opened."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from quadrat.slides.native import NativeLevel, NativeTiles
 from quadrat.slides.protocol import Rgb
 
 CHECKED_TILES = 3
-"""Tiles compared a level; fewer only where the level has fewer that both readers can decode."""
+"""Tiles compared per level; fewer only if the level has fewer tiles that both readers can
+decode."""
 CHECKED_PX = 256
-"""Of each tile this many rows and columns at most, its lower right corner (where padding shows)."""
+"""At most this many rows and columns of a tile are compared, at its lower right corner, where
+padding shows."""
 SHIFT_TOLERANCE = 3.0
-"""Mean grey levels by which a native block may differ from one that OpenSlide shifts by a part of a
-pixel."""
+"""Mean difference in grey levels that is allowed where OpenSlide shifts by a part of a pixel."""
 
 
 def refuse_reason(
@@ -27,10 +28,10 @@ def refuse_reason(
     """Why this level must not be read natively; None if every compared tile is equal to the
     reference.
 
-    The tile of most bytes (the most to tell apart), the last, the first and some between are taken.
-    Of a ``shifted`` level, which the reference blurs by a part of a pixel away from (0, 0), the
-    first tile must be equal and the others alike. A tile that does not decode is damaged and says
-    nothing; if none does, the level is refused.
+    Compared are the tile with the most bytes (it has the most to tell), the last, the first and
+    some in between. The reference blurs a ``shifted`` level by a part of a pixel, except at (0, 0):
+    there the first tile must be equal, and the others must be similar. A tile that does not decode
+    is damaged and proves nothing. If no tile decodes, the level is refused.
     """
     compared = 0
     for row, col in _chosen(native.levels[level], first=shifted):
@@ -42,10 +43,10 @@ def refuse_reason(
             tile.col1,
         )
         at_origin = shifted and (row, col) == (0, 0)
-        if at_origin:  # read from (0, 0) on, nothing is shifted
+        if at_origin:  # from (0, 0) on nothing is shifted
             place = Box(0, 0, min(tile.row1, CHECKED_PX), min(tile.col1, CHECKED_PX))
         ours, theirs = (_try(read, level, place) for read in (native.read, reference))
-        if ours is None:  # damaged, whatever the reference makes of it: reading it will say so
+        if ours is None:  # damaged, even if the reference shows something: reading it will fail
             continue
         if theirs is None:
             return f"level {level}: OpenSlide finds the tile at {tile} damaged"
@@ -69,13 +70,12 @@ def _try(read: Callable[[int, Box], Rgb], level: int, place: Box) -> Rgb | None:
 
 
 def _chosen(grid: NativeLevel, *, first: bool) -> Iterator[tuple[int, int]]:
-    """(row, column) of the tiles to compare, the most telling ones first, each once; more than are
-    needed."""
+    """(row, column) of the tiles to compare, the most telling ones first, each once. There are more
+    than needed."""
     number = len(grid.counts)
     order = [int(grid.counts.argmax()), number - 1, 0, number // 2, number // 3, 2 * number // 3]
     if first:
         order.insert(0, 0)
-    held = [
-        index for index in dict.fromkeys(order) if grid.counts[index]
-    ]  # missing tiles are the reference's own
+    # missing tiles come from the reference anyway
+    held = [index for index in dict.fromkeys(order) if grid.counts[index]]
     return (divmod(index, grid.across) for index in held)

@@ -1,41 +1,43 @@
-"""Pixels in the grid frame: a slide read at the model's mpp by one plan, whatever level and
-resampling that takes."""
+"""A slide seen at the model's mpp: pixels by box in grid px, whatever level and resampling that
+takes."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal, Protocol
 
+import numpy as np
+
 from quadrat.core.errors import DamagedTileError
 from quadrat.core.geometry import Box, ReadPlan, check_mpp, plan_read
 from quadrat.core.objects import Frame
-from quadrat.slides import open_slide
-from quadrat.slides.protocol import Closing, Rgb, Slide, white
+from quadrat.slides.opening import open_slide
+from quadrat.slides.protocol import Closing, Rgb, Slide, on_canvas, white
 from quadrat.slides.resample import block_mean, separable, taps
 
 PIECE_PX = 2048
-"""Level pixels a side that are held at once while a larger region is reduced (12 MiB)."""
+"""Level pixels per side that are in memory at once while a larger region is reduced (12 MiB)."""
 
 
 class PixelSource(Protocol):
-    """Pixels by box in grid px; a slide and a TileStore look alike."""
+    """Pixels by box in grid px. A slide and a TileStore look alike."""
 
     @property
     def frame(self) -> Frame:
-        """Where the grid lies."""
+        """Where the grid lies on the slide."""
         ...
 
     def read(self, box: Box) -> Rgb:
-        """uint8 (h, w, 3) of ``box`` in grid px, white outside the slide; the same whether read
+        """uint8 (h, w, 3) of ``box`` in grid px, white outside the slide. The same whether read
         whole or in parts."""
         ...
 
 
 class SlideSource(Closing):
-    """A slide seen through a read plan; pickles with its slide.
+    """A slide read by one plan. It pickles together with its slide.
 
-    ``damaged`` says what a tile that cannot be decoded means: "fail" raises; with "mark" it reads
-    as white and is listed in ``damage``.
+    ``damaged`` says what happens at a tile that cannot be decoded: "fail" raises; with "mark" the
+    tile is white and is listed in ``damage``.
     """
 
     __slots__ = ("_lost", "damaged", "frame", "plan", "slide")
@@ -57,33 +59,34 @@ class SlideSource(Closing):
 
     @property
     def damage(self) -> list[Box]:
-        """Boxes in grid px, sorted, of the damaged tiles that reads have met so far: each the whole
-        tile, scaled out and cut at the slide's edge, so that they are the slide's and not the
-        reads'.
+        """Boxes in grid px, sorted, of the damaged tiles met so far.
+
+        Each box is the whole tile, scaled outwards and cut at the edge of the slide. So the list
+        does not depend on how the slide was read.
         """
         found = {self._in_grid(box).intersect(self.frame.box) for box in set(self._lost)}
         return sorted(box for box in found if not box.empty)
 
     def read(self, box: Box) -> Rgb:
-        """uint8 (h, w, 3) of ``box`` in grid px, white outside the slide; bit-identical read whole
-        or in parts.
+        """uint8 (h, w, 3) of ``box`` in grid px, white outside the slide. Bit-identical whether
+        read whole or in parts.
 
         Raises:
-            DamagedTileError: a tile cannot be decoded, and damaged tiles are to fail.
+            DamagedTileError: a tile cannot be decoded, and ``damaged`` is "fail".
             SlideError: the slide cannot be read.
         """
-        inside = box.intersect(self.frame.box)
-        if inside.empty:
-            return white(box.shape)
+        return on_canvas(box, self.frame.box, self._read_inside)
+
+    def _read_inside(self, box: Box) -> Rgb:
         rows, cols = (
             max(1, int(PIECE_PX / ratio)) for ratio in (self.plan.ratio_row, self.plan.ratio_col)
         )
-        if inside == box and box.height <= rows and box.width <= cols:
+        if box.height <= rows and box.width <= cols:
             return self._read_piece(box)
-        out = white(box.shape)
-        for row in range(inside.row0, inside.row1, rows):
-            for col in range(inside.col0, inside.col1, cols):
-                piece = Box(row, col, row + rows, col + cols).intersect(inside)
+        out = np.empty((*box.shape, 3), np.uint8)
+        for row in range(box.row0, box.row1, rows):
+            for col in range(box.col0, box.col1, cols):
+                piece = Box(row, col, row + rows, col + cols).intersect(box)
                 out[piece.slices_in(box)] = self._read_piece(piece)
         return out
 
@@ -92,7 +95,8 @@ class SlideSource(Closing):
         self.slide.close()
 
     def _read_piece(self, box: Box) -> Rgb:
-        """A box inside the slide, small enough to be held at the level's resolution."""
+        """A box inside the slide that is small enough to be in memory at the resolution of the
+        level."""
         plan = self.plan
         if not plan.resampled:
             rows, cols = int(plan.ratio_row), int(plan.ratio_col)
@@ -106,8 +110,7 @@ class SlideSource(Closing):
         )
 
     def _read_level(self, box: Box) -> Rgb:
-        """Pixels of a box in the level's px; damaged tiles are white in it if they are to be
-        marked."""
+        """Pixels of a box in px of the level. Damaged tiles are white if they are to be marked."""
         level = self.plan.level
         try:
             return self.slide.read(level, box)
@@ -122,22 +125,22 @@ class SlideSource(Closing):
                 out[part.slices_in(box)] = self.slide.read(level, part)
             except DamagedTileError as lost:
                 hole = Box(*lost.box).intersect(part)
-                if hole.empty:  # it would be met for ever
+                if hole.empty:  # else this loop would never end
                     raise
                 self._lost.add(Box(*lost.box))
                 todo.extend(_around(part, hole))
         return out
 
     def _in_grid(self, box: Box) -> Box:
-        """The grid px that a box of the level has a part in; enlarging looks one level px to each
-        side."""
+        """The grid px that a box of the level contributes to. Enlarging uses one level px more on
+        each side."""
         plan = self.plan
         reach = 1 if min(plan.ratio_row, plan.ratio_col) < 1 else 0
         return box.pad(reach).scale_out(1 / plan.ratio_row, 1 / plan.ratio_col)
 
 
 def _around(box: Box, hole: Box) -> list[Box]:
-    """What is left of a box without a hole in it: at most four boxes, none empty."""
+    """What is left of a box without a hole in it: at most four boxes, none of them empty."""
     parts = (
         Box(box.row0, box.col0, hole.row0, box.col1),
         Box(hole.row0, box.col0, hole.row1, hole.col0),

@@ -1,5 +1,4 @@
-"""Two small pictures of a slide for people: a thumbnail, and the same with what counts as tissue
-outlined."""
+"""Two small pictures of a slide for people: a thumbnail, and the same with the tissue outlined."""
 
 from __future__ import annotations
 
@@ -16,18 +15,18 @@ from quadrat.slides.tissue.mask import TissueMap, read_strips
 Rgb = npt.NDArray[np.uint8]
 
 THUMBNAIL_PX = 1024
-"""About the longer side."""
+"""About the length of the longer side."""
 OUTLINE = (0, 160, 0)
-"""Green: neither H&E nor DAB has it."""
+"""Green, which neither H&E nor DAB contains."""
 FADED = 0.65
-"""How far what is not tissue goes towards white."""
+"""How far the colours outside tissue move towards white (0-1)."""
 
 
 def thumbnail(slide: Slide, *, longer_px: int = THUMBNAIL_PX) -> tuple[Rgb, Frame]:
     """The whole slide, uint8 (h, w, 3) of about ``longer_px``, and the frame that places it.
 
-    The slide's mpp does not matter (many a slide has none), so the frame's is no measurement: only
-    its scales are.
+    The mpp of the slide does not matter here (many slides have none). So the mpp of the frame is
+    not a measurement; only its scale is.
 
     Raises:
         SlideError: the slide cannot be read.
@@ -40,17 +39,11 @@ def thumbnail(slide: Slide, *, longer_px: int = THUMBNAIL_PX) -> tuple[Rgb, Fram
 
 
 def tissue_overlay(picture: Rgb, *, frame: Frame, tissue: TissueMap) -> Rgb:
-    """A picture uint8 (h, w, 3) in ``frame`` with the tissue outlined in green and the rest faded;
-    a new array."""
+    """A picture uint8 (h, w, 3) in ``frame``, with tissue outlined in green and the rest faded. A
+    new array."""
     rows, cols = (
-        np.minimum(((np.arange(side) + 0.5) * scale / mask_scale).astype(np.int64), mask_side - 1)
-        for side, scale, mask_scale, mask_side in zip(
-            picture.shape[:2],
-            (frame.scale_row, frame.scale_col),
-            (tissue.frame.scale_row, tissue.frame.scale_col),
-            tissue.mask.shape,
-            strict=True,
-        )
+        np.minimum(centres.astype(np.int64), side - 1)
+        for centres, side in zip(frame.centres_in(tissue.frame), tissue.mask.shape, strict=True)
     )
     mask = tissue.mask[np.ix_(rows, cols)]
     out = picture.copy()

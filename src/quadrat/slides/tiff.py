@@ -1,13 +1,14 @@
-"""TIFF and OME-TIFF pictures that OpenSlide does not serve: pyramids in SubIFDs, planes, strips,
+"""TIFF and OME-TIFF pictures that OpenSlide does not open: pyramids in SubIFDs, planes, strips,
 other compressions.
 
-tifffile reads the directories; the pixels are read tile by tile or strip by strip, so a large
-picture is never held whole (only a compressed picture in one strip has to be). Layout: TIFF 6.0;
-OME-TIFF (docs.openmicroscopy.org).
+tifffile reads the directories. Pixels are read tile by tile or strip by strip, so a large picture
+is never whole in memory (except a compressed picture in one strip). Layout: TIFF 6.0; OME-TIFF
+(docs.openmicroscopy.org).
 """
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,86 +17,67 @@ import tifffile
 from quadrat.core.errors import SlideError
 from quadrat.core.geometry import MPP_MAX, MPP_MIN, Box, Level, pyramid_levels
 from quadrat.slides.colour_profile import profile_name
-from quadrat.slides.native import UNREADABLE, NativeLevel, NativeTiles
+from quadrat.slides.native import NativeLevel, NativeTiles
 from quadrat.slides.ome_xml import OmeImage, colours_are_rgb, parse_ome
-from quadrat.slides.protocol import Closing, Rgb, Slide, SlideInfo, TileGrid, white
-from quadrat.slides.recognise import Found, recognise
+from quadrat.slides.protocol import Reopened, Rgb, SlideInfo, TileGrid, on_canvas, white
+from quadrat.slides.recognise import Found
+from quadrat.slides.tiff_directory import tiff_directory
 from quadrat.slides.tiff_planes import plane_levels, unsupported
 
 _CENTIMETRE = 3
 _ICC = 34675
 
 
-class TiffSlide(Closing):
-    """A TIFF's main picture with its pyramid, from several threads if need be; pickles as path and
-    mpp."""
+class TiffSlide(Reopened):
+    """The main picture of a TIFF with its pyramid. Safe to read from several threads; pickles as
+    path and mpp.
+
+    Raises:
+        SlideError: not one picture of 8-bit RGB(A) or grey, compressed in a way that is not read,
+            or damaged.
+    """
 
     def __init__(self, found: Found, *, mpp: tuple[float, float] | None = None) -> None:
         self._override = mpp
         self.name = found.name
         self.path = str(found.path)
-        try:
-            with tifffile.TiffFile(found.file) as tiff:
-                picture = _Picture(found, tiff)
-                planes = picture.planes()
-                self.info = picture.info()
-                stated = picture.ome.mpp or resolution_mpp(picture.page)
-        except UNREADABLE as error:
-            raise SlideError(
-                f"{found.path}: the TIFF directory cannot be understood ({error})"
-            ) from error
-        self.levels: tuple[Level, ...] = pyramid_levels(self.info.level_sizes)
+        with tiff_directory(found.file) as tiff:
+            picture = _Picture(found, tiff)
+            planes = picture.planes()
+            self.info = picture.info()
+            self.levels: tuple[Level, ...] = pyramid_levels(picture.sizes())
+            stated = picture.ome.mpp or resolution_mpp(picture.page)
         self.mpp = mpp or stated
         self._planes = [NativeTiles(found.file, levels, missing=_blank) for levels in planes]
 
-    def __reduce__(self) -> tuple[object, ...]:
-        return _reopen, (self.path, self._override)
-
     def read(self, level: int, box: Box) -> Rgb:
         """Pixels of ``box`` of that level, uint8 (h, w, 3); white outside; see ``Slide.read``."""
-        inside = box.intersect(self.levels[level].box)
-        if inside.empty:
-            return white(box.shape)
-        parts = [plane.read(level, inside) for plane in self._planes]
-        pixels = (
-            parts[0] if len(parts) == 1 else np.stack([part[..., 0] for part in parts], axis=-1)
-        )
-        if inside == box:
-            return pixels
-        out = white(box.shape)
-        out[inside.slices_in(box)] = pixels
-        return out
+        return on_canvas(box, self.levels[level].box, partial(self._read_inside, level))
+
+    def _read_inside(self, level: int, box: Box) -> Rgb:
+        parts = [plane.read(level, box) for plane in self._planes]
+        return parts[0] if len(parts) == 1 else np.stack([part[..., 0] for part in parts], axis=-1)
 
     def tiles(self, level: int) -> TileGrid | None:
-        """The level's compressed tiles, where they are JPEG or JPEG 2000; see ``Slide.tiles``."""
+        """The compressed tiles of a level, if they are JPEG or JPEG 2000; see ``Slide.tiles``."""
         return self._planes[0].grid(level) if len(self._planes) == 1 else None
 
     def close(self) -> None:
-        """Give the file handles back; reading afterwards fails."""
+        """Close the files; reading afterwards fails."""
         for plane in self._planes:
             plane.close()
 
 
-def open_tiff(found: Found, *, mpp: tuple[float, float] | None) -> Slide:
-    """Open a recognised TIFF.
-
-    Raises:
-        SlideError: not one picture of 8-bit RGB(A) or grey, compressed in a way that is not
-        read, or damaged.
-    """
-    return TiffSlide(found, mpp=mpp)
-
-
 def ome_mpp(path: Path) -> tuple[float, float] | None:
-    """(rows, columns) um/px from an OME-TIFF's PhysicalSizeY and X, where they are plausible; else
-    None."""
-    with tifffile.TiffFile(path) as tiff:
+    """um/px of (rows, columns) from PhysicalSizeY and PhysicalSizeX of an OME-TIFF; None if they
+    are not plausible."""
+    with tiff_directory(path) as tiff:
         return parse_ome(tiff.ome_metadata).mpp
 
 
 def resolution_mpp(page: tifffile.TiffPage) -> tuple[float, float] | None:
-    """(rows, columns) um/px from resolution tags in pixels a centimetre; an inch is a printer's
-    unit."""
+    """um/px of (rows, columns) from resolution tags in pixels per centimetre. Pixels per inch are
+    meant for printers."""
     unit, row, col = (page.tags.valueof(tag) for tag in (296, 283, 282))
     if (
         unit is None
@@ -108,10 +90,6 @@ def resolution_mpp(page: tifffile.TiffPage) -> tuple[float, float] | None:
         return None
     mpp = 1e4 * row[1] / row[0], 1e4 * col[1] / col[0]
     return mpp if all(MPP_MIN <= value <= MPP_MAX for value in mpp) else None
-
-
-def _reopen(path: str, mpp: tuple[float, float] | None) -> TiffSlide:
-    return TiffSlide(recognise(Path(path)), mpp=mpp)
 
 
 def _blank(level: int, box: Box) -> Rgb:
@@ -137,7 +115,7 @@ class _Picture:
         self.ome = parse_ome(tiff.ome_metadata, index=self.index) if tiff.is_ome else OmeImage()
 
     def planes(self) -> list[dict[int, NativeLevel]]:
-        """Levels by index, of the one interleaved plane or of three colour planes."""
+        """Levels by index: of one interleaved plane, or of three colour planes."""
         path, series = self.found.path, self.series
         axes = "".join(
             axis
@@ -147,15 +125,13 @@ class _Picture:
         if axes not in ("YX", "YXS", "SYX", "CYX") or series.dtype != np.uint8:
             raise SlideError(
                 f"{path}: a TIFF of {series.dtype} with axes {series.axes} {series.shape} is not "
-                "one picture of 8-bit RGB, "
-                "RGBA or grey; convert it first"
+                "one picture of 8-bit RGB, RGBA or grey; convert it first"
             )
         if axes == "CYX" and not colours_are_rgb(self.ome.channel_colours):
             colours = ", ".join(self.ome.channel_colours)
             raise SlideError(
                 f"{path}: its channels have the colours {colours}, not red, green and blue: "
-                "fluorescence, not a picture in "
-                "natural colours; render it to RGB first"
+                "fluorescence, not a picture in natural colours; render it to RGB first"
             )
         problem = unsupported(self.page)
         if problem is not None:
@@ -163,12 +139,13 @@ class _Picture:
         found = [plane_levels(level, tiff=self.tiff, path=path) for level in series.levels]
         return [dict(enumerate(levels)) for levels in zip(*found, strict=True)]
 
+    def sizes(self) -> list[tuple[int, int]]:
+        """(height, width) of the levels."""
+        pages = (level.keyframe for level in self.series.levels)
+        return [(int(page.imagelength), int(page.imagewidth)) for page in pages]
+
     def info(self) -> SlideInfo:
-        """What the file says of itself."""
-        sizes = tuple(
-            (int(level.keyframe.imagelength), int(level.keyframe.imagewidth))
-            for level in self.series.levels
-        )
+        """What the file states about itself."""
         others = [
             s
             for i, s in enumerate(self.tiff.series)
@@ -180,7 +157,5 @@ class _Picture:
             objective=self.ome.objective,
             associated=tuple(sorted(s.name or f"series {s.index}" for s in others)),
             bounds=None,
-            size=sizes[0],
-            level_sizes=sizes,
             icc_profile=profile_name(self.page.tags.valueof(_ICC)),
         )

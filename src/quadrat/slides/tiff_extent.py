@@ -1,9 +1,9 @@
-"""How long a TIFF file must be by its own directories: what tells a truncated copy from an unknown
+"""How long a TIFF file must be by its own directories. This tells a truncated copy from an unknown
 format.
 
-Readers say "unsupported format" of a truncated file, or open it and fail in the middle. Layout:
+Readers say "unsupported format" for a truncated file, or open it and fail in the middle. Layout:
 TIFF 6.0, section 2; BigTIFF. NDPI files beyond 4 GiB keep the high halves of their offsets
-elsewhere and are not judged.
+elsewhere and are not checked.
 """
 
 from __future__ import annotations
@@ -37,31 +37,42 @@ _TYPE_BYTES = {
     18: 8,
 }
 _OFFSET_TAGS = {324: 325, 273: 279}
-"""Tile and strip offsets, and the byte counts that belong to them."""
+"""Tags of tile and strip offsets, and the tags of their byte counts."""
 _WIDTH, _HEIGHT, _ROWS, _TILE_WIDTH, _TILE_HEIGHT, _TILES = 256, 257, 278, 322, 323, 324
 MAX_TILE_PX = 1 << 26
 """A tile is decoded whole: 8,192 x 8,192 px is the limit."""
 
 
 class Entry(NamedTuple):
-    """One directory entry: value type, number of values, where they lie and the bytes they take."""
+    """One entry of a directory."""
 
     kind: int
+    """Type of a value."""
     number: int
+    """How many values."""
     at: int
+    """The first byte of the values."""
     nbytes: int
+    """The bytes that they take."""
 
 
 class _Layout(NamedTuple):
+    """Formats (of ``struct``) of the parts of a directory: TIFF and BigTIFF differ."""
+
     order: str
+    """Byte order."""
     number: str
+    """How many entries."""
     entry: str
+    """One entry: tag, type, number, value."""
     offset: str
+    """The offset of values or of the next directory."""
     inline: int
+    """Values of at most so many bytes are in the entry itself."""
 
 
 def missing_bytes(path: Path) -> int:
-    """Bytes that the directories speak of and the file lacks; 0 for a complete file.
+    """How many bytes are missing at the end of a file by its own directories; 0 if it is complete.
 
     Raises:
         ValueError: the header or a directory makes no sense.
@@ -78,20 +89,19 @@ def missing_bytes(path: Path) -> int:
 
 
 class _BeyondEnd(Exception):
-    """A read that the file is too short for; carries where it would have ended."""
+    """A read beyond the end of the file. Its argument is where the read would have ended."""
 
 
 def _take(file: BinaryIO, at: int, nbytes: int) -> bytes:
-    if (
-        at + nbytes > os.fstat(file.fileno()).st_size
-    ):  # before reading, so that a garbage count allocates nothing
+    # checked before reading, so that a wrong count allocates no memory
+    if at + nbytes > os.fstat(file.fileno()).st_size:
         raise _BeyondEnd(at + nbytes)
     file.seek(at)
     return file.read(nbytes)
 
 
 def _ends(file: BinaryIO) -> Iterator[int]:
-    """Where each directory, out-of-line value, strip and tile ends."""
+    """Where each directory, each value outside a directory, each strip and each tile ends."""
     head = _take(file, 0, 8)
     order = "<" if head[:2] == b"II" else ">"
     big = struct.unpack(order + "H", head[2:4])[0] == 43
@@ -114,9 +124,8 @@ def _ends(file: BinaryIO) -> Iterator[int]:
         if NDPI_TAG in entries:
             if os.fstat(file.fileno()).st_size >= 1 << 32:
                 return
-            yield (
-                end + 4 + 4 * len(entries)
-            )  # the high halves of the link and of every value follow
+            # the high halves of the link and of every value follow
+            yield (end + 4 + 4 * len(entries))
         yield end
         yield from (entry.at + entry.nbytes for entry in entries.values())
         _check_declared(file, entries, order)
@@ -130,7 +139,7 @@ def _ends(file: BinaryIO) -> Iterator[int]:
 
 
 def _directory(file: BinaryIO, at: int, layout: _Layout) -> tuple[dict[int, Entry], int]:
-    """The entries by tag, and where the directory ends (with its link to the next)."""
+    """The entries by tag, and where the directory ends (with its link to the next one)."""
     nbytes = struct.calcsize("=" + layout.number)
     (count,) = struct.unpack(layout.order + layout.number, _take(file, at, nbytes))
     form = layout.order + layout.entry
@@ -151,7 +160,7 @@ def _directory(file: BinaryIO, at: int, layout: _Layout) -> tuple[dict[int, Entr
 
 
 def _data_ends(file: BinaryIO, entries: dict[int, Entry], order: str) -> Iterator[int]:
-    """Where each strip and tile of one directory ends."""
+    """Where the last strip or tile of one directory ends."""
     for offsets_tag, counts_tag in _OFFSET_TAGS.items():
         if offsets_tag in entries and counts_tag in entries:
             offsets, counts = (
@@ -165,8 +174,8 @@ def _data_ends(file: BinaryIO, entries: dict[int, Entry], order: str) -> Iterato
 
 
 def _check_declared(file: BinaryIO, entries: dict[int, Entry], order: str) -> None:
-    """Refuse a picture without px, or one of more tiles or strips than are listed: a garbled or
-    forged size."""
+    """Refuse a picture without px, or one that needs more tiles or strips than are listed: a
+    damaged or forged size."""
 
     def number(tag: int) -> int:
         values = _values(file, entries[tag], order)

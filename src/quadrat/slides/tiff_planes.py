@@ -1,8 +1,7 @@
-"""One level of a TIFF picture as planes of tiles: interleaved colours are one plane, separate ones
-three.
+"""One level of a TIFF picture as planes of tiles: one plane if colours are interleaved, else three.
 
-A strip is a tile as wide as the picture. Uncompressed strips are cut anew into bands of about a
-MiB, so that one strip of a whole picture need not be read for a corner of it.
+A strip is a tile as wide as the picture. Uncompressed strips are cut into bands of about 1 MiB, so
+that a small region of a picture in one strip does not need the whole strip.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import simplejpeg
 import tifffile
 
 from quadrat.core.errors import SlideError
-from quadrat.slides.native import JPEG, RGB, YCBCR, NativeLevel, native_level
+from quadrat.slides.native import JPEG, RGB, YCBCR, NativeLevel, decoded, native_level
 from quadrat.slides.protocol import Rgb, on_white
 from quadrat.slides.tile_codec import TileCodec
 
@@ -47,7 +46,7 @@ _ASSOCIATED_ALPHA, _ALPHA = 1, 2
 
 
 def unsupported(page: tifffile.TiffPage) -> str | None:
-    """Why a page's pixels are not read here; None if they are."""
+    """Why the pixels of a page are not read here; None if they are."""
     compression, photometric = int(page.compression), int(page.photometric)
     if compression not in COMPRESSIONS:
         return f"its TIFF compression {compression} is not read"
@@ -72,8 +71,8 @@ def plane_levels(
     """The planes of one level: one, or three of one sample each.
 
     Raises:
-        SlideError: the pages lie in several files, there are not 1, 3 or 4 planes, or a segment
-        is too large to decode.
+        SlideError: the pages lie in several files, there are not 1, 3 or 4 channels, or a segment
+            is too large to decode.
     """
     page: tifffile.TiffPage = series.keyframe
     size = int(page.imagelength), int(page.imagewidth)
@@ -151,7 +150,7 @@ def _segments(
 
 
 def _bands(page: tifffile.TiffPage, start: int, size: tuple[int, int], samples: int) -> NativeLevel:
-    """An uncompressed plane that lies in one piece, as bands of whole rows."""
+    """An uncompressed plane in one piece, as bands of whole rows."""
     row_bytes = size[1] * samples
     rows = min(size[0], max(1, BAND_BYTES // row_bytes))
     starts = np.arange(0, size[0], rows, dtype=np.int64)
@@ -165,11 +164,11 @@ def _bands(page: tifffile.TiffPage, start: int, size: tuple[int, int], samples: 
 
 
 def _raw_decoder(page: tifffile.TiffPage) -> Callable[[bytes, int], Rgb]:
-    """From a segment's bytes and index to uint8 (h, w, samples); raises ValueError where it is
-    damaged.
+    """From the bytes and the index of a segment to uint8 (h, w, samples). It raises ValueError if
+    the segment is damaged.
 
-    JPEG goes by the strict decoder: libjpeg paints what a damaged stream lacks in grey (see
-    ``tile_codec``).
+    JPEG is decoded in strict mode: otherwise libjpeg fills the missing part of a damaged stream
+    with grey (see ``tile_codec``).
     """
     tables = page.jpegtables or b""
     contiguous = int(page.planarconfig) == 1 or page.samplesperpixel == 1
@@ -179,22 +178,12 @@ def _raw_decoder(page: tifffile.TiffPage) -> Callable[[bytes, int], Rgb]:
     if int(page.compression) == JPEG and (page.samplesperpixel == 1 or not contiguous):
         return partial(_grey_jpeg, tables)
     page.decode  # noqa: B018 - it looks into the file once and remembers, so ask while that is open
-    return partial(_decoded, page, tables)
+    return partial(decoded, page)
 
 
 def _grey_jpeg(tables: bytes, data: bytes, index: int) -> Rgb:
     stream = b"".join((b"\xff\xd8", tables[2:-2], memoryview(data)[2:]))
     return np.asarray(simplejpeg.decode_jpeg(stream, colorspace="GRAY", strict=True), np.uint8)
-
-
-def _decoded(page: tifffile.TiffPage, tables: bytes, data: bytes, index: int) -> Rgb:
-    try:
-        decoded = page.decode(data, index, jpegtables=tables or None)[0]
-    except Exception as error:  # codecs raise a class each; whatever it is, this tile is lost
-        raise ValueError(f"{type(error).__name__}: {error}") from error
-    if decoded is None or decoded.ndim != 4 or decoded.dtype != np.uint8:
-        raise ValueError("it does not decode to 8-bit samples")
-    return np.asarray(decoded[0], np.uint8)
 
 
 def _finish(page: tifffile.TiffPage) -> Callable[[Rgb], Rgb]:
@@ -212,6 +201,5 @@ def _finish(page: tifffile.TiffPage) -> Callable[[Rgb], Rgb]:
         return lambda pixels: np.asarray(
             np.minimum(pixels[..., :3] + (255 - pixels[..., 3:].astype(np.uint16)), 255), np.uint8
         )
-    return lambda pixels: np.ascontiguousarray(
-        pixels[..., :3]
-    )  # a fourth sample of no stated meaning is not alpha
+    # a fourth sample of no stated meaning is not alpha
+    return lambda pixels: np.ascontiguousarray(pixels[..., :3])

@@ -1,6 +1,7 @@
 """A zarr store that writes and reads whole files only.
 
-zarr's own LocalStore does not fsync, and reads an empty or cut-off file as if nothing were missing.
+The LocalStore of zarr does not fsync, and it reads an empty or truncated file as if nothing were
+missing.
 """
 
 from __future__ import annotations
@@ -17,10 +18,9 @@ from quadrat.core.files import make_folder, write_file
 
 
 class DurableStore(LocalStore):
-    """A folder that zarr writes whole files to, with fsync, and in which a file that is too short
-    is an error.
+    """A folder in which zarr writes whole files, with fsync. A file that is too short is an error.
 
-    Reads without zarr's thread hop a read.
+    Reads do not go through the event loop of zarr.
     """
 
     def __init__(self, root: Path | str, *, read_only: bool = False) -> None:
@@ -76,7 +76,7 @@ class DurableStore(LocalStore):
 
 
 def _span(request: ByteRequest | None, size: int) -> tuple[int, int]:
-    """First byte and the one after the last, of a file of ``size`` bytes."""
+    """First byte, and one past the last byte, for a file of ``size`` bytes."""
     match request:
         case RangeByteRequest(start=start, end=end):
             return start, end

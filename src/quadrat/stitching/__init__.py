@@ -1,1 +1,1 @@
-"""Exact merging of what the cores of a slide predict: pure functions on integers."""
+"""Stitching: predictions of shards become the objects, regions and classes of a slide (pure)."""

@@ -1,4 +1,4 @@
-"""Connected components across shards: label each shard alone, then union over the faces they share
+"""Connected components across shards: each shard is labelled alone, then joined with its neighbours
 (4-connected)."""
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import numpy.typing as npt
 from quadrat.core.lattice import Cell
 
 Strips = dict[str, npt.NDArray[np.int64]]
-"""Border pixels of a shard: ``top``, ``bottom``, ``left``, ``right``; each (length, 2) of
-(component, class), 0 = none."""
+"""Border pixels of a shard: ``top``, ``bottom``, ``left``, ``right``. Each is (length, 2) of
+(component, class), 0 for none."""
 
 
 def face_pairs(strips: dict[Cell, Strips], first: dict[Cell, int]) -> npt.NDArray[np.int64]:
-    """Pairs (m, 2) of components, numbered globally by ``first`` (of component 1) + component - 1,
-    that touch over a face."""
+    """Pairs (m, 2) of components that touch across a side of a shard. ``first``: global number of
+    component 1 of each shard."""
     pairs = [np.zeros((0, 2), np.int64)]
     for (row, col), mine in strips.items():
         for other, (a_side, b_side) in {
@@ -36,8 +36,8 @@ def face_pairs(strips: dict[Cell, Strips], first: dict[Cell, int]) -> npt.NDArra
 
 @numba.njit(cache=True)
 def union_find(n, pairs):  # type: ignore[no-untyped-def]
-    """The least member of each of 0..n-1's set after joining ``pairs`` (m, 2): int64 (n,). Order of
-    pairs is without effect."""
+    """For each of 0..n-1, the least member of its set after joining ``pairs`` (m, 2): int64 (n,).
+    The order of pairs does not matter."""
     parent = np.arange(n)
     for i in range(pairs.shape[0]):
         a, b = pairs[i, 0], pairs[i, 1]

@@ -2,10 +2,10 @@
 cut.
 
 Perimeter: Cauchy-Crofton with lines in four directions, P = pi / 8 * (N0 + N90 + (N45 + N135) /
-sqrt 2) with N the number of label / other transitions along the lines of a direction; as
-``skimage.measure.perimeter_crofton`` (after S. Rivollier, PhD thesis, Ecole des Mines de
-Saint-Etienne, 2010, https://tel.archives-ouvertes.fr/tel-00560838), here for all labels at once. A
-transition is counted by the label pixel beside it, so that each belongs to one piece.
+sqrt 2). N is the number of transitions between a label and anything else along the lines of a
+direction. It is ``skimage.measure.perimeter_crofton`` (after S. Rivollier, PhD thesis, Ecole des
+Mines de Saint-Etienne, 2010, https://tel.archives-ouvertes.fr/tel-00560838) for all labels at once.
+A transition is counted by the pixel of the label next to it, so each belongs to one piece.
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ class Moments:
         return Moments(**{name: getattr(self, name)[index] for name in self.__slots__})
 
     def scatter(self, index: npt.NDArray[np.integer], *, n: int) -> Moments:
-        """Sums of n objects, where row i is (a piece of) object ``index[i]``, 0-based; several rows
-        may name one."""
+        """Sums of n objects. Row i is (a piece of) object ``index[i]``, from 0; several rows may
+        name the same object."""
         out = Moments.zeros(n)
         np.add.at(out.area, index, self.area)
         np.add.at(out.sums, index, self.sums)
@@ -92,9 +92,8 @@ class Moments:
         np.add.at(out.transitions, index, self.transitions)
         np.add.at(out.value, index, self.value)
         latest_first = np.lexsort((self.first[:, 1], self.first[:, 0]))[::-1]
-        out.first[index[latest_first]] = self.first[
-            latest_first
-        ]  # the last write, the earliest pixel, stays
+        # the last write, the earliest pixel, stays
+        out.first[index[latest_first]] = self.first[latest_first]
         return out
 
     @staticmethod
@@ -116,7 +115,7 @@ class Moments:
 
     @property
     def centroid(self) -> npt.NDArray[np.float64]:
-        """(n, 2) float64 (row, col): mean of pixel centres, corner-based grid px; nan without
+        """(n, 2) float64 (row, col): mean of pixel centres, in corner-based grid px; nan without
         pixels."""
         area = self.area[:, None]
         return (2 * self.sums + area) / np.where(area > 0, 2.0 * area, np.nan)
@@ -139,8 +138,8 @@ class Moments:
         anchor: npt.NDArray[np.int64] | None = None,
         flags: npt.NDArray[np.uint8] | None = None,
     ) -> ObjectTable:
-        """Object table of these sums; the anchor is the first raster pixel unless given, flags are
-        0 unless given."""
+        """Object table of these sums. The anchor is the first pixel in raster order unless given;
+        flags are 0 unless given."""
         if (self.area == 0).any():
             raise ValueError(
                 f"object {int(np.argmin(self.area))} has no pixels and cannot stand in an object "
@@ -165,13 +164,15 @@ def measure(
     origin: tuple[int, int],
     values: npt.NDArray[np.unsignedinteger] | None = None,
 ) -> Moments:
-    """Moments of each label 1..n of a complete (h, w) array; what lies outside counts as another
+    """Moments of each label 1..n of a complete (h, w) array. What lies outside counts as another
     label.
 
     Args:
-        labels: (h, w) int32 or uint32, 0 is background; row i of the result is label i + 1. n:
-        number of labels. origin: (row, col) of ``labels[0, 0]`` in grid px. values: (h, w) uint8 or
-        uint16 summed for each label, e.g. quantised scores; 0 where not given.
+        labels: (h, w) int32 or uint32, 0 is background; row i of the result is label i + 1.
+        n: number of labels.
+        origin: (row, col) of ``labels[0, 0]`` in grid px.
+        values: (h, w) uint8 or uint16, summed for each label, such as quantised scores; 0 if not
+            given.
 
     Raises:
         ValueError: a label outside 0..n, or shapes that do not agree.
@@ -190,13 +191,14 @@ def measure_piece(
     """As ``measure`` for one piece: ``labels`` is (h + 2, w + 2) with one pixel of true context on
     each side.
 
-    ``origin`` is the (row, col) of ``labels[1, 1]``; ``values`` has the shape of the piece without
+    ``origin`` is the (row, col) of ``labels[1, 1]``. ``values`` has the shape of the piece without
     context.
 
-    Transitions are counted between labels, so labels must mean the same in all pieces. Regions of a
-    class map that were labelled piece by piece do not: two that meet only diagonally here may be
-    one elsewhere. For them give ``classes``, uint8 of the shape of ``labels``: transitions are then
-    counted between classes, which is the same but for such corners, and adds up.
+    Transitions are counted between labels, so a label must mean the same in all pieces. This does
+    not hold for regions of a class map that were labelled piece by piece: two that meet only at a
+    corner here may be one elsewhere. For them pass ``classes``, uint8 of the shape of ``labels``.
+    Then transitions are counted between classes, which is the same except for such corners, and
+    adds up.
     """
     if labels.ndim != 2 or labels.dtype not in (np.int32, np.uint32) or min(labels.shape) < 2:
         raise ValueError(
@@ -221,25 +223,11 @@ def measure_piece(
 
 
 def _shift(moments: Moments, origin: tuple[int, int]) -> None:
-    """From the piece's coordinates to grid px."""
+    """From the coordinates of the piece to grid px."""
     some = moments.area > 0
     moments.sums[:] += moments.area[:, None] * np.array(origin)
     moments.bbox[some] += np.array([*origin, *origin])
     moments.first[some] += np.array(origin)
-
-
-def class_votes(
-    labels: IntArray, class_map: npt.NDArray[np.uint8], *, n: int, n_classes: int
-) -> npt.NDArray[np.int64]:
-    """(n, n_classes) pixels of each class in each label 1..n; both arrays (h, w), class values at
-    least n_classes are not counted. Adds up over pieces."""
-    inside = (labels > 0) & (class_map < n_classes)
-    flat = (labels[inside].astype(np.int64) - 1) * n_classes + class_map[inside]
-    return (
-        np.bincount(flat, minlength=n * n_classes)
-        .reshape(n, n_classes)
-        .astype(np.int64, copy=False)
-    )
 
 
 def measure_runs(
@@ -250,13 +238,12 @@ def measure_runs(
     n: int,
     origin: tuple[int, int],
 ) -> tuple[Moments, npt.NDArray[np.int64]]:
-    """As ``measure``, looking only where objects are; also the sums of each channel over each
-    object.
+    """As ``measure``, but only objects are visited. Also the sums of each channel over each object.
 
     Args:
         padded: (h + 2, w + 2) int32, labels 0..n with one pixel of context on each side.
         maps: (channels, h, w) uint8.
-        runs: the labels' runs in grid px, in raster order.
+        runs: the runs of the labels in grid px, in raster order.
         n: number of labels.
         origin: (row, col) in grid px of ``padded[1, 1]``.
 
@@ -289,7 +276,7 @@ def nearest_distances(
         n_classes: number of classes, the columns of the result.
 
     Returns:
-        (n, n_classes) float32; nan where no (other) object of the class exists.
+        (n, n_classes) float32; nan if there is no (other) object of the class.
     """
     out = np.full((len(centroid_um), n_classes), np.nan, np.float32)
     for target in range(n_classes):
@@ -310,7 +297,7 @@ def nearest_distances(
 
 
 _QUERY = 1 << 17
-"""Objects asked for at once; bounds the memory of a query."""
+"""Objects per query; this bounds its memory."""
 
 
 @njit(cache=True, nogil=True)
@@ -325,7 +312,7 @@ def _accumulate(
     transitions: npt.NDArray[np.int64],
     value: npt.NDArray[np.int64],
 ) -> int:
-    """Add up the pixels of a piece in its own coordinates; return the first label out of range,
+    """Add up the pixels of a piece in its own coordinates. Returns the first label out of range,
     else 0."""
     n = len(area)
     for r in range(labels.shape[0] - 2):

@@ -1,10 +1,9 @@
-"""Clumps, seeds and their flood on uint8 maps, in time and memory of the foreground rather than of
-the block.
+"""Clumps, seeds and their flood on uint8 maps. Time and memory depend on the foreground, not on the
+block.
 
 Clumps and seeds are 4-connected components of horizontal runs (two rows at a time, union-find).
-Only clumps with several seeds are flooded; the flood is the priority flood of Meyer (1991) as
-``skimage.segmentation.watershed`` does it, with the queue as 256 first-in-first-out lists, one a
-grey value.
+Only clumps with several seeds are flooded. The flood is the priority flood of Meyer (1991), as in
+``skimage.segmentation.watershed``. Its queue is 256 first-in-first-out lists, one per grey value.
 """
 
 from __future__ import annotations
@@ -23,25 +22,27 @@ TOP, BOTTOM, LEFT, RIGHT = 1, 2, 4, 8
 
 @dataclass(frozen=True, slots=True)
 class Components:
-    """4-connected components as runs in raster order, in px of the block.
-
-    row, col0, col1: (m,) int32 runs, half-open. label: (m,) int32, 1..n, numbered by their first
-    pixels in raster order. first: (n,) int32, the first run of each component. sides: (n,) uint8,
-    which sides of the block it touches, as bits.
-    """
+    """4-connected components as runs in raster order, in px of the block."""
 
     row: Labels
+    """(m,) int32: row of each run."""
     col0: Labels
+    """(m,) int32: first column of each run."""
     col1: Labels
+    """(m,) int32: one past the last column of each run."""
     label: Labels
+    """(m,) int32: component of each run, 1..n, numbered by their first pixels in raster order."""
     first: Labels
+    """(n,) int32: the first run of each component."""
     sides: npt.NDArray[np.uint8]
+    """(n,) uint8: which sides of the block the component touches, as bits."""
 
     def __len__(self) -> int:
         return len(self.first)
 
     def first_pixels(self) -> npt.NDArray[np.int64]:
-        """(n, 2) (row, col) of each component's first pixel in raster order, px of the block."""
+        """(n, 2) (row, col) of the first pixel of each component in raster order, px of the
+        block."""
         return np.stack([self.row[self.first], self.col0[self.first]], axis=1).astype(np.int64)
 
 
@@ -52,8 +53,7 @@ def components_of(channel: Maps, level: int) -> Components:
 
 
 def components_inside(channel: Maps, level: int, clumps: Components) -> tuple[Components, Labels]:
-    """As ``components_of`` for pixels inside clumps only; also the clump, 1-based, of each
-    component."""
+    """As ``components_of``, but only inside clumps. Also the clump (from 1) of each component."""
     own = np.ascontiguousarray(channel)
     count = _runs_inside(
         own, level, clumps.row, clumps.col0, clumps.col1, clumps.label, np.empty((0, 4), np.int32)
@@ -83,14 +83,15 @@ def flood(
     """Divide clumps among their seeds.
 
     Args:
-        distance: (h, w) uint8, greatest inside an object; the flood rises from high to low.
+        distance: (h, w) uint8, greatest inside an object; the flood goes from high to low.
         clumps: the foreground. A clump without a seed is one object.
-        seeds: what lies in the clumps, with the clump of each, ``clump_of`` (s,) 1-based.
-        wanted: (clumps,) bool; the others stay 0.
+        seeds: components inside the clumps.
+        clump_of: (s,) the clump of each seed, from 1.
+        wanted: (clumps,) bool; the other clumps stay 0.
 
     Returns:
-        int32 (h + 2, w + 2) with a border of zeros: i for seed i (1-based), s + k for clump k
-        where that has no seed.
+        int32 (h + 2, w + 2) with a border of zeros: i for seed i (from 1), s + k for clump k if it
+            has no seed.
     """
     labels = np.zeros((distance.shape[0] + 2, distance.shape[1] + 2), np.int32)
     own = np.bincount(clump_of - 1, minlength=len(clumps))
@@ -146,8 +147,8 @@ def _runs(channel, level):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _runs_inside(channel, level, row, col0, col1, label, out):  # type: ignore[no-untyped-def]
-    """Write (row, col0, col1, label) of the runs at or above ``level`` until ``out`` is full;
-    return how many there are."""
+    """Write (row, col0, col1, label) of the runs at or above ``level`` until ``out`` is full.
+    Returns how many there are."""
     count = 0
     for i in range(len(row)):
         line = channel[row[i]]
@@ -172,7 +173,7 @@ def _runs_inside(channel, level, row, col0, col1, label, out):  # type: ignore[n
 
 @njit(cache=True, nogil=True)
 def _join(row, col0, col1):  # type: ignore[no-untyped-def]
-    """Label runs (raster order) by the component they belong to, 1..n by first run; also n."""
+    """Label runs (in raster order) by their component, 1..n by first run. Also returns n."""
     m = len(row)
     parent = np.arange(m)
     above = 0
@@ -197,7 +198,7 @@ def _join(row, col0, col1):  # type: ignore[no-untyped-def]
             j += 1
     label = np.empty(m, np.int32)
     n = 0
-    for i in range(m):  # a root is the least of its set, so it is met before the others
+    for i in range(m):  # a root is the least of its set, so it comes before the others
         root = parent[i]
         while parent[root] != root:
             root = parent[root]
@@ -229,7 +230,7 @@ def _describe(row, col0, col1, label, height, width, first, sides):  # type: ign
 
 @njit(cache=True, nogil=True)
 def _fill(labels, row, col0, col1, value):  # type: ignore[no-untyped-def]
-    """Write the value of each run into the padded array; return how many pixels were left open."""
+    """Write the value of each run into the padded array. Returns how many pixels stay open."""
     waiting = 0
     for i in range(len(row)):
         if value[i] == 0:
@@ -243,8 +244,8 @@ def _fill(labels, row, col0, col1, value):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _flood(distance, labels, row, col0, col1, waiting):  # type: ignore[no-untyped-def]
-    """Seeds act first and in raster order, then pixels from the highest to the lowest, equals in
-    order of arrival."""
+    """Seeds act first, in raster order. Then pixels act from the highest to the lowest, equal ones
+    in order of arrival."""
     head, tail = np.full(256, -1, np.int64), np.full(256, -1, np.int64)
     rows, cols, follower = (
         np.empty(waiting, np.int32),
@@ -279,9 +280,8 @@ def _flood(distance, labels, row, col0, col1, waiting):  # type: ignore[no-untyp
             if labels[y, x] != _OPEN:
                 continue
             labels[y, x] = own
-            value = min(
-                int(distance[y - 1, x - 1]), level
-            )  # a basin is filled before its brim is passed
+            # a basin is filled before its brim is passed
+            value = min(int(distance[y - 1, x - 1]), level)
             rows[entries], cols[entries], follower[entries] = y, x, -1
             if head[value] < 0:
                 head[value] = entries

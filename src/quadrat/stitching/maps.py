@@ -1,4 +1,4 @@
-"""Dense maps: quantise, crop a window to its core, decide classes on integers."""
+"""Dense maps: quantise them, crop a window to its core, decide classes on integers."""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ def crop_core(maps: npt.NDArray[np.uint8], *, halo: int) -> npt.NDArray[np.uint8
 
 
 def argmax_classes(maps: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """(classes, h, w) quantised scores to the class index of the highest, the lowest
-    index on ties.
-    """
+    """(classes, h, w) quantised scores to the index of the class with the highest score; the lowest
+    index of equals."""
     winner: npt.NDArray[np.uint8] = np.argmax(maps, axis=0).astype(np.uint8)
     return winner

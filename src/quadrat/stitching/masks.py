@@ -1,8 +1,8 @@
 """Masks of single objects, which may overlap: pasted into their boxes, packed to bits, and measured
 one by one.
 
-A mask is decided on quantised probabilities and integer boxes, in float64 and in a fixed order, and
-it is one 4-connected component, so that it has one outline.
+A mask is decided on quantised probabilities and integer boxes, in float64 and in a fixed order. It
+is one 4-connected component, so it has one outline.
 """
 
 from __future__ import annotations
@@ -22,25 +22,24 @@ from quadrat.core.runs import Runs, runs_of
 from quadrat.stitching.features import Moments, measure
 
 CANVAS_ROWS = 4096
-"""Masks are measured side by side on a canvas of about so many rows and as many columns as the
-widest mask has."""
+"""Masks are measured on a canvas of about so many rows, and as many columns as the widest mask."""
 LEVEL = 127.5
-"""A pixel belongs to the mask where the interpolated probability (0-255) reaches this."""
+"""A pixel belongs to the mask if the interpolated probability (0-255) reaches this."""
 
 
 def paste(
     probability: npt.NDArray[np.uint8], box: npt.NDArray[np.int32]
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
-    """Masks of a fixed number of cells (n, side, side) laid into boxes (n, 4) x0, y0, x1, y1 in
+    """Masks with a fixed number of cells (n, side, side), laid into boxes (n, 4) x0, y0, x1, y1 in
     1/16 grid px.
 
-    Bilinear between cell centres, held constant beyond the outermost ones; a pixel is inside if its
-    centre is. Of several 4-connected components the largest stays, of equal ones the first in
-    raster order.
+    Values are bilinear between cell centres and constant beyond the outermost ones. A pixel is
+    inside if its centre is. Of several 4-connected components the largest stays; of equal ones, the
+    first in raster order.
 
     Returns:
-        area (n,) int32 in px (0: nothing was left), starts (n + 1,) int64 and bits (m,) uint8 as in
-        :class:`quadrat.core.predictions.MaskCandidates`.
+        area (n,) int32 in px (0: nothing was left), starts (n + 1,) int64 and bits (m,) uint8, as
+            in :class:`quadrat.core.predictions.MaskCandidates`.
     """
     starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(mask_bytes(box))])
     bits = np.zeros(int(starts[-1]), np.uint8)
@@ -51,7 +50,7 @@ def paste(
 
 def outlines(masks: MaskCandidates) -> tuple[ObjectTable, Polygons, Runs]:
     """Each candidate as an object with its own whole mask: table, outlines and runs in grid px, in
-    the order given.
+    the given order.
 
     Raises:
         ValueError: a mask without pixels, or one that is not 4-connected.
@@ -88,7 +87,7 @@ def outlines(masks: MaskCandidates) -> tuple[ObjectTable, Polygons, Runs]:
 
 
 def _canvases(masks: MaskCandidates) -> Iterator[tuple[int, int]]:
-    """Index ranges of the masks that are laid on one canvas."""
+    """Index ranges of the masks that share a canvas."""
     row0, _, row1, _ = mask_boxes(masks.box).T
     sheet = np.cumsum(row1 - row0 + 1) // CANVAS_ROWS
     edges = np.flatnonzero(np.diff(sheet)) + 1
@@ -97,8 +96,8 @@ def _canvases(masks: MaskCandidates) -> Iterator[tuple[int, int]]:
 
 
 def _canvas(masks: MaskCandidates) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
-    """Labels 1..n of masks one below the other with a free row between, and (n, 2) what leads from
-    there to grid px."""
+    """Labels 1..n of masks one below the other with a free row in between, and (n, 2) the shift
+    from there to grid px."""
     boxes = mask_boxes(masks.box)
     heights, widths = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     top = np.concatenate([np.zeros(1, np.int64), np.cumsum(heights + 1)])
@@ -162,7 +161,8 @@ def _value(cells, v, u):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def _keep_largest(inside, height, width):  # type: ignore[no-untyped-def]
-    """Keep the largest 4-connected component of a flat mask (values 0 and 1) in place; its area."""
+    """Keep only the largest 4-connected component of a flat mask (0 and 1), in place. Returns its
+    area."""
     seen = np.zeros(inside.shape[0], np.int32)
     stack = np.empty(inside.shape[0], np.int64)
     best, best_area, count = 0, 0, 0

@@ -1,15 +1,16 @@
-"""Objects from a stitched map: seeds are anchors, a watershed gives shapes, a certificate says when
-a shape is final.
+"""Objects from a stitched map: seeds are anchors, a watershed gives shapes, and each object has one
+owner.
 
-Each object is owned by the shard that holds its anchor, the first raster pixel of its seed. Its
-shape depends on the whole clump (connected foreground) it grew in, so it is final only if that
-clump does not touch the border of the block it was decoded in; otherwise the block grows. Because
-seeds and flood depend on the clump alone, every block that sees the whole clump decodes the same
-objects (design: stitching.md, L2 and L3).
+The owner of an object is the shard that holds its anchor, the first raster pixel of its seed. The
+shape of an object depends on the whole clump (connected foreground) in which it grew. So it is
+final only if that clump does not touch the border of the block in which it was decoded; otherwise
+the block grows. Seeds and flood depend on the clump alone, so every block that holds the whole
+clump decodes the same objects (design: stitching.md, L2 and L3).
 
-Beyond the largest block the shape is not certain and says so (``FLAG_CAPPED``), but the count is:
-whether a seed begins earlier than the block shows, or a clump that shows no seed has one elsewhere,
-is looked up by following that one component over the slide (:mod:`quadrat.stitching.search`).
+Beyond the largest block the shape is not certain (``FLAG_CAPPED``), but the count is. Two questions
+are answered by following that one component over the slide (:mod:`quadrat.stitching.search`): does
+a seed begin before the part that the block shows, and has a clump without a visible seed one
+elsewhere?
 """
 
 from __future__ import annotations
@@ -39,25 +40,26 @@ from quadrat.stitching.search import component_holds
 
 FIRST_MARGIN = 64
 GROWTH = 4
-"""A side of the block that cuts a clump is moved out to this many times its margin."""
+"""A side of the block that cuts a clump is moved outwards to this many times its margin."""
 Read = Callable[[Box], npt.NDArray[np.uint8]]
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """Objects of one shard in the frame of ``box``.
-
-    padded: int32 (h + 2, w + 2), labels 1..n in canonical order with a border of zeros. anchors:
-    (n, 2) int64 grid px. flags: (n,) uint8. maps: uint8 (channels, h, w), what was decoded. runs:
-    the objects' pixels in raster order, grid px.
-    """
+    """The objects of one shard, in the frame of ``box``."""
 
     box: Box
+    """The block, in grid px."""
     padded: Labels
+    """int32 (h + 2, w + 2): labels 1..n in canonical order, with a border of zeros."""
     anchors: npt.NDArray[np.int64]
+    """(n, 2) int64: (row, col) in grid px."""
     flags: npt.NDArray[np.uint8]
+    """(n,) uint8: FLAG_* bits."""
     maps: npt.NDArray[np.uint8]
+    """uint8 (channels, h, w): what was decoded."""
     runs: Runs
+    """The objects' pixels in raster order, in grid px."""
 
     @property
     def labels(self) -> Labels:
@@ -65,7 +67,7 @@ class Decoded:
         return self.padded[1:-1, 1:-1]
 
     def only(self, keep: npt.NDArray[np.bool_]) -> Decoded:
-        """Without the objects where ``keep``, bool (n,), is false."""
+        """Without the objects for which ``keep``, bool (n,), is false."""
         if keep.all():
             return self
         number = np.zeros(len(keep) + 1, np.int32)
@@ -82,37 +84,45 @@ class Decoded:
 
 @dataclass(frozen=True, slots=True)
 class SeedRule:
-    """Decisions on uint8 maps: channel 0 is foreground, channel 1 the inner distance; all limits in
-    map units or px."""
+    """Decisions on uint8 maps: channel 0 is foreground, channel 1 the inner distance."""
 
     foreground: int
+    """Least value of channel 0 of a foreground pixel."""
     seed: int
+    """Least value of channel 1 of a seed pixel."""
     min_area_px: int
+    """Smaller objects are left out."""
     cap_px: int
+    """The largest margin of a block."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What a block shows: clumps, their seeds, and each candidate object's anchor.
+    """What a block shows: clumps, their seeds, and the anchor of each candidate object.
 
-    Candidate i is seed i + 1, and after the seeds clump i + 1 - seeds, an object only where it has
-    no seed. clump: 0-based. anchor: (n, 2) int64 grid px. owned: (n,) bool, the anchor as the block
-    shows it lies in the core.
+    Candidate i is seed i + 1. After the seeds it is clump i + 1 - seeds, which is an object only if
+    it has no seed.
     """
 
     clumps: Components
+    """The connected foreground."""
     seeds: Components
+    """The seeds."""
     seed_clump: Labels
+    """(seeds,) the clump of each seed, from 1."""
     clump: npt.NDArray[np.int64]
+    """(n,) int64: the clump of each candidate, from 0."""
     anchor: npt.NDArray[np.int64]
+    """(n, 2) int64: (row, col) in grid px."""
     owned: npt.NDArray[np.bool_]
+    """(n,) bool: the anchor, as the block shows it, lies in the core."""
 
 
 def decode_shard(read: Read, core: Box, *, slide: Box, rule: SeedRule) -> Decoded:
-    """The objects owned by ``core``; ``read`` returns the stitched maps of a box inside ``slide``.
+    """The objects that ``core`` owns. ``read`` returns the stitched maps of a box inside ``slide``.
 
-    The block grows until every clump that decides an owned object is whole, or until
-    ``rule.cap_px`` of margin; what is cut even then keeps its one owner and is flagged.
+    The block grows until every clump that decides an owned object is whole, or until its margin is
+    ``rule.cap_px``. An object that is cut even then keeps its one owner and is flagged.
     """
     core = core.intersect(slide)
     limit = core.pad(max(rule.cap_px, FIRST_MARGIN)).intersect(slide)
@@ -151,13 +161,13 @@ def _find(maps: npt.NDArray[np.uint8], box: Box, *, core: Box, rule: SeedRule) -
 
 
 def _open_sides(box: Box, slide: Box) -> np.uint8:
-    """Sides of a block beyond which the slide goes on, as bits."""
+    """Sides of a block beyond which the slide continues, as bits."""
     sides = TOP * (box.row0 > slide.row0) | BOTTOM * (box.row1 < slide.row1)
     return np.uint8(sides | LEFT * (box.col0 > slide.col0) | RIGHT * (box.col1 < slide.col1))
 
 
 def _grow(box: Box, sides: int, *, core: Box, limit: Box) -> Box:
-    """The block moved out at the sides given as bits."""
+    """The block, moved outwards at the sides given as bits."""
 
     def further(margin: int, side: int) -> int:
         return max(GROWTH * margin, 1) if sides & side else margin
@@ -173,7 +183,7 @@ def _grow(box: Box, sides: int, *, core: Box, limit: Box) -> Box:
 def _read_wider(
     read: Read, maps: npt.NDArray[np.uint8], box: Box, wider: Box
 ) -> npt.NDArray[np.uint8]:
-    """The maps of ``wider``, of which only what lies beyond ``box`` is read."""
+    """The maps of ``wider``. Only the part outside ``box`` is read."""
     out = np.empty((len(maps), *wider.shape), np.uint8)
     out[(slice(None), *box.slices_in(wider))] = maps
     strips = (
@@ -220,7 +230,7 @@ def _decode(
 
 
 def _owns(read: Read, box: Box, found: _Found, index: int, *, slide: Box, rule: SeedRule) -> bool:
-    """Whether the anchor of a candidate in a clump that the largest block cuts is its true one."""
+    """Whether the anchor of a candidate is the true one, in a clump that the largest block cuts."""
     row, col = (int(v) for v in found.anchor[index])
     seed = index < len(found.seeds)
     if seed and not found.seeds.sides[index] & _open_sides(box, slide):
@@ -247,7 +257,7 @@ def _owns(read: Read, box: Box, found: _Found, index: int, *, slide: Box, rule: 
 
 @njit(cache=True, nogil=True)
 def _areas(padded, row, col0, col1, n):  # type: ignore[no-untyped-def]
-    """Pixels of each label 1..n, and how many runs they make."""
+    """Pixels of each label 1..n, and how many runs they form."""
     area = np.zeros(n, np.int64)
     pieces = 0
     for i in range(len(row)):
@@ -263,8 +273,8 @@ def _areas(padded, row, col0, col1, n):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _renumber(padded, row, col0, col1, number, runs, row0, left):  # type: ignore[no-untyped-def]
-    """Give labels their final numbers; write (object, row, col0, col1) of what remains; return how
-    many runs."""
+    """Give labels their final numbers, and write (object, row, col0, col1) of those that remain.
+    Returns how many runs there are."""
     used = 0
     for i in range(len(row)):
         before = 0

@@ -1,4 +1,4 @@
-"""Objects of one shard as plain arrays: what a stitching work unit hands on."""
+"""The objects of one shard as plain arrays, which a stitching job writes and later jobs read."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ from quadrat.core.runs import Runs
 
 
 def object_part(*, table: ObjectTable, polygons: Polygons, runs: Runs) -> Arrays:
-    """Columns of the three in one mapping, with ``extent``: int64 (4,) row0, col0, row1, col1 of
-    all objects together."""
+    """The columns of the three in one mapping, with ``extent``: int64 (4,) row0, col0, row1, col1
+    of all objects together."""
     extent = np.zeros(4, np.int64)
     if len(table):
         extent[:2], extent[2:] = table.bbox[:, :2].min(axis=0), table.bbox[:, 2:].max(axis=0)
     arrays: Arrays = {name: getattr(table, name) for name in ObjectTable.__slots__}
     arrays |= {f"polygons.{name}": getattr(polygons, name) for name in Polygons.__slots__}
-    whole = polygons.xy.astype(
-        np.int32
-    )  # outlines of pixels have whole coordinates: half the bytes
+    # outlines of pixels have whole coordinates: half the bytes
+    whole = polygons.xy.astype(np.int32)
     if np.array_equal(whole, polygons.xy):
         arrays["polygons.xy"] = whole
     arrays |= {f"runs.{name}": getattr(runs, name) for name in Runs.__slots__}

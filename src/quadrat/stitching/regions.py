@@ -1,4 +1,4 @@
-"""Connected regions of a class map, merged exactly over shards: sums add up, outlines link up,
+"""Connected regions of a class map, joined exactly over shards: sums add up and outlines link up,
 whatever the cut."""
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from skimage.measure import label as label_components
 
 from quadrat.core.lattice import Cell
 from quadrat.core.objects import ObjectTable, Polygons
-from quadrat.core.outlines import Edges, boundary_edges, concatenate_polygons, link_edges
+from quadrat.core.outlines import Edges, boundary_edges, link_edges
 from quadrat.core.predictions import Array, Arrays
 from quadrat.stitching.components import Strips, face_pairs, union_find
 from quadrat.stitching.features import Moments, measure_piece
@@ -26,11 +26,12 @@ _MOMENTS = ("area", "sums", "bbox", "first", "transitions", "value")
 def region_part(
     classes: npt.NDArray[np.uint8], score: npt.NDArray[np.uint8], *, origin: tuple[int, int]
 ) -> Arrays:
-    """What one shard knows of its regions.
+    """What one shard knows about its regions.
 
     Args:
-        classes: (h + 2, w + 2) class map, 0 = background, with one pixel of true context (0
-        outside the slide). score: (h, w) quantised probability of the class that was decided.
+        classes: (h + 2, w + 2) class map, 0 = background, with one pixel of true context (0 outside
+            the slide).
+        score: (h, w) quantised probability of the class that was decided.
         origin: (row, col) in grid px of ``classes[1, 1]``.
     """
     found = label_components(classes, connectivity=1, background=0).astype(np.int32)
@@ -55,21 +56,6 @@ def region_part(
     return part | {f"strips.{side}": strip for side, strip in zip(SIDES, strips, strict=True)}
 
 
-def merge_regions(
-    parts: Mapping[Cell, Mapping[str, Array]], *, shard_px: int, min_area_px: float
-) -> tuple[ObjectTable, Polygons]:
-    """All regions of :func:`region_parts` at once, of parts that are in memory."""
-    found = [
-        make()
-        for make in region_parts(
-            sorted(parts), parts.__getitem__, shard_px=shard_px, min_area_px=min_area_px
-        )
-    ]
-    return ObjectTable.concatenate([table for table, _ in found]), concatenate_polygons(
-        [outline for _, outline in found]
-    )
-
-
 def region_parts(
     shards: Sequence[Cell],
     load: Callable[[Cell], Mapping[str, Array]],
@@ -80,8 +66,8 @@ def region_parts(
     """The regions of a slide of at least ``min_area_px``, in canonical order (shard of the first
     pixel, then pixel).
 
-    In memory are the sums of all pieces, about 150 bytes each; outlines are read and linked when a
-    part is asked for, and are never more than those of the regions that begin in one shard.
+    In memory are the sums of all pieces, about 150 bytes each. Outlines are read and linked when a
+    part is asked for: at most those of the regions that begin in one shard.
 
     Args:
         shards: the shards that have a part, in raster order.
@@ -136,9 +122,8 @@ def _pieces(
     sums, classes, counts = [Moments.zeros(0)], [np.zeros(0, np.uint8)], []
     pairs = [np.zeros((0, 2), np.int64)]
     first: dict[Cell, int] = {}
-    recent: dict[
-        Cell, Strips
-    ] = {}  # of this row of shards and the one above: a slide's strips together would be large
+    # of this row of shards and the one above: a slide's strips together would be large
+    recent: dict[Cell, Strips] = {}
     total = 0
     for row, col in shards:
         part = load((row, col))
@@ -160,7 +145,7 @@ def _pieces(
 
 
 def _edges_of(part: Mapping[str, Array], number: npt.NDArray[np.int64], *, n: int) -> Edges:
-    """A shard's edges of the pieces numbered 1..n, under those numbers."""
+    """The edges of a shard of the pieces numbered 1..n, with those numbers as labels."""
     edges = Edges(**{name: part[f"edges.{name}"] for name in Edges.__slots__})
     if not len(edges):
         return edges
@@ -176,13 +161,13 @@ def _region_table(
 
 
 def polygon_perimeters(polygons: Polygons) -> npt.NDArray[np.float64]:
-    """Cauchy-Crofton perimeter (four directions) of each pixel-edge polygon in px, from its outline
+    """Cauchy-Crofton perimeter (four directions) in px of each pixel-edge polygon, from its outline
     alone.
 
-    Transitions along rows and columns are the unit edges; a straight vertex has two along
-    diagonals, a corner one, and a vertex that the outline passes twice (pixels meeting diagonally)
-    none. So a region cut in pieces and the same region whole have the same perimeter, which sums of
-    pieces could not promise for diagonals.
+    Transitions along rows and columns are the unit edges. A straight vertex has two transitions
+    along diagonals, a corner has one, and a vertex that the outline passes twice (pixels that meet
+    at a corner) has none. So a region has the same perimeter in pieces or whole; sums of pieces
+    could not guarantee that for diagonals.
     """
     n_rings = len(polygons.ring_starts) - 1
     owner_of_ring = np.repeat(np.arange(len(polygons)), np.diff(polygons.polygon_starts))

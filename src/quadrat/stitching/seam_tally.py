@@ -1,11 +1,12 @@
 """What the seam report counts, block by block: objects and duplicates in strips along seams,
-straight edges on them.
+straight edges on seams.
 
-A *seam* is a side that two analysed cores have in common; sides of the slide or of the analysed
-area are none. Beside each seam lie a *near* strip and, at once behind it on both sides, a *flank*:
-both meet the same tissue, so that a gland or the edge of the tissue weighs on both alike, and only
-the seam itself tells them apart. Everything is added up a block (the half seams that meet at a
-corner), for intervals by resampling blocks; parts of a slide add up in any order.
+A *seam* is a side that two analysed cores have in common. Sides of the slide or of the analysed
+area are not seams. Along each seam lies a *near* strip, and directly behind it on both sides a
+*flank*. Both meet the same tissue, so a gland or the edge of the tissue changes both alike, and
+only the seam makes them differ. Everything is summed per block (the half seams that meet at a
+corner), so that intervals can be computed by resampling blocks. Parts of a slide add up in any
+order.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from scipy.spatial import cKDTree
 from quadrat.core.objects import ObjectTable, Polygons
 
 FLANK = 4
-"""The flank ends at this many times the near strip's reach."""
+"""The flank ends at this many times the reach of the near strip."""
 MOST_BLOCKS = 4096
 HALVES = 2
 CONTROLS = np.array([0.25, 0.375, 0.5, 0.625, 0.75])
-"""Where the control lines run, as shares of a core: straight edges there have nothing to do with
-seams."""
+"""Where control lines run, as shares of a core. Straight edges there have nothing to do
+with seams."""
 TOLERANCE_PX = 0.75
-"""An edge this close to a line lies on it: outlines drawn through pixel centres are off by half a
+"""An edge this close to a line lies on it: outlines through pixel centres are off by half a
 pixel."""
 LEVEL_PX = 0.05
 """Two ends this close in one coordinate make an axis-aligned edge (coordinates may be rounded to
@@ -40,23 +41,24 @@ F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.floating]
 Tally = F64
-"""(len(COLUMNS), blocks) float64; whole numbers but for areas, so that sums are exact in any order.
-"""
+"""(len(COLUMNS), blocks) float64. All but areas are integers, so sums are exact in any order."""
 
 
 @dataclass(frozen=True, slots=True)
 class SeamLattice:
-    """Cores of ``pitch`` px a side. ``origin``: (row, column) px of core (0, 0)'s corner.
-    ``analysed``: bool (rows, columns) of cores. ``extent``: (row0, col0, row1, col1) px beyond
-    which there is nothing (the slide)."""
+    """The cores of a slide."""
 
     pitch: float
+    """Side of a core in px."""
     origin: tuple[float, float]
+    """(row, col) px of the corner of core (0, 0)."""
     analysed: npt.NDArray[np.bool_]
+    """bool (rows, columns): which cores were analysed."""
     extent: tuple[float, float, float, float]
+    """(row0, col0, row1, col1) px: there is nothing outside (the slide)."""
 
     def seams(self) -> npt.NDArray[np.bool_]:
-        """(2, rows, columns): whether a core shares its upper side (0), its left side (1), with an
+        """(2, rows, columns): whether a core shares its upper side (0) or left side (1) with an
         analysed core."""
         shared = np.zeros((2, *self.analysed.shape), bool)
         shared[0, 1:] = self.analysed[1:] & self.analysed[:-1]
@@ -64,11 +66,12 @@ class SeamLattice:
         return shared
 
     def blocks(self) -> I64:
-        """(2, rows, columns, 2) block of the two halves of each core's upper side (0) and left side
-        (1).
+        """(2, rows, columns, 2): block of the two halves of the upper side (0) and left side (1) of
+        each core.
 
-        A block holds the four half seams that meet at a corner of cores (their flanks share
-        objects, so they go together), or a square of such corners, as small as MOST_BLOCKS allows.
+        A block holds the four half seams that meet at a corner of cores. Their flanks share
+        objects, so they belong together. If there would be more than MOST_BLOCKS, a block is a
+        square of such corners.
         """
         rows, cols = self.analysed.shape
         side = 1
@@ -85,18 +88,19 @@ class SeamLattice:
 
 @dataclass(frozen=True, slots=True)
 class SeamScale:
-    """Lengths in px. ``near``: reach of the near strip on either side. ``straight``: an edge this
-    long, or half the object's side along it, is straight. ``pair``: (classes,) centroids of one
-    class closer than this are duplicates."""
+    """Lengths in px."""
 
     near: float
+    """Reach of the near strip on either side."""
     straight: float
+    """An edge this long, or half as long as the object's side along it, is straight."""
     pair: F64
+    """(classes,) centroids of one class closer than this are duplicates."""
 
     @staticmethod
     def of(table: ObjectTable, lattice: SeamLattice) -> SeamScale:
-        """From the median diameter (of a circle of the object's area): near one of it, straight and
-        pair half of it.
+        """From the median diameter (of a circle of the area of an object): ``near`` is one,
+        ``straight`` and ``pair`` are half of it.
 
         The near strip is a whole number of px and at most an eighth of a core, so that its flanks
         do not meet.
@@ -120,8 +124,8 @@ def empty_tally(blocks: I64) -> Tally:
 
 
 def tally_areas(lattice: SeamLattice, scale: SeamScale, blocks: I64) -> Tally:
-    """Columns near_area and flank_area: the strips' px, clipped to the slide, without what lies
-    near a crossing seam line."""
+    """Columns near_area and flank_area: px of the strips, cut at the slide, without the part near a
+    crossing seam line."""
     out, near, pitch = empty_tally(blocks), scale.near, lattice.pitch
     seams = lattice.seams()
     for axis in (0, 1):
@@ -142,14 +146,14 @@ def tally_areas(lattice: SeamLattice, scale: SeamScale, blocks: I64) -> Tally:
 
 
 def _inside(start: Floats, stop: Floats, low: float, high: float) -> F64:
-    """Length of [start, stop) within [low, high)."""
+    """Length of the part of [start, stop) within [low, high)."""
     return np.asarray(np.maximum(0.0, np.minimum(stop, high) - np.maximum(start, low)))
 
 
 def tally_points(
     points: F64, lattice: SeamLattice, scale: SeamScale, blocks: I64, *, pairs: bool
 ) -> Tally:
-    """Columns near and flank of points (n, 2) (row, column), or with ``pairs`` near_pairs and
+    """Columns near and flank of points (n, 2) (row, column); with ``pairs``, near_pairs and
     flank_pairs."""
     out = empty_tally(blocks)
     names = ("near_pairs", "flank_pairs") if pairs else ("near", "flank")
@@ -161,8 +165,8 @@ def tally_points(
         core = np.floor(place[:, 1 - axis] / pitch).astype(np.int64)
         away, along = place[:, axis] - line * pitch, place[:, 1 - axis] - core * pitch
         cell = (line, core) if axis == 0 else (core, line)
-        # half-open, as boxes are: centroids may lie on halves or sixteenths of a px, and both ends
-        # would count one too many
+        # half-open, as boxes are: centroids may lie on halves or sixteenths of a px, and with both
+        # ends one of them would count twice
         known = (
             (away >= -FLANK * scale.near)
             & (away < FLANK * scale.near)
@@ -181,7 +185,7 @@ def tally_points(
 
 
 def duplicate_midpoints(table: ObjectTable, scale: SeamScale) -> F64:
-    """(m, 2) (row, column) midpoints of the pairs of one class whose centroids are closer than
+    """(m, 2) (row, column) midpoints of the pairs of one class with centroids closer than
     ``scale.pair``."""
     found = [np.zeros((0, 2))]
     for class_id, reach in enumerate(scale.pair):
@@ -195,9 +199,11 @@ def duplicate_midpoints(table: ObjectTable, scale: SeamScale) -> F64:
 def tally_edges(
     table: ObjectTable, polygons: Polygons, lattice: SeamLattice, scale: SeamScale, blocks: I64
 ) -> Tally:
-    """Columns on_seams, straight_on_seams, on_controls, straight_on_controls: objects (once an
-    axis) that a seam, or a control line inside a core, meets or touches, and those of them that
-    have a straight edge on it."""
+    """Columns on_seams, straight_on_seams, on_controls, straight_on_controls.
+
+    They count the objects (once per axis) that a seam, or a control line inside a core, meets or
+    touches, and how many of them have a straight edge on it.
+    """
     out = empty_tally(blocks)
     counts = np.zeros((4, out.shape[1]), np.int64)
     _count_edges(
@@ -235,8 +241,8 @@ def _count_edges(  # type: ignore[no-untyped-def]
     straight,
     out,
 ):
-    """Fill ``out`` (4, blocks). ``shifts``: of the seam lines (0) and of the control lines, px into
-    a core."""
+    """Fill ``out`` (4, blocks). ``shifts``: px into a core of the seam lines (0) and of the control
+    lines."""
     rows, cols = analysed.shape
     for i in range(bbox.shape[0]):
         for axis in range(2):
@@ -274,18 +280,15 @@ def _count_edges(  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _longest(xy, ring_starts, first_ring, last_ring, across, at):  # type: ignore[no-untyped-def]
-    """Length of the longest unbroken part of a polygon's rings that lies on the line ``xy[:,
-    across] == at``."""
+    """Length of the longest unbroken part of a polygon's rings on the line ``xy[:, across]
+    == at``."""
     longest = 0.0
     for ring in range(first_ring, last_ring):
-        start, points = (
-            ring_starts[ring],
-            ring_starts[ring + 1] - ring_starts[ring] - 1,
-        )  # the last point is the first
+        # the last point is the first
+        start, points = (ring_starts[ring], ring_starts[ring + 1] - ring_starts[ring] - 1)
         run = 0.0
-        for step in range(
-            2 * points
-        ):  # twice around, for a run that goes on over the ring's first point
+        # two rounds, for a run that continues over the first point of the ring
+        for step in range(2 * points):
             if step >= points and run == 0.0:
                 break
             a, b = start + step % points, start + step % points + 1

@@ -1,10 +1,11 @@
-"""The seam report: does a slide's result show where it was cut up?
+"""The seam report: does the result of a slide show where the slide was cut?
 
-Three signs, each against the same thing away from seams, each with an interval by block bootstrap
-(Künsch, Ann. Statist. 17, 1989; here blocks along the seams are resampled), percentile ends widened
-for few blocks (Hesterberg, Am. Stat. 69, 2015): density of objects near seams; objects with a
-straight edge on a seam; duplicates. What is exact shows none of them, whatever the tissue looks
-like, but for chance: each interval misses once in a hundred slides (CONFIDENCE).
+There are three signs: density of objects near seams, objects with a straight edge on a seam, and
+duplicates. Each is compared with the same away from seams, with an interval by block bootstrap
+(Künsch, Ann. Statist. 17, 1989; here blocks along the seams are resampled). Percentile ends are
+widened for few blocks (Hesterberg, Am. Stat. 69, 2015). An exact result shows none of the signs,
+whatever the tissue looks like, except by chance: each interval misses once in a hundred slides
+(CONFIDENCE).
 """
 
 from __future__ import annotations
@@ -141,10 +142,10 @@ class SeamReport:
 def slide_seams(
     table: ObjectTable, parts: Parts, *, lattice: Lattice, frame: Frame, cells: Sequence[Cell]
 ) -> dict[str, Any]:
-    """The seam report of a slide as ``summary.json`` holds it.
+    """The seam report of a slide as in ``summary.json``.
 
-    ``table``: all objects (centroid, class_id and area_px are looked at); ``parts``: the same,
-    whole and with outlines, part by part, gone through once. ``cells``: analysed cores.
+    ``table``: all objects (centroid, class_id and area_px are used). ``parts``: the same with all
+    columns and outlines, part by part; they are gone through once. ``cells``: analysed cores.
     """
     return seam_report(
         table, parts, core_lattice(lattice, frame=frame, cells=cells), mpp=frame.mpp
@@ -152,7 +153,7 @@ def slide_seams(
 
 
 def core_lattice(lattice: Lattice, *, frame: Frame, cells: Sequence[Cell]) -> SeamLattice:
-    """The lattice of a slide's analysed cores, in grid px."""
+    """The lattice of the analysed cores of a slide, in grid px."""
     analysed = np.zeros((-(-frame.height // lattice.core), -(-frame.width // lattice.core)), bool)
     rows, cols = np.array(cells, np.int64).reshape(-1, 2).T
     analysed[rows, cols] = True
@@ -162,10 +163,10 @@ def core_lattice(lattice: Lattice, *, frame: Frame, cells: Sequence[Cell]) -> Se
 
 
 def tile_lattice(table: ObjectTable, *, tile: float, origin: tuple[float, float]) -> SeamLattice:
-    """The lattice of tiles of ``tile`` px from ``origin`` (row, column), for results that say
-    nothing of it.
+    """The lattice of tiles of ``tile`` px from ``origin`` (row, column), for results that do not
+    state how they were cut.
 
-    A tile counts as analysed if it holds a centroid; the extent is that of the objects.
+    A tile counts as analysed if it holds a centroid. The extent is that of the objects.
     """
     if not len(table):
         return SeamLattice(tile, origin, np.zeros((0, 0), bool), (0.0, 0.0, 0.0, 0.0))
@@ -188,11 +189,12 @@ def seam_report(
     mpp: float,
     confidence: float = CONFIDENCE,
 ) -> SeamReport:
-    """Look for signs of seams. Deterministic: fixed seed, sums of whole numbers.
+    """Look for signs of seams. Deterministic: fixed seed, sums of integers.
 
     Args:
-        table: all objects, in the px of ``lattice``; of its columns centroid, class_id and area_px.
-        parts: the same objects with their outlines, part by part; needed once, none is kept.
+        table: all objects, in px of ``lattice``; its columns centroid, class_id and area_px are
+            used.
+        parts: the same objects with their outlines, part by part; each is used once and not kept.
         lattice: where seams can be.
         mpp: um per px of ``lattice``.
         confidence: of each interval.
@@ -259,11 +261,12 @@ def seam_report(
 
 
 Sums = dict[str, F64]
-"""Column -> its sum over blocks, () or (REPLICATES,)."""
+"""Column to its sum over blocks, () or (REPLICATES,)."""
 
 
 def resample(tally: Tally) -> Sums:
-    """Sums over blocks drawn with replacement, REPLICATES times; the same draws for all columns."""
+    """Sums over blocks drawn with replacement, REPLICATES times, with the same draws for all
+    columns."""
     blocks = tally.shape[1]
     rng = np.random.default_rng(SEED)
     weights = (
@@ -275,7 +278,7 @@ def resample(tally: Tally) -> Sums:
 
 
 def effective_blocks(tally: Tally) -> float:
-    """How many equal blocks are worth as much as these, by objects in strips (Kish, Survey
+    """How many equal blocks would be worth as much as these, by objects in strips (Kish, Survey
     Sampling, 1965)."""
     weight = tally[COLUMNS.index("near")] + tally[COLUMNS.index("flank")]
     squares = float((weight**2).sum())
@@ -302,7 +305,8 @@ def _contrast(
     objects: int,
     judged: bool,
 ) -> Contrast:
-    """Value and interval of a figure near seams against inside, as a ratio or a difference."""
+    """Value and interval of a figure near seams compared with inside, as a ratio or a
+    difference."""
 
     def compare(near: F64, inside: F64) -> F64:
         return _over(near, inside) if ratio else np.asarray(near - inside)
@@ -323,8 +327,8 @@ def _number(value: F64) -> float | None:
 
 
 def _tail(confidence: float, *, blocks: float) -> float:
-    """Share of replicates beyond either end: that of Student's t with blocks - 1 degrees, widened
-    by sqrt(n / (n - 1))."""
+    """Share of replicates beyond either end: that of Student's t with blocks - 1 degrees of
+    freedom, widened by sqrt(n / (n - 1))."""
     if blocks < 2:
         return 0.0
     t = special.stdtrit(blocks - 1, (1 - confidence) / 2) * np.sqrt(blocks / (blocks - 1))

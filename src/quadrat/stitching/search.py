@@ -1,5 +1,5 @@
-"""Questions about a connected component of any size, answered tile by tile: what is beyond the
-largest block is not guessed."""
+"""Questions about a connected component of any size, answered tile by tile: nothing beyond the
+largest block is guessed."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ TILE_PX = 1024
 
 @dataclass(frozen=True, slots=True)
 class _Tile:
-    """Components along the sides of a tile (top, bottom, left, right; 0 = none), and those that
-    hold a wanted pixel."""
+    """One visited tile."""
 
     sides: tuple[npt.NDArray[np.int32], ...]
+    """Components along its sides (top, bottom, left, right); 0 for none."""
     wanted: frozenset[int]
+    """The components that hold a wanted pixel."""
 
 
 def component_holds(
@@ -36,12 +37,12 @@ def component_holds(
     wanted: Callable[[npt.NDArray[np.uint8], Box], Mask],
     tile: int = TILE_PX,
 ) -> bool:
-    """Whether the 4-connected component of ``mask`` that holds ``start`` holds a wanted pixel
+    """Whether the 4-connected component of ``mask`` that holds ``start`` also holds a wanted pixel,
     anywhere on the slide.
 
-    The component is followed over the slide, the upper tiles first, until a wanted pixel is met or
-    it ends. In memory are one tile and the sides of those visited (16 * ``tile`` bytes each),
-    whatever the component's size.
+    The component is followed over the slide, upper tiles first, until a wanted pixel is found or it
+    ends. In memory are one tile and the sides of visited tiles (16 * ``tile`` bytes each), whatever
+    the size of the component.
 
     Args:
         read: stitched maps (channels, h, w) of a box inside the slide.
@@ -49,7 +50,7 @@ def component_holds(
         slide: the slide.
         mask: maps to bool (h, w), the pixels that can be connected.
         wanted: maps and their box to bool (h, w).
-        tile: side of a tile in px; without effect on the answer.
+        tile: side of a tile in px; it does not change the answer.
     """
     tiles: dict[Cell, _Tile] = {}
 

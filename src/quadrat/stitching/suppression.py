@@ -1,9 +1,9 @@
 """Exact non-maximum suppression over a whole slide.
 
-With a strict total order (score descending, then row, column, class) greedy suppression has one
-answer, the lexicographically first maximal independent set of the overlap graph. A box is decided
-after all better ones, kept boxes are found through a spatial hash, and overlap is compared in
-integers, so neither order nor schedule can change it.
+The order is strict and total: score descending, then row, column, class. So greedy suppression has
+one answer, the lexicographically first maximal independent set of the overlap graph. A box is
+decided after all better ones, kept boxes are found by a spatial hash, and overlap is compared in
+integers. So neither the order of boxes nor the schedule can change it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def suppress(
     """Indices of the kept candidates, best first.
 
     Two boxes conflict if their intersection over union exceeds ``iou`` (compared exactly, in
-    thousandths); with ``class_aware`` only boxes of one class do.
+    thousandths). With ``class_aware``, only boxes of the same class conflict.
     """
     n = len(candidates)
     if n == 0:
@@ -48,8 +48,8 @@ def suppress(
 
 @numba.njit(cache=True)
 def _greedy(box, class_id, threshold, bin_size, class_aware):  # type: ignore[no-untyped-def]
-    """Boxes (n, 4) int64 x0, y0, x1, y1 in order of merit -> bool (n,). Each kept box is entered in
-    every bin it meets."""
+    """Boxes (n, 4) int64 x0, y0, x1, y1, best first, to bool (n,). Each kept box is entered in
+    every bin that it meets."""
     n = box.shape[0]
     x_min, y_min = box[:, 0].min(), box[:, 1].min()
     bins_x = (box[:, 2].max() - x_min) // bin_size + 1

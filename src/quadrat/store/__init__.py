@@ -1,1 +1,1 @@
-"""Pixels and predictions on disk, in zarr, checked."""
+"""Pixels and predictions on disk: zarr stores with checksums and one writer per shard."""

@@ -1,8 +1,8 @@
-"""Zarr v3 arrays in shards with one writer each, checksums inside, and receipts to verify them by.
+"""Zarr v3 arrays in shards: one writer per shard, checksums inside, and receipts to verify them.
 
-zarr makes and reads the metadata; the shard files themselves are written and read by
-``shard_files`` in zarr's own layout. A shard is encoded in memory and appears complete (written
-beside, fsync, rename) or not at all, and always has a file.
+zarr writes and reads the metadata. The shard files themselves are written and read by ``shard.py``
+in the layout of zarr. A shard is encoded in memory and appears complete or not at all. Every
+written shard has a file, even if all its pixels are the fill value.
 """
 
 from __future__ import annotations
@@ -41,29 +41,35 @@ __all__ = [
 Array = npt.NDArray[Any]
 ZSTD_LEVEL = 1
 UNREADABLE = (OSError, ValueError, RuntimeError, LookupError, TypeError)
-"""What zarr and its codecs raise at damaged bytes or metadata of another make."""
+"""What zarr and its codecs raise at damaged bytes or at metadata of another program."""
 
-zarr.config.set(
-    {"async.concurrency": 2, "threading.max_workers": 2}
-)  # our engine spreads the work, not zarr's
+# our engine spreads the work, so zarr need not
+zarr.config.set({"async.concurrency": 2, "threading.max_workers": 2})
 
 
 @dataclass(frozen=True, slots=True)
 class ShardedArray:
-    """A zarr v3 array (leading axes..., row, column), sharded in rows and columns; leading axes
+    """A zarr v3 array (leading axes..., row, column), sharded in rows and columns. Leading axes are
     whole in each chunk.
 
-    Reads and writes from several threads and processes, with one writer a shard. Pickles as its
-    path.
+    Several threads and processes may read and write it, with one writer per shard. It pickles as
+    its path.
     """
 
     path: Path
+    """Folder of the array."""
     shape: tuple[int, ...]
+    """Length of each axis."""
     dtype: np.dtype[Any]
+    """Type of its elements."""
     fill: int | float
+    """What a shard that was not written reads as."""
     attributes: Mapping[str, Any]
+    """Attributes in its metadata."""
     writable: bool
+    """Whether it was opened for writing."""
     files: ShardFiles
+    """Its shard files."""
 
     @staticmethod
     def create(
@@ -77,13 +83,14 @@ class ShardedArray:
         attributes: Mapping[str, Any] | None = None,
         dimension_names: tuple[str, ...] | None = None,
     ) -> ShardedArray:
-        """Make an empty array; ``chunk`` and ``shard`` in px, the second a whole number of the
-        first.
+        """Make an empty array. ``chunk`` and ``shard`` in px; a shard is a whole number of chunks.
 
-        The same array there already is opened, with what it holds: a task may run twice.
+        If the same array is already there, it is opened with its content, because a task may run
+        twice.
 
         Raises:
-            StoreError: something else is at ``path``, the sizes do not fit, or the disk refuses.
+            StoreError: something else is at ``path``, the sizes do not fit, or the disk does not
+                allow it.
         """
         place = Path(path)
         if chunk < 1 or shard % chunk or len(shape) < 2 or min(shape) < 1:
@@ -116,7 +123,7 @@ class ShardedArray:
         """Open an array that ``create`` made.
 
         Raises:
-            StoreError: no such array, or one of another make.
+            StoreError: there is no such array, or another program made it.
         """
         place = Path(path)
         found = _opened(place)
@@ -176,11 +183,11 @@ class ShardedArray:
         return self.files.box
 
     def shard_box(self, cell: Cell) -> Box:
-        """The shard's rows and columns, clipped to the array (empty beyond it)."""
+        """Rows and columns of a shard, cut at the array (empty beyond it)."""
         return self.files.shard_box(cell)
 
     def shard_path(self, cell: Cell) -> Path:
-        """Where the shard's file lies, or will lie."""
+        """Where the file of a shard is, or will be."""
         return self.files.shard_path(cell)
 
     def has(self, cell: Cell) -> bool:
@@ -213,7 +220,7 @@ class ShardedArray:
         return self.files.write(cell, chunks, lost=tuple(lost))
 
     def read(self, box: Box, *, cache: BlockCache | None = None) -> Array:
-        """(leading..., h, w) of a box inside the array; a shard that was not written reads as the
+        """(leading..., h, w) of a box inside the array. A shard that was not written reads as the
         fill value.
 
         Raises:
@@ -230,13 +237,13 @@ class ShardedArray:
         return out
 
     def verify(self, receipts: Iterable[ShardReceipt]) -> list[str]:
-        """What is wrong with the shards of these receipts, one sentence each; an empty list is a
-        clean bill."""
+        """What is wrong with the shards of these receipts, one sentence each; empty if
+        nothing is."""
         return self.files.verify(receipts)
 
     def _encoded(self, array: Array, box: Box, chunk: Cell, filled: bytes) -> bytes | None:
-        """One chunk of a shard's pixels, None beyond the array; ``filled`` is what a chunk of the
-        fill value encodes to."""
+        """One chunk of the pixels of a shard, None beyond the array. ``filled``: the encoded form
+        of a chunk of the fill value."""
         size = self.chunk
         place = Box(chunk[0] * size, chunk[1] * size, (chunk[0] + 1) * size, (chunk[1] + 1) * size)
         part = place.intersect(box)
@@ -264,11 +271,10 @@ class ShardedArray:
 
 
 def _encode(pixels: Array) -> bytes:
-    """A chunk's payload, as zarr's codecs bytes (little-endian) and zstd make it."""
+    """The payload of a chunk as the codecs bytes (little-endian) and zstd of zarr make it."""
     little = np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("<"))
-    return bytes(
-        imagecodecs.zstd_encode(cast("bytes", little), level=ZSTD_LEVEL)
-    )  # any buffer will do
+    # it takes any buffer
+    return bytes(imagecodecs.zstd_encode(cast("bytes", little), level=ZSTD_LEVEL))
 
 
 def _opened(place: Path) -> zarr.Array[Any]:
@@ -289,7 +295,7 @@ def _create(
     attributes: Mapping[str, Any],
     names: tuple[str | None, ...] | None,
 ) -> zarr.Array[Any]:
-    """Make an array as all of ours are; chunks equal to the fill value are written too, so that
+    """Make an array as all of ours are. Chunks equal to the fill value are written, too, so that
     every shard has a file."""
     return zarr.create_array(
         store,
@@ -308,5 +314,5 @@ def _create(
 
 
 def describe_array(array: zarr.Array[Any]) -> dict[str, Any]:
-    """All that zarr.json says of an array."""
+    """Everything that zarr.json states about an array."""
     return dict(array.metadata.to_dict())

@@ -1,9 +1,9 @@
-"""A slide's own compressed tiles as a zarr v3 array: the bytes are moved, never decoded and encoded
+"""The compressed tiles of a slide as a zarr v3 array: bytes are moved, never decoded and encoded
 again.
 
-Internal to quadrat: zarr reads such an array once this module is imported (its serializer has a
-name of our own), other programs do not. Tiles of the last row and column reach beyond the slide as
-they do in the slide's file.
+Internal to quadrat: zarr reads such an array once this module is imported (its serializer is ours),
+other programs do not. Tiles of the last row and column reach beyond the slide, as in the file of
+the slide.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from quadrat.slides.zarr_files import DurableStore
 from quadrat.store.array import UNREADABLE, describe_array
 from quadrat.store.shard import ShardFiles, ShardReceipt
 
-if TYPE_CHECKING:  # types of zarr's codec interface that it does not export elsewhere
+if TYPE_CHECKING:  # types of zarr's codec interface, which it exports only there
     from zarr.core.array_spec import ArraySpec
     from zarr.core.buffer import Buffer, NDBuffer
     from zarr.core.common import JSON
@@ -45,10 +45,11 @@ RGB_AXIS = 3
 
 @dataclass(frozen=True)
 class TileSerializer(ArrayBytesCodec):
-    """The codec under which zarr decodes a slide's tile; it encodes nothing, because a tile is only
-    ever moved."""
+    """The codec with which zarr decodes a tile of a slide. It encodes nothing, because a tile is
+    only moved."""
 
     tile: TileCodec
+    """How the tile is compressed."""
     is_fixed_size = False
 
     @classmethod
@@ -77,26 +78,30 @@ register_codec(SERIALIZER, TileSerializer)
 
 @dataclass(frozen=True, slots=True)
 class MovedTiles:
-    """A zarr v3 array (row, column, RGB), uint8, whose chunks are tiles as the slide's file holds
-    them; fill is white.
+    """A zarr v3 array (row, column, RGB), uint8. Its chunks are tiles as they are in the file of
+    the slide; fill is white.
 
-    Reads and writes from several threads and processes, with one writer a shard. Pickles as its
-    path.
+    Several threads and processes may read and write it, with one writer per shard. It pickles as
+    its path.
     """
 
     path: Path
+    """Folder of the array."""
     codec: TileCodec
+    """How the tiles are compressed."""
     files: ShardFiles
+    """Its shard files."""
 
     @staticmethod
     def create(
         path: str | Path, *, height: int, width: int, tile: int, shard: int, codec: TileCodec
     ) -> MovedTiles:
-        """Make an empty array; ``tile`` and ``shard`` in px. The same array there already is
-        opened.
+        """Make an empty array; ``tile`` and ``shard`` in px. If the same array is already there, it
+        is opened.
 
         Raises:
-            StoreError: something else is at ``path``, the sizes do not fit, or the disk refuses.
+            StoreError: something else is at ``path``, the sizes do not fit, or the disk does not
+                allow it.
         """
         place = Path(path)
         if tile < 1 or shard % tile or min(height, width) < 1:
@@ -120,7 +125,7 @@ class MovedTiles:
         """Open an array that ``create`` made.
 
         Raises:
-            StoreError: no such array, or one of another make.
+            StoreError: there is no such array, or another program made it.
         """
         place = Path(path)
         found = _opened(place)
@@ -162,11 +167,11 @@ class MovedTiles:
         return self.files.box
 
     def shard_box(self, cell: Cell) -> Box:
-        """The shard's rows and columns, clipped to the array (empty beyond it)."""
+        """Rows and columns of a shard, cut at the array (empty beyond it)."""
         return self.files.shard_box(cell)
 
     def shard_path(self, cell: Cell) -> Path:
-        """Where the shard's file lies, or will lie."""
+        """Where the file of a shard is, or will be."""
         return self.files.shard_path(cell)
 
     def has(self, cell: Cell) -> bool:
@@ -192,11 +197,11 @@ class MovedTiles:
         return self.files.write(cell, [tiles.get(at) for at in cells], lost=lost)
 
     def read(self, box: Box, *, cache: BlockCache | None = None) -> Rgb:
-        """uint8 (h, w, 3) of a box inside the array; white where no tile is held.
+        """uint8 (h, w, 3) of a box inside the array, white where there is no tile.
 
         Raises:
             StoreError: the box reaches outside, or a shard is damaged.
-            SlideError: a tile is whole, but was damaged in the slide already.
+            SlideError: a tile was stored as it is, but was already damaged in the slide.
         """
         if not self.box.contains(box):
             raise StoreError(
@@ -209,8 +214,8 @@ class MovedTiles:
         return out
 
     def verify(self, receipts: Iterable[ShardReceipt]) -> list[str]:
-        """What is wrong with the shards of these receipts, one sentence each; an empty list is a
-        clean bill."""
+        """What is wrong with the shards of these receipts, one sentence each; empty if
+        nothing is."""
         return self.files.verify(receipts)
 
     def _decode(self, chunk: Cell, payload: bytes) -> Rgb:
@@ -258,7 +263,7 @@ def _opened(place: Path) -> zarr.Array[Any]:
 
 
 def _codec_of(described: dict[str, Any]) -> TileCodec:
-    """The tile codec of a sharded array's metadata."""
+    """The tile codec in a sharded array's metadata."""
     inner = described["codecs"][0]["configuration"]["codecs"][0]
     if inner["name"] != SERIALIZER:
         raise ValueError(f"its serializer is {inner['name']}, not {SERIALIZER}")

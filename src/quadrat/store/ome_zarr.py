@@ -1,8 +1,8 @@
-"""OME-Zarr 0.5 groups: images and label images, their metadata, and pyramids built over a complete
-level 0.
+"""OME-Zarr 0.5 groups: images and label images, their metadata, and pyramids over a complete level
+0.
 
-Format: https://ngff.openmicroscopy.org/0.5/ . Bytes depend on pixels and options alone: no
-timestamps, no order.
+Format: https://ngff.openmicroscopy.org/0.5/ . Bytes depend only on pixels and options: there are no
+timestamps, and the order of writing does not matter.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ def create_image_group(
     own: Mapping[str, Any] | None = None,
     ome: Mapping[str, Any] | None = None,
 ) -> ShardedArray:
-    """Make an OME-Zarr image of one level, axes (c,) y, x at the frame's mpp; returns its level 0
-    to write to.
+    """Make an OME-Zarr image of one level, axes (c,) y, x, at the mpp of the frame. Returns its
+    level 0 to write to.
 
-    ``finest_mpp``: of the image or label image with which its corner is to coincide, if that is a
-    finer one. ``own`` is kept under the attribute "quadrat", ``ome`` beside the multiscales.
+    ``finest_mpp``: mpp of a finer image or label image that has the same corner, if there is one.
+    ``own`` is stored as the attribute "quadrat", ``ome`` next to the multiscales.
 
     Raises:
-        StoreError: another image is at ``group`` already.
+        StoreError: another image is already at ``group``.
     """
     axes = ("c", "y", "x") if channels is not None else ("y", "x")
     leading = (channels,) if channels is not None else ()
@@ -100,11 +100,11 @@ def multiscale(
     levels: int,
     method: str | None = None,
 ) -> dict[str, Any]:
-    """The multiscales entry of ``levels`` levels, each half the one before; corners of all levels
-    coincide.
+    """The multiscales entry of ``levels`` levels, each half of the one before. The corners of all
+    levels coincide.
 
-    OME-Zarr places pixel *centres* at index * scale + translation; the centre of the first pixel of
-    ``finest_mpp`` is the origin, hence the translation of all that is coarser.
+    OME-Zarr places pixel *centres* at index * scale + translation. The origin is the centre of the
+    first pixel of ``finest_mpp``, so every coarser level has a translation.
     """
     spatial = {"type": "space", "unit": "micrometer"}
     leading = len(axes) - 2
@@ -139,14 +139,14 @@ def create_label_image(
     shard: int = 2048,
     colors: Mapping[int, Rgb] | None = None,
 ) -> ShardedArray:
-    """Make ``labels/<name>`` under an image group (or a folder that has none yet) and list it;
-    returns its level 0.
+    """Make ``labels/<name>`` in an image group (or in an empty folder) and list it. Returns its
+    level 0.
 
-    ``dtype`` is an integer type, 0 is background; ``colors`` maps label values to red, green, blue
+    ``dtype`` is an integer type, 0 is background. ``colors`` maps label values to red, green, blue
     (0-255). One process creates the label images of a group.
 
     Raises:
-        StoreError: another label image is there already, or ``dtype`` is not an integer type.
+        StoreError: another label image is already there, or ``dtype`` is not an integer type.
     """
     if np.dtype(dtype).kind not in "ui":
         raise StoreError(f"{group}: label image {name} of {np.dtype(dtype)}; labels are integers")
@@ -175,7 +175,7 @@ def create_label_image(
 
 
 def open_label_image(group: Path, name: str) -> ShardedArray:
-    """Level 0 of ``labels/<name>`` under an image group, to read and to write.
+    """Level 0 of ``labels/<name>`` in an image group, to read and to write.
 
     Raises:
         StoreError: there is none.
@@ -214,11 +214,11 @@ def write_group(group: Path, attributes: Mapping[str, Any]) -> None:
 
 
 def create_level(group: Path, level: int, *, chunk: int, shard: int) -> ShardedArray:
-    """Make the empty array of level ``level`` (>= 1) beside the one above; one there already is
-    opened instead.
+    """Make the empty array of level ``level`` (>= 1) next to the finer one. If it is already there,
+    it is opened.
 
     Raises:
-        StoreError: the level above is missing.
+        StoreError: the finer level is missing.
     """
     above = ShardedArray.open(group / str(level - 1))
     place = group / str(level)
@@ -237,7 +237,7 @@ def create_level(group: Path, level: int, *, chunk: int, shard: int) -> ShardedA
 
 
 def level_shards(above: ShardedArray, below: ShardedArray) -> list[Cell]:
-    """Shards of ``below`` over which ``above`` has anything written; raster order."""
+    """Shards of ``below`` over which something was written in ``above``; raster order."""
     reach = [
         cell
         for cell in below.box.cells(below.shard)
@@ -250,7 +250,7 @@ def level_shards(above: ShardedArray, below: ShardedArray) -> list[Cell]:
 
 
 def build_shard(group: Path, level: int, cell: Cell, *, reduce: Reduce) -> ShardReceipt:
-    """Write one shard of level ``level`` from the level above: the task of a pyramid."""
+    """Write one shard of level ``level`` from the finer level: one task of a pyramid."""
     above, below = (
         ShardedArray.open(group / str(level - 1)),
         ShardedArray.open(group / str(level), "r+"),
@@ -261,8 +261,8 @@ def build_shard(group: Path, level: int, cell: Cell, *, reduce: Reduce) -> Shard
 
 
 def finish_pyramid(group: Path, *, levels: int, reduce: Reduce) -> None:
-    """List ``levels`` (> 1) levels in the group's multiscales: the last act, so that a half-built
-    level is never seen."""
+    """List ``levels`` (> 1) levels in the multiscales of the group. This is the last step, so
+    nobody sees a level that is not complete."""
     attributes = group_attributes(group)
     entry = attributes["ome"]["multiscales"][0]
     scale, *shift = entry["datasets"][0]["coordinateTransformations"]
@@ -286,13 +286,13 @@ def build_pyramid(
     min_size: int = 512,
     levels: int | None = None,
 ) -> int:
-    """Build all levels in this process and list them; returns how many there are (``levels``, or
+    """Build all levels in this process and list them. Returns how many there are (``levels``, or
     until ``min_size`` px).
 
-    Memory: four shards of one level. What was not written in level 0 stays unwritten below.
+    Memory: four shards of one level. What was not written in level 0 stays unwritten in the others.
 
     Raises:
-        StoreError: no image, or damaged.
+        StoreError: there is no image, or it is damaged.
     """
     base = ShardedArray.open(group / "0")
     levels = levels or pyramid_depth(*base.box.shape, min_size=min_size)
@@ -306,5 +306,5 @@ def build_pyramid(
 
 
 def _above(box: Box, whole: Box) -> Box:
-    """The pixels of the level above that make ``box``."""
+    """The pixels of the finer level that make ``box``."""
     return Box(2 * box.row0, 2 * box.col0, 2 * box.row1, 2 * box.col1).intersect(whole)

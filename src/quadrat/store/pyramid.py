@@ -13,7 +13,7 @@ Array = npt.NDArray[Any]
 
 
 def pyramid_depth(height: int, width: int, *, min_size: int = 512) -> int:
-    """Levels, level 0 included, until the longer side is at most ``min_size`` px."""
+    """Number of levels, including level 0, until the longer side is at most ``min_size`` px."""
     depth = 1
     while max(height, width) > min_size:
         height, width, depth = -(-height // 2), -(-width // 2), depth + 1
@@ -21,11 +21,11 @@ def pyramid_depth(height: int, width: int, *, min_size: int = 512) -> int:
 
 
 def halve(array: Array, reduce: Reduce) -> Array:
-    """Halve rows and columns of (leading..., h, w), odd sides rounded up; the last row or column
-    stands for itself.
+    """Halve rows and columns of (leading..., h, w). Odd sides are rounded up; a last single row or
+    column is repeated.
 
-    mean: of the 2 x 2 px, rounded half up (integers), for images. mode: the most frequent of the
-    four, the lowest on a tie, for class labels. nearest: the top-left px, for instance ids.
+    mean: mean of the 2 x 2 px, rounded half up (integers), for images. mode: the most frequent of
+    the four, the lowest of equals, for class labels. nearest: the top-left px, for instance ids.
     """
     if reduce == "nearest":
         return np.ascontiguousarray(array[..., ::2, ::2])

@@ -1,10 +1,10 @@
-"""Whether a store is whole: sealed when it is complete, and checked against the seal, alone and at
-any later time.
+"""Whether a store is complete and unchanged: it is sealed when complete, and checked against the
+seal at any later time.
 
-The seal is ``receipts.json``: path, length and sha256 of every file below the store, and a digest
-of itself. So each bit of a sealed store is covered by one sha256: there is no bit whose flip goes
-unnoticed. It lies in the store's folder, or, where that is a zarr group, in the folder of its first
-array: zarr warns of a file it does not know in a group.
+The seal is ``receipts.json``: path, length and sha256 of every file in the store, and a digest of
+itself. So each bit of a sealed store is covered by a sha256, and no changed bit goes unnoticed. It
+lies in the folder of the store, or, if that is a zarr group, in the folder of its first array: zarr
+warns of unknown files in a group.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SEAL = "receipts.json"
 VERSION = 1
 FIRST_ARRAY = "0"
 MARKS = ("zarr.json", "about.json", SEAL)
-"""A folder with one of these is a store (a zarr group or array, a prediction store)."""
+"""A folder with one of these is a store (a zarr group or array, or a prediction store)."""
 ANEW = "remove the store (of a result: the slide's whole folder) and run again"
 
 
@@ -74,16 +74,11 @@ def is_store(path: str | Path) -> bool:
     return any((place / mark).is_file() for mark in MARKS) or (place / FIRST_ARRAY / SEAL).is_file()
 
 
-def is_sealed(path: str | Path) -> bool:
-    """Whether a store was sealed (not: whether it still is as it was)."""
-    return _seal_of(Path(path)) is not None
-
-
 def verify(path: str | Path) -> list[str]:
-    """What is wrong with a store, one sentence each that names the file and the remedy; an empty
-    list is a clean bill.
+    """What is wrong with a store: one sentence each, with the file and the remedy. Empty if nothing
+    is.
 
-    An unsealed store is said to be unfinished; what it holds is checked by the checksums in its
+    An unsealed store is reported as unfinished. Its content is checked by the checksums in its
     shards.
 
     Raises:
@@ -113,15 +108,14 @@ def verify(path: str | Path) -> list[str]:
 
 
 def _sealed(files: dict[str, list[Any]]) -> bytes:
-    """The bytes of a seal: canonical, so that another spelling of the same content is
-    noticed, too.
-    """
+    """The bytes of a seal. They are canonical, so another spelling of the same content is noticed,
+    too."""
     body = {"files": files, "version": VERSION}
     return _canonical(body | {"sha256": hashlib.sha256(_canonical(body)).hexdigest()})
 
 
 def _unsealed(place: Path) -> dict[str, tuple[int, str]] | None:
-    """The files that a seal names; None if one bit of it is not as it was written."""
+    """The files that a seal names; None if one bit of it has changed."""
     data = place.read_bytes()
     try:
         files = json.loads(data)["files"]
@@ -149,7 +143,7 @@ def _is_group(store: Path) -> bool:
 
 
 def _zarr_json(folder: Path) -> dict[str, Any]:
-    """What zarr.json says; empty if there is none that can be read."""
+    """What zarr.json states; empty if there is none that can be read."""
     try:
         found = json.loads((folder / "zarr.json").read_bytes())
     except (OSError, ValueError):
@@ -158,7 +152,7 @@ def _zarr_json(folder: Path) -> dict[str, Any]:
 
 
 def _files(store: Path) -> Iterator[tuple[str, Path]]:
-    """Every file below a store but its seal, by its path there."""
+    """Every file in a store except its seal, by its path there."""
     seals = (store / SEAL, store / FIRST_ARRAY / SEAL)
     for file in sorted(store.rglob("*")):
         if file not in seals and not file.is_dir():
@@ -192,7 +186,7 @@ def _stray(file: Path) -> str:
 
 
 def _structure(store: Path) -> list[str]:
-    """What the checksums within the shards find, and files and shards of an unfinished store that
+    """What the checksums inside shards find, and files and shards of an unfinished store that
     should (not) be there."""
     problems = [_stray(file) for name, file in _files(store) if name.endswith(PARTIAL)]
     for folder in sorted({file.parent for file in store.rglob("zarr.json")}):
@@ -211,7 +205,7 @@ def _structure(store: Path) -> list[str]:
             for cell in tiles.missing
         ]
     except StoreError:
-        pass  # no tile store, or one whose metadata was complained of above
+        pass  # no tile store, or its metadata was reported above
     return problems
 
 

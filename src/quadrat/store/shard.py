@@ -1,11 +1,11 @@
-"""Shard files: chunks one after the other, each with a checksum, then the index of where they lie
-with one of its own.
+"""Shard files: chunks one after the other, each with a checksum, then the index of their places
+with a checksum of its own.
 
-The layout is that of zarr's sharding codec (``index_location: end``, index codecs bytes and crc32c,
-the chunks' last codec crc32c), so zarr reads what is written here:
-https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/v1.0.html . Writing and
-reading are ours because zarr spends 7 ms of CPU on a 608 px window where decoding takes 1 ms, and
-reads the old shard back on every write.
+The layout is that of zarr's sharding codec (``index_location: end``; index codecs bytes and crc32c;
+last codec of the chunks crc32c), so zarr can read the files:
+https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/v1.0.html . Our own code
+writes and reads them because zarr needs 7 ms of CPU for a 608 px window of which decoding takes 1
+ms, and because it reads the old shard back on every write.
 """
 
 from __future__ import annotations
@@ -35,16 +35,17 @@ Pixels = npt.NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class ShardReceipt:
-    """Proof of a finished shard: its cell, its file's length and sha256, and what of it the slide's
-    damage left white.
-
-    ``lost``: boxes in grid px, sorted; empty unless damaged tiles are marked.
-    """
+    """Proof of a finished shard."""
 
     cell: Cell
+    """(row, column) of the shard."""
     nbytes: int
+    """Length of its file."""
     sha256: str
+    """Hash of its file."""
     lost: tuple[Box, ...] = ()
+    """Boxes in grid px, sorted, that are white because the slide is damaged there; empty unless
+    damaged tiles are marked."""
 
 
 def checksum(payload: bytes) -> bytes:
@@ -54,10 +55,10 @@ def checksum(payload: bytes) -> bytes:
 
 
 def unchecked(data: bytes) -> bytes:
-    """The payload of a chunk.
+    """The payload of a chunk without its checksum.
 
     Raises:
-        ValueError: the checksum is not the payload's.
+        ValueError: the checksum is not that of the payload.
     """
     payload = data[:-CRC_BYTES]
     if len(data) < CRC_BYTES or checksum(payload) != data[-CRC_BYTES:]:
@@ -66,8 +67,8 @@ def unchecked(data: bytes) -> bytes:
 
 
 def pack_shard(payloads: Sequence[bytes | None]) -> bytes:
-    """The bytes of a shard from its chunks' payloads in raster order; None leaves a chunk out (it
-    reads as fill)."""
+    """The bytes of a shard from the payloads of its chunks in raster order. None leaves a chunk out
+    (it reads as fill)."""
     index = np.full((len(payloads), 2), ABSENT, "<u8")
     parts: list[bytes] = []  # joined once: a shard has megabytes
     at = 0
@@ -85,7 +86,7 @@ def parse_index(tail: bytes, *, chunks: int, size: int) -> npt.NDArray[np.uint64
     ``size`` bytes.
 
     Raises:
-        ValueError: cut off, damaged, or a chunk outside the file.
+        ValueError: truncated, damaged, or a chunk outside the file.
     """
     length = index_bytes(chunks)
     if len(tail) != length:
@@ -103,7 +104,7 @@ def index_bytes(chunks: int) -> int:
 
 
 class OpenShard:
-    """One shard file, open for reading; a context manager. ``stamp`` tells this file from one that
+    """One shard file, open for reading; a context manager. ``stamp`` tells it from a file that
     replaces it."""
 
     __slots__ = ("across", "handle", "index", "origin", "stamp")
@@ -149,34 +150,36 @@ class OpenShard:
 
 @dataclass(frozen=True, slots=True)
 class ShardFiles:
-    """The shard files of one array of rows and columns, with ``leading`` and ``trailing`` axes of a
-    single shard each.
-
-    ``box``: all rows and columns. ``chunk`` and ``shard`` in px. Threads may share it.
-    """
+    """The shard files of one array of rows and columns. Threads may share it."""
 
     path: Path
+    """Folder of the array."""
     box: Box
+    """All rows and columns."""
     chunk: int
+    """Side of a chunk in px."""
     shard: int
+    """Side of a shard in px."""
     leading: int = 0
+    """Number of axes before rows and columns; each lies in one shard."""
     trailing: int = 0
+    """Number of axes behind them; each lies in one shard."""
     _indices: dict[Cell, tuple[tuple[int, ...], npt.NDArray[np.uint64]]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
     @property
     def across(self) -> int:
-        """Chunks on a shard's side."""
+        """Chunks per side of a shard."""
         return self.shard // self.chunk
 
     def shard_box(self, cell: Cell) -> Box:
-        """The shard's rows and columns, clipped to the array (empty beyond it)."""
+        """Rows and columns of a shard, cut at the array (empty beyond it)."""
         row, col = cell[0] * self.shard, cell[1] * self.shard
         return Box(row, col, row + self.shard, col + self.shard).intersect(self.box)
 
     def shard_path(self, cell: Cell) -> Path:
-        """Where the shard's file lies, or will lie."""
+        """Where the file of a shard is, or will be."""
         return self.path.joinpath(
             "c", *"0" * self.leading, str(cell[0]), str(cell[1]), *"0" * self.trailing
         )
@@ -186,7 +189,8 @@ class ShardFiles:
         return self.shard_path(cell).is_file()
 
     def chunk_cells(self, cell: Cell) -> list[Cell]:
-        """Cells of a shard's chunks in the array, raster order, those beyond the array included."""
+        """Cells of the chunks of a shard in the array, in raster order, including those beyond the
+        array."""
         rows, cols = (range(at * self.across, (at + 1) * self.across) for at in cell)
         return [(row, col) for row in rows for col in cols]
 
@@ -208,10 +212,11 @@ class ShardFiles:
         )
 
     def open(self, cell: Cell) -> OpenShard | None:
-        """A shard to read from, its index parsed once a file; None if it was not written.
+        """A shard to read from; its index is parsed once per file. None if it was not written.
 
         Raises:
-            ValueError: cut off, or its index is damaged. OSError: it cannot be opened.
+            ValueError: truncated, or its index is damaged.
+            OSError: it cannot be opened.
         """
         try:
             handle = os.open(self.shard_path(cell), os.O_RDONLY | os.O_CLOEXEC)
@@ -239,13 +244,13 @@ class ShardFiles:
     def read(
         self, box: Box, decode: Callable[[Cell, bytes], Pixels], *, cache: BlockCache | None = None
     ) -> Iterator[tuple[Box, Box, Pixels]]:
-        """What is held of a box: for every chunk its part of the box, its own box (unclipped), and
+        """What is stored of a box: for every chunk, its part of the box, its own box (not cut), and
         its decoded pixels.
 
-        Chunks left out, and those of shards not written, are passed over.
+        Chunks that were left out, and those of shards that were not written, are skipped.
 
         Raises:
-            StoreError: a shard is damaged; names it, its file, and the remedy.
+            StoreError: a shard is damaged; the message names it, its file, and the remedy.
         """
         size = self.chunk
         for cell in box.cells(self.shard):
@@ -268,8 +273,8 @@ class ShardFiles:
                 ) from None
 
     def verify(self, receipts: Iterable[ShardReceipt]) -> list[str]:
-        """What is wrong with the shards of these receipts, one sentence each; an empty list is a
-        clean bill."""
+        """What is wrong with the shards of these receipts, one sentence each; empty if
+        nothing is."""
         problems = []
         for receipt in receipts:
             path = self.shard_path(receipt.cell)
@@ -288,7 +293,7 @@ class ShardFiles:
 def _decoded(
     shard: OpenShard, chunk: Cell, decode: Callable[[Cell, bytes], Pixels], cache: BlockCache | None
 ) -> Pixels | None:
-    """A chunk's pixels, from the cache if it holds them; None if the chunk was left out."""
+    """The pixels of a chunk, from the cache if they are there; None if the chunk was left out."""
     if cache is None:
         payload = shard.payload(chunk)
         return None if payload is None else decode(chunk, payload)

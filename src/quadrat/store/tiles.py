@@ -1,8 +1,8 @@
-"""A slide's tissue at one mpp as a zarr store: read like a slide, it never returns what it does not
-hold.
+"""The tissue of a slide at one mpp as a zarr store. It reads like a slide, and never returns pixels
+that it does not hold.
 
-Two makes: an OME-Zarr 0.5 image (zstd, lossless, for everybody), or the slide's own compressed
-tiles, moved (internal).
+There are two kinds: an OME-Zarr 0.5 image (zstd, lossless, for all programs), or the compressed
+tiles of the slide, moved (internal).
 """
 
 from __future__ import annotations
@@ -43,46 +43,46 @@ __all__ = [
 
 CHUNK_PX, SHARD_PX = 512, 2048
 BYTES_PER_PX = 2.4
-"""Allowed for lossless tissue on disk (zstd level 1): 1.1 to 1.8 measured on three stained slides,
-3 uncompressed."""
+"""Expected size of lossless tissue on disk (zstd level 1): 1.1 to 1.8 measured on three stained
+slides, 3 uncompressed."""
 WHITE = 255
 
 
 def needed_chunks(boxes: Iterable[Box], *, frame: Frame, chunk: int = CHUNK_PX) -> list[Cell]:
-    """Chunks that hold all these boxes (windows: core and halo), clipped to the slide; raster
-    order."""
+    """Chunks that hold all these boxes (windows: core and halo), cut at the slide; raster order."""
     return sorted({cell for box in boxes for cell in box.intersect(frame.box).cells(chunk)})
 
 
 def needed_shards(boxes: Iterable[Box], *, frame: Frame, shard: int = SHARD_PX) -> list[Cell]:
-    """Shards that hold all these boxes, clipped to the slide; raster order."""
+    """Shards that hold all these boxes, cut at the slide; raster order."""
     return needed_chunks(boxes, frame=frame, chunk=shard)
 
 
 def estimate_bytes(chunks: int, *, chunk: int = CHUNK_PX) -> int:
-    """About what a store of that many chunks takes on disk."""
+    """About how much a store of that many chunks takes on disk."""
     return int(chunks * chunk * chunk * BYTES_PER_PX)
 
 
 @dataclass(frozen=True, slots=True)
 class TilePlan:
-    """What of a slide is stored: chunks to read, shards to write (both raster order), their sizes
-    in px, and bytes.
-
-    ``codec``: of the slide's own tiles if these are to be moved, each one a chunk; None to store
-    pixels. ``chunk_bytes``: what a moved tile takes on average.
-    """
+    """Which part of a slide is stored."""
 
     chunks: tuple[Cell, ...]
+    """Cells of the chunks to read, in raster order."""
     shards: tuple[Cell, ...]
+    """Cells of the shards to write, in raster order."""
     chunk: int
+    """Side of a chunk in px."""
     shard: int
+    """Side of a shard in px."""
     codec: TileCodec | None = None
+    """Codec of the slide's own tiles if they are moved, each one a chunk; None to store pixels."""
     chunk_bytes: float = 0.0
+    """What a moved tile takes on average."""
 
     @property
     def nbytes(self) -> int:
-        """About what the store takes on disk, the indices of its shards included."""
+        """About how much the store takes on disk, including the indices of its shards."""
         if self.codec is None:
             return estimate_bytes(len(self.chunks), chunk=self.chunk)
         index = len(self.shards) * index_bytes((self.shard // self.chunk) ** 2)
@@ -91,15 +91,19 @@ class TilePlan:
 
 @dataclass(frozen=True, slots=True)
 class TileStore:
-    """Pixels of the declared chunks of a slide, in grid px; a ``PixelSource``. Pickles as its path;
-    threads may share it."""
+    """Pixels of the planned chunks of a slide, in grid px: a ``PixelSource``. It pickles as its
+    path, and threads may share it."""
 
     path: Path
+    """Folder of the store."""
     frame: Frame
+    """Where the grid lies on the slide."""
     slide: str
+    """Name of the slide."""
     stored: npt.NDArray[np.bool_]
-    """(chunk rows, chunk columns): which chunks are, or are to be, held."""
+    """(chunk rows, chunk columns) bool: which chunks are, or will be, stored."""
     array: ShardedArray | MovedTiles
+    """Its pixels."""
     _cache: BlockCache = field(default_factory=BlockCache, repr=False, compare=False)
 
     @staticmethod
@@ -110,11 +114,11 @@ class TileStore:
         slide: str,
         plan: TilePlan,
     ) -> TileStore:
-        """Make an empty store that is to hold the chunks of ``plan`` (see ``tiling.plan_tiles``).
+        """Make an empty store for the chunks of ``plan`` (see ``tiling.plan_tiles``).
 
         Raises:
-            StoreError: another image is at ``path``, a chunk lies outside the slide, or the
-            disk has too little room.
+            StoreError: another image is at ``path``, a chunk lies outside the slide, or the disk
+                has too little space.
         """
         place, chunk, shard = Path(path), plan.chunk, plan.shard
         stored = np.zeros((-(-frame.height // chunk), -(-frame.width // chunk)), np.bool_)
@@ -155,7 +159,7 @@ class TileStore:
         """Open a store, to read and to write.
 
         Raises:
-            StoreError: there is none, or one of another make.
+            StoreError: there is none, or another program made it.
         """
         place = Path(path)
         own = group_attributes(place).get("quadrat")
@@ -178,7 +182,7 @@ class TileStore:
 
     @property
     def shards(self) -> list[Cell]:
-        """The shards to write: those with at least one chunk to hold; raster order."""
+        """The shards to write, which have at least one chunk to store; raster order."""
         across = self.array.shard // self.array.chunk
         return sorted(
             {(int(row) // across, int(col) // across) for row, col in np.argwhere(self.stored)}
@@ -186,11 +190,11 @@ class TileStore:
 
     @property
     def missing(self) -> list[Cell]:
-        """Shards not yet written."""
+        """Shards that are not written yet."""
         return [cell for cell in self.shards if not self.array.has(cell)]
 
     def chunks_of(self, cell: Cell) -> list[Box]:
-        """Boxes of the chunks to hold in one shard, clipped to the slide; raster order."""
+        """Boxes of the chunks to store in one shard, cut at the slide; raster order."""
         size, height, width = self.array.chunk, self.frame.height, self.frame.width
         return [
             Box(
@@ -218,19 +222,20 @@ class TileStore:
         return self.array.write_shard(cell, np.moveaxis(rgb, 2, 0), lost=lost)
 
     def read(self, box: Box) -> Rgb:
-        """uint8 (h, w, 3) of ``box`` in grid px, white outside the slide and where its damaged
-        tiles were marked.
+        """uint8 (h, w, 3) of ``box`` in grid px, white outside the slide and where damaged tiles
+        were marked.
 
         Raises:
-            StoreError: a pixel inside the slide is not held, its shard is not yet written, or
-            is damaged. SlideError: a moved tile was damaged in the slide already.
+            StoreError: a pixel inside the slide is not stored, or its shard is not written yet, or
+                is damaged.
+            SlideError: a moved tile was already damaged in the slide.
         """
         inside = box.intersect(self.frame.box)
         if inside.empty:
             return white(box.shape)
         self._check_held(inside)
         pixels = self.array.read(inside, cache=self._cache)
-        # stacking takes a quarter of the time that copying a view with moved axes takes
+        # stacking takes a quarter of the time of copying a view with moved axes
         rgb: Rgb = pixels if isinstance(self.array, MovedTiles) else np.stack(list(pixels), axis=-1)
         if inside == box:
             return rgb
@@ -258,9 +263,8 @@ class TileStore:
 def _create_moved(
     place: Path, *, frame: Frame, plan: TilePlan, codec: TileCodec, own: dict[str, Any]
 ) -> None:
-    """A group that is no image to other programs: it states that it is internal and
-    what made it.
-    """
+    """A group that is not an image for other programs: it states that it is internal and what made
+    it."""
     MovedTiles.create(
         place / "0",
         height=frame.height,
@@ -274,7 +278,7 @@ def _create_moved(
 
 
 def is_tile_store(path: Path) -> bool:
-    """Whether a tile store was laid out there."""
+    """Whether a tile store was created there."""
     try:
         return isinstance(group_attributes(path).get("quadrat"), dict)
     except StoreError:

@@ -1,5 +1,5 @@
-"""Filling a TileStore from a slide, one shard at a time: its pixels read and encoded, or its own
-tiles moved."""
+"""Fill a TileStore from a slide, one shard at a time: pixels are read and encoded, or tiles of the
+slide are moved."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from quadrat.store.tiles import (
 )
 
 TILE_PX = (64, 2048)
-"""Sides of tiles that are moved: smaller ones would make an index longer than the reading is worth.
-"""
+"""Sides of tiles that are moved. With smaller ones, the index would be longer than reading is
+worth."""
 SAMPLED_TILES = 1024
-"""Tiles whose length is looked up to estimate what all of them take; evenly spread."""
+"""Tiles, evenly spread, with a length that is looked up to estimate the size of all."""
 SPREAD = 1.05
-"""Allowed on the mean length of the sampled tiles."""
+"""Margin on the mean length of the sampled tiles."""
 
 
 def movable_tiles(source: PixelSource) -> TileGrid | None:
-    """The slide's own tiles, if they are the grid's pixels as they are: no resampling, JPEG or JPEG
-    2000, square."""
+    """The slide's own tiles, if they are the pixels of the grid: no resampling, JPEG or JPEG 2000,
+    square."""
     if not isinstance(source, SlideSource):
         return None
     plan, slide = source.plan, source.slide
@@ -62,10 +62,10 @@ def plan_tiles(
     chunk: int = CHUNK_PX,
     shard: int = SHARD_PX,
 ) -> TilePlan:
-    """The chunks and shards that hold these windows (cores with their halos), clipped to the slide.
+    """The chunks and shards that hold these windows (cores with their halos), cut at the slide.
 
-    With ``tiles`` (see ``movable_tiles``) a chunk is one of the slide's tiles, and a shard the
-    multiple of it that is next to ``shard``.
+    With ``tiles`` (see ``movable_tiles``) a chunk is one tile of the slide, and a shard is the
+    multiple of it nearest to ``shard``.
     """
     if tiles is not None:
         chunk = tiles.tile[0]
@@ -83,15 +83,16 @@ def plan_tiles(
 
 
 def fill_shard(source: PixelSource, store: TileStore, cell: Cell) -> ShardReceipt:
-    """Read, or move, the chunks to hold of one shard and write it; what lies between them stays
-    white, as not held.
+    """Read, or move, the chunks to store of one shard and write it. The space between them stays
+    white and counts as not stored.
 
-    Where the source marks damaged tiles, the receipt's ``lost`` names those that the chunks touch,
-    in grid px. Memory: one shard of RGB, and encoded (12 MiB each at 2,048 px); moved: one shard,
+    If the source marks damaged tiles, ``lost`` of the receipt lists those that the chunks touch, in
+    grid px. Memory: one shard of RGB, and encoded (12 MiB each at 2,048 px); if moved, one shard,
     twice.
 
     Raises:
-        SlideError: the slide cannot be read there. StoreError: the shard cannot be written.
+        SlideError: the slide cannot be read there.
+        StoreError: the shard cannot be written.
     """
     chunks = store.chunks_of(cell)
     if isinstance(store.array, MovedTiles):
@@ -104,8 +105,8 @@ def fill_shard(source: PixelSource, store: TileStore, cell: Cell) -> ShardReceip
 
 
 def _move(source: PixelSource, array: MovedTiles, cell: Cell, boxes: Sequence[Box]) -> ShardReceipt:
-    """Move the tiles of one shard; one that is damaged is left out, which reads as white, if the
-    source marks it so."""
+    """Move the tiles of one shard. If the source marks damaged tiles, they are left out and read as
+    white."""
     tiles = movable_tiles(source)
     if (
         tiles is None
@@ -122,9 +123,8 @@ def _move(source: PixelSource, array: MovedTiles, cell: Cell, boxes: Sequence[Bo
         data = _sound_tile(tiles, at, decode=source.damaged == "mark")
         if data is not None:
             moved[at] = data
-        elif (
-            source.read(box) != WHITE
-        ).any():  # raises, or marks: what becomes of the tile is the source's to say
+        # the source raises here, or marks the tile
+        elif (source.read(box) != WHITE).any():
             raise SlideError(
                 f"{source.slide.path}: the tile at {box} can be read but not moved as it is; "
                 "run without a tile store (--set run.source=streamed)"
@@ -135,10 +135,10 @@ def _move(source: PixelSource, array: MovedTiles, cell: Cell, boxes: Sequence[Bo
 def _sound_tile(tiles: TileGrid, at: Cell, *, decode: bool) -> bytes | None:
     """The bytes of a tile, None if it is damaged.
 
-    Decoding every tile makes moving six times as dear (13 against 2 ms of CPU a shard,
-    benchmarks/tiling.py). Where damaged tiles fail the slide, a look at the stream's two ends and
-    its header is enough: what that misses fails the slide when it is read, and is never a wrong
-    pixel. Where they are marked they have to be known now: each is decoded.
+    Decoding every tile makes moving six times as expensive (13 against 2 ms of CPU per shard,
+    benchmarks/tiling.py). If damaged tiles fail the slide, the two ends and the header of the
+    stream are checked: other damage fails the slide when the tile is read, and never gives wrong
+    pixels. If damaged tiles are marked, they must be known now, so each tile is decoded.
     """
     try:
         data = tiles.data(*at)
@@ -153,8 +153,8 @@ def _sound_tile(tiles: TileGrid, at: Cell, *, decode: bool) -> bytes | None:
 
 
 def _stated_size(codec: TileCodec, data: bytes) -> tuple[int, int] | None:
-    """Height and width by a JPEG stream's header; None for JPEG 2000, whose main header the decoder
-    alone understands.
+    """Height and width in the header of a JPEG stream; None for JPEG 2000, which only its decoder
+    can read.
 
     Raises:
         ValueError: there is no such header.
@@ -166,25 +166,25 @@ def _stated_size(codec: TileCodec, data: bytes) -> tuple[int, int] | None:
 
 
 def _mean_bytes(tiles: TileGrid, chunks: Sequence[Cell]) -> float:
-    """What a tile takes on average, from the lengths of evenly spread ones, and a little more."""
+    """What a tile takes on average, from the lengths of evenly spread ones, plus a margin."""
     lengths = []
     for at in chunks[:: -(-len(chunks) // SAMPLED_TILES) or 1]:
         try:
             lengths.append(len(tiles.data(*at)))
         except DamagedTileError:
-            continue  # filling its shard is the time to say so
+            continue  # this is reported when its shard is filled
     return SPREAD * sum(lengths) / max(1, len(lengths))
 
 
 def _lost(source: PixelSource, chunks: Sequence[Box]) -> list[Box]:
-    """Damaged tiles that these chunks touch: whatever else the source met, each shard's receipt is
-    the same."""
+    """Damaged tiles that these chunks touch. Whatever else the source met, the receipt of a shard
+    is the same."""
     damage = source.damage if isinstance(source, SlideSource) else []
     return [lost for lost in damage if any(not lost.intersect(box).empty for box in chunks)]
 
 
 def _runs(chunks: Sequence[Box]) -> list[Box]:
-    """Chunks in raster order, joined where one continues the other in its row: fewer and wider
+    """Chunks in raster order, joined if one continues the other in its row: fewer and wider
     reads."""
     runs: list[Box] = []
     for box in chunks:

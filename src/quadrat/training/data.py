@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from quadrat.annotations import SlideTruth
 from quadrat.annotations.truth import load_truth, need_annotated
+from quadrat.annotations.types import SlideTruth
 from quadrat.config.manifest import SlideRef
 from quadrat.config.pipeline import Pipeline
 from quadrat.core.errors import AnnotationError
 from quadrat.core.geometry import check_mpp
 from quadrat.core.lattice import Cell
 from quadrat.models.task import ModelSpec, Task
-from quadrat.slides import open_slide
+from quadrat.slides.opening import open_slide
 from quadrat.slides.source import PixelSource
 from quadrat.training.samples import TrainingSlide, WindowSet
 
@@ -38,7 +38,8 @@ def training_slide(
             word on where they are annotated completely.
     """
     frame = source.frame
-    size = round(frame.height * frame.scale_row), round(frame.width * frame.scale_col)
+    _, _, width, height = frame.scale.box_l0(frame.box)
+    size = round(height), round(width)
     lacking = math.ceil(max(frame.scale_row, frame.scale_col)) + 1
     return TrainingSlide(
         ref.name, source, cells, truth_of(ref, pipeline, size=size, tolerance=lacking)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from quadrat.annotations import SlideTruth
+from quadrat.annotations.types import SlideTruth
 from quadrat.core.geometry import Box
 from quadrat.metrics.matching import match_boxes, match_points
 from quadrat.metrics.protocol import Answer, MetricSettings, blocks, inside_bounds

@@ -11,7 +11,7 @@ from threading import Lock
 import numpy as np
 import numpy.typing as npt
 
-from quadrat.annotations import SlideTruth
+from quadrat.annotations.types import SlideTruth
 from quadrat.config.pipeline import Augmentation
 from quadrat.core.errors import AnnotationError
 from quadrat.core.geometry import Box
@@ -63,7 +63,7 @@ def sampling_box(around: Box, slide: Box, *, patch: int) -> Box:
 def truth_window(slide: TrainingSlide, box: Box) -> TruthWindow:
     """Everything annotated in a box of the slide's grid."""
     frame = slide.source.frame
-    scale = (frame.scale_row, frame.scale_col)
+    scale = frame.scale
     labels, label_class = np.zeros(box.shape, np.int32), np.zeros(0, np.int64)
     boxes, box_class = np.zeros((0, 4)), np.zeros(0, np.int64)
     if slide.truth.objects is not None:
@@ -97,7 +97,7 @@ def boxes_of(
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
     """Boxes (n, 4) x0, y0, x1, y1 in grid px and classes (n,) of the objects annotated in a box."""
     frame = slide.source.frame
-    scale = (frame.scale_row, frame.scale_col)
+    scale = frame.scale
     if slide.truth.objects is None:
         return np.zeros((0, 4)), np.zeros(0, np.int64)
     if slide.truth.point_diameter_um == 0:
@@ -225,7 +225,7 @@ def shows_known(slide: TrainingSlide, box: Box) -> bool:
     """Whether anything in a box is known: of a window that shows nothing known
     nothing is learnt.
     """
-    truth, scale = slide.truth, (slide.source.frame.scale_row, slide.source.frame.scale_col)
+    truth, scale = slide.truth, slide.source.frame.scale
     if truth.label >= 0 or (truth.bounds is None and truth.complete):
         return True
     if truth.bounds is not None:
@@ -259,12 +259,9 @@ def _classes_in(slide: TrainingSlide, box: Box) -> tuple[int, ...]:
     found = set(boxes_of(slide, box)[1].tolist())
     if slide.truth.regions is not None:
         frame = slide.source.frame
-        found |= set(
-            np.unique(slide.truth.regions.regions(box, (frame.scale_row, frame.scale_col))).astype(
-                int
-            )
-            - 1
-        ) - {-1}
+        found |= set(np.unique(slide.truth.regions.regions(box, frame.scale)).astype(int) - 1) - {
+            -1
+        }
     return tuple(sorted(found)) or (-1,)
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
-from quadrat.annotations import SlideTruth
+from quadrat.annotations.types import SlideTruth
 from quadrat.core.geometry import Box
 from quadrat.core.lattice import Cell
 from quadrat.core.objects import ObjectTable

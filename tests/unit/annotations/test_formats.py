@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from quadrat.annotations import rasterise_classes
 from quadrat.annotations.formats import delimited
 from quadrat.annotations.formats.pictures import same_pictures
 from quadrat.annotations.formats.reading import Choice, pictures, read_sheet
@@ -29,7 +28,7 @@ from quadrat.annotations.outlines import mask_parts
 from quadrat.annotations.record import Record, to_annotations
 from quadrat.annotations.shapes import geometry_of
 from quadrat.core.errors import AnnotationError
-from quadrat.core.geometry import Box
+from quadrat.core.geometry import Box, Scale
 from quadrat.core.objects import Frame
 from quadrat.store.ome_zarr import create_label_image
 
@@ -125,16 +124,16 @@ def test_parts_of_one_coco_object_are_one_object_with_one_label_one_box_and_one_
     drawn = to_annotations(sheet.records, [0, 0], classes=("cell",), kind="object")
     assert (len(drawn), drawn.objects) == (3, 2)
     whole = Box(0, 0, 10, 20)
-    labels, class_id = drawn.instances(whole, (1.0, 1.0))
+    labels, class_id = drawn.instances(whole, Scale(1.0, 1.0))
     assert labels[0, 0] == labels[0, 13] == 1
     assert labels[5, 5] == 2
     assert class_id.tolist() == [0, 0]
-    assert drawn.boxes(whole, (1.0, 1.0))[0].tolist() == [[0, 0, 14, 2], [5, 5, 7, 7]]
-    assert drawn.boxes(Box(0, 5, 1, 6), (1.0, 1.0))[0].tolist() == [
+    assert drawn.boxes(whole, Scale(1.0, 1.0))[0].tolist() == [[0, 0, 14, 2], [5, 5, 7, 7]]
+    assert drawn.boxes(Box(0, 5, 1, 6), Scale(1.0, 1.0))[0].tolist() == [
         [0, 0, 14, 2]
     ]  # between its parts
     np.testing.assert_allclose(
-        drawn.points(whole, (1.0, 1.0))[0], [[(4 * 1 + 8 * 12) / 12, 1], [6, 6]]
+        drawn.points(whole, Scale(1.0, 1.0))[0], [[(4 * 1 + 8 * 12) / 12, 1], [6, 6]]
     )
 
 
@@ -204,9 +203,9 @@ def test_coco_entries_that_cannot_be_told_apart_are_refused(tmp_path, change, te
 
 
 def test_coco_files_that_cannot_serve_a_slide_are_refused(tmp_path):
-    with pytest.raises(AnnotationError, match=r"no picture c\.png among its 2"):
+    with pytest.raises(AnnotationError, match=r"none of its 2 pictures .* may be c\.png"):
         read(coco(tmp_path), "c.png")
-    with pytest.raises(AnnotationError, match="2 pictures among its 2"):
+    with pytest.raises(AnnotationError, match=r"2 of its 2 pictures .* may be meant"):
         read(coco(tmp_path))
     with pytest.raises(AnnotationError, match="have the file name of another"):
         read(coco(tmp_path, images=[{"id": 1, "file_name": "a"}, {"id": 2, "file_name": "a"}]), "a")
@@ -232,7 +231,7 @@ def test_run_lengths_are_those_of_pycocotools(mask):
 def test_the_outline_of_a_mask_filled_again_is_the_mask(mask):
     record = Record("a", "x", "region", mask_parts(mask))
     drawn = to_annotations([record], [0], classes=("x",), kind="region")
-    filled = rasterise_classes(drawn, Box(0, 0, *mask.shape), scale_row=1, scale_col=1)
+    filled = drawn.regions(Box(0, 0, *mask.shape), Scale(1.0, 1.0))
     np.testing.assert_array_equal(filled > 0, mask)
 
 
@@ -284,7 +283,7 @@ def test_asap_polygons_rectangles_and_dots_are_read_with_decimal_commas_in_their
 @pytest.mark.parametrize(
     ("sort", "points", "text"),
     [
-        ("Spline", [(0, 1, 1), (1, 2, 2), (2, 3, 1)], "a spline, whose outline is not in the file"),
+        ("Spline", [(0, 1, 1), (1, 2, 2), (2, 3, 1)], "a spline: its outline is not in the file"),
         ("Polygon", [(0, 1, 1), (1, 2, 2)], "a Polygon of 2 points"),
         ("Polygon", [(0, 1, "x"), (1, 2, 2)], "not a number"),
         ("Measurement", [(0, 1, 1), (1, 2, 2)], "a Measurement of 2 points"),
@@ -419,13 +418,13 @@ def test_tables_of_points_boxes_and_outlines_are_read_by_their_header(tmp_path, 
 def test_a_table_of_several_slides_gives_the_lines_of_one(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("slide,x,y,class\ndir/a_0.98.png,1,2,c\nb,3,4,c\na_0.98.png,5,6,c\n")
-    with pytest.raises(AnnotationError, match=r"2 of its 3 slides may be a_0\.98\.svs"):
+    with pytest.raises(AnnotationError, match=r"2 of its 3 pictures .* may be a_0\.98\.svs"):
         read(path, "a_0.98.svs")
     path.write_text(path.read_text().replace("dir/", ""))
     assert [r.place for r in read(path, "a_0.98.png").records] == ["line 2", "line 4"]
     assert [r.place for r in read(path, "b.svs").records] == ["line 3"]
     assert pictures(path) == ["a_0.98.png", "b"]
-    with pytest.raises(AnnotationError, match="none of its 2 slides may be c"):
+    with pytest.raises(AnnotationError, match=r"none of its 2 pictures .* may be c"):
         read(path, "c.svs")
 
 
@@ -523,7 +522,7 @@ def test_a_table_that_serves_many_slides_is_parsed_once_and_again_when_it_has_ch
     assert {delimited.label_of(path, f"s{i}.svs") for i in range(9)} == {"c"}
     assert len(looks) == 2
     path.write_text("slide,x,y,class\nother.png,1,2,c\n")
-    with pytest.raises(AnnotationError, match="none of its 1 slides"):
+    with pytest.raises(AnnotationError, match="none of its 1 pictures"):
         read(path, "s1.svs")
 
 

@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from quadrat.annotations import Annotations, objects_in, rasterise_classes, rasterise_instances
+from quadrat.annotations.drawn import Annotations
 from quadrat.annotations.formats import label_image
 from quadrat.annotations.formats.geojson import load_annotations, read_geojson
 from quadrat.annotations.formats.label_image import from_array, load_label_image
 from quadrat.annotations.formats.pixel_records import read_pixels
 from quadrat.core.errors import AnnotationError
-from quadrat.core.geometry import Box
+from quadrat.core.geometry import Box, Scale
 from quadrat.core.objects import Polygons
 
 
@@ -88,28 +88,17 @@ def test_every_layout_of_geojson_gives_the_same_annotations(tmp_path, layout):
         [0, 30, 2, 32],
         [6.5, 5.5, 6.5, 5.5],
     ]
-    assert (got.unclassified, got.other_kind) == (1, 1)
     assert got.points_l0[4].tolist() == [5.5, 6.5]
     assert np.isnan(got.points_l0[:4]).all()
 
 
-def test_objects_and_regions_of_one_file_must_be_chosen_between(tmp_path):
+def test_objects_and_regions_of_one_file_are_kept_apart(tmp_path):
     path = written(
         tmp_path, [feature([square(0, 0, 4)]), feature([square(0, 0, 9)], object_type="annotation")]
     )
-    with pytest.raises(AnnotationError, match="ask for one with kind"):
-        load_annotations(path)
-    assert load_annotations(path, kind="region").kind == "region"
-
-
-def test_an_unknown_class_names_its_feature_and_the_nearest_class(tmp_path):
-    path = written(
-        tmp_path, [feature([square(0, 0, 4)], "stroma"), feature([square(0, 0, 4)], "tumor")]
-    )
-    with pytest.raises(
-        AnnotationError, match=r"slide\.geojson, feature 2: class 'tumor'.*did you mean 'tumour'"
-    ):
-        load_annotations(path, classes=["stroma", "tumour"])
+    for kind, side in (("object", 4), ("region", 9)):
+        drawn = load_annotations(path, kind=kind)
+        assert (drawn.kind, drawn.bbox.tolist()) == (kind, [[0, 0, side, side]])
 
 
 @pytest.mark.parametrize(
@@ -196,10 +185,7 @@ def test_old_qupath_files_say_what_a_feature_is_by_its_id(tmp_path, name, kind):
             [{"id": name, "type": "Feature", "geometry": feature([square(0, 0, 4)])["geometry"]}]
         )
     )
-    sheet = read_geojson(path)
-    assert ([r.kind for r in sheet.records], sheet.others) == (
-        ([], 1) if kind is None else ([kind], 0)
-    )
+    assert [r.kind for r in read_geojson(path).records] == ([] if kind is None else [kind])
 
 
 @pytest.mark.parametrize("sort", ["LineString", None])
@@ -217,9 +203,7 @@ def test_an_open_ring_is_refused(tmp_path):
 
 def test_pixel_edge_polygons_are_filled_exactly_with_their_holes():
     shape = shapely.Polygon(square(1, 2, 6), [square(3, 4, 2)])
-    labels, class_id = rasterise_instances(
-        of_shapes([shape]), Box(0, 0, 10, 10), scale_row=1, scale_col=1
-    )
+    labels, class_id = of_shapes([shape]).instances(Box(0, 0, 10, 10), Scale(1, 1))
     want = np.zeros((10, 10), int)
     want[2:8, 1:7] = 1
     want[4:6, 3:5] = 0
@@ -232,9 +216,7 @@ def test_neighbours_that_share_an_edge_leave_no_gap_and_do_not_overlap():
     left = shapely.Polygon([(0, 0), (5.3, 0), (9.1, 20), (0, 20), (0, 0)])
     right = shapely.Polygon([(5.3, 0), (20, 0), (20, 20), (9.1, 20), (5.3, 0)])
     box = Box(0, 0, 20, 20)
-    apart = [
-        rasterise_classes(of_shapes([s]), box, scale_row=1, scale_col=1) for s in (left, right)
-    ]
+    apart = [of_shapes([s]).regions(box, Scale(1.0, 1.0)) for s in (left, right)]
     np.testing.assert_array_equal(apart[0] + apart[1], np.ones((20, 20)))
 
 
@@ -244,13 +226,11 @@ def test_later_objects_cover_earlier_ones_and_hidden_ones_have_no_id():
         shapely.Polygon(square(0, 0, 6)),
         shapely.Polygon(square(5, 5, 3)),
     ]
-    labels, class_id = rasterise_instances(
-        of_shapes(shapes), Box(0, 0, 8, 8), scale_row=1, scale_col=1
-    )
+    labels, class_id = of_shapes(shapes).instances(Box(0, 0, 8, 8), Scale(1, 1))
     assert class_id.tolist() == [1, 2]
     assert labels[3, 3] == 1
     assert labels[5, 5] == 2
-    classes = rasterise_classes(of_shapes(shapes), Box(0, 0, 8, 8), scale_row=1, scale_col=1)
+    classes = of_shapes(shapes).regions(Box(0, 0, 8, 8), Scale(1.0, 1.0))
     assert (classes[3, 3], classes[5, 5], classes[0, 7]) == (2, 3, 0)
     assert classes.dtype == np.uint8
 
@@ -274,7 +254,7 @@ def random_annotations(seed, n=12):
 def test_a_pixel_belongs_to_the_polygon_that_holds_its_centre(scale):
     annotations, shapes = random_annotations(3)
     box = Box(-3, 2, 57, 60)
-    got = rasterise_classes(annotations, box, scale_row=scale[0], scale_col=scale[1])
+    got = annotations.regions(box, Scale(*scale))
     x = (np.arange(box.col0, box.col1) + 0.5) * scale[1]
     y = (np.arange(box.row0, box.row1) + 0.5) * scale[0]
     grid_x, grid_y = np.meshgrid(x, y)
@@ -301,14 +281,12 @@ def test_a_pixel_belongs_to_the_polygon_that_holds_its_centre(scale):
 def test_pieces_are_the_same_parts_of_the_whole(seed, row, col, scale):
     annotations, _ = random_annotations(seed)
     whole_box = Box(-4, -4, 60, 60)
-    whole = rasterise_classes(annotations, whole_box, scale_row=scale, scale_col=scale)
-    labels, class_id = rasterise_instances(annotations, whole_box, scale_row=scale, scale_col=scale)
+    whole = annotations.regions(whole_box, Scale(scale, scale))
+    labels, class_id = annotations.instances(whole_box, Scale(scale, scale))
     for box in (Box(-4, -4, row, col), Box(-4, col, row, 60), Box(row, -4, 60, 60)):
         part = whole[box.slices_in(whole_box)]
-        np.testing.assert_array_equal(
-            rasterise_classes(annotations, box, scale_row=scale, scale_col=scale), part
-        )
-        got, got_class = rasterise_instances(annotations, box, scale_row=scale, scale_col=scale)
+        np.testing.assert_array_equal(annotations.regions(box, Scale(scale, scale)), part)
+        got, got_class = annotations.instances(box, Scale(scale, scale))
         want = labels[box.slices_in(whole_box)]
         present = np.unique(want[want > 0])
         np.testing.assert_array_equal(
@@ -319,20 +297,23 @@ def test_pieces_are_the_same_parts_of_the_whole(seed, row, col, scale):
 
 def test_objects_in_a_box_are_those_whose_extent_meets_it():
     annotations = of_shapes([shapely.Polygon(square(0, 0, 4)), shapely.Polygon(square(10, 10, 4))])
-    assert objects_in(annotations, Box(0, 0, 20, 20)).tolist() == [0, 1]
-    assert objects_in(annotations, Box(4, 4, 10, 10)).tolist() == []
-    assert objects_in(annotations, Box(3, 3, 11, 11)).tolist() == [0, 1]
+    for box, left in (
+        (Box(0, 0, 20, 20), [0, 10]),
+        (Box(4, 4, 10, 10), []),
+        (Box(3, 3, 11, 11), [0, 10]),
+    ):
+        assert annotations.boxes(box, Scale(1.0, 1.0))[0][:, 0].tolist() == left
 
 
 def test_boxes_and_points_come_in_grid_px_with_full_extent():
     annotations = of_shapes(
         [shapely.Polygon(square(4, 8, 8)), shapely.Polygon(square(100, 100, 8))]
     )
-    boxes, class_id = annotations.boxes(Box(0, 0, 3, 3), (4.0, 2.0))
+    boxes, class_id = annotations.boxes(Box(0, 0, 3, 3), Scale(4.0, 2.0))
     assert boxes.tolist() == [[2, 2, 6, 4]]
     assert class_id.tolist() == [0]
-    assert annotations.points(Box(0, 0, 3, 3), (4.0, 2.0))[0].tolist() == []
-    assert annotations.points(Box(3, 4, 4, 5), (4.0, 2.0))[0].tolist() == [[4, 3]]
+    assert annotations.points(Box(0, 0, 3, 3), Scale(4.0, 2.0))[0].tolist() == []
+    assert annotations.points(Box(3, 4, 4, 5), Scale(4.0, 2.0))[0].tolist() == [[4, 3]]
 
 
 def test_the_point_of_a_polygon_is_its_centre_of_area_without_its_holes():
@@ -340,7 +321,7 @@ def test_the_point_of_a_polygon_is_its_centre_of_area_without_its_holes():
         shapely.Polygon(square(0, 0, 8), [square(0.5, 0.5, 3)]),
         shapely.Polygon(square(0, 0, 6)[::-1]),
     ]
-    xy, _ = of_shapes(shapes).points(Box(0, 0, 9, 9), (1.0, 1.0))
+    xy, _ = of_shapes(shapes).points(Box(0, 0, 9, 9), Scale(1.0, 1.0))
     np.testing.assert_allclose(xy, [list(s.centroid.coords[0]) for s in shapes])
 
 
@@ -352,7 +333,7 @@ def test_a_label_image_and_the_polygons_of_its_pixels_give_the_same_crops():
     shapes = [shapely.box(4, 9, 20, 14), shapely.box(4, 3, 10, 9), shapely.box(30, 20, 40, 30)]
     polygons = of_shapes(shapes, [0, 0, 0], ("nucleus",))
     for box in (Box(0, 0, 30, 40), Box(-5, -5, 10, 12), Box(8, 2, 50, 50)):
-        for scale in ((1.0, 1.0), (2.0, 2.0), (1.3, 0.7)):
+        for scale in (Scale(1.0, 1.0), Scale(2.0, 2.0), Scale(1.3, 0.7)):
             for got, want in zip(
                 source.instances(box, scale), polygons.instances(box, scale), strict=True
             ):
@@ -386,9 +367,9 @@ def test_a_mask_is_parted_into_objects_or_taken_as_a_class(tmp_path):
     region = load_label_image(
         tmp_path / "mask.png", classes=["gland"], kind="region", threshold=127
     )
-    assert region.regions(Box(0, 0, 4, 6), (1.0, 1.0)).sum() == 4
+    assert region.regions(Box(0, 0, 4, 6), Scale(1.0, 1.0)).sum() == 4
     with pytest.raises(AnnotationError, match="holds regions"):
-        region.instances(Box(0, 0, 4, 6), (1.0, 1.0))
+        region.instances(Box(0, 0, 4, 6), Scale(1.0, 1.0))
 
 
 def test_label_images_that_are_none_are_refused(tmp_path):
@@ -498,7 +479,7 @@ def test_a_crop_of_a_label_image_takes_the_pixel_under_each_centre(tmp_path, til
     shape = round(100 / scale[0]) + 3, round(70 / scale[1])
     names = [str(k) for k in range(1, 99)]
     image = load_label_image(tmp_path / "a.tiff", classes=names, kind="region")
-    got = image.regions(Box(0, 0, *shape), scale)
+    got = image.regions(Box(0, 0, *shape), Scale(*scale))
     rows = np.floor((np.arange(shape[0]) + 0.5) * scale[0]).astype(int)
     cols = np.floor((np.arange(shape[1]) + 0.5) * scale[1]).astype(int)
     np.testing.assert_array_equal(got, np.pad(values, 40)[np.ix_(rows + 40, cols + 40)])

@@ -12,7 +12,7 @@ from PIL import Image
 from quadrat.cli.inspect import describe, describe_text
 from quadrat.cli.main import main
 from quadrat.core.objects import Frame
-from quadrat.slides import ArraySlide
+from quadrat.slides.array import ArraySlide
 from quadrat.slides.thumbnail import OUTLINE, thumbnail, tissue_overlay
 from quadrat.slides.tissue.mask import TissueMap
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quadrat.core.errors import ConfigError, SlideError
-from quadrat.core.geometry import Box, check_mpp, grid_to_l0, l0_to_grid, plan_read, pyramid_levels
+from quadrat.core.geometry import Box, Scale, check_mpp, plan_read, pyramid_levels
 from quadrat.core.objects import Frame
 
 coordinates = st.integers(-(10**5), 10**5)
@@ -53,31 +53,62 @@ def test_a_box_with_a_negative_side_is_refused() -> None:
         Box(0, 0, -1, 5)
 
 
+factors = st.floats(0.2, 70)
+scales = st.builds(Scale, factors, factors)
+
+
 @given(
-    st.lists(st.tuples(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6)), min_size=1),
-    st.floats(0.2, 70),
-    st.floats(0.2, 70),
+    st.lists(st.tuples(*[st.floats(-1e6, 1e6)] * 4), min_size=1).map(np.array),
+    scales,
+    st.sampled_from((2, 4)),
 )
 def test_grid_and_level_0_coordinates_convert_into_each_other(
-    points: list[tuple[float, float]], scale_row: float, scale_col: float
+    places: np.ndarray, scale: Scale, columns: int
 ) -> None:
-    xy = np.array(points)
-    there = grid_to_l0(xy, scale_row=scale_row, scale_col=scale_col)
-    np.testing.assert_allclose(
-        l0_to_grid(there, scale_row=scale_row, scale_col=scale_col), xy, rtol=1e-12, atol=1e-9
-    )
-    frame = Frame(height=1, width=1, mpp=1.0, scale_row=scale_row, scale_col=scale_col)
-    np.testing.assert_array_equal(there, frame.xy_l0(xy))
+    xy = places[:, :columns]
+    there = scale.to_l0(xy)
+    np.testing.assert_allclose(scale.from_l0(there), xy, rtol=1e-12, atol=1e-9)
+    for column in range(columns):  # x by the columns' factor, y by the rows'
+        factor = scale.row if column % 2 else scale.col
+        np.testing.assert_array_equal(there[:, column], xy[:, column] * factor)
+
+
+@given(boxes, scales)
+def test_a_box_its_corners_and_its_pixel_centres_lie_at_the_same_level_0_place(
+    box: Box, scale: Scale
+) -> None:
+    x0, y0, x1, y1 = scale.box_l0(box)
+    corners = np.array([[box.col0, box.row0, box.col1, box.row1]], np.float64)
+    assert scale.to_l0(corners).tolist() == [[x0, y0, x1, y1]]
+    rows, cols = scale.centres_l0(box)
+    assert (len(rows), len(cols)) == box.shape
+    for centres, low, factor in ((rows, y0, scale.row), (cols, x0, scale.col)):
+        if len(centres):
+            assert centres[0] == pytest.approx(low + factor / 2)
+            np.testing.assert_allclose(np.diff(centres), factor, rtol=1e-6)
+
+
+@given(scales, scales)
+def test_one_frame_is_measured_in_pixels_of_another(fine: Scale, coarse: Scale) -> None:
+    xy = np.array([[3.0, 5.0]])
+    ratio = coarse.per(fine)
+    np.testing.assert_allclose(ratio.to_l0(xy), fine.from_l0(coarse.to_l0(xy)), rtol=1e-12)
+    frames = [Frame(7, 9, 1.0, scale.row, scale.col) for scale in (coarse, fine)]
+    rows, cols = frames[0].centres_in(frames[1])
+    np.testing.assert_allclose(rows, (np.arange(7) + 0.5) * ratio.row, rtol=1e-12)
+    np.testing.assert_allclose(cols, (np.arange(9) + 0.5) * ratio.col, rtol=1e-12)
+
+
+@pytest.mark.parametrize("factor", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_scale_that_is_no_factor_is_refused(factor: float) -> None:
+    for scale in ((1.0, factor), (factor, 1.0)):
+        with pytest.raises(ValueError, match="two positive finite numbers"):
+            Scale(*scale)
 
 
 def test_the_far_corner_of_the_grid_is_the_far_corner_of_level_0() -> None:
     plan = plan_read(pyramid_levels([(4000, 6000)]), slide_mpp=0.25, mpp=0.5, slide="s")
-    corner = grid_to_l0(
-        np.array([[plan.width, plan.height]], float),
-        scale_row=plan.scale_row,
-        scale_col=plan.scale_col,
-    )
-    assert corner.tolist() == [[6000.0, 4000.0]]
+    assert Scale(plan.scale_row, plan.scale_col).box_l0(plan.box) == (0, 0, 6000, 4000)
 
 
 def test_rounded_level_sizes_give_whole_downsamples() -> None:

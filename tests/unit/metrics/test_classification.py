@@ -6,7 +6,7 @@ import torch
 
 from helpers import answers
 from helpers.compared import CLASSES
-from quadrat.annotations import SlideTruth
+from quadrat.annotations.types import SlideTruth
 from quadrat.metrics import classification
 from quadrat.metrics.protocol import Answer
 

@@ -8,7 +8,7 @@ import pytest
 
 from helpers import answers
 from helpers.compared import CLASSES, images, measure_boxes
-from quadrat.annotations import SlideTruth
+from quadrat.annotations.types import SlideTruth
 from quadrat.metrics import detection
 from quadrat.metrics.protocol import Answer, MetricSettings
 

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 from helpers import answers
 from helpers.compared import CLASSES, assert_same, blobs, compact, instances
-from quadrat.annotations import SlideTruth
+from quadrat.annotations.types import SlideTruth
 from quadrat.core.errors import QuadratError
 from quadrat.metrics import instance
 from quadrat.metrics.protocol import Answer

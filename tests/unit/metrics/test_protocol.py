@@ -5,7 +5,7 @@ import pytest
 
 from helpers import answers
 from helpers.compared import CLASSES, blobs, compact, images, instances, measure_boxes, of_map
-from quadrat.annotations import SlideTruth
+from quadrat.annotations.types import SlideTruth
 from quadrat.core.errors import AnnotationError
 from quadrat.metrics import classification, detection, instance, semantic
 

@@ -23,8 +23,8 @@ from scipy import ndimage
 from quadrat.core.errors import DamagedTileError, SlideError
 from quadrat.core.geometry import Box
 from quadrat.core.objects import Frame
-from quadrat.slides import Slide, open_slide
-from quadrat.slides.dicom import jpeg_colours
+from quadrat.slides.opening import open_slide
+from quadrat.slides.protocol import Slide
 from quadrat.store.ome_zarr import build_pyramid, create_image_group
 
 NOISE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
@@ -359,7 +359,7 @@ def test_a_chunk_without_a_file_is_fill_and_a_damaged_or_empty_one_fails_alone(
     with open_slide(folder) as slide:
         assert (slide.read(0, Box(0, 0, 100, 64)) == 200).all()
         np.testing.assert_array_equal(slide.read(1, slide.levels[1].box), HALF)
-        with pytest.raises(DamagedTileError, match=r"a\.ome\.zarr: the chunk at .* is damaged"):
+        with pytest.raises(DamagedTileError, match=r"a\.ome\.zarr: the tile at .* is damaged"):
             slide.read(0, Box(250, 330, 260, 340))
 
 
@@ -583,19 +583,3 @@ def test_a_folder_one_may_not_read_is_said_to_be_so(
     monkeypatch.setattr(Path, "iterdir", refuse)  # root may read everything
     with pytest.raises(SlideError, match="permission to read the folder is denied"):
         open_slide(tmp_path)
-
-
-def test_a_jpeg_stream_says_its_colours_or_leaves_them_open() -> None:
-    def jpeg(**options: object) -> bytes:
-        stream = io.BytesIO()
-        Image.fromarray(PICTURE).save(stream, "JPEG", **options)
-        return stream.getvalue()
-
-    jfif = jpeg()
-    assert jpeg_colours(jfif) == "ycbcr"
-    assert jpeg_colours(jpeg(keep_rgb=True)) == "rgb"
-    bare = jfif.replace(b"JFIF\0", b"XXXX\0")
-    assert jpeg_colours(bare) == "ycbcr"  # by its coarser chroma
-    assert jpeg_colours(jpeg(subsampling=0).replace(b"JFIF\0", b"XXXX\0")) is None
-    assert jpeg_colours(b"") is None
-    assert jpeg_colours(jfif[:30]) == "ycbcr"

@@ -17,8 +17,8 @@ from helpers import tiffs
 from quadrat.core.errors import DamagedTileError, SlideError
 from quadrat.core.geometry import Box, plan_read
 from quadrat.slides import native as native_module
-from quadrat.slides import open_slide
 from quadrat.slides import openslide as openslide_module
+from quadrat.slides.opening import open_slide
 from quadrat.slides.protocol import Slide
 from quadrat.slides.source import SlideSource
 from quadrat.slides.tile_codec import TileCodec, ycbcr_to_rgb

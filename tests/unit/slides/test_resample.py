@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from quadrat.core.geometry import Box
-from quadrat.slides import ArraySlide
+from quadrat.slides.array import ArraySlide
 from quadrat.slides.resample import WEIGHT_BITS, block_mean, taps
 from quadrat.slides.source import SlideSource, open_source, source_of
 

@@ -10,9 +10,10 @@ from PIL import Image
 
 from quadrat.core.errors import SlideError
 from quadrat.core.geometry import Box, check_mpp
-from quadrat.slides import ArraySlide, open_slide
 from quadrat.slides import flat as flat_module
 from quadrat.slides import openslide as openslide_module
+from quadrat.slides.array import ArraySlide
+from quadrat.slides.opening import open_slide
 from quadrat.slides.openslide import OpenSlideSlide
 from quadrat.slides.protocol import on_white
 from quadrat.slides.source import open_source

@@ -10,7 +10,6 @@ from skimage.measure import label, perimeter_crofton, regionprops
 
 from quadrat.stitching.features import (
     Moments,
-    class_votes,
     measure,
     measure_piece,
     nearest_distances,
@@ -140,11 +139,6 @@ def test_labels_out_of_range_are_refused(value):
 def test_mean_values_are_those_of_the_pixels():
     labels, values = np.array([[1, 1, 2]], np.int32), np.array([[10, 20, 7]], np.uint8)
     assert measure(labels, n=2, origin=(0, 0), values=values).mean_value.tolist() == [15, 7]
-
-
-def test_votes_count_the_pixels_of_each_class_in_each_object():
-    labels, classes = np.array([[1, 1, 0, 2]], np.int32), np.array([[0, 2, 1, 255]], np.uint8)
-    assert class_votes(labels, classes, n=2, n_classes=3).tolist() == [[1, 0, 1], [0, 0, 0]]
 
 
 @settings(deadline=None)

@@ -7,14 +7,21 @@ from skimage.measure import label, perimeter_crofton, regionprops
 
 from helpers import fields
 from quadrat.core.objects import ObjectTable, Polygons
-from quadrat.core.outlines import trace
+from quadrat.core.outlines import concatenate_polygons, trace
 from quadrat.stitching.features import measure
-from quadrat.stitching.regions import merge_regions, polygon_perimeters, region_part
+from quadrat.stitching.regions import polygon_perimeters, region_part, region_parts
 
 SOME = settings(deadline=None, derandomize=True, max_examples=100)
 CLASSES = arrays(
     np.uint8, st.tuples(st.integers(1, 20), st.integers(1, 20)), elements=st.integers(0, 3)
 )
+
+
+def merged(parts, *, shard_px, least=0.0):
+    """All regions of parts that are in memory."""
+    found = region_parts(sorted(parts), parts.__getitem__, shard_px=shard_px, min_area_px=least)
+    tables, outlines = zip(*(make() for make in found), strict=True) if found else ((), ())
+    return ObjectTable.concatenate(list(tables)), concatenate_polygons(list(outlines))
 
 
 def in_shards(classes, side, *, score=None, order=None, least=0.0, shard_px=None):
@@ -30,7 +37,7 @@ def in_shards(classes, side, *, score=None, order=None, least=0.0, shard_px=None
         )
     if order is not None:
         parts = {cell: parts[cell] for cell in order(list(parts))}
-    return merge_regions(parts, shard_px=shard_px or 10**6, min_area_px=least)
+    return merged(parts, shard_px=shard_px or 10**6, least=least)
 
 
 def whole(classes, **options):
@@ -155,7 +162,7 @@ def test_outlines_are_those_of_tracing_the_whole(classes):
 
 def test_no_shards_and_empty_shards_give_no_regions():
     for table, polygons in (
-        merge_regions({}, shard_px=8, min_area_px=0),
+        merged({}, shard_px=8),
         in_shards(np.zeros((9, 9), np.uint8), 4),
     ):
         assert len(table) == len(polygons) == 0
@@ -169,5 +176,5 @@ def test_a_shard_that_was_never_analysed_cuts_a_region_in_two():
     parts = {
         (0, i): region_part(around[:, 4 * i : 4 * i + 6], score, origin=(0, 4 * i)) for i in (0, 2)
     }
-    table, _ = merge_regions(parts, shard_px=4, min_area_px=0)
+    table, _ = merged(parts, shard_px=4)
     assert table.area_px.tolist() == [16, 16]

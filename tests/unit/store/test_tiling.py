@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from quadrat.core.errors import StoreError
 from quadrat.core.geometry import Box
 from quadrat.core.lattice import Cell, Lattice
-from quadrat.slides import ArraySlide
+from quadrat.slides.array import ArraySlide
 from quadrat.slides.source import PixelSource, open_source, source_of
 from quadrat.slides.tissue.mask import find_tissue, tissue_cells
 from quadrat.store.tiles import TileStore

@@ -10,11 +10,11 @@ import torch
 
 from helpers import fields
 from helpers.trainings import Planted, spec_for
-from quadrat.annotations import SlideTruth
+from quadrat.annotations.types import SlideTruth
 from quadrat.config.manifest import SlideRef
 from quadrat.config.pipeline import Augmentation, ClassSection, ModelSection, Pipeline
 from quadrat.core.errors import AnnotationError
-from quadrat.core.geometry import Box
+from quadrat.core.geometry import Box, Scale
 from quadrat.core.objects import ClassInfo
 from quadrat.slides.array import ArraySlide
 from quadrat.slides.source import source_of
@@ -118,7 +118,7 @@ LEFT, RIGHT = labels_of(0), labels_of(1)
 def test_the_planted_fields_differ_in_the_right_half_alone():
     a, b = Truth(LEFT), Truth(joined(LEFT, RIGHT))
     whole = Box(0, 0, *SLIDE)
-    one, other = a.regions(whole, (1.0, 1.0)), b.regions(whole, (1.0, 1.0))
+    one, other = a.regions(whole, Scale(1.0, 1.0)), b.regions(whole, Scale(1.0, 1.0))
     assert np.array_equal(one[:, :HALF], other[:, :HALF])
     assert (one[:, HALF:] != other[:, HALF:]).mean() > 0.1
     assert one[:, :HALF].any()

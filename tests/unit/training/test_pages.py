@@ -7,7 +7,7 @@ from PIL import Image
 
 from helpers import fields
 from helpers.answers import frame, label_truth, of_label_image, reader, table
-from quadrat.annotations import SlideTruth
+from quadrat.annotations.types import SlideTruth
 from quadrat.core.geometry import Box
 from quadrat.core.predictions import TileScores
 from quadrat.metrics.protocol import Answer

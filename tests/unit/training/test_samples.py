@@ -5,10 +5,10 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from helpers import fields
-from quadrat.annotations import SlideTruth
+from quadrat.annotations.types import SlideTruth
 from quadrat.config.pipeline import Augmentation
 from quadrat.core.errors import AnnotationError
-from quadrat.core.geometry import Box
+from quadrat.core.geometry import Box, Scale
 from quadrat.core.lattice import Lattice
 from quadrat.core.objects import ClassInfo
 from quadrat.models.task import Crop, ModelSpec
@@ -47,7 +47,7 @@ class Planted:
         return out
 
     def instances(self, box, scale):
-        assert scale == (1.0, 1.0)
+        assert scale == Scale(1.0, 1.0)
         part = self._window(self.labels, box)
         present = np.unique(part[part > 0])
         rename = np.zeros(len(self.class_id) + 1, np.int32)
@@ -98,7 +98,7 @@ def slide_for(seed=0, *, label=-1, regions=True, **options):
     truth = Planted(labels, fields.random_classes(labels, 2, seed))
     rgb = rng.integers(0, 256, (*SLIDE, 3)).astype(np.uint8)
     rgb[..., 0] = labels
-    rgb[..., 1] = truth.regions(Box(0, 0, *SLIDE), (1.0, 1.0))
+    rgb[..., 1] = truth.regions(Box(0, 0, *SLIDE), Scale(1.0, 1.0))
     source = source_of(ArraySlide(rgb, mpp=0.5), mpp=0.5)
     cells = [(r, c) for r in range(3) for c in range(3)]
     return TrainingSlide(
@@ -220,7 +220,7 @@ def test_points_count_as_boxes_of_the_stated_diameter():
     xyxy, class_id = boxes_of(slide, Box(0, 0, *SLIDE))
     assert len(class_id) == slide.truth.objects.labels.max()
     assert (xyxy[:, 2:] - xyxy[:, :2] == 8).all()
-    whole = slide.truth.objects.boxes(Box(0, 0, *SLIDE), (1.0, 1.0))[0]
+    whole = slide.truth.objects.boxes(Box(0, 0, *SLIDE), Scale(1.0, 1.0))[0]
     assert np.allclose(xyxy[:, :2] + xyxy[:, 2:], whole[:, :2] + whole[:, 2:])
 
 

@@ -10,7 +10,7 @@ import zarr
 from scipy import ndimage
 
 from helpers.schedules import CPU, Case, OnDisk
-from quadrat.annotations import SlideTruth
+from quadrat.annotations.types import SlideTruth
 from quadrat.config.manifest import SlideRef
 from quadrat.config.pipeline import OutputsSection, SlideSection
 from quadrat.core.geometry import Box

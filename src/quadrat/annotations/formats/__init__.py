@@ -1,1 +1,1 @@
-"""One file per annotation format."""
+"""One file per annotation format: each turns its files into records."""

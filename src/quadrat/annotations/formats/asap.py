@@ -1,33 +1,32 @@
-"""ASAP XML -> records (https://github.com/computationalpathologygroup/ASAP, its XmlRepository):
-polygons, rectangles, dots.
+"""ASAP XML to records: polygons, rectangles and dots.
 
-A class is the group of an annotation. Coordinates are level-0 px; on a computer set to a language
-that writes a decimal comma they are written with one. A spline's outline is not in the file, only
-its knots, so that it cannot be taken.
+Format: https://github.com/computationalpathologygroup/ASAP (XmlRepository). The class is the group
+of an annotation. Coordinates are level-0 px; on computers set to a language with a decimal comma,
+they are written with one. A spline cannot be read: the file holds its knots, not its outline.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
 
-from quadrat.annotations import F64
-from quadrat.annotations.formats.text import parse_xml
-from quadrat.annotations.record import Problem, Record, Sheet, box_record
+from quadrat.annotations.formats.text import read_xml
+from quadrat.annotations.record import Record, Sheet, box_record, faulty
+from quadrat.annotations.types import F64
 from quadrat.core.errors import AnnotationError
+from quadrat.core.xml import Element, parse_xml
 
 _NO_GROUP = ("", "None")
 
 
 def read_asap(path: Path) -> Sheet:
-    """The annotations of an ASAP file; ``annotation N`` counts from 1 and has its name beside it.
+    """The annotations of an ASAP file. ``annotation N`` counts from 1 and is followed by its name.
 
     Raises:
-        AnnotationError: unreadable, no XML, or not of ASAP.
+        AnnotationError: unreadable, not XML, or not of ASAP.
     """
-    root = parse_xml(path)
+    root = read_xml(path, parse_xml)
     if root.tag != "ASAP_Annotations":
         raise AnnotationError(
             f"{path}: its root is <{root.tag}>, not the <ASAP_Annotations> of ASAP"
@@ -39,18 +38,14 @@ def read_asap(path: Path) -> Sheet:
     )
 
 
-def _record(item: ElementTree.Element, number: int) -> Record:
+def _record(item: Element, number: int) -> Record:
     own, group, sort = (item.get(key, "").strip() for key in ("Name", "PartOfGroup", "Type"))
     place = f"annotation {number}" + (f" '{own}'" if own else "")
     name = "" if group in _NO_GROUP else group
     try:
         xy = _coordinates(item)
     except ValueError as error:
-        return Record(
-            place,
-            name,
-            fault=Problem("no geometry", f"a coordinate that is not a number ({error})"),
-        )
+        return faulty(place, name, f"a coordinate that is not a number ({error})")
     if sort in ("Dot", "PointSet") and len(xy):
         return Record(place, name, points=xy)
     if sort == "Rectangle" and len(xy) == 4 and len(set(xy[:, 0])) <= 2 and len(set(xy[:, 1])) <= 2:
@@ -61,12 +56,12 @@ def _record(item: ElementTree.Element, number: int) -> Record:
         return Record(place, name, parts=((np.concatenate([xy, xy[:1]]),),))
     text = f"a {sort or 'annotation without a type'} of {len(xy)} points"
     if sort == "Spline":
-        text = "a spline, whose outline is not in the file; draw it as a polygon"
-    return Record(place, name, fault=Problem("no geometry", text))
+        text = "a spline: its outline is not in the file; draw it as a polygon"
+    return faulty(place, name, text)
 
 
-def _coordinates(item: ElementTree.Element) -> F64:
-    """x, y (k, 2) in the order that the attribute Order gives.
+def _coordinates(item: Element) -> F64:
+    """x, y (k, 2) in the order of the attribute Order.
 
     Raises:
         ValueError: a value that is not a finite number.
@@ -81,5 +76,5 @@ def _coordinates(item: ElementTree.Element) -> F64:
     return xy
 
 
-def _number(item: ElementTree.Element, axis: str) -> float:
+def _number(item: Element, axis: str) -> float:
     return float((item.get(axis) or "").replace(",", "."))

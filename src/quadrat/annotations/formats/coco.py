@@ -1,9 +1,9 @@
-"""COCO JSON -> records: boxes, polygons and run-length masks, of one picture out of many in a file.
+"""COCO JSON to records: boxes, polygons and run-length masks of one picture in a file of many.
 
-Coordinates are px with the corner of the first pixel at 0 (https://cocodataset.org/#format-data).
-The polygons of a segmentation are the parts of one object, and have no holes; a mask's outline
-follows its pixels. Where there is a segmentation it counts, else the box, else the first keypoint,
-which is a point. ``iscrowd``: many things in one outline.
+Coordinates are px, and the corner of the first pixel is 0 (https://cocodataset.org/#format-data).
+The polygons of a segmentation are the parts of one object and have no holes. The outline of a mask
+follows its pixels. A segmentation counts before a box, and a box before the first keypoint, which
+is a point. ``iscrowd``: many things in one outline.
 """
 
 from __future__ import annotations
@@ -15,55 +15,42 @@ from typing import Any
 
 import numpy as np
 
-from quadrat.annotations import Kind
 from quadrat.annotations.formats.kept import kept
-from quadrat.annotations.formats.pictures import same_pictures
+from quadrat.annotations.formats.pictures import one_picture
 from quadrat.annotations.formats.rle import decompress, mask_of
 from quadrat.annotations.formats.text import parse_json, read_text
 from quadrat.annotations.outlines import mask_parts
-from quadrat.annotations.record import Problem, Record, Rings, Sheet, box_record
+from quadrat.annotations.record import Record, Rings, Sheet, box_record, faulty
+from quadrat.annotations.types import Kind
 from quadrat.core.errors import AnnotationError
 
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    """A parsed file: pictures by file name, their annotations by picture id, class names by
-    category id."""
+    """A parsed file."""
 
     pictures: Mapping[str, Mapping[str, Any]]
+    """Pictures by file name."""
     annotations: Mapping[Any, tuple[tuple[int, Any], ...]]
+    """Number and annotation by the id of the picture."""
     names: Mapping[Any, str]
+    """Class names by the id of the category."""
 
 
 class _BrokenError(Exception):
-    """An annotation that cannot be understood; becomes the fault of its record."""
+    """An annotation that cannot be understood. It becomes the fault of its record."""
 
 
 def read_coco(path: Path, *, picture: str = "", called: str = "") -> Sheet:
-    """The records of one picture; ``picture``: its file, "" where there is only one; ``called``:
-    see ``same_pictures``.
+    """The records of one picture. ``picture``: its file, "" if there is only one; ``called``: see
+    ``one_picture``.
 
     Raises:
-        AnnotationError: no COCO file, or the picture is not in it.
+        AnnotationError: not a COCO file, or the picture is not in it.
     """
     file = _parsed(path)
-    names = (
-        same_pictures(list(file.pictures), picture, called=called)
-        if picture
-        else list(file.pictures)
-    )
-    if len(names) != 1:
-        shown = ", ".join(list(file.pictures)[:3]) + (", ..." if len(file.pictures) > 3 else "")
-        what = (
-            f"no picture {picture}"
-            if picture and not names
-            else f"{len(names)} pictures {picture}".rstrip()
-        )
-        raise AnnotationError(
-            f"{path}: {what} among its {len(file.pictures)} ({shown}); one must have the slide's "
-            "file name"
-        )
-    image = file.pictures[names[0]]
+    name = one_picture(list(file.pictures), picture, called=called, where=str(path))
+    image = file.pictures[name]
     height, width = image.get("height"), image.get("width")
     size = (
         (height, width)
@@ -74,16 +61,16 @@ def read_coco(path: Path, *, picture: str = "", called: str = "") -> Sheet:
         _record(item, number, file.names, size)
         for number, item in file.annotations.get(image["id"], ())
     )
-    return Sheet(str(path), "COCO", records, size, picture=names[0])
+    return Sheet(str(path), "COCO", records, size, picture=name)
 
 
 def pictures_in(path: Path) -> list[str]:
-    """The file names of a COCO file's pictures, in its order."""
+    """The file names of the pictures of a COCO file, in its order."""
     return list(_parsed(path).pictures)
 
 
 def orphans(path: Path) -> list[str]:
-    """Places of the annotations whose picture the file does not list."""
+    """Places of the annotations of pictures that the file does not list."""
     file = _parsed(path)
     known = {image["id"] for image in file.pictures.values()}
     return [
@@ -135,8 +122,8 @@ def _need_keys(entries: Sequence[Any], keys: Sequence[str], what: str, path: Pat
 
 
 def _need_own_ids(entries: Sequence[Any], what: str, path: Path) -> None:
-    """Refuse two entries of one id: nobody can tell which of them is meant. (One without an id is
-    nobody's double.)"""
+    """Refuse two entries of one id: nobody can tell which of them is meant. Entries without an id
+    are allowed."""
     first: dict[Any, int] = {}
     for number, entry in enumerate(entries, start=1):
         key = _key(entry, "id")
@@ -148,7 +135,7 @@ def _need_own_ids(entries: Sequence[Any], what: str, path: Path) -> None:
 
 
 def _key(entry: Any, name: str) -> Any:
-    """The value that a list is searched by; None where it is neither text nor a number."""
+    """The value that a list is searched by; None if it is neither text nor a number."""
     value = entry.get(name) if isinstance(entry, dict) else None
     return value if isinstance(value, str | int | float) else None
 
@@ -176,14 +163,9 @@ def _record(
         x, y, _ = _numbers(item.get("keypoints") or [], "keypoints", multiple=3)[:3]
         return Record(place, name, kind, points=np.array([[x, y]]))
     except _BrokenError as error:
-        return Record(place, name, kind, fault=Problem("no geometry", str(error)))
+        return faulty(place, name, str(error), kind=kind)
     except ValueError:
-        return Record(
-            place,
-            name,
-            kind,
-            fault=Problem("no geometry", "neither segmentation nor bbox nor keypoints"),
-        )
+        return faulty(place, name, "neither segmentation nor bbox nor keypoints", kind=kind)
 
 
 def _parts(segmentation: Any, size: tuple[int, int] | None) -> tuple[Rings, ...]:

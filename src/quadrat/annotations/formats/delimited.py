@@ -1,12 +1,17 @@
-"""CSV and text in columns (points, boxes, slide labels) -> records; coordinates in level-0 px.
+"""CSV and text in columns (points, boxes, slide labels) to records; coordinates in level-0 px.
 
-Columns are parted by tab, semicolon, comma or spaces, whichever the first line has, in this order.
-A header names them, in any case and order: ``x``, ``y`` a point; ``x0``, ``y0``, ``x1``, ``y1`` (or
-``xmin`` ...) or ``x``, ``y``, ``width``, ``height`` a box, corner-based, with the far side outside;
-``wkt`` any outline or point as well-known text, before all others; ``class`` the class, ``kind``
-object or region, ``slide`` the slide a line belongs to. Without a header a line is a point and its
-class, three columns at most. Lines that begin with # are comments as long as they stand before the
-header or first record. Where the comma parts no columns it may be the decimal mark.
+Columns are separated by tab, semicolon, comma or spaces: the first of these that the first line
+has. A header names the columns, in any case and order:
+
+- ``x``, ``y``: a point
+- ``x0``, ``y0``, ``x1``, ``y1`` (or ``xmin`` ...), or ``x``, ``y``, ``width``, ``height``: a box,
+  corner-based, without its far side
+- ``wkt``: any outline or point as well-known text; it counts before all others
+- ``class``: the class; ``kind``: object or region; ``slide``: the slide that a line belongs to
+
+Without a header, a line is a point and its class, with at most three columns. Lines that begin with
+# before the header or first record are comments. If commas do not separate columns, they may be
+decimal marks.
 """
 
 from __future__ import annotations
@@ -24,18 +29,17 @@ from typing import Literal
 import numpy as np
 import shapely
 
-from quadrat.annotations import Kind
 from quadrat.annotations.formats.kept import kept
-from quadrat.annotations.formats.pictures import same_pictures
+from quadrat.annotations.formats.pictures import one_picture
 from quadrat.annotations.formats.text import read_text
-from quadrat.annotations.record import Problem, Record, Sheet, box_record
+from quadrat.annotations.record import Record, Sheet, box_record, faulty
 from quadrat.annotations.shapes import record_of
+from quadrat.annotations.types import Kind
 from quadrat.core.errors import AnnotationError
 from quadrat.core.text import mark_of
 
 Layout = Literal["x y class", "y x class"]
-"""Order of the first three columns of a file without a header; "y x class" is the layout of
-BRCA-M2C."""
+"""Order of the first three columns of a file without a header. BRCA-M2C has "y x class"."""
 
 _KINDS: dict[str, Kind | None] = {"object": "object", "region": "region", "": None}
 _CORNERS = (
@@ -51,22 +55,29 @@ HINT = (
     "width, height, class (boxes)"
 )
 Line = tuple[int, list[str]]
-"""A line's number, which counts from 1, and its cells."""
+"""The number of a line, from 1, and its cells."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Columns:
-    """Where the values stand in a line (None: no such column): 2 (a point) or 4 (a box) numbers or
-    the well-known text."""
+    """Where the values stand in a line (None: there is no such column)."""
 
     numbers: tuple[int, ...] = ()
+    """Columns of the 2 numbers of a point or the 4 of a box."""
     sized: bool = False
+    """The last two numbers of a box are width and height."""
     name: int | None = None
+    """Column of the class."""
     slide: int | None = None
+    """Column of the slide."""
     kind: int | None = None
+    """Column of the kind."""
     wkt: int | None = None
+    """Column of the well-known text."""
     shape: int | None = None
+    """Column that tells how a record was drawn."""
     crowd: int | None = None
+    """Column that marks crowds."""
 
     @property
     def needed(self) -> int:
@@ -83,11 +94,11 @@ def read_delimited(
     layout: str = "x y class",
     first_class: int | None = None,
 ) -> Sheet:
-    """The points or boxes of a text file; ``line N`` counts from 1, the header included.
+    """The points or boxes of a text file. ``line N`` counts from 1, including the header.
 
-    ``picture``: takes only the lines of this slide, where the file has a column for it. With
-    ``first_class`` the class column holds numbers, and that number is ``classes[0]`` (1 in
-    BRCA-M2C). A line that is no point or box is a record with a fault.
+    ``picture``: take only the lines of this slide, if the file has a column for it. With
+    ``first_class``, the class column holds numbers, and this number is ``classes[0]`` (1 in
+    BRCA-M2C). A line that is neither a point nor a box is a record with a fault.
 
     Raises:
         AnnotationError: unreadable, or neither a header nor points.
@@ -108,7 +119,7 @@ def read_delimited(
 
 
 def _need_points(first: Sequence[str], body: Sequence[Line], path: Path) -> None:
-    """Refuse a file without a header unless its lines can be points and their classes; ``first``:
+    """Refuse a file without a header unless its lines can be points with their classes. ``first``:
     cells of its first line."""
     if first and not _numeric(first[:2]):
         if "label" in map(str.lower, first) and _label_columns(first) is not None:
@@ -135,11 +146,11 @@ def draws(header: Sequence[str]) -> bool:
 
 @kept
 def read_labels(path: Path) -> Mapping[str, str]:
-    """Class of each slide in a CSV with the columns ``slide`` and ``label``; slides as the file
-    names them.
+    """Class of each slide in a CSV with the columns ``slide`` and ``label``; slides as named in the
+    file.
 
     Raises:
-        AnnotationError: unreadable, without these columns, or two labels for a slide.
+        AnnotationError: unreadable, without these columns, or two labels for one slide.
     """
     lines = _lines(path)
     header = lines[0][1] if lines else []
@@ -158,28 +169,23 @@ def read_labels(path: Path) -> Mapping[str, str]:
         if found.setdefault(cells[slide], cells[label]) != cells[label]:
             raise AnnotationError(
                 f"{path.name}, line {number}: slide {cells[slide]} is '{cells[label]}' here and "
-                f"'{found[cells[slide]]}' before; "
-                "keep one"
+                f"'{found[cells[slide]]}' before; keep one"
             )
     return found
 
 
 def label_of(path: Path, picture: str, *, called: str = "") -> str:
-    """The label of one slide in a CSV of slide labels (named as ``pictures.same_pictures`` has it).
+    """The label of one slide in a CSV of slide labels (found as ``pictures.one_picture`` does).
 
     Raises:
         AnnotationError: see ``read_labels``; or the slide is not in it.
     """
     labels = read_labels(path)
-    names = same_pictures(list(labels), picture, called=called)
-    if len(names) != 1:
-        what = f"{len(names)} slides like" if names else "no label for the slide"
-        raise AnnotationError(f"{path}: {what} {picture}; it needs one line of its own")
-    return labels[names[0]]
+    return labels[one_picture(list(labels), picture, called=called, where=str(path))]
 
 
 def pictures_of_table(path: Path) -> list[str]:
-    """The slides that a text file with a column for them names, in its order; [""] without such a
+    """The slides that a text file names in its column for them, in its order; [""] without such a
     column.
 
     Raises:
@@ -191,18 +197,18 @@ def pictures_of_table(path: Path) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """A parsed file: the cells of its first line, what they mean (None: they are no header), the
-    lines but the header.
-
-    ``by_slide``: of a file with a column for slides, the lines of each, in the file's order;
-    ``slideless``: the lines that are too short to name one.
-    """
+    """A parsed file."""
 
     header: list[str]
+    """Cells of its first line."""
     columns: _Columns | None
+    """What they mean; None if they are not a header."""
     body: list[Line]
+    """All lines except the header."""
     by_slide: Mapping[str, list[Line]]
+    """The lines of each slide, in the order of the file, if there is a column for slides."""
     slideless: list[Line]
+    """Lines that are too short to name a slide."""
 
 
 @kept
@@ -221,7 +227,7 @@ def _table(path: Path) -> _Table:
 
 
 def _lines(path: Path) -> list[Line]:
-    """Every line that is not empty, without the comments (#) before the first."""
+    """All lines that are not empty, without the comments (#) before the first of them."""
     numbered = ((n, line.strip()) for n, line in enumerate(read_text(path).split("\n"), start=1))
     text = list(
         dropwhile(lambda line: line[1].startswith("#"), (line for line in numbered if line[1]))
@@ -246,7 +252,7 @@ def _numeric(cells: Sequence[str]) -> bool:
 
 
 def _columns(header: Sequence[str]) -> _Columns | None:
-    """The columns that a header names; None if it is none."""
+    """The columns that a header names; None if it is not a header."""
     names = [cell.lower() for cell in header]
     name, slide, kind = _first(names, _CLASS), _first(names, _SLIDE), _first(names, ("kind",))
     if "wkt" in names:
@@ -267,26 +273,24 @@ def _first(names: Sequence[str], known: Sequence[str]) -> int | None:
 
 
 def _label_columns(header: Sequence[str]) -> tuple[int, int] | None:
-    """Where a table of slide labels has the slide and its label; None if it is none."""
+    """Columns of slide and label in a table of slide labels; None if it is not one."""
     names = [cell.lower() for cell in header]
     slide, label = _first(names, _SLIDE), _first(names, _CLASS)
     return None if slide is None or label is None else (slide, label)
 
 
 def _of_slide(table: _Table, picture: str, called: str, *, where: str) -> list[Line]:
-    """The lines of one slide; a line too short to name a slide is kept, to be named as faulty.
+    """The lines of one slide. A line that is too short to name a slide is kept, to be reported as
+    faulty.
 
     Raises:
-        AnnotationError: none is of the slide, or of two that it may mean.
+        AnnotationError: no line is of the slide, or two slides of the file may be meant.
     """
     names = list(table.by_slide)
-    found = same_pictures(names, picture, called=called)
-    if len(found) > 1 or (names and not found):
-        raise AnnotationError(
-            f"{where}: {len(found) or 'none'} of its {len(names)} slides may be {picture}; one "
-            "must be"
-        )
-    return sorted([*table.slideless, *(line for name in found for line in table.by_slide[name])])
+    if not names:
+        return table.slideless
+    name = one_picture(names, picture, called=called, where=where)
+    return sorted([*table.slideless, *table.by_slide[name]])
 
 
 def _record(
@@ -302,10 +306,10 @@ def _record(
         text = (
             f"{len(cells)} columns, want {want}{' and class' if columns.name is not None else ''}"
         )
-        return Record(place, "", "object", box=box, fault=Problem("no geometry", text))
+        return faulty(place, "", text, kind="object", box=box)
     stated = "" if columns.name is None else cells[columns.name]
     name = stated if first_class is None else _numbered(stated, classes, first_class)
-    # well-known text without a kind may be an area as well as a thing; boxes and points are things
+    # well-known text without a kind may be a region or an object; boxes and points are objects
     kind = (
         cells[columns.kind]
         if columns.kind is not None
@@ -322,7 +326,7 @@ def _record(
         text = f"{', '.join(repr(cells[i]) for i in columns.numbers)} are not numbers"
         if kind not in _KINDS:
             text = f"kind '{kind}'; want object, region or nothing"
-        return Record(place, name, "object", box=box, fault=Problem("no geometry", text))
+        return faulty(place, name, text, kind="object", box=box)
     if not box:
         return Record(place, name, _KINDS[kind], points=np.array([numbers]))
     x0, y0, x1, y1 = numbers
@@ -340,9 +344,7 @@ def _of_text(text: str, place: str, name: str, kind: str, shape: str, *, crowd: 
             shapely.from_wkt(text), place=place, name=name, kind=kind, shape=shape, crowd=crowd
         )
     except (ValueError, TypeError, shapely.GEOSException) as error:
-        return Record(
-            place, name, fault=Problem("no geometry", f"a wkt that makes no sense ({error})")
-        )
+        return faulty(place, name, f"a wkt that makes no sense ({error})")
 
 
 def _floats(cells: Sequence[str]) -> Iterator[float]:
@@ -354,7 +356,7 @@ def _floats(cells: Sequence[str]) -> Iterator[float]:
 
 
 def _numbered(text: str, classes: Sequence[str], first_class: int) -> str:
-    """The name of a numbered class; the text itself if it is no such number, so that it is named as
+    """The name of a numbered class. Text that is not such a number is returned, to be reported as
     unknown."""
     value = float(text) - first_class if re.fullmatch(r"-?\d+(\.0*)?", text) else math.nan
     return classes[int(value)] if 0 <= value < len(classes) else text

@@ -1,23 +1,24 @@
-"""QuPath GeoJSON -> records, and Annotations (RFC 7946; properties as QuPath 0.2 and later write
-them, in level-0 px).
+"""QuPath GeoJSON to records, and to Annotations (RFC 7946; properties as QuPath 0.2 and later write
+them).
 
-QuPath writes rectangles and ellipses as polygons ("isEllipse" beside the coordinates changes
-nothing: the outline counts) and, of a cell, "nucleusGeometry" beside the border, which is the one
-that is taken. https://qupath.readthedocs.io/en/stable/docs/advanced/exporting_annotations.html
+Coordinates are level-0 px. QuPath writes rectangles and ellipses as polygons; "isEllipse" changes
+nothing, the outline counts. For a cell it writes "nucleusGeometry" next to the border; the border
+is used. https://qupath.readthedocs.io/en/stable/docs/advanced/exporting_annotations.html
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 
-from quadrat.annotations import Annotations, Kind, class_index
+from quadrat.annotations.drawn import Annotations
 from quadrat.annotations.formats.text import parse_json
-from quadrat.annotations.record import Problem, Record, Rings, Sheet, to_annotations
+from quadrat.annotations.record import Record, Rings, Sheet, faulty, to_annotations
+from quadrat.annotations.types import Kind
 from quadrat.core.errors import AnnotationError
 from quadrat.core.text import not_utf8
 
@@ -33,86 +34,55 @@ _DRAWN = ("Polygon", "MultiPolygon", "Point", "MultiPoint")
 
 
 def read_geojson(path: Path) -> Sheet:
-    """The records of a QuPath GeoJSON file: a FeatureCollection, a bare list, or one feature a
+    """The records of a QuPath GeoJSON file: a FeatureCollection, a bare list, or one feature per
     line.
 
-    ``feature N`` counts from 1. A feature without objectType is of no stated kind; tiles and TMA
-    cores are counted apart.
+    ``feature N`` counts from 1. A feature without objectType has no stated kind. Tiles and TMA
+    cores are left out.
 
     Raises:
-        AnnotationError: the file is not GeoJSON, or cut short. (A broken feature is a record
-        with a fault.)
+        AnnotationError: the file is not GeoJSON, or is truncated. (A broken feature is a record
+            with a fault.)
     """
-    found = [_record(feature, number) for number, feature in enumerate(_features(path), start=1)]
+    found = (_record(feature, number) for number, feature in enumerate(_features(path), start=1))
     records = tuple(record for record in found if record is not None)
-    return Sheet(str(path), "QuPath GeoJSON", records, others=len(found) - len(records))
+    return Sheet(str(path), "QuPath GeoJSON", records)
 
 
-def load_annotations(
-    path: Path,
-    *,
-    classes: Sequence[str] | None = None,
-    kind: Kind | None = None,
-    unclassified: str | None = None,
-) -> Annotations:
-    """Read the objects or the regions of a QuPath GeoJSON file as they are drawn.
-
-    A MultiPolygon is one object with an entry a part, holes are kept, a Point is a point entry.
-    What has no class is left out and counted in ``unclassified`` (or is of the class
-    ``unclassified``, if one is given); what is not of ``kind`` in ``other_kind``. A feature without
-    objectType is taken as ``kind``. With ``kind=None`` all are taken, and the file must hold one
-    kind only. ``classes`` fixes names and order; None takes the names found, sorted.
+def records_of(path: Path, *, kind: Kind) -> list[Record]:
+    """The records of one kind. A feature without objectType belongs to any kind.
 
     Raises:
-        AnnotationError: not such a file, a broken or unknown geometry, an unknown class, or two
-        kinds and none chosen.
+        AnnotationError: not such a file, or a feature with a geometry that cannot be used.
     """
-    path = Path(path)
-    taken: list[Record] = []
-    names: list[str] = []
-    kinds: set[Kind] = set()
-    other_kind = without_class = 0
-    for number, feature in enumerate(_features(path), start=1):
-        record = _record(feature, number)
-        found = None if record is None else record.kind or kind or "object"
-        if record is None or (kind is not None and found != kind and not record.fault):
-            other_kind += 1
-            continue
-        name = record.name or unclassified
-        if name is None and not record.fault:
-            without_class += 1
-            continue
-        if record.fault:
-            raise AnnotationError(f"{path.name}, {record.place}: {record.fault.text}")
-        kinds.add(found or "object")
-        taken.append(record)
-        names.append(name or "")
-    if len(kinds) > 1:
-        raise AnnotationError(
-            f"{path.name}: holds both objects and regions; ask for one with kind='object' or "
-            "'region'"
-        )
-    known = tuple(classes) if classes is not None else tuple(sorted(set(names)))
-    first = {
-        name: record.place for name, record in zip(reversed(names), reversed(taken), strict=True)
-    }
-    index = {
-        name: class_index(name, known, where=f"{path.name}, {place}")
-        for name, place in first.items()
-    }
-    return to_annotations(
-        taken,
-        [index[name] for name in names],
-        classes=known,
-        kind=kind or (kinds.pop() if kinds else "object"),
-        unclassified=without_class,
-        other_kind=other_kind,
-    )
+    records = read_geojson(path).records
+    broken = next((record for record in records if record.fault), None)
+    if broken is not None and broken.fault is not None:
+        raise AnnotationError(f"{path.name}, {broken.place}: {broken.fault.text}")
+    return [record for record in records if record.kind in (kind, None)]
+
+
+def load_annotations(path: Path, *, kind: Kind = "object", unclassified: str = "") -> Annotations:
+    """The objects or the regions of a QuPath GeoJSON file, as drawn.
+
+    A MultiPolygon is one object with one entry per part. Holes are kept. A Point is a point entry.
+    Classes are the names found, sorted. A feature without class gets the class ``unclassified``, or
+    is left out if that is empty.
+
+    Raises:
+        AnnotationError: see ``records_of``.
+    """
+    named = [(record, record.name or unclassified) for record in records_of(path, kind=kind)]
+    taken = [(record, name) for record, name in named if name]
+    classes = sorted({name for _, name in taken})
+    index = {name: number for number, name in enumerate(classes)}
+    records, names = [record for record, _ in taken], [name for _, name in taken]
+    return to_annotations(records, [index[name] for name in names], classes=classes, kind=kind)
 
 
 def _features(path: Path) -> Iterator[Any]:
-    """Features one by one; a file of one feature a line is not parsed as a whole, which keeps
-    memory flat."""
+    """Features one by one. A file with one feature per line is not parsed as a whole, so memory
+    stays low."""
     try:
         with path.open(encoding="utf-8-sig") as stream:
             first, second = stream.readline(), stream.readline()
@@ -136,8 +106,8 @@ def _newline_delimited(stream: TextIO, path: Path) -> Iterator[Any]:
 
 
 def _listed(stream: TextIO, path: Path) -> Iterator[Any]:
-    """Features of a list or a FeatureCollection: line by line as far as each line is one, the
-    others from the whole text."""
+    """Features of a list or a FeatureCollection: line by line as long as each line is one feature,
+    the others from the whole text."""
     opening = stream.readline()
     done = 0
     for line in stream if _opens(opening) else ():
@@ -162,7 +132,7 @@ def _listed(stream: TextIO, path: Path) -> Iterator[Any]:
 
 
 def _opens(line: str) -> bool:
-    """Whether a line opens the file's list of features, and holds none of them."""
+    """Whether a line opens the file's list of features and holds none of them."""
     if not line.rstrip().endswith("["):
         return False
     whole = _json(f"{line}]}}")
@@ -170,15 +140,15 @@ def _opens(line: str) -> bool:
 
 
 def _item(line: str) -> dict[str, Any] | None:
-    """The JSON object that a line is (with or without the comma to the next); None if it is no
-    whole one."""
+    """The JSON object of a line (with or without the comma to the next); None if the line is not
+    one whole object."""
     line = line.strip().removesuffix(",")
     item = _json(line) if line.startswith("{") and line.endswith("}") else None
     return item if isinstance(item, dict) else None
 
 
 def _json(text: str) -> Any:
-    """The content of a JSON text; None where it cannot be parsed."""
+    """The content of a JSON text; None if it cannot be parsed."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -186,11 +156,11 @@ def _json(text: str) -> Any:
 
 
 def _record(feature: Any, number: int) -> Record | None:
-    """The record of one feature; None for what is neither object nor region (a tile, a TMA core,
-    the root)."""
+    """The record of one feature; None if it is neither object nor region (a tile, a TMA core, the
+    root)."""
     place = f"feature {number}"
     if not isinstance(feature, dict) or not isinstance(feature.get("properties") or {}, dict):
-        return Record(place, "", fault=Problem("no geometry", "not a GeoJSON Feature"))
+        return faulty(place, "", "not a GeoJSON Feature")
     stated = _object_type(feature)
     if stated is not None and stated not in _KINDS:
         return None
@@ -200,12 +170,12 @@ def _record(feature: Any, number: int) -> Record | None:
         name = _class_name(feature)
         parts, points = _geometry(feature.get("geometry"))
     except _BrokenError as error:
-        return Record(place, name, kind, fault=Problem("no geometry", str(error)))
+        return faulty(place, name, str(error), kind=kind)
     return Record(place, name, kind, parts, points)
 
 
 class _BrokenError(Exception):
-    """A feature that cannot be understood; becomes the fault of its record."""
+    """A feature that cannot be understood. It becomes the fault of its record."""
 
 
 def _object_type(feature: dict[str, Any]) -> str | None:
@@ -226,9 +196,8 @@ def _class_name(feature: dict[str, Any]) -> str:
         and isinstance(classification, dict)
         and isinstance(classification.get("names"), list)
     ):
-        name = ": ".join(
-            map(str, classification["names"])
-        )  # QuPath 0.5 writes derived classes as a list
+        # QuPath 0.5 writes derived classes as a list
+        name = ": ".join(map(str, classification["names"]))
     if not isinstance(name, str) or not name:
         raise _BrokenError("properties.classification has no name")
     return name
@@ -262,7 +231,7 @@ def _rings(part: Any) -> Rings:
 
 
 def _pairs(values: Any) -> Any:
-    """x, y (k, 2) float64 of a list of positions; a third coordinate is left aside."""
+    """x, y (k, 2) float64 of a list of positions. A third coordinate is ignored."""
     try:
         pairs = np.asarray(values, np.float64)
         if pairs.size == 0:

@@ -1,4 +1,4 @@
-"""What was made of the last files, because one file serves many slides."""
+"""A cache of the last parsed files, because one annotation file serves many slides."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ T = TypeVar("T")
 
 
 def kept(parse: Callable[[Path], T]) -> Callable[[Path], T]:
-    """A parser that looks at a file again only if it was changed; what it returns is shared, so
-    nobody may alter it.
+    """A parser that reads a file again only if it has changed. Its results are shared: do not
+    change them.
 
     Raises:
-        AnnotationError: the file is not there; and whatever ``parse`` raises.
+        AnnotationError: the file does not exist; and everything that ``parse`` raises.
     """
 
     @lru_cache(maxsize=_FILES)

@@ -1,4 +1,4 @@
-"""Label images and masks (PNG, TIFF, OME-Zarr; 8, 16 or 32 bits) as a source of truth; one pixel is
+"""Label images and masks (PNG, TIFF, OME-Zarr; 8, 16 or 32 bits) as a source of truth: one pixel is
 one level-0 px."""
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from numba import njit
 from PIL import Image
 from scipy import ndimage
 
-from quadrat.annotations import F64, Ids, Kind, Scale, check_scale, points_inside
+from quadrat.annotations.drawn import points_inside
+from quadrat.annotations.types import F64, Ids, Kind
 from quadrat.core.errors import AnnotationError
-from quadrat.core.geometry import Box
+from quadrat.core.geometry import Box, Scale
 from quadrat.slides.flat import MAX_PIXELS, pillow_limit_lifted
-from quadrat.slides.native import UNREADABLE
+from quadrat.slides.tiff_directory import UNREADABLE, refuse_document_type
 
 _LOOKUP_END = 1 << 26
-"""Label values below this are renumbered through a table, larger ones by sorting."""
+"""Label values below this are renumbered by a table, larger ones by sorting."""
 _DAMAGED = (*UNREADABLE, SyntaxError, MemoryError)
 """What Pillow, tifffile and their codecs raise at damaged files."""
 _JPEG = b"\xff\xd8\xff"
@@ -33,25 +34,31 @@ _TIFF_JPEG = (6, 7)
 
 @dataclass(frozen=True, slots=True)
 class LabelImage:
-    """Objects or regions painted at level 0. A crop at another scale takes the pixel under each
-    grid pixel's centre.
-
-    labels: (h, w) int32; of kind "object": ids 1..n in the order of the file's values, of kind
-    "region": class index + 1; 0 none. class_id: (n,) class of each object, empty for regions.
-    extents: (n, 4) float64 x0, y0, x1, y1 and centres: (n, 2) float64 x, y, level-0 px,
-    corner-based. ids: (n,) int64 the file's own values.
-    """
+    """Objects or regions painted at level 0. A crop at another scale takes the pixel under the
+    centre of each grid pixel."""
 
     labels: npt.NDArray[np.int32]
+    """(h, w) int32, 0 for none. Objects: ids 1..n in the order of the values in the file. Regions:
+    class index + 1."""
     classes: tuple[str, ...]
+    """Names of the classes."""
     kind: Kind
+    """Whether labels are objects or regions."""
     class_id: Ids
+    """(n,) int64: class of each object; empty for regions."""
     extents: F64
+    """(n, 4) float64: x0, y0, x1, y1 of each object in level-0 px, corner-based."""
     centres: F64
+    """(n, 2) float64: x, y of each object in level-0 px, corner-based."""
     ids: Ids
+    """(n,) int64: the values in the file."""
 
     def instances(self, box: Box, scale: Scale) -> tuple[npt.NDArray[np.int32], Ids]:
-        """See ``Truth.instances``. Raises AnnotationError for an image of regions."""
+        """See ``Truth.instances``.
+
+        Raises:
+            AnnotationError: this is an image of regions.
+        """
         self._need("object")
         crop = _nearest(self.labels, box, scale)
         present, inverse = np.unique(crop, return_inverse=True)
@@ -61,17 +68,20 @@ class LabelImage:
         ]
 
     def regions(self, box: Box, scale: Scale) -> npt.NDArray[np.uint8]:
-        """See ``Truth.regions``; of an image of objects, the class of the object at each pixel."""
+        """See ``Truth.regions``. Of an image of objects: the class of the object at each pixel."""
         crop = _nearest(self.labels, box, scale)
         if self.kind == "object":
             crop = np.concatenate([[0], self.class_id + 1])[crop]
         return crop.astype(np.uint8)
 
     def boxes(self, box: Box, scale: Scale) -> tuple[F64, Ids]:
-        """See ``Truth.boxes``. Raises AnnotationError for an image of regions."""
+        """See ``Truth.boxes``.
+
+        Raises:
+            AnnotationError: this is an image of regions.
+        """
         self._need("object")
-        check_scale(scale)
-        xyxy = self.extents / np.array([scale[1], scale[0], scale[1], scale[0]])
+        xyxy = scale.from_l0(self.extents)
         meets = (
             (xyxy[:, 0] < box.col1)
             & (xyxy[:, 2] > box.col0)
@@ -81,10 +91,13 @@ class LabelImage:
         return xyxy[meets], self.class_id[meets]
 
     def points(self, box: Box, scale: Scale) -> tuple[F64, Ids]:
-        """See ``Truth.points``. Raises AnnotationError for an image of regions."""
+        """See ``Truth.points``.
+
+        Raises:
+            AnnotationError: this is an image of regions.
+        """
         self._need("object")
-        check_scale(scale)
-        xy = self.centres / np.array([scale[1], scale[0]])
+        xy = scale.from_l0(self.centres)
         inside = points_inside(xy, box)
         return xy[inside], self.class_id[inside]
 
@@ -99,7 +112,7 @@ class LabelImage:
         )
 
     def diameters(self) -> F64:
-        """(n,) px of the circle of the same area, of each object."""
+        """(n,) px: diameter of the circle of the same area, for each object."""
         self._need("object")
         area: F64 = np.bincount(self.labels.ravel(), minlength=len(self.ids) + 1)[1:] / math.pi
         return 2 * np.sqrt(area)
@@ -119,17 +132,16 @@ def load_label_image(
     kind: Kind = "object",
     threshold: int | None = None,
 ) -> LabelImage:
-    """Read a label image, or with ``threshold`` a mask (foreground is what lies above it, 127 for
-    an 8-bit mask).
+    """Read a label image, or with ``threshold`` a mask (foreground lies above it; 127 for an 8-bit
+    mask).
 
     ``path``: PNG, TIFF, or an OME-Zarr label image. Objects: every value is one object of
-    ``classes[0]``; the 4-connected parts of a mask are its objects. Regions: a value is class index
-    + 1; a mask is ``classes[0]``.
+    ``classes[0]``; in a mask, every 4-connected part is one. Regions: a value is class index + 1; a
+    mask is ``classes[0]``.
 
     Raises:
-        AnnotationError: not an image of one channel of whole numbers, a region value without a
-        class, or a JPEG without a
-            ``threshold``.
+        AnnotationError: not an image of one channel of integers, a region value without a class, or
+            a JPEG without a ``threshold``.
     """
     path = Path(path)
     if threshold is None:
@@ -140,9 +152,8 @@ def load_label_image(
         if 0 < highest <= threshold:
             raise AnnotationError(
                 f"{path}: the highest value of this mask is {highest}, so nothing lies above "
-                f"data.mask_threshold ({threshold}); "
-                "set it to 0 where all that is not 0 is foreground, or to null where values are "
-                "class numbers"
+                f"data.mask_threshold ({threshold}); set it to 0 where all that is not 0 is "
+                "foreground, or to null where values are class numbers"
             )
         values = (values > threshold).astype(np.uint8)
         if kind == "object":
@@ -157,8 +168,8 @@ def from_array(
     kind: Kind = "object",
     where: str = "label image",
 ) -> LabelImage:
-    """A LabelImage of an (h, w) array of whole numbers >= 0, in the meaning that
-    ``load_label_image`` gives them."""
+    """A LabelImage of an (h, w) array of integers >= 0, with the meaning that ``load_label_image``
+    gives them."""
     none = np.zeros(0, np.int64)
     if kind == "region":
         highest = int(values.max(initial=0))
@@ -185,11 +196,11 @@ def from_array(
 
 
 def read_values(path: Path) -> npt.NDArray[np.integer]:
-    """Pixels (h, w) of a flat image or an OME-Zarr label image: whole numbers >= 0.
+    """Pixels (h, w) of a flat image or an OME-Zarr label image: integers >= 0.
 
     Raises:
-        AnnotationError: unreadable, of more than 2^30 px, of several pages, or not one channel
-        of whole numbers.
+        AnnotationError: unreadable, more than 2^30 px, several pages, or not one channel of
+            integers.
     """
     try:
         if path.is_dir():
@@ -205,10 +216,9 @@ def read_values(path: Path) -> npt.NDArray[np.integer]:
                 if image.width * image.height > MAX_PIXELS:
                     raise AnnotationError(
                         f"{path}: {image.width} x {image.height} px is more than the {MAX_PIXELS} "
-                        "px that are read of such a "
-                        "file; convert it to TIFF or OME-Zarr"
+                        "px that are read of such a file; convert it to TIFF or OME-Zarr"
                     )
-                pixels = np.asarray(image)  # of a palette image the indices, which are the labels
+                pixels = np.asarray(image)  # of a palette image: the indices, which are the labels
     except _DAMAGED as error:
         raise AnnotationError(f"{path}: cannot be read as a label image ({error})") from error
     if (
@@ -232,8 +242,7 @@ def read_values(path: Path) -> npt.NDArray[np.integer]:
 
 
 def need_exact_values(path: Path) -> None:
-    """Refuse JPEG where a value is the number of an object or a class: it blurs edges into numbers
-    that nobody painted.
+    """Refuse JPEG if a value is the number of an object or a class: it changes values at edges.
 
     Raises:
         AnnotationError: it is a JPEG, or a TIFF compressed like one; or unreadable.
@@ -257,13 +266,15 @@ def need_exact_values(path: Path) -> None:
 
 
 def _tiff_pixels(path: Path) -> npt.NDArray[Any]:
-    """The first page, beside which there may be smaller ones (the levels of a pyramid), but none of
-    its size.
+    """The first page. Smaller pages (the levels of a pyramid) may follow it, but none of the same
+    size.
 
     Raises:
-        AnnotationError: there are.
+        AnnotationError: there is another page of the same size, or the description has a document
+            type.
     """
     with tifffile.TiffFile(path) as tiff:
+        refuse_document_type(tiff)
         first = tiff.pages.first
         in_page = tiff.series[0].size // first.size  # ImageJ has several planes in one
         planes = max(in_page, sum(page.shape == first.shape for page in tiff.pages))
@@ -302,9 +313,7 @@ def renumber(values: npt.NDArray[np.integer]) -> tuple[npt.NDArray[np.int32], Id
 
 def _nearest(labels: npt.NDArray[np.integer], box: Box, scale: Scale) -> npt.NDArray[np.integer]:
     """The label under the centre of every grid pixel of ``box``, 0 outside."""
-    check_scale(scale)
-    rows = np.floor((np.arange(box.row0, box.row1) + 0.5) * scale[0]).astype(np.int64)
-    cols = np.floor((np.arange(box.col0, box.col1) + 0.5) * scale[1]).astype(np.int64)
+    rows, cols = (np.floor(centres).astype(np.int64) for centres in scale.centres_l0(box))
     row_in, col_in = (rows >= 0) & (rows < labels.shape[0]), (cols >= 0) & (cols < labels.shape[1])
     out = np.zeros(box.shape, labels.dtype)
     out[np.ix_(row_in, col_in)] = labels[np.ix_(rows[row_in], cols[col_in])]

@@ -9,28 +9,33 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from quadrat.core.errors import AnnotationError
+
 _KEPT = 64
-"""Indexed lists of names: one list is asked for slide after slide."""
+"""How many lists of names stay indexed: one list is searched slide after slide."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Index:
-    """Where names stand in their list: by the name, by its last two or more steps, by its last step
-    with and without suffix."""
+    """Where names stand in their list."""
 
     by_name: Mapping[str, Sequence[int]]
+    """By the whole name."""
     by_steps: Mapping[tuple[str, ...], Sequence[int]]
+    """By the folders and the file, if there are folders."""
     by_file: Mapping[str, Sequence[int]]
+    """By the last step."""
     by_stem: Mapping[str, Sequence[int]]
+    """By the last step without suffix."""
 
 
 def same_pictures(names: Sequence[str], picture: str, *, called: str = "") -> list[str]:
-    """Which of the names mean the slide at the path ``picture``; the first rule that any name
-    fulfils decides.
+    """Which names mean the slide at the path ``picture``. The first rule that a name fulfils
+    decides.
 
     The rules: the same path; the last folders and the name of the path ("normal/a.png"); the same
-    name without folders; that without the picture's suffix; both without their suffixes; the name
-    that the manifest ``called`` the slide.
+    name without folders; the same without the suffix of the picture; both without their suffixes;
+    the name of the slide in the manifest (``called``).
     """
     index = _index(tuple(names))
     path = _steps(picture)
@@ -48,9 +53,26 @@ def same_pictures(names: Sequence[str], picture: str, *, called: str = "") -> li
     return []
 
 
+def one_picture(names: Sequence[str], picture: str, *, called: str, where: str) -> str:
+    """The one name of a file that means the slide. With an empty ``picture``, the only name there
+    is.
+
+    Raises:
+        AnnotationError: no name means it, or several may. The message begins with ``where``.
+    """
+    found = same_pictures(names, picture, called=called) if picture else names
+    if len(found) == 1:
+        return found[0]
+    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    raise AnnotationError(
+        f"{where}: {len(found) or 'none'} of its {len(names)} pictures ({shown}) may be "
+        f"{picture or 'meant'}; one must have the file name of the slide"
+    )
+
+
 def without_suffix(name: str) -> str:
-    """A file's name without its folders and its suffix, which begins with a letter: "s.1" and
-    "a_0.98" have none."""
+    """The name of a file without its folders and its suffix. A suffix begins with a letter: "s.1"
+    and "a_0.98" have none."""
     return re.sub(r"(?<=.)\.[A-Za-z][A-Za-z0-9]{1,7}$", "", _steps(name)[-1])
 
 

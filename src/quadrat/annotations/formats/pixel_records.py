@@ -20,12 +20,12 @@ def read_pixels(
     """The records of a label image or mask (see ``reading.Choice`` for ``meaning`` and
     ``threshold``).
 
-    ``label V`` is the object with the value V; ``value K`` the 4-connected pieces of class number
-    K; ``piece N`` a piece of a mask's foreground, in raster order.
+    ``label V`` is the object of value V. ``value K`` is all 4-connected pieces of class number K.
+    ``piece N`` is a piece of the foreground of a mask, in raster order.
 
     Raises:
-        AnnotationError: unreadable, not one channel of whole numbers, or values altered by JPEG
-        that are labels or classes.
+        AnnotationError: unreadable, not one channel of integers, or JPEG where values are labels or
+            classes.
     """
     values = read_values(path)
     size = (values.shape[0], values.shape[1])

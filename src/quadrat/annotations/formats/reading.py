@@ -1,4 +1,5 @@
-"""The records of one slide in an annotation file, whose format is recognised by its content."""
+"""The records of one slide from an annotation file of any format. The format is recognised by
+content."""
 
 from __future__ import annotations
 
@@ -12,16 +13,17 @@ from quadrat.annotations.formats.delimited import pictures_of_table, read_delimi
 from quadrat.annotations.formats.geojson import read_geojson
 from quadrat.annotations.formats.pixel_records import read_pixels
 from quadrat.annotations.formats.table import pictures_of_parquet, read_parquet
-from quadrat.annotations.formats.text import root_tag
+from quadrat.annotations.formats.text import read_xml
 from quadrat.annotations.formats.voc import read_voc
 from quadrat.annotations.record import Sheet
+from quadrat.config.pipeline import DataSection
 from quadrat.core.errors import AnnotationError
 from quadrat.core.text import UTF16
+from quadrat.core.xml import root_tag
 
 READ = (
     "QuPath GeoJSON, COCO JSON, Pascal VOC XML, ASAP XML, CSV or text of points or boxes, "
-    "quadrat's own Parquet table, and label "
-    "images or masks (PNG, TIFF, OME-Zarr)"
+    "quadrat's own Parquet table, and label images or masks (PNG, TIFF, OME-Zarr)"
 )
 """The formats, for messages."""
 _HEAD = 1 << 16
@@ -38,29 +40,40 @@ _REMEDIES = {
         b"7z\xbc\xaf",
     ): "an archive or a workbook (zip, 7z, xlsx); unpack it, or save the sheet as CSV",
 }
-"""What is to be done about files that begin with these bytes."""
+"""What to do about files that begin with these bytes."""
 _PICTURES = (b"\x89PNG", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\xff\xd8\xff", b"BM", b"GIF8")
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What a file alone does not say.
-
-    ``picture``: the slide's file or its name, which picks its records where a file serves several
-    slides ("": the file has one); ``called``: what the manifest calls the slide. ``classes``,
-    ``layout``, ``first_class``: for text files without a header and with numbered classes (see
-    DataSection). ``pixels``: what an image is: "labels" (a value an object), "mask" (``threshold``:
-    foreground lies above it; None: the values are class numbers), or "" (a mask if it is 8-bit and
-    has the value 255).
-    """
+    """What a file alone does not state."""
 
     picture: str = ""
+    """The file or the name of the slide, if the file serves several slides; "" if it serves one."""
     called: str = ""
+    """Name of the slide in the manifest."""
     classes: Sequence[str] = ()
+    """Class names, for text files with numbered classes and for masks."""
     layout: str = "x y class"
+    """Order of the columns of text files without a header (see DataSection)."""
     first_class: int | None = None
+    """Number of the first class, for text files with numbered classes."""
     pixels: str = ""
+    """What an image is: "labels" (each value is an object), "mask" (see ``threshold``), or "" (a
+    mask if it is 8-bit and has the value 255)."""
     threshold: int | None = 127
+    """The foreground of a mask lies above it. None: the values are class numbers."""
+
+    @staticmethod
+    def of(data: DataSection, classes: Sequence[str]) -> Choice:
+        """What a pipeline states about all its files."""
+        return Choice(
+            classes=tuple(classes),
+            layout=data.point_layout,
+            first_class=data.point_first_class,
+            pixels=data.annotations if data.annotations in ("labels", "mask") else "",
+            threshold=data.mask_threshold,
+        )
 
 
 def read_sheet(path: Path, *, choice: Choice) -> Sheet:
@@ -73,7 +86,7 @@ def read_sheet(path: Path, *, choice: Choice) -> Sheet:
 
 
 def pictures(path: Path) -> list[str]:
-    """The slides that a file names as those it serves; [""] where it serves one.
+    """The slides that a file serves, as it names them; [""] if it serves one.
 
     Raises:
         AnnotationError: unreadable, or of no known format.
@@ -84,11 +97,10 @@ def pictures(path: Path) -> list[str]:
 
 
 def recognise(path: Path) -> str:
-    """The format of a file by its first bytes, not by its name; of a folder, that it is one of
-    zarr.
+    """The format of a file by its first bytes, not by its name. A folder must be one of zarr.
 
     Raises:
-        AnnotationError: there is no such file, it is empty, or of no known format.
+        AnnotationError: the file does not exist, is empty, or is of no known format.
     """
     if path.is_dir():
         if any((path / name).is_file() for name in ("zarr.json", ".zattrs", ".zgroup", ".zarray")):
@@ -117,15 +129,15 @@ def _by_head(head: bytes, path: Path) -> str | None:
         return "parquet"
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if start.startswith(b"<"):
-        return {"annotation": "voc", "ASAP_Annotations": "asap"}.get(root_tag(path))
+        return {"annotation": "voc", "ASAP_Annotations": "asap"}.get(read_xml(path, root_tag))
     if start.startswith((b"{", b"[")):
         return "coco" if _is_coco(start, path) else "geojson"
     return None if b"\0" in head else "delimited"
 
 
 def _is_coco(start: bytes, path: Path) -> bool:
-    """COCO has lists named images, annotations and categories; where the first bytes leave it open
-    all of them are looked at."""
+    """COCO has lists named images, annotations and categories. If the first bytes do not show
+    which, the whole file is searched."""
     if start.startswith(b"["):
         return False
     keys = (b'"images"', b'"annotations"', b'"categories"')

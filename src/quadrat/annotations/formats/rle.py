@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 Runs = npt.NDArray[np.int64]
 MAX_PIXELS = 1 << 30
-"""Pixels in the columns that a mask takes; 3 GiB are needed for so many."""
+"""Pixels in the columns of a mask; so many need 3 GiB."""
 
 
 def decompress(text: str) -> Runs:
@@ -58,15 +58,15 @@ def compress(runs: Sequence[int]) -> str:
 
 
 def mask_of(runs: Runs, size: tuple[int, int]) -> tuple[npt.NDArray[np.bool_], tuple[int, int]]:
-    """The part of a mask that holds its pixels, bool (h, w), and its (row, col); empty where the
-    mask has none.
+    """The part of a mask that holds its pixels, bool (h, w), and its (row, col). Empty if the mask
+    has no pixel.
 
-    ``size``: (height, width) of the picture. Memory follows the mask's own columns, not the
+    ``size``: (height, width) of the picture. Memory depends on the columns of the mask, not on the
     picture.
 
     Raises:
-        ValueError: a run below 0, runs that do not add up to the picture, or a mask over more
-        than MAX_PIXELS.
+        ValueError: a run below 0, runs that do not add up to the picture, or a mask over more than
+            MAX_PIXELS.
     """
     height, width = size
     if height < 1 or width < 1:

@@ -1,5 +1,5 @@
-"""The one table that every format becomes: a row a record, GeoParquet 1.1 on disk
-(docs/annotations.md has its columns)."""
+"""The one table that every format becomes: one row per record, GeoParquet 1.1 on disk (columns:
+docs/annotations.md)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import shapely
 
 from quadrat.annotations.formats.kept import kept
-from quadrat.annotations.formats.pictures import same_pictures
+from quadrat.annotations.formats.pictures import one_picture
 from quadrat.annotations.record import Record, Sheet
 from quadrat.annotations.shapes import geometry_of, record_of, shape_name
 from quadrat.core.errors import AnnotationError
@@ -37,18 +37,20 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """The records of one slide, and what the manifest says of the slide ("" where
-    there is none).
-    """
+    """The records of one slide, and what the manifest states about it."""
 
     slide: str
+    """Name of the slide."""
     sheet: Sheet
+    """Its records."""
     case: str = ""
+    """Its case; "" for none."""
     split: str = ""
+    """Its split; "" for none."""
 
 
 def to_table(entries: Sequence[Entry]) -> pa.Table:
-    """One row a record that draws something, in the order of the entries and of their files; see
+    """One row per record that draws something, in the order of the entries and of their files; see
     ``SCHEMA``."""
     columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
     shapes: list[shapely.Geometry] = []
@@ -59,9 +61,8 @@ def to_table(entries: Sequence[Entry]) -> pa.Table:
             shapes.append(geometry_of(record))
             about = (entry.slide, entry.case, entry.split, entry.sheet.source, entry.sheet.format)
             own = (record.place, record.name, record.kind or "", shape_name(record), record.crowd)
-            for name, value in zip(
-                SCHEMA.names, (*about, *own), strict=False
-            ):  # the geometry comes last, all at once
+            # the geometry comes last, all at once
+            for name, value in zip(SCHEMA.names, (*about, *own), strict=False):
                 columns[name].append(value)
     columns["geometry"] = (
         list(shapely.to_wkb(np.array(shapes, object), byte_order=1)) if shapes else []
@@ -70,7 +71,7 @@ def to_table(entries: Sequence[Entry]) -> pa.Table:
 
 
 def write_parquet(path: Path, table: pa.Table) -> None:
-    """Write the table as GeoParquet. There is no CRS, since the coordinates are level-0 px."""
+    """Write the table as GeoParquet, without a CRS, since coordinates are level-0 px."""
     column: dict[str, Any] = {"encoding": "WKB", "geometry_types": [], "crs": None}
     geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
     about = {"coordinates": "level-0 px, x right, y down, corner-based"}
@@ -82,22 +83,16 @@ def write_parquet(path: Path, table: pa.Table) -> None:
 
 
 def read_parquet(path: Path, *, picture: str = "", called: str = "") -> Sheet:
-    """The records of one slide of a table; places are those of the files it was made from.
+    """The records of one slide of a table. Places are those of the files that it was made from.
 
     Raises:
-        AnnotationError: unreadable, columns or values missing, a geometry that is none, or the
-        slide is not in it.
+        AnnotationError: unreadable, columns or values are missing, a geometry makes no sense, or
+            the slide is not in it.
     """
     table = _read(path)
-    slides = pictures_of_parquet(path)
-    found = same_pictures(slides, picture, called=called) if picture else slides
-    if len(found) != 1:
-        raise AnnotationError(
-            f"{path}: {len(found) or 'none'} of its {len(slides)} slides may be "
-            f"{picture or 'meant'}; one must be"
-        )
-    rows = table.filter(pc.equal(table["slide"], found[0])).to_pylist()
-    return Sheet(str(path), "Parquet", tuple(_record(row, path) for row in rows), picture=found[0])
+    name = one_picture(pictures_of_parquet(path), picture, called=called, where=str(path))
+    rows = table.filter(pc.equal(table["slide"], name)).to_pylist()
+    return Sheet(str(path), "Parquet", tuple(_record(row, path) for row in rows), picture=name)
 
 
 def _record(row: Mapping[str, Any], path: Path) -> Record:

@@ -1,20 +1,22 @@
-"""Text files of annotations: read as a whole, JSON and XML parsed, with an error that names the
-file."""
+"""Annotation files that are text: read whole, JSON and XML parsed, with errors that name
+the file."""
 
 from __future__ import annotations
 
-import io
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-from xml.etree import ElementTree
+from typing import Any, TypeVar
 
 from quadrat.core.errors import AnnotationError
 from quadrat.core.text import not_utf8
+from quadrat.core.xml import DocumentTypeError, XmlError
+
+Read = TypeVar("Read")
 
 
 def read_text(path: Path) -> str:
-    """The file's text (UTF-8, with or without a byte order mark).
+    """The text of a file (UTF-8, with or without a byte order mark).
 
     Raises:
         AnnotationError: it cannot be read, or is not UTF-8.
@@ -28,11 +30,11 @@ def read_text(path: Path) -> str:
 
 
 def parse_json(text: str, path: Path) -> Any:
-    """The content of a JSON file, whose text this is.
+    """The content of a JSON file, from its text.
 
     Raises:
         AnnotationError: not valid JSON, nested thousands deep, or with a number of thousands of
-        digits.
+            digits.
     """
     try:
         return json.loads(text)
@@ -50,45 +52,19 @@ def parse_json(text: str, path: Path) -> Any:
         ) from error
 
 
-def parse_xml(path: Path) -> ElementTree.Element:
-    """The root of an XML file, whose declared encoding counts. A file with a DTD is refused:
-    entities can blow up.
+def read_xml(path: Path, parse: Callable[[bytes], Read]) -> Read:
+    """What ``core.xml.parse_xml`` or ``core.xml.root_tag`` finds in a file.
 
     Raises:
-        AnnotationError: unreadable, not well-formed, or with a document type.
-    """
-    content = _xml_content(path)
-    try:
-        return ElementTree.fromstring(content)
-    except (ElementTree.ParseError, LookupError, ValueError) as error:
-        raise _not_xml(path, error) from error
-
-
-def root_tag(path: Path) -> str:
-    """The name of an XML file's root, for which nothing behind it need be well-formed.
-
-    Raises:
-        AnnotationError: see ``parse_xml``.
+        AnnotationError: the file cannot be read, is not well-formed, or declares a document type.
     """
     try:
-        _, root = next(ElementTree.iterparse(io.BytesIO(_xml_content(path)), events=("start",)))
-    except (ElementTree.ParseError, LookupError, ValueError) as error:
-        raise _not_xml(path, error) from error
-    return str(root.tag)
-
-
-def _xml_content(path: Path) -> bytes:
-    try:
-        content = path.read_bytes()
+        return parse(path.read_bytes())
     except OSError as error:
         raise AnnotationError(f"{path}: cannot be read ({error})") from error
-    if b"<!DOCTYPE" in content[:4096] or b"<!ENTITY" in content:
+    except DocumentTypeError as error:
         raise AnnotationError(
-            f"{path}: declares a document type or entities; annotation files need none, so remove "
-            "it"
-        )
-    return content
-
-
-def _not_xml(path: Path, error: Exception) -> AnnotationError:
-    return AnnotationError(f"{path}: not well-formed XML ({error}); is the file cut short?")
+            f"{path}: {error}; annotation files need none, so remove it"
+        ) from error
+    except XmlError as error:
+        raise AnnotationError(f"{path}: {error}; is the file cut short?") from error

@@ -1,31 +1,32 @@
-"""Pascal VOC XML (one file a picture) -> records.
+"""Pascal VOC XML (one file per picture) to records.
 
-The VOC devkit counts pixels from 1 and includes the last, so that xmin 1, xmax 640 is the whole
-width of a picture of 640 px: a box covers [xmin - 1, xmax) x [ymin - 1, ymax). (Everingham and
-Winn, The PASCAL VOC2012 Development Kit, 2012, 3.3.) A box whose xmax is not above its xmin, or
-ymax not above ymin, is degenerate.
+The VOC devkit counts pixels from 1 and includes the last one, so that xmin 1, xmax 640 is the whole
+width of a picture of 640 px. A box covers [xmin - 1, xmax) x [ymin - 1, ymax). (Everingham and
+Winn, The PASCAL VOC2012 Development Kit, 2012, 3.3.) A box is degenerate if xmax is not above xmin,
+or ymax not above ymin.
 """
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from xml.etree import ElementTree
 
-from quadrat.annotations.formats.text import parse_xml
-from quadrat.annotations.record import Problem, Record, Sheet, box_record
+from quadrat.annotations.formats.text import read_xml
+from quadrat.annotations.record import Record, Sheet, box_record, faulty
 from quadrat.core.errors import AnnotationError
+from quadrat.core.xml import Element, parse_xml
 
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
 def read_voc(path: Path) -> Sheet:
-    """The boxes of a Pascal VOC file; ``object N`` counts from 1 in the order of the file.
+    """The boxes of a Pascal VOC file. ``object N`` counts from 1 in the order of the file.
 
     Raises:
-        AnnotationError: unreadable, no XML, no VOC annotation, or of a picture without end.
+        AnnotationError: unreadable, not XML, not a VOC annotation, or of a picture of infinite
+            size.
     """
-    root = parse_xml(path)
+    root = read_xml(path, parse_xml)
     if root.tag != "annotation":
         raise AnnotationError(
             f"{path}: its root is <{root.tag}>, not the <annotation> of Pascal VOC"
@@ -45,26 +46,24 @@ def read_voc(path: Path) -> Sheet:
     )
 
 
-def _record(item: ElementTree.Element, number: int) -> Record:
+def _record(item: Element, number: int) -> Record:
     place, name = f"object {number}", (item.findtext("name") or "").strip()
     box = item.find("bndbox")
     if box is None:
-        return Record(
-            place, name, "object", box=True, fault=Problem("no geometry", "it has no bndbox")
-        )
+        return faulty(place, name, "it has no bndbox", kind="object", box=True)
     values = [_number(box, side) for side in _SIDES]
     if not all(math.isfinite(value) for value in values):
         stated = ", ".join(f"{side} {box.findtext(side)!r}" for side in _SIDES)
-        fault = Problem("no geometry", f"its bndbox is not four numbers ({stated})")
-        return Record(place, name, "object", box=True, fault=fault)
+        text = f"its bndbox is not four numbers ({stated})"
+        return faulty(place, name, text, kind="object", box=True)
     x0, y0, x1, y1 = values
     if x1 <= x0 or y1 <= y0:
-        fault = Problem("degenerate box", f"xmin {x0:g}, ymin {y0:g}, xmax {x1:g}, ymax {y1:g}")
-        return Record(place, name, "object", box=True, fault=fault)
+        text = f"xmin {x0:g}, ymin {y0:g}, xmax {x1:g}, ymax {y1:g}"
+        return faulty(place, name, text, code="degenerate box", kind="object", box=True)
     return box_record(place, name, (x0 - 1, y0 - 1, x1, y1))
 
 
-def _number(parent: ElementTree.Element, name: str) -> float:
+def _number(parent: Element, name: str) -> float:
     try:
         return float(parent.findtext(name) or "nan")
     except ValueError:

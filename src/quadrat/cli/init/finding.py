@@ -20,7 +20,7 @@ from quadrat.annotations.record import Sheet
 from quadrat.cli.init.matching import match_pictures
 from quadrat.core.errors import AnnotationError, SlideError
 from quadrat.core.geometry import check_mpp
-from quadrat.slides import open_slide
+from quadrat.slides.opening import open_slide
 from quadrat.slides.recognise import is_zarr
 
 _PICTURES = ".png .tif .tiff .jpg .jpeg .bmp"
@@ -133,7 +133,7 @@ def look_at_slide(path: Path) -> SlideFound:
             mpp = (
                 None  # missing or absurd: the manifest's column stays empty, and the report says so
             )
-        return SlideFound(slide.info.size, mpp, len(slide.levels))
+        return SlideFound(slide.levels[0].box.shape, mpp, len(slide.levels))
 
 
 @contextmanager

@@ -1,1 +1,1 @@
-"""Where on a slide to look."""
+"""Where on a slide to look: tissue, and why the rest is left out."""

@@ -1,11 +1,10 @@
-"""Light and ink of a low-power picture: what glass would look like everywhere, optical densities,
-pens, dark fields (pure).
+"""Light and ink in a low-power picture: optical densities, pens, dark borders, dark fields (pure).
 
-Beer-Lambert (Ruifrok and Johnston 2001): the density of stained tissue is the sum of its stains, so
-colours are judged as densities against the light that falls through bare glass. That light is not
-even: it is estimated on the picture's own glass as a smooth surface, an upper envelope (asymmetric
-least squares; Newey and Powell 1987), because whatever lies on glass only takes light away.
-Densities are natural logarithms, float32.
+The density of stained tissue is the sum of its stains (Beer-Lambert; Ruifrok and Johnston 2001). So
+colours are judged as densities against the light through bare glass. That light is not even. It is
+estimated on the glass of the same picture as a smooth surface: an upper envelope (asymmetric least
+squares; Newey and Powell 1987), because anything on the glass only takes light away. Densities are
+natural logarithms, float32.
 """
 
 from __future__ import annotations
@@ -20,31 +19,31 @@ F64 = npt.NDArray[np.float64]
 Rgb = npt.NDArray[np.uint8]
 
 WHITE_LIGHT = 245.0
-"""The light where a picture shows no glass of its own."""
+"""The light if a picture shows no glass."""
 GLASS_LEAST, GLASS_TINT, GLASS_PINK, GLASS_ROUGH = 120, 0.16, 0.045, 0.012
-"""Glass is at least this bright; its colours' densities differ by at most TINT, and by at most PINK
-if green is the darkest (as in tissue); its density varies by at most ROUGH (s.d.) from px to px."""
+"""Glass is at least this bright. The densities of its colours differ by at most TINT, and by at
+most PINK if green is the darkest (as in tissue). Its density varies by at most ROUGH (standard
+deviation) from px to px."""
 GLASS_BLOCKS, GLASS_BLOCK_PX = 16, 12
-"""Blocks a side in which glass is looked for, and the least px of glass that make one of them
+"""Blocks per side in which glass is searched, and the least px of glass that a block needs to
 count."""
 ENVELOPE, ENVELOPE_ROUNDS, ENVELOPE_SLACK = 0.95, 12, 0.05
 
 DARK_FIELD_LEVEL, BRIGHT_LEVEL, BRIGHT_SHARE = 48, 100, 0.02
 BORDER_LEVEL = 64
-"""Pixels darker than this in every colour that hang together with the picture's edge are a frame.
-"""
+"""A frame consists of pixels darker than this in every colour that are connected with the edge of
+the picture."""
 
 INK_CORE, INK_EDGE = 0.75, 0.3
-"""Density of the strongest colour in the core of a stroke, and at the edge of what belongs to it.
-"""
+"""Density of the strongest colour in the core of a stroke, and at its edge."""
 
 
 def dark_field(rgb: Rgb) -> str | None:
-    """What was seen if a picture cannot be transmitted light (fluorescence, an empty black image),
+    """What was found if a picture cannot be transmitted light (fluorescence, an empty black image),
     else None.
 
-    Tissue and glass in transmitted light are bright in all colours somewhere; light that is emitted
-    is not.
+    In transmitted light, tissue and glass are bright in all colours somewhere. Emitted light is
+    not.
     """
     ordered = np.sort(rgb, axis=2)
     bright = float((ordered[..., 0] >= BRIGHT_LEVEL).mean())
@@ -58,15 +57,15 @@ def dark_field(rgb: Rgb) -> str | None:
 
 
 def optical_density(rgb: Rgb) -> Floats:
-    """Density against the light through the picture's own glass, float32 (h, w, 3), natural
-    logarithm; never negative."""
+    """Density against the light through glass, float32 (h, w, 3), natural logarithm, never
+    negative."""
     table = np.log(np.arange(256, dtype=np.float32) + 1)
     return np.maximum(glass_light(rgb) - table[rgb], 0, dtype=np.float32)
 
 
 def glass_light(rgb: Rgb) -> Floats:
-    """Logarithm of the light (plus one) through bare glass, float32 (h, w, 3); even where the
-    picture shows too little glass."""
+    """Logarithm of the light (plus one) through bare glass, float32 (h, w, 3). It is the same
+    everywhere if the picture shows too little glass."""
     logs = np.log(rgb.astype(np.float32) + 1)
     glass = _glass(rgb, logs)
     size = (rgb.shape[0], rgb.shape[1])
@@ -91,8 +90,8 @@ def glass_light(rgb: Rgb) -> Floats:
 
 
 def _glass(rgb: Rgb, logs: Floats) -> Mask:
-    """Pixels that may be glass: bright, almost without colour, smooth; not the pure white that
-    fills unscanned parts."""
+    """Pixels that may be glass: bright, almost without colour, smooth. The pure white of unscanned
+    parts does not count."""
     tint = logs.max(axis=2) - logs.min(axis=2)
     pink = logs.min(axis=2) == logs[..., 1]
     green = logs[..., 1]
@@ -109,7 +108,7 @@ def _glass(rgb: Rgb, logs: Floats) -> Mask:
 
 def _block_levels(logs: Floats, glass: Mask) -> tuple[F64, F64]:
     """Places (n, 2), from -1 to 1, and log light (n, 3) of the blocks that show glass: the mean of
-    its brighter half."""
+    the brighter half."""
     places, levels = [], []
     edges = [np.linspace(0, n, GLASS_BLOCKS + 1).astype(int) for n in glass.shape]
     for i in range(GLASS_BLOCKS):
@@ -124,13 +123,12 @@ def _block_levels(logs: Floats, glass: Mask) -> tuple[F64, F64]:
 
 
 def _envelope(places: F64, levels: F64) -> F64:
-    """Coefficients (6, 3) of 1, r, c, r2, rc, c2: a surface near the top of the levels, first
-    plane, then quadratic."""
+    """Coefficients (6, 3) of 1, r, c, r2, rc, c2: a surface near the top of the levels. First a
+    plane is fitted, then a quadratic surface."""
     r, c = places.T
     terms = np.stack([np.ones_like(r), r, c, r**2, r * c, c**2], axis=1)
-    stiff = (
-        np.diag([0, 0.02, 0.02, 0.1, 0.1, 0.1]) * len(r) * 0.1
-    )  # holds the surface down where there is no glass
+    # keeps the surface low where there is no glass
+    stiff = np.diag([0, 0.02, 0.02, 0.1, 0.1, 0.1]) * len(r) * 0.1
     out = np.zeros((6, 3))
     weight = np.ones(len(r))
     for turn in range(ENVELOPE_ROUNDS):
@@ -139,15 +137,14 @@ def _envelope(places: F64, levels: F64) -> F64:
         out[used] = np.linalg.solve(base.T @ weighted + stiff[used, used], weighted.T @ levels)
         below = (terms @ out - levels).max(axis=1)
         weight = np.where(below > 0, 1 - ENVELOPE, ENVELOPE)
-        if (
-            turn >= ENVELOPE_ROUNDS // 2
-        ):  # what lies well under the surface is something on the glass
+        # well below the surface there is something on the glass
+        if turn >= ENVELOPE_ROUNDS // 2:
             weight = weight * (below < ENVELOPE_SLACK)
     return out
 
 
 def frame_of(rgb: Rgb) -> Mask:
-    """Black borders: dark pixels that hang together with the picture's edge, bool (h, w)."""
+    """Black borders, bool (h, w): dark pixels that are connected with the edge of the picture."""
     dark = rgb.max(axis=2) < BORDER_LEVEL
     return np.asarray(ndimage.binary_propagation(_rim(dark), mask=dark), np.bool_)
 
@@ -159,18 +156,17 @@ def _rim(mask: Mask) -> Mask:
 
 
 def ink_of(density: Floats, *, frame: Mask, min_px: float) -> Mask:
-    """Strokes of blue, green, red or black ink outside ``frame`` whose core is at least ``min_px``,
-    with their paler rims.
+    """Strokes of blue, green, red or black ink outside ``frame`` with a core of at least
+    ``min_px``, and their paler rims.
 
     density: float32 (h, w, 3); frame: bool (h, w); returns bool (h, w). H&E and DAB absorb green
-    more than red. Ink of blue and green absorbs red more, red ink takes blue along and leaves red
-    alone, and black ink absorbs all alike.
+    more than red. Blue and green ink absorb red more. Red ink absorbs blue as well and leaves red.
+    Black ink absorbs all colours alike.
     """
     red, green, blue = (density[..., i] for i in range(3))
     strongest, weakest = density.max(axis=2), density.min(axis=2)
-    cool = (red > 1.2 * green + 0.05) | (
-        (red > 0.88 * green) & (red > 1.7)
-    )  # the second: ink over tissue
+    # the second: ink over tissue
+    cool = (red > 1.2 * green + 0.05) | ((red > 0.88 * green) & (red > 1.7))
     warm = (blue > 0.72 * green) & (green > 0.55 * blue) & (red < 0.25 * green)
     black = strongest - weakest < 0.25 * strongest
     core = (
@@ -179,7 +175,6 @@ def ink_of(density: Floats, *, frame: Mask, min_px: float) -> Mask:
     labels, count = ndimage.label(core)
     large = np.bincount(labels.ravel(), minlength=count + 1) >= min_px
     large[0] = False
-    rim = (
-        (strongest > INK_EDGE) & ((red > 1.05 * green) | warm) & ~frame
-    )  # pale black is a shadow, and may lead anywhere
+    # pale black is a shadow, and may lead anywhere
+    rim = (strongest > INK_EDGE) & ((red > 1.05 * green) | warm) & ~frame
     return np.asarray(ndimage.binary_propagation(large[labels], mask=large[labels] | rim))

@@ -1,10 +1,9 @@
-"""Where the tissue is, what was left out and why, and the cores of the canonical lattice that
-tissue touches.
+"""The tissue mask of a slide: what is analysed, what is left out and why, and the cores that tissue
+touches.
 
-``overview.judge_overview`` gives every pixel of a low-power overview a code (0 tissue, else a
-reason); this module reads the overview, keeps the codes with the frame that places them on the
-slide, and accounts for the area. What users draw to include or exclude is laid over it in
-regions_of_interest.py.
+``overview.judge_overview`` gives every pixel of a low-power overview a code. This module reads the
+overview, keeps the codes with the frame that places them on the slide, and adds up areas.
+``annotations.regions`` lays on top what users draw to include or exclude.
 """
 
 from __future__ import annotations
@@ -35,16 +34,15 @@ from quadrat.slides.tissue.overview import (
 
 OVERVIEW_MPP = 8.0
 OVERVIEW_MIN_PX = 256
-"""Small images are looked at more closely, until the shorter side has this many px."""
+"""Small images are looked at more closely, until their shorter side has this many px."""
 OVERVIEW_MAX_PX = 4_000_000
-"""Above this many px (256 mm2 at 8 um/px) a slide's overview gets coarser, so that memory stays
-bounded."""
+"""A larger overview (256 mm2 at 8 um/px) gets coarser, so that memory stays bounded."""
 STRIP_ROWS = 256
 MAX_MASK_PX = 4096
 """Longer side of the mask of a whole slide."""
 
 USER_EXCLUSION, OUTSIDE_INCLUSION = 64, 128
-"""Bits that user regions add to a code; the lower bits keep what the picture itself said."""
+"""Bits that user regions add to a code. The lower bits keep what the picture itself showed."""
 USER_REASONS = {USER_EXCLUSION: "user exclusion", OUTSIDE_INCLUSION: "outside user inclusion"}
 
 Mask = npt.NDArray[np.bool_]
@@ -52,25 +50,26 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Excluded:
-    """Area of a slide that is not analysed, and why."""
+    """An area of a slide that is not analysed."""
 
     reason: str
+    """Why not."""
     mm2: float
+    """How large it is."""
 
 
 @dataclass(frozen=True, slots=True)
 class TissueMap:
-    """Tissue on its own coarse grid: ``mask`` bool (h, w), what is analysed, and the frame that
-    places it on the slide.
-
-    ``reasons``: the codes uint8 (h, w) that say why not, 0 where the mask is; None: all that is not
-    tissue is glass. The lower bits of a code are the place in ``overview.REASONS``; USER_EXCLUSION
-    and OUTSIDE_INCLUSION come on top.
-    """
+    """Tissue on its own coarse grid."""
 
     mask: Mask
+    """bool (h, w): what is analysed."""
     frame: Frame
+    """Places the mask on the slide."""
     reasons: Codes | None = None
+    """uint8 (h, w): why a pixel is not analysed, 0 where it is. The lower bits are an index into
+    ``overview.REASONS``; USER_EXCLUSION and OUTSIDE_INCLUSION are added. None: everything outside
+    the mask is glass."""
 
     def __post_init__(self) -> None:
         if self.mask.dtype != np.bool_ or self.mask.shape != (self.frame.height, self.frame.width):
@@ -82,13 +81,13 @@ class TissueMap:
 
     @staticmethod
     def of_codes(codes: Codes, *, frame: Frame) -> TissueMap:
-        """The map of codes uint8 (h, w), as ``codes`` gives them."""
+        """The map of codes uint8 (h, w), as ``codes`` returns them."""
         return TissueMap(np.asarray(codes == ANALYSED), frame, codes)
 
     @property
     def codes(self) -> Codes:
-        """Why each pixel is what it is, uint8 (h, w), 0 analysed: all that has to be kept beside
-        the frame."""
+        """Why each pixel is what it is, uint8 (h, w), 0 analysed. Codes and frame are all that has
+        to be stored."""
         return (
             np.where(self.mask, np.uint8(ANALYSED), np.uint8(GLASS))
             if self.reasons is None
@@ -97,7 +96,7 @@ class TissueMap:
 
     @property
     def allowed(self) -> Mask:
-        """Where user regions permit analysis, tissue or not, bool (h, w)."""
+        """bool (h, w): where user regions allow analysis, tissue or not."""
         return np.asarray(self.codes < USER_EXCLUSION)
 
     @property
@@ -112,22 +111,22 @@ class TissueMap:
 
     @property
     def area_mm2(self) -> float:
-        """Analysed area: tissue inside the user's regions."""
+        """Analysed area: tissue inside the regions of the user."""
         return float(np.count_nonzero(self.mask)) * self.px_mm2
 
     @property
     def slide_mm2(self) -> float:
-        """Area of the whole mask: the slide's, but for less than one mask px at its right and lower
-        edges."""
+        """Area of the whole mask: that of the slide, except for less than one mask px at its right
+        and lower edge."""
         return self.mask.size * self.px_mm2
 
     @property
     def excluded(self) -> tuple[Excluded, ...]:
-        """What is not analysed by reason, without reasons of no area; with ``area_mm2`` it adds up
-        to ``slide_mm2``.
+        """What is not analysed, by reason, without reasons of no area. Together with ``area_mm2``
+        it adds up to ``slide_mm2``.
 
-        A pixel has one reason: what the picture said of it (glass, pen ...); only tissue is
-        excluded by the user, and tissue both excluded and outside every inclusion counts as
+        A pixel has one reason. What the picture shows comes first (glass, pen ...). So only tissue
+        is excluded by the user. Tissue that is both excluded and outside every inclusion counts as
         excluded.
         """
         counts = np.bincount(self.codes.ravel(), minlength=256).reshape(4, 64)
@@ -143,16 +142,16 @@ class TissueMap:
         return tuple(part for part in found if part.mm2 > 0)
 
     def account(self) -> str:
-        """What became of the slide's area, in one line; parts under 0.005 mm2 are not named."""
+        """Where the area of the slide went, in one line. Parts below 0.005 mm2 are not named."""
         parts = [f"{self.area_mm2:.2f} of {self.slide_mm2:.2f} mm2 analysed"]
         parts += [f"{part.reason} {part.mm2:.2f}" for part in self.excluded if part.mm2 >= 0.005]
         return "; ".join(parts)
 
     def pixels_of(self, box: Box, frame: Frame) -> Box:
-        """The mask pixels that a box (px of ``frame``) touches; at least one, also beyond the last
+        """The mask pixels that a box (px of ``frame``) touches; at least one, even beyond the last
         whole mask pixel."""
-        rows, cols = frame.scale_row / self.frame.scale_row, frame.scale_col / self.frame.scale_col
-        touched = box.scale_out(rows, cols)
+        ratio = frame.scale.per(self.frame.scale)
+        touched = box.scale_out(ratio.row, ratio.col)
         row0, col0 = (
             min(touched.row0, self.frame.height - 1),
             min(touched.col0, self.frame.width - 1),
@@ -164,8 +163,8 @@ class TissueMap:
         return Box(max(row0, 0), max(col0, 0), max(row1, 1), max(col1, 1))
 
     def covers(self, box: Box, *, frame: Frame) -> float:
-        """The share (0-1) of the mask pixels touched by a box (px of ``frame``, inside the slide)
-        that is tissue."""
+        """The share (0-1) of tissue among the mask pixels that a box touches (px of ``frame``,
+        inside the slide)."""
         rows, cols = self.pixels_of(box, frame).slices_in(self.frame.box)
         return float(self.mask[rows, cols].mean())
 
@@ -183,7 +182,7 @@ def find_tissue(
     (bounded memory).
 
     min_mm2, margin_um, threshold: see ``overview.judge_overview``; damaged: see ``SlideSource``. A
-    slide without tissue gives a map without tissue, whose ``excluded`` says what is there instead.
+    slide without tissue gives a map without tissue; its ``excluded`` says what is there instead.
 
     Raises:
         SlideError: the slide cannot be read, or is not transmitted light (fluorescence).
@@ -221,7 +220,7 @@ def read_strips(source: PixelSource) -> npt.NDArray[np.uint8]:
 
 
 def whole_slide(frame: Frame) -> TissueMap:
-    """Everything is tissue: for images that are known to be."""
+    """A map where everything is tissue, for images that are known to be."""
     factor = math.ceil(max(frame.height, frame.width) / MAX_MASK_PX)
     coarse = Frame(
         height=max(1, frame.height // factor),
@@ -236,10 +235,11 @@ def whole_slide(frame: Frame) -> TissueMap:
 def tissue_cells(
     tissue: TissueMap, *, lattice: Lattice, frame: Frame, min_fraction: float = 0.0
 ) -> list[Cell]:
-    """Cores of the canonical lattice with any tissue, or with more than ``min_fraction`` (0-1) of
-    it; raster order.
+    """Cores of the lattice that hold more than ``min_fraction`` (0-1) of tissue (0: any tissue), in
+    raster order.
 
-    The share is that of the core's part inside the slide; cores beyond the slide are none.
+    The fraction is that of the part of the core inside the slide. There are no cores beyond the
+    slide.
     """
     sums = np.zeros((tissue.mask.shape[0] + 1, tissue.mask.shape[1] + 1), np.int64)
     sums[1:, 1:] = tissue.mask.cumsum(axis=0).cumsum(axis=1)

@@ -1,10 +1,11 @@
-"""Tissue in a low-power picture, and why the rest is none: every pixel gets one reason (pure).
+"""Tissue in a low-power picture, and why the rest is not tissue: every pixel gets one reason
+(pure).
 
-Tissue absorbs, and not all colours alike; glass does not absorb; shadows, dust and the edges of
-coverslips absorb without colour; ink has colours of its own (see absorption.py). The border of a
-piece is drawn where the density falls to a share of that of the densest tissue close by, so that
-blur does not widen dark tissue and pale tissue needs no threshold of its own; a fixed least density
-keeps an empty slide empty. Lengths are in um, areas in mm2.
+Tissue absorbs, and not all colours alike. Glass does not absorb. Shadows, dust and edges of
+coverslips absorb without colour. Ink has its own colours (see absorption.py). The border of a piece
+is where the density falls to a share of that of the densest tissue nearby. So blur does not widen
+dark tissue, and pale tissue needs no threshold of its own. A fixed least density keeps an empty
+slide empty. Lengths are in um, areas in mm2.
 """
 
 from __future__ import annotations
@@ -24,17 +25,17 @@ PEN: Final = 3
 BORDER: Final = 4
 SPECKS: Final = 5
 REASONS: Final = ("", "glass", "shadow, dust", "pen", "dark border", "specks")
-"""What a code means; the place is the code."""
+"""What a code means: the code is the index."""
 
 SMOOTH_UM = 6.0
 THRESHOLD = 0.06
 """Least tissue score, in units of optical density (natural logarithm)."""
 EDGE_SHARE, EDGE_REACH_UM, EDGE_MAX = 0.4, 16.0, 0.4
-"""The border lies where the score is this share of the highest within reach, but never asks for
-more than the maximum."""
+"""The border of tissue is where the score is this share of the highest score within reach, but
+never above the maximum."""
 CHROMA_MIN, CHROMA_SHARE = 0.015, 0.15
-"""Less difference than this between the colours' densities, absolute and as a share of the
-strongest, is grey."""
+"""The colours are grey if their densities differ by less than this, absolute and as a share of the
+strongest."""
 PEN_MIN_MM2, PEN_MARGIN_UM = 0.01, 32.0
 BORDER_MIN_MM2, BORDER_MARGIN_UM = 0.01, 24.0
 CLOSE_UM, OPEN_UM = 32.0, 12.0
@@ -53,13 +54,15 @@ def judge_overview(
     margin_um: float = 0.0,
     threshold: float = THRESHOLD,
 ) -> Codes:
-    """Codes uint8 (h, w), 0 tissue, else the place in ``REASONS``, of an overview uint8 (h, w, 3)
-    at ``mpp`` um/px (best 4-16).
+    """Codes uint8 (h, w) of an overview uint8 (h, w, 3): 0 is tissue, else the index in
+    ``REASONS``. For transmitted light only (see ``absorption.dark_field``).
 
-    min_mm2: smaller pieces are specks (in small images at most a share of the image). margin_um:
-    how much glass around the tissue is taken along. threshold: the least tissue score (optical
-    density): lower for paler stain, higher for dirt. For transmitted light only (see
-    ``absorption.dark_field``).
+    Args:
+        rgb: the overview.
+        mpp: um/px of the overview, best 4-16.
+        min_mm2: smaller pieces are specks (in small images at most a share of the image).
+        margin_um: how much glass around the tissue counts as tissue.
+        threshold: the least tissue score (optical density): lower for pale stain, higher for dirt.
     """
     per_mm2 = (1000 / mpp) ** 2
     density = optical_density(rgb)
@@ -88,15 +91,15 @@ def judge_overview(
 
 
 def _score(density: Floats) -> tuple[Floats, Mask]:
-    """Tissue score (density of green and the colours' difference) and whether there is colour at
-    all."""
+    """Tissue score (density of green plus the difference of the colours), and whether there is
+    colour at all."""
     strongest = density.max(axis=2)
     chroma = strongest - density.min(axis=2)
     return density[..., 1] + chroma, (chroma > CHROMA_MIN) & (chroma > CHROMA_SHARE * strongest)
 
 
 def _edge(score: Floats, least: float, *, mpp: float) -> Floats:
-    """The score that makes a px tissue, float32 (h, w): a share of the highest close by, within
+    """The score that makes a px tissue, float32 (h, w): a share of the highest score nearby, within
     bounds."""
     side = 2 * round(EDGE_REACH_UM / mpp) + 1
     nearby = ndimage.maximum_filter(score, side, mode="nearest")
@@ -104,26 +107,25 @@ def _edge(score: Floats, least: float, *, mpp: float) -> Floats:
 
 
 def _grown(mask: Mask, radius: float) -> Mask:
-    """The mask and what lies within ``radius`` px of it."""
+    """The mask and everything within ``radius`` px of it."""
     return np.asarray(_distance(~mask) <= radius) if mask.any() else mask
 
 
 def _open(mask: Mask, radius: float) -> Mask:
-    """Remove what a disc of ``radius`` px does not fit in; what leaves the image is
-    taken to go on.
-    """
+    """Remove everything that a disc of ``radius`` px does not fit into. The mask is taken to
+    continue outside the image."""
     core = _distance(mask) > radius
     return np.asarray(_distance(~core) <= radius) if core.any() else core
 
 
 def _close(mask: Mask, radius: float) -> Mask:
-    """Fill what a disc of ``radius`` px does not fit in."""
+    """Fill everything that a disc of ``radius`` px does not fit into."""
     return ~_open(~mask, radius)
 
 
 def _distance(mask: Mask) -> Floats:
-    """Distance of each px of ``mask`` to the nearest px that is not, in px; infinite if there is
-    none."""
+    """Distance in px from each px of ``mask`` to the nearest px outside; infinite if there
+    is none."""
     if mask.all():
         return np.full(mask.shape, np.inf, np.float32)
     return np.asarray(ndimage.distance_transform_edt(mask), np.float32)

@@ -9,7 +9,8 @@ from quadrat.core.errors import SlideError
 from quadrat.core.geometry import Box, check_mpp
 from quadrat.core.lattice import Lattice
 from quadrat.core.objects import Frame
-from quadrat.slides import ArraySlide, open_slide
+from quadrat.slides.array import ArraySlide
+from quadrat.slides.opening import open_slide
 from quadrat.slides.source import source_of
 from quadrat.slides.tissue import mask as tissue_module
 from quadrat.slides.tissue.absorption import dark_field, glass_light

@@ -1,0 +1,43 @@
+"""Open any slide: the reader is chosen by what lies at the path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from quadrat.slides.protocol import Slide
+from quadrat.slides.recognise import recognise
+
+
+def open_slide(path: str | Path, *, mpp: float | None = None) -> Slide:
+    """Open a slide file, a flat image (PNG, JPEG, TIFF), an OME-TIFF, an OME-Zarr folder or a
+    folder of DICOM instances. docs/formats.md lists what can be read.
+
+    ``mpp`` (um/px of rows and columns) replaces what the file states. The mpp of a slide is not
+    checked here: it may be missing or absurd, and ``core.geometry.check_mpp`` judges it.
+
+    Raises:
+        SlideError: the path is missing, empty, truncated, unreadable, or not a picture that can be
+            read.
+    """
+    return reopen(str(path), None if mpp is None else (float(mpp), float(mpp)))
+
+
+def reopen(path: str, mpp: tuple[float, float] | None) -> Slide:
+    """As ``open_slide``, with the mpp of rows and of columns. A pickled slide is opened again by
+    this."""
+    found = recognise(Path(path))
+    if found.reader == "openslide":
+        from quadrat.slides.openslide import OpenSlideSlide
+
+        return OpenSlideSlide(found, mpp=mpp)
+    if found.reader == "tiff":
+        from quadrat.slides.tiff import TiffSlide
+
+        return TiffSlide(found, mpp=mpp)
+    if found.reader == "ome-zarr":
+        from quadrat.slides.ome_zarr import ZarrSlide
+
+        return ZarrSlide(found, mpp=mpp)
+    from quadrat.slides.flat import FlatSlide
+
+    return FlatSlide(found, mpp=mpp)
