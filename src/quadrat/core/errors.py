@@ -1,6 +1,10 @@
 """The errors a user meets. Each message is one sentence: the wrong value, the limit, the slide, the
 way to mend it."""
 
+EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_OUTPUT, EXIT_AGAIN = 0, 1, 2, 74, 75
+"""Exit codes: all done; some slides failed; wrong usage (nothing ran); output or disk; interrupted
+(run again)."""
+
 
 class QuadratError(Exception):
     """Anything quadrat refuses knowingly; the command line prints it without a traceback."""
