@@ -164,6 +164,9 @@ def test_a_choice_outside_the_list_is_refused_and_the_list_is_given(tmp_path, ke
         ({"train": {"weight_decay": INF}}, "train.weight_decay is inf; it must be at least 0"),
         ({"train": {"encoder_lr": -0.5}}, "train.encoder_lr is -0.5; it must be at least 0"),
         ({"train": {"cache_mb": -1}}, "train.cache_mb is -1; it must be at least 0"),
+        ({"slide": {"mpp": 0}}, "slide.mpp is 0; it must be above 0"),
+        ({"run": {"deadline_s": INF}}, "run.deadline_s is inf; it must be above 0"),
+        ({"train": {"checkpoint_every_s": INF}}, "train.checkpoint_every_s is inf; it must be fin"),
         ({"train": {"lr": 0}}, "train.lr is 0; it must be above 0"),
         (
             {"train": {"batch": 4, "processes": 3}},
