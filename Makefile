@@ -10,7 +10,7 @@ RUN_STAMP := $(VENV)/.stamp-run
 DEV_STAMP := $(VENV)/.stamp-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test check clean distclean
+.PHONY: help env demo test check docs clean distclean
 
 help: ## show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ check: $(DEV_STAMP) ## lint, formatting, types and the import rules
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/unit/test_import_rules.py
+
+docs: $(DEV_STAMP) ## write docs/pipeline.md from the sections of a pipeline file
+	$(BIN)/quadrat config docs > docs/pipeline.md
 
 clean: ## remove caches, built files and the demo's output
 	rm -rf demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov

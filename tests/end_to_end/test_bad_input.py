@@ -14,8 +14,9 @@ import tifffile
 from PIL import Image
 
 from helpers.runs import contents, difference, journal, lines_of, quadrat, table, write_pipeline
-from quadrat.cli.main import COMMANDS
+from quadrat.cli.main import build_app
 
+COMMANDS = [name for name in build_app() if not name.startswith("-")]
 NO_PICTURES = ("--set", "outputs.overlay=false")
 
 
@@ -142,6 +143,40 @@ def test_a_slide_finer_wanted_than_it_is_fails_with_the_way_to_allow_it(lab, bad
     )
     assert done.code == 1
     assert "allow_upsampling" in done.out
+
+
+def test_a_slide_given_by_two_dots_has_the_name_of_its_folder_and_harms_no_other(
+    lab, tmp_path, monkeypatch
+):
+    (tmp_path / "case_1" / "below").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "case_1" / "below")
+    out = tmp_path / "out"
+    assert quadrat("predict", lab.pipeline("semantic"), lab.slides[0], "--out", out).code == 0
+    before = contents(out / "run" / "work" / "oblong")
+    for setting in ("slide.min_tissue=0", "slide.min_tissue=0.5"):
+        done = quadrat("run", lab.pipeline("semantic"), "..", "--out", out, "--set", setting)
+        assert done.code == 1
+        assert "Traceback" not in done.err
+        rows = table(out / "results" / "summary.csv")
+        assert [(row["slide"], row["status"]) for row in rows] == [("case_1", "failed")]
+    assert contents(out / "run" / "work" / "oblong") == before
+
+
+def test_a_run_takes_all_slides_of_a_folder_and_can_be_quiet(lab, reference, tmp_path):
+    for slide in lab.slides:
+        (tmp_path / "slides" / "below").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "slides" / slide.name).symlink_to(slide)
+    (tmp_path / "slides" / "notes.txt").touch()
+    words = ("run", lab.pipeline("semantic"), tmp_path / "slides", "--out", tmp_path / "out")
+    done = quadrat(*words, "-q", "--device", "cpu")
+    assert (done.code, done.err) == (0, "")
+    assert [line.split()[:2] for line in done.out.splitlines()[1:3]] == [
+        ["oblong", "done"],
+        ["square", "done"],
+    ]
+    of_reference = contents(reference("semantic"))
+    assert difference(contents(tmp_path / "out" / "results"), of_reference) == []
+    assert quadrat(*words).err.startswith(f"{tmp_path / 'slides'}: 2 slides\n")
 
 
 # What is wrong: the words after `quadrat`, and what the sentence must hold. {files} is the folder
@@ -299,7 +334,7 @@ def test_help_prints_examples_and_exit_codes():
     assert "exit codes:" in done.out
     assert "research use only" in done.out
     for name in COMMANDS:
-        assert re.search(rf"\n    {name}\s", done.out)
+        assert re.search(rf"\n  {name}\s", done.out)
     assert quadrat().code == 2
 
 

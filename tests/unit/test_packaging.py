@@ -69,6 +69,11 @@ def test_importing_the_command_line_loads_nothing_slow() -> None:
     assert not imported_by("import quadrat.cli.main") & (HEAVY | SCIENTIFIC)
 
 
+def test_reading_a_pipeline_or_a_manifest_loads_no_engine_and_no_numpy() -> None:
+    modules = "quadrat.config.pipeline, quadrat.config.manifest"
+    assert not imported_by(f"import {modules}") & (HEAVY | SCIENTIFIC)
+
+
 @pytest.mark.parametrize("name", ["geometry", "lattice", "predictions", "objects"])
 def test_a_pure_module_loads_no_engine_even_by_way_of_others(name: str) -> None:
     assert not imported_by(f"import quadrat.core.{name}") & HEAVY

@@ -4,31 +4,51 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from quadrat.annotations.checking import Finding, check_item, orphan_findings, shared_files
-from quadrat.annotations.exporting import write_coco, write_csv, write_geojson
-from quadrat.annotations.formats.table import Entry, to_table, write_parquet
-from quadrat.annotations.items import Item, Loaded, items_of, load, named
-from quadrat.annotations.statistics import LEVELS, By, Measures, measure, summaries
-from quadrat.config.leakage import check_training, content_digests
-from quadrat.config.pipeline import Pipeline, load_pipeline, manifest_of
-from quadrat.core.errors import ConfigError
+from cyclopts import Parameter
 
-EXIT_OK, EXIT_BAD = 0, 1
-Write = Callable[[str], None]
+from quadrat.cli.options import Mpp, Name
+from quadrat.core.errors import EXIT_FAILED, EXIT_OK, ConfigError
+from quadrat.core.text import aligned
+
+if TYPE_CHECKING:
+    from quadrat.annotations.checking import Finding
+    from quadrat.annotations.formats.table import Entry
+    from quadrat.annotations.items import Item, Loaded
+    from quadrat.config.pipeline import Pipeline
+
+Inputs = Annotated[Path, Parameter(metavar="FILE")]
+AsJson = Annotated[bool, Parameter(name="--json")]
 
 
 def check(
-    inputs: Sequence[Path], *, pipeline: str | None, mpp: float | None, as_json: bool, write: Write
+    *inputs: Inputs, pipeline: Name | None = None, mpp: Mpp = None, as_json: AsJson = False
 ) -> int:
-    """Name every bad record by file and place; 1 if there is any (warnings alone: 0)."""
+    """Name every bad record with file and place; nothing is repaired.
+
+    examples:
+      quadrat annotations check slides.csv --pipeline my.yaml
+
+    exit codes: 0 all can be used, 1 something is bad or cannot be read,
+    2 wrong usage
+
+    Args:
+        inputs: a manifest, or annotation files
+        pipeline: the classes and the data section that count (and its manifest)
+        mpp: um per level-0 px where no slide states it
+        as_json: one JSON object
+    """
+    from quadrat.annotations.checking import check_item, orphan_findings, shared_files
+    from quadrat.annotations.items import load
+
     work, items = _items(inputs, pipeline)
     findings: list[Finding] = []
-    records, notes, loaded = 0, list[str](), list[Loaded]()
+    loaded: list[Loaded] = []
+    records, notes = 0, list[str]()
     for item in items:
         one = load(item, mpp=mpp)
         checked = check_item(one, pipeline=work)
@@ -46,7 +66,7 @@ def check(
     bad = [finding for finding in findings if not finding.warning]
     if as_json:
         body = [asdict(finding) for finding in findings]
-        write(
+        print(
             json.dumps(
                 {
                     "slides": len(items),
@@ -58,11 +78,11 @@ def check(
                 indent=2,
             )
         )
-        return EXIT_BAD if bad else EXIT_OK
+        return EXIT_FAILED if bad else EXIT_OK
     for line in [*map(str, findings), *(f"note: {note}" for note in notes)]:
-        write(line)
-    write(_verdict(len(items), records, findings))
-    return EXIT_BAD if bad else EXIT_OK
+        print(line)
+    print(_verdict(len(items), records, findings))
+    return EXIT_FAILED if bad else EXIT_OK
 
 
 def _on_two_sides(
@@ -70,6 +90,9 @@ def _on_two_sides(
 ) -> list[Finding]:
     """With a pipeline, what training would refuse of the manifest as a whole: leakage, or no slide
     to learn from."""
+    from quadrat.annotations.checking import Finding
+    from quadrat.config.leakage import check_training, content_digests
+
     refs = [item.ref for item in items if item.ref is not None]
     if pipeline is None or not refs:
         return []
@@ -105,16 +128,31 @@ def _counts(codes: Counter[Any]) -> str:
 
 
 def stats(
-    inputs: Sequence[Path],
-    *,
-    pipeline: str | None,
-    mpp: float | None,
-    by: str,
-    as_json: bool,
-    write: Write,
+    *inputs: Inputs,
+    pipeline: Name | None = None,
+    mpp: Mpp = None,
+    by: Literal["all", "split", "case", "slide"] = "split",
+    as_json: AsJson = False,
 ) -> int:
-    """Counts, areas and diameters of each class by slide, case or split; 1 if a file cannot be read
-    or has broken records."""
+    """Counts, areas and diameters of every class.
+
+    examples:
+      quadrat annotations stats *.geojson --mpp 0.25
+      quadrat annotations stats slides.csv --by case
+
+    exit codes: 0 all can be used, 1 something is bad or cannot be read,
+    2 wrong usage
+
+    Args:
+        inputs: a manifest, or annotation files
+        pipeline: the classes that count (and its manifest)
+        mpp: um per level-0 px where no slide states it
+        by: what has a row of its own
+        as_json: one JSON object
+    """
+    from quadrat.annotations.items import load
+    from quadrat.annotations.statistics import LEVELS, Measures, measure, summaries
+
     work, items = _items(inputs, pipeline)
     measures: list[Measures] = []
     left_out: list[str] = []
@@ -132,32 +170,42 @@ def stats(
             )
     if as_json:
         tables = {level: summaries(measures, level) for level in LEVELS}
-        write(json.dumps({"slides": len(items), "left_out": left_out} | tables, indent=2))
+        print(json.dumps({"slides": len(items), "left_out": left_out} | tables, indent=2))
     else:
-        for line in [*_aligned(summaries(measures, cast(By, by))), *left_out]:
-            write(line)
-    return EXIT_BAD if left_out else EXIT_OK
+        for line in [*_aligned(summaries(measures, by)), *left_out]:
+            print(line)
+    return EXIT_FAILED if left_out else EXIT_OK
 
 
 def export(
-    inputs: Sequence[Path],
-    *,
-    pipeline: str | None,
-    mpp: float | None,
-    to: str,
+    *inputs: Inputs,
+    to: Literal["geojson", "coco", "csv", "parquet"],
     out: Path,
-    overwrite: bool,
-    write: Write,
+    pipeline: Name | None = None,
+    mpp: Mpp = None,
+    overwrite: bool = False,
 ) -> int:
-    """Write all records as they are in another format: a folder of GeoJSON (a file a slide), or one
-    file.
+    """Write all records as they are in another format.
 
-    Records without a geometry are left out and named, and the exit code is 1 then.
+    Records without a geometry are left out and named, and the exit code is 1.
 
-    Raises:
-        ConfigError: ``out`` exists and is not to be overwritten, or two slides would write one
-        file. AnnotationError: a record that the format cannot hold.
+    examples:
+      quadrat annotations export slides.csv --to coco --out all.json
+
+    exit codes: 0 all can be used, 1 something is bad or cannot be read,
+    2 wrong usage
+
+    Args:
+        inputs: a manifest, or annotation files
+        to: the other format
+        out: a file; for geojson a folder, with one file per slide
+        pipeline: the classes that count (and its manifest)
+        mpp: um per level-0 px where no slide states it
+        overwrite: replace files that exist
     """
+    from quadrat.annotations.formats.table import Entry
+    from quadrat.annotations.items import load
+
     work, items = _items(inputs, pipeline)
     read = {
         path.resolve()
@@ -184,16 +232,19 @@ def export(
     _write(to, files, entries)
     left_out = [line for one in loaded for line in _left_out(one)]
     for line in left_out:
-        write(line)
+        print(line)
     records = sum(len(entry.sheet.records) for _, entry in entries)
-    write(
+    print(
         f"{records - sum(1 for one in loaded for r in _faulty(one))} records of {len(entries)} "
         f"slides: {out}"
     )
-    return EXIT_BAD if left_out else EXIT_OK
+    return EXIT_FAILED if left_out else EXIT_OK
 
 
 def _write(to: str, files: Sequence[Path], entries: Sequence[tuple[Item, Entry]]) -> None:
+    from quadrat.annotations.exporting import write_coco, write_csv, write_geojson
+    from quadrat.annotations.formats.table import to_table, write_parquet
+
     own = [entry for _, entry in entries]
     if to == "geojson":
         for file, entry in zip(files, own, strict=True):
@@ -212,6 +263,9 @@ def _items(inputs: Sequence[Path], pipeline: str | None) -> tuple[Pipeline | Non
     Raises:
         ConfigError: neither inputs nor a pipeline with a manifest, or a file that does not exist.
     """
+    from quadrat.annotations.items import items_of
+    from quadrat.config.pipeline import load_pipeline, manifest_of
+
     work = None if pipeline is None else load_pipeline(pipeline)
     if not inputs:
         if work is None or not work.data.manifest:
@@ -226,6 +280,8 @@ def _items(inputs: Sequence[Path], pipeline: str | None) -> tuple[Pipeline | Non
 
 
 def _named(one: Loaded, pipeline: Pipeline | None) -> Loaded:
+    from quadrat.annotations.items import named
+
     if one.sheet is None or pipeline is None:
         return one
     return replace(one, sheet=named(one.sheet, [c.name for c in pipeline.classes]))
@@ -260,12 +316,7 @@ def _twice(files: Sequence[Path]) -> Path:
 def _aligned(rows: Sequence[dict[str, Any]]) -> list[str]:
     """Rows with their union of columns, in aligned columns."""
     names = list(dict.fromkeys(name for row in rows for name in row))
-    cells = [names, *([_cell(row.get(name)) for name in names] for row in rows)]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(names))]
-    return [
-        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
-        for line in cells
-    ]
+    return aligned([names, *([_cell(row.get(name)) for name in names] for row in rows)])
 
 
 def _cell(value: Any) -> str:

@@ -1,157 +1,189 @@
-"""What can be done beside taking slides through the stages: look at files, check stores, report
-seams, make phantoms."""
+"""Commands beside runs and trainings: look at slides, check stores and results, make phantoms."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Annotated, Literal
 
-from quadrat.config.pipeline import Pipeline
-from quadrat.core.errors import QuadratError, StoreError
-from quadrat.engine.progress import Reporter
-from quadrat.engine.run import EXIT_FAILED, EXIT_OK, EXIT_USAGE
+from cyclopts import Parameter
+
+from quadrat.cli.options import Mpp
+from quadrat.cli.runs import Slide, found
+from quadrat.core.errors import (
+    EXIT_FAILED,
+    EXIT_OK,
+    EXIT_USAGE,
+    ConfigError,
+    QuadratError,
+    StoreError,
+)
+
+AsJson = Annotated[bool, Parameter(name="--json")]
 
 
 def inspect(
-    paths: Sequence[str],
-    *,
-    as_json: bool,
-    write: Callable[[str], None],
-    mpp: float | None = None,
-    pictures: Path | None = None,
+    *slides: Slide, as_json: AsJson = False, mpp: Mpp = None, pictures: Path | None = None
 ) -> int:
-    """What slide files say of themselves and how much tissue they show; a file that cannot be read
-    never stops the others.
+    """What a slide file says of itself.
 
-    ``pictures``: a folder for a thumbnail and a tissue overlay of each.
+    Format, size, levels, mpp, tissue.
+
+    A file that cannot be read does not stop the others.
+
+    examples:
+      quadrat inspect *.svs
+      quadrat inspect slide.ndpi --json
+      quadrat inspect slides/ --mpp 0.25 --pictures looks
+
+    Args:
+        slides: slides, folders of slides, or quoted patterns
+        as_json: one JSON object per slide
+        mpp: um/px of all given slides, instead of what the files state
+        pictures: folder for a thumbnail and a tissue overlay of each slide
     """
     from quadrat.cli.inspect import describe, describe_text
 
+    if not slides:
+        raise ConfigError("no slide was given; name slide files or folders of slides")
     code, taken = EXIT_OK, set[str]()
-    for path in paths:
+    for path in map(str, found(slides)):
         try:
             facts = describe(path, mpp=mpp, pictures=pictures, taken=taken)
         except QuadratError as error:
             facts = {"path": path, "error": str(error)}
         taken.update(facts.get("pictures", ()))
         code = EXIT_FAILED if "error" in facts else code
-        write(json.dumps(facts) if as_json else describe_text(facts))
+        print(json.dumps(facts) if as_json else describe_text(facts))
     return code
 
 
-def init(
-    task: str,
-    *,
-    slides: Path,
-    annotations: Path | None,
-    out: Path,
-    case: str | None,
-    overwrite: bool,
-    write: Callable[[str], None],
-) -> int:
-    """Write a manifest and a pipeline from folders of slides and annotations (see
-    :mod:`quadrat.cli.init`)."""
-    from quadrat.cli.init import start
+def verify(store: Path, /, *stores: Path) -> int:
+    """Check stores for changed, missing and stray files.
 
-    for line in start(
-        task, slides=slides, annotations=annotations, out=out, case=case, overwrite=overwrite
-    ).lines:
-        write(line)
-    return EXIT_OK
+    examples:
+      quadrat verify out/results/slide/slide.ome.zarr
 
+    exit codes: 0 all sound, 1 a store is damaged or unfinished,
+    2 a path is no store
 
-def verify(stores: Sequence[Path], *, write: Callable[[str], None]) -> int:
-    """Check stores against their seals: a line a problem, and one for each sound store; 2 if a path
-    is no store."""
+    Args:
+        store: a tile or prediction store, an OME-Zarr image
+        stores: more of them
+    """
     from quadrat.store.seal import verify as problems_of
 
     code = EXIT_OK
-    for store in stores:
+    for path in (store, *stores):
         try:
-            problems = problems_of(store)
+            problems = problems_of(path)
         except StoreError as error:
-            write(str(error))
+            print(error)
             code = EXIT_USAGE
             continue
-        for line in problems or [f"{store}: sound"]:
-            write(line)
+        for line in problems or [f"{path}: sound"]:
+            print(line)
         code = max(code, EXIT_FAILED) if problems else code
     return code
 
 
 def seams(
     result: Path,
+    /,
     *,
-    tile: float | None,
-    origin: tuple[float, float],
-    mpp: float | None,
-    as_json: bool,
-    write: Callable[[str], None],
+    tile: Annotated[float | None, Parameter(metavar="PX")] = None,
+    origin: Annotated[tuple[float, float], Parameter(metavar="X Y", show_default=False)] = (
+        0.0,
+        0.0,
+    ),
+    mpp: Annotated[float | None, Parameter(metavar="UM/PX")] = None,
+    as_json: AsJson = False,
 ) -> int:
-    """Print the seam report of a result (see :mod:`quadrat.evaluation.seam_files`)."""
+    """Whether a result shows where the slide was cut into tiles.
+
+    examples:
+      quadrat seams nuclei_out/results/slide
+      quadrat seams other_tool.geojson --tile 1024 --origin 0 0 --mpp 0.25
+
+    Args:
+        result: a slide's folder under results/, or a GeoJSON file
+        tile: side of the tiles in level-0 px (needed for a GeoJSON file)
+        origin: corner of a tile in level-0 px (0 0)
+        mpp: um per level-0 px (needed for a GeoJSON file)
+        as_json: one JSON object
+    """
     from quadrat.evaluation.seam_files import read_seams, seams_text
 
     report = read_seams(result, tile=tile, origin=origin, mpp=mpp)
-    write(json.dumps(report, indent=2) if as_json else seams_text(report))
+    print(json.dumps(report, indent=2) if as_json else seams_text(report))
     return EXIT_OK
 
 
-def evaluate(
-    pipeline: Pipeline,
-    manifest: Path | None,
-    out: Path,
+def demo(
     *,
-    split: str,
-    folds: int | None,
-    results: Sequence[Path],
-    distance_um: float,
-    allow_seen: bool,
-    ranking: bool,
-    pictures: bool,
-    overwrite: bool,
-    as_json: bool,
-    write: Callable[[str], None],
+    scale: Literal["small", "full"] = "full",
+    out: Path = Path("demo"),
+    workers: Annotated[int, Parameter(name=("--workers", "-j"), metavar="N")] = 2,
+    quiet: Annotated[bool, Parameter(name=("--quiet", "-q"))] = False,
+    verbose: Annotated[bool, Parameter(name=("--verbose", "-v"))] = False,
 ) -> int:
-    """Hold a package against annotated slides; 1 if some slides failed."""
-    from quadrat.evaluation import evaluate
-    from quadrat.metrics.protocol import MetricSettings
+    """Phantoms, four trainings, one table: planted and found.
 
-    options = evaluate.EvaluationOptions(
-        split=split,
-        results=tuple(results),
-        allow_seen=allow_seen,
-        settings=MetricSettings(distance_um=distance_um),
-        ranking=ranking,
-        pictures=pictures,
-        overwrite=overwrite,
-    )
-    jobs = evaluate.evaluation_jobs(pipeline, manifest, out, options, folds=folds)
-    return evaluate.command(jobs, out, options, as_json=as_json, write=write)
+    examples:
+      quadrat demo --scale small --out demo
 
+    Args:
+        scale: small takes about 4 minutes on two cores
+        out: folder of the demo
+        workers: worker processes
+        quiet: no progress, only results and errors
+        verbose: print what goes into the log as well
+    """
+    from quadrat.cli.demo import demo
+    from quadrat.engine.progress import Reporter
 
-def demo(out: Path, *, scale: str, workers: int) -> int:
-    """See :mod:`quadrat.cli.demo`."""
-    from quadrat.cli.demo import demo as run_demo
-
-    with Reporter(out / "log.jsonl") as reporter:
-        return run_demo(out, scale=scale, workers=workers, reporter=reporter)
+    if workers < 1:
+        raise ConfigError(f"--workers is {workers}; it must be at least 1")
+    with Reporter(out / "log.jsonl", quiet=quiet, verbose=verbose) as reporter:
+        return demo(out, scale=scale, workers=workers, reporter=reporter)
 
 
 def phantom(
-    out: Path, *, name: str, height: int, width: int, seed: int, dominant: str, tissue: float
-) -> Path:
-    """Write one phantom slide with its truth; the slide's path."""
-    from quadrat.phantom import PhantomSpec, write_phantom
-    from quadrat.phantom.spec import RegionName
+    *,
+    out: Path = Path("phantoms"),
+    name: str | None = None,
+    size: Annotated[
+        tuple[int, ...], Parameter(consume_multiple=(1, 2), metavar="PX", show_default=False)
+    ] = (2048,),
+    seed: int = 0,
+    dominant: Literal["stroma", "gland", "tumour"] = "tumour",
+    tissue: Annotated[float, Parameter(metavar="SHARE")] = 0.6,
+) -> int:
+    """Write a synthetic slide with exact truth.
 
+    examples:
+      quadrat phantom --out phantoms --size 4096 --seed 7 --dominant gland
+
+    Args:
+        out: folder for the slide and its truth
+        name: of the slide; without it phantom_SEED
+        size: side, or height and width (2048)
+        seed: another seed is another slide
+        dominant: the region that most of the tissue is
+        tissue: share of the slide that is tissue
+    """
+    from quadrat.phantom import PhantomSpec, write_phantom
+
+    name = f"phantom_{seed}" if name is None else name
+    if Path(name).name != name:
+        raise ConfigError(f"--name is '{name}'; it must be a file's name, without a folder")
     spec = PhantomSpec(
         name=name,
-        width=width,
-        height=height,
+        height=size[0],
+        width=size[-1],
         seed=seed,
-        dominant=cast(RegionName, dominant),
+        dominant=dominant,
         tissue_fraction=tissue,
     )
-    return write_phantom(out, spec=spec).slide
+    print(write_phantom(out, spec=spec).slide)
+    return EXIT_OK

@@ -17,13 +17,13 @@ from pathlib import Path
 
 from quadrat.config.manifest import read_manifest
 from quadrat.config.pipeline import Pipeline, load_pipeline
-from quadrat.core.errors import QuadratError, WriteError
+from quadrat.core.errors import EXIT_OK, QuadratError, WriteError
 from quadrat.core.files import write_file
 from quadrat.core.text import aligned
 from quadrat.engine.cluster import open_executor
 from quadrat.engine.executor import Executor, Job
 from quadrat.engine.progress import Reporter
-from quadrat.engine.run import EXIT_OK, run
+from quadrat.engine.run import run
 from quadrat.evaluation.evaluate import (
     EVALUATION,
     EvaluationOptions,

@@ -7,6 +7,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from os.path import expanduser
 from pathlib import Path
 
 from quadrat.core.errors import ConfigError
@@ -25,6 +26,8 @@ COLUMNS = (
     "name",
 )
 SPLITS = ("", "train", "val", "test")
+NO_FOLDERS = ("", ".", "..", "summary.csv")
+"""Names that no slide may have; the last one is the table of all slides."""
 _MARKS = {",": "comma", ";": "semicolon", "\t": "tab"}
 
 
@@ -32,26 +35,40 @@ _MARKS = {",": "comma", ";": "semicolon", "\t": "tab"}
 class SlideRef:
     """One slide of a run or a training set.
 
-    ``mpp``: override in um/px. ``label``: class of the whole slide, or "". ``case``: the patient
-    (or source) that the slide is of, or "" (the slide is a case of its own). ``split``: "train",
-    "val", "test", or "" (train). ``fold``: of a cross-validation, from 0, or None. ``regions``:
-    GeoJSON file of what to include and exclude, or "".
-
-    ``annotated`` says where the truth is complete: "all" (the whole slide, so what is not annotated
-    is background), the name of a region class (complete inside regions of that class), or "" (only
-    what is drawn is known; the rest is ignored).
+    Raises:
+        ConfigError: a name that cannot be the name of a folder under ``results/``.
     """
 
     name: str
+    """What its results are called: a folder under ``results/`` and under ``run/work/``."""
     path: str
+    """The slide's file or folder."""
     mpp: float | None = None
+    """um/px, instead of what the file states."""
     annotation: str = ""
+    """The annotation file, or ""."""
     label: str = ""
+    """Class of the whole slide, or ""."""
     case: str = ""
+    """The patient (or source) of the slide; "": the slide is a case of its own."""
     split: str = ""
+    """"train", "val", "test", or "" (train)."""
     regions: str = ""
+    """GeoJSON file of what to include and exclude, or ""."""
     annotated: str = ""
+    """Where the truth is complete: "all" (the whole slide, so what is not annotated is background),
+    the name of a region class (inside regions of that class), or "" (only what is drawn is known,
+    and the rest is ignored)."""
     fold: int | None = None
+    """Fold of a cross-validation, from 0, or None."""
+
+    def __post_init__(self) -> None:
+        if self.name in NO_FOLDERS or "/" in self.name or "\0" in self.name:
+            raise ConfigError(
+                f"the results of the slide {self.path!r} would be called {self.name!r}, which "
+                "cannot be the name of their folder; rename the slide, or fill the manifest's "
+                "column 'name'"
+            )
 
 
 def read_manifest(path: Path) -> list[SlideRef]:
@@ -124,7 +141,7 @@ def _slide_ref(text: dict[str, str], path: Path, line: int) -> SlideRef:
     where = f"{path}, line {line}"
     if not text["slide"]:
         raise ConfigError(f"{where}: the slide is missing")
-    slide = path.parent / text["slide"]
+    slide = path.parent / expanduser(text["slide"])
     annotation, regions = text.get("annotation", ""), text.get("regions", "")
     split = text.get("split", "")
     if split not in SPLITS:
@@ -139,25 +156,33 @@ def _slide_ref(text: dict[str, str], path: Path, line: int) -> SlideRef:
         name=name or slide_name(slide),
         path=str(slide),
         mpp=_mpp(text.get("mpp", ""), where=where),
-        annotation=str(path.parent / annotation) if annotation else "",
+        annotation=str(path.parent / expanduser(annotation)) if annotation else "",
         label=text.get("label", ""),
         case=text.get("case", ""),
         split=split,
-        regions=str(path.parent / regions) if regions else "",
+        regions=str(path.parent / expanduser(regions)) if regions else "",
         annotated=text.get("annotated", ""),
         fold=_fold(text.get("fold", ""), where=where),
     )
 
 
 def slides_from_paths(paths: Sequence[str], *, mpp: float | None) -> list[SlideRef]:
-    """Slides of the command line."""
-    return unique_names([SlideRef(name=slide_name(Path(p)), path=p, mpp=mpp) for p in paths])
+    """Slides of the command line.
+
+    Raises:
+        ConfigError: an empty path, a slide without a usable name, or two slides of one name.
+    """
+    if not all(paths):
+        raise ConfigError("the path of a slide is empty")
+    slides = [expanduser(path) for path in paths]
+    return unique_names([SlideRef(name=slide_name(Path(p)), path=p, mpp=mpp) for p in slides])
 
 
 def slide_name(path: Path) -> str:
-    """What a slide's results are called: the file's name without its suffix, or the
-    folder's name.
-    """
+    """What a slide's results are called: the file's name without its suffix, or the folder's name;
+    for ``.`` and ``..`` the name of the folder that is meant. ``/`` has the name ""."""
+    if path.name in ("", ".."):
+        path = path.resolve()
     return path.name if path.is_dir() else path.stem
 
 

@@ -1,254 +1,354 @@
-"""Pipeline files: YAML to typed sections. An unknown key is an error that names the nearest one."""
+"""Pipeline files: YAML to typed, checked sections.
+
+The sections below are the whole description of a pipeline file: names, types, limits, units and
+meaning. :mod:`quadrat.config.reference` makes the JSON Schema, ``docs/pipeline.md`` and the
+sentences on wrong values from it.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import difflib
-import math
+import json
 import re
-import types
-import typing
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+from pydantic.json_schema import SkipJsonSchema
+from typing_extensions import TypedDict
 
+from quadrat.config.reference import faults
 from quadrat.core.errors import ConfigError
 
+STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+Count = Annotated[int, Field(ge=1)]
+NotNegative = Annotated[int, Field(ge=0)]
+Byte = Annotated[int, Field(ge=0, le=255)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+def _unit(name: str) -> Any:
+    """A value's unit in the schema and the reference."""
+    return Field(json_schema_extra={"unit": name})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
 class ClassSection:
-    """A class: the name used in annotations and results, and its colour (red, green,
-    blue; 0-255).
-    """
+    """A class of objects or regions."""
 
     name: str
-    color: tuple[int, ...] = (228, 26, 28)
+    """The name used in annotations and results."""
+    color: Annotated[tuple[Byte, ...], Field(min_length=3, max_length=3)] = (228, 26, 28)
+    """Red, green and blue."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
 class ModelSection:
-    """What is frozen into the model package at training; sizes in px at ``mpp`` um/px.
-
-    ``package``: folder of the package, relative to the pipeline file's folder or to the working
-    folder. ``encoder``: see :mod:`quadrat.models.encoders`; ``encoder_weights``: file of a state
-    dict to begin with, or "hub" (the library's own download). ``mean`` and ``std`` of RGB in 0-1
-    normalise pixels (left out: those that the weights were made with, or else those of H&E).
-    ``precision``: of the stored weights, "float32" or "float16" (half the size; metrics are
-    measured on it).
-    """
+    """What is frozen into the model package at training. Sizes are in px at ``mpp``."""
 
     package: str
-    mpp: float = 0.5
-    core: int = 512
-    halo: int = 48
-    stride: int = 8
-    shard: int = 2048
+    """Folder of the package, relative to the pipeline file's folder or to the working folder."""
+    mpp: Annotated[float, Field(ge=0.01, le=1000), _unit("um/px")] = 0.5
+    """Scale at which the model sees the slide."""
+    core: Annotated[int, _unit("px")] = 512
+    """Side of the square that a window answers for; a multiple of ``stride``."""
+    halo: Annotated[int, _unit("px")] = 48
+    """Border that a window sees around its core; a multiple of ``stride``."""
+    stride: Annotated[int, _unit("px")] = 8
+    """Stride of the network: 2 to the power of the number of ``widths``, which training checks."""
+    shard: Annotated[int, _unit("px")] = 2048
+    """Side of a storage unit; a multiple of ``core``."""
     encoder: str = "small"
+    """``small``, ``efficientnet_lite0``, a name of torchvision (``resnet18``), or ``timm/NAME``."""
     encoder_weights: str = ""
-    dropout: float = 0.0
-    precision: str = "float32"
-    widths: tuple[int, ...] = (24, 48, 96)
-    batch: int = 4
+    """File of a state dict to begin with, or ``hub`` for the library's own download."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the features that is dropped in training; 0 is off."""
+    precision: Literal["float32", "float16"] = "float32"
+    """Of the stored weights. float16 takes half the disk; all metrics are measured on it."""
+    widths: Annotated[tuple[Count, ...], Field(min_length=1)] = (24, 48, 96)
+    """Channels of the network's levels, the finest level first."""
+    batch: Count = 4
+    """Windows that are inferred together."""
     mean: tuple[float, ...] = ()
+    """Mean of red, green and blue in 0 to 1, by which pixels are normalised. Left out: that of the
+    encoder's weights, or else that of H&E."""
     std: tuple[float, ...] = ()
+    """Standard deviation of red, green and blue, as ``mean``."""
     license: str = "not stated"
+    """Licence of the weights, for the package's card."""
     limits: str = "not stated"
+    """What the model must not be used for, for the package's card."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
 class DataSection:
-    """Where the truth is: ``manifest`` is a CSV (slide, annotation, mpp, label, case, split,
-    annotated, fold).
-
-    ``annotations`` says what is learnt; the format of a file is found from its content
-    (docs/annotations.md). "objects": counted things (QuPath detections and cells, with
-    ``objects_as`` "annotations" QuPath annotations as well; COCO, boxes); "regions": areas of
-    tissue; "points": points, drawn as discs of ``point_diameter_um`` (of a text file without a
-    header ``point_layout`` is "x y class" or "y x class"; ``point_first_class``: the number that
-    means the first class); "labels": a label image, a value an object; "mask": a grey image, class
-    1 above ``mask_threshold``, or with null the class numbers; "none": the column ``label`` alone.
-
-    ``bad_records``: "refuse" stops at a file with bad records; "skip" leaves them out and tells how
-    many. ``ignore``: class names to leave out knowingly (``*`` for anything; QuPath's own ignored
-    classes, which end in an asterisk, are left out anyway). ``tissue`` is for the training slides
-    what slide.tissue is for a run's ("all" for sets of small flat images).
-    """
+    """Where the truth is and how it is read. The format of an annotation file is found from its
+    content (docs/annotations.md)."""
 
     manifest: str = ""
-    annotations: str = "objects"
-    objects_as: str = "detections"
-    bad_records: str = "refuse"
+    """CSV with the columns slide, annotation, mpp, label, case, split, annotated, fold, relative to
+    the pipeline file's folder or to the working folder."""
+    annotations: Literal["objects", "regions", "points", "labels", "mask", "none"] = "objects"
+    """What is learnt. ``objects``: things that are counted (QuPath detections and cells, COCO,
+    boxes). ``regions``: areas of tissue. ``points``: points, drawn as discs. ``labels``: a label
+    image with one value per object. ``mask``: a grey image. ``none``: the manifest's column
+    ``label`` alone."""
+    objects_as: Literal["detections", "annotations"] = "detections"
+    """``annotations``: QuPath annotations count as objects too."""
+    bad_records: Literal["refuse", "skip"] = "refuse"
+    """``refuse``: stop at a file with bad records. ``skip``: leave them out and report how many."""
     ignore: tuple[str, ...] = ()
-    point_diameter_um: float = 0.0
-    point_layout: str = "x y class"
+    """Class names to leave out; ``*`` stands for any text. QuPath's ignored classes, which end in
+    an asterisk, are left out anyway."""
+    point_diameter_um: Annotated[float, Field(ge=0, le=10_000), _unit("um")] = 0.0
+    """Diameter of the disc that is drawn for a point."""
+    point_layout: Literal["x y class", "y x class"] = "x y class"
+    """Columns of a text file of points that has no header."""
     point_first_class: int | None = None
+    """The number that means the first class in such a file."""
     mask_threshold: int | None = 127
-    tissue: str = "auto"
+    """Grey values above it are class 1; null: the grey values are class numbers."""
+    tissue: Literal["auto", "all"] = "auto"
+    """As ``slide.tissue``, for the training slides (``all`` for sets of small flat images)."""
     source: str = "not stated"
+    """Where the data is from, for the package's card."""
     license: str = "not stated"
+    """Licence of the data, for the package's card."""
 
 
-AUGMENTATION_LIMITS = {
-    "stain": 0.5,
-    "colour": 0.5,
-    "blur": 4.0,
-    "jpeg": 1.0,
-    "noise": 40.0,
-    "scale": 1.0,
-    "rotate": 45.0,
-}
-"""The strongest value of each field of :class:`Augmentation`."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
 class Augmentation:
-    """How strongly samples are varied; 0 is off.
+    """How strongly samples are varied; 0 is off. Flips and quarter turns are always on. Moderate
+    values: stain 0.1, colour 0.1, blur 1, jpeg 0.3, noise 4, scale 0.15, rotate 10."""
 
-    Moderate: stain 0.1, colour 0.1, blur 1, jpeg 0.3, noise 4, scale 0.15, rotate 10.
+    stain: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """Standard deviation of the relative amount of each stain (and half of it of each channel's
+    density)."""
+    colour: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """Largest relative change of brightness, contrast and saturation (hue: half of it, in rad)."""
+    blur: Annotated[float, Field(ge=0, le=4), _unit("px")] = 0.0
+    """Largest sigma of a blur; sharpening is as strong."""
+    jpeg: Share = 0.0
+    """Share of the samples that are compressed again."""
+    noise: Annotated[float, Field(ge=0, le=40), _unit("grey values")] = 0.0
+    """Largest standard deviation of noise, of 255 grey values."""
+    scale: Share = 0.0
+    """Largest relative zoom in or out."""
+    rotate: Annotated[float, Field(ge=0, le=45), _unit("degrees")] = 0.0
+    """Largest turn."""
 
-    stain: s.d. of the relative amount of each stain (and half of it of each channel's density).
-    colour: largest relative change of brightness, contrast and saturation (hue: half of it in rad).
-    blur: largest sigma in px; sharpening by as much. jpeg: share of the samples that are compressed
-    again. noise: largest s.d. in grey values of 0-255. scale: largest relative zoom in or out.
-    rotate: largest turn in degrees, beside flips and quarter turns.
 
-    Raises:
-        ConfigError: a value below 0 or beyond ``AUGMENTATION_LIMITS``.
-    """
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
+class TrainSection:
+    """The training (docs/training.md)."""
 
-    stain: float = 0.0
-    colour: float = 0.0
-    blur: float = 0.0
-    jpeg: float = 0.0
-    noise: float = 0.0
-    scale: float = 0.0
-    rotate: float = 0.0
+    steps: Count = 600
+    """Steps of the optimiser."""
+    batch: Count = 8
+    """Samples per step; a multiple of ``processes``."""
+    patch: Annotated[Count, _unit("px")] = 256
+    """Side of a sample."""
+    lr: Annotated[float, Field(gt=0)] = 3e-3
+    """Learning rate of AdamW: linear warm-up, then half a cosine to zero."""
+    encoder_lr: Annotated[float, Field(ge=0)] = 1.0
+    """Share of ``lr`` for an encoder with weights (try 0.1 to 0.3); 0: the encoder is frozen."""
+    freeze_norm: bool = False
+    """Keep the batch statistics that an encoder with weights came with (then try true)."""
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    """Weight decay of AdamW."""
+    warmup: Annotated[NotNegative, _unit("steps")] = 30
+    """Length of the warm-up."""
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
+    """Seed of weights, samples and folds."""
+    precision: Literal["fp32", "bf16"] = "bf16"
+    """Precision of the computation."""
+    threads: Count = 1
+    """Threads of torch."""
+    processes: Count = 1
+    """Processes that train one model together, one GPU each (torchrun)."""
+    source: Literal["streamed", "stored"] = "streamed"
+    """As ``run.source``."""
+    init: str = ""
+    """Folder of a package to go on from (``quadrat train --init``). With other classes its head is
+    begun anew, which is said before the training."""
+    augment: Augmentation = field(default_factory=lambda: Augmentation(stain=0.08))
+    """How strongly samples are varied; left out: stain 0.08 alone."""
+    balance: bool = False
+    """Draw windows so that all classes are equally frequent, as far as windows can be chosen."""
+    validate_every: Annotated[NotNegative, _unit("steps")] | None = None
+    """Steps between validations on the slides of split ``val``; null: a tenth of ``steps``; 0:
+    none, and the last weights are kept."""
+    patience: Annotated[NotNegative, _unit("validations")] = 0
+    """Validations without a better figure before the training ends; 0: it never ends early. The
+    package holds the best weights in any case."""
+    calibrate: Literal["f1", "count", "none"] = "f1"
+    """What the thresholds that the file does not set are chosen for on the slides of split ``val``:
+    ``f1``: the task's main figure; ``count``: the least count error; ``none``: they are not."""
+    checkpoint_every_s: Annotated[float, _unit("s")] = 30.0
+    """Least time between checkpoints."""
+    cache_mb: Annotated[NotNegative, _unit("MiB")] = 1500
+    """Memory for windows that were read."""
+    tensorboard: bool = False
+    """Write events under ``PACKAGE.training/checkpoints/tensorboard`` (needs ``pip install
+    'quadrat[tensorboard]'``)."""
 
     def __post_init__(self) -> None:
-        for f in dataclasses.fields(self):
-            value, limit = getattr(self, f.name), AUGMENTATION_LIMITS[f.name]
-            if not 0 <= value <= limit:
-                raise ConfigError(
-                    f"train.augment.{f.name} is {value:g}; it must lie in 0 (off) to {limit:g}"
-                )
+        if self.batch % self.processes:
+            raise ValueError(
+                f"train.batch is {self.batch}; it must be a multiple of train.processes "
+                f"({self.processes})"
+            )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainSection:
-    """The training loop. ``patch`` px a side; ``precision`` "fp32" or "bf16"; ``threads`` of torch.
-
-    ``init``: folder of a package to go on from (``quadrat train --init``). ``encoder_lr``: share of
-    ``lr`` for the encoder (0: frozen); ``freeze_norm``: its batch statistics stay those it came
-    with (both are for an encoder with weights). ``balance``: windows are drawn so that each class
-    is as frequent as any other, as far as windows can be chosen. ``validate_every``: steps between
-    validations on the slides of split "val" (left out: a tenth of the steps; 0: never).
-    ``patience``: validations without a better figure after which the training ends (0: it never
-    ends early); the package holds the best weights in any case. ``calibrate``: what the thresholds
-    that the file does not set are chosen for on the slides of split "val": "f1" (the task's
-    figure), "count" (the least error of counts), or "none". ``processes``: how many train one model
-    together, a GPU each (torchrun). ``source``: as run.source.
-    """
-
-    steps: int = 600
-    batch: int = 8
-    patch: int = 256
-    lr: float = 3e-3
-    encoder_lr: float = 1.0
-    freeze_norm: bool = False
-    weight_decay: float = 1e-4
-    warmup: int = 30
-    seed: int = 0
-    precision: str = "bf16"
-    threads: int = 1
-    processes: int = 1
-    source: str = "streamed"
-    init: str = ""
-    augment: Augmentation = field(default_factory=lambda: Augmentation(stain=0.08))
-    balance: bool = False
-    validate_every: int | None = None
-    patience: int = 0
-    calibrate: str = "f1"
-    checkpoint_every_s: float = 30.0
-    cache_mb: int = 1500
-    tensorboard: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
 class SlideSection:
-    """Reading: ``mpp`` overrides the file's (um/px); ``tissue`` is "auto" or "all" (no mask).
+    """How slides are read, and which part of them is analysed (docs/tissue.md)."""
 
-    ``damaged``: what becomes of a slide with a tile that cannot be decoded: "fail", or "mark" (the
-    tile is read as white, recorded, and taken off the analysed area).
-
-    The mask of "auto": pieces under ``tissue_min_mm2`` are specks; ``tissue_margin_um`` of glass
-    around tissue is taken along; ``tissue_threshold`` is the least optical density of tissue (lower
-    for paler stain). ``include``, ``exclude``: class names of a slide's region file, in any case,
-    ``*`` for anything.
-    """
-
-    mpp: float | None = None
+    mpp: Annotated[float, Field(gt=0), _unit("um/px")] | None = None
+    """Scale of the slides, instead of what the files state."""
     allow_upsampling: bool = False
-    damaged: str = "fail"
-    tissue: str = "auto"
-    min_tissue: float = 0.0
-    tissue_min_mm2: float = 0.02
-    tissue_margin_um: float = 0.0
-    tissue_threshold: float = 0.06
+    """Analyse slides that are coarser than the model."""
+    damaged: Literal["fail", "mark"] = "fail"
+    """A slide with a tile that cannot be decoded: ``fail``, or ``mark``: the tile is read as white,
+    recorded, and taken off the analysed area."""
+    tissue: Literal["auto", "all"] = "auto"
+    """``auto``: analyse where a mask shows tissue; ``all``: no mask."""
+    min_tissue: Share = 0.0
+    """Windows with less tissue than this share of their core are left out."""
+    tissue_min_mm2: Annotated[float, Field(ge=0, le=1000), _unit("mm2")] = 0.02
+    """Smaller pieces of the mask are specks and are left out."""
+    tissue_margin_um: Annotated[float, Field(ge=0, le=5000), _unit("um")] = 0.0
+    """Glass around the tissue that is analysed too."""
+    tissue_threshold: Annotated[float, Field(ge=0.01, le=1)] = 0.06
+    """Least optical density of tissue; lower it for pale stains."""
     include: tuple[str, ...] = ("Include", "ROI", "Region*", "Tissue")
+    """Classes of a slide's region file that are analysed, in upper or lower case; ``*`` stands for
+    any text."""
     exclude: tuple[str, ...] = ("Exclude", "Artefact", "Artifact", "Pen", "Fold", "Ignore*")
+    """Classes of a slide's region file that are left out."""
+
+    def __post_init__(self) -> None:
+        shared = {name.lower() for name in self.include} & {name.lower() for name in self.exclude}
+        if shared:
+            raise ValueError(
+                f"slide.include and slide.exclude both name {', '.join(sorted(shared))}; keep one "
+                "of them"
+            )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
 class RunSection:
-    """The machine's side; nothing here is visible in ``results/`` but ``threads`` and ``device``.
+    """The machine's side. Nothing here can be seen in ``results/``, except ``threads`` and
+    ``device``."""
 
-    ``source``: inference reads "streamed" from the slide, or "stored" from a tile store that is
-    filled first (a complete one that was kept is always used). ``keep``: of "tiles", "predictions";
-    what is kept under ``run/`` after a slide is done.
-    """
+    executor: Literal["serial", "dask"] = "dask"
+    """``dask``: worker processes on this machine; ``serial``: all in one process."""
+    source: Literal["streamed", "stored"] = "streamed"
+    """Inference reads from the slide (``streamed``), or from a tile store that is filled first
+    (``stored``). A complete store that was kept is always used."""
+    workers: Count = 2
+    """Worker processes (also ``-j``)."""
+    threads: Count = 1
+    """Threads of torch per worker."""
+    device: Annotated[
+        str,
+        Field(
+            pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
+            json_schema_extra={"values": "auto, cpu, mps, cuda, or cuda:N"},
+        ),
+    ] = "auto"
+    """Where the network runs; ``auto``: a GPU if there is one (also ``--device``)."""
+    shards_per_unit: Count = 1
+    """Shards that a worker takes at once."""
+    slides_in_flight: Count = 8
+    """Slides that go through the stages together."""
+    deadline_s: Annotated[float, Field(gt=0), _unit("s")] = 3600.0
+    """A job that runs longer is ended, and its slide fails."""
+    keep: tuple[Literal["tiles", "predictions"], ...] = ()
+    """What is kept under ``run/`` after a slide is done."""
 
-    executor: str = "dask"
-    source: str = "streamed"
-    workers: int = 2
-    threads: int = 1
-    device: str = "auto"
-    shards_per_unit: int = 1
-    slides_in_flight: int = 8
-    deadline_s: float = 3600.0
-    keep: tuple[str, ...] = ()
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
 class OutputsSection:
-    """Which results are written beside the tables. ``image``: the analysed part at full resolution
-    as OME-Zarr."""
+    """Results that are written besides the tables (docs/artifacts.md)."""
 
     image: bool = False
+    """The analysed part at full resolution as OME-Zarr."""
     geojson: bool = True
+    """Objects or regions for QuPath."""
     overlay: bool = True
+    """Pictures to look at."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+if TYPE_CHECKING:
+    Thresholds = dict[str, float]
+else:  # a dictionary at run time too, with these keys and any other that holds a number
+
+    class Thresholds(TypedDict, total=False, extra_items=float):
+        """The task's decisions. What is left out has the task's default, or what training chose on
+        the slides of split ``val``."""
+
+        __pydantic_config__ = ConfigDict(
+            strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+        )
+        foreground: Share
+        """instance: least foreground of an object's pixels (0.5)."""
+        seed: Share
+        """instance: least inner distance of an object's seed (0.5)."""
+        score: Share
+        """detection (0.3), instance_masks (0.5): least confidence of an object."""
+        iou: Share
+        """detection, instance_masks: of two boxes that overlap by more, the better one stays
+        (0.4)."""
+        class_aware: Share
+        """detection, instance_masks: 1: only boxes of one class exclude each other (0)."""
+        min_area_um2: Annotated[float, Field(ge=0), _unit("um2")]
+        """instance (8), instance_masks (8), semantic (400): smaller objects or regions are left
+        out."""
+        cap_um: Annotated[float, Field(ge=1, le=100_000), _unit("um")]
+        """instance: an object that is larger is counted once, and its shape is not certain
+        (1000)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
 class Pipeline:
-    """One pipeline file. ``thresholds`` holds the task's decisions; what is left out has the task's
-    default."""
+    """A file needs a task, classes and a model; everything else has a default."""
 
     name: str
+    """Name of the pipeline (left out: the file's name without its suffix)."""
     task: str
-    classes: tuple[ClassSection, ...]
+    """``semantic``, ``classification``, ``detection``, ``instance``, or ``instance_masks``
+    (docs/choosing.md)."""
+    classes: Annotated[tuple[ClassSection, ...], Field(min_length=1)]
+    """The classes, each name once."""
     model: ModelSection
+    """What is frozen into the model package."""
     description: str = ""
+    """One line for ``quadrat pipelines``."""
     data: DataSection = field(default_factory=DataSection)
+    """The training data."""
     train: TrainSection = field(default_factory=TrainSection)
+    """The training."""
     slide: SlideSection = field(default_factory=SlideSection)
+    """How slides are read."""
     run: RunSection = field(default_factory=RunSection)
+    """The machine's side."""
     outputs: OutputsSection = field(default_factory=OutputsSection)
-    thresholds: dict[str, float] = field(default_factory=dict)
-    folder: str = "."
+    """Which results are written."""
+    thresholds: Thresholds = field(default_factory=dict)
+    """The task's decisions."""
+    folder: SkipJsonSchema[str] = "."
+    """Folder of the pipeline file; set when it is loaded."""
+
+    def __post_init__(self) -> None:
+        names = [c.name for c in self.classes]
+        if len(set(names)) < len(names):
+            raise ValueError(f"classes must have each name once (they are: {', '.join(names)})")
 
 
 def shipped_pipelines() -> Path:
@@ -287,16 +387,23 @@ def manifest_of(pipeline: Pipeline) -> Path:
     return beside if beside.is_file() else Path(pipeline.data.manifest)
 
 
+def pipeline_schema() -> dict[str, Any]:
+    """The JSON Schema of pipeline files (draft 2020-12): limits, defaults, units, descriptions."""
+    schema = TypeAdapter(Pipeline).json_schema()
+    schema["required"].remove("name")  # the file's name, if it is left out
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
 def load_pipeline(name: str, overrides: Sequence[str] = ()) -> Pipeline:
     """Read a pipeline file and lay ``section.key=value`` overrides over it.
 
     Raises:
-        ConfigError: missing file, broken YAML, unknown key (the nearest is named), or a value
-        of the wrong type.
+        ConfigError: no such file, broken YAML, or wrong keys and values. All of them are listed,
+        each with its path and limits, and for an unknown key the nearest known one.
     """
     path = find_pipeline(name)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Yaml)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
@@ -304,9 +411,30 @@ def load_pipeline(name: str, overrides: Sequence[str] = ()) -> Pipeline:
     for override in overrides:
         _apply(content, override)
     content = {"name": path.stem, "folder": str(path.resolve().parent)} | content
-    pipeline: Pipeline = _build(Pipeline, content, where=str(path))
-    _check(pipeline, str(path))
-    return pipeline
+    try:
+        text = json.dumps(content, default=str)  # JSON's lists and sections are what is strict here
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{path}: keys must be text, and no value hold itself: {error}"
+        ) from error
+    try:
+        return TypeAdapter(Pipeline).validate_json(text)
+    except ValidationError as error:
+        wrong = faults(error, pipeline_schema())
+        if len(wrong) == 1:
+            raise ConfigError(f"{path}: {wrong[0]}") from error
+        raise ConfigError("\n  ".join([f"{path}: {len(wrong)} faults", *wrong])) from error
+
+
+class _Yaml(yaml.SafeLoader):
+    """YAML 1.1 as PyYAML reads it, but 1e-3 is a number."""
+
+
+_Yaml.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+"),
+    list("-+.0123456789"),
+)
 
 
 def _apply(content: dict[str, Any], override: str) -> None:
@@ -320,197 +448,8 @@ def _apply(content: dict[str, Any], override: str) -> None:
         if not isinstance(place, dict):
             raise ConfigError(f"--set {override}: '{section}' is not a section")
     try:
-        place[last] = yaml.safe_load(text)
+        place[last] = yaml.load(text, Loader=_Yaml)
     except yaml.YAMLError as error:
         raise ConfigError(
             f"--set {override}: the value is not valid YAML ({' '.join(str(error).split())})"
         ) from error
-
-
-def _build(kind: Any, content: Mapping[str, Any], *, where: str) -> Any:
-    """A section dataclass from a mapping, checked key by key."""
-    hints = typing.get_type_hints(kind)
-    for key in content:
-        if key not in hints:
-            near = difflib.get_close_matches(str(key), hints, n=1)
-            hint = f"; did you mean '{near[0]}'?" if near else f" (known: {', '.join(hints)})"
-            raise ConfigError(f"{where}: unknown key '{key}'{hint}")
-    for f in dataclasses.fields(kind):
-        needed = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-        if needed and f.name not in content:
-            raise ConfigError(f"{where}: the key '{f.name}' is missing")
-    values = {
-        key: _convert(hints[key], value, where=f"{where}: {key}") for key, value in content.items()
-    }
-    return kind(**values)
-
-
-def _convert(hint: Any, value: Any, *, where: str) -> Any:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint):
-        if not isinstance(value, dict):
-            raise ConfigError(f"{where} must be a section of keys, not {value!r}")
-        return _build(hint, value, where=where)
-    if origin is types.UnionType:
-        return None if value is None else _convert(arguments[0], value, where=where)
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            raise ConfigError(f"{where} must be a list, not {value!r}")
-        return tuple(_convert(arguments[0], item, where=where) for item in value)
-    if origin is dict:
-        if not isinstance(value, dict):
-            raise ConfigError(f"{where} must be a section of keys, not {value!r}")
-        return {str(k): _convert(arguments[1], v, where=f"{where}.{k}") for k, v in value.items()}
-    if hint is float and not isinstance(value, bool):
-        with contextlib.suppress(TypeError, ValueError, OverflowError):
-            number = float(value)  # YAML reads 1e-3 as text
-            if not math.isnan(number):
-                return number
-    elif isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
-        return value
-    raise ConfigError(
-        f"{where} is {value!r}; it must be {'a number' if hint is float else hint.__name__}"
-    )
-
-
-CHOICES = {
-    "slide.tissue": ("auto", "all"),
-    "data.tissue": ("auto", "all"),
-    "slide.damaged": ("fail", "mark"),
-    "run.executor": ("serial", "dask"),
-    "run.source": ("streamed", "stored"),
-    "train.precision": ("fp32", "bf16"),
-    "train.source": ("streamed", "stored"),
-    "train.calibrate": ("f1", "count", "none"),
-    "model.precision": ("float32", "float16"),
-    "data.point_layout": ("x y class", "y x class"),
-    "data.objects_as": ("detections", "annotations"),
-    "data.bad_records": ("refuse", "skip"),
-    "data.annotations": ("objects", "regions", "points", "labels", "mask", "none"),
-}
-INF = math.inf
-LIMITS = {
-    "model.batch": (1, INF),
-    "model.mpp": (0.01, 1000),
-    "data.point_diameter_um": (0, 10_000),
-    "run.workers": (1, INF),
-    "run.threads": (1, INF),
-    "run.shards_per_unit": (1, INF),
-    "run.slides_in_flight": (1, INF),
-    "train.steps": (1, INF),
-    "train.batch": (1, INF),
-    "train.patch": (1, INF),
-    "train.threads": (1, INF),
-    "train.processes": (1, INF),
-    "train.warmup": (0, INF),
-    "train.patience": (0, INF),
-    "train.seed": (0, 2**63 - 1),
-    "train.cache_mb": (0, INF),
-    "train.weight_decay": (0, INF),
-    "train.encoder_lr": (0, INF),
-    "slide.min_tissue": (0, 1),
-    "slide.tissue_min_mm2": (0, 1000),
-    "slide.tissue_margin_um": (0, 5000),
-    "slide.tissue_threshold": (0.01, 1),
-}
-"""The least and the greatest value of a setting; none may be infinite."""
-THRESHOLD_LIMITS = {
-    "foreground": (0, 1),
-    "seed": (0, 1),
-    "score": (0, 1),
-    "iou": (0, 1),
-    "class_aware": (0, 1),
-    "min_area_um2": (0, INF),
-    "cap_um": (1, 100_000),
-}
-"""The same for the thresholds that tasks have; those of other tasks need only be finite."""
-DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
-
-
-def _check(pipeline: Pipeline, where: str) -> None:
-    for key, choices in CHOICES.items():
-        section, name = key.split(".")
-        value = getattr(getattr(pipeline, section), name)
-        if value not in choices:
-            raise ConfigError(
-                f"{where}: {key} is '{value}'; it must be one of {', '.join(choices)}"
-            )
-    for keep in pipeline.run.keep:
-        if keep not in ("tiles", "predictions"):
-            raise ConfigError(
-                f"{where}: run.keep names '{keep}'; it can hold tiles and predictions"
-            )
-    _check_slide(pipeline.slide, where)
-    names = [c.name for c in pipeline.classes]
-    if not names or len(set(names)) < len(names):
-        raise ConfigError(
-            f"{where}: classes must be one or more, each name once (they are: "
-            f"{', '.join(names) or 'none'})"
-        )
-    for c in pipeline.classes:
-        if len(c.color) != 3 or not all(0 <= value <= 255 for value in c.color):
-            raise ConfigError(
-                f"{where}: the color of class '{c.name}' is {list(c.color)}; it must be three "
-                "values, 0 to 255"
-            )
-    for key, limits in LIMITS.items():
-        section, name = key.split(".")
-        _check_limits(f"{where}: {key}", getattr(getattr(pipeline, section), name), limits)
-    for name, value in pipeline.thresholds.items():
-        _check_limits(f"{where}: thresholds.{name}", value, THRESHOLD_LIMITS.get(name, (-INF, INF)))
-    if not DEVICE.fullmatch(pipeline.run.device):
-        raise ConfigError(
-            f"{where}: run.device is '{pipeline.run.device}'; it must be auto, cpu, mps, cuda, or "
-            "cuda:N"
-        )
-    if not 0 <= pipeline.model.dropout < 1:
-        raise ConfigError(
-            f"{where}: model.dropout is {pipeline.model.dropout:g}; it must lie in 0 (off) to "
-            "below 1"
-        )
-    _check_train(pipeline.train, where)
-    if not pipeline.run.deadline_s > 0:
-        raise ConfigError(f"{where}: run.deadline_s must be above 0")
-    if not pipeline.model.widths or min(pipeline.model.widths) < 1:
-        raise ConfigError(
-            f"{where}: model.widths is {list(pipeline.model.widths)}; it must be one or more "
-            "channels, each at least 1"
-        )
-
-
-def _check_limits(what: str, value: float, limits: tuple[float, float]) -> None:
-    """Refuse (ConfigError) a value that is infinite or outside least and most, both of which are
-    allowed."""
-    least, most = limits
-    if not (least <= value <= most and math.isfinite(value)):
-        told = (
-            f"lie in {least:g} to {most:g}"
-            if most < INF
-            else f"be at least {least:g}"
-            if least > -INF
-            else "be finite"
-        )
-        raise ConfigError(f"{what} is {value:g}; it must {told}")
-
-
-def _check_train(train: TrainSection, where: str) -> None:
-    if not 0 < train.lr < INF:
-        raise ConfigError(f"{where}: train.lr is {train.lr:g}; it must be a number above 0")
-    if train.validate_every is not None and train.validate_every < 0:
-        raise ConfigError(
-            f"{where}: train.validate_every is {train.validate_every}; it must be 0 (never) or more"
-        )
-    if train.batch % train.processes:
-        raise ConfigError(
-            f"{where}: train.batch is {train.batch}; it must be a multiple of train.processes "
-            f"({train.processes})"
-        )
-
-
-def _check_slide(slide: SlideSection, where: str) -> None:
-    shared = {name.lower() for name in slide.include} & {name.lower() for name in slide.exclude}
-    if shared:
-        raise ConfigError(
-            f"{where}: slide.include and slide.exclude both name {', '.join(sorted(shared))}; keep "
-            "one of them"
-        )

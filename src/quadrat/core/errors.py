@@ -1,6 +1,10 @@
 """The errors that a user meets. Each message is one sentence: the wrong value, the limit, the
 slide, the remedy."""
 
+EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_OUTPUT, EXIT_AGAIN = 0, 1, 2, 74, 75
+"""Exit codes: all done; some slides failed; wrong usage (nothing ran); output or disk; interrupted
+(run again)."""
+
 
 class QuadratError(Exception):
     """Anything that quadrat refuses on purpose. The command line prints it without a traceback."""

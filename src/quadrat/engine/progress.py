@@ -6,6 +6,8 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,13 +18,24 @@ LINE_EVERY_S = 10.0
 
 
 class Reporter:
-    """Tells of phases on stderr, and of every event in ``log`` (JSON lines with a time stamp;
-    exempt from identity)."""
+    """Reports phases on stderr, and every event in ``log`` (JSON lines with a time stamp; exempt
+    from identity). ``quiet``: nothing on stderr. ``verbose``: every event there as well."""
 
-    def __init__(self, log: Path | None = None, *, quiet: bool = False) -> None:
+    def __init__(
+        self, log: Path | None = None, *, quiet: bool = False, verbose: bool = False
+    ) -> None:
         self._log = open_append(log) if log is not None else None
-        self.quiet = quiet
+        self.quiet, self.verbose = quiet, verbose
         self.peak_mb = 0.0
+
+    @contextmanager
+    def into(self, log: Path) -> Iterator[Reporter]:
+        """This reporter if it has a log already, else one that is as loud and writes ``log``."""
+        if self._log is not None:
+            yield self
+        else:
+            with Reporter(log, quiet=self.quiet, verbose=self.verbose) as own:
+                yield own
 
     def say(self, text: str) -> None:
         """One line for the person in front."""
@@ -37,6 +50,9 @@ class Reporter:
 
     def event(self, kind: str, **values: Any) -> None:
         """One JSON line in the log."""
+        if self.verbose and kind != "say":
+            words = (f"{name}={value}" for name, value in values.items())
+            sys.stderr.write(f"[{kind}] {' '.join(words)}\n")
         if self._log is not None:
             line = {"time": round(time.time(), 3), "event": kind} | values
             self._log.write(json.dumps(line, default=str).encode() + b"\n")

@@ -12,7 +12,15 @@ from typing import Any
 from quadrat import __version__
 from quadrat.config.manifest import SlideRef
 from quadrat.config.pipeline import Pipeline
-from quadrat.core.errors import ConfigError, PackageError, SlideError, WriteError
+from quadrat.core.errors import (
+    EXIT_FAILED,
+    EXIT_OK,
+    EXIT_OUTPUT,
+    ConfigError,
+    PackageError,
+    SlideError,
+    WriteError,
+)
 from quadrat.core.files import drop_partials, recover_folder
 from quadrat.engine.cluster import open_executor
 from quadrat.engine.executor import Executor, refusal
@@ -32,8 +40,6 @@ from quadrat.models.task import ModelSpec
 from quadrat.outputs.tables import SummaryRow
 from quadrat.slides.identity import slide_identity
 from quadrat.tasks import build_network, get_task
-
-EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_OUTPUT, EXIT_AGAIN = 0, 1, 2, 74, 75
 
 
 def package_folder(pipeline: Pipeline) -> Path:
@@ -112,8 +118,8 @@ def run(
         stack.enter_context(driver_lock(out))
         for folder in (out / "results", out / "run", out / "run" / "work"):
             drop_partials(folder, deep=False)
-        if reporter is None:
-            reporter = stack.enter_context(Reporter(out / "run" / "log.jsonl"))
+        log = out / "run" / "log.jsonl"
+        reporter = stack.enter_context((reporter or Reporter()).into(log))
         todo, rows = _prepare(
             pipeline,
             slides,

@@ -15,10 +15,17 @@ from quadrat.config.leakage import check_leakage, content_digests, seen_by
 from quadrat.config.manifest import SlideRef
 from quadrat.config.pipeline import OutputsSection, Pipeline
 from quadrat.config.splits import case_of
-from quadrat.core.errors import ConfigError, SlideError, WriteError
+from quadrat.core.errors import (
+    EXIT_FAILED,
+    EXIT_OK,
+    EXIT_OUTPUT,
+    ConfigError,
+    SlideError,
+    WriteError,
+)
 from quadrat.core.text import aligned
 from quadrat.engine.progress import Reporter
-from quadrat.engine.run import EXIT_FAILED, EXIT_OK, EXIT_OUTPUT, package_folder, run, run_spec
+from quadrat.engine.run import package_folder, run, run_spec
 from quadrat.evaluation.pooling import (
     Evaluation,
     ResultFolder,
@@ -244,9 +251,10 @@ def command(
     *,
     as_json: bool,
     write: Callable[[str], None],
+    reporter: Reporter | None = None,
 ) -> int:
     """The command: one table (or the content of metrics.json), and the exit code."""
-    done = evaluate(jobs, out, options)
+    done = evaluate(jobs, out, options, reporter=reporter)
     evaluation, details = done.evaluation, done.details
     if as_json:
         write(json.dumps(metrics_json(evaluation, details), sort_keys=True))

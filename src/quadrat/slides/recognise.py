@@ -127,7 +127,7 @@ def _recognise_folder(folder: Path) -> Found:
     except PermissionError:
         raise SlideError(f"{folder}: permission to read the folder is denied") from None
     if is_zarr(folder):
-        return Found(folder, folder, folder.name, "ome-zarr", "OME-Zarr")
+        return Found(folder, folder, _called(folder), "ome-zarr", "OME-Zarr")
     if not names:
         raise SlideError(f"{folder}: the folder is empty")
     instances = series_instances(folder)
@@ -142,7 +142,12 @@ def _recognise_folder(folder: Path) -> Found:
             f"{folder}: a folder without DICOM slide files (.dcm) and not an OME-Zarr image; give "
             "a slide file instead"
         )
-    return _found_dicom(folder, instances[0][0], name=folder.name)
+    return _found_dicom(folder, instances[0][0], name=_called(folder))
+
+
+def _called(folder: Path) -> str:
+    """A folder's name, of ``.`` and ``..`` that of the folder that is meant."""
+    return (folder.resolve() if folder.name in ("", "..") else folder).name
 
 
 def _recognise_dicom(path: Path) -> Found:
@@ -160,7 +165,7 @@ def _recognise_dicom(path: Path) -> Found:
             f"{instance.sop_class or 'unstated'})"
         )
     series_instances(path)
-    return _found_dicom(path, path, name=path.parent.name)
+    return _found_dicom(path, path, name=_called(path.parent))
 
 
 def _found_dicom(path: Path, file: Path, *, name: str) -> Found:

@@ -46,7 +46,7 @@ from quadrat.training.distributed import SOLO, Ranks
 from quadrat.training.loop import Trained, Validation, key_of, train
 from quadrat.training.pages import examples_page, learning_curves
 from quadrat.training.samples import TrainingSlide
-from quadrat.training.thresholds import Aim, Judged, Trial, TrialView, calibrate, figures_of
+from quadrat.training.thresholds import Judged, Trial, TrialView, calibrate, figures_of
 
 PROGRESS, CHECKPOINTS = "progress.json", "checkpoints"
 PROGRESS_EVERY_S = 1.0
@@ -287,7 +287,7 @@ def _choose_thresholds(
     aim = job.pipeline.train.calibrate
     if aim == "none" or not views or task.calibrations(spec) == [spec.thresholds]:
         return spec, []
-    return calibrate(task, spec, job.pipeline.thresholds, views, aim=cast(Aim, aim))
+    return calibrate(task, spec, job.pipeline.thresholds, views, aim=aim)
 
 
 def _card(

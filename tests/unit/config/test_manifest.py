@@ -146,3 +146,54 @@ def test_slides_of_the_command_line_share_their_mpp_and_must_differ_in_name():
         slides_from_paths(["a/x.svs", "b/x.svs"], mpp=None)
     with pytest.raises(ConfigError, match="no slide was given"):
         unique_names([])
+
+
+def test_a_slide_given_as_a_dot_or_two_has_the_name_of_the_folder_that_is_meant(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "case_1" / "below").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "case_1" / "below")
+    given = ["..", "../", "../../case_1", "./..", "."]
+    names = [slides_from_paths([path], mpp=None)[0].name for path in given]
+    assert names == ["case_1", "case_1", "case_1", "case_1", "below"]
+    manifest = written(tmp_path, "slide\n./case_1/.\ncase_1/below/..//below\n")
+    assert [s.name for s in read_manifest(manifest)] == ["case_1", "below"]
+
+
+@pytest.mark.parametrize("path", ["/", "..svs", "...svs", "a/..svs", "summary.csv.svs"])
+def test_a_slide_whose_results_could_not_have_a_folder_is_refused(tmp_path, path):
+    words = "cannot be the name of their folder; rename the slide, or fill the manifest's column"
+    with pytest.raises(ConfigError, match=words):
+        slides_from_paths([path], mpp=None)
+    with pytest.raises(ConfigError, match=words):
+        read_manifest(written(tmp_path, f"slide\n{path}\n"))
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/a", "../run", "a\0b", "summary.csv"])
+def test_no_slide_can_be_made_with_a_name_that_is_no_folder(name):
+    with pytest.raises(ConfigError, match="cannot be the name of their folder"):
+        SlideRef(name, "x.svs")
+
+
+def test_an_empty_path_is_not_the_working_folder():
+    with pytest.raises(ConfigError, match="the path of a slide is empty"):
+        slides_from_paths(["a.svs", ""], mpp=None)
+
+
+def test_a_tilde_is_the_users_home_and_a_slash_behind_a_folder_changes_nothing(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "x.zarr").mkdir()
+    assert slides_from_paths(["~/a.svs", f"{tmp_path}/x.zarr/"], mpp=None) == [
+        SlideRef("a", f"{tmp_path}/a.svs"),
+        SlideRef("x.zarr", f"{tmp_path}/x.zarr/"),
+    ]
+    row = read_manifest(written(tmp_path, "slide,annotation\n~/a.svs,~/a.geojson\n"))[0]
+    assert (row.name, row.path, row.annotation) == (
+        "a",
+        f"{tmp_path}/a.svs",
+        f"{tmp_path}/a.geojson",
+    )
+    assert slides_from_paths(["~"], mpp=None)[0].name == tmp_path.name
+    assert slides_from_paths(["./~"], mpp=None)[0].name == "~"

@@ -1,19 +1,33 @@
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from quadrat.config.pipeline import (
-    CHOICES,
     Pipeline,
+    SlideSection,
     find_pipeline,
     load_pipeline,
+    pipeline_schema,
     shipped_pipelines,
 )
+from quadrat.config.reference import markdown
 from quadrat.core.errors import ConfigError
-from quadrat.tasks import task_names
+from quadrat.tasks import get_task, task_names
 
+INF = float("inf")
 LEAST = {"task": "instance", "classes": [{"name": "nucleus"}], "model": {"package": "p"}}
+SCHEMA = pipeline_schema()
+CHOICES = {
+    f"{section}.{key}": value["enum"]
+    for section, part in SCHEMA["properties"].items()
+    if "$ref" in part
+    for key, value in SCHEMA["$defs"][part["$ref"].rpartition("/")[2]]["properties"].items()
+    if "enum" in value
+}
 SHIPPED = sorted(p.stem for p in shipped_pipelines().glob("*.yaml"))
 
 
@@ -68,24 +82,27 @@ def test_an_unknown_key_is_refused_and_the_nearest_is_named(tmp_path, change, wo
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"train": {"steps": "many"}}, "steps is 'many'; it must be int"),
-        ({"train": {"steps": 1.5}}, "steps is 1.5; it must be int"),
-        ({"train": {"steps": True}}, "steps is True; it must be int"),
-        ({"train": {"lr": "fast"}}, "lr is 'fast'; it must be a number"),
-        ({"train": {"lr": True}}, "lr is True; it must be a number"),
-        ({"train": {"freeze_norm": 1}}, "freeze_norm is 1; it must be bool"),
+        ({"train": {"steps": "many"}}, "train.steps is 'many'; it must be a whole number"),
+        ({"train": {"steps": 1.5}}, "train.steps is 1.5; it must be a whole number"),
+        ({"train": {"steps": True}}, "train.steps is True; it must be a whole number"),
+        ({"train": {"lr": "fast"}}, "train.lr is 'fast'; it must be a number"),
+        ({"train": {"lr": True}}, "train.lr is True; it must be a number"),
+        ({"train": {"freeze_norm": 1}}, "train.freeze_norm is 1; it must be true or false"),
         ({"train": {"calibrate": "pq"}}, "one of f1, count, none"),
         ({"train": {"steps": None}}, "steps is None"),
         ({"model": "p"}, "model must be a section of keys, not 'p'"),
         ({"model": None}, "model must be a section of keys, not None"),
         ({"model": {"package": "p", "widths": 24}}, "widths must be a list, not 24"),
-        ({"model": {"package": "p", "widths": ["a"]}}, "widths is 'a'; it must be int"),
-        ({"model": {"package": 3}}, "package is 3; it must be str"),
+        (
+            {"model": {"package": "p", "widths": ["a"]}},
+            r"model.widths\[0\] is 'a'; it must be a whole number",
+        ),
+        ({"model": {"package": 3}}, "model.package is 3; it must be text"),
         ({"classes": {"a": 1}}, "classes must be a list"),
-        ({"classes": ["a"]}, "classes must be a section of keys, not 'a'"),
+        ({"classes": ["a"]}, r"classes\[0\] must be a section of keys, not 'a'"),
         ({"thresholds": {"seed": "high"}}, "thresholds.seed is 'high'; it must be a number"),
         ({"thresholds": [1]}, "thresholds must be a section"),
-        ({"slide": {"mpp": "fine"}}, "mpp is 'fine'; it must be a number"),
+        ({"slide": {"mpp": "fine"}}, "slide.mpp is 'fine'; it must be a number"),
     ],
 )
 def test_a_value_of_the_wrong_type_is_refused_with_key_and_value(tmp_path, change, words):
@@ -126,14 +143,17 @@ def test_a_choice_outside_the_list_is_refused_and_the_list_is_given(tmp_path, ke
     [
         ({"classes": []}, "classes must be one or more"),
         ({"classes": [{"name": "a"}, {"name": "a"}]}, "each name once"),
-        ({"run": {"keep": ["tiles", "all"]}}, "run.keep names 'all'"),
+        (
+            {"run": {"keep": ["tiles", "all"]}},
+            r"run.keep\[1\] is 'all'; it must be one of tiles, predictions",
+        ),
         ({"run": {"workers": 0}}, "run.workers is 0; it must be at least 1"),
         ({"train": {"steps": 0}}, "train.steps is 0; it must be at least 1"),
         ({"model": {"package": "p", "batch": 0}}, "model.batch is 0; it must be at least 1"),
         ({"model": {"package": "p", "mpp": 0}}, "model.mpp is 0; it must lie in 0.01 to 1000"),
         (
             {"model": {"package": "p", "dropout": 1}},
-            r"model.dropout is 1; it must lie in 0 \(off\) to below 1",
+            "model.dropout is 1; it must lie in 0 to below 1",
         ),
         (
             {"data": {"point_diameter_um": -3}},
@@ -141,10 +161,13 @@ def test_a_choice_outside_the_list_is_refused_and_the_list_is_given(tmp_path, ke
         ),
         ({"train": {"seed": -1}}, "train.seed is -1; it must lie in 0 to "),
         ({"train": {"weight_decay": -1}}, "train.weight_decay is -1; it must be at least 0"),
-        ({"train": {"weight_decay": "inf"}}, "train.weight_decay is inf; it must be at least 0"),
+        ({"train": {"weight_decay": INF}}, "train.weight_decay is inf; it must be at least 0"),
         ({"train": {"encoder_lr": -0.5}}, "train.encoder_lr is -0.5; it must be at least 0"),
         ({"train": {"cache_mb": -1}}, "train.cache_mb is -1; it must be at least 0"),
-        ({"train": {"lr": 0}}, "train.lr is 0; it must be a number above 0"),
+        ({"slide": {"mpp": 0}}, "slide.mpp is 0; it must be above 0"),
+        ({"run": {"deadline_s": INF}}, "run.deadline_s is inf; it must be above 0"),
+        ({"train": {"checkpoint_every_s": INF}}, "train.checkpoint_every_s is inf; it must be fin"),
+        ({"train": {"lr": 0}}, "train.lr is 0; it must be above 0"),
         (
             {"train": {"batch": 4, "processes": 3}},
             r"train.batch is 4; it must be a multiple of train.processes \(3\)",
@@ -159,9 +182,9 @@ def test_a_choice_outside_the_list_is_refused_and_the_list_is_given(tmp_path, ke
             {"thresholds": {"min_area_um2": -1}},
             "thresholds.min_area_um2 is -1; it must be at least 0",
         ),
-        ({"thresholds": {"cap_um": "inf"}}, "thresholds.cap_um is inf; it must lie in 1 to 100000"),
+        ({"thresholds": {"cap_um": INF}}, "thresholds.cap_um is inf; it must lie in 1 to 100000"),
         (
-            {"thresholds": {"of another task": "inf"}},
+            {"thresholds": {"of another task": INF}},
             "thresholds.of another task is inf; it must be finite",
         ),
     ],
@@ -298,3 +321,95 @@ def test_a_colour_is_three_values_from_0_to_255(tmp_path):
 def test_settings_of_the_mask_that_make_no_sense_are_refused(tmp_path, slide, words):
     with pytest.raises(ConfigError, match=words):
         load_pipeline(written(tmp_path, LEAST | {"slide": slide}))
+
+
+def test_all_faults_of_a_file_are_reported_at_once_each_with_its_key(tmp_path):
+    text = """
+task: instance
+classes: [{name: a, colour: [1, 2, 3]}, {name: b, color: [1, 2, 256]}]
+model: {package: p, haloo: 8, mpp: 0}
+train: {steps: many, batch: 4, processes: 3}
+run: {keep: [all], device: tpu}
+thresholds: {seed: 2, sed: much}
+slid: {}
+"""
+    with pytest.raises(ConfigError) as refused:
+        load_pipeline(written(tmp_path, text))
+    first, *lines = str(refused.value).splitlines()
+    assert first == f"{tmp_path / 'mine.yaml'}: 10 faults"
+    assert sorted(line.strip() for line in lines) == [
+        "classes[0]: unknown key 'colour'; did you mean 'color'?",
+        "classes[1].color[2] is 256; it must lie in 0 to 255",
+        "model.mpp is 0; it must lie in 0.01 to 1000",
+        "model: unknown key 'haloo'; did you mean 'halo'?",
+        "run.device is 'tpu'; it must be auto, cpu, mps, cuda, or cuda:N",
+        "run.keep[0] is 'all'; it must be one of tiles, predictions",
+        "thresholds.sed is 'much'; it must be a number",
+        "thresholds.seed is 2; it must lie in 0 to 1",
+        "train.steps is 'many'; it must be a whole number",
+        "unknown key 'slid'; did you mean 'slide'?",
+    ]
+
+
+@pytest.mark.parametrize("value", ["1e-3", "1E-3", "1.e-3", ".1e-2", "+1e-3", "1.0e-3", "0.001"])
+def test_a_number_with_an_exponent_is_a_number_though_yaml_1_1_reads_text(tmp_path, value):
+    path = written(tmp_path, yaml.safe_dump(LEAST) + f"train: {{lr: {value}}}\n")
+    assert load_pipeline(path).train.lr == 1e-3
+    assert load_pipeline(written(tmp_path, LEAST), [f"train.lr={value}"]).train.lr == 1e-3
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("lr: '0.1'", "train.lr is '0.1'; it must be a number"),
+        ("steps: '5'", "train.steps is '5'; it must be a whole number"),
+        ("init: 5", "train.init is 5; it must be text"),
+        ("balance: 'yes'", "train.balance is 'yes'; it must be true or false"),
+    ],
+)
+def test_a_value_is_not_changed_into_the_type_that_is_wanted(tmp_path, text, words):
+    with pytest.raises(ConfigError, match=words):
+        load_pipeline(written(tmp_path, yaml.safe_dump(LEAST) + f"train: {{{text}}}\n"))
+
+
+@pytest.mark.parametrize("text", ["? 2020-01-01\n: 3\n", "a: &a [*a]\n"])
+def test_yaml_that_no_section_can_hold_is_refused(tmp_path, text):
+    with pytest.raises(ConfigError, match=r"mine\.yaml: keys must be text"):
+        load_pipeline(written(tmp_path, text))
+
+
+def test_a_section_checks_itself_when_it_is_made_or_replaced_in_python():
+    pipeline = load_pipeline(SHIPPED[0])
+    with pytest.raises(ValidationError, match="greater than or equal to 1"):
+        replace(pipeline.run, workers=0)
+    with pytest.raises(ValidationError, match="keep one of them"):
+        SlideSection(include=("Pen",))
+
+
+def test_every_key_has_a_meaning_and_the_reference_page_is_current():
+    page = (Path(__file__).parents[3] / "docs" / "pipeline.md").read_text(encoding="utf-8")
+    assert page == markdown(SCHEMA), "run `make docs`"
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    parts = [SCHEMA, *SCHEMA["$defs"].values()]
+    assert len(rows) == sum(len(part["properties"]) for part in parts)
+    assert all(row.split(" | ")[-1].removesuffix(" |").strip() for row in rows)
+
+
+def test_the_reference_states_the_defaults_of_the_tasks_thresholds():
+    stated = SCHEMA["$defs"]["Thresholds"]["properties"]
+    for name in task_names():
+        for key, default in get_task(name).default_thresholds.items():
+            words = stated[key]["description"]
+            own = f"{name} ({default:g})" in words
+            shared = f"({default:g})" in words and re.search(rf"\b{name}\b[^(]*:", words)
+            assert own or shared, (name, key, default, words)
+
+
+def test_the_schema_knows_what_the_loader_knows():
+    keys = SCHEMA["$defs"]["ModelSection"]["properties"]
+    assert (keys["mpp"]["minimum"], keys["mpp"]["unit"]) == (0.01, "um/px")
+    assert "folder" not in SCHEMA["properties"]
+    assert SCHEMA["required"] == ["task", "classes", "model"]
+    parts = [SCHEMA, *SCHEMA["$defs"].values()]
+    closed = [part.get("additionalProperties") is False for part in parts]
+    assert closed.count(False) == 1  # thresholds, which a task of its own may name as it likes

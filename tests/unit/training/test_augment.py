@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from scipy import ndimage
 
 from helpers import fields
-from quadrat.config.pipeline import AUGMENTATION_LIMITS as LIMITS
-from quadrat.config.pipeline import Augmentation
+from quadrat.config.pipeline import Augmentation, load_pipeline, pipeline_schema
 from quadrat.core.errors import ConfigError
 from quadrat.models.task import Crop
 from quadrat.training.augment import (
@@ -23,6 +23,10 @@ from quadrat.training.augment import (
 from quadrat.training.samples import cut, flipped, turned
 
 SOME = settings(deadline=None, derandomize=True, max_examples=60)
+LIMITS = {
+    name: field["maximum"]
+    for name, field in pipeline_schema()["$defs"]["Augmentation"]["properties"].items()
+}
 STRONG = Augmentation(stain=0.2, colour=0.2, blur=2, jpeg=0.5, noise=8, scale=0.3, rotate=20)
 ANGLES, SCALES = st.floats(-45, 45), st.floats(0.6, 1.7)
 
@@ -116,8 +120,11 @@ def test_tiny_strengths_change_hardly_anything(change):
 
 @pytest.mark.parametrize("name", list(LIMITS))
 def test_strengths_out_of_bounds_are_refused_with_the_limit(name):
-    for value in (-0.1, LIMITS[name] * 1.01, float("nan")):
+    for value in (-0.1, LIMITS[name] * 1.01):
         with pytest.raises(ConfigError, match=f"{name} is .* to {LIMITS[name]:g}"):
+            load_pipeline("nuclei", [f"train.augment.{name}={value}"])
+    for value in (-0.1, LIMITS[name] * 1.01, float("nan")):
+        with pytest.raises(ValidationError, match=name):
             Augmentation(**{name: value})
 
 

@@ -238,7 +238,7 @@ def interrupted_at(folder, stop, prepare=None):
         ({"seed": 9}, "train.seed 5 -> 9"),
         (
             {"augment": Augmentation(blur=1)},
-            "train.augment.stain 0.08 -> 0.0; train.augment.blur 0.0 -> 1",
+            "train.augment.stain 0.08 -> 0.0; train.augment.blur 0.0 -> 1.0",
         ),
         ({"freeze_norm": True}, "train.freeze_norm False -> True"),
         ({"validate_every": 2}, "train.validate_every 1 -> 2"),

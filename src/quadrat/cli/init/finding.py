@@ -86,12 +86,19 @@ def slides_below(folder: Path) -> Iterator[Path]:
     yield from _below(folder, SLIDES, set())
 
 
+def slides_in(folder: Path) -> Iterator[Path]:
+    """The same in the folder itself, without the folders in it that are no slides."""
+    yield from _below(folder, SLIDES, set(), deep=False)
+
+
 def annotations_below(folder: Path) -> Iterator[Path]:
     """Files (and OME-Zarr folders) that look like annotations, sorted."""
     yield from _below(folder, TEXTS | PICTURES, set())
 
 
-def _below(folder: Path, suffixes: frozenset[str], seen: set[Path]) -> Iterator[Path]:
+def _below(
+    folder: Path, suffixes: frozenset[str], seen: set[Path], *, deep: bool = True
+) -> Iterator[Path]:
     """``seen``: the folders gone through, each once, however many links lead to it."""
     real = folder.resolve()
     if real in seen:
@@ -103,7 +110,7 @@ def _below(folder: Path, suffixes: frozenset[str], seen: set[Path]) -> Iterator[
         if path.is_dir():
             if is_zarr(path) or (suffixes is SLIDES and any(path.glob("*.dcm"))):
                 yield path
-            else:
+            elif deep:
                 yield from _below(path, suffixes, seen)
         elif path.suffix.lower() in suffixes:
             yield path

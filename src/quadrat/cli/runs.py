@@ -1,0 +1,212 @@
+"""``quadrat run`` and its parts: slides taken from file to results, or to a stage before."""
+
+from __future__ import annotations
+
+import glob
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from quadrat.cli.options import Common, Mpp, Name
+from quadrat.core.errors import ConfigError, SlideError
+from quadrat.core.text import aligned
+
+if TYPE_CHECKING:
+    from quadrat.config.manifest import SlideRef
+    from quadrat.engine.report import RunReport
+
+Slide = Annotated[Path, Parameter(metavar="SLIDE")]
+KEEP = 'run.keep=["tiles","predictions"]'
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Common):
+    """Which slides a run takes, and where it writes."""
+
+    manifest: Path | None = None
+    """CSV with the columns slide, mpp, label, ..."""
+    out: Path = Path("quadrat_out")
+    """folder of the run"""
+    mpp: Mpp = None
+    """um/px of all given slides, instead of what the files state"""
+    regions: Annotated[Path | None, Parameter(metavar="GEOJSON")] = None
+    """regions to include or exclude on the one given slide (QuPath; for a batch: manifest column
+    'regions')"""
+    overwrite: bool = False
+    """replace results of other settings"""
+
+    def slides(self, given: Sequence[Path]) -> list[SlideRef]:
+        """The slides of the arguments, or of the manifest.
+
+        Raises:
+            ConfigError: both, none, a pattern without a file, or ``--regions`` for several.
+        """
+        from quadrat.config.manifest import read_manifest, slides_from_paths
+
+        if self.manifest is not None and given:
+            raise ConfigError("give slides or --manifest, not both")
+        paths = found(given, quiet=self.quiet)
+        if self.regions is not None and len(paths) != 1:
+            raise ConfigError(
+                "--regions belongs to one slide; for several, give a manifest with the column "
+                "'regions'"
+            )
+        if self.manifest is None:
+            refs = slides_from_paths(list(map(str, paths)), mpp=self.mpp)
+            return [replace(ref, regions=str(self.regions or "")) for ref in refs]
+        refs = read_manifest(self.manifest)
+        return [replace(ref, mpp=self.mpp) if ref.mpp is None else ref for ref in refs]
+
+
+DEFAULTS = Options()
+
+
+def found(given: Sequence[Path], *, quiet: bool = False) -> list[Path]:
+    """The slides that arguments name: a file or folder that is a slide is itself; any other folder
+    is all slides in it (not below), a pattern all that match, both sorted, and their number is
+    printed on stderr. A folder without slides is itself, so that whoever opens it says what it is.
+
+    Raises:
+        ConfigError: nothing matches a pattern.
+    """
+    slides = []
+    for path in (Path(os.path.expanduser(path)) for path in given):
+        several = [path]
+        if path.is_dir():
+            several = _in_folder(path)
+        elif not path.exists() and glob.has_magic(str(path)):
+            several = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
+            if not several:
+                raise ConfigError(f"no file matches {path}")
+        if several != [path] and not quiet:
+            print(f"{path}: {len(several)} slides", file=sys.stderr)
+        slides += several
+    return slides
+
+
+def _in_folder(folder: Path) -> list[Path]:
+    from quadrat.cli.init.finding import slides_in
+    from quadrat.slides.recognise import recognise
+
+    try:
+        recognise(folder)
+    except SlideError:
+        return list(slides_in(folder)) or [folder]
+    return [folder]
+
+
+def run(pipeline: Name, /, *slides: Slide, options: Options = DEFAULTS) -> int:
+    """From slides to results: tile, predict, stitch.
+
+    The same command again skips what is done and goes on where it stopped.
+
+    examples:
+      quadrat run nuclei a.svs b.ndpi --out out
+      quadrat run nuclei slides/ -j 8            all slides of a folder
+      quadrat run nuclei 'slides/**/*.svs'       all that match a pattern
+      quadrat run my.yaml --manifest slides.csv  a batch; CSV: slide, mpp, ...
+      quadrat run nuclei old.svs --mpp 0.5       a slide that states no mpp
+      quadrat run nuclei a.svs --regions a.geojson
+
+    Args:
+        pipeline: a shipped pipeline's name (quadrat pipelines), or a YAML file
+        slides: slides, folders of slides, or quoted patterns
+    """
+    return _run(pipeline, slides, options)
+
+
+def tile(pipeline: Name, /, *slides: Slide, options: Options = DEFAULTS) -> int:
+    """Read the tissue of slides into zarr tile stores.
+
+    They are kept under OUT/run/work.
+
+    examples:
+      quadrat tile nuclei slide.svs --out out
+      quadrat tile my.yaml --manifest slides.csv -j 4
+
+    Args:
+        pipeline: a shipped pipeline's name, or a YAML file
+        slides: slides, folders of slides, or quoted patterns
+    """
+    return _run(pipeline, slides, options, 'run.keep=["tiles"]', until="tile")
+
+
+def predict(pipeline: Name, /, *slides: Slide, options: Options = DEFAULTS) -> int:
+    """Tile and infer; the predictions are kept.
+
+    They lie under OUT/run/work; 'quadrat stitch' makes results of them.
+
+    examples:
+      quadrat predict nuclei slide.svs --out out
+      quadrat predict my.yaml --manifest slides.csv -j 4
+
+    Args:
+        pipeline: a shipped pipeline's name, or a YAML file
+        slides: slides, folders of slides, or quoted patterns
+    """
+    return _run(pipeline, slides, options, KEEP, until="predict")
+
+
+def stitch(pipeline: Name, /, *slides: Slide, options: Options = DEFAULTS) -> int:
+    """Merge kept predictions into results.
+
+    Other thresholds need no inference.
+
+    Predictions are kept by 'quadrat predict', or by
+    --set 'run.keep=["tiles","predictions"]'.
+
+    examples:
+      quadrat stitch nuclei slide.svs --out out
+      quadrat stitch nuclei slide.svs --set thresholds.seed=0.6 --overwrite
+
+    Args:
+        pipeline: a shipped pipeline's name, or a YAML file
+        slides: slides, folders of slides, or quoted patterns
+    """
+    return _run(pipeline, slides, options, KEEP, infer=False)
+
+
+def _run(
+    name: str,
+    given: Sequence[Path],
+    options: Options,
+    *keep: str,
+    until: str = "results",
+    infer: bool = True,
+) -> int:
+    pipeline = options.pipeline(name, *keep)
+    slides = options.slides(given)
+    from quadrat.engine.run import run
+
+    report = run(
+        pipeline,
+        slides,
+        options.out,
+        until=until,
+        overwrite=options.overwrite,
+        infer=infer,
+        reporter=options.reporter(),
+    )
+    for line in _table(report):
+        print(line)
+    if until == "results":
+        print(f"results: {options.out / 'results'}")
+    return report.exit_code
+
+
+def _table(report: RunReport) -> list[str]:
+    """Slides by rows, in aligned columns; a failed slide shows its reason instead of figures."""
+    rows = report.rows
+    names = list(dict.fromkeys(name for row in rows for name, _ in row.figures))
+    cells = [["slide", "status", "tissue mm2", *(name.removeprefix("count_") for name in names)]]
+    for row in rows:
+        figures = dict(row.figures)
+        tissue = "" if row.tissue_mm2 is None else f"{row.tissue_mm2:.2f}"
+        cells.append([row.slide, row.status, tissue, *(figures.get(name, "") for name in names)])
+    first, *lines = aligned(cells)
+    return [first, *(f"{a}  {row.reason}".rstrip() for a, row in zip(lines, rows, strict=True))]

@@ -1,0 +1,90 @@
+"""Which slides the arguments of a run name."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from helpers.runs import quadrat
+from quadrat.cli.runs import Options, found
+from quadrat.core.errors import ConfigError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder of three slides among other things."""
+    slides = tmp_path / "slides"
+    slides.mkdir()
+    for name in ("b.svs", "a.tif", "c.PNG", "notes.txt", "a.geojson", ".hidden.svs"):
+        (slides / name).touch()
+    (slides / "below").mkdir()
+    (slides / "below" / "d.svs").touch()
+    (slides / "z.zarr").mkdir()
+    (slides / "z.zarr" / "zarr.json").touch()
+    return slides
+
+
+def names(paths):
+    return [path.name for path in paths]
+
+
+def test_a_folder_is_all_slides_in_it_sorted_and_their_number_is_told(folder, capsys):
+    assert names(found([folder])) == ["a.tif", "b.svs", "c.PNG", "z.zarr"]
+    told = capsys.readouterr()
+    assert (told.out, told.err) == ("", f"{folder}: 4 slides\n")
+    found([folder], quiet=True)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_pattern_is_all_that_match_sorted_folders_below_among_them(folder, capsys):
+    assert names(found([folder / "*.svs"])) == ["b.svs"]
+    assert names(found([folder / "**" / "*.svs"])) == ["b.svs", "d.svs"]
+    assert capsys.readouterr().err.endswith(": 2 slides\n")
+    with pytest.raises(ConfigError, match=r"no file matches .*\*\.ndpi"):
+        found([folder / "*.ndpi"])
+
+
+def test_what_is_a_slide_by_itself_is_taken_as_it_is_even_if_it_looks_like_a_pattern(folder):
+    odd = folder / "x[1].svs"
+    odd.touch()
+    (folder / "x1.svs").touch()
+    given = [odd, folder / "missing.svs", folder / "z.zarr"]
+    assert found(given) == given
+
+
+def test_a_folder_without_slides_is_left_to_whoever_opens_it(tmp_path, capsys):
+    (tmp_path / "notes.txt").touch()
+    assert found([tmp_path]) == [tmp_path]
+    assert capsys.readouterr().err == ""
+
+
+def test_the_home_of_the_user_is_found(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder.parent))
+    assert names(found([Path("~/slides/b.svs"), Path("~/slides/*.tif")])) == ["b.svs", "a.tif"]
+
+
+def test_regions_belong_to_one_slide_however_it_is_named(folder):
+    regions = Options(regions=Path("r.geojson"))
+    assert [s.regions for s in regions.slides([folder / "b.*"])] == ["r.geojson"]
+    for given in ([folder], [], [folder / "a.tif", folder / "b.svs"]):
+        with pytest.raises(ConfigError, match="--regions belongs to one slide"):
+            regions.slides(given)
+
+
+def test_an_mpp_of_the_command_line_is_for_slides_of_the_manifest_that_state_none(tmp_path):
+    manifest = tmp_path / "m.csv"
+    manifest.write_text("slide,mpp\na.svs,0.3\nb.svs,\n")
+    assert [s.mpp for s in Options(manifest=manifest).slides([])] == [0.3, None]
+    assert [s.mpp for s in Options(manifest=manifest, mpp=0.5).slides([])] == [0.3, 0.5]
+    with pytest.raises(ConfigError, match="not both"):
+        Options(manifest=manifest).slides([Path("a.svs")])
+
+
+def test_all_slides_of_a_folder_are_inspected(tmp_path):
+    for name in ("b.png", "a.png"):
+        Image.fromarray(np.full((40, 50, 3), 200, np.uint8)).save(tmp_path / name)
+    done = quadrat("inspect", tmp_path)
+    assert done.code == 0
+    lines = [line for line in done.out.splitlines() if not line.startswith(" ")]
+    assert lines == [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
