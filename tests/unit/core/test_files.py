@@ -152,7 +152,7 @@ def test_what_fails_in_the_block_leaves_the_old_file_and_is_raised_as_it_is(tmp_
 
 
 def test_two_tries_may_write_one_file_at_once(tmp_path):
-    path, both = tmp_path / "file", threading.Barrier(2)
+    path, both = tmp_path / "file", threading.Barrier(2, timeout=10)
 
     def one(content):
         with new_file(path) as stream:
