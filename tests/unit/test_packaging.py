@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
-HEAVY = {"torch", "torchvision", "zarr", "dask", "distributed", "openslide"}
+HEAVY = {"torch", "torchvision", "timm", "zarr", "dask", "distributed", "openslide"}
 SCIENTIFIC = {"numpy", "scipy", "skimage", "numba", "pyarrow", "shapely"}
 
 

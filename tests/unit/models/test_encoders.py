@@ -1,24 +1,20 @@
 import os
+import subprocess
 import sys
 from pathlib import Path
 from urllib.error import URLError
 
 import numpy as np
 import pytest
+import timm
 import torch
 import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
 from quadrat.core.errors import ConfigError
-from quadrat.models import encoders
-from quadrat.models.efficientnet_lite import (
-    STAGES,
-    EfficientNetLite0,
-    convert_efficientnet_lite,
-    is_foreign,
-)
 from quadrat.models.encoders import build_encoder, encoder_normalisation, load_encoder_weights
+from quadrat.models.pretrained import LITE_STAGES, names_of_timm
 from quadrat.models.probe import least_radius, probe
 from quadrat.models.unet import TileClassifier, UNet
 
@@ -26,8 +22,7 @@ CHANNELS = {
     "small": [8, 8, 8, 8, 8],
     "efficientnet_lite0": [16, 24, 40, 112, 320],
     "resnet18": [64, 64, 128, 256, 512],
-    "mobilenet_v3_small": [16, 16, 24, 48, 576],
-    "regnet_y_400mf": [32, 48, 104, 208, 440],
+    "regnety_004": [32, 48, 104, 208, 440],
     "timm/resnet18": [64, 64, 128, 256, 512],
     "timm/mobilenetv3_small_050": [16, 8, 16, 24, 288],
 }
@@ -61,11 +56,6 @@ def lite_weights():
     return path
 
 
-def needs_timm(name):
-    if name.startswith("timm/"):
-        pytest.importorskip("timm")
-
-
 def synthetic():
     """uint8 (224, 224, 3), stripes and their products."""
     y, x = np.mgrid[:224, :224]
@@ -82,9 +72,10 @@ def image_of(rgb, name):
 
 def foreign_state(seed=0):
     """A state dict as efficientnet_lite_pytorch would save it, with random values, and the same
-    under our names."""
+    under timm's names."""
     torch.manual_seed(seed)
-    own = {key: torch.rand(value.shape) for key, value in EfficientNetLite0().state_dict().items()}
+    network = timm.create_model("tf_efficientnet_lite0")
+    own = {key: torch.rand(value.shape) for key, value in network.state_dict().items()}
     first = {"conv_dw": "_depthwise_conv", "bn1": "_bn1", "conv_pw": "_project_conv", "bn2": "_bn2"}
     later = {"conv_pw": "_expand_conv", "bn1": "_bn0", "conv_dw": "_depthwise_conv", "bn2": "_bn1"}
     later |= {"conv_pwl": "_project_conv", "bn3": "_bn2"}
@@ -95,7 +86,7 @@ def foreign_state(seed=0):
         "bn2": "_bn1",
         "classifier": "_fc",
     }
-    before = np.cumsum([0, *(repeats for repeats, *_ in STAGES)])
+    before = np.cumsum([0, *LITE_STAGES])
     foreign = {}
     for key, value in own.items():
         parts = key.split(".")
@@ -112,7 +103,6 @@ def foreign_state(seed=0):
 @pytest.mark.parametrize("name", list(CHANNELS))
 @pytest.mark.parametrize("depth", [1, 3, 5])
 def test_an_encoder_gives_features_at_strides_2_4_8_as_many_as_widths(name, depth):
-    needs_timm(name)
     encoder = build_encoder(name, [8] * depth).eval()
     features = encoder(torch.zeros(1, 3, 96, 64))
     assert [tuple(f.shape[2:]) for f in features] == [
@@ -124,7 +114,6 @@ def test_an_encoder_gives_features_at_strides_2_4_8_as_many_as_widths(name, dept
 
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "resnet18", "timm/mobilenetv3_small_050"])
 def test_layers_beyond_the_cut_are_not_built(name):
-    needs_timm(name)
     shallow, deep = build_encoder(name, [8] * 2), build_encoder(name, [8] * 5)
     count = lambda network: sum(p.numel() for p in network.parameters())  # noqa: E731
     assert count(shallow) < count(deep) / 5
@@ -135,7 +124,6 @@ def test_layers_beyond_the_cut_are_not_built(name):
     "name", ["small", "efficientnet_lite0", "resnet18", "timm/mobilenetv3_small_050"]
 )
 def test_every_parameter_is_trained(name):
-    needs_timm(name)
     encoder = build_encoder(name, [8] * 3).train()
     sum(f.square().mean() for f in encoder(torch.randn(2, 3, 64, 64))).backward()
     assert all(p.grad is not None for p in encoder.parameters())
@@ -172,35 +160,40 @@ def test_a_resnet_s_features_are_those_of_its_stem_and_layers():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("resnet19", "resnet19' is unknown; use small, efficientnet_lite0"),
+        ("resnet19", r"resnet19' is unknown; use small, .* network of timm \(e.g. resnet18\)"),
+        ("resnet18x", "resnet18x' is unknown; use small, efficientnet_lite0"),
+        ("timm/regnety", r"'timm/regnety' is unknown; .* \(it has regnety_002, "),
         ("convnext_tiny", "no features at stride 2 .it has some at 4, 8, 16, 32"),
-        ("vit_b_32", "no features at stride 2 .it has none"),
-        ("timm/resnet18x", "resnet18x' is unknown to timm"),
-        ("timm/vit_tiny_patch16_224", "no features at stride 2"),
-        ("timm/dla34", "makes features of"),
+        ("timm/vit_tiny_patch16_224", "no features at stride 2 .it has some at 16"),
+        ("timm/inception_v4", "makes features of"),
     ],
 )
 def test_a_network_that_is_no_encoder_is_refused_with_the_reason(name, message):
-    needs_timm(name)
     with pytest.raises(ConfigError, match=message):
         build_encoder(name, [8, 8])
 
 
 def test_more_widths_than_strides_are_refused():
-    with pytest.raises(ConfigError, match="6 values, but efficientnet_lite0 has 5 strides"):
-        build_encoder("efficientnet_lite0", [8] * 6)
-    with pytest.raises(ConfigError, match="no features at stride 64"):
-        build_encoder("resnet18", [8] * 6)
+    for name in ("efficientnet_lite0", "resnet18"):
+        with pytest.raises(
+            ConfigError,
+            match=f"'{name}' has no features at stride 64 .* model.widths asks for 6 strides",
+        ):
+            build_encoder(name, [8] * 6)
 
 
-def test_without_timm_its_encoders_say_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "timm", None)
-    for call in (
-        lambda: build_encoder("timm/resnet18", [8]),
-        lambda: encoder_normalisation("timm/resnet18"),
-    ):
-        with pytest.raises(ConfigError, match=r"pip install 'quadrat\[timm\]'"):
-            call()
+def test_timm_is_not_imported_where_no_network_of_it_is_asked_for():
+    """The import takes a second, and most packages have the small encoder."""
+    program = """
+import sys
+from quadrat.models.unet import UNet
+from quadrat.models.encoders import encoder_normalisation
+UNet((4, 6), outputs=1, out_stride=1), encoder_normalisation("small")
+encoder_normalisation("efficientnet_lite0")
+print([name for name in ("timm", "torchvision") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr
 
 
 class Deepest(nn.Module):
@@ -230,28 +223,12 @@ def test_a_unet_on_efficientnet_lite0_is_measured_as_exact():
     assert model.head.in_channels == 12  # the decoder's channels are the model's own
 
 
-def test_efficientnet_lite0_is_timm_s_tf_efficientnet_lite0():
-    timm = pytest.importorskip("timm")
-    torch.manual_seed(0)
-    theirs = timm.create_model("tf_efficientnet_lite0").eval()
-    for name, buffer in theirs.named_buffers():
-        if name.endswith("running_var"):
-            buffer.uniform_(0.5, 2)
-    own = EfficientNetLite0().eval()
-    own.load_state_dict(theirs.state_dict())
-    for side in (64, 224):
-        image = torch.randn(1, 3, side, side)
-        with torch.no_grad():
-            assert torch.allclose(own(image), theirs(image), atol=1e-5)
-
-
-def test_conversion_renames_every_tensor_to_its_place():
+def test_names_are_changed_so_that_every_tensor_has_its_place():
     foreign, own = foreign_state()
-    assert is_foreign(foreign)
-    assert not is_foreign(own)
-    converted = convert_efficientnet_lite(foreign)
-    assert converted.keys() == own.keys()
-    assert all(converted[key] is own[key] for key in own)
+    renamed = names_of_timm(foreign)
+    assert renamed.keys() == own.keys()
+    assert all(renamed[key] is own[key] for key in own)
+    assert names_of_timm(own) == own
 
 
 @pytest.mark.parametrize(
@@ -263,16 +240,17 @@ def test_conversion_renames_every_tensor_to_its_place():
         "fc.weight",
     ],
 )
-def test_conversion_refuses_what_is_not_efficientnet_lite0_s(key):
-    with pytest.raises(ConfigError, match=f"'{key}' is no key"):
-        convert_efficientnet_lite({key: torch.zeros(1)})
+def test_a_tensor_that_efficientnet_lite0_has_not_is_refused_by_its_own_name(key, tmp_path):
+    foreign, _ = foreign_state()
+    save_file(foreign | {key: torch.zeros(1)}, tmp_path / "w.safetensors")
+    encoder = build_encoder("efficientnet_lite0", [8] * 3)
+    with pytest.raises(ConfigError, match=f"has unknown {key};"):
+        load_encoder_weights(encoder, str(tmp_path / "w.safetensors"))
 
 
-def test_converted_imagenet_weights_give_the_reference_s_logits():
-    network = EfficientNetLite0().eval()
-    network.load_state_dict(
-        convert_efficientnet_lite(torch.load(lite_weights(), weights_only=True))
-    )
+def test_the_imagenet_weights_give_the_reference_s_logits():
+    network = timm.create_model("tf_efficientnet_lite0").eval()
+    network.load_state_dict(names_of_timm(torch.load(lite_weights(), weights_only=True)))
     with torch.no_grad():
         logits = network(image_of(synthetic(), "efficientnet_lite0"))[0]
     assert torch.allclose(logits[::100], torch.tensor(REFERENCE), atol=1e-4, rtol=0)
@@ -308,13 +286,7 @@ def test_a_whole_network_s_file_fills_an_encoder_cut_anywhere(tmp_path, suffix, 
 
 @pytest.mark.parametrize("name", ["resnet18", "timm/resnet18", "timm/mobilenetv3_small_050"])
 def test_weights_of_the_library_s_own_network_fit(tmp_path, name):
-    needs_timm(name)
-    if name.startswith("timm/"):
-        import timm
-
-        network = timm.create_model(name.removeprefix("timm/"))
-    else:
-        network = torchvision.models.get_model(name)
+    network = timm.create_model(name.removeprefix("timm/"))
     torch.save(network.state_dict(), tmp_path / "w.pt")
     encoder = build_encoder(name, [8] * 3)
     loaded = load_encoder_weights(encoder, str(tmp_path / "w.pt"))
@@ -322,6 +294,21 @@ def test_weights_of_the_library_s_own_network_fit(tmp_path, name):
     assert all(
         torch.equal(value, network.state_dict()[key])
         for key, value in encoder.body.state_dict().items()
+    )
+
+
+def test_weights_under_the_names_of_an_earlier_version_fit():
+    """Packages with a network of timm once named it ``getter.model``."""
+    saved = build_encoder("timm/mobilenetv3_small_050", [8] * 3)
+    old = {
+        name.replace("body.", "getter.model.", 1): value
+        for name, value in saved.state_dict().items()
+    }
+    model = nn.Sequential(build_encoder("timm/mobilenetv3_small_050", [8] * 3))
+    model.load_state_dict({f"0.{name}": value for name, value in old.items()})
+    assert all(
+        torch.equal(value, saved.state_dict()[name])
+        for name, value in model[0].state_dict().items()
     )
 
 
@@ -396,40 +383,32 @@ def test_the_small_encoder_has_nothing_to_begin_from():
 
 
 @pytest.mark.parametrize("source", ["hub", "imagenet"])
-def test_the_hub_s_weights_are_torchvision_s_default(monkeypatch, source):
-    network = torchvision.models.resnet18()
-    encoder = build_encoder("resnet18", [8] * 2)
-    asked = []
-    monkeypatch.setattr(
-        encoders, "get_model", lambda name, *, weights: asked.append((name, weights)) or network
-    )
-    load_encoder_weights(encoder, source)
-    assert asked == [("resnet18", "DEFAULT")]
-    assert torch.equal(encoder.body.state_dict()["conv1.weight"], network.conv1.weight)
-
-
-def test_the_hub_s_weights_of_efficientnet_lite0_are_timm_s(monkeypatch):
-    timm = pytest.importorskip("timm")
-    network = timm.create_model("tf_efficientnet_lite0")
+@pytest.mark.parametrize(
+    ("name", "timm_name"),
+    [("resnet18", "resnet18"), ("efficientnet_lite0", "tf_efficientnet_lite0")],
+)
+def test_the_hub_s_weights_are_those_that_timm_downloads(monkeypatch, source, name, timm_name):
+    network = timm.create_model(timm_name)
+    encoder = build_encoder(name, [8] * 2)
     asked = []
     monkeypatch.setattr(
         timm,
         "create_model",
         lambda name, *, pretrained: asked.append((name, pretrained)) or network,
     )
-    encoder = build_encoder("efficientnet_lite0", [8] * 3)
-    load_encoder_weights(encoder, "hub")
-    assert asked == [("tf_efficientnet_lite0", True)]
-    assert torch.equal(encoder.body.conv_stem.weight, network.conv_stem.weight)
+    load_encoder_weights(encoder, source)
+    assert asked == [(timm_name, True)]
+    own, theirs = encoder.body.state_dict(), network.state_dict()
+    assert all(torch.equal(value, theirs[key]) for key, value in own.items())
 
 
 def test_without_network_the_hub_s_error_asks_for_a_local_file(monkeypatch):
     encoder = build_encoder("resnet18", [8])
 
-    def unreachable(name, *, weights):
+    def unreachable(name, *, pretrained):
         raise URLError("Name or service not known")
 
-    monkeypatch.setattr(encoders, "get_model", unreachable)
+    monkeypatch.setattr(timm, "create_model", unreachable)
     with pytest.raises(
         ConfigError,
         match=r"resnet18 could not be downloaded .*Name or service.* give the path of a local",
@@ -447,7 +426,6 @@ def test_normalisation_follows_the_weights():
 
 
 def test_timm_states_its_own_normalisation():
-    pytest.importorskip("timm")
     assert encoder_normalisation("timm/tf_efficientnet_lite0") == ((0.5,) * 3, (0.5,) * 3)
     assert encoder_normalisation("timm/resnet18") == encoder_normalisation("resnet18")
 
