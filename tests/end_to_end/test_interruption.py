@@ -4,7 +4,7 @@ again."""
 import json
 import os
 import signal
-import time
+from functools import partial
 
 import pytest
 
@@ -26,10 +26,12 @@ from helpers.runs import (
     wait_until,
     write_pipeline,
 )
+from quadrat.config.pipeline import load_pipeline
 from quadrat.engine import steps
 from quadrat.engine.journal import Journal
 from quadrat.models.package import WEIGHTS
-from quadrat.training import loop
+from quadrat.training.job import train_package
+from quadrat.training.plan import train_all, training_of
 
 KEEP = 'run.keep=["tiles","predictions"]'
 
@@ -240,7 +242,7 @@ def test_two_drivers_in_one_folder_are_refused_and_the_lock_of_a_dead_one_is_tak
 
 
 def test_a_training_killed_after_a_checkpoint_goes_on_from_it_to_the_same_weights(
-    begin, lab, tmp_path, monkeypatch
+    begin, lab, tmp_path
 ):
     package = tmp_path / "package"
     pipeline = write_pipeline(
@@ -263,19 +265,40 @@ def test_a_training_killed_after_a_checkpoint_goes_on_from_it_to_the_same_weight
     )
     assert not package.exists()
 
-    steps, real = [], loop.train_step
+    steps = []
 
-    def counted(*values, **named):
-        steps.append(time.monotonic())
-        return real(*values, **named)
+    def count(event):
+        if event.kind == "step":
+            steps.append(event.done)
 
-    monkeypatch.setattr(loop, "train_step", counted)
-    done = quadrat("train", pipeline)
-    assert done.code == 0, done.err
-    assert len(steps) == SMALL["instance"]["train"]["steps"] - reached, (
-        "the training did not go on from its checkpoint"
+    train_all(
+        [training_of(load_pipeline(str(pipeline)))],
+        train_one=partial(train_package, callback=count),
     )
+    assert steps[0] == reached + 1, "the training did not go on from its checkpoint"
+    assert steps[-1] == SMALL["instance"]["train"]["steps"]
     assert sha256(package / WEIGHTS) == sha256(lab.package("instance") / WEIGHTS)
+
+
+def test_a_training_that_is_told_to_stop_ends_with_75_and_can_go_on(begin, lab, tmp_path):
+    pipeline = write_pipeline(
+        tmp_path / "long.yaml",
+        "instance",
+        package=tmp_path / "package",
+        manifest=lab.manifest,
+        train={"checkpoint_every_s": 0.0, "steps": 1_000_000},
+    )
+    about = tmp_path / "package.training" / "checkpoints" / "checkpoint.json"
+    process = begin("train", pipeline)
+    wait_until(about.exists, process=process)
+    process.send_signal(signal.SIGTERM)
+    said = tmp_path / "output.txt"
+    assert process.wait(timeout=20) == 75, said.read_text()
+    assert session_members(process.pid) == [], "processes were left behind"
+    assert "run the same command again to go on" in said.read_text()
+    reached = json.loads(about.read_text())["step"]
+    again = begin("train", pipeline)
+    wait_until(lambda: json.loads(about.read_text())["step"] > reached, process=again)
 
 
 def test_a_package_that_exists_is_not_trained_again(lab):

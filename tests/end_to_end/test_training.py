@@ -3,6 +3,7 @@ left beside the weights."""
 
 import csv
 import json
+import os
 import shutil
 from collections import Counter
 
@@ -11,102 +12,21 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from helpers import fields
 from helpers.faults import NO_ROOM, disk
-from helpers.runs import quadrat, write_pipeline
-from quadrat.core.errors import StoreError
-from quadrat.engine import lock
-from quadrat.training import job, plan, samples
-
-SIDE = 96
-MODEL = {"core": 64, "halo": 32, "shard": 128, "mpp": 0.5, "batch": 1, "widths": [4, 6, 8]}
-TRAIN = {
-    "steps": 4,
-    "batch": 2,
-    "patch": 64,
-    "warmup": 1,
-    "validate_every": 2,
-    "calibrate": "f1",
-    "checkpoint_every_s": -1.0,
-}
-COLUMNS = "slide,annotation,mpp,annotated,split,case,fold"
+from helpers.places import COLUMNS, SIDE, THREE, Place, write_pictures
+from helpers.runs import contents, quadrat
+from helpers.trainings import no_step
 
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
     """Six annotated pictures; never changed."""
-    folder = tmp_path_factory.mktemp("pictures")
-    for seed in range(6):
-        labels = fields.ellipses(np.random.default_rng(seed), (SIDE, SIDE), n=12)
-        grey = np.where(labels > 0, 90, 220) + np.random.default_rng(seed).integers(
-            0, 20, labels.shape
-        )
-        Image.fromarray(np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)).save(
-            folder / f"{seed}.png"
-        )
-        Image.fromarray(labels.astype(np.uint16)).save(folder / f"{seed}.labels.png")
-    return folder
-
-
-class Place:
-    """A folder with a manifest and a pipeline of its own."""
-
-    def __init__(self, folder, pictures):
-        self.folder, self.pictures = folder, pictures
-        self.pipeline = folder / "p.yaml"
-
-    def manifest(self, *rows):
-        """Rows of (number, split, case, fold)."""
-        here = self.pictures
-        lines = [
-            f"{here}/{n}.png,{here}/{n}.labels.png,0.5,all,{split},{case},{fold}"
-            for n, split, case, fold in rows
-        ]
-        (self.folder / "train.csv").write_text("\n".join([COLUMNS, *lines]) + "\n")
-        return self
-
-    def write(self, *, train=None, model=None, **sections):
-        write_pipeline(
-            self.pipeline,
-            "instance",
-            package=self.folder / "package",
-            manifest=self.folder / "train.csv",
-            classes=[{"name": "nucleus"}],
-            model=MODEL | {"package": str(self.folder / "package")} | (model or {}),
-            data={
-                "annotations": "labels",
-                "tissue": "all",
-                "manifest": str(self.folder / "train.csv"),
-            },
-            train=TRAIN | (train or {}),
-            **sections,
-        )
-        return self
-
-    def train(self, *words):
-        return quadrat("train", self.pipeline, *words)
-
-    def card(self, name="package"):
-        return json.loads((self.folder / name / "card.json").read_text())
-
-    def checkpoint(self, name="package"):
-        return json.loads(
-            (self.folder / f"{name}.training" / "checkpoints" / "checkpoint.json").read_text()
-        )
-
-    def written(self):
-        return sorted(
-            p.name for p in self.folder.iterdir() if p.name not in ("p.yaml", "train.csv")
-        )
+    return write_pictures(tmp_path_factory.mktemp("pictures"))
 
 
 @pytest.fixture
 def place(tmp_path, pictures):
-    return (
-        Place(tmp_path, pictures)
-        .manifest((0, "train", "a", ""), (1, "train", "b", ""), (2, "val", "c", ""))
-        .write()
-    )
+    return Place(tmp_path, pictures).manifest(*THREE).write()
 
 
 def test_as_many_packages_as_folds_and_no_card_knows_a_case_that_its_fold_tests(place):
@@ -139,32 +59,26 @@ def test_the_folds_of_the_manifest_are_taken_as_they_stand(place):
     assert place.card("package.fold1")["training"]["cases"] == ["a", "b", "d"]
 
 
-def test_a_failing_fold_does_not_stop_the_others_and_is_told_by_the_exit_code(place, monkeypatch):
+def test_a_failing_fold_does_not_stop_the_others_and_is_told_by_the_exit_code(place):
     place.manifest(*((n, "", f"case {n}", "") for n in range(4)))
-    learn = job.learn
-
-    def failing(job, *words, **options):
-        if job.package.endswith("fold1"):
-            raise StoreError("no room for the checkpoint")
-        return learn(job, *words, **options)
-
-    monkeypatch.setattr(job, "learn", failing)
+    in_the_way = place.folder / "package.fold1.training" / "checkpoints" / "log.csv"
+    in_the_way.mkdir(parents=True)
     done = place.train("--folds", "3")
     assert done.code == 74
-    assert done.err.count("no room for the checkpoint") == 1
-    assert "p.fold1: no room for the checkpoint" in done.err
+    assert done.err.count("cannot be written") == 1
+    assert "p.fold1: " in done.err
+    assert str(in_the_way.parent) in done.err
     assert "Traceback" not in done.err
     assert [n for n in place.written() if not n.endswith(".training")] == [
         "package.fold0",
         "package.fold2",
     ]
-    monkeypatch.undo()
-    steps = []
-    monkeypatch.setattr(
-        job, "learn", lambda job, *w, **o: steps.append(job.package) or learn(job, *w, **o)
-    )
-    assert place.train("--folds", "3").code == 0
-    assert [p.rpartition(".")[2] for p in steps] == ["fold1"], "what is done is not done again"
+    in_the_way.rmdir()
+    again = place.train("--folds", "3")
+    assert again.code == 0
+    for k, said in enumerate(("exists already", "trained in", "exists already")):
+        assert [line for line in again.err.splitlines() if f"p.fold{k}: " in line and said in line]
+    assert again.err.count("trained in") == 1, "what is done is not done again"
 
 
 REFUSED = {
@@ -282,9 +196,7 @@ WRONG_TRUTH = {
 
 @pytest.mark.parametrize("folds", [False, True])
 @pytest.mark.parametrize("what", WRONG_TRUTH)
-def test_a_bad_annotation_is_told_with_its_file_before_a_slide_is_read(
-    what, folds, place, monkeypatch
-):
+def test_a_bad_annotation_is_told_with_its_file_before_a_slide_is_read(what, folds, place):
     text, annotated, told = WRONG_TRUTH[what]
     if text is not None:
         (place.folder / "truth.geojson").write_text(text)
@@ -293,7 +205,6 @@ def test_a_bad_annotation_is_told_with_its_file_before_a_slide_is_read(
         for n in range(2)
     ]
     (place.folder / "train.csv").write_text("\n".join([COLUMNS, *rows]) + "\n")
-    monkeypatch.setattr(plan, "_plan", lambda *_: pytest.fail("slides were read"))
     words = ("--folds", "2") if folds else ()
     done = place.train("--set", "data.annotations=objects", *words)
     assert done.code == 2, done.err
@@ -402,146 +313,117 @@ def test_a_training_that_is_killed_while_it_draws_its_pages_draws_them_when_it_i
     assert done.code == 74
     assert "curves.png: cannot be written (No space left on device); make room" in done.err
     assert not (place.folder / "package").exists()
-    assert place.train().code == 0
+    assert place.checkpoint()["ended"]
+    assert place.train_here(callback=no_step)
     assert {"curves.png", "training.csv", "examples.png"} <= {
         p.name for p in (place.folder / "package").iterdir()
     }
 
 
-def test_a_package_is_left_alone_unless_it_is_to_be_trained_again(place, monkeypatch):
+def test_a_package_is_left_alone_unless_it_is_to_be_trained_again(place):
     assert place.train().code == 0
-    first = (place.folder / "package" / "weights.safetensors").read_bytes()
-    trained = []
-    monkeypatch.setattr(plan, "train_package", lambda job: trained.append(job) or {})
+    first = contents(place.folder)
     done = place.train()
     assert done.code == 0
     assert "--overwrite trains it again" in done.out + done.err
-    assert not trained
-    monkeypatch.undo()
+    assert contents(place.folder) == first
     assert place.train("--overwrite", "--set", "train.seed=7").code == 0
-    assert (place.folder / "package" / "weights.safetensors").read_bytes() != first
+    weights = "package/weights.safetensors"
+    assert contents(place.folder)[weights] != first[weights]
 
 
-def test_overwrite_does_an_ended_training_again_and_goes_on_with_an_interrupted_one(
-    place, monkeypatch
-):
+def test_overwrite_does_an_ended_training_again_and_goes_on_with_an_interrupted_one(place):
     assert place.train().code == 0
-    steps = record_steps(monkeypatch)
-    assert place.train("--overwrite").code == 0
-    assert steps == [0, 1, 2, 3]
-    checkpoints = place.folder / "package.training" / "checkpoints"
+    steps = []
+    place.train_here(overwrite=True, callback=steps_into(steps))
+    assert steps == [1, 2, 3, 4]
     # as if it had been killed after its second step
-    shutil.rmtree(checkpoints)
+    shutil.rmtree(place.folder / "package.training" / "checkpoints")
+    with pytest.raises(KeyboardInterrupt):
+        place.train_here(overwrite=True, callback=interrupt_at(3))
+    assert place.checkpoint()["step"] == 2
     steps.clear()
-    monkeypatch.setattr("quadrat.training.loop.LOG_EVERY", 1)
-    stop_at = [2]
-    monkeypatch.setattr(job, "_Progress", lambda path: Stopping(stop_at))
-    assert place.train("--overwrite").code == 75
-    reached = place.checkpoint()["step"]
-    assert 0 < reached < 4
-    stop_at[0] = 99
-    steps.clear()
-    assert place.train("--overwrite").code == 0
-    assert steps[0] == reached
+    place.train_here(overwrite=True, callback=steps_into(steps))
+    assert steps == [3, 4]
     assert place.checkpoint()["ended"]
 
 
-class Stopping:
-    """A progress that ends the training, as Ctrl-C would."""
+def interrupt_at(step):
+    """A callback that ends the training in this step, as Ctrl-C would."""
 
-    def __init__(self, stop_at):
-        self._stop_at = stop_at
-
-    def __call__(self, done, total, loss):
-        if done == self._stop_at[0]:
+    def callback(event):
+        if (event.kind, event.done) == ("step", step):
             raise KeyboardInterrupt
 
-
-def record_steps(monkeypatch):
-    steps, batch = [], samples.WindowSet.batch
-
-    def recorded(self, step, **options):
-        steps.append(step)
-        return batch(self, step, **options)
-
-    monkeypatch.setattr(samples.WindowSet, "batch", recorded)
-    return steps
+    return callback
 
 
-def interrupted_after(place, step, monkeypatch):
-    """The training of a place, ended when it is about to tell of the step after ``step``; what
-    follows is not disturbed."""
-    monkeypatch.setattr("quadrat.training.loop.LOG_EVERY", 1)
-    monkeypatch.setattr(job, "_Progress", lambda path: Stopping([step + 1]))
-    assert place.train().code == 75
+def steps_into(steps):
+    """A callback that notes the steps taken."""
+    return lambda event: steps.append(event.done) if event.kind == "step" else None
+
+
+def interrupted_after(place, step, *settings):
+    """The training of a place, ended in the step after ``step``."""
+    with pytest.raises(KeyboardInterrupt):
+        place.train_here(*settings, callback=interrupt_at(step + 1))
     assert place.checkpoint()["step"] == step
-    monkeypatch.setattr(job, "_Progress", lambda path: Stopping([99]))
 
 
 def test_changed_annotations_are_refused_and_with_overwrite_the_training_is_begun_anew(
-    place, monkeypatch
+    place, capsys
 ):
     own = place.folder / "own"
     shutil.copytree(place.pictures, own)
     here = Place(place.folder, own).manifest((0, "train", "a", ""), (1, "train", "b", ""))
-    interrupted_after(here, 2, monkeypatch)
-    steps = record_steps(monkeypatch)
+    interrupted_after(here, 2)
     shutil.copyfile(own / "5.labels.png", own / "1.labels.png")
     refused = here.train()
     assert refused.code == 2
     assert "begun otherwise (annotation of slide 1 " in refused.err
     assert "or train anew with --overwrite" in refused.err
-    assert not steps
     assert here.checkpoint()["step"] == 2
-    done = here.train("--overwrite")
-    assert done.code == 0, done.err
-    assert "p: what was begun otherwise (annotation of slide 1 " in done.err
-    assert steps[0] == 0
+    steps = []
+    here.train_here(overwrite=True, callback=steps_into(steps))
+    assert "p: what was begun otherwise (annotation of slide 1 " in capsys.readouterr().err
+    assert steps == [1, 2, 3, 4]
 
 
 def test_a_changed_setting_is_refused_before_a_slide_is_planned_and_set_back_the_training_goes_on(
-    place, monkeypatch
+    place,
 ):
-    interrupted_after(place, 2, monkeypatch)
-    steps = record_steps(monkeypatch)
-    with monkeypatch.context() as patch:
-        patch.setattr(plan, "_plan", lambda *_: pytest.fail("slides were planned"))
-        refused = place.train("--set", "train.threads=2")
+    interrupted_after(place, 2)
+    before = {p: p.stat().st_mtime_ns for p in place.folder.rglob("*") if p.is_file()}
+    refused = place.train("--set", "train.threads=2")
     assert refused.code == 2
     assert "(train.threads 1 -> 2); set that back to go on with it" in refused.err
-    assert place.train("--set", "train.calibrate=count", "--set", "train.patience=9").code == 0
-    assert steps[0] == 2
+    assert {p: p.stat().st_mtime_ns for p in place.folder.rglob("*") if p.is_file()} == before
+    steps = []
+    place.train_here("train.calibrate=count", "train.patience=9", callback=steps_into(steps))
+    assert steps == [3, 4]
     assert place.card()["metrics"]["calibration"]["aim"] == "count"
 
 
-def test_an_ended_training_of_another_aim_chooses_thresholds_anew_without_learning_again(
-    place, monkeypatch
-):
+def test_an_ended_training_of_another_aim_chooses_thresholds_anew_without_a_step(place):
     assert place.train().code == 0
-    steps = record_steps(monkeypatch)
     shutil.rmtree(place.folder / "package")
-    assert place.train("--set", "train.calibrate=none").code == 0
-    assert not steps
+    place.train_here("train.calibrate=none", callback=no_step)
     assert place.card()["metrics"]["calibration"] == {"aim": "none", "tried": []}
 
 
-def test_a_package_that_another_training_is_at_work_on_is_left_to_it(place, monkeypatch):
-    refused, learn = [], job.learn
-
-    def twice(own, *words, **options):
-        monkeypatch.setattr(job, "learn", learn)
-        with monkeypatch.context() as patch:
-            patch.setattr(lock.os, "getpid", lambda: 1)  # of another process that lives
-            refused.append(place.train("--overwrite"))
-        return learn(own, *words, **options)
-
-    monkeypatch.setattr(job, "learn", twice)
-    assert place.train().code == 0
-    assert refused[0].code == 74
+def test_a_package_that_another_training_is_at_work_on_is_left_to_it(place):
+    lock = place.folder / "package.training" / "driver.lock"
+    lock.parent.mkdir()
+    lock.write_text(json.dumps({"host": os.uname().nodename, "pid": os.getppid()}))
+    refused = place.train("--overwrite")
+    assert refused.code == 74
     told = f"p: another training is at work on {place.folder / 'package'} ("
-    assert told in refused[0].err
-    assert "; wait for it, give this one another model.package, or delete " in refused[0].err
-    assert not (place.folder / "package.training" / "driver.lock").exists()
+    assert told in refused.err
+    assert "; wait for it, give this one another model.package, or delete " in refused.err
+    assert lock.exists()
+    lock.unlink()
+    assert place.train().code == 0
+    assert not lock.exists()
 
 
 def test_overwrite_that_is_refused_forgets_nothing(place):
@@ -550,21 +432,14 @@ def test_overwrite_that_is_refused_forgets_nothing(place):
     assert place.checkpoint()["ended"]
 
 
-def test_moving_the_folder_does_not_begin_it_anew(place, tmp_path_factory, monkeypatch):
-    monkeypatch.setattr("quadrat.training.loop.LOG_EVERY", 1)
-    monkeypatch.setattr(job, "_Progress", lambda path: Stopping([3]))
-    assert place.train().code == 75
+def test_moving_the_folder_does_not_begin_it_anew(place, tmp_path_factory):
+    interrupted_after(place, 2)
     moved = tmp_path_factory.mktemp("moved")
     shutil.copytree(place.folder / "package.training", moved / "package.training")
-    there = (
-        Place(moved, place.pictures)
-        .manifest((0, "train", "a", ""), (1, "train", "b", ""), (2, "val", "c", ""))
-        .write()
-    )
-    steps = record_steps(monkeypatch)
-    monkeypatch.setattr(job, "_Progress", lambda path: Stopping([99]))
-    assert there.train().code == 0
-    assert steps[0] == 2
+    there = Place(moved, place.pictures).manifest(*THREE).write()
+    steps = []
+    there.train_here(callback=steps_into(steps))
+    assert steps == [3, 4]
 
 
 def test_a_training_can_begin_from_a_package_and_its_card_says_so(place):
@@ -621,26 +496,26 @@ def test_what_a_package_was_begun_from_has_seen_counts_as_seen(place):
     assert "has seen the case 'a'" in done.err
 
 
-def test_what_a_package_to_begin_from_knows_otherwise_is_told_before_the_training(
-    place, monkeypatch
-):
+def test_what_a_package_to_begin_from_knows_otherwise_is_told_before_the_training(place, capsys):
     assert place.train().code == 0
     first = (place.folder / "package").rename(place.folder / "first")
     shutil.rmtree(place.folder / "package.training")
-    monkeypatch.setattr(job, "_Progress", lambda path: Stopping([1]))
-    monkeypatch.setattr("quadrat.training.loop.LOG_EVERY", 1)
-    done = place.train("--init", first, "--set", "classes=[{name: cell}]", "--set", "model.mpp=1.0")
-    assert done.code == 75, "it was ended at its first step"
-    assert f"p: {first} was trained at model.mpp 0.5, this one is at 1.0" in done.err
+    capsys.readouterr()
+    other = f"train.init={first}", "classes=[{name: cell}]", "model.mpp=1.0"
+    with pytest.raises(KeyboardInterrupt):
+        place.train_here(*other, callback=interrupt_at(1))
+    said = capsys.readouterr().err
+    assert f"p: {first} was trained at model.mpp 0.5, this one is at 1.0" in said
     assert (
         f"p: {first} knows the classes nucleus, this one is to learn cell: the head is begun anew"
-        in done.err
+        in said
     )
 
 
 def test_a_full_disk_is_told_with_the_exit_code_for_stores(place, monkeypatch):
     monkeypatch.setattr(
-        "quadrat.core.files.os.statvfs",
+        os,
+        "statvfs",
         lambda _: type("Full", (), {"f_bavail": 1, "f_frsize": 1})(),
     )
     done = place.train()

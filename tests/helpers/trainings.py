@@ -17,6 +17,7 @@ from quadrat.models.task import ModelSpec
 from quadrat.slides.array import ArraySlide
 from quadrat.slides.source import source_of
 from quadrat.tasks import get_task
+from quadrat.training.batches import Samples, collated
 from quadrat.training.loop import Validation, train
 from quadrat.training.samples import TrainingSlide, WindowSet
 
@@ -96,17 +97,30 @@ def same_weights(a, b):
     return all(torch.equal(a[k], b[k]) for k in a)
 
 
-def stop_after(step):
-    """A progress that ends the training when more than ``step`` steps are done."""
+def stop_at(kind, done):
+    """A callback that ends the training at the event of this kind after so many steps."""
 
-    def progress(done, total, loss):
-        if done > step:
+    def callback(event):
+        if (event.kind, event.done) == (kind, done):
             raise Stop
 
-    return progress
+    return callback
 
 
-class Judge:
+def no_step(event):
+    """A callback of a training that must do nothing."""
+    raise AssertionError(f"a step was taken: {event}")
+
+
+def batch_of(data, step, *, size, seed, augment, balance=False):
+    """(pixels, targets) of one step as arrays."""
+    cfg = TrainSection(steps=step + 1, batch=size, seed=seed, augment=augment, balance=balance)
+    samples = Samples(data, cfg)
+    rgb, targets = collated([samples[number] for number in samples.at(step)])
+    return rgb.numpy(), {name: target.numpy() for name, target in targets.items()}
+
+
+class Planned:
     """A validation that gives planned figures in turn by the step that the weights have seen, and
     keeps those weights.
 
@@ -129,22 +143,24 @@ class Judge:
         return {"other": -1.0, "score": self.figures[-(-step // self.every) - 1]}
 
 
-def judged(folder, figures, *, every, steps=None, cfg=CFG, validate=..., disturb=None, **options):
-    """(result, judge) of a training that is validated after ``every`` steps, with a figure planned
+def validated(
+    folder, figures, *, every, steps=None, cfg=CFG, validate=..., disturb=None, **options
+):
+    """(result, plan) of a training that is validated after ``every`` steps, with a figure planned
     for each time.
 
     ``validate``: train.validate_every, where it is another; ``disturb``: called at each validation.
     """
-    judge = Judge(figures, every=every)
+    plan = Planned(figures, every=every)
 
     def measure(model):
         if disturb is not None:
             disturb(model)
-        return judge.measure(model)
+        return plan.measure(model)
 
     cfg = replace(
         cfg,
         steps=steps or every * len(figures),
         validate_every=every if validate is ... else validate,
     )
-    return trained(folder, cfg, validation=Validation(measure, "score"), **options), judge
+    return trained(folder, cfg, validation=Validation(measure, "score"), **options), plan

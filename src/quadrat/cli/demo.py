@@ -32,7 +32,7 @@ from quadrat.evaluation.evaluate import (
 )
 from quadrat.metrics.counts import relative_error
 from quadrat.phantom import REGION_NAMES, PhantomFiles, PhantomSpec, write_phantom
-from quadrat.training.plan import train
+from quadrat.training.plan import train_all, training_of
 
 TASKS = ("instance", "semantic", "detection", "classification")
 """The training that takes longest comes first, so that two workers end together."""
@@ -102,7 +102,8 @@ def demo(out: Path, *, scale: str, workers: int, reporter: Reporter) -> int:
         make_phantoms(out / "phantoms", size, executor)
         lap("phantoms")
         reporter.say("training four models from random weights")
-        train(pipelines, reporter=reporter, executor=executor)
+        trainings = [training_of(pipeline) for pipeline in pipelines]
+        train_all(trainings, reporter=reporter, executor=executor)
         lap("train")
         slides = read_manifest(test)
         for pipeline in pipelines:

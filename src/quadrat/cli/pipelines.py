@@ -130,14 +130,14 @@ def train(
     loaded = [options.pipeline(name, *first) for name in (pipeline, *pipelines)]
     from quadrat.training import plan
 
-    courses = [
-        course
+    trainings = [
+        training
         for one in loaded
-        for course in (
-            [plan.course_of(one)] if folds is False else plan.folds_of(one, _count(folds) or None)
+        for training in (
+            [plan.training_of(one)] if folds is False else plan.folds_of(one, _count(folds) or None)
         )
     ]
-    made = plan.train_courses(courses, overwrite=overwrite, reporter=options.reporter())
+    made = plan.train_all(trainings, overwrite=overwrite, reporter=options.reporter())
     for name, folder in made.items():
         print(f"{name}: {folder}")
     return EXIT_OK

@@ -1,12 +1,11 @@
-"""From a pipeline file and a manifest to what the training loop wants: the specification, slides
-with truth, samples."""
+"""The material of a training: slides with their truth, and whether there is anything to learn from
+them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from quadrat.annotations.truth import load_truth, need_annotated
 from quadrat.annotations.types import SlideTruth
@@ -20,11 +19,8 @@ from quadrat.slides.opening import open_slide
 from quadrat.slides.source import PixelSource
 from quadrat.training.samples import TrainingSlide, WindowSet
 
-if TYPE_CHECKING:
-    pass
-
 NOTES_SHOWN = 5
-"""Notes on annotations that are told before a training; all of them stand in the package's card."""
+"""Notes on annotations that are reported before a training; the package's card has all of them."""
 
 
 def training_slide(
@@ -34,16 +30,14 @@ def training_slide(
 
     Raises:
         ConfigError: the slide's label is not a class of the pipeline. AnnotationError: a bad
-        record, or objects without a
-            word on where they are annotated completely.
+            record, or objects of which nobody says where all of them are annotated.
     """
     frame = source.frame
     _, _, width, height = frame.scale.box_l0(frame.box)
     size = round(height), round(width)
-    lacking = math.ceil(max(frame.scale_row, frame.scale_col)) + 1
-    return TrainingSlide(
-        ref.name, source, cells, truth_of(ref, pipeline, size=size, tolerance=lacking)
-    )
+    missing = math.ceil(max(frame.scale_row, frame.scale_col)) + 1
+    truth = truth_of(ref, pipeline, size=size, tolerance=missing)
+    return TrainingSlide(ref.name, source, cells, truth)
 
 
 def truth_of(
@@ -68,20 +62,22 @@ def truth_of(
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What one slide can teach, found before its pixels are read: class ids, whether anything is
-    known to be background, and what a user should know."""
+    """What there is to learn from one slide, found before its pixels are read."""
 
     classes: frozenset[int]
+    """Class ids of what is annotated."""
     background: bool
+    """Whether anything is known to be background."""
     notes: tuple[str, ...]
+    """What a user should know of the annotations."""
 
 
 def known_of(ref: SlideRef, pipeline: Pipeline) -> Known:
-    """Read a slide's annotations and hold them against its size and mpp.
+    """Read a slide's annotations and check them against its size and mpp.
 
     Raises:
-        ConfigError, AnnotationError: see :func:`training_slide`. SlideError: it cannot be
-        opened or states no mpp.
+        ConfigError, AnnotationError: see :func:`training_slide`. SlideError: the slide cannot be
+            opened or states no mpp.
     """
     with open_slide(ref.path, mpp=ref.mpp) as slide:
         mpp = check_mpp(slide.mpp, slide=ref.path)
@@ -90,19 +86,17 @@ def known_of(ref: SlideRef, pipeline: Pipeline) -> Known:
     classes = {truth.label} if truth.label >= 0 else set()
     for drawn in (truth.objects, truth.regions):
         classes |= set() if drawn is None else drawn.present()
-    return Known(
-        frozenset(classes), truth.complete or truth.bounds is not None, truth.told(ref.name)
-    )
+    background = truth.complete or truth.bounds is not None
+    return Known(frozenset(classes), background, truth.told(ref.name))
 
 
 def check_material(slides: Sequence[Known], pipeline: Pipeline) -> list[str]:
-    """Whether there is anything to learn from the training slides; what a user should know of their
-    annotations.
+    """Check that there is something to learn from the training slides; what a user should know of
+    their annotations.
 
     Raises:
-        AnnotationError: nothing of any class; one class alone where there is nothing to choose
-        among, or one class of regions
-            and nowhere anything that is not of it.
+        AnnotationError: nothing of any class is annotated; there is one class alone and nothing to
+            tell it from; or there is one class of regions and nowhere anything that is not of it.
     """
     names = [c.name for c in pipeline.classes]
     if pipeline.task == "classification" and len(names) < 2:
@@ -114,52 +108,48 @@ def check_material(slides: Sequence[Known], pipeline: Pipeline) -> list[str]:
     if not there:
         raise AnnotationError(
             f"none of the {len(slides)} training slides shows anything of the classes "
-            f"{', '.join(names)}: there is nothing to "
-            "learn ('quadrat annotations stats' tells what the files hold)"
+            f"{', '.join(names)}: there is nothing to learn ('quadrat annotations stats' tells "
+            "what the files hold)"
         )
-    if (
-        pipeline.data.annotations in ("regions", "mask")
-        and len(names) == 1
-        and not any(k.background for k in slides)
-    ):
+    regions = pipeline.data.annotations in ("regions", "mask")
+    if regions and len(names) == 1 and not any(known.background for known in slides):
         raise AnnotationError(
             f"everything that is known of the training slides is '{names[0]}', so nothing could be "
-            "learnt as background: fill "
-            "the manifest's column 'annotated' with 'all', or with the class of the regions inside "
-            "which every area is drawn"
+            "learnt as background: fill the manifest's column 'annotated' with 'all', or with the "
+            "class of the regions inside which every area is drawn"
         )
     missing = [name for k, name in enumerate(names) if k not in there]
     notes = [f"no training slide shows '{name}'; it cannot be learnt" for name in missing]
-    told = [note for known in slides for note in known.notes]
-    return (
-        notes
-        + told[:NOTES_SHOWN]
-        + ([f"and {len(told) - NOTES_SHOWN} more"] if len(told) > NOTES_SHOWN else [])
-    )
+    of_slides = [note for known in slides for note in known.notes]
+    hidden = len(of_slides) - NOTES_SHOWN
+    more = [f"and {hidden} more"] if hidden > 0 else []
+    return notes + of_slides[:NOTES_SHOWN] + more
 
 
 def check_partial(slide: TrainingSlide, task: Task) -> None:
-    """Refuse (AnnotationError) a slide of which not everything is known, where the task learns from
-    no other."""
-    if not task.learns_from_partial and (
-        slide.truth.bounds is not None or not slide.truth.complete
-    ):
+    """Check that a task can learn from a slide of which not everything is known.
+
+    Raises:
+        AnnotationError: it learns from slides that are annotated completely, and this one is not.
+    """
+    whole = slide.truth.bounds is None and slide.truth.complete
+    if not task.learns_from_partial and not whole:
         raise AnnotationError(
             f"{slide.name}: the task {task.name} learns from slides that are annotated completely: "
-            "say annotated=all in the "
-            "manifest where they are, or use the task 'instance', which can leave out what is not"
+            "say annotated=all in the manifest where they are, or use the task 'instance', which "
+            "can leave out what is not"
         )
 
 
 def window_set(
     slides: Sequence[TrainingSlide], task: Task, spec: ModelSpec, pipeline: Pipeline
 ) -> WindowSet:
-    """The training samples; a patch is never larger than the window unless it is the
-    whole of it.
+    """The windows from which training samples are cut.
+
+    Raises:
+        AnnotationError: see :func:`check_partial` and :class:`WindowSet`.
     """
-    cfg = pipeline.train
     for slide in slides:
         check_partial(slide, task)
-    return WindowSet(
-        slides, task, spec, patch=cfg.patch, cache_mb=cfg.cache_mb, balance=cfg.balance
-    )
+    train = pipeline.train
+    return WindowSet(slides, task, spec, patch=train.patch, cache_mb=train.cache_mb)

@@ -1,8 +1,8 @@
-"""Several processes that train one model: each takes its part of every batch, and what comes out is
-what one would learn.
+"""Several processes (ranks) that train one model: each takes its part of every batch, and together
+they learn what one process would learn.
 
-Every rank sees the loss of the *whole* batch: outputs and targets are gathered, its own part with
-the gradient attached, so that summed gradients are those of one process even where a loss does not
+Every rank sees the loss of the *whole* batch. Outputs and targets are gathered, and the rank's own
+part keeps its gradient. So summed gradients are those of one process, even where a loss does not
 split into samples (Dice over a batch, counts of positives). Batch statistics are those of the whole
 batch, too (Ioffe and Szegedy 2015; synchronised as in Zhang et al., CVPR 2018).
 """
@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import cache
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -23,13 +24,13 @@ from quadrat.core.errors import ConfigError
 
 T = TypeVar("T")
 PATIENCE = timedelta(days=7)
-"""How long a process waits for the others. Only the first one judges validation slides, which can
-take hours (NCCL's own limit is ten minutes); a process that is gone is not waited for: torchrun
-ends them all."""
+"""How long a rank waits for the others. Only the first one evaluates validation slides, which can
+take hours (NCCL's own limit is ten minutes). A rank that died is not waited for: torchrun ends them
+all."""
 
 
 class Ranks(Protocol):
-    """The processes of a training, as one of them sees them."""
+    """The ranks of a training, as one of them sees them."""
 
     @property
     def first(self) -> bool:
@@ -37,11 +38,11 @@ class Ranks(Protocol):
         ...
 
     def part(self, batch: int) -> slice:
-        """The samples of a batch that are this process's."""
+        """Which samples of a batch are this rank's."""
         ...
 
     def share(self, model: nn.Module) -> nn.Module:
-        """The network with batch statistics over all processes."""
+        """The network with batch statistics over all ranks."""
         ...
 
     def plain(self, model: nn.Module) -> nn.Module:
@@ -49,15 +50,15 @@ class Ranks(Protocol):
         ...
 
     def gather(self, value: Any) -> Any:
-        """A batch from its parts; this process's part keeps its gradient."""
+        """A batch from its parts; this rank's part keeps its gradient."""
         ...
 
     def add_gradients(self, model: nn.Module) -> None:
-        """Replace every gradient by the sum over the processes."""
+        """Replace every gradient by the sum over the ranks."""
         ...
 
     def shared(self, compute: Callable[[], T]) -> T:
-        """What the first process computes, known to all."""
+        """What the first rank computes, known to all."""
         ...
 
 
@@ -89,7 +90,7 @@ SOLO = Solo()
 
 
 class Group:
-    """The processes of a ``torch.distributed`` group (started by torchrun)."""
+    """The ranks of a ``torch.distributed`` group (started by torchrun)."""
 
     def __init__(self) -> None:
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
@@ -107,10 +108,17 @@ class Group:
         return slice(self.rank * own, (self.rank + 1) * own)
 
     def share(self, model: nn.Module) -> nn.Module:
-        return _exchanged(model, nn.BatchNorm2d, GroupBatchNorm)
+        for module in model.modules():
+            kind: Any = type(module)
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.__class__ = over_the_group(kind)
+        return model
 
     def plain(self, model: nn.Module) -> nn.Module:
-        return _exchanged(model, GroupBatchNorm, nn.BatchNorm2d)
+        for module in model.modules():
+            if isinstance(module, GroupBatchNorm):
+                module.__class__ = module.alone  # type: ignore[assignment]
+        return model
 
     def gather(self, value: Any) -> Any:
         if not isinstance(value, Tensor):
@@ -142,11 +150,14 @@ class Group:
 
 
 class GroupBatchNorm(nn.BatchNorm2d):
-    """BatchNorm2d whose batch is that of all processes (all parts of one size)."""
+    """BatchNorm2d with the statistics of the batch of all ranks (all parts have one size)."""
+
+    alone: type[nn.BatchNorm2d] = nn.BatchNorm2d
+    """The class that it is in a single process."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
-            return super().forward(x)
+            return self.alone.forward(self, x)
         wide = x.float()
         count = wide.numel() // wide.shape[1] * dist.get_world_size()
         mean = _Summed.apply(wide.sum(dim=(0, 2, 3)) / count)
@@ -164,12 +175,33 @@ class GroupBatchNorm(nn.BatchNorm2d):
             centred * (torch.rsqrt(variance + self.eps) * self.weight)[:, None, None]
             + self.bias[:, None, None]
         )
-        whole: Tensor = out.to(x.dtype)
+        out = out.to(x.dtype)
+        for name in ("drop", "act"):  # timm's BatchNormAct2d has an activation inside
+            if hasattr(self, name):
+                out = getattr(self, name)(out)
+        whole: Tensor = out
         return whole
 
 
+@cache
+def over_the_group(alone: Any) -> type[GroupBatchNorm]:
+    """The class of a batch norm that takes its statistics from the group. Parameters and buffers
+    are the same in both classes, so that a module can change its class.
+
+    Raises:
+        ConfigError: it is of a kind that nobody has written for groups.
+    """
+    if alone.__name__ not in ("BatchNorm2d", "BatchNormAct2d"):
+        raise ConfigError(
+            f"train.processes above 1 cannot share the statistics of {alone.__name__}; set it to 1 "
+            "or use another model.encoder"
+        )
+    kind: type[GroupBatchNorm] = type(f"Group{alone.__name__}", (GroupBatchNorm,), {"alone": alone})
+    return kind
+
+
 class _Summed(torch.autograd.Function):
-    """The sum over the processes; its gradient is the sum of theirs. (torch deprecated its own, and
+    """The sum over the ranks; its gradient is the sum of theirs. (torch deprecated its own, and
     keeps the next private.)"""
 
     @staticmethod
@@ -187,21 +219,13 @@ def _total(value: Tensor) -> Tensor:
     return whole
 
 
-def _exchanged(model: nn.Module, old: type[nn.BatchNorm2d], new: type[nn.BatchNorm2d]) -> nn.Module:
-    """The model, its norms of exactly the class ``old`` being ``new``: parameters and buffers are
-    the same objects."""
-    for module in model.modules():
-        if type(module) is old:
-            module.__class__ = new
-    return model
-
-
 @contextmanager
-def joined(device: torch.device) -> Iterator[Group]:
-    """Join the group that torchrun's environment describes (gloo on the CPU, NCCL on GPUs)."""
+def joined(device: torch.device, *, patience: timedelta = PATIENCE) -> Iterator[Group]:
+    """Join the group that torchrun's environment describes (gloo on the CPU, NCCL on GPUs), and
+    leave it however the block ends."""
     if device.type == "cpu":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=patience)
     try:
         yield Group()
     finally:

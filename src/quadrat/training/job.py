@@ -1,24 +1,20 @@
-"""The training work unit: from planned slides to a model package, on whatever worker it lands."""
+"""The training job: from planned slides to a model package, on whatever worker it lands."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
+from pydantic import TypeAdapter
 
-from quadrat import __version__
-from quadrat.config.leakage import Seen, seen_by
 from quadrat.config.pipeline import Pipeline
-from quadrat.config.splits import case_of
-from quadrat.core.errors import ConfigError, WriteError
-from quadrat.core.files import sha256_of, write_file
+from quadrat.core.errors import ConfigError
+from quadrat.core.files import write_file
 from quadrat.engine.steps import create_predictions, infer_shards, open_work_source
 from quadrat.engine.view import WorkView
 from quadrat.engine.work import SlideWork
@@ -29,106 +25,145 @@ from quadrat.models.package import (
     SCHEDULE_EXACT,
     begin_from,
     exactness,
-    read_card,
     rounded,
     save_package,
 )
-from quadrat.models.spec import spec_of, versions
+from quadrat.models.spec import spec_of
 from quadrat.models.task import ModelSpec, Task
-from quadrat.slides.identity import regions_digest, slide_identity
 from quadrat.slides.source import PixelSource
 from quadrat.store.predictions import PredictionStore
 from quadrat.store.tiles import TileStore
 from quadrat.tasks import build_network, get_task
-from quadrat.training.checkpoint import Key
+from quadrat.training.card import card_of
 from quadrat.training.data import training_slide, window_set
 from quadrat.training.distributed import SOLO, Ranks
-from quadrat.training.loop import Trained, Validation, key_of, train
+from quadrat.training.key import training_key
+from quadrat.training.launch import run_ranks
+from quadrat.training.loop import Callback, Event, Trained, Validation, train
 from quadrat.training.pages import examples_page, learning_curves
+from quadrat.training.progress import ProgressFile
 from quadrat.training.samples import TrainingSlide
-from quadrat.training.thresholds import Judged, Trial, TrialView, calibrate, figures_of
+from quadrat.training.thresholds import InferredSlides, Trial, TrialView, calibrate, figures_of
 
 PROGRESS, CHECKPOINTS = "progress.json", "checkpoints"
-PROGRESS_EVERY_S = 1.0
-NOT_LEARNT = ("manifest", "source", "license")
-"""Keys of the section ``data`` that change nothing of what is learnt."""
-SHOWN = 16
-"""Digits of a content's sha256 in a checkpoint's key."""
+"""What lies in the folder of a training."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainJob:
-    """One package to train. ``works``: the slides of splits train and val, planned. ``folder``:
-    checkpoints and logs."""
+    """One package to train."""
 
     pipeline: Pipeline
+    """Its settings."""
     works: tuple[SlideWork, ...]
+    """The slides of splits train and val, planned."""
     package: str
+    """Folder that the package is written to."""
     folder: str
+    """Folder of checkpoints and logs."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainReceipt:
+    """What came of a training job."""
+
+    package: str
+    """Folder of the package."""
+    seconds: float
+    """What the training took, interruptions left out."""
+    losses: Mapping[str, float]
+    """Mean of the last tenth of the steps."""
+    promise: str
+    """What the package promises of its exactness, in words."""
+    figures: Mapping[str, float]
+    """Of the validation slides; empty without such slides."""
+    main: str
+    """The figure that the task is judged by."""
+    step: int
+    """How many steps the kept weights have seen."""
 
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """What a training learns from and is judged on."""
+    """The slides of a job, opened, with their truth."""
 
-    learn: Sequence[TrainingSlide]
-    judge: Sequence[tuple[SlideWork, TrainingSlide]]
+    train: Sequence[TrainingSlide]
+    """What the network learns from."""
+    val: Sequence[tuple[SlideWork, TrainingSlide]]
+    """What it is evaluated on."""
 
     @property
     def notes(self) -> list[str]:
-        """What was left out of the annotations, or taken otherwise than it stands in the files."""
-        return [
-            note for slide in (*self.learn, *(s for _, s in self.judge)) for note in slide.notes
-        ]
+        """What was left out of the annotations, or understood otherwise than it stands there."""
+        return [note for slide in (*self.train, *(s for _, s in self.val)) for note in slide.notes]
 
 
-def train_package(job: TrainJob) -> dict[str, Any]:
-    """Train, choose thresholds on the validation slides, write the package; the receipt holds
-    losses, figures and the promise."""
+def job_to_json(job: TrainJob) -> str:
+    """A job as text; :func:`job_from_json` gives an equal one."""
+    return TypeAdapter(TrainJob).dump_json(job).decode()
+
+
+def job_from_json(text: str) -> TrainJob:
+    """The job of :func:`job_to_json`, checked field by field.
+
+    Raises:
+        ValueError: it is not one.
+    """
+    return TypeAdapter(TrainJob).validate_json(text)
+
+
+def train_package(job: TrainJob, *, callback: Callback | None = None) -> TrainReceipt:
+    """Train, choose thresholds on the validation slides, write the package.
+
+    ``callback``: see :func:`quadrat.training.loop.train`; it gets no event of other processes.
+    """
     pipeline = job.pipeline
     torch.set_num_threads(pipeline.train.threads)
     task, device = get_task(pipeline.task), pick_device(pipeline.run.device)
     spec = spec_of(pipeline, task)
-    if pipeline.train.processes > 1:
-        from quadrat.training.launch import train_in_processes
-
-        train_in_processes(job)  # to its end: what follows finds it done
+    if pipeline.train.processes > 1:  # to the end: what follows finds it done
+        run_ranks(
+            job_to_json(job),
+            package=job.package,
+            log=Path(job.folder) / "torchrun.log",
+            processes=pipeline.train.processes,
+            threads=pipeline.train.threads,
+            device=pipeline.run.device,
+        )
     with material(job) as slides:
-        trained = learn(job, task, spec, slides, device=device)
+        trained = train_network(job, slides, device=device, callback=callback)
         model = rounded(trained.model, pipeline.model.precision)
-        views = _inferred(slides, spec, model, device)
-        spec, tried = _choose_thresholds(job, task, spec, views)
+        inferred = _inferred(slides, spec, model, device)
+        spec, tried = _choose_thresholds(pipeline, task, spec, inferred)
         final = next((t for t in tried if t.thresholds == spec.thresholds), None)
-        if final is None and views:
-            final = figures_of(task, spec, views)
+        if final is None and inferred:
+            final = figures_of(task, spec, inferred)
         measured = exactness(model, spec)
         if measured["promise"] == SCHEDULE_EXACT:
-            seen = [
-                (slide.source, slide.cells)
-                for slide in ([s for _, s in slides.judge] or slides.learn)
-            ]
-            measured["seam_mismatch"] = seam_mismatch(model, task, spec, seen, device=device)
-        about = _card(job, trained, tried, final, slides.notes)
+            looked_at = [slide for _, slide in slides.val] or slides.train
+            places = [(slide.source, slide.cells) for slide in looked_at]
+            measured["seam_mismatch"] = seam_mismatch(model, task, spec, places, device=device)
+        refs = [work.ref for work in job.works]
         save_package(
             Path(job.package),
             model,
             spec,
-            about=about,
+            about=card_of(pipeline, refs, trained, tried=tried, final=final, notes=slides.notes),
             measured=measured,
             precision=pipeline.model.precision,
-            beside=lambda package: _leave_pages(
-                package, Path(job.folder), task, spec, trained, views, slides
+            beside=lambda package: _write_pages(
+                package, Path(job.folder), task, spec, trained, slides, inferred
             ),
         )
-    return {
-        "package": job.package,
-        "seconds": trained.seconds,
-        "losses": dict(trained.losses),
-        "promise": describe_promise(measured),
-        "figures": {} if final is None else dict(final.figures),
-        "main": task.metrics.main,
-        "step": trained.step,
-    }
+    return TrainReceipt(
+        package=job.package,
+        seconds=trained.seconds,
+        losses=dict(trained.losses),
+        promise=describe_promise(measured),
+        figures={} if final is None else dict(final.figures),
+        main=task.metrics.main,
+        step=trained.step,
+    )
 
 
 @contextlib.contextmanager
@@ -137,69 +172,74 @@ def material(job: TrainJob) -> Iterator[Material]:
 
     Raises:
         ConfigError: none is of split train. AnnotationError: see
-        :func:`quadrat.training.data.training_slide`.
+            :func:`quadrat.training.data.training_slide`.
     """
+    stored = job.pipeline.train.source == "stored"
     with contextlib.ExitStack() as stack:
         slides = []
         for work in job.works:
-            stored = job.pipeline.train.source == "stored"
             source: PixelSource = (
                 TileStore.open(work.tiles)
                 if stored
                 else stack.enter_context(open_work_source(work))
             )
-            slides.append(
-                (work, training_slide(work.ref, job.pipeline, source, work.load_plan().cells))
-            )
-        learn = [slide for work, slide in slides if work.ref.split != "val"]
-        if not learn:
+            cells = work.load_plan().cells
+            slides.append((work, training_slide(work.ref, job.pipeline, source, cells)))
+        learnt = [slide for work, slide in slides if work.ref.split != "val"]
+        if not learnt:
             raise ConfigError(f"{job.pipeline.data.manifest} has no slide of split 'train'")
-        yield Material(learn, [(work, slide) for work, slide in slides if work.ref.split == "val"])
+        yield Material(learnt, [(work, slide) for work, slide in slides if work.ref.split == "val"])
 
 
-def learn(
+def train_network(
     job: TrainJob,
-    task: Task,
-    spec: ModelSpec,
     slides: Material,
     *,
     device: torch.device,
     ranks: Ranks = SOLO,
+    callback: Callback | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Trained:
-    """The training itself, judged on the validation slides as it goes; goes on from the job's
+    """The training loop, evaluated on the validation slides as it goes; goes on from the job's
     checkpoint."""
     pipeline, folder = job.pipeline, Path(job.folder)
+    task = get_task(pipeline.task)
+    spec = spec_of(pipeline, task)
 
     def measure(network: torch.nn.Module) -> Mapping[str, float]:
         return figures_of(task, spec, _inferred(slides, spec, network, device)).figures
 
+    progress = ProgressFile(folder / PROGRESS)
+
+    def tell(event: Event) -> None:
+        if ranks.first:
+            progress(event)
+        if callback is not None:
+            callback(event)
+
     return train(
         task,
         spec,
-        window_set(slides.learn, task, spec, pipeline),
+        window_set(slides.train, task, spec, pipeline),
         pipeline.train,
         device=device,
         folder=folder / CHECKPOINTS,
-        progress=_Progress(folder / PROGRESS),
-        validation=Validation(measure, task.metrics.main) if slides.judge else None,
-        prepare=lambda network: begin(network, spec, pipeline),
+        validation=Validation(measure, task.metrics.main) if slides.val else None,
+        prepare=lambda network: load_first_weights(network, spec, pipeline),
         ranks=ranks,
-        key=data_key(job),
+        key=training_key(pipeline, job.works, spec),
+        callback=tell,
+        clock=clock,
     )
 
 
-def whole_key(job: TrainJob, spec: ModelSpec) -> Key:
-    """The key of the checkpoint that :func:`learn` will leave."""
-    return {**key_of(spec, job.pipeline.train), **data_key(job)}
-
-
-def begin(network: torch.nn.Module, spec: ModelSpec, pipeline: Pipeline) -> list[str]:
+def load_first_weights(network: torch.nn.Module, spec: ModelSpec, pipeline: Pipeline) -> list[str]:
     """Load what the pipeline begins with, if anything: a package's weights, or an encoder's.
     Returns what a user should know.
 
     Raises:
         PackageError: ``train.init`` is no package, or one of another network. ConfigError: the
-        encoder's weights do not fit.
+            encoder's weights do not fit.
     """
     if pipeline.train.init:
         return begin_from(network, spec, Path(pipeline.train.init), build_network)
@@ -208,139 +248,41 @@ def begin(network: torch.nn.Module, spec: ModelSpec, pipeline: Pipeline) -> list
     return []
 
 
-def data_key(job: TrainJob) -> Key:
-    """What a job learns from and is judged on, and what it begins with, by content: where the files
-    lie does not count."""
-    pipeline, refs = job.pipeline, [work.ref for work in job.works]
-    data = {
-        f"data.{name}": value
-        for name, value in asdict(pipeline.data).items()
-        if name not in NOT_LEARNT
-    }
-    reading = {f"slide.{name}": value for name, value in asdict(pipeline.slide).items()}
-    slides: dict[str, Any] = {}
-    for work in job.works:
-        parts = {
-            name: getattr(work.ref, name) for name in ("mpp", "label", "annotated", "split")
-        } | {
-            "pixels": work.identity[:SHOWN],
-            "annotation": _digest(work.ref.annotation)[:SHOWN],
-            "regions": regions_digest(work.ref.regions)[:SHOWN],
-        }
-        slides |= {f"{name} of slide {work.ref.name}": value for name, value in parts.items()}
-    order = hashlib.sha256(json.dumps([ref.name for ref in refs]).encode()).hexdigest()
-    return {**_beginning(pipeline)} | data | reading | slides | {"order of slides": order[:SHOWN]}
-
-
-def _beginning(pipeline: Pipeline) -> Key:
-    """The content of what a training begins with."""
-    init, weights = pipeline.train.init, pipeline.model.encoder_weights
-    if init:
-        return {"train.init": read_card(Path(init)).get("weights_sha256", "")[:SHOWN]}
-    return {"model.encoder_weights": _digest(weights)[:SHOWN] or weights}
-
-
-def _digest(path: str) -> str:
-    """Of a file's content, of a folder's outline and ends; "" where there is none."""
-    place = Path(path)
-    if not path or not place.exists():
-        return ""
-    return slide_identity(path) if place.is_dir() else sha256_of(place)
-
-
-class _Progress:
-    """Leaves word of a training for the driver, which runs in another process."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._spoken = path, 0.0
-
-    def __call__(self, done: int, total: int, loss: float) -> None:
-        if time.monotonic() - self._spoken < PROGRESS_EVERY_S and done < total:
-            return
-        self._spoken = time.monotonic()
-        with contextlib.suppress(WriteError):  # on a full disk the checkpoint says so
-            write_file(self._path, json.dumps({"done": done, "total": total, "loss": loss}))
-
-
 def _inferred(
     slides: Material, spec: ModelSpec, model: torch.nn.Module, device: torch.device
-) -> Judged:
+) -> InferredSlides:
     """Predictions of the validation slides, in their training folders, with their truth.
 
     A slide of fewer windows than a batch gets batches of that size: small images would cost several
     times what they are.
     """
-    views = []
-    for work, slide in slides.judge:
+    inferred = []
+    for work, slide in slides.val:
         of_model = replace(work, spec=replace(spec, batch=min(spec.batch, len(slide.cells))))
         create_predictions(of_model)
-        infer_shards(
-            of_model, model, PredictionStore(work.predictions).shards, slide.source, device=device
-        )
-        views.append((WorkView(of_model), slide.truth))
-    return views
+        shards = PredictionStore(work.predictions).shards
+        infer_shards(of_model, model, shards, slide.source, device=device)
+        inferred.append((WorkView(of_model), slide.truth))
+    return inferred
 
 
 def _choose_thresholds(
-    job: TrainJob, task: Task, spec: ModelSpec, views: Judged
+    pipeline: Pipeline, task: Task, spec: ModelSpec, slides: InferredSlides
 ) -> tuple[ModelSpec, list[Trial]]:
-    aim = job.pipeline.train.calibrate
-    if aim == "none" or not views or task.calibrations(spec) == [spec.thresholds]:
+    aim = pipeline.train.calibrate
+    if aim == "none" or not slides or task.calibrations(spec) == [spec.thresholds]:
         return spec, []
-    return calibrate(task, spec, job.pipeline.thresholds, views, aim=aim)
+    return calibrate(task, spec, pipeline.thresholds, slides, aim=aim)
 
 
-def _card(
-    job: TrainJob,
-    trained: Trained,
-    tried: Sequence[Trial],
-    final: Trial | None,
-    notes: Sequence[str],
-) -> dict[str, Any]:
-    """What the package says of itself beside its specification."""
-    pipeline, refs = job.pipeline, [work.ref for work in job.works]
-    return {
-        "metrics": {
-            "training_loss": dict(trained.losses),
-            "validation": {}
-            if final is None
-            else dict(final.figures) | {"count_error": final.count_error},
-            "calibration": {"aim": pipeline.train.calibrate, "tried": [asdict(t) for t in tried]},
-        },
-        "training": {
-            "slides": [ref.name for ref in refs if ref.split != "val"],
-            "validation_slides": [ref.name for ref in refs if ref.split == "val"],
-            "cases": sorted({case_of(ref) for ref in refs}),
-            "inherited": inherited(pipeline.train.init),
-            "annotation_notes": list(notes),
-            "source": pipeline.data.source,
-            "data_license": pipeline.data.license,
-            "settings": asdict(pipeline.train),
-            "kept_step": trained.step,
-            "begun_from": pipeline.train.init
-            or (pipeline.model.encoder_weights and Path(pipeline.model.encoder_weights).name),
-        },
-        "license": pipeline.model.license,
-        "limits": pipeline.model.limits,
-        "versions": versions() | {"quadrat": __version__},
-    }
-
-
-def inherited(init: str) -> dict[str, list[str]] | None:
-    """What the package that a training begins from has seen, for the card; empty for none, None
-    where it does not say."""
-    seen = seen_by(read_card(Path(init))) if init else Seen(frozenset(), frozenset())
-    return None if seen is None else {"slides": sorted(seen.slides), "cases": sorted(seen.cases)}
-
-
-def _leave_pages(
+def _write_pages(
     package: Path,
     folder: Path,
     task: Task,
     spec: ModelSpec,
     trained: Trained,
-    views: Judged,
     slides: Material,
+    inferred: InferredSlides,
 ) -> None:
     """Logs, curves and examples into the folder of a package; ``folder``: the training's."""
     logs = folder / CHECKPOINTS
@@ -354,11 +296,10 @@ def _leave_pages(
     )
     if trained.validations:
         write_file(package / "validation.csv", (logs / "validation.csv").read_bytes())
-    if views:
-        slides_of = [slide for _, slide in slides.judge]
-        answers = [TrialView(view, task, spec).answer() for view, _ in views]
+    if inferred:
+        answers = [TrialView(view, task, spec).answer() for view, _ in inferred]
         rows = [
-            (s.name, s.source.read, a, e)
-            for s, a, (_, e) in zip(slides_of, answers, views, strict=True)
+            (slide.name, slide.source.read, answer, truth)
+            for (_, slide), answer, (_, truth) in zip(slides.val, answers, inferred, strict=True)
         ]
         examples_page(package / "examples.png", rows, classes=spec.class_names)

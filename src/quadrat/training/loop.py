@@ -2,7 +2,7 @@
 early stopping, exact resume.
 
 What is validated, and how, is a function that the caller hands in; the loop knows the name of one
-figure that should rise.
+figure that should rise. The clock, and what is to be called as the loop goes, are handed in too.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,15 +21,14 @@ from torch import Tensor, nn
 
 from quadrat.config.pipeline import TrainSection
 from quadrat.core.errors import QuadratError
-from quadrat.core.predictions import Arrays
 from quadrat.models.inference import normalise
 from quadrat.models.task import ModelSpec, Output, Task
-from quadrat.training.checkpoint import Checkpoints, Key
+from quadrat.training.batches import Batch, Samples, batches
+from quadrat.training.checkpoint import Checkpoints, Key, State
 from quadrat.training.distributed import SOLO, Ranks
 from quadrat.training.samples import WindowSet
 
-LOG_EVERY = 10
-UNDECISIVE = (
+NOT_DECISIVE = (
     "checkpoint_every_s",
     "cache_mb",
     "tensorboard",
@@ -42,35 +41,54 @@ UNDECISIVE = (
 """Settings of ``train`` that change no weights (``init`` does by what it names, which the caller's
 key holds), and ``patience``, which only says when to end: of a running training it holds from the
 next validation on."""
-Progress = Callable[[int, int, float], None]
-"""Called with (steps done, steps in all, smoothed loss)."""
+GRADIENT_NORM = 10.0
+"""The largest norm of all gradients together."""
 Figures = Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
+class Event:
+    """What the loop has just done."""
+
+    kind: Literal["step", "best", "checkpoint"]
+    """A step; or kept the weights as the best so far; or written a checkpoint to go on from."""
+    done: int
+    """Steps done."""
+    steps: int
+    """Steps in all."""
+    loss: float
+    """Mean of the last twenty steps."""
+
+
+Callback = Callable[[Event], None]
+
+
+@dataclass(frozen=True, slots=True)
 class Validation:
-    """How a network is judged while it learns: ``measure`` gives figures, ``main`` names the one
-    that should rise."""
+    """How a network is evaluated while it is trained."""
 
     measure: Callable[[nn.Module], Figures]
+    """Figures of a network in eval mode."""
     main: str
+    """The figure that should rise."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A finished training: the network (eval mode), the last losses (mean of the last tenth), and
-    the seconds it took.
-
-    ``step``: how many steps the kept weights have seen; ``validations``: a row of figures each time
-    (with "step").
-    """
+    """A finished training."""
 
     model: nn.Module
+    """The network with the weights that are kept, in eval mode."""
     losses: Figures
+    """Mean of the last tenth of the steps."""
     seconds: float
+    """What it took, interruptions left out."""
     step: int
+    """How many steps the kept weights have seen."""
     history: tuple[Figures, ...]
+    """The losses of each step, with "step"."""
     validations: tuple[Figures, ...]
+    """The figures of each validation, with "step"."""
 
 
 def learning_rate(step: int, cfg: TrainSection) -> float:
@@ -87,21 +105,16 @@ def validation_every(cfg: TrainSection) -> int:
 
 
 def key_of(spec: ModelSpec, cfg: TrainSection) -> Key:
-    """What decides the weights beside the data, by the names of the pipeline file."""
-    elsewhere = (
-        "task",
-        "classes",
-        "lattice",
-        "thresholds",
-        "batch",
-    )  # or, as the batch of inference, of no weight
+    """What decides the weights besides the data, by the names of the pipeline file."""
+    # keyed elsewhere, or, as the batch of inference, of no influence on weights
+    elsewhere = ("task", "classes", "lattice", "thresholds", "batch")
     model = {
         f"model.{name}": value for name, value in asdict(spec).items() if name not in elsewhere
     }
     model |= {f"model.{name}": value for name, value in asdict(spec.lattice).items()}
     thresholds = {f"thresholds.{name}": value for name, value in spec.thresholds.items()}
     settings = {
-        f"train.{name}": value for name, value in asdict(cfg).items() if name not in UNDECISIVE
+        f"train.{name}": value for name, value in asdict(cfg).items() if name not in NOT_DECISIVE
     }
     settings |= {
         f"train.augment.{name}": value for name, value in settings.pop("train.augment").items()
@@ -124,24 +137,36 @@ def train(
     *,
     device: torch.device,
     folder: Path,
-    progress: Progress | None = None,
     validation: Validation | None = None,
     prepare: Callable[[nn.Module], object] | None = None,
     ranks: Ranks = SOLO,
     key: Key | None = None,
+    callback: Callback | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Trained:
-    """Train from random weights (or from what ``prepare`` loads), or go on from the checkpoint in
-    ``folder``.
+    """Train from random weights, or go on from the checkpoint in ``folder``.
 
-    With ``validation`` the kept weights are those of the best figure (the later of equals), and
-    after ``cfg.patience`` validations without a better one the training ends. ``ranks``: the
-    processes that share each batch. ``key``: what else decides the weights (the data, what
-    ``prepare`` loads).
+    With ``validation``, the kept weights are those of the best figure (the later of equals), and
+    after ``cfg.patience`` validations without a better one the training ends.
+
+    Args:
+        task: of the network.
+        spec: what the network is.
+        data: the windows to learn from.
+        cfg: the settings.
+        device: where the network is trained.
+        folder: of the checkpoints.
+        validation: how the network is evaluated as it is trained.
+        prepare: loads first weights into a network.
+        ranks: the processes that share each batch.
+        key: what else decides the weights: the data, and what ``prepare`` loads.
+        callback: called after each step, and after each file that the training can go on from.
+        clock: seconds, for the time between checkpoints.
 
     Raises:
-        QuadratError: the loss became NaN or infinite. StoreError: a damaged checkpoint, or no
-        room for one. ConfigError: the
-            checkpoint is of a training with another key or other settings.
+        QuadratError: the loss became NaN or infinite. StoreError: a damaged checkpoint, or no room
+            for one. ConfigError: the checkpoint is of a training with another key or other
+            settings.
     """
     torch.manual_seed(cfg.seed)
     model = task.build(spec)
@@ -151,73 +176,113 @@ def train(
     optimizer = torch.optim.AdamW(
         parameter_groups(model, cfg), lr=cfg.lr, weight_decay=cfg.weight_decay
     )
-    whole = {**key_of(spec, cfg), **(key or {})}
     saved = Checkpoints(
-        folder, model, optimizer, key=whole, writes=ranks.first, tensorboard=cfg.tensorboard
-    )
-    state = saved.resume()
-    state.ended &= state.step == cfg.steps or (
-        bool(cfg.patience) and state.without_better >= cfg.patience
-    )
-    every = validation_every(cfg) if validation is not None else 0
-    started = written = time.perf_counter()
-    with ThreadPoolExecutor(1) as loader:
+        folder, model, optimizer, key={**key_of(spec, cfg), **(key or {})},
+        writes=ranks.first, tensorboard=cfg.tensorboard,
+    )  # fmt: skip
+    run = _Run(
+        task=task, spec=spec, cfg=cfg, model=model, optimizer=optimizer, saved=saved,
+        state=saved.resume(), validation=validation, ranks=ranks, callback=callback, clock=clock,
+    )  # fmt: skip
+    if not run.state.ended:
+        run.to_the_end(data)
+    return run.trained()
 
-        def load(step: int) -> tuple[Any, Arrays]:
-            return data.batch(
-                step, size=cfg.batch, seed=cfg.seed, augment=cfg.augment, part=ranks.part(cfg.batch)
-            )
 
-        ahead = None if state.ended else loader.submit(load, state.step)
-        while not state.ended:
-            assert ahead is not None
-            step = state.step
-            rgb, targets = ahead.result()
-            if step + 1 < cfg.steps:
-                ahead = loader.submit(load, step + 1)
-            torch.manual_seed(step_seed(cfg.seed, step))
-            terms = train_step(
-                task,
-                spec,
-                model,
-                optimizer,
-                rgb,
-                targets,
-                rate=learning_rate(step, cfg),
-                cfg=cfg,
-                ranks=ranks,
+@dataclass(slots=True, kw_only=True)
+class _Run:
+    """A training while it runs."""
+
+    task: Task
+    spec: ModelSpec
+    cfg: TrainSection
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    saved: Checkpoints
+    state: State
+    validation: Validation | None
+    ranks: Ranks
+    callback: Callback | None
+    clock: Callable[[], float]
+    started: float = 0.0
+    written: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.started = self.written = self.clock()
+        state = self.state
+        state.ended &= state.step == self.cfg.steps or self._out_of_patience()
+
+    def to_the_end(self, data: WindowSet) -> None:
+        """Take the steps that are left."""
+        state, cfg = self.state, self.cfg
+        every = 0 if self.validation is None else validation_every(cfg)
+        samples = Samples(data, cfg)
+        coming = batches(samples, first=state.step, part=self.ranks.part(cfg.batch))
+        with closing(coming):
+            for batch in coming:
+                self._step(batch, samples)
+                if every and (state.step % every == 0 or state.ended):
+                    self._validate()
+                self._tell("step")
+                if state.ended or self.clock() - self.written > cfg.checkpoint_every_s:
+                    self._write()
+                if state.ended:
+                    break
+
+    def _step(self, batch: Batch, samples: Samples) -> None:
+        state, cfg = self.state, self.cfg
+        torch.manual_seed(step_seed(cfg.seed, state.step))
+        rate = learning_rate(state.step, cfg)
+        terms = train_step(
+            self.task, self.spec, self.model, self.optimizer, batch,
+            rate=rate, cfg=cfg, ranks=self.ranks,
+        )  # fmt: skip
+        if not math.isfinite(terms["loss"]):
+            raise QuadratError(
+                f"the loss became {terms['loss']} at step {state.step}, with windows of "
+                f"{', '.join(samples.slides(state.step))}; "
+                f"lower train.lr ({cfg.lr:g}), use train.precision=fp32, or look at these slides"
             )
-            if not math.isfinite(terms["loss"]):
-                raise QuadratError(
-                    f"the loss became {terms['loss']} at step {step}, with windows of "
-                    f"{', '.join(data.names(step, size=cfg.batch, seed=cfg.seed))}; "
-                    f"lower train.lr ({cfg.lr:g}), use train.precision=fp32, or look at these "
-                    "slides"
-                )
-            state.record(terms)
-            state.ended = state.step == cfg.steps
-            if every and validation is not None and (state.step % every == 0 or state.ended):
-                figures = ranks.shared(lambda: dict(validation.measure(model.eval())))
-                if state.validated(figures, main=validation.main):
-                    saved.keep_best(state.step)
-                state.ended |= bool(cfg.patience) and state.without_better >= cfg.patience
-                written = -math.inf
-            if progress is not None and (step % LOG_EVERY == 0 or state.ended):
-                progress(state.step, cfg.steps, state.smooth())
-            if state.ended or time.perf_counter() - written > cfg.checkpoint_every_s:
-                saved.write(state, seconds=time.perf_counter() - started)
-                written = time.perf_counter()
-    if state.best_step is not None:
-        ranks.shared(lambda: None)  # the first process may still be writing them
-        saved.load_best(state.best_step)
-    return Trained(
-        model=ranks.plain(model).eval(),
-        losses=state.last(max(1, state.step // 10)),
-        seconds=state.seconds_before + time.perf_counter() - started,
-        step=state.step if state.best_step is None else state.best_step,
-        history=tuple(state.history),
-        validations=tuple(state.validations),
-    )
+        state.record(terms)
+        state.ended = state.step == cfg.steps
+
+    def _validate(self) -> None:
+        validation, state = self.validation, self.state
+        assert validation is not None
+        figures = self.ranks.shared(lambda: dict(validation.measure(self.model.eval())))
+        if state.validated(figures, main=validation.main):
+            self.saved.keep_best(state.step)
+            self._tell("best")
+        state.ended |= self._out_of_patience()
+        self.written = -math.inf  # a checkpoint is due
+
+    def _out_of_patience(self) -> bool:
+        return 0 < self.cfg.patience <= self.state.without_better
+
+    def _write(self) -> None:
+        self.saved.write(self.state, seconds=self.clock() - self.started)
+        self.written = self.clock()
+        self._tell("checkpoint")
+
+    def _tell(self, kind: Literal["step", "best", "checkpoint"]) -> None:
+        if self.callback is not None:
+            state = self.state
+            self.callback(Event(kind, state.step, self.cfg.steps, state.smooth()))
+
+    def trained(self) -> Trained:
+        """What came out; the best weights are loaded."""
+        state = self.state
+        if state.best_step is not None:
+            self.ranks.shared(lambda: None)  # the first rank may still be writing them
+            self.saved.load_best(state.best_step)
+        return Trained(
+            model=self.ranks.plain(self.model).eval(),
+            losses=state.last(max(1, state.step // 10)),
+            seconds=state.seconds_before + self.clock() - self.started,
+            step=state.step if state.best_step is None else state.best_step,
+            history=tuple(state.history),
+            validations=tuple(state.validations),
+        )
 
 
 def parameter_groups(model: nn.Module, cfg: TrainSection) -> list[dict[str, Any]]:
@@ -243,8 +308,7 @@ def train_step(
     spec: ModelSpec,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    rgb: Any,
-    targets: Arrays,
+    batch: Batch,
     *,
     rate: float,
     cfg: TrainSection,
@@ -256,26 +320,23 @@ def train_step(
     set_training(model, freeze_norm=cfg.freeze_norm)
     for group in optimizer.param_groups:
         group["lr"] = rate * group["scale"]
-    image = normalise(torch.from_numpy(rgb).to(device), spec)
-    wanted = {
-        name: ranks.gather(torch.from_numpy(np.ascontiguousarray(a)).to(device))
-        for name, a in targets.items()
-    }
+    rgb, targets = batch
+    image = normalise(rgb.to(device), spec)
+    wanted = {name: ranks.gather(target.to(device)) for name, target in targets.items()}
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=cfg.precision == "bf16"):
         output: Output = model(image)
     terms: dict[str, Tensor] = task.loss(ranks.gather(output.float()), wanted, spec)
     optimizer.zero_grad(set_to_none=True)
     terms["loss"].backward()  # type: ignore[no-untyped-call]
     ranks.add_gradients(model)
-    nn.utils.clip_grad_norm_(model.parameters(), 10.0)
+    nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_NORM)
     optimizer.step()
     return {name: float(value.detach()) for name, value in terms.items()}
 
 
 def set_training(model: nn.Module, *, freeze_norm: bool) -> None:
-    """Training mode; with ``freeze_norm`` the encoder's batch statistics stay those
-    it came with.
-    """
+    """Training mode; with ``freeze_norm`` the encoder's batch statistics stay as it came with
+    them."""
     model.train()
     encoder = getattr(model, "encoder", None)
     if freeze_norm and isinstance(encoder, nn.Module):

@@ -1,5 +1,5 @@
-"""What a training leaves to look at: learning curves, and a page of the worst mistakes on
-validation slides."""
+"""Pictures of a training: learning curves, and a page of the worst mistakes on validation
+slides."""
 
 from __future__ import annotations
 
@@ -23,17 +23,20 @@ Rgb = npt.NDArray[np.uint8]
 Read = Callable[[Box], Rgb]
 """The pixels of a box of a slide's grid."""
 COLUMNS, ROWS = 8, 2
+"""Panels of a section of objects or tiles."""
 DETAIL = 96
-"""px a side of what is shown around a mistaken object (more for larger ones)."""
+"""px per side of what is shown around a mistaken object (more for larger ones)."""
 DPI = 110
 SMOOTH = 20
+"""Steps over which losses are averaged."""
 NAME = 22
 """Characters of a slide's name that fit over a panel."""
 TRUTH, FOUND = "#1b9e77", "#d62728"
+"""Colours of boxes."""
 WIDE, TALL = 3, 4
 """Columns and rows of a page of class maps, whose panels are three pictures wide."""
 PLACE = 512
-"""px a side, at most, of what is shown of a class map."""
+"""px per side, at most, of what is shown of a class map."""
 PLACES = 16
 """Places of a slide among which the one that agrees least is shown."""
 LOOKED_AT = 64
@@ -42,25 +45,28 @@ LOOKED_AT = 64
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One picture of the page: pixels, lines of text, and boxes x0, y0, x1, y1 in its px with their
-    colours.
-
-    ``meant``: index of the box that the panel is about; -1: none.
-    """
+    """One picture of the page."""
 
     rgb: Rgb
+    """Its pixels."""
     text: str
+    """Lines above it."""
     boxes: tuple[tuple[tuple[float, float, float, float], str], ...] = ()
+    """x0, y0, x1, y1 in px of the picture, each with its colour."""
     meant: int = -1
+    """Index of the box that the panel is about; -1: none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """Panels under one title, ``columns`` beside each other."""
+    """Panels under one title."""
 
     title: str
+    """In one line."""
     panels: Sequence[Panel]
+    """The worst mistake first."""
     columns: int = COLUMNS
+    """Panels next to each other."""
 
 
 def learning_curves(
@@ -74,7 +80,7 @@ def learning_curves(
     """PNG of the losses (smoothed over ``SMOOTH`` steps) and, if there are any, of the validation's
     main figure."""
     figure = Figure(figsize=(10, 4), layout="constrained")
-    losses, judged = figure.subplots(1, 2)
+    losses, figures = figure.subplots(1, 2)
     for name in [n for n in history[0] if n != "step"] if history else []:
         values = np.array([row.get(name, np.nan) for row in history])
         width = min(SMOOTH, len(values))
@@ -87,15 +93,15 @@ def learning_curves(
     if history:
         losses.legend(fontsize=8)
     if validations:
-        judged.plot(
+        figures.plot(
             [row["step"] for row in validations],
             [row[main] for row in validations],
             "o-",
             color=TRUTH,
         )
-        judged.axvline(kept, color="grey", ls=":", label=f"kept: step {kept}")
-        judged.legend(fontsize=8)
-    judged.set(
+        figures.axvline(kept, color="grey", ls=":", label=f"kept: step {kept}")
+        figures.legend(fontsize=8)
+    figures.set(
         xlabel="step",
         ylabel=main,
         title="validation slides" if validations else "no validation slides",
@@ -105,10 +111,10 @@ def learning_curves(
 
 def examples_page(
     path: Path, slides: Sequence[tuple[str, Read, Answer, SlideTruth]], *, classes: Sequence[str]
-) -> None:
+) -> Sequence[Section]:
     """PNG of the worst mistakes: objects found where none is (surest first) and missed ones
     (largest first); tiles and slides of the wrong class (surest first); class maps that agree least
-    with the truth, each beside it."""
+    with the truth, each next to it. Returns what is on the page."""
     extra: list[tuple[float, Panel]] = []
     missed: list[tuple[float, Panel]] = []
     maps: list[tuple[float, Panel]] = []
@@ -121,7 +127,7 @@ def examples_page(
             maps.extend(_map_mistakes(name, read, answer, expected))
         elif answer.tiles is not None and len(answer.tiles.cell):
             tiles.extend(_tile_mistakes(name, read, answer, expected, classes))
-    sections = (
+    possible = (
         Section(
             "found where none is, the surest (thick red; thin red: found, green: truth)",
             _worst(extra),
@@ -134,9 +140,9 @@ def examples_page(
         ),
         Section("taken for another class, the surest", _worst(tiles)),
     )
-    _draw(
-        path, [section for section in sections if section.panels], classes=classes if maps else ()
-    )
+    sections = [section for section in possible if section.panels]
+    _draw(path, sections, classes=classes if maps else ())
+    return sections
 
 
 def short(name: str) -> str:

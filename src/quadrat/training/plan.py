@@ -1,12 +1,10 @@
-"""Training as the command line calls it: check, plan the slides, one job a package on the workers,
-k folds if asked for."""
+"""Training as the command line calls it: check, plan the slides, then one job per package on the
+workers; k folds if they are asked for."""
 
 from __future__ import annotations
 
 import contextlib
-import json
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,7 +19,7 @@ from quadrat.engine.executor import Executor, Failure, Job, Outcome
 from quadrat.engine.fingerprint import fingerprints
 from quadrat.engine.flow import Batch, SlideState
 from quadrat.engine.lock import locked
-from quadrat.engine.progress import Phase, Reporter
+from quadrat.engine.progress import Reporter
 from quadrat.engine.resume import open_journal
 from quadrat.engine.work import SlideWork
 from quadrat.models.package import CARD, check_stride, read_card
@@ -30,26 +28,39 @@ from quadrat.slides.identity import slide_identity
 from quadrat.tasks import get_task
 from quadrat.training.checkpoint import changed_since, check_same_training, read_about
 from quadrat.training.data import Known, check_material, known_of
-from quadrat.training.job import CHECKPOINTS, PROGRESS, TrainJob, begin, train_package, whole_key
+from quadrat.training.job import (
+    CHECKPOINTS,
+    PROGRESS,
+    TrainJob,
+    TrainReceipt,
+    load_first_weights,
+    train_package,
+)
+from quadrat.training.key import training_key
+from quadrat.training.progress import shown
 from quadrat.training.samples import sample_margin
 
-LOOK_EVERY_S = 1.0
+TrainOne = Callable[[TrainJob], TrainReceipt]
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
-    """One training to be done: its name, the pipeline, the slides with their splits, where the
-    package goes."""
+class Training:
+    """One package that is to be trained."""
 
     name: str
+    """Of the pipeline, and of the fold."""
     pipeline: Pipeline
+    """The settings."""
     slides: tuple[SlideRef, ...]
+    """All slides of the manifest, with their splits."""
     package: Path
+    """Folder of the package."""
     notes: tuple[str, ...] = ()
+    """What a user should know of the splits."""
 
     @property
     def folder(self) -> Path:
-        """Checkpoints, logs and validation predictions."""
+        """Checkpoints, logs and predictions of the validation slides."""
         return self.package.with_name(self.package.name + ".training")
 
 
@@ -62,21 +73,20 @@ def training_manifest(pipeline: Pipeline) -> list[SlideRef]:
     if not pipeline.data.manifest:
         raise ConfigError(
             f"the pipeline {pipeline.name} names no training data; set data.manifest to a CSV of "
-            "slides "
-            "('quadrat init' writes one)"
+            "slides ('quadrat init' writes one)"
         )
     return read_manifest(manifest_of(pipeline))
 
 
-def course_of(pipeline: Pipeline) -> Course:
-    """The training of a pipeline as its manifest splits the slides.
+def training_of(pipeline: Pipeline) -> Training:
+    """The training of a pipeline, with the splits of its manifest.
 
     Raises:
         ConfigError: no slide to learn from, a slide listed twice, or one case on two sides.
     """
     slides = training_manifest(pipeline)
     notes = check_training(slides, content_digests([ref.path for ref in slides]))
-    return Course(
+    return Training(
         pipeline.name,
         pipeline,
         tuple(slides),
@@ -85,7 +95,7 @@ def course_of(pipeline: Pipeline) -> Course:
     )
 
 
-def folds_of(pipeline: Pipeline, folds: int | None = None) -> list[Course]:
+def folds_of(pipeline: Pipeline, folds: int | None = None) -> list[Training]:
     """Trainings that leave out other cases each: packages ``<package>.fold0``, ``.fold1``, ...
 
     ``folds``: how many; None: as the manifest's column ``fold`` says.
@@ -97,19 +107,19 @@ def folds_of(pipeline: Pipeline, folds: int | None = None) -> list[Course]:
     check_leakage(slides, content_digests([ref.path for ref in slides]))
     seed, package = pipeline.train.seed, Path(pipeline.model.package)
     folded = assign_folds(slides, folds, seed=seed)
-    courses = []
+    trainings = []
     for k in sorted({ref.fold for ref in folded if ref.fold is not None}):
         division = fold_split(folded, k, seed=seed)
         place = package.with_name(f"{package.name}.fold{k}")
         notes = *division.notes, *_seen_before(division.slides, pipeline)
-        courses.append(Course(f"{pipeline.name}.fold{k}", pipeline, division.slides, place, notes))
-    return courses
+        name = f"{pipeline.name}.fold{k}"
+        trainings.append(Training(name, pipeline, division.slides, place, notes))
+    return trainings
 
 
 def _seen_before(slides: Sequence[SlideRef], pipeline: Pipeline) -> tuple[str, ...]:
-    """Notes on validation and test slides that the package which the training begins
-    from has seen.
-    """
+    """Notes on validation and test slides that the package which the training begins with has
+    seen."""
     seen = seen_by(read_card(Path(pipeline.train.init))) if pipeline.train.init else None
     if seen is None:
         return ()
@@ -128,149 +138,107 @@ def _seen_before(slides: Sequence[SlideRef], pipeline: Pipeline) -> tuple[str, .
     return tuple(notes)
 
 
-def train(
-    pipelines: Sequence[Pipeline],
+def train_all(
+    trainings: Sequence[Training],
     *,
     overwrite: bool = False,
     reporter: Reporter | None = None,
     executor: Executor | None = None,
+    train_one: TrainOne = train_package,
 ) -> dict[str, Path]:
-    """Train the packages of one or more pipelines; package folders by name. See
-    :func:`train_courses`."""
-    return train_courses(
-        [course_of(p) for p in pipelines], overwrite=overwrite, reporter=reporter, executor=executor
-    )
-
-
-def train_courses(
-    courses: Sequence[Course],
-    *,
-    overwrite: bool = False,
-    reporter: Reporter | None = None,
-    executor: Executor | None = None,
-) -> dict[str, Path]:
-    """Plan the slides of all trainings, then train: a job a package, side by side on the executor's
-    workers.
+    """Plan the slides of all trainings, then train: one job per package, at the same time on the
+    executor's workers. Returns the package folders by name.
 
     A package that exists is left alone unless ``overwrite``; an interrupted training goes on from
-    its checkpoint.
+    its checkpoint. ``train_one``: what a worker runs.
 
     Raises:
         ConfigError, AnnotationError: before any time is spent. StoreError: another training is at
             work on a package. KeyboardInterrupt: run again to go on.
     """
     made: dict[str, Path] = {}
-    todo: list[Course] = []
-    _check_apart(courses)
+    _check_apart(trainings)
     with contextlib.ExitStack() as stack:
         if reporter is None:
             reporter = stack.enter_context(Reporter())
-        for course in courses:
-            recover_folder(course.package, tidy=True)
-            if (course.package / CARD).exists() and not overwrite:
+        todo: list[Training] = []
+        for training in trainings:
+            recover_folder(training.package, tidy=True)
+            if (training.package / CARD).exists() and not overwrite:
+                made[training.name] = training.package
                 reporter.say(
-                    f"{course.name}: {course.package} exists already; --overwrite trains it again"
+                    f"{training.name}: {training.package} exists already; --overwrite trains it "
+                    "again"
                 )
-                made[course.name] = course.package
-                continue
-            todo.append(course)
+            else:
+                todo.append(training)
         for note in _check_truths(todo):
             reporter.say(note)
-        jobs = [(course, _job(course, reporter)) for course in todo]
-        for course, _ in jobs:
-            busy = f"{course.name}: another training is at work on {course.package}"
-            stack.enter_context(
-                locked(
-                    course.folder / "driver.lock",
-                    busy,
-                    otherwise="give this one another model.package",
-                )
-            )
-        for course, job in jobs:
-            _make_way(course, job, reporter, overwrite=overwrite)
-        if jobs and executor is None:
+        jobs = [(training, _job(training, reporter)) for training in todo]
+        for training, _ in jobs:
+            busy = f"{training.name}: another training is at work on {training.package}"
+            lock = training.folder / "driver.lock"
+            otherwise = "give this one another model.package"
+            stack.enter_context(locked(lock, busy, otherwise=otherwise))
+        for training, job in jobs:
+            _make_way(training, job, reporter, overwrite=overwrite)
+        if not jobs:
+            return made
+        if executor is None:
             run = todo[0].pipeline.run
             executor = stack.enter_context(
                 open_executor(run.executor, workers=run.workers, threads=run.threads)
             )
         for _, job in jobs:
-            assert executor is not None
             _plan(job, executor, reporter)
-        if executor is not None and jobs:
-            made |= _teach([Job(course.name, job) for course, job in jobs], executor, reporter)
-    return made
+        run_jobs = [Job(training.name, job) for training, job in jobs]
+        return made | _train_jobs(run_jobs, executor, reporter, train_one)
 
 
-def _teach(jobs: Sequence[Job], executor: Executor, reporter: Reporter) -> dict[str, Path]:
-    """Run the training jobs; the first failure is raised when the others have ended (their packages
+def _train_jobs(
+    jobs: Sequence[Job], executor: Executor, reporter: Reporter, train_one: TrainOne
+) -> dict[str, Path]:
+    """Run the training jobs. The first failure is raised when the others have ended (their packages
     are kept)."""
     made: dict[str, Path] = {}
     failures: list[Exception] = []
     steps = sum(job.payload.pipeline.train.steps for job in jobs)
-    with reporter.phase("train", steps) as bar, _watched([job.payload for job in jobs], bar):
-        for outcome in _run_each(jobs, executor):
+    paths = [Path(job.payload.folder) / PROGRESS for job in jobs]
+    with reporter.phase("train", steps) as bar, shown(paths, bar):
+        for outcome in _run_each(jobs, executor, train_one):
             reporter.saw_memory(outcome.peak_mb)
             if outcome.failure is not None:
-                if failures:  # the first is told by whoever it is raised to
+                if failures:  # whoever catches the first one reports it
                     reporter.say(f"{outcome.key}: failed: {outcome.failure.message}")
                 failures.append(_as_error(outcome.failure, outcome.key))
                 continue
-            receipt = outcome.receipt
-            made[outcome.key] = Path(receipt["package"])
-            losses = ", ".join(f"{k} {v:.4f}" for k, v in receipt["losses"].items())
-            reporter.say(f"{outcome.key}: trained in {receipt['seconds']:.0f} s ({losses})")
-            if receipt["figures"]:
-                figure = f"{receipt['main']} {receipt['figures'][receipt['main']]:.3f}"
-                reporter.say(
-                    f"{outcome.key}: {figure} on validation slides, step {receipt['step']} kept"
-                )
-            reporter.say(f"{outcome.key}: {receipt['promise']}")
+            receipt: TrainReceipt = outcome.receipt
+            made[outcome.key] = Path(receipt.package)
+            for line in _summary(receipt):
+                reporter.say(f"{outcome.key}: {line}")
     if failures:
         raise failures[0]
     return made
 
 
-def _run_each(jobs: Sequence[Job], executor: Executor) -> Iterator[Outcome]:
-    """A job a device, side by side; those that use several devices each (train.processes) one after
-    the other."""
+def _summary(receipt: TrainReceipt) -> Iterator[str]:
+    """What a user is told of a finished training."""
+    losses = ", ".join(f"{name} {value:.4f}" for name, value in receipt.losses.items())
+    yield f"trained in {receipt.seconds:.0f} s ({losses})"
+    if receipt.figures:
+        figure = f"{receipt.main} {receipt.figures[receipt.main]:.3f}"
+        yield f"{figure} on validation slides, step {receipt.step} kept"
+    yield receipt.promise
+
+
+def _run_each(jobs: Sequence[Job], executor: Executor, train_one: TrainOne) -> Iterator[Outcome]:
+    """One job per device, at the same time. Those that use several devices each (train.processes)
+    run one after the other."""
     together = [job for job in jobs if job.payload.pipeline.train.processes == 1]
-    yield from executor.run(train_package, together, needs="own gpu")
+    yield from executor.run(train_one, together, needs="own gpu")
     for job in jobs:
         if job not in together:
-            yield from executor.run(train_package, [job], needs="own gpu")
-
-
-@contextlib.contextmanager
-def _watched(jobs: Sequence[TrainJob], bar: Phase) -> Iterator[None]:
-    """Move the bar by the steps that the trainings, in their own processes, say they have done."""
-    paths = [Path(job.folder) / PROGRESS for job in jobs]
-    for path in paths:
-        path.unlink(missing_ok=True)
-    done, over = 0, threading.Event()
-
-    def look() -> None:
-        nonlocal done
-        now, losses = 0, []
-        for path in paths:
-            with contextlib.suppress(OSError, ValueError, KeyError):
-                said = json.loads(path.read_text())
-                now += said["done"]
-                losses.append(f"{said['loss']:.3f}")
-        if now > done:
-            bar.advance(now - done, note=f"loss {' '.join(losses)}")
-            done = now
-
-    def watch() -> None:
-        while not over.wait(LOOK_EVERY_S):
-            look()
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+            yield from executor.run(train_one, [job], needs="own gpu")
 
 
 def _as_error(failure: Failure, name: str) -> Exception:
@@ -280,47 +248,51 @@ def _as_error(failure: Failure, name: str) -> Exception:
     return kinds.get(failure.kind, SlideError)(f"{name}: {failure.message}")
 
 
-def _make_way(course: Course, job: TrainJob, reporter: Reporter, *, overwrite: bool) -> None:
-    """See that the training can go on from what is there. With ``overwrite``, forget one that came
-    to its end or that was another one.
+def _make_way(training: Training, job: TrainJob, reporter: Reporter, *, overwrite: bool) -> None:
+    """See that the training can go on from what is there. With ``overwrite``, remove the
+    checkpoints of one that came to its end or that was another one.
 
     Raises:
         ConfigError, StoreError: see :func:`quadrat.training.checkpoint.check_same_training`.
     """
-    checkpoints = course.folder / CHECKPOINTS
-    key = whole_key(job, job.works[0].spec)
+    checkpoints = training.folder / CHECKPOINTS
+    key = training_key(job.pipeline, job.works, job.works[0].spec)
     if not overwrite:
         check_same_training(checkpoints, key)
         return
     about = read_about(checkpoints)
     changed = changed_since(about, key, checkpoints)
     if changed:
-        reporter.say(f"{course.name}: what was begun otherwise ({changed}) is begun anew")
+        reporter.say(f"{training.name}: what was begun otherwise ({changed}) is begun anew")
     if changed or (about is not None and about.get("ended")):
         remove(checkpoints)
 
 
-def _check_apart(courses: Sequence[Course]) -> None:
-    """Refuse (ConfigError) trainings that would write over each other."""
-    names: dict[str, Course] = {}
-    packages: dict[Path, Course] = {}
-    for course in courses:
-        first = packages.setdefault(course.package.resolve(), course)
-        if first is not course:
+def _check_apart(trainings: Sequence[Training]) -> None:
+    """Check that trainings do not write over each other.
+
+    Raises:
+        ConfigError: two have the same package, or the same name.
+    """
+    names: dict[str, Training] = {}
+    packages: dict[Path, Training] = {}
+    for training in trainings:
+        first = packages.setdefault(training.package.resolve(), training)
+        if first is not training:
             raise ConfigError(
-                f"{first.name} and {course.name} would both write the package {course.package}; "
-                "give each pipeline a model.package of its own"
+                f"{first.name} and {training.name} would both write the package "
+                f"{training.package}; give each pipeline a model.package of its own"
             )
-        if names.setdefault(course.name, course) is not course:
+        if names.setdefault(training.name, training) is not training:
             raise ConfigError(
-                f"two of the pipelines are called {course.name}; give one of them another 'name'"
+                f"two of the pipelines are called {training.name}; give one of them another 'name'"
             )
 
 
-def _check_truths(courses: Sequence[Course]) -> list[str]:
-    """Read all annotations once before any slide's pixels are: what is wrong with them is said at
-    once. What is wrong with those of test slides is a note, since nothing is learnt from them.
-    Returns the notes that a user should see.
+def _check_truths(trainings: Sequence[Training]) -> list[str]:
+    """Read all annotations once before any slide's pixels are read, so that what is wrong with them
+    is reported at once. What is wrong with those of test slides is a note, since nothing is learnt
+    from them. Returns the notes that a user should see.
 
     Raises:
         ConfigError, AnnotationError, SlideError: see :func:`quadrat.training.data.known_of` and
@@ -328,61 +300,61 @@ def _check_truths(courses: Sequence[Course]) -> list[str]:
     """
     seen: dict[object, Known] = {}
     notes = []
-    for course in courses:
+    for training in trainings:
         known = []
-        for ref in course.slides:
-            which = id(course.pipeline), replace(ref, split="", fold=None)
+        for ref in training.slides:
+            which = id(training.pipeline), replace(ref, split="", fold=None)
             if which not in seen:
                 try:
-                    seen[which] = known_of(ref, course.pipeline)
+                    seen[which] = known_of(ref, training.pipeline)
                 except QuadratError as error:
                     if ref.split != "test":
                         raise
                     notes.append(
-                        f"{course.name}: the test slide {ref.name} cannot be evaluated as it is: "
-                        f"{error}"
+                        f"{training.name}: the test slide {ref.name} cannot be evaluated as it "
+                        f"is: {error}"
                     )
                     continue
             if ref.split in ("", "train"):
                 known.append(seen[which])
-        notes += [f"{course.name}: {note}" for note in check_material(known, course.pipeline)]
+        notes += [f"{training.name}: {note}" for note in check_material(known, training.pipeline)]
     return notes
 
 
-def _job(course: Course, reporter: Reporter) -> TrainJob:
-    """The job of a training, checked as far as can be without reading slides."""
-    pipeline = course.pipeline
+def _job(training: Training, reporter: Reporter) -> TrainJob:
+    """The job of a training, checked as far as is possible without reading slides."""
+    pipeline = training.pipeline
     task = get_task(pipeline.task)
     spec = spec_of(pipeline, task)
     network = task.build(spec)
     check_stride(network, spec, patch=pipeline.train.patch)
-    notes = [*begin(network, spec, pipeline), *course.notes]
-    refs = [ref for ref in course.slides if ref.split in ("", "train", "val")]
-    for note in notes:
-        reporter.say(f"{course.name}: {note}")
-    # the run's override of mpp is not the training slides': theirs stands in the manifest
-    training = replace(
-        pipeline, slide=replace(pipeline.slide, mpp=None, tissue=pipeline.data.tissue)
-    )
+    for note in (*load_first_weights(network, spec, pipeline), *training.notes):
+        reporter.say(f"{training.name}: {note}")
+    # slide.mpp is of a run's slides: that of training slides stands in their manifest
+    reading = replace(pipeline.slide, mpp=None, tissue=pipeline.data.tissue)
     works = tuple(
         SlideWork(
             ref=ref,
-            folder=str(course.folder / "work" / ref.name),
+            folder=str(training.folder / "work" / ref.name),
             spec=spec,
-            slide=training.slide,
+            slide=reading,
             task=pipeline.task,
             identity=slide_identity(ref.path),
             margin=sample_margin(spec, patch=pipeline.train.patch),
         )
-        for ref in refs
+        for ref in training.slides
+        if ref.split in ("", "train", "val")
     )
     return TrainJob(
-        pipeline=training, works=works, package=str(course.package), folder=str(course.folder)
+        pipeline=replace(pipeline, slide=reading),
+        works=works,
+        package=str(training.package),
+        folder=str(training.folder),
     )
 
 
 def _plan(job: TrainJob, executor: Executor, reporter: Reporter) -> None:
-    """Plan the training slides, and fill their tile stores if the pipeline wants it; a slide that
+    """Plan the training slides, and fill their tile stores if the pipeline wants it. A slide that
     fails ends the training (its data would be missing)."""
     states = []
     for work in job.works:

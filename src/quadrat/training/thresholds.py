@@ -1,4 +1,4 @@
-"""Judging a network on validation slides in memory, and choosing the thresholds that serve them
+"""Evaluating a network on validation slides in memory, and choosing the thresholds that serve them
 best."""
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from quadrat.metrics.protocol import Answer
 from quadrat.models.task import ModelSpec, SelectingTask, Stitched, Task
 
 Aim = Literal["f1", "count"]
-Judged = Sequence[tuple[WorkView, SlideTruth]]
+"""What thresholds are chosen for: the task's main figure, or the counts."""
+InferredSlides = Sequence[tuple[WorkView, SlideTruth]]
 """Slides that are inferred already, with their truth."""
 
 
@@ -89,19 +90,21 @@ class TrialView(WorkView):
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One setting of the thresholds and the figures it gives."""
+    """One setting of the thresholds, and what came out."""
 
     thresholds: Mapping[str, float]
+    """The setting."""
     figures: Mapping[str, float]
+    """The task's figures, over all slides together."""
     count_error: float
+    """Mean over slides of the share of the count that is wrong; 0 for tasks that count nothing."""
 
 
-def figures_of(task: Task, spec: ModelSpec, slides: Judged) -> Trial:
-    """The task's figures on slides under the specification's thresholds.
+Measure = Callable[[Task, ModelSpec, InferredSlides], Trial]
 
-    ``count_error``: mean over slides of the share of the count that is wrong; 0 for tasks that
-    count nothing.
-    """
+
+def figures_of(task: Task, spec: ModelSpec, slides: InferredSlides) -> Trial:
+    """The task's figures on slides under the specification's thresholds."""
     measured, errors = [], []
     for view, expected in slides:
         answer = TrialView(view, task, spec).answer()
@@ -120,19 +123,31 @@ def count_error(measured: Any) -> float:
 
 
 def calibrate(
-    task: Task, spec: ModelSpec, fixed: Mapping[str, float], slides: Judged, *, aim: Aim
+    task: Task,
+    spec: ModelSpec,
+    fixed: Mapping[str, float],
+    slides: InferredSlides,
+    *,
+    aim: Aim,
+    measure: Measure = figures_of,
 ) -> tuple[ModelSpec, list[Trial]]:
     """Try the task's settings on validation slides that are already inferred; keep the best by
     ``aim``.
 
-    "f1": the highest main figure of the task; "count": the least count error, of equals the highest
-    figure. ``fixed``: thresholds the pipeline file sets; they are not moved.
+    Args:
+        task: of the network.
+        spec: its specification; returned with the best thresholds.
+        fixed: thresholds that the pipeline file sets; they are not changed.
+        slides: the validation slides.
+        aim: "f1": the highest main figure of the task, of equals the least count error; "count":
+            the other way round.
+        measure: gives the figures of a setting.
     """
     tried: dict[str, Trial] = {}
     for setting in task.calibrations(spec):
         thresholds = dict(setting) | dict(fixed)
         if str(thresholds) not in tried:
-            tried[str(thresholds)] = figures_of(task, replace(spec, thresholds=thresholds), slides)
+            tried[str(thresholds)] = measure(task, replace(spec, thresholds=thresholds), slides)
     main = task.metrics.main
 
     def rank(trial: Trial) -> tuple[float, float]:

@@ -20,7 +20,7 @@ from quadrat.training.augment import (
     restained,
     warp,
 )
-from quadrat.training.samples import cut, flipped, turned
+from quadrat.training.crops import cut, flipped, turned
 
 SOME = settings(deadline=None, derandomize=True, max_examples=60)
 LIMITS = {

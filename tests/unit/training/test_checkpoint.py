@@ -4,17 +4,24 @@ told with the way out."""
 import json
 import math
 from dataclasses import replace
-from itertools import count
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-import quadrat.training.checkpoint as checkpoint
 from helpers.faults import NO_ROOM, REMOVING, WRITING, Killed, disk
 from helpers.runs import small_files
-from helpers.trainings import CFG, Stop, judged, same_weights, spec_for, trained
+from helpers.trainings import (
+    CFG,
+    Stop,
+    no_step,
+    same_weights,
+    spec_for,
+    stop_at,
+    trained,
+    validated,
+)
 from quadrat.config.manifest import SlideRef
 from quadrat.config.pipeline import Augmentation, SlideSection
 from quadrat.core.errors import ConfigError, StoreError, WriteError
@@ -50,10 +57,10 @@ def one_thread():
 def test_the_weights_kept_are_those_of_the_best_figure_the_later_of_equals_and_never_of_nan(
     figures, kept, tmp_path
 ):
-    result, judge = judged(tmp_path, figures, every=2)
+    result, plan = validated(tmp_path, figures, every=2)
     last = 2 * len(figures)
-    assert list(judge.weights) == [2, 4, 6, 8]
-    wanted = judge.weights[last if kept is None else 2 * kept]
+    assert list(plan.weights) == [2, 4, 6, 8]
+    wanted = plan.weights[last if kept is None else 2 * kept]
     assert all(
         torch.equal(value, wanted[name]) for name, value in result.model.state_dict().items()
     )
@@ -78,11 +85,11 @@ def test_the_weights_kept_are_those_of_the_best_figure_the_later_of_equals_and_n
 def test_after_as_many_validations_without_a_better_figure_the_training_ends(
     patience, figures, ends_after, kept, tmp_path
 ):
-    result, judge = judged(tmp_path, figures, every=2, cfg=replace(CFG, patience=patience))
-    assert len(judge.weights) == ends_after
+    result, plan = validated(tmp_path, figures, every=2, cfg=replace(CFG, patience=patience))
+    assert len(plan.weights) == ends_after
     assert len(result.history) == 2 * ends_after
     assert result.step == 2 * kept
-    again, second = judged(tmp_path, figures, every=2, cfg=replace(CFG, patience=patience))
+    again, second = validated(tmp_path, figures, every=2, cfg=replace(CFG, patience=patience))
     assert not second.weights, "a training that has ended early is done"
     assert same_weights(again.model, result.model)
     assert (again.step, again.validations) == (result.step, again.validations)
@@ -95,11 +102,11 @@ def test_validations_come_when_asked_for(tmp_path):
         (8, [8, 16, 20]),
         (30, [20]),
     ):
-        _, judge = judged(
+        _, plan = validated(
             tmp_path / str(every), [0.5] * 30, every=1, steps=20, cfg=CFG, validate=every
         )
-        assert list(judge.weights) == steps
-        assert all(n == 1 for n in judge.asked.values())
+        assert list(plan.weights) == steps
+        assert all(n == 1 for n in plan.asked.values())
 
 
 def test_validating_does_not_change_what_is_learnt(tmp_path):
@@ -108,7 +115,7 @@ def test_validating_does_not_change_what_is_learnt(tmp_path):
         np.random.default_rng().random()
         return {"score": 0.0}
 
-    result, _ = judged(tmp_path / "judged", [0.1, 0.2, 0.3], every=2, disturb=disturbing)
+    result, _ = validated(tmp_path / "validated", [0.1, 0.2, 0.3], every=2, disturb=disturbing)
     assert same_weights(result.model, trained(tmp_path / "alone", replace(CFG, steps=6)).model)
 
 
@@ -125,7 +132,7 @@ def undisturbed(tmp_path_factory):
     """(folder, result) of trainings that nothing disturbed, by their figures; never changed."""
     folders = {figures: tmp_path_factory.mktemp("whole") for figures in (RISING, FALLING)}
     return {
-        f: (folder, judged(folder, f, every=2, cfg=PATIENT)[0]) for f, folder in folders.items()
+        f: (folder, validated(folder, f, every=2, cfg=PATIENT)[0]) for f, folder in folders.items()
     }
 
 
@@ -141,8 +148,8 @@ def test_stopped_at_any_step_and_resumed_the_kept_weights_and_all_figures_are_th
     interrupted(tmp_path / "cut", stop, figures, cfg)
     reached = json.loads((tmp_path / "cut" / "checkpoint.json").read_text())["step"]
     assert reached == stop
-    resumed, judge = judged(tmp_path / "cut", figures, every=2, cfg=cfg)
-    assert min(judge.weights, default=math.inf) > reached
+    resumed, plan = validated(tmp_path / "cut", figures, every=2, cfg=cfg)
+    assert min(plan.weights, default=math.inf) > reached
     assert same_weights(resumed.model, whole.model)
     assert (resumed.step, resumed.losses) == (whole.step, whole.losses)
     assert (resumed.history, resumed.validations) == (whole.history, whole.validations)
@@ -155,18 +162,8 @@ def test_stopped_at_any_step_and_resumed_the_kept_weights_and_all_figures_are_th
 
 def interrupted(folder, stop, figures, cfg):
     """A training that ends after ``stop`` steps, with the checkpoint of that step written."""
-    write, done = checkpoint.Checkpoints.write, []
-
-    def write_and_stop(self, state, *, seconds):
-        write(self, state, seconds=seconds)
-        done.append(state.step)
-        if state.step == stop:
-            raise Stop
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoint.Checkpoints, "write", write_and_stop)
-        with pytest.raises(Stop):
-            judged(folder, figures, every=2, cfg=cfg)
+    with pytest.raises(Stop):
+        validated(folder, figures, every=2, cfg=cfg, callback=stop_at("checkpoint", stop))
 
 
 def test_a_training_killed_between_the_best_weights_and_the_checkpoint_keeps_the_right_ones(
@@ -174,20 +171,11 @@ def test_a_training_killed_between_the_best_weights_and_the_checkpoint_keeps_the
 ):
     """The best weights of a step are on disk, the checkpoint that names them is not."""
     figures = [0.4, 0.6, 0.5]
-    whole, _ = judged(tmp_path / "whole", figures, every=2, cfg=OFTEN)
-    keep = checkpoint.Checkpoints.keep_best
-
-    def keep_and_die(self, step):
-        keep(self, step)
-        if step == 4:
-            raise Stop
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoint.Checkpoints, "keep_best", keep_and_die)
-        with pytest.raises(Stop):
-            judged(tmp_path / "cut", figures, every=2, cfg=OFTEN)
+    whole, _ = validated(tmp_path / "whole", figures, every=2, cfg=OFTEN)
+    with pytest.raises(Stop):
+        validated(tmp_path / "cut", figures, every=2, cfg=OFTEN, callback=stop_at("best", 4))
     assert json.loads((tmp_path / "cut" / "checkpoint.json").read_text())["step"] == 3
-    resumed, _ = judged(tmp_path / "cut", figures, every=2, cfg=OFTEN)
+    resumed, _ = validated(tmp_path / "cut", figures, every=2, cfg=OFTEN)
     assert same_weights(resumed.model, whole.model)
     assert resumed.step == whole.step == 4
 
@@ -200,31 +188,13 @@ def test_what_prepare_loads_is_overlaid_by_the_checkpoint_and_not_the_other_way_
 
     whole = trained(tmp_path / "whole", SHORT, prepare=prepare)
     with pytest.raises(Stop):
-        trained(tmp_path / "cut", SHORT, prepare=prepare, progress=stop_after_first)
+        trained(tmp_path / "cut", SHORT, prepare=prepare, callback=stop_at("step", 1))
     assert (tmp_path / "cut" / "checkpoint.json").exists() is False
     assert same_weights(trained(tmp_path / "cut", SHORT, prepare=prepare).model, whole.model)
-    interrupted_at(tmp_path / "later", 3, prepare)
+    with pytest.raises(Stop):
+        trained(tmp_path / "later", SHORT, prepare=prepare, callback=stop_at("checkpoint", 3))
     assert same_weights(trained(tmp_path / "later", SHORT, prepare=prepare).model, whole.model)
     assert not same_weights(trained(tmp_path / "without", SHORT).model, whole.model)
-
-
-def stop_after_first(done, total, loss):
-    raise Stop
-
-
-def interrupted_at(folder, stop, prepare=None):
-    steps = count(1)
-    write = checkpoint.Checkpoints.write
-
-    def write_and_stop(self, state, *, seconds):
-        write(self, state, seconds=seconds)
-        if next(steps) == stop:
-            raise Stop
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoint.Checkpoints, "write", write_and_stop)
-        with pytest.raises(Stop):
-            trained(folder, SHORT, prepare=prepare)
 
 
 # -- a changed pipeline
@@ -250,9 +220,7 @@ def test_a_changed_training_is_refused_with_what_differs_and_nothing_of_the_old_
     trained(tmp_path, SHORT)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(ConfigError) as error:
-        trained(
-            tmp_path, replace(SHORT, **change), progress=lambda *_: pytest.fail("a step was taken")
-        )
+        trained(tmp_path, replace(SHORT, **change), callback=no_step)
     said = str(error.value)
     assert (
         f"{tmp_path} holds 6 steps of a training that was begun otherwise ({told}); set that back"
@@ -272,7 +240,7 @@ def test_other_data_is_refused(tmp_path):
         tmp_path,
         SHORT,
         key={"annotation of slide a": "12"},
-        progress=lambda *_: pytest.fail("a step was taken"),
+        callback=no_step,
     )
 
 
@@ -306,9 +274,7 @@ UNDECIDED = {
 
 def test_what_does_not_decide_the_weights_does_not_start_anew(tmp_path):
     first = trained(tmp_path, SHORT)
-    again = trained(
-        tmp_path, replace(SHORT, **UNDECIDED), progress=lambda *_: pytest.fail("a step was taken")
-    )
+    again = trained(tmp_path, replace(SHORT, **UNDECIDED), callback=no_step)
     assert same_weights(again.model, first.model)
 
 
@@ -317,10 +283,10 @@ def test_a_training_that_ended_early_goes_on_with_more_patience_as_if_from_the_b
     patience, tmp_path
 ):
     more = replace(PATIENT, patience=patience)
-    whole, _ = judged(tmp_path / "whole", RISING, every=2, cfg=more)
-    judged(tmp_path / "cut", RISING, every=2, cfg=PATIENT)
-    resumed, judge = judged(tmp_path / "cut", RISING, every=2, cfg=more)
-    assert list(judge.weights) == [10]
+    whole, _ = validated(tmp_path / "whole", RISING, every=2, cfg=more)
+    validated(tmp_path / "cut", RISING, every=2, cfg=PATIENT)
+    resumed, plan = validated(tmp_path / "cut", RISING, every=2, cfg=more)
+    assert list(plan.weights) == [10]
     assert same_weights(resumed.model, whole.model)
     assert (resumed.step, resumed.history, resumed.validations) == (
         whole.step,
@@ -407,12 +373,12 @@ def test_a_damaged_checkpoint_is_refused_before_a_step_with_the_folder_and_the_w
         (tmp_path / file.name).write_bytes(file.read_bytes())
     spoil(tmp_path / name)
     with pytest.raises(StoreError) as error:
-        judged(
+        validated(
             tmp_path,
             FIGURES,
             every=2,
             cfg=OFTEN,
-            progress=lambda *_: pytest.fail("a step was taken"),
+            callback=no_step,
         )
     said = str(error.value)
     assert "damaged" in said
@@ -426,7 +392,7 @@ def test_a_damaged_checkpoint_is_refused_before_a_step_with_the_folder_and_the_w
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     """The training of FIGURES that nothing disturbed."""
-    return judged(tmp_path_factory.mktemp("written"), FIGURES, every=2, cfg=OFTEN)[0]
+    return validated(tmp_path_factory.mktemp("written"), FIGURES, every=2, cfg=OFTEN)[0]
 
 
 @pytest.mark.parametrize("call", ["write", "fsync", "replace"])
@@ -440,14 +406,14 @@ def test_a_full_disk_at_any_write_is_told_and_the_training_goes_on_with_the_same
         disk(folder, names=(call,), at=at, error=NO_ROOM),
         pytest.raises(WriteError, match=r"cannot be written .*No space left.*make room") as error,
     ):
-        judged(folder, FIGURES, every=2, cfg=OFTEN)
+        validated(folder, FIGURES, every=2, cfg=OFTEN)
     assert str(folder) in str(error.value)
     assert not list(folder.glob("*partial*")), "half a file would take the room of the next"
     named = folder / "checkpoint.json"
     reached = json.loads(named.read_text())["step"] if named.exists() else 0
     assert reached > 0 or calls < 4
-    resumed, judge = judged(folder, FIGURES, every=2, cfg=OFTEN)
-    assert min(judge.weights) > reached
+    resumed, plan = validated(folder, FIGURES, every=2, cfg=OFTEN)
+    assert min(plan.weights) > reached
     assert same_weights(resumed.model, whole.model)
     assert resumed.validations == whole.validations
 
@@ -515,7 +481,7 @@ def test_too_little_room_is_refused_before_a_step(tmp_path, monkeypatch):
     with pytest.raises(
         StoreError, match=r"the checkpoints of a training needs about .* are free; make room"
     ):
-        trained(tmp_path / "x", SHORT, progress=lambda *_: pytest.fail("a step was taken"))
+        trained(tmp_path / "x", SHORT, callback=no_step)
     monkeypatch.undo()
     trained(tmp_path / "x", SHORT)
     on_disk = sum(p.stat().st_size for p in (tmp_path / "x").iterdir())
@@ -546,7 +512,7 @@ def test_tensorboard_has_every_loss_and_every_figure_once_though_the_training_wa
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     cfg = replace(OFTEN, tensorboard=True)
     interrupted(tmp_path, 3, FIGURES, cfg)
-    result, _ = judged(tmp_path, FIGURES, every=2, cfg=cfg)
+    result, _ = validated(tmp_path, FIGURES, every=2, cfg=cfg)
     events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert {"train/loss", "validation/score"} <= set(events.Tags()["scalars"])

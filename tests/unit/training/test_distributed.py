@@ -2,47 +2,67 @@
 process."""
 
 import copy
-import pickle
-from contextlib import contextmanager, nullcontext
+import socket
 from datetime import timedelta
 
 import pytest
 import torch
 import torch.distributed as dist
+from timm.layers import BatchNormAct2d
 from torch import nn
 
-from quadrat.config.pipeline import ClassSection, ModelSection, Pipeline
-from quadrat.core.errors import AnnotationError, ConfigError
+from quadrat.core.errors import ConfigError
 from quadrat.models.unet import UNet
-from quadrat.training import rank as module
-from quadrat.training.distributed import PATIENCE, SOLO, Group, GroupBatchNorm, joined
-from quadrat.training.job import TrainJob
+from quadrat.training.distributed import (
+    PATIENCE,
+    SOLO,
+    Group,
+    GroupBatchNorm,
+    joined,
+    over_the_group,
+)
 
 
-@pytest.fixture(scope="module")
-def group(tmp_path_factory):
+@pytest.fixture
+def environment(monkeypatch):
+    """What torchrun tells the only rank of a group."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    about = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
+    for name, value in (about | {"RANK": "0", "WORLD_SIZE": "1"}).items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def group(environment):
     """A gloo group of this process alone."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GLOO_SOCKET_IFNAME", "lo")
-        place = tmp_path_factory.mktemp("group") / "store"
-        dist.init_process_group("gloo", init_method=f"file://{place}", rank=0, world_size=1)
-        yield Group()
-        dist.destroy_process_group()
+    with joined(torch.device("cpu")) as own:
+        yield own
 
 
-def norms(channels, seed=0, **options):
+def norms(channels, seed=0, kind=nn.BatchNorm2d, **options):
     """A batch norm with weights that are not the first ones, and the same one over the group."""
     torch.manual_seed(seed)
-    plain = nn.BatchNorm2d(channels, **options)
+    plain = kind(channels, **options)
     nn.init.normal_(plain.weight)
     nn.init.normal_(plain.bias)
     grouped = copy.deepcopy(plain)
-    grouped.__class__ = GroupBatchNorm
+    grouped.__class__ = over_the_group(kind)
     return plain, grouped
 
 
 @pytest.mark.parametrize("shape", [(4, 3, 8, 8), (1, 5, 3, 7), (2, 2, 1, 2)])
-@pytest.mark.parametrize("options", [{}, {"momentum": 0.3, "eps": 1e-2}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"momentum": 0.3, "eps": 1e-2},
+        {"kind": BatchNormAct2d, "act_layer": nn.ReLU6},
+        {"kind": BatchNormAct2d, "apply_act": False},
+    ],
+    ids=["plain", "its own momentum", "with an activation", "without its activation"],
+)
 @pytest.mark.usefixtures("group")
 def test_the_groups_norm_is_batchnorm_in_values_gradients_and_statistics(shape, options):
     plain, grouped = norms(shape[1], **options)
@@ -79,18 +99,23 @@ def test_the_groups_norm_takes_half_precision_and_gives_it_back():
     assert grouped.running_mean.dtype == torch.float32
 
 
-def test_a_shared_network_is_the_same_network_and_becomes_plain_again(group):
-    model = UNet((4, 6, 8), outputs=2, out_stride=1)
+@pytest.mark.parametrize("encoder", ["small", "efficientnet_lite0", "resnet18"])
+def test_a_shared_network_is_the_same_network_and_becomes_plain_again(group, encoder):
+    model = UNet((4, 6, 8), outputs=2, out_stride=1, encoder=encoder)
     parameters, names = list(map(id, model.parameters())), list(model.state_dict())
-    count = sum(type(m) is nn.BatchNorm2d for m in model.modules())
+    kinds = [type(m) for m in model.modules()]
+    own = sum(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
     shared = group.share(model)
     assert shared is model
-    assert sum(type(m) is GroupBatchNorm for m in model.modules()) == count > 0
-    assert not any(type(m) is nn.BatchNorm2d for m in model.modules())
+    assert sum(isinstance(m, GroupBatchNorm) for m in model.modules()) == own > 0
     assert (list(map(id, model.parameters())), list(model.state_dict())) == (parameters, names)
     plain = group.plain(model)
-    assert sum(type(m) is nn.BatchNorm2d for m in plain.modules()) == count
-    assert not any(type(m) is GroupBatchNorm for m in plain.modules())
+    assert [type(m) for m in plain.modules()] == kinds
+
+
+def test_a_norm_of_another_kind_is_refused_with_the_way_out(group):
+    with pytest.raises(ConfigError, match=r"share the statistics of BatchNorm1d; set it to 1"):
+        group.share(nn.Sequential(nn.BatchNorm1d(3)))
 
 
 def test_what_is_gathered_keeps_the_gradient_of_its_own_part(group):
@@ -151,42 +176,16 @@ def test_alone_everything_is_as_it_is():
     assert SOLO.shared(lambda: 7) == 7
 
 
-def test_a_group_is_left_however_training_ends(monkeypatch):
-    left = []
-    monkeypatch.setattr(
-        dist, "init_process_group", lambda backend, *, timeout: left.extend([backend, timeout])
-    )
-    monkeypatch.setattr(dist, "destroy_process_group", lambda: left.append("left"))
-    monkeypatch.setattr("quadrat.training.distributed.Group", lambda: "group")
-
+@pytest.mark.usefixtures("environment")
+def test_a_group_is_left_however_training_ends():
     def fail():
         with joined(torch.device("cpu")) as ranks:
-            assert ranks == "group"
+            assert isinstance(ranks, Group)
+            assert (ranks.rank, ranks.size) == (0, 1)
+            assert dist.is_initialized()
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         fail()
-    assert left == ["gloo", PATIENCE, "left"]
-    assert timedelta(hours=24) < PATIENCE, "the first process alone judges many slides"
-
-
-def test_a_rank_that_refuses_its_slides_says_why(tmp_path, monkeypatch):
-    @contextmanager
-    def refused(job):
-        raise AnnotationError("slide 1 holds a bad record")
-        yield
-
-    pipeline = Pipeline(
-        name="p",
-        task="instance",
-        classes=(ClassSection(name="a"),),
-        model=ModelSection(package="p"),
-    )
-    payload = tmp_path / "job.pickle"
-    payload.write_bytes(pickle.dumps(TrainJob(pipeline, (), "p", str(tmp_path))))
-    monkeypatch.setattr(module, "end_with_the_job", lambda: None)
-    monkeypatch.setattr(module, "joined", lambda device: nullcontext(SOLO))
-    monkeypatch.setattr(module, "material", refused)
-    monkeypatch.setenv("LOCAL_RANK", "0")
-    assert module.main(payload) == module.REFUSED
-    assert (tmp_path / "refused.txt").read_text() == "slide 1 holds a bad record"
+    assert not dist.is_initialized()
+    assert timedelta(hours=24) < PATIENCE, "the first process alone evaluates many slides"

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from helpers import fields
-from helpers.trainings import Planted, spec_for
+from helpers.trainings import Planted, batch_of, spec_for
 from quadrat.annotations.types import SlideTruth
 from quadrat.config.manifest import SlideRef
 from quadrat.config.pipeline import Augmentation, ClassSection, ModelSection, Pipeline
@@ -19,6 +19,7 @@ from quadrat.core.objects import ClassInfo
 from quadrat.slides.array import ArraySlide
 from quadrat.slides.source import source_of
 from quadrat.tasks import get_task
+from quadrat.training.batches import balanced, rounds
 from quadrat.training.data import training_slide, window_set
 from quadrat.training.samples import TrainingSlide, WindowSet, class_shares, truth_window
 
@@ -92,7 +93,7 @@ def learnt(task, slide, *, augment=NONE, steps=4, patch=48):
     model = kind.build(spec)
     losses, gradients = [], []
     for step in range(steps):
-        rgb, targets = data.batch(step, size=4, seed=3, augment=augment)
+        rgb, targets = batch_of(data, step, size=4, seed=3, augment=augment)
         output = model(torch.from_numpy(rgb).permute(0, 3, 1, 2).float() / 255)
         terms = kind.loss(
             output, {n: torch.from_numpy(np.ascontiguousarray(a)) for n, a in targets.items()}, spec
@@ -193,7 +194,7 @@ def test_semantic_classes_drawn_without_a_word_on_the_rest_teach_no_background()
     slide = slide_of(LEFT, bounds=False, complete=False)
     kind, spec = get_task("semantic"), spec_for("semantic")
     data = WindowSet([slide], kind, spec, patch=48)
-    _, targets = data.batch(0, size=8, seed=0, augment=TURNED)
+    _, targets = batch_of(data, 0, size=8, seed=0, augment=TURNED)
     assert not (targets["classes"] == 0).any()
     assert (targets["classes"] > 0).any()
     assert (targets["classes"] == -1).any()
@@ -230,16 +231,16 @@ def test_the_manifests_word_decides_what_is_known(annotated, tmp_path):
     assert np.array_equal(known, want)
 
 
-def test_objects_without_a_word_on_where_all_are_drawn_are_refused_with_the_way_out(monkeypatch):
-    monkeypatch.setattr(
-        "quadrat.training.data.load_truth", lambda *_, **__: SlideTruth(Truth(LEFT), None, None, -1)
-    )
-    ref = SlideRef(path="folder/s.tiff", name="s", annotated="")
+def test_objects_without_a_word_on_where_all_are_drawn_are_refused_with_the_way_out(tmp_path):
+    (tmp_path / "s.csv").write_text('wkt,class\n"POLYGON ((2 2, 9 2, 9 9, 2 9, 2 2))",a\n')
+    ref = SlideRef(path="folder/s.tiff", name="s", annotation=str(tmp_path / "s.csv"), annotated="")
     with pytest.raises(
         AnnotationError,
         match=r"^folder/s\.tiff: .*fill its column 'annotated' with 'all', or with the class",
     ):
         training_slide(ref, pipeline_for("instance"), slide_of(LEFT).source, CELLS)
+    everything = replace(ref, annotated="all")
+    training_slide(everything, pipeline_for("instance"), slide_of(LEFT).source, CELLS)
 
 
 @pytest.mark.parametrize("options", [{"bounds": True}, {"bounds": False, "complete": False}])
@@ -278,9 +279,8 @@ def test_a_label_of_the_whole_slide_is_learnt_whatever_is_annotated():
     for options in ({"bounds": True}, {"bounds": False, "complete": False}, {"bounds": False}):
         slide = slide_of(LEFT, **options)
         slide = replace(slide, truth=replace(slide.truth, objects=None, regions=None, label=1))
-        batches.append(
-            WindowSet([slide], kind, spec, patch=48).batch(0, size=4, seed=0, augment=NONE)
-        )
+        data = WindowSet([slide], kind, spec, patch=48)
+        batches.append(batch_of(data, 0, size=4, seed=0, augment=NONE))
     for rgb, targets in batches:
         assert np.array_equal(rgb, batches[0][0])
         assert targets["label"].tolist() == [1] * 4
@@ -316,28 +316,14 @@ def test_rare_classes_and_windows_without_any_come_as_often_as_the_frequent_one(
     assert shares.sum() == pytest.approx(1)
     by = np.array([2 if r >= 20 else int(r < 2) for r in range(24)])
     assert [shares[by == k].sum() for k in range(3)] == pytest.approx([1 / 3] * 3)
-    data = WindowSet([slide], get_task("detection"), spec, patch=32, balance=True)
-    drawn = [by[i] for step in range(300) for i in data.indices(step, size=4, seed=7)]
-    often = Counter(drawn)
+    data = WindowSet([slide], get_task("detection"), spec, patch=32)
+    drawn = list(map(balanced(data.shares(), seed=7, batch=4), range(1200)))
+    often = Counter(by[i] for i in drawn)
     # 1,200 draws at 1/3: a s.d. is 16
     assert all(abs(often[k] - 400) < 4 * 16.4 for k in range(3)), often
-    plain = WindowSet([slide], get_task("detection"), spec, patch=32)
-    unbalanced = Counter(by[i] for step in range(300) for i in plain.indices(step, size=4, seed=7))
+    unbalanced = Counter(by[i] for i in map(rounds(len(data), seed=7), range(1200)))
     assert unbalanced == {0: 900, 1: 100, 2: 200}
-    assert len({i for step in range(300) for i in data.indices(step, size=4, seed=7)}) == 24, (
-        "no window is left out"
-    )
-
-
-def test_balanced_draws_are_a_pure_function_of_seed_and_step():
-    slide, spec = sparse_slide(rare=2)
-    one, other = (
-        WindowSet([slide], get_task("detection"), spec, patch=32, balance=True) for _ in range(2)
-    )
-    other.indices(5, size=4, seed=1)
-    assert one.indices(9, size=4, seed=1) == other.indices(9, size=4, seed=1)
-    assert one.indices(9, size=4, seed=1) != one.indices(9, size=4, seed=2)
-    assert one.indices(9, size=8, seed=1)[:4] == one.indices(9, size=4, seed=1)
+    assert len(set(drawn)) == 24, "no window is left out"
 
 
 def test_slides_of_a_rare_label_are_drawn_as_often_as_the_others():

@@ -4,12 +4,23 @@ import re
 from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 
-from helpers.trainings import CFG, Stop, data_for, same_weights, spec_for, stop_after, trained
+from helpers.trainings import (
+    CFG,
+    Stop,
+    data_for,
+    no_step,
+    same_weights,
+    spec_for,
+    stop_at,
+    trained,
+)
 from quadrat.core.errors import QuadratError
 from quadrat.tasks import get_task, task_names
+from quadrat.training.batches import Samples
 from quadrat.training.loop import learning_rate, parameter_groups
 from quadrat.training.samples import WindowSet
 
@@ -35,20 +46,23 @@ def test_the_state_of_torchs_own_generator_before_training_does_not_matter(unint
     assert same_weights(trained(tmp_path / "x").model, uninterrupted[1].model)
 
 
+def recorder(steps):
+    """A callback that notes the steps taken."""
+    return lambda event: steps.append(event.done) if event.kind == "step" else None
+
+
 @pytest.mark.parametrize("task", task_names())
 def test_stopped_and_resumed_is_bit_for_bit_the_uninterrupted_training(task, tmp_path):
     cfg = replace(CFG, checkpoint_every_s=-1.0)
     whole = trained(tmp_path / "whole", cfg, task=task)
 
     with pytest.raises(Stop):
-        trained(tmp_path / "cut", cfg, task=task, progress=stop_after(10))
+        trained(tmp_path / "cut", cfg, task=task, callback=stop_at("step", 11))
     about = json.loads((tmp_path / "cut" / "checkpoint.json").read_text())
-    assert 0 < about["step"] < cfg.steps
-    started_at = []
-    resumed = trained(
-        tmp_path / "cut", cfg, task=task, progress=lambda done, total, loss: started_at.append(done)
-    )
-    assert min(started_at) > about["step"]
+    assert about["step"] == 10
+    steps = []
+    resumed = trained(tmp_path / "cut", cfg, task=task, callback=recorder(steps))
+    assert steps == list(range(11, cfg.steps + 1))
     assert same_weights(resumed.model, whole.model)
     assert resumed.losses == whole.losses
     for name in ("log.csv",):
@@ -62,9 +76,25 @@ def test_how_often_checkpoints_are_written_is_not_seen_in_the_weights(uninterrup
     )
 
 
+def test_a_checkpoint_is_written_when_so_many_seconds_have_passed_and_at_the_end(tmp_path):
+    told, now = [], [100.0]
+
+    def a_second_per_step(event):
+        told.append(event)
+        now[0] += event.kind == "step"
+
+    cfg = replace(CFG, steps=9, checkpoint_every_s=3.5)
+    result = trained(tmp_path, cfg, callback=a_second_per_step, clock=lambda: now[0])
+    assert [event.done for event in told if event.kind == "step"] == list(range(1, 10))
+    assert [event.done for event in told if event.kind == "checkpoint"] == [4, 8, 9]
+    assert {event.steps for event in told} == {9}
+    assert told[-1].loss == pytest.approx(np.mean([row["loss"] for row in result.history]))
+    assert result.seconds == 9
+
+
 def test_a_training_that_is_done_is_not_done_again(uninterrupted):
     folder, first = uninterrupted
-    again = trained(folder, progress=lambda *_: pytest.fail("a step was taken"))
+    again = trained(folder, callback=no_step)
     assert same_weights(again.model, first.model)
     assert again.losses == first.losses
 
@@ -87,7 +117,7 @@ def test_the_result_is_in_eval_mode_and_the_log_has_a_row_a_step(uninterrupted):
 def test_the_network_learns(tmp_path):
     losses = []
     cfg = replace(CFG, steps=61, lr=1e-2)
-    trained(tmp_path, cfg, progress=lambda done, total, loss: losses.append(loss))
+    trained(tmp_path, cfg, callback=lambda event: losses.append(event.loss))
     assert losses[-1] < 0.8 * losses[0]
 
 
@@ -167,7 +197,7 @@ def test_stopped_and_resumed_with_an_encoder_of_its_own_rate_is_the_uninterrupte
     cfg = replace(CFG, steps=14, encoder_lr=share, freeze_norm=True, checkpoint_every_s=-1.0)
     whole = trained(tmp_path / "whole", cfg)
     with pytest.raises(Stop):
-        trained(tmp_path / "cut", cfg, progress=stop_after(10))
+        trained(tmp_path / "cut", cfg, callback=stop_at("step", 11))
     assert same_weights(trained(tmp_path / "cut", cfg).model, whole.model)
 
 
@@ -193,4 +223,4 @@ def test_a_loss_that_is_no_number_names_the_slides_of_its_batch_alone(tmp_path):
     with pytest.raises(QuadratError, match=r"windows of [a-h], [a-h]; lower train\.lr") as error:
         trained(tmp_path, replace(CFG, lr=1e30, warmup=0), data=data)
     step = int(re.search(r"at step (\d+)", str(error.value))[1])
-    assert f"windows of {', '.join(data.names(step, size=2, seed=CFG.seed))};" in str(error.value)
+    assert f"windows of {', '.join(Samples(data, CFG).slides(step))};" in str(error.value)

@@ -11,7 +11,6 @@ from quadrat.annotations.types import SlideTruth
 from quadrat.core.geometry import Box
 from quadrat.core.predictions import TileScores
 from quadrat.metrics.protocol import Answer
-from quadrat.training import pages as pages
 from quadrat.training.pages import (
     COLUMNS,
     FOUND,
@@ -27,17 +26,14 @@ SIDE = 640
 
 
 @pytest.fixture
-def drawn(monkeypatch):
-    """The sections that are drawn on a page."""
-    found = []
-    draw = pages._draw
+def drawn():
+    """The panels of each page by the titles of their sections; see :func:`page`."""
+    return []
 
-    def recorded(path, sections, *, classes):
-        found.append({section.title.partition(",")[0]: section.panels for section in sections})
-        draw(path, sections, classes=classes)
 
-    monkeypatch.setattr(pages, "_draw", recorded)
-    return found
+def page(drawn, path, slides, *, classes):
+    sections = examples_page(path, slides, classes=classes)
+    drawn.append({section.title.partition(",")[0]: section.panels for section in sections})
 
 
 def read(box):
@@ -90,8 +86,11 @@ def test_what_is_found_where_none_is_and_what_is_missed_stand_out_among_the_othe
     truth = Things(
         xyxy[[0, 2, 4, 5]], [0, 0, 0, 0]
     )  # 1 and 3 are none, 2 is of the other class, 5 is missed
-    examples_page(
-        tmp_path / "p.png", [("slide", read, answer, SlideTruth(objects=truth))], classes=CLASSES
+    page(
+        drawn,
+        tmp_path / "p.png",
+        [("slide", read, answer, SlideTruth(objects=truth))],
+        classes=CLASSES,
     )
     (sections,) = drawn
     assert [p.text for p in sections[FALSE]] == [
@@ -125,7 +124,7 @@ def test_the_surest_of_all_slides_come_first_and_only_as_many_as_there_is_room_f
                 SlideTruth(objects=Things([], [])),
             )
         )
-    examples_page(tmp_path / "p.png", slides, classes=CLASSES)
+    page(drawn, tmp_path / "p.png", slides, classes=CLASSES)
     (sections,) = drawn
     assert list(sections) == [FALSE]
     scores = [float(panel.text.split()[-1]) for panel in sections[FALSE]]
@@ -138,7 +137,7 @@ def test_points_are_matched_by_distance_and_drawn_at_their_diameter(drawn, tmp_p
     xyxy = squares(4)
     answer = objects(xyxy[:3] + 4, [0, 0, 0], [0.9, 0.8, 0.7])  # 4 px are 2.8 um away
     expected = SlideTruth(objects=Things(xyxy[[0, 1, 3]], [0, 0, 0]), point_diameter_um=6.0)
-    examples_page(tmp_path / "p.png", [("slide", read, answer, expected)], classes=CLASSES)
+    page(drawn, tmp_path / "p.png", [("slide", read, answer, expected)], classes=CLASSES)
     (sections,) = drawn
     assert [p.text for p in sections[FALSE]] == ["slide\ntumour 0.70"]
     (panel,) = sections[LOST]
@@ -163,7 +162,7 @@ class Left:
 def test_mistakes_outside_the_bounds_are_none(drawn, tmp_path):
     answer = objects(squares(12), [0] * 12, np.linspace(0.9, 0.3, 12))
     expected = SlideTruth(objects=Things([], []), bounds=Left(100))
-    examples_page(tmp_path / "p.png", [("slide", read, answer, expected)], classes=CLASSES)
+    page(drawn, tmp_path / "p.png", [("slide", read, answer, expected)], classes=CLASSES)
     assert len(drawn[0][FALSE]) == 3
 
 
@@ -196,7 +195,7 @@ def test_of_class_maps_the_place_that_agrees_least_is_shown_beside_the_truth(dra
     for k, wrong in enumerate((np.s_[10:20, 10:20], np.s_[:400, 1030:1270], np.s_[0:0, 0:0])):
         answer, truth = maps(k, wrong)
         slides.append((f"slide {k}", read, answer, SlideTruth(regions=truth)))
-    examples_page(tmp_path / "p.png", slides, classes=CLASSES)
+    page(drawn, tmp_path / "p.png", slides, classes=CLASSES)
     panels = drawn[0][LEAST]
     assert [p.text.partition(":")[0] for p in panels] == ["slide 1", "slide 0", "slide 2"]
     assert panels[0].text == f"slide 1: {400 * 240 / (512 * 256):.1%} of px differ"
@@ -212,7 +211,7 @@ def test_what_nobody_annotated_is_no_disagreement_and_grey(drawn, tmp_path):
     for k, (expected, share) in enumerate(
         ((SlideTruth(regions=truth, bounds=Left(200)), 0.0), (SlideTruth(regions=truth), 0.6))
     ):
-        examples_page(tmp_path / f"{k}.png", [("slide", read, answer, expected)], classes=CLASSES)
+        page(drawn, tmp_path / f"{k}.png", [("slide", read, answer, expected)], classes=CLASSES)
         (panel,) = drawn[k][LEAST]
         found = float(panel.text.split(": ")[1].partition("%")[0]) / 100
         assert found == 0.0 if share == 0 else found > share
@@ -220,7 +219,7 @@ def test_what_nobody_annotated_is_no_disagreement_and_grey(drawn, tmp_path):
     assert (grey[:, 200:] == 160).all()
     assert not (grey[:, :200] == 160).all(axis=2).all()
     nothing = SlideTruth(regions=Map(np.zeros((SIDE, 2 * SIDE), np.uint8)), complete=False)
-    examples_page(tmp_path / "n.png", [("slide", read, answer, nothing)], classes=CLASSES)
+    page(drawn, tmp_path / "n.png", [("slide", read, answer, nothing)], classes=CLASSES)
     assert drawn[-1] == {}
 
 
@@ -248,7 +247,7 @@ def test_of_slides_taken_for_another_class_the_surest_tile_is_shown(drawn, tmp_p
         ),
         ("surer", read, tiles([[0.98, 0.02]]), SlideTruth(label=1)),
     ]
-    examples_page(tmp_path / "p.png", slides, classes=CLASSES)
+    page(drawn, tmp_path / "p.png", slides, classes=CLASSES)
     panels = drawn[0][OTHER]
     assert [p.text for p in panels] == [
         "surer\ntumour 0.98, is stroma",
@@ -263,7 +262,8 @@ def test_of_slides_with_regions_the_surest_tile_that_lies_in_another_one_is_show
     truth[:64, 64:192] = 1
     truth[:64, 192:256] = 2
     answer = tiles([[0.01, 0.99], [0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
-    examples_page(
+    page(
+        drawn,
         tmp_path / "p.png",
         [("slide", read, answer, SlideTruth(regions=Map(truth)))],
         classes=CLASSES,
@@ -278,8 +278,11 @@ def test_label_images_are_pages_of_objects(drawn, tmp_path):
     found = np.where(labels == 1, 0, labels)  # one is missed
     answer = of_label_image(found, [0] * n)
     truth = label_truth(labels, [0] * n, CLASSES)
-    examples_page(
-        tmp_path / "p.png", [("slide", read, answer, SlideTruth(objects=truth))], classes=CLASSES
+    page(
+        drawn,
+        tmp_path / "p.png",
+        [("slide", read, answer, SlideTruth(objects=truth))],
+        classes=CLASSES,
     )
     assert len(drawn[0][LOST]) == 1
     assert len(drawn[0][FALSE]) == 1, "the empty row that stands for it"
@@ -290,7 +293,8 @@ def test_no_mistake_is_a_page_as_well(slides, drawn, tmp_path):
     xyxy = squares(5)
     same = objects(xyxy, [0] * 5, [0.5] * 5), SlideTruth(objects=Things(xyxy, [0] * 5))
     empty = objects([], [], []), SlideTruth(objects=Things([], []))
-    examples_page(
+    page(
+        drawn,
         tmp_path / "p.png",
         [("slide", read, *pair) for pair in (same, empty)][:slides],
         classes=CLASSES,
@@ -307,7 +311,8 @@ def test_an_object_at_the_slides_edge_is_shown_with_what_lies_beyond(drawn, tmp_
         asked.append(box)
         return read(box)
 
-    examples_page(
+    page(
+        drawn,
         tmp_path / "p.png",
         [("slide", recorded, answer, SlideTruth(objects=Things([], [])))],
         classes=CLASSES,

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from helpers import fields
+from helpers.trainings import batch_of
 from quadrat.annotations.types import SlideTruth
 from quadrat.config.pipeline import Augmentation
 from quadrat.core.errors import AnnotationError
@@ -15,15 +16,13 @@ from quadrat.models.task import Crop, ModelSpec
 from quadrat.slides.array import ArraySlide
 from quadrat.slides.source import source_of
 from quadrat.tasks import get_task
+from quadrat.training.crops import cut, flipped, turned
 from quadrat.training.samples import (
     TrainingSlide,
     WindowSet,
     boxes_of,
-    cut,
-    flipped,
     sample_margin,
     truth_window,
-    turned,
 )
 
 MILD = Augmentation(stain=0.1, scale=0.1, rotate=5)
@@ -239,7 +238,7 @@ def test_pixels_and_targets_of_a_sample_show_the_same_place(task):
     data = WindowSet([slide_for()], get_task(task), spec_for(task), patch=48)
     agreed = 0
     for step in range(12):
-        rgb, targets = data.batch(step, size=2, seed=5, augment=Augmentation())
+        rgb, targets = batch_of(data, step, size=2, seed=5, augment=Augmentation())
         assert rgb.shape == (2, 48, 48, 3)
         assert rgb.dtype == np.uint8
         for i in range(2):
@@ -260,7 +259,7 @@ def test_pixels_and_targets_of_a_sample_show_the_same_place(task):
     assert agreed > 5
 
 
-def test_a_batch_is_a_pure_function_of_seed_and_step():
+def test_samples_are_a_pure_function_of_seed_and_step():
     task, spec = get_task("instance"), spec_for("instance")
 
     def fresh(**options):
@@ -268,40 +267,23 @@ def test_a_batch_is_a_pure_function_of_seed_and_step():
 
     first, second, tight = fresh(), fresh(), fresh(cache_mb=0)
     for step in (3, 0, 11, 3):  # other steps before it must not matter, nor what the cache holds
-        rgb, targets = first.batch(step, size=3, seed=7, augment=MILD)
+        rgb, targets = batch_of(first, step, size=3, seed=7, augment=MILD)
         for other in (
-            second.batch(step, size=3, seed=7, augment=MILD),
-            tight.batch(step, size=3, seed=7, augment=MILD),
+            batch_of(second, step, size=3, seed=7, augment=MILD),
+            batch_of(tight, step, size=3, seed=7, augment=MILD),
         ):
             assert np.array_equal(rgb, other[0])
             assert targets.keys() == other[1].keys()
             assert all(np.array_equal(targets[n], other[1][n]) for n in targets)
         second = fresh()
     assert not np.array_equal(
-        first.batch(0, size=3, seed=7, augment=MILD)[0],
-        first.batch(0, size=3, seed=8, augment=MILD)[0],
+        batch_of(first, 0, size=3, seed=7, augment=MILD)[0],
+        batch_of(first, 0, size=3, seed=8, augment=MILD)[0],
     )
     assert not np.array_equal(
-        first.batch(0, size=3, seed=7, augment=MILD)[0],
-        first.batch(1, size=3, seed=7, augment=MILD)[0],
+        batch_of(first, 0, size=3, seed=7, augment=MILD)[0],
+        batch_of(first, 1, size=3, seed=7, augment=MILD)[0],
     )
-
-
-def test_every_window_is_seen_once_in_each_round():
-    data = WindowSet(
-        [slide_for(0), slide_for(1)], get_task("instance"), spec_for("instance"), patch=48
-    )
-    asked = []
-    sample = data.sample
-    data.sample = lambda index, rng, *, augment: (
-        asked.append(index),
-        sample(index, rng, augment=augment),
-    )[1]
-    for step in range(9):
-        data.batch(step, size=4, seed=3, augment=Augmentation())
-    assert len(data) == 18
-    assert sorted(asked[:18]) == sorted(asked[18:36]) == list(range(18))
-    assert asked[:18] != asked[18:36]
 
 
 def test_samples_never_write_into_the_cache():
@@ -311,7 +293,7 @@ def test_samples_never_write_into_the_cache():
         for rgb, crop in map(data.window, range(len(data)))
     ]
     for step in range(6):
-        data.batch(step, size=4, seed=1, augment=Augmentation(stain=0.3))
+        batch_of(data, step, size=4, seed=1, augment=Augmentation(stain=0.3))
     for index, (rgb, classes) in enumerate(before):
         assert np.array_equal(data.window(index)[0], rgb)
         assert np.array_equal(data.window(index)[1].maps["classes"], classes)

@@ -23,7 +23,6 @@ from quadrat.engine.work import SlideWork
 from quadrat.models.task import ModelSpec
 from quadrat.store.predictions import PredictionStore
 from quadrat.tasks import get_task, task_names
-from quadrat.training import thresholds as choosing
 from quadrat.training.thresholds import Trial, TrialView, calibrate, count_error, figures_of
 
 LATTICE = Lattice(core=64, halo=16, stride=8, shard=128)
@@ -134,7 +133,7 @@ def test_thresholds_that_the_file_sets_are_never_moved(aim, fixed, view_and_trut
     assert len(set(settings)) == len(settings), "none is tried twice"
 
 
-def test_a_figure_that_is_not_defined_is_never_chosen_for_it(monkeypatch):
+def test_a_figure_that_is_not_defined_is_never_chosen_for_it():
     task, spec = get_task("detection"), spec_for("detection")
     planned = {
         0.15: (NAN, 0.0),
@@ -148,18 +147,14 @@ def test_a_figure_that_is_not_defined_is_never_chosen_for_it(monkeypatch):
         figure, error = planned.get(spec.thresholds["score"], (0.1, 0.9))
         return Trial(dict(spec.thresholds), {task.metrics.main: figure}, error)
 
-    monkeypatch.setattr(choosing, "figures_of", figures)
-    assert calibrate(task, spec, {}, [], aim="f1")[0].thresholds["score"] == 0.3, (
-        "of equal figures the better count"
-    )
-    assert calibrate(task, spec, {}, [], aim="count")[0].thresholds["score"] == 0.15
+    def chosen(aim):
+        return calibrate(task, spec, {}, [], aim=aim, measure=figures)[0].thresholds
+
+    assert chosen("f1")["score"] == 0.3, "of equal figures the better count"
+    assert chosen("count")["score"] == 0.15
     planned[0.15] = (NAN, 0.1)
-    assert calibrate(task, spec, {}, [], aim="count")[0].thresholds["score"] == 0.3, (
-        "of equal counts the better figure"
-    )
-    assert calibrate(task, spec, {}, [], aim="count")[0].thresholds["iou"] == 0.4, (
-        "settings come preferred first"
-    )
+    assert chosen("count")["score"] == 0.3, "of equal counts the better figure"
+    assert chosen("count")["iou"] == 0.4, "settings come preferred first"
 
 
 def test_tasks_that_count_nothing_have_no_error_of_counts():

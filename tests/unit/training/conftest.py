@@ -1,0 +1,15 @@
+import pytest
+
+from helpers.places import THREE, Place, write_pictures
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory):
+    """Six annotated pictures; never changed."""
+    return write_pictures(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture
+def place(tmp_path, pictures):
+    """A folder with a manifest of three pictures and a pipeline."""
+    return Place(tmp_path, pictures).manifest(*THREE).write()
