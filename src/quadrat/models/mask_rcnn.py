@@ -1,10 +1,9 @@
-"""Mask R-CNN (He et al. 2017) from torchvision's parts, without what makes torchvision's own differ
-between windows.
+"""Mask R-CNN (He et al. 2017) from torchvision's parts, without the steps that make torchvision's
+own differ between windows.
 
-No resizing, no normalising, no top-k and no suppression of detections inside ``forward``: it gives
-the dense part alone, features and what the region proposal network says of each anchor. The second
-stage runs on the regions that the task asks for, in chunks of one size, because kernels may depend
-on shapes.
+``forward`` does not resize, normalise, cut to top-k or suppress detections. It gives the dense part
+alone: features, and what the region proposal network says of each anchor. The second stage runs on
+the regions that the task asks for, in chunks of one size, because kernels may depend on shapes.
 """
 
 from __future__ import annotations
@@ -29,31 +28,32 @@ from quadrat.core.errors import ConfigError
 from quadrat.models.encoders import build_encoder
 
 FIRST_STRIDE = 4
-"""Input px a cell of the finest feature level; finer levels of the encoder serve only to compute
-it."""
+"""Input px per cell of the finest feature level. Finer levels of the encoder are used only to
+compute it."""
 ANCHOR_SIDES = (3.0, 4.25)
-"""Sides of the square anchors of a level in cells of that level: half an octave apart through all
+"""Sides of the square anchors of a level, in cells of that level: half an octave apart through all
 levels."""
 MASK_SIDE = 28
-"""Cells a side of a predicted mask, whatever the size of its box."""
+"""Cells per side of a predicted mask, whatever the size of its box."""
 BOX_CHUNK, MASK_CHUNK = 64, 16
 """Regions that go through the box head and the mask head together."""
 REGION_POOL, MASK_POOL = 7, 14
+"""Cells per side to which a region's features are pooled for either head."""
 
 
 @dataclass(frozen=True, slots=True)
 class RegionOutput:
-    """The dense part of a batch: one tensor a feature level, finest first.
-
-    features (b, c, h, w); objectness (b, anchors, h, w) logits; deltas (b, 4 * anchors, h, w);
-    ``network`` made them and holds the second stage. Can be cut along the batch and cast like a
-    tensor.
-    """
+    """The dense part of a batch: one tensor per feature level, the finest first. It can be cut
+    along the batch and cast like a tensor."""
 
     network: MaskRCNN
+    """What made them; holds the second stage."""
     features: tuple[Tensor, ...]
+    """(b, c, h, w) each."""
     objectness: tuple[Tensor, ...]
+    """Logits (b, anchors, h, w) each."""
     deltas: tuple[Tensor, ...]
+    """Of the anchors' boxes, (b, 4 * anchors, h, w) each."""
 
     def __len__(self) -> int:
         return len(self.features[0])
@@ -99,8 +99,8 @@ class RegionOutput:
 
 
 class MaskRCNN(nn.Module):
-    """(b, 3, h, w) float to :class:`RegionOutput`; feature levels at strides 4, 8, ... as many as
-    the encoder has.
+    """(b, 3, h, w) float to :class:`RegionOutput`, with feature levels at strides 4, 8, ..., as
+    many as the encoder has.
 
     Raises:
         ConfigError: fewer than two widths (the encoder would not reach stride 4).
@@ -135,8 +135,7 @@ class MaskRCNN(nn.Module):
             bg_iou_thresh=0.3,
             batch_size_per_image=128,
             positive_fraction=0.5,
-            # of these only training makes use, where which regions are looked at is a matter of
-            # luck anyway
+            # only training uses these, and there chance decides which regions are looked at anyway
             pre_nms_top_n={"training": 400, "testing": 400},
             post_nms_top_n={"training": 150, "testing": 150},
             nms_thresh=0.7,
@@ -190,7 +189,7 @@ class MaskRCNN(nn.Module):
         other anchor.
 
         Level strides are powers of two, so the middle rows of their cells never coincide; sizes lie
-        side by side.
+        next to each other.
         """
         out = []
         for (rows, cols), stride in zip(sizes, self.strides, strict=True):

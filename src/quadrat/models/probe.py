@@ -1,10 +1,10 @@
-"""Measure a network's stride and receptive radius: what can one input pixel reach, and what shift
-does it commute with?
+"""Measure a network's stride and receptive radius: what can one input pixel reach, and with which
+shifts does the network commute?
 
 The radius is measured twice and the larger counts. A NaN at one input pixel spreads along every
-path, whatever the weights are, so the NaN outputs are the pixel's field of influence; a float
-impulse misses paths whose weights are small or zero. But a comparison (a gate, an argmax) swallows
-a NaN, and there the impulse sees more.
+path, whatever the weights are, so the NaN outputs are the pixel's field of influence. A float
+impulse misses paths with small or zero weights. But a comparison (a gate, an argmax) swallows a
+NaN, and there the impulse sees more.
 """
 
 from __future__ import annotations
@@ -26,18 +26,19 @@ ROUNDING = 1e-9
 """Relative difference in float64 up to which two outputs count as equal: kernels may sum in another
 order."""
 THIN = 2
-"""Height, in strides, of the strip on which :func:`least_radius` looks."""
+"""Height of the strips of :func:`least_radius`, in strides."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """What was measured, in input px. ``structural``, ``impulse``: radius a side by NaN and by
-    float64 impulse, None where it is unbounded; ``stride``: the least shift of the input that only
-    shifts the output, None where no shift does."""
+    """What was measured, in input px."""
 
     structural: int | None
+    """Radius to each side, by NaN; None where it is unbounded."""
     impulse: int | None
+    """Radius to each side, by a float64 impulse; None where it is unbounded."""
     stride: int | None
+    """The least shift of the input that only shifts the output; None where no shift does."""
 
     @property
     def radius(self) -> int | None:
@@ -51,13 +52,15 @@ class Reach:
 
 def probe(model: nn.Module, *, stride: int, out_stride: int) -> Reach:
     """Measure a copy of a network on the CPU in float64, in eval mode (BatchNorm frozen), at every
-    phase modulo ``stride``.
+    phase of ``stride``.
 
     Args:
         model: (1, 3, h, w) to (1, c, h / out_stride, w / out_stride), h and w multiples of
-        ``stride``. stride: what the network says its stride is; the measured one is sought among
-        its divisors and small multiples. out_stride: input px an output cell covers (0: the network
-        pools everything, so nothing is bounded).
+            ``stride``.
+        stride: what the network says its stride is; the measured one is sought among its divisors
+            and small multiples.
+        out_stride: input px per output cell (0: the network pools everything, so nothing is
+            bounded).
     """
     if out_stride == 0:
         return Reach(structural=None, impulse=None, stride=None)
@@ -93,8 +96,8 @@ def _measure(network: nn.Module, *, stride: int, out_stride: int, gap: int) -> R
 
 
 def _first_side(network: nn.Module, *, stride: int, out_stride: int, gap: int) -> int:
-    """A side in px that the field of influence is likely to fit in, from cheap strips; beyond
-    LARGEST where none does."""
+    """A side in px into which the field of influence is likely to fit, by cheap strips; more than
+    LARGEST where there is none."""
     length = max(16 * stride, 4 * gap)
     while length <= LARGEST:
         shape = THIN * stride, length
@@ -118,9 +121,9 @@ def least_radius(model: nn.Module, *, stride: int, out_stride: int, stated: int)
     """A quick lower bound of the structural radius (NaN on thin strips, both axes, float32), to
     refute a stated one.
 
-    Seconds become hundredths: a path along one axis hardly ever needs room along the other. Returns
-    None where the field of influence leaves the strip, which is as long as the ``stated`` radius
-    can need.
+    It takes hundredths of a second instead of seconds: a path along one axis hardly ever needs room
+    along the other. Returns None where the field of influence leaves the strip, which is as long as
+    the ``stated`` radius can need.
     """
     if out_stride == 0:
         return None

@@ -1,9 +1,9 @@
-"""A small U-Net whose window arithmetic is exact: strided by powers of two, frozen statistics, no
-resizing by factors.
+"""A small U-Net with exact window arithmetic (strides are powers of two, statistics are frozen,
+nothing is resized by other factors), and a classifier on the same encoders.
 
-Ronneberger et al. 2015 in structure; the first level works at half resolution on 2 x 2 pixel blocks
-(space to depth) and the head brings full resolution back by depth to space, a quarter of the cost
-on a CPU.
+The structure is that of Ronneberger et al. 2015. The first level works at half resolution on 2 x 2
+pixel blocks (space to depth), and the head brings full resolution back (depth to space): a quarter
+of the cost on a CPU.
 """
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ from quadrat.models.encoders import STEM, build_encoder, conv_block
 class UNet(nn.Module):
     """(b, 3, h, w) float -> (b, outputs, h / out_stride, w / out_stride) logits.
 
-    ``out_stride`` is 1 (head by pixel shuffle), 2, 4, ...: the decoder stops where the head begins.
-    The decoder's channels are ``widths``, the encoder's its own
-    (:func:`~quadrat.models.encoders.build_encoder`).
+    ``out_stride`` is 1 (the head shuffles pixels), 2, 4, ...: there the decoder stops. Its channels
+    are ``widths``; the encoder has its own (:func:`~quadrat.models.encoders.build_encoder`).
     """
 
     def __init__(
@@ -54,8 +53,8 @@ class UNet(nn.Module):
 
 
 class TileClassifier(nn.Module):
-    """(b, 3, h, w) -> (b, classes + d): class logits, then the d-dimensional embedding they were
-    computed from.
+    """(b, 3, h, w) -> (b, classes + d): class logits, then the d-dimensional embedding from which
+    they were computed.
 
     ``dropout``: share of the embedding's values that the head does not see in training.
     """
