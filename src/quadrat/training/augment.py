@@ -1,9 +1,9 @@
 """Augmentation: pure functions of (pixels, truth, generator), so that a resumed training sees the
 same samples again.
 
-Pixels change in the order in which a slide comes to be: staining, the scanner's colours, its
-optics, its sensor, the file's compression. Arithmetic is element by element (no BLAS), so it
-depends on no number of threads.
+Pixels change in the order in which a slide is made: staining, the scanner's colours, its optics,
+its sensor, the file's compression. Arithmetic is element by element (no BLAS), so that it does not
+depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -24,23 +24,25 @@ from quadrat.models.task import Crop
 Rgb = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 WHITE = 255
+"""The grey value of glass."""
 DENSITY = -np.log((np.arange(256) + 1) / 256)
 """Optical density (natural logarithm) of the grey values 0-255; 0 at white."""
 TISSUE_DENSITY = 0.15
-"""Mean optical density from which a shift of the staining counts in full; none of it reaches white
-glass."""
+"""Mean optical density from which on a shift of the staining counts in full. White glass gets
+nothing of it."""
 HUE_PER_COLOUR = 0.5
-"""rad of hue a unit of ``colour``: 0.2 turns hues by up to 6 degrees."""
+"""rad of hue per unit of ``colour``: 0.2 turns hues by up to 6 degrees."""
 BLURRED, SHARPENED, NOISY = 0.3, 0.2, 0.5
-"""Shares of the samples that are blurred, sharpened and made noisy, where their strength is not 0.
-"""
+"""Shares of the samples that are blurred, sharpened and made noisy, where the strength is not 0."""
 SHARPENING_SIGMA = 1.0
+"""px of the Gaussian of the unsharp mask."""
 JPEG_QUALITY = (40, 95)
+"""The lowest and the highest quality."""
 
 
 def augment_colour(rgb: Rgb, rng: np.random.Generator, how: Augmentation) -> Rgb:
-    """uint8 RGB (h, w, 3) of another laboratory and scanner; shapes and places stay. The input is
-    not written to."""
+    """uint8 RGB (h, w, 3) as of another laboratory and scanner; shapes and places stay. The input
+    is not written to."""
     if how.stain:
         rgb = restained(rgb, rng, strength=how.stain)
     if how.colour:
@@ -58,9 +60,9 @@ def restained(rgb: Rgb, rng: np.random.Generator, *, strength: float) -> Rgb:
     """Another staining: the amounts of haematoxylin, eosin and the third stain are scaled at random
     (s.d. ``strength``).
 
-    Each channel's density is scaled and shifted by half as much, which changes the tint of the
-    stains. The unmixing is Ruifrok and Johnston's (2001), the idea Tellez et al.'s (2018,
-    doi:10.1109/TMI.2018.2820199). White stays white. Strength 0 gives the image back.
+    The density of each channel is scaled and shifted by half as much, which changes the tint of the
+    stains. The unmixing is that of Ruifrok and Johnston (2001), the idea that of Tellez et al.
+    (2018, doi:10.1109/TMI.2018.2820199). White stays white. Strength 0 gives the image back.
     """
     if strength == 0:
         return rgb
@@ -116,7 +118,7 @@ def refocused(rgb: Rgb, rng: np.random.Generator, *, sigma: float) -> Rgb:
 
 
 def noisy(rgb: Rgb, rng: np.random.Generator, *, deviation: float) -> Rgb:
-    """Gaussian noise of a s.d. in grey values, each channel by itself."""
+    """Gaussian noise, each channel by itself; ``deviation``: its s.d. in grey values."""
     noise = rng.standard_normal((3, *rgb.shape[:2]), dtype=np.float32)
     noise *= np.float32(deviation)
     noise += _planes(rgb)
@@ -135,7 +137,7 @@ def recompressed(rgb: Rgb, *, quality: int) -> Rgb:
 def random_patch(
     rgb: Rgb, crop: Crop, rng: np.random.Generator, *, side: int, how: Augmentation
 ) -> tuple[Rgb, Crop]:
-    """A patch of ``side`` px at a random place, zoom and turn; without the latter two, whole pixels
+    """A patch of ``side`` px at a random place, zoom and turn. Without zoom and turn, whole pixels
     are cut out.
 
     The patch stays inside the window where there is room for it, and lies in its middle otherwise.
@@ -159,8 +161,8 @@ def random_patch(
 
 
 def half_extent(side: int, *, angle: float, scale: float) -> float:
-    """px from its centre, along rows and columns, that a turned and zoomed patch takes of its
-    source."""
+    """How far a turned and zoomed patch reaches from its centre, along rows and columns, in px of
+    its source."""
     turn = math.radians(angle)
     return side / 2 * (abs(math.cos(turn)) + abs(math.sin(turn))) / scale
 
@@ -180,13 +182,15 @@ def warp(
     what they hold.
 
     Args:
-        rgb: uint8 (h, w, 3). Outside it the patch is white, as beyond the edge of a slide. crop:
-        the truth of the same place; boxes row0, col0, row1, col1. side: px of the patch (height and
-        width). centre: (row, col) in the source's px, corner based, that becomes the patch's
-        middle. angle: degrees anticlockwise by which the content turns. scale: px of the patch a px
-        of the source; above 1 things grow. outline: what a box bounds: an "ellipse" (cells and
-        nuclei: no box grows by turning) or the whole "rectangle". fill: value of the maps outside
-        the source.
+        rgb: uint8 (h, w, 3). Outside it the patch is white, as beyond the edge of a slide.
+        crop: the truth of the same place; boxes row0, col0, row1, col1.
+        side: height and width of the patch in px.
+        centre: (row, col) in px of the source, corner-based; the middle of the patch.
+        angle: degrees by which the content turns anticlockwise.
+        scale: px of the patch per px of the source; above 1 things grow.
+        outline: what a box bounds: an "ellipse" (cells and nuclei: no box grows by turning) or the
+            whole "rectangle".
+        fill: value of the maps outside the source.
     """
     cos, sin = math.cos(math.radians(angle)) / scale, math.sin(math.radians(angle)) / scale
     # source = centre + back @ (patch - middle), rows down: anticlockwise on the screen
