@@ -108,5 +108,5 @@ def collated(samples: Sequence[tuple[Rgb, Arrays]]) -> Batch:
     """Samples as one batch."""
     targets = {name: np.stack([own[name] for _, own in samples]) for name in samples[0][1]}
     return torch.from_numpy(np.stack([rgb for rgb, _ in samples])), {
-        name: torch.from_numpy(array) for name, array in targets.items()
+        name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in targets.items()
     }
