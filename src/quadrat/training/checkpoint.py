@@ -1,8 +1,9 @@
 """What a training leaves on disk so that it can go on: ``checkpoint.json`` with its weights, the
 best weights, two logs.
 
-No pickles: tensors are safetensors, the rest is JSON. ``checkpoint.json`` is replaced last, so that
-what it names is whole.
+There are no pickles: tensors are safetensors, logs are CSV, the rest is JSON. ``checkpoint.json``
+is replaced last, so that all that it names is whole: weights by their sha256, and how much of the
+log of losses, which only grows.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,31 +26,37 @@ from torch import Tensor, nn
 
 from quadrat.core.errors import ConfigError, StoreError
 from quadrat.core.files import check_free_space, drop_partials, remove, sha256_of, write_file
+from quadrat.training.log import Extent, Log
 
 ROOM_FACTOR = 8
-"""Room asked for, in sizes of the network's weights: old and new checkpoint (weights and two
+"""Room that is needed, in sizes of the network's weights: old and new checkpoint (weights and two
 moments each), best weights."""
 TOLD = 5
-"""Differences between two trainings that are named."""
+"""Differences between two trainings that a message names."""
 Key = Mapping[str, Any]
-"""Everything that decides the weights of a training, by the names that a user knows; JSON values.
-"""
+"""Everything that decides the weights of a training: JSON values by the names that a user knows."""
 
 
 @dataclass(slots=True)
 class State:
-    """Where a training stands: steps taken, a row of losses a step, a row of figures
-    a validation.
-    """
+    """Where a training stands."""
 
     step: int = 0
+    """Steps taken."""
     ended: bool = False
+    """Whether no step is left."""
     history: list[dict[str, float]] = field(default_factory=list)
+    """The losses of each step, with "step"."""
     validations: list[dict[str, float]] = field(default_factory=list)
+    """The figures of each validation, with "step": how many had been taken."""
     best: float = -np.inf
+    """The best value of the main figure."""
     best_step: int | None = None
+    """Steps that the best weights have seen."""
     without_better: int = 0
+    """Validations since there was a better figure."""
     seconds_before: float = 0.0
+    """What the training took before it was interrupted."""
 
     def record(self, terms: Mapping[str, float]) -> None:
         """The losses of one more step."""
@@ -57,8 +64,8 @@ class State:
         self.step += 1
 
     def validated(self, figures: Mapping[str, float], *, main: str) -> bool:
-        """Note figures; whether these weights are the best so far (the later of equals; NaN is
-        never)."""
+        """Note figures; whether these weights are the best so far (of equals the later are; NaN
+        never is)."""
         self.validations.append({"step": self.step} | dict(figures))
         value = figures[main]
         better = value >= self.best
@@ -81,9 +88,23 @@ class State:
         )
 
 
+IN_JSON = tuple(name for name in State.__dataclass_fields__ if name != "history")
+"""What of a state stands in ``checkpoint.json``."""
+
+
+def room_needed(model: nn.Module) -> int:
+    """Bytes that the checkpoints of a network may take."""
+    tensors: list[Tensor] = list(model.state_dict().values())
+    return ROOM_FACTOR * sum(t.numel() * t.element_size() for t in tensors)
+
+
 class Checkpoints:
-    """The files of one training in its folder. ``key``: what decides the weights; ``writes``: is it
-    ours to write."""
+    """The files of one training in its folder. ``key``: what decides the weights; ``writes``: False
+    for a process that leaves it to another one.
+
+    Raises:
+        WriteError: there is too little room.
+    """
 
     def __init__(
         self,
@@ -99,10 +120,11 @@ class Checkpoints:
         self._writes = writes
         if writes:
             drop_partials(folder)
-        size = sum(t.numel() * t.element_size() for t in model.state_dict().values())
-        check_free_space(folder, ROOM_FACTOR * size, what="the checkpoints of a training")
+        check_free_space(folder, room_needed(model), what="the checkpoints of a training")
+        self._log = Log(folder / "log.csv")
         self._board: Any = _board(folder) if tensorboard and writes else None
         self._logged = (0, 0)
+        """Rows of losses and of figures that are in the logs."""
         self._best_sha256: str | None = None
 
     def resume(self) -> State:
@@ -115,17 +137,19 @@ class Checkpoints:
         if about is None:
             return State()
         try:
-            values = {name: about[name] for name in State.__dataclass_fields__}
+            values = {name: about[name] for name in IN_JSON}
+            history = self._log.read(Extent(**about["log"]))
+            if len(history) != about["step"]:
+                raise ValueError(f"log.csv has {len(history)} rows after {about['step']} steps")
             _verify(self.folder / _checkpoint(about["step"]), about["sha256"])
-            if (
-                about["best_step"] is not None
-            ):  # whether it is whole is to be known now, not at the end
+            if about["best_step"] is not None:  # better now than at the end
                 _verify(self._best(about["best_step"]), about["best_sha256"])
             self._load(about["step"])
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             raise _damaged(self.folder, error) from error
         self._best_sha256 = about["best_sha256"]
-        state = State(**values | {"best": -np.inf if values["best"] is None else values["best"]})
+        values["best"] = -np.inf if values["best"] is None else values["best"]
+        state = State(**values, history=history)
         self._logged = (len(state.history), len(state.validations))
         return state
 
@@ -143,24 +167,30 @@ class Checkpoints:
         self._optimizer.load_state_dict(self._optimizer.state_dict() | {"state": moments})
 
     def write(self, state: State, *, seconds: float) -> None:
-        """Write weights, moments, state and logs. Raises WriteError where they cannot be written:
-        the training then goes on from the checkpoint before."""
+        """Write weights, moments, state and logs. The log of losses gets its new rows; all else is
+        replaced.
+
+        Raises:
+            WriteError: they cannot be written. The training then goes on from the checkpoint
+                before.
+        """
         if not self._writes:
             return
         tensors = {f"model.{k}": v for k, v in self._model.state_dict().items()}
         for index, moment in self._optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{k}": v for k, v in moment.items()}
-        about = {name: getattr(state, name) for name in State.__dataclass_fields__}
-        about |= {
-            "key": self._key,
-            "seconds_before": state.seconds_before + seconds,
-            "best_sha256": self._best_sha256,
-        }
-        about["best"] = state.best if math.isfinite(state.best) else None
-        about["sha256"] = self._save(tensors, _checkpoint(state.step))
-        write_rows(self.folder / "log.csv", state.history)
+        sha256 = self._save(tensors, _checkpoint(state.step))
+        self._log.append(state.history[self._logged[0] :])
         if state.validations:
             write_rows(self.folder / "validation.csv", state.validations)
+        about = {name: getattr(state, name) for name in IN_JSON} | {
+            "key": self._key,
+            "log": asdict(self._log.extent),
+            "sha256": sha256,
+            "seconds_before": state.seconds_before + seconds,
+            "best": state.best if math.isfinite(state.best) else None,
+            "best_sha256": self._best_sha256,
+        }
         write_file(self.folder / "checkpoint.json", json.dumps(about))
         for old in self.folder.glob("checkpoint.*.safetensors"):
             if old.name != _checkpoint(state.step):
@@ -168,7 +198,7 @@ class Checkpoints:
         for old in self.folder.glob("best.*.safetensors"):
             if old.name != f"best.{state.best_step}.safetensors":
                 remove(old)
-        self._log(state)
+        self._show(state)
 
     def keep_best(self, step: int) -> None:
         """Write the weights as they are; they count once ``checkpoint.json`` names them."""
@@ -176,7 +206,11 @@ class Checkpoints:
             self._best_sha256 = self._save(dict(self._model.state_dict()), self._best(step).name)
 
     def load_best(self, step: int) -> None:
-        """Load the weights of :meth:`keep_best`. Raises StoreError where they are damaged."""
+        """Load the weights of :meth:`keep_best`.
+
+        Raises:
+            StoreError: they are damaged.
+        """
         path = self._best(step)
         try:
             self._model.load_state_dict(
@@ -196,11 +230,12 @@ class Checkpoints:
         write_file(self.folder / name, content)
         return hashlib.sha256(content).hexdigest()
 
-    def _log(self, state: State) -> None:
-        """New rows to TensorBoard."""
+    def _show(self, state: State) -> None:
+        """Note what is in the logs, and give TensorBoard the new rows."""
+        losses, figures = self._logged
+        self._logged = (len(state.history), len(state.validations))
         if self._board is None:
             return
-        losses, figures = self._logged
         for kind, rows in (
             ("train", state.history[losses:]),
             ("validation", state.validations[figures:]),
@@ -209,13 +244,15 @@ class Checkpoints:
                 for name, value in row.items():
                     if name != "step":
                         self._board.add_scalar(f"{kind}/{name}", value, int(row["step"]))
-        self._logged = (len(state.history), len(state.validations))
         self._board.flush()
 
 
 def read_about(folder: Path) -> dict[str, Any] | None:
-    """What ``checkpoint.json`` of a training's folder holds; None where there is none. Raises
-    StoreError where it is damaged."""
+    """What ``checkpoint.json`` of a training's folder holds; None where there is none.
+
+    Raises:
+        StoreError: it is damaged.
+    """
     try:
         about = json.loads((folder / "checkpoint.json").read_text())
         if not isinstance(about, dict):
@@ -228,12 +265,12 @@ def read_about(folder: Path) -> dict[str, Any] | None:
 
 
 def check_same_training(folder: Path, key: Key) -> dict[str, Any] | None:
-    """What ``read_about`` gives; refuses to go on from, or to write over, the checkpoint of a
-    training that was another one.
+    """What ``read_about`` gives, if it is of the training with this key: one must not go on from
+    the checkpoint of another training, nor write over it.
 
     Raises:
         ConfigError: it was begun with another key; what differs is named. StoreError: it is
-        damaged.
+            damaged.
     """
     about = read_about(folder)
     changed = changed_since(about, key, folder)
@@ -256,7 +293,7 @@ def changed_since(about: Mapping[str, Any] | None, key: Key, folder: Path) -> st
     if about is None:
         return ""
     try:
-        if isinstance(about["key"], str):
+        if isinstance(about["key"], str) or "history" in about:
             return "by an older version of quadrat"
         changed = differences(about["key"], key)
     except (KeyError, TypeError, AttributeError) as error:
@@ -292,13 +329,17 @@ def _checkpoint(step: int) -> str:
 
 
 def _verify(path: Path, sha256: str) -> None:
-    """Raise ValueError where a file is not the one that was written."""
+    """Check that a file is the one that was written.
+
+    Raises:
+        ValueError: it is not.
+    """
     if sha256_of(path) != sha256:
         raise ValueError(f"{path.name} is not the file that was written")
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
-    """Rows as CSV; the columns are those of all rows, in the order of their first appearance."""
+    """Rows as CSV; the columns are those of all rows, in the order in which they first appear."""
     names = list(dict.fromkeys(name for row in rows for name in row)) or ["step"]
     with io.StringIO(newline="") as stream:
         writer = csv.DictWriter(stream, fieldnames=names)
@@ -308,7 +349,11 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
 
 
 def _board(folder: Path) -> Any:
-    """A TensorBoard writer. Raises StoreError where the package is not installed."""
+    """A TensorBoard writer.
+
+    Raises:
+        StoreError: the package is not installed.
+    """
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:

@@ -3,6 +3,7 @@ told with the way out."""
 
 import json
 import math
+import os
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -25,9 +26,10 @@ from helpers.trainings import (
 from quadrat.config.manifest import SlideRef
 from quadrat.config.pipeline import Augmentation, SlideSection
 from quadrat.core.errors import ConfigError, StoreError, WriteError
-from quadrat.core.files import check_free_space, remove
+from quadrat.core.files import remove
 from quadrat.engine.work import SlideWork
-from quadrat.training.checkpoint import Checkpoints, State
+from quadrat.tasks import get_task
+from quadrat.training.checkpoint import Checkpoints, State, room_needed
 
 NAN = float("nan")
 OFTEN = replace(CFG, checkpoint_every_s=-1.0)
@@ -254,6 +256,13 @@ def test_a_checkpoint_of_an_older_version_is_told_as_that(tmp_path):
         trained(tmp_path, SHORT)
 
 
+def test_a_checkpoint_that_holds_the_whole_history_is_of_an_older_version(tmp_path):
+    trained(tmp_path, SHORT)
+    naming(history=[])(tmp_path / "checkpoint.json")
+    with pytest.raises(ConfigError, match="by an older version of quadrat"):
+        trained(tmp_path, SHORT)
+
+
 def test_of_many_differences_a_few_are_named(tmp_path):
     trained(tmp_path, SHORT, key={str(n): 0 for n in range(9)})
     with pytest.raises(
@@ -340,7 +349,11 @@ DAMAGE = {
     "a list": ("checkpoint.json", of_text("[]")),
     "null": ("checkpoint.json", of_text("null")),
     "no key": ("checkpoint.json", without("key")),
-    "no history": ("checkpoint.json", without("history")),
+    "no log": ("checkpoint.json", without("log")),
+    "a log that is too long": ("checkpoint.json", naming(log={"bytes": 9999, "sha256": ""})),
+    "losses cut off": ("log.csv", cut_short),
+    "a digit of the losses": ("log.csv", flipped),
+    "no losses": ("log.csv", missing),
     "another step": ("checkpoint.json", naming(step=3)),
     "a worded step": ("checkpoint.json", naming(step="x")),
     "weights cut off": ("checkpoint.4.safetensors", cut_short),
@@ -437,7 +450,9 @@ def test_a_training_killed_while_it_writes_goes_on_from_the_checkpoint_before_or
         return State(step=step, history=rows, best_step=step, best=float(step))
 
     def write(step):
-        state, saved = stand(step), opened()
+        saved = opened()
+        saved.resume()
+        state = stand(step)
         saved.keep_best(step)
         saved.write(state, seconds=0.0)
 
@@ -471,21 +486,18 @@ def test_a_training_killed_while_it_writes_goes_on_from_the_checkpoint_before_or
 
 
 def test_too_little_room_is_refused_before_a_step(tmp_path, monkeypatch):
-    asked = []
-
-    def as_if_full(path, needed, *, what):
-        asked.append(needed)
-        check_free_space(path, 10**18, what=what)
-
-    monkeypatch.setattr(checkpoint, "check_free_space", as_if_full)
+    trained(tmp_path / "x", SHORT)
+    on_disk = sum(p.stat().st_size for p in (tmp_path / "x").iterdir())
+    room = room_needed(get_task("instance").build(spec_for("instance")))
+    assert 2 * on_disk < room < 8 * on_disk
+    free = SimpleNamespace(f_bavail=room - 1, f_frsize=1)
+    monkeypatch.setattr(os, "statvfs", lambda _: free)
     with pytest.raises(
         StoreError, match=r"the checkpoints of a training needs about .* are free; make room"
     ):
-        trained(tmp_path / "x", SHORT, callback=no_step)
-    monkeypatch.undo()
-    trained(tmp_path / "x", SHORT)
-    on_disk = sum(p.stat().st_size for p in (tmp_path / "x").iterdir())
-    assert asked[0] > 2 * on_disk
+        trained(tmp_path / "y", SHORT, callback=no_step)
+    free.f_bavail += 1
+    trained(tmp_path / "y", SHORT)
 
 
 def test_a_plan_on_a_full_disk_is_told_by_its_file_and_nothing_half_is_left(tmp_path):
@@ -504,6 +516,40 @@ def test_a_plan_on_a_full_disk_is_told_by_its_file_and_nothing_half_is_left(tmp_
 
 
 # -- logs
+
+
+def test_a_checkpoint_after_many_steps_writes_no_more_than_one_after_a_few(tmp_path):
+    model = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    saved, state = Checkpoints(tmp_path, model, optimizer, key={}), State()
+
+    def more(steps):
+        for _ in range(steps):
+            state.record({"loss": 0.123456789, "part": 1 / 3})
+        with disk(tmp_path, names=("write",)) as watched:
+            saved.write(state, seconds=0.0)
+        assert len(watched.calls) == 3, "weights, new rows, checkpoint.json"
+        return {p.name.split(".")[0]: p.stat() for p in tmp_path.iterdir()}
+
+    few = more(100)
+    many = more(200_000)
+    assert many["checkpoint"].st_size < few["checkpoint"].st_size + 100
+    rows = more(1)["log"].st_size - many["log"].st_size
+    assert 0 < rows < 100
+    assert few["log"].st_ino == many["log"].st_ino, "the log was replaced"
+    again = Checkpoints(tmp_path, model, optimizer, key={}).resume()
+    assert again.history == state.history
+
+
+def test_rows_of_a_process_that_was_killed_are_taken_back(tmp_path):
+    trained(tmp_path / "whole", SHORT)
+    with pytest.raises(Stop):
+        trained(tmp_path / "cut", SHORT, callback=stop_at("checkpoint", 3))
+    with (tmp_path / "cut" / "log.csv").open("a") as stream:
+        stream.write("3,99.0,99.0\r\n4,")
+    trained(tmp_path / "cut", SHORT)
+    logs = [(tmp_path / name / "log.csv").read_bytes() for name in ("whole", "cut")]
+    assert logs[0] == logs[1]
 
 
 def test_tensorboard_has_every_loss_and_every_figure_once_though_the_training_was_interrupted(
