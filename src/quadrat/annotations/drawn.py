@@ -10,17 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
+from quadrat.annotations.extents import Extents
 from quadrat.annotations.scan import centroids, compact, scan_fill
 from quadrat.annotations.types import F64, Ids, Kind
 from quadrat.core.geometry import Box, Scale
 from quadrat.core.objects import Polygons
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots, since indices are kept once they are made
 class Annotations:
     """Objects or regions of one slide in the order in which they were drawn, corner-based.
 
@@ -102,7 +104,7 @@ class Annotations:
 
         An object that covers no pixel centre of the box has no id. Points are not drawn.
         """
-        index = _meeting(self.bbox, box, scale)
+        index = _meeting(self._entries, box, scale)
         _, first, rank = np.unique(self.object_id[index], return_index=True, return_inverse=True)
         labels = self._fill(box, scale, index, (rank + 1).astype(np.int32))
         present = compact(labels, len(first))
@@ -110,23 +112,22 @@ class Annotations:
 
     def regions(self, box: Box, scale: Scale) -> npt.NDArray[np.uint8]:
         """See ``Truth.regions``; a later region covers an earlier one."""
-        index = _meeting(self.bbox, box, scale)
+        index = _meeting(self._entries, box, scale)
         values = (self.class_id[index] + 1).astype(np.int32)
         return self._fill(box, scale, index, values).astype(np.uint8)
 
     def boxes(self, box: Box, scale: Scale) -> tuple[F64, Ids]:
         """See ``Truth.boxes``. Drawn points have no extent and are left out."""
-        extents, first = _object_extents(self)
-        index = _meeting(extents, box, scale)
+        first = self._first
+        index = _meeting(self._extents, box, scale)
         index = index[np.isnan(self.points_l0[first[index], 0])]
-        return scale.from_l0(extents[index][:, [1, 0, 3, 2]]), self.class_id[first[index]]
+        return scale.from_l0(self._extents.xyxy[index]), self.class_id[first[index]]
 
     def points(self, box: Box, scale: Scale) -> tuple[F64, Ids]:
         """See ``Truth.points``. The point of a polygon is its centre of area, without holes, over
         all parts."""
-        extents, first = _object_extents(self)
-        touching = _meeting(extents, box, scale)
-        index = np.flatnonzero(np.isin(self.object_id, touching))
+        first, touching = self._first, _meeting(self._extents, box, scale)
+        index = self._parts(touching)
         polygons = self.polygons
         xy, area = centroids(polygons.xy, polygons.ring_starts, polygons.polygon_starts, index)
         drawn = self.points_l0[index]
@@ -136,6 +137,33 @@ class Annotations:
         xy = scale.from_l0(xy)
         inside = points_inside(xy, box)
         return xy[inside], self.class_id[first[touching[inside]]]
+
+    @cached_property
+    def _first(self) -> npt.NDArray[np.intp]:
+        """The first entry of every object, (k,)."""
+        return np.flatnonzero(np.diff(self.object_id, prepend=-1))
+
+    @cached_property
+    def _entries(self) -> Extents:
+        """Where every entry lies."""
+        return Extents(self.bbox[:, [1, 0, 3, 2]])
+
+    @cached_property
+    def _extents(self) -> Extents:
+        """Where every object lies, all its parts together."""
+        first, xyxy = self._first, self._entries.xyxy
+        if len(first) == len(self):
+            return self._entries
+        low, high = np.minimum.reduceat(xyxy, first), np.maximum.reduceat(xyxy, first)
+        return Extents(np.concatenate([low[:, :2], high[:, 2:]], axis=1))
+
+    def _parts(self, objects: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+        """The entries of some objects, both ascending."""
+        starts = self._first[objects]
+        counts = np.append(self._first, len(self))[objects + 1] - starts
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        entries: npt.NDArray[np.intp] = np.repeat(starts, counts) + within
+        return entries
 
     def _fill(
         self,
@@ -161,24 +189,15 @@ def points_inside(xy: F64, box: Box) -> npt.NDArray[np.bool_]:
     return inside
 
 
-def _meeting(bbox: F64, box: Box, scale: Scale) -> npt.NDArray[np.intp]:
-    """Indices, ascending, of the extents (n, 4) row0, col0, row1, col1 in level-0 px that meet a
-    box."""
-    col0, row0, col1, row1 = scale.box_l0(box)
+def _meeting(extents: Extents, box: Box, scale: Scale) -> npt.NDArray[np.intp]:
+    """Indices, ascending, of the extents that meet a box."""
+    x0, y0, x1, y1 = scale.box_l0(box)
+    near = extents.near(x0, y0, x1, y1)
+    xyxy = extents.xyxy[near]
     # `>=` on the near sides keeps points there, which have no extent; the rest is half-open
-    rows = (bbox[:, 0] < row1) & ((bbox[:, 2] > row0) | (bbox[:, 0] >= row0))
-    cols = (bbox[:, 1] < col1) & ((bbox[:, 3] > col0) | (bbox[:, 1] >= col0))
-    return np.flatnonzero(rows & cols)
-
-
-def _object_extents(annotations: Annotations) -> tuple[F64, npt.NDArray[np.intp]]:
-    """For every object: its extent (k, 4) row0, col0, row1, col1 over all parts, and its first
-    entry (k,)."""
-    first = np.flatnonzero(np.diff(annotations.object_id, prepend=-1))
-    if len(first) == len(annotations):
-        return annotations.bbox, first
-    low = np.minimum.reduceat(annotations.bbox[:, :2], first)
-    return np.concatenate([low, np.maximum.reduceat(annotations.bbox[:, 2:], first)], axis=1), first
+    rows = (xyxy[:, 1] < y1) & ((xyxy[:, 3] > y0) | (xyxy[:, 1] >= y0))
+    cols = (xyxy[:, 0] < x1) & ((xyxy[:, 2] > x0) | (xyxy[:, 0] >= x0))
+    return near[rows & cols]
 
 
 def _joined(xy: F64, area: F64, starts: npt.NDArray[np.intp]) -> F64:

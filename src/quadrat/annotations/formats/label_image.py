@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from PIL import Image
 from scipy import ndimage
 
 from quadrat.annotations.drawn import points_inside
+from quadrat.annotations.extents import Extents
 from quadrat.annotations.types import F64, Ids, Kind
 from quadrat.core.errors import AnnotationError
 from quadrat.core.geometry import Box, Scale
@@ -32,7 +34,7 @@ _TIFF_JPEG = (6, 7)
 """Compressions of a TIFF."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots, since an index is kept once it is made
 class LabelImage:
     """Objects or regions painted at level 0. A crop at another scale takes the pixel under the
     centre of each grid pixel."""
@@ -81,14 +83,15 @@ class LabelImage:
             AnnotationError: this is an image of regions.
         """
         self._need("object")
-        xyxy = scale.from_l0(self.extents)
+        near = self._index.near(*scale.box_l0(box))
+        xyxy = scale.from_l0(self.extents[near])
         meets = (
             (xyxy[:, 0] < box.col1)
             & (xyxy[:, 2] > box.col0)
             & (xyxy[:, 1] < box.row1)
             & (xyxy[:, 3] > box.row0)
         )
-        return xyxy[meets], self.class_id[meets]
+        return xyxy[meets], self.class_id[near[meets]]
 
     def points(self, box: Box, scale: Scale) -> tuple[F64, Ids]:
         """See ``Truth.points``.
@@ -97,9 +100,15 @@ class LabelImage:
             AnnotationError: this is an image of regions.
         """
         self._need("object")
-        xy = scale.from_l0(self.centres)
+        near = self._index.near(*scale.box_l0(box))
+        xy = scale.from_l0(self.centres[near])
         inside = points_inside(xy, box)
-        return xy[inside], self.class_id[inside]
+        return xy[inside], self.class_id[near[inside]]
+
+    @cached_property
+    def _index(self) -> Extents:
+        """Where every object lies."""
+        return Extents(self.extents)
 
     def present(self) -> frozenset[int]:
         """See ``Truth.present``."""
