@@ -63,9 +63,9 @@ class ModelSection:
     shard: Annotated[int, _unit("px")] = 2048
     """Side of a storage unit; a multiple of ``core``."""
     encoder: str = "small"
-    """``small``, ``efficientnet_lite0``, a name of torchvision (``resnet18``), or ``timm/NAME``."""
+    """``small``, ``efficientnet_lite0``, or another network of timm (``resnet18``)."""
     encoder_weights: str = ""
-    """File of a state dict to begin with, or ``hub`` for the library's own download."""
+    """File of a state dict to begin with, or ``hub`` for timm's own download."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the features that is dropped in training; 0 is off."""
     precision: Literal["float32", "float16"] = "float32"
