@@ -112,7 +112,8 @@ class TimmEncoder(Encoder):
         network = _timm().create_model(model, **options)
         if not hasattr(network, "prune_intermediate_layers"):
             raise ConfigError(
-                f"model.encoder '{name}' offers no features to timm; use another network"
+                f"model.encoder '{name}': timm {_timm().__version__} gives no features of it; use "
+                "another network, or a newer timm"
             )
         complete = set(network.state_dict())
         strides = [feature["reduction"] for feature in network.feature_info]
