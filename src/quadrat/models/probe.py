@@ -111,9 +111,8 @@ def _first_side(network: nn.Module, *, stride: int, out_stride: int, gap: int) -
 
 
 def receptive_radius(model: nn.Module, *, stride: int, out_stride: int) -> int | None:
-    """Receptive radius R a side in input px, the larger of :func:`probe`'s two; None
-    if unbounded.
-    """
+    """Receptive radius to each side in input px, the larger of :func:`probe`'s two; None if it is
+    unbounded."""
     return probe(model, stride=stride, out_stride=out_stride).radius
 
 

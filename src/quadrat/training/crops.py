@@ -8,7 +8,7 @@ from quadrat.models.task import Crop
 
 
 def cut(crop: Crop, row: int, col: int, height: int, width: int) -> Crop:
-    """The part of a crop's truth; boxes whose centre lies outside are dropped, the others may reach
+    """The part of a crop's truth. Boxes with their centre outside are dropped; the others may reach
     outside."""
     boxes = crop.boxes - np.array([row, col, row, col], np.float64)
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2

@@ -78,7 +78,7 @@ class TrainReceipt:
     figures: Mapping[str, float]
     """Of the validation slides; empty without such slides."""
     main: str
-    """The figure that the task is judged by."""
+    """The name of the task's main figure."""
     step: int
     """How many steps the kept weights have seen."""
 

@@ -34,11 +34,11 @@ NAME = 22
 TRUTH, FOUND = "#1b9e77", "#d62728"
 """Colours of boxes."""
 WIDE, TALL = 3, 4
-"""Columns and rows of a page of class maps, whose panels are three pictures wide."""
+"""Columns and rows of a page of class maps; a panel there is three pictures wide."""
 PLACE = 512
 """px per side, at most, of what is shown of a class map."""
 PLACES = 16
-"""Places of a slide among which the one that agrees least is shown."""
+"""Places of a slide that are compared; the one that agrees least is shown."""
 LOOKED_AT = 64
 """The surest tiles of a slide that are compared with its regions."""
 
@@ -213,7 +213,7 @@ def _object_mistakes(
 
 
 def _detail(read: Read, xyxy: Any, text: str, *, found: Any, wanted: Any, colour_of: str) -> Panel:
-    """The surroundings of an object (of the found in red or the wanted in green), with everything
+    """The surroundings of an object (found: red, annotated: green), with everything
     found and wanted there."""
     x, y = (xyxy[0] + xyxy[2]) / 2, (xyxy[1] + xyxy[3]) / 2
     half = int(max(DETAIL, 1.6 * max(xyxy[2] - xyxy[0], xyxy[3] - xyxy[1]))) // 2

@@ -222,7 +222,7 @@ def _train_jobs(
 
 
 def _summary(receipt: TrainReceipt) -> Iterator[str]:
-    """What a user is told of a finished training."""
+    """The report of a finished training, line by line."""
     losses = ", ".join(f"{name} {value:.4f}" for name, value in receipt.losses.items())
     yield f"trained in {receipt.seconds:.0f} s ({losses})"
     if receipt.figures:

@@ -25,7 +25,7 @@ from quadrat.training.launch import JOB, REFUSED
 CODE_REFUSED = 3
 """Exit code of a rank that refused; its message is in the folder."""
 CODE_ORPHANED = 4
-"""Exit code of a rank whose job is gone."""
+"""Exit code of a rank that outlived its job."""
 Join = Callable[[torch.device], AbstractContextManager[Ranks]]
 
 
