@@ -226,7 +226,7 @@ def read_tiles(path: Path) -> TileRows:
     )
 
 
-def write_summary(path: Path, rows: Sequence[SummaryRow]) -> None:
+def write_run_summary(path: Path, rows: Sequence[SummaryRow]) -> None:
     """Write summary.csv: one row per slide in the given order.
 
     The columns of figures stand in order of first appearance between ``tissue_mm2`` and ``reason``.

@@ -37,7 +37,6 @@ from quadrat.models.spec import spec_of, versions
 from quadrat.models.task import ModelSpec, Task
 from quadrat.slides.identity import regions_digest, slide_identity
 from quadrat.slides.source import PixelSource
-from quadrat.store.predictions import PredictionStore
 from quadrat.store.tiles import TileStore
 from quadrat.tasks import build_network, get_task
 from quadrat.training.checkpoint import Key
@@ -274,10 +273,9 @@ def _inferred(
     for work, slide in slides.judge:
         of_model = replace(work, spec=replace(spec, batch=min(spec.batch, len(slide.cells))))
         create_predictions(of_model)
-        infer_shards(
-            of_model, model, PredictionStore(work.predictions).shards, slide.source, device=device
-        )
-        views.append((WorkView(of_model), slide.truth))
+        view = WorkView(of_model)
+        infer_shards(of_model, model, view.shards, slide.source, device=device)
+        views.append((view, slide.truth))
     return views
 
 
@@ -285,7 +283,7 @@ def _choose_thresholds(
     job: TrainJob, task: Task, spec: ModelSpec, views: Judged
 ) -> tuple[ModelSpec, list[Trial]]:
     aim = job.pipeline.train.calibrate
-    if aim == "none" or not views or task.calibrations(spec) == [spec.thresholds]:
+    if aim == "none" or not views or task.threshold_grid is None:
         return spec, []
     return calibrate(task, spec, job.pipeline.thresholds, views, aim=aim)
 

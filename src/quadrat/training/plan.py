@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from quadrat.config.leakage import check_leakage, check_training, content_digests, seen_by
 from quadrat.config.manifest import SlideRef, read_manifest
@@ -19,10 +20,11 @@ from quadrat.core.files import recover_folder, remove
 from quadrat.engine.cluster import open_executor
 from quadrat.engine.executor import Executor, Failure, Job, Outcome
 from quadrat.engine.fingerprint import fingerprints
-from quadrat.engine.flow import Batch, SlideState
+from quadrat.engine.flow import Batch
 from quadrat.engine.lock import locked
 from quadrat.engine.progress import Phase, Reporter
 from quadrat.engine.resume import open_journal
+from quadrat.engine.state import RunSettings, SlideState
 from quadrat.engine.work import SlideWork
 from quadrat.models.package import CARD, check_stride, read_card
 from quadrat.models.spec import spec_of
@@ -201,7 +203,9 @@ def train_courses(
     return made
 
 
-def _teach(jobs: Sequence[Job], executor: Executor, reporter: Reporter) -> dict[str, Path]:
+def _teach(
+    jobs: Sequence[Job[TrainJob]], executor: Executor, reporter: Reporter
+) -> dict[str, Path]:
     """Run the training jobs; the first failure is raised when the others have ended (their packages
     are kept)."""
     made: dict[str, Path] = {}
@@ -216,6 +220,7 @@ def _teach(jobs: Sequence[Job], executor: Executor, reporter: Reporter) -> dict[
                 failures.append(_as_error(outcome.failure, outcome.key))
                 continue
             receipt = outcome.receipt
+            assert receipt is not None
             made[outcome.key] = Path(receipt["package"])
             losses = ", ".join(f"{k} {v:.4f}" for k, v in receipt["losses"].items())
             reporter.say(f"{outcome.key}: trained in {receipt['seconds']:.0f} s ({losses})")
@@ -230,7 +235,9 @@ def _teach(jobs: Sequence[Job], executor: Executor, reporter: Reporter) -> dict[
     return made
 
 
-def _run_each(jobs: Sequence[Job], executor: Executor) -> Iterator[Outcome]:
+def _run_each(
+    jobs: Sequence[Job[TrainJob]], executor: Executor
+) -> Iterator[Outcome[dict[str, Any]]]:
     """A job a device, side by side; those that use several devices each (train.processes) one after
     the other."""
     together = [job for job in jobs if job.payload.pipeline.train.processes == 1]
@@ -388,7 +395,7 @@ def _plan(job: TrainJob, executor: Executor, reporter: Reporter) -> None:
     for work in job.works:
         prints = fingerprints(work, job.pipeline, weights_sha256="", device="")
         states.append(SlideState(work=work, prints=prints, journal=open_journal(work, prints)))
-    batch = Batch(job.pipeline, executor, reporter, job.package, "cpu", {})
+    batch = Batch(RunSettings(job.pipeline, job.package, "cpu"), executor, reporter)
     batch.advance(states, until="tile" if job.pipeline.train.source == "stored" else "plan")
     for state in states:
         state.journal.close()

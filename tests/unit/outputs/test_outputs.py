@@ -310,12 +310,12 @@ def test_the_summary_has_a_column_for_each_figure_and_keeps_reasons(tmp_path):
         ),
         tables.SummaryRow("b", "failed", "instance", None, None, (), 'cannot be read, "truncated"'),
     ]
-    tables.write_summary(tmp_path / "summary.csv", rows)
+    tables.write_run_summary(tmp_path / "summary.csv", rows)
     header = (tmp_path / "summary.csv").read_text().splitlines()[0]
     assert header == "slide,status,task,mpp,tissue_mm2,count,count_tumour,reason"
     assert tables.read_summary(tmp_path / "summary.csv") == rows
     with pytest.raises(ValueError, match="fixed column"):
-        tables.write_summary(
+        tables.write_run_summary(
             tmp_path / "s", [tables.SummaryRow("a", "done", "t", None, None, (("status", "1"),))]
         )
 

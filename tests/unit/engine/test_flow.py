@@ -3,7 +3,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quadrat.engine.beside import StitchQueue
+from quadrat.engine.flow import ReadyShards
 
 SHARDS = st.sets(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1)
 
@@ -21,7 +21,7 @@ def test_a_shard_is_handed_out_once_and_only_when_all_around_it_is_predicted(
     before = order[: rng.randrange(len(order) + 1)]
     stitched = {s for s in planned if rng.random() < 0.2}
     queue, there, given_out = (
-        StitchQueue(planned, predicted=before, stitched=stitched),
+        ReadyShards(planned, predicted=before, stitched=stitched),
         set(before),
         [],
     )
