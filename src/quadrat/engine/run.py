@@ -151,6 +151,7 @@ def run(
         log = out / "run" / "log.jsonl"
         reporter = stack.enter_context((reporter or Reporter()).into(log))
         todo, rows = _prepare(asked, slides)
+        states: list[SlideState] = []
         for row in rows.values():
             why = "finished before" if row.status == "done" else row.reason
             reporter.say(f"{row.slide}: {row.status} ({why})")
@@ -160,16 +161,17 @@ def run(
                 open_executor(how.executor, workers=how.workers, threads=how.threads)
             )
             batch = Batch(asked.settings, executor, reporter)
-            for group in _groups(todo, how.slides_in_flight):
+            states = [_begin(asked, batch, slide) for slide in todo]
+            for group in _groups(states, how.slides_in_flight):
                 batch.advance(group, until=until)
                 for state in group:
                     rows[state.name] = _conclude(asked, batch, state)
                     if state.failure is None:
                         reporter.say(f"{state.name}: {rows[state.name].status}")
         ordered = tuple(rows[s.name] for s in slides)
-        write_run_files(out, ordered, todo, paths={s.name: s.path for s in slides})
+        write_run_files(out, ordered, states, paths={s.name: s.path for s in slides})
     failed = any(row.status == "failed" for row in ordered)
-    unwritten = any(state.failure is not None and state.failure.unwritten for state in todo)
+    unwritten = any(s.failure is not None and s.failure.unwritten for s in states)
     code = EXIT_OUTPUT if unwritten else EXIT_FAILED if failed else EXIT_OK
     return RunReport(rows=ordered, exit_code=code)
 
@@ -209,10 +211,8 @@ class _Todo:
     """Whether nothing of earlier work counts."""
 
 
-def _prepare(
-    asked: _Run, slides: Sequence[SlideRef]
-) -> tuple[list[SlideState], dict[str, SummaryRow]]:
-    """States of the slides that need work, and rows of the others (done already, or not even
+def _prepare(asked: _Run, slides: Sequence[SlideRef]) -> tuple[list[_Todo], dict[str, SummaryRow]]:
+    """The slides that need work, and rows of the others (done already, or not even
     readable).
 
     All that is to be refused is refused before any earlier work is given up.
@@ -228,7 +228,7 @@ def _prepare(
             todo.append(found)
         else:
             rows[ref.name] = found
-    return [_begin(asked, slide) for slide in todo], rows
+    return todo, rows
 
 
 def _look_at(asked: _Run, ref: SlideRef) -> _Todo | SummaryRow:
@@ -275,14 +275,17 @@ def _summary_in(folder: Path) -> Summary | None:
         return None
 
 
-def _begin(asked: _Run, slide: _Todo) -> SlideState:
+def _begin(asked: _Run, batch: Batch, slide: _Todo) -> SlideState:
     """Give up what of earlier work is outdated; if that fails, the slide has failed."""
     work, prints = slide.work, slide.prints
     try:
-        journal = open_journal(work, prints, until=asked.until, anew=slide.anew)
+        return SlideState(
+            work, prints, open_journal(work, prints, until=asked.until, anew=slide.anew)
+        )
     except WriteError as error:
-        return SlideState(work, prints, Journal(work.journal), Failure.of(error), "open")
-    return SlideState(work, prints, journal)
+        state = SlideState(work, prints, Journal(work.journal))
+        batch.fail(state, "open", Failure.of(error))
+        return state
 
 
 def _groups(todo: Sequence[SlideState], size: int) -> Iterator[Sequence[SlideState]]:

@@ -47,13 +47,13 @@ class Layout:
     shards: tuple[ShardIndex, ...]
     """Shards with analysed cores, in raster order."""
 
-    def save(self, folder: Path) -> None:
+    def write(self, folder: Path) -> None:
         """Write it as about.json, which makes the folder a prediction store."""
         values = asdict(self) | {"shards": sorted(self.shards)}
         write_file(folder / ABOUT, json.dumps(values, sort_keys=True))
 
     @staticmethod
-    def load(folder: Path) -> Layout:
+    def read(folder: Path) -> Layout:
         """The layout of a store.
 
         Raises:
@@ -118,12 +118,12 @@ class MapStorage:
             shard=layout.lattice.shard,
             dtype="uint8",
         )
-        layout.save(folder)
+        layout.write(folder)
         return self.open(folder)
 
     def open(self, folder: Path) -> MapStore:
         """The store in a folder."""
-        layout = Layout.load(folder)
+        layout = Layout.read(folder)
         return MapStore(folder, layout, ShardedArray.open(folder / MapStore.ARRAY, mode="r+"))
 
 
@@ -180,12 +180,12 @@ class TableStorage(Generic[Row]):
 
     def create(self, folder: Path, layout: Layout) -> TableStore[Row]:
         """An empty store."""
-        layout.save(folder)
+        layout.write(folder)
         return self.open(folder)
 
     def open(self, folder: Path) -> TableStore[Row]:
         """The store in a folder."""
-        return TableStore(folder, Layout.load(folder), self.kind)
+        return TableStore(folder, Layout.read(folder), self.kind)
 
 
 class TableStore(Generic[Row]):
@@ -222,12 +222,12 @@ class MaskStorage:
 
     def create(self, folder: Path, layout: Layout) -> MaskStore:
         """An empty store."""
-        layout.save(folder)
+        layout.write(folder)
         return self.open(folder)
 
     def open(self, folder: Path) -> MaskStore:
         """The store in a folder."""
-        return MaskStore(folder, Layout.load(folder))
+        return MaskStore(folder, Layout.read(folder))
 
 
 class MaskStore:
@@ -286,9 +286,9 @@ def _write_table(
             flat |= {
                 f"{name}.{i}": np.ascontiguousarray(array[:, i]) for i in range(array.shape[1])
             }
-    sink = io.BytesIO()
-    pq.write_table(pa.table(flat), sink, compression="zstd")
-    content = sink.getvalue()
+    stream = io.BytesIO()
+    pq.write_table(pa.table(flat), stream, compression="zstd")
+    content = stream.getvalue()
     write_file(path, content)
     return ShardReceipt(shard, len(content), hashlib.sha256(content).hexdigest())
 
