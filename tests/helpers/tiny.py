@@ -1,5 +1,5 @@
-"""Runs of slides of 64 px by the oracle network: every step of the engine in a fraction of a
-second, with the shipped code between the slide file and the results."""
+"""Runs of slides of 64 px or less by the oracle network: every step of the engine in a fraction of
+a second, with the shipped code between the slide file and the results."""
 
 from PIL import Image
 
@@ -34,9 +34,9 @@ WEIGHTS = "0" * 64
 class Tiny:
     """A folder with slides, a package of the oracle, and the pieces of a run."""
 
-    def __init__(self, folder, monkeypatch, task="instance", *, kind="crowded ellipses"):
+    def __init__(self, folder, monkeypatch, task="instance", *, side=SIDE, kind="crowded ellipses"):
         self.folder, self.task = folder, task
-        self.case = planted.case_for(task, LAYOUT, kind, 7, shape=(SIDE, SIDE))
+        self.case = planted.case_for(task, LAYOUT, kind, 7, shape=(side, side))
         self.spec = self.case.spec
         package = Package(self.case.model, self.spec, {"weights_sha256": WEIGHTS})
         (folder / "package").mkdir(parents=True)

@@ -1,7 +1,12 @@
+import tempfile
+from pathlib import Path
+
 import pytest
 import torch
 
 from helpers.tiny import Tiny
+
+MEMORY = Path("/dev/shm")
 
 
 @pytest.fixture(autouse=True)
@@ -10,12 +15,19 @@ def _one_thread():
 
 
 @pytest.fixture
-def tiny(tmp_path, monkeypatch):
-    """Slides of instances, and the pieces of a run over them."""
-    return Tiny(tmp_path, monkeypatch)
+def folder():
+    """A folder in memory, where waiting for the disk takes no time."""
+    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as name:
+        yield Path(name)
 
 
 @pytest.fixture
-def tiny_of(tmp_path, monkeypatch):
+def tiny(folder, monkeypatch):
+    """Slides of instances in 16 shards, and the pieces of a run over them."""
+    return Tiny(folder, monkeypatch)
+
+
+@pytest.fixture
+def tiny_of(folder, monkeypatch):
     """The same for any task."""
-    return lambda task, **options: Tiny(tmp_path / task, monkeypatch, task, **options)
+    return lambda task, **options: Tiny(folder / task, monkeypatch, task, **options)
