@@ -53,8 +53,8 @@ def _task_of(name: str) -> Task:
         ) from error
     if not isinstance(found, Task):
         raise ConfigError(
-            f"task '{name}' is a {type(found).__name__} without all that quadrat.models.task.Task "
-            "asks for; make it a subclass of that"
+            f"task '{name}': what is there ({type(found).__name__}) is no task; make it a subclass "
+            "of quadrat.models.task.Task"
         )
     return found
 
