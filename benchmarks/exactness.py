@@ -111,7 +111,7 @@ class Held:
     def shards(self) -> list[ShardIndex]:
         return [ShardIndex((0, 0))]
 
-    def permits(self, rows: NDArray[Any], cols: NDArray[Any]) -> NDArray[np.bool_]:
+    def allows(self, rows: NDArray[Any], cols: NDArray[Any]) -> NDArray[np.bool_]:
         """No regions are drawn."""
         return np.ones(np.broadcast_shapes(rows.shape, cols.shape), np.bool_)
 

@@ -65,7 +65,7 @@ def stitch(view: Maps, shard: ShardIndex) -> Arrays:
     least = round(view.spec.thresholds["peak"] * 255)
     row, col = peaks(maps, box, reach=reach, least=least, width=frame.width)
     mine = (row >= own.row0) & (row < own.row1) & (col >= own.col0) & (col < own.col1)
-    mine &= view.permits(row, col)
+    mine &= view.allows(row, col)
     row, col = row[mine], col[mine]
     heat = maps[:, row - box.row0, col - box.col0]
     centre = np.stack([row, col], axis=1) + 0.5

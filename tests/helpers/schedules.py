@@ -151,7 +151,7 @@ class MemoryView:
                 ]
         return out
 
-    def permits(self, rows, cols):
+    def allows(self, rows, cols):
         return np.ones(np.broadcast_shapes(rows.shape, cols.shape), bool)
 
     def part(self, shard):

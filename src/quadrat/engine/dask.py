@@ -56,8 +56,8 @@ SETTINGS = {
 
 
 class DaskExecutor:
-    """Feeds a cluster from a window of ``workers + 1`` jobs (one a device where each has its own).
-    ``devices``: names of GPUs."""
+    """Feeds a cluster from a window of ``workers + 1`` jobs, or of one per device where each job
+    has its own. ``devices``: names of GPUs."""
 
     def __init__(
         self, client: Client, cluster: LocalCluster, *, workers: int, devices: Sequence[str] = ()
@@ -92,8 +92,8 @@ class DaskExecutor:
     def _alone(
         self, fn: Callable[[Payload], Receipt], job: Job[Payload], pool: DevicePool
     ) -> Outcome[Receipt]:
-        """Run a job whose process died by itself: all memory is its own; again, since somebody may
-        have killed its process."""
+        """Run a job alone after its process died: all memory is its own. More than once, since
+        somebody may have killed the process."""
         for _ in range(TRIES_ALONE):
             for outcome, _ in self._feed(fn, [job], pool, window=1):
                 if outcome is not None:
@@ -112,8 +112,8 @@ class DaskExecutor:
         *,
         window: int,
     ) -> Iterator[tuple[Outcome[Receipt] | None, Job[Payload]]]:
-        """(outcome, job) as they come; outcome None: its process died while the job ran. What only
-        waited there is sent again."""
+        """(outcome, job) as they come; outcome None: the process died while the job ran. A job that
+        only waited there is sent again."""
         source = iter(jobs)
         again: list[Job[Payload]] = []
         pending: dict[Future[Any], tuple[Job[Payload], _Slot]] = {}
@@ -145,18 +145,19 @@ class DaskExecutor:
 
 @dataclass(frozen=True)
 class _Slot:
-    """What is known of one job, in files, so that it outlives a process: one of three is there, and
-    each only once.
-
-    ``waiting`` until a worker takes it, ``running`` while it runs (or since its process died; it
-    holds the stack of one that ran too long), ``done`` with its outcome.
-    """
+    """What is known of one job, in files, so that it outlives a process. One of the three is there,
+    and each only once."""
 
     waiting: Path
+    """There until a worker takes the job."""
     running: Path
+    """There while the job runs, or since its process died. Holds the stack of one that ran too
+    long."""
     done: Path
+    """Holds the outcome."""
     deadline_s: float | None
     device: str = ""
+    """The GPU that the job has; "" for none."""
 
     def outcome(self) -> Outcome[Any] | None:
         if not self.done.exists():
@@ -209,12 +210,11 @@ class DevicePool:
 
 
 def _within(slot: _Slot, fn: Callable[[Payload], Receipt], job: Job[Payload]) -> None:
-    """Run a job in a worker; one that is not done in time ends its process, which writes first
+    """Run a job in a worker. A job that is not done in time ends its process, which first writes
     where it hung.
 
-    The watchdog is faulthandler's own thread: it needs no GIL, so that a hang in native code is
-    ended as well. A job is taken once, though the scheduler computes again what a dead worker had
-    finished.
+    The watchdog is faulthandler's own thread. It needs no GIL, so a hang in native code ends as
+    well. A job is taken once, though the scheduler computes again what a dead worker had finished.
     """
     try:
         slot.waiting.rename(slot.running)
@@ -269,8 +269,8 @@ def _lost(job: Job[Any], reason: str, *, trace: str = "") -> Outcome[Any]:
 
 @contextmanager
 def local_cluster(*, workers: int, threads: int) -> Iterator[Executor]:
-    """``workers`` spawned processes on 127.0.0.1, one job at a time each, ``threads`` native
-    threads a job; no dashboard."""
+    """``workers`` spawned processes on 127.0.0.1, one job at a time each, with ``threads`` native
+    threads per job; no dashboard."""
     environment = {
         name: str(threads)
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")

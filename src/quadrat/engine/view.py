@@ -43,7 +43,7 @@ class WorkView:
         shards: Sequence[ShardIndex] = self.predictions.layout.shards
         return shards
 
-    def permits(self, rows: Array, cols: Array) -> npt.NDArray[np.bool_]:
+    def allows(self, rows: Array, cols: Array) -> npt.NDArray[np.bool_]:
         if self._tissue is None:
             return np.ones(np.broadcast_shapes(rows.shape, cols.shape), np.bool_)
         return inside(self._tissue, rows, cols, frame=self.frame)

@@ -128,7 +128,7 @@ class SlideView(Protocol[Store_co]):
         """The slide's predictions, as the task's storage reads them."""
         ...
 
-    def permits(self, rows: Array, cols: Array) -> npt.NDArray[np.bool_]:
+    def allows(self, rows: Array, cols: Array) -> npt.NDArray[np.bool_]:
         """Whether the user's regions allow results at grid px (rows, cols: integers that
         broadcast); bool of their shape."""
         ...

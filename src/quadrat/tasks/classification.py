@@ -26,7 +26,7 @@ IGNORE = -1
 
 
 class ClassificationTask(Task):
-    """One row a core: probability uint16 (classes,), embedding float16."""
+    """One row per core: probability uint16 (classes,), embedding float16."""
 
     name = "classification"
     default_thresholds: Mapping[str, float] = {}

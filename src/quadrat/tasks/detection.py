@@ -35,7 +35,7 @@ from quadrat.stitching.suppression import suppress
 from quadrat.store.predictions import TableStorage, TableStore
 
 CELL = 4
-"""Input px a side of a head cell."""
+"""Side of a head cell in input px."""
 SIZE_UNIT = 8.0
 """The head's unit of length in grid px: exp(output) * SIZE_UNIT."""
 CANDIDATE_SCORE = 0.1
@@ -43,7 +43,7 @@ CANDIDATE_SCORE = 0.1
 SPREAD = 0.16
 """Standard deviation of the centre peak as a share of the object's side."""
 PART_ROWS = 65_536
-"""Objects a part of the merged answer."""
+"""Objects per part of the merged answer."""
 LEAST_HEAT = 0.2
 """Cells with at least this much of an object's peak learn its box."""
 
@@ -81,8 +81,8 @@ class DetectionTask(Task):
         shape = truth.labels.shape
         row, col = np.floor((truth.boxes[:, :2] + truth.boxes[:, 2:]) / 2).astype(np.int64).T
         outside = (row < 0) | (col < 0) | (row >= shape[0]) | (col >= shape[1])
-        # an object whose centre lies where nothing is known must not be seen from beside, by its
-        # slope and its sides
+        # an object with its centre where nothing is known must not be learnt from next to it, by
+        # its slope and its sides
         keep = outside | truth.known[np.where(outside, 0, row), np.where(outside, 0, col)]
         return Crop(
             shape=shape,
@@ -244,13 +244,13 @@ def select(view: Boxes, shard: ShardIndex) -> Candidates:
     """
     candidates = view.predictions.read(shard)
     keep = candidates.score >= quantise_score(np.array([view.spec.thresholds["score"]]))[0]
-    keep &= view.permits(*candidates.cell.T)
+    keep &= view.allows(*candidates.cell.T)
     return candidates.take(keep)
 
 
 def boxed(table: ObjectTable, rows: slice) -> tuple[ObjectTable, Polygons]:
-    """Some objects with their boxes as outlines, which for a whole slide would take more memory
-    than all else."""
+    """Some objects with their boxes as outlines. Those of a whole slide would take more memory than
+    all else."""
     part = table.take(rows)
     return part, Polygons.boxes(part.bbox)
 

@@ -1,7 +1,7 @@
 """Instance segmentation from dense maps: each object's own outline, one owner each.
 
 The network gives foreground, inner distance (0 at the border, 1 at the object's innermost pixel;
-the distance of Bai & Urtasun 2017, scaled an object) and class. Objects come from the *stitched*
+the distance of Bai & Urtasun 2017, scaled per object) and class. Objects come from the *stitched*
 maps by seeds and watershed, never from a window.
 """
 
@@ -63,7 +63,7 @@ def stitch(view: Maps, shard: ShardIndex) -> Arrays:
             cap_px=round(spec.thresholds["cap_um"] / frame.mpp),
         ),
     )
-    decoded = decoded.only(view.permits(*decoded.anchors.T))
+    decoded = decoded.only(view.allows(*decoded.anchors.T))
     n = len(decoded.anchors)
     edges = boundary_edges(
         decoded.padded, origin=(decoded.box.row0, decoded.box.col0), runs=decoded.runs
@@ -183,22 +183,22 @@ def contact(labels: Array) -> Array:
     """bool (h, w): pixels of an object from which another one is at most ``CONTACT_PX // 2`` px
     away.
 
-    There objects are told apart, so errors weigh more (the idea of the weight map of Ronneberger et
+    There objects are separated, so errors weigh more (the idea of the weight map of Ronneberger et
     al. 2015).
     """
     other = ndimage.minimum_filter(
         np.where(labels > 0, labels, np.iinfo(labels.dtype).max), CONTACT_PX
     )
     nearest = ndimage.maximum_filter(labels, CONTACT_PX)
-    beside: Array = (labels > 0) & (other < nearest)
-    return beside
+    touching: Array = (labels > 0) & (other < nearest)
+    return touching
 
 
 def inner_distance(labels: Array) -> Array:
     """int32 (h, w) labels to uint8 (h, w): distance to the object's border over the object's
     largest, 255 = innermost.
 
-    Pixels beside another label count as border, so that touching objects are told apart.
+    Pixels next to another label count as border, so that touching objects are separated.
     """
     inner = labels > 0
     for axis in (0, 1):

@@ -1,7 +1,7 @@
-"""Instance segmentation by region: a box and a mask an object (Mask R-CNN, He et al. 2017), for
+"""Instance segmentation by region: a box and a mask per object (Mask R-CNN, He et al. 2017), for
 large or few objects.
 
-Windows emit candidates; which of them stay is decided once a slide, on integers, by an exact
+Windows emit candidates; which of them stay is decided once per slide, on integers, by an exact
 suppression; then each shard outlines its own objects. Schedule-exact: windows are canonical, and
 everything in a window is a function of that window.
 
@@ -66,7 +66,7 @@ CANDIDATE_SCORE = 0.2
 REACH_PX = 4
 """An object that comes so close to its window's border is taken to be cut by it."""
 LEAST_TRUTH_PX = 9
-"""Smaller pieces of an object at a patch's border are not learnt from."""
+"""Smaller pieces of an object at the border of a patch are not learnt from."""
 
 
 Masks = SlideView[MaskStore]
@@ -85,7 +85,7 @@ def select(view: Masks) -> Arrays:
         keep = (found.score >= score) & (found.area >= least)
         # beyond the slide there is only fill, of which a network may make what it likes
         keep &= ((centre >= 0) & (centre < (frame.width, frame.height))).all(axis=1)
-        keep &= view.permits(*found.cell.T)
+        keep &= view.allows(*found.cell.T)
         rows.append(np.flatnonzero(keep))
         parts.append(found.boxes.take(rows[-1]))
     merged = Candidates.concatenate(parts)
@@ -126,8 +126,8 @@ def stitch(view: Masks, shard: ShardIndex) -> Arrays:
 
 
 def paint_shard(view: Masks, shard: ShardIndex, first_id: FirstIds) -> Array:
-    """Gather the objects whose boxes touch the shard from the shards that own them; later ids
-    lie on top."""
+    """Gather the objects that touch the shard from the shards that own them; later ids lie on
+    top."""
     box = view.spec.lattice.shard_box(shard).intersect(view.frame.box)
     chosen = {name: view.selection()[name] for name in ("shard", "bbox")}
     out = np.zeros(box.shape, np.uint32)

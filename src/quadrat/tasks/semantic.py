@@ -58,7 +58,7 @@ def paint(view: Maps, shard: ShardIndex, first_id: FirstIds) -> Array:
 def class_map(view: Maps, box: Box, maps: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Classes uint8 (h, w) of the maps of a box; what the user's regions exclude is background."""
     rows, cols = np.arange(box.row0, box.row1), np.arange(box.col0, box.col1)
-    return np.where(view.permits(rows[:, None], cols[None, :]), argmax_classes(maps), np.uint8(0))
+    return np.where(view.allows(rows[:, None], cols[None, :]), argmax_classes(maps), np.uint8(0))
 
 
 class SemanticTask(Task):

@@ -50,7 +50,7 @@ def test_without_regions_everything_is_permitted_and_with_them_what_lies_inside(
     plan_slide(work)
     create_predictions(work)
     rows, cols = np.arange(64)[:, None], np.arange(64)[None, :]
-    assert WorkView(work).permits(rows, cols).all()
+    assert WorkView(work).allows(rows, cols).all()
     ring = [[0, 0], [32, 0], [32, 64], [0, 64], [0, 0]]
     drawn = {
         "type": "Feature",
@@ -61,7 +61,7 @@ def test_without_regions_everything_is_permitted_and_with_them_what_lies_inside(
     path.write_text(json.dumps({"type": "FeatureCollection", "features": [drawn]}))
     work = replace(work, ref=replace(work.ref, regions=str(path)))
     plan_slide(work)
-    permitted = WorkView(work).permits(rows, cols)
+    permitted = WorkView(work).allows(rows, cols)
     assert permitted[:, :28].all()
     assert not permitted[:, 36:].any()
 

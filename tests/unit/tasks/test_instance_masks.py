@@ -81,7 +81,7 @@ class Slide:
         found = self.found[shard]
         return found if pixels else found.without_pixels()
 
-    def permits(self, rows, cols):
+    def allows(self, rows, cols):
         return np.ones(np.broadcast_shapes(rows.shape, cols.shape), bool)
 
     def selection(self):
@@ -113,7 +113,7 @@ SOME = settings(deadline=None, derandomize=True, max_examples=60)
 class LeftHalf(Slide):
     """A slide of which the user drew the left half."""
 
-    def permits(self, rows, cols):
+    def allows(self, rows, cols):
         return np.broadcast_to(cols < FRAME.width // 2, np.broadcast_shapes(rows.shape, cols.shape))
 
 
