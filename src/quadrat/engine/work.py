@@ -25,7 +25,7 @@ import numpy as np
 
 from quadrat.config.manifest import SlideRef
 from quadrat.config.pipeline import SlideSection
-from quadrat.core.errors import ConfigError, QuadratError, SlideError
+from quadrat.core.errors import QuadratError, SlideError
 from quadrat.core.files import write_file
 from quadrat.core.lattice import CoreIndex, ShardIndex
 from quadrat.core.objects import Frame
@@ -137,16 +137,7 @@ class SlideWork:
 
 
 def work_folder(out: Path, name: str) -> Path:
-    """The working folder of the slide of that name in a run's folder.
-
-    Raises:
-        ConfigError: the name is no plain name of a folder; its folder would be another's.
-    """
-    if name in ("", ".", "..") or Path(name).name != name:
-        raise ConfigError(
-            f"a slide is called '{name}', which cannot be the name of its folder; give it another "
-            "name in the manifest's column 'name'"
-        )
+    """Where the work on a slide lies in a run's folder (a :class:`SlideRef` sees to its name)."""
     return out / "run" / "work" / name
 
 

@@ -163,7 +163,7 @@ def test_a_slide_with_a_journal_that_cannot_be_written_has_failed(tiny, monkeypa
 
     monkeypatch.setattr(Journal, "add", full)
     a, b = tiny.advanced("a", "b")
-    assert a.unwritten
+    assert a.failure.unwritten
     assert (a.stage, a.failure.message) == ("stitch", "the disk is full")
     assert b.failure is None
 

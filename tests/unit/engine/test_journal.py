@@ -234,7 +234,7 @@ def test_a_receipt_that_cannot_be_written_does_not_count_and_is_written_over(tmp
             journal.add(A, Done())
         with (
             disk(tmp_path, names=(call,), at=0, error=NO_ROOM),
-            pytest.raises(WriteError, match=rf"{path}: cannot be written \(No space left"),
+            pytest.raises(WriteError, match=rf"{tmp_path}.*: cannot be written \(No space left"),
         ):
             journal.add(C, ShardReceipt((0, 0), 1, "a" * 100))
         assert C not in journal

@@ -124,24 +124,6 @@ def test_stitching_without_inference_needs_kept_predictions_of_this_very_model(t
     assert tiny.run("a", infer=False, pipeline=tiny.pipeline(keep=KEEP)).exit_code == 0
 
 
-@pytest.mark.parametrize("name", ["..", ".", "a/../b"])
-@pytest.mark.parametrize("overwrite", [False, True])
-def test_a_slides_name_never_leads_into_another_slides_folder(tiny, name, overwrite):
-    tiny.run("a", until="predict", pipeline=tiny.pipeline(keep=KEEP))
-    before = contents(tiny.out)
-    slide = SlideRef(path=tiny.slide("b").path, name=name, mpp=0.5)
-    with pytest.raises(ConfigError, match=r"cannot be the name of its folder"):
-        engine_run.run(
-            tiny.pipeline(slide={"min_tissue": 0.1}),
-            [slide],
-            tiny.out,
-            overwrite=overwrite,
-            reporter=Reporter(quiet=True),
-            executor=Serial(),
-        )
-    assert difference(contents(tiny.out), before) == []
-
-
 # -- one slide's failure
 
 

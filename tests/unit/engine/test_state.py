@@ -2,11 +2,8 @@
 
 import pytest
 
-from quadrat.core.errors import SlideError, WriteError
 from quadrat.core.geometry import Box
-from quadrat.engine.executor import Failure
 from quadrat.engine.journal import Key, PartReceipt, Planned
-from quadrat.engine.state import SlideState
 from quadrat.engine.steps import PLAN, PREDICT, STITCH, TILE
 from quadrat.store.shard import ShardReceipt
 
@@ -44,14 +41,3 @@ def test_damage_is_gathered_from_tiles_and_predictions_of_this_very_slide(state)
     state.journal.add(painted, ShardReceipt((0, 0), 1, "", (c,)))
     assert state.lost == (a, b)
     assert [receipt.lost for receipt in state.receipts(TILE)] == [(b, a)]
-
-
-@pytest.mark.parametrize(
-    ("error", "unwritten"), [(WriteError("full"), True), (SlideError("torn"), False), (None, False)]
-)
-def test_a_slide_that_cannot_be_written_is_told_from_one_that_cannot_be_read(
-    state, error, unwritten
-):
-    failure = None if error is None else Failure.of(error)
-    found = SlideState(state.work, state.prints, state.journal, failure)
-    assert found.unwritten == unwritten

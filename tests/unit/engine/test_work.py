@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from quadrat.core.errors import ConfigError, SlideError
+from quadrat.core.errors import SlideError
 from quadrat.core.objects import Frame
-from quadrat.engine.work import SlidePlan, unchanged, work_folder
+from quadrat.engine.work import SlidePlan, unchanged
 from quadrat.slides.tissue.mask import TissueMap
 
 FRAME = Frame(height=64, width=60, mpp=0.5, scale_row=2.0, scale_col=2.5)
@@ -46,17 +46,6 @@ def test_everything_of_a_slide_lies_below_its_own_folder(tiny):
               work.selection, work.first_ids, work.part((1, 2)))  # fmt: skip
     assert all(work.path in place.parents for place in places)
     assert len(set(places)) == len(places)
-
-
-@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/etc", "../a"])
-def test_a_name_that_is_no_folders_own_is_refused(name):
-    with pytest.raises(ConfigError, match="manifest's column 'name'"):
-        work_folder(Path("out"), name)
-
-
-@pytest.mark.parametrize("name", ["a", "a.b", "..a", "ä b", "0"])
-def test_any_other_name_is_taken(name):
-    assert work_folder(Path("out"), name).name == name
 
 
 def test_a_file_that_changes_while_it_is_read_is_noticed_before_and_after(tiny):
