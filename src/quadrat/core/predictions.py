@@ -7,7 +7,7 @@ computed them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -90,10 +90,6 @@ class MaskCandidates(Candidates):
     def boxes(self) -> Candidates:
         """What suppression decides on."""
         return Candidates(**{name: getattr(self, name) for name in Candidates.COLUMNS})
-
-    def without_pixels(self) -> MaskCandidates:
-        """All but the masks themselves."""
-        return replace(self, starts=np.zeros_like(self.starts), bits=np.zeros(0, np.uint8))
 
     @classmethod
     def empty(cls) -> MaskCandidates:

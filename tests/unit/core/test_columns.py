@@ -105,6 +105,3 @@ def test_masks_are_taken_by_mask_and_slice_as_by_index():
         assert taken.starts.tolist() == [0, 2, 3]
     assert type(found.boxes) is Candidates
     assert len(MaskCandidates.concatenate([])) == len(MaskCandidates.empty()) == 0
-    bare = found.without_pixels()
-    assert (len(bare.bits), bare.starts.tolist()) == (0, [0, 0, 0, 0])
-    assert same(bare.boxes, found.boxes)
