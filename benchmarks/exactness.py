@@ -29,7 +29,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -42,22 +42,24 @@ from numpy.typing import NDArray
 from quadrat.config.manifest import SlideRef
 from quadrat.config.pipeline import OutputsSection, SlideSection, shipped_pipelines
 from quadrat.core.geometry import Box
-from quadrat.core.lattice import Cell, Lattice, work_units
+from quadrat.core.lattice import CoreIndex, Lattice, ShardIndex, work_units
 from quadrat.core.objects import Frame, ObjectTable
 from quadrat.core.predictions import Candidates
 from quadrat.engine import images, steps
 from quadrat.engine.cluster import open_executor
 from quadrat.engine.executor import Job
-from quadrat.engine.tables import FinishJob, merge_slide
+from quadrat.engine.tables import MergeJob, merge_slide
 from quadrat.engine.work import SlideWork
 from quadrat.models.inference import normalise, predict_cells
 from quadrat.models.package import Package, load_package
 from quadrat.models.task import ModelSpec
+from quadrat.outputs.summary import ObjectFigures, ScoreFigures
 from quadrat.phantom import PhantomSpec, write_phantom
 from quadrat.slides.array import ArraySlide
 from quadrat.slides.identity import slide_identity
 from quadrat.slides.source import SlideSource, open_source, source_of
 from quadrat.stitching.maps import argmax_classes
+from quadrat.store.predictions import MapStorage
 from quadrat.tasks import build_network, get_task
 
 SLIDES = {"CMU-1-Small-Region.svs": None, "TCGA-CR-7395-01A-01-TS1.svs": 0.25}
@@ -80,7 +82,7 @@ class ScheduleSpec:
     seed: int | None
     again: int
 
-    def units(self, shards: list[Cell]) -> list[tuple[Cell, ...]]:
+    def units(self, shards: Sequence[ShardIndex]) -> list[tuple[ShardIndex, ...]]:
         planned = work_units(shards, per_unit=self.per_unit)
         if self.seed is not None:
             random.Random(self.seed).shuffle(planned)
@@ -103,31 +105,34 @@ class Held:
     frame: Frame
     whole: NDArray[np.uint8] | None = None
     found: Candidates | None = None
-    parts: dict[Cell, Any] = field(default_factory=dict)
+    parts: dict[ShardIndex, Any] = field(default_factory=dict)
 
     @property
-    def shards(self) -> list[Cell]:
-        return [(0, 0)]
+    def shards(self) -> list[ShardIndex]:
+        return [ShardIndex((0, 0))]
 
-    def permits(self, rows: NDArray[Any], cols: NDArray[Any]) -> NDArray[np.bool_]:
+    def allows(self, rows: NDArray[Any], cols: NDArray[Any]) -> NDArray[np.bool_]:
         """No regions are drawn."""
         return np.ones(np.broadcast_shapes(rows.shape, cols.shape), np.bool_)
 
-    def maps(self, box: Box) -> NDArray[np.uint8]:
-        assert self.whole is not None
-        return self.whole[(slice(None), *box.slices_in(self.frame.box))]
+    @property
+    def predictions(self) -> Held:
+        return self
 
-    def candidates(self, shard: Cell) -> Candidates:
-        assert self.found is not None
-        return self.found
+    def read(self, place: Any) -> Any:
+        """The maps of a box, or the candidates of the one shard."""
+        if self.whole is None:
+            return self.found
+        return self.whole[(slice(None), *place.slices_in(self.frame.box))]
 
-    def part(self, shard: Cell) -> Any:
+    def part(self, shard: ShardIndex) -> Any:
         return self.parts[shard]
 
     def objects(self) -> ObjectTable:
         task = get_task(self.spec.task)
-        if task.storage == "maps":
-            self.parts[0, 0] = task.stitch_shard(self, (0, 0))  # type: ignore[arg-type]
+        if task.parts is not None:
+            whole = ShardIndex((0, 0))
+            self.parts[whole] = task.parts.stitch(self, whole)  # type: ignore[arg-type]
         merged = task.merge(self)  # type: ignore[arg-type]
         return ObjectTable.concatenate([part()[0] for part in merged.objects or ()])
 
@@ -143,12 +148,13 @@ def one_core(spec: ModelSpec, shape: tuple[int, int]) -> ModelSpec:
 
 
 def hold(
-    spec: ModelSpec, source: SlideSource, predictions: dict[Cell, Any], lattice: Lattice
+    spec: ModelSpec, source: SlideSource, predictions: dict[CoreIndex, Any], lattice: Lattice
 ) -> Held:
     """Predictions of cores of ``lattice`` put together, to be stitched as one shard."""
     frame, whole_spec = source.frame, one_core(spec, source.frame.box.shape)
-    if get_task(spec.task).storage == "maps":
-        whole = np.zeros((get_task(spec.task).channels(spec), *frame.box.shape), np.uint8)
+    storage = get_task(spec.task).storage(spec)
+    if isinstance(storage, MapStorage):
+        whole = np.zeros((storage.channels, *frame.box.shape), np.uint8)
         for cell, maps in predictions.items():
             core = lattice.core_box(cell)
             part = core.intersect(frame.box)
@@ -156,17 +162,14 @@ def hold(
                 (slice(None), *part.slices_in(core))
             ]
         return Held(whole_spec, frame, whole=whole)
-    rows = [predictions[cell] for cell in sorted(predictions)]
-    joined = {
-        name: np.concatenate([getattr(row, name) for row in rows]) for name in Candidates.__slots__
-    }
-    return Held(whole_spec, frame, found=Candidates(**joined))
+    found = Candidates.concatenate([predictions[cell] for cell in sorted(predictions)])
+    return Held(whole_spec, frame, found=found)
 
 
 def tiled(package: Package, source: SlideSource) -> Held:
     """Every window of the lattice, each on its own."""
     spec, task = package.spec, get_task(package.spec.task)
-    cells = source.frame.box.cells(spec.lattice.core)
+    cells = spec.lattice.cores(source.frame.box)
     found = dict(predict_cells(package.model, task, spec, source, cells, device=CPU))
     return hold(spec, source, found, spec.lattice)
 
@@ -174,12 +177,13 @@ def tiled(package: Package, source: SlideSource) -> Held:
 def untiled(package: Package, source: SlideSource) -> Held:
     """One forward pass over everything, a halo of white around it."""
     spec = one_core(package.spec, source.frame.box.shape)
-    window = spec.lattice.window_box((0, 0))
+    core = CoreIndex((0, 0))
+    window = spec.lattice.window_box(core)
     model = package.model.to(CPU, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     with torch.inference_mode():
         output = model(normalise(torch.from_numpy(source.read(window)[None]), spec))
-    prediction = get_task(spec.task).decode(output, [(0, 0)], spec)[0]
-    return hold(package.spec, source, {(0, 0): prediction}, spec.lattice)
+    prediction = get_task(spec.task).decode(output, [core], spec)[0]
+    return hold(package.spec, source, {core: prediction}, spec.lattice)
 
 
 def decisions(held: Held) -> NDArray[np.uint8]:
@@ -315,15 +319,14 @@ def write_mosaic(path: Path, data: Path, *, mpp: float, side: int) -> None:
 
 def run_schedule(
     work: SlideWork, package: Path, schedule: ScheduleSpec
-) -> tuple[dict[str, str], dict[str, Any]]:
+) -> tuple[dict[str, str], ObjectFigures | ScoreFigures]:
     """sha256 of every file of the result, and the figures of the merge."""
     task = get_task(work.task)
     work.path.mkdir(parents=True)
-    plan = steps.plan_slide(work)
-    shards = steps.shards_of(plan["shards"])
+    shards = steps.plan_slide(work).shards
     with open_executor(schedule.executor, workers=schedule.workers, threads=1) as executor:
 
-        def do(fn: Any, cut: list[tuple[Cell, ...]], make: Any) -> None:
+        def do(fn: Any, cut: list[tuple[ShardIndex, ...]], make: Any) -> None:
             for outcome in executor.run(
                 fn, [Job(f"{fn.__name__}/{i}", make(unit)) for i, unit in enumerate(cut)]
             ):
@@ -332,30 +335,24 @@ def run_schedule(
                         f"{schedule.name}: {outcome.failure.message}\n{outcome.failure.trace}"
                     )
 
-        def job(unit: tuple[Cell, ...]) -> steps.ShardJob:
+        def job(unit: tuple[ShardIndex, ...]) -> steps.ShardJob:
             return steps.ShardJob(work, unit)
 
-        def predict_job(unit: tuple[Cell, ...]) -> steps.PredictJob:
+        def predict_job(unit: tuple[ShardIndex, ...]) -> steps.PredictJob:
             return steps.PredictJob(work, unit, package=str(package), device="cpu", threads=1)
 
         steps.create_predictions(work)
         do(steps.predict_shards, schedule.units(shards), predict_job)
-        if task.storage == "maps":
+        if task.parts is not None:
             do(steps.stitch_shards, schedule.units(shards), job)
-        finish = FinishJob(
-            work=work,
-            outputs=OutputsSection(overlay=False),
-            fingerprint="",
-            provenance={"figures": {}},
-        )
-        figures = merge_slide(finish)
+        figures = merge_slide(MergeJob(work, OutputsSection(overlay=False)))
         if task.label_image is not None:
             images.create_labels(work)
             do(images.paint_shards, schedule.units(shards), job)
     files = [path for path in sorted(work.result.rglob("*")) if path.is_file()]
     return {
         str(p.relative_to(work.result)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files
-    }, figures
+    }, figures.answer
 
 
 def four_schedules(
@@ -376,7 +373,6 @@ def four_schedules(
         write_mosaic(mosaic, data, mpp=spec.mpp, side=side)
     ref = SlideRef(name="mosaic", path=str(mosaic), mpp=spec.mpp)
     want: dict[str, str] = {}
-    figures: dict[str, Any] = {}
     differing: dict[str, list[str]] = {}
     seconds = []
     for number, schedule in enumerate(SCHEDULES):
@@ -390,15 +386,17 @@ def four_schedules(
             task=spec.task,
             identity=slide_identity(ref.path),
         )
-        found, figures = run_schedule(work, place, schedule)
+        found, answer = run_schedule(work, place, schedule)
         shutil.rmtree(at)
         want = want or found
         differing[schedule.name] = sorted(
             p for p in want.keys() | found.keys() if want.get(p) != found.get(p)
         )[:LISTED]
         seconds.append(round(time.perf_counter() - start, 1))
-    counts = {row["class_name"]: row["count"] for row in figures.get("counts", ())} or figures.get(
-        "tile_votes"
+    counts = (
+        {row.class_name: row.count for row in answer.counts}
+        if isinstance(answer, ObjectFigures)
+        else dict(answer.tile_votes)
     )
     return {
         "side_px": side,

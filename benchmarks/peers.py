@@ -41,6 +41,7 @@ from quadrat.models.inference import predict_cells
 from quadrat.models.package import load_package
 from quadrat.slides.source import open_source
 from quadrat.stitching.ownership import Decoded, SeedRule, decode_shard
+from quadrat.store.predictions import MapStorage
 from quadrat.tasks import build_network, get_task
 
 TILES, OVERLAP = (512, 768, 1024), 0.25
@@ -99,8 +100,10 @@ def answer(root: Path) -> Maps:
     spec, task = package.spec, get_task("instance")
     with open_source(str(root / "wsi" / "CMU-1-Small-Region.svs"), mpp=spec.mpp) as source:
         frame = source.frame
-        out = np.zeros((task.channels(spec), *frame.box.shape), np.uint8)
-        cells = frame.box.cells(spec.lattice.core)
+        storage = task.storage(spec)
+        assert isinstance(storage, MapStorage)
+        out = np.zeros((storage.channels, *frame.box.shape), np.uint8)
+        cells = spec.lattice.cores(frame.box)
         for cell, maps in predict_cells(
             package.model, task, spec, source, cells, device=torch.device("cpu")
         ):

@@ -33,19 +33,21 @@ from planted import plant, render
 from quadrat.config.manifest import SlideRef
 from quadrat.config.pipeline import OutputsSection, SlideSection
 from quadrat.core.geometry import Box
-from quadrat.core.lattice import Lattice
+from quadrat.core.lattice import Lattice, ShardIndex
 from quadrat.core.objects import ClassInfo, Frame
 from quadrat.core.predictions import Candidates
-from quadrat.engine.tables import FinishJob, merge_slide
+from quadrat.engine.tables import MergeJob, merge_slide
 from quadrat.engine.view import WorkView, save_part
 from quadrat.engine.work import SlidePlan, SlideWork
 from quadrat.models.task import ModelSpec
 from quadrat.outputs.geojson import GeoJSONWriter
 from quadrat.outputs.objects import ObjectWriter
+from quadrat.outputs.summary import ObjectFigures
+from quadrat.slides.tissue.mask import whole_slide
 from quadrat.stitching.parts import load_table
 from quadrat.stitching.suppression import suppress
 from quadrat.store.ome_zarr import create_label_image, open_label_image
-from quadrat.store.predictions import PredictionStore
+from quadrat.store.predictions import Layout, MapStorage
 from quadrat.tasks import get_task
 
 LATTICE = Lattice(core=512, halo=48, stride=8, shard=2048)
@@ -81,22 +83,24 @@ def slide_work(folder: Path, shape: tuple[int, int]) -> SlideWork:
     """A working folder as a run has it, with its plan; predictions are still to be written."""
     task = get_task("instance")
     spec = ModelSpec("instance", CLASSES, 0.5, LATTICE, (8,), dict(task.default_thresholds))
-    work = SlideWork(SlideRef("planted", "planted"), str(folder), spec, SlideSection(), "instance")
+    ref = SlideRef("planted", "planted")
+    work = SlideWork(ref, str(folder), spec, SlideSection(), "instance", identity="")
     work.result.mkdir(parents=True, exist_ok=True)
     frame = Frame(*shape, 0.5, 1.0, 1.0)
     area = shape[0] * shape[1] * 0.25e-6
+    tissue = whole_slide(frame)
     plan = SlidePlan(
-        "planted",
-        frame,
-        tuple(frame.box.cells(LATTICE.core)),
-        area,
-        8.0,
-        "oracle",
-        "oracle",
-        0.5,
-        "file",
+        name="planted",
+        frame=frame,
+        cells=tuple(LATTICE.cores(frame.box)),
+        tissue_mm2=area,
+        tissue_frame=tissue.frame,
+        reader="oracle",
+        format="oracle",
+        slide_mpp=0.5,
+        mpp_source="file",
     )
-    work.save_plan(plan, np.ones((1, 1), bool))
+    work.save_plan(plan, tissue)
     return work
 
 
@@ -104,11 +108,9 @@ def write_predictions(folder: Path, shape: tuple[int, int], large: float) -> Fig
     """The oracle's predictions of a whole slide."""
     work, nuclei = slide_work(folder, shape), plant(shape, per_mpx=PER_MPX, seed=1, large=large)
     frame = work.load_plan().frame
-    shards = list(LATTICE.by_shard(frame.box.cells(LATTICE.core)))
-    store = PredictionStore.create(
-        work.predictions, storage="maps", frame=frame, lattice=LATTICE, channels=3, shards=shards
-    )
-    for shard, cells in LATTICE.by_shard(frame.box.cells(LATTICE.core)).items():
+    shards = LATTICE.by_shard(LATTICE.cores(frame.box))
+    store = MapStorage(3).create(work.predictions, Layout(frame, LATTICE, tuple(shards)))
+    for shard, cells in shards.items():
         box = LATTICE.shard_box(shard)
         maps = render(nuclei, box)
         store.write(
@@ -134,9 +136,10 @@ def stitch(folder: Path, *, paint_to: str) -> Figures:
     task, view, found = get_task("instance"), WorkView(work), 0
     start = cpu_s()
     for shard in view.shards:
-        part = task.stitch_shard(view, shard)
-        assert part is not None
-        found += save_part(work.part(shard), part)["objects"]
+        assert task.parts is not None
+        part = task.parts.stitch(view, shard)
+        save_part(work.part(shard), part)
+        found += len(part["class_id"])
     objects_s, start = cpu_s() - start, cpu_s()
     first_id = view.first_id
     if paint_to == "store":
@@ -150,7 +153,8 @@ def stitch(folder: Path, *, paint_to: str) -> Figures:
         )
         image = open_label_image(work.tiles, "objects")
     for shard in view.shards:
-        painted = task.paint(view, shard, first_id)
+        assert task.label_image is not None
+        painted = task.label_image.paint(view, shard, first_id)
         if paint_to == "store":
             image.write_shard(shard, painted)
     return {
@@ -164,8 +168,9 @@ def tables(folder: Path) -> Figures:
     """objects.parquet, objects.geojson and counts.csv of the stitched slide."""
     plan_shape = json.loads((folder / "plan.json").read_text())["frame"]
     work = slide_work(folder, (plan_shape["height"], plan_shape["width"]))
-    figures = merge_slide(FinishJob(work, OutputsSection(), "benchmark", {}))
-    return {"counted": figures["counts"][-1]["count"], "capped": figures["capped_objects"]}
+    answer = merge_slide(MergeJob(work, OutputsSection())).answer
+    assert isinstance(answer, ObjectFigures)
+    return {"counted": answer.counts[-1].count, "capped": answer.capped_objects}
 
 
 def scipy_label(shape: tuple[int, int], large: float) -> Figures:
@@ -176,8 +181,7 @@ def scipy_label(shape: tuple[int, int], large: float) -> Figures:
     nuclei = plant(shape, per_mpx=PER_MPX, seed=1, large=large)
     foreground = np.zeros(shape, bool)
     for box in (
-        LATTICE.shard_box(s).intersect(Box(0, 0, *shape))
-        for s in Box(0, 0, *shape).cells(LATTICE.shard)
+        LATTICE.shard_box(s).intersect(Box(0, 0, *shape)) for s in LATTICE.shards(Box(0, 0, *shape))
     ):
         foreground[box.slices_in(Box(0, 0, *shape))] = render(nuclei, box)[0] >= 128
     return measured(lambda: {"components": ndimage.label(foreground)[1]})
@@ -190,11 +194,11 @@ def exact_shapes(folder: Path) -> Figures:
     from skimage.segmentation import watershed
 
     store, image = (
-        PredictionStore(folder / "predictions"),
+        MapStorage(3).open(folder / "predictions"),
         open_label_image(folder / "result" / "slide.ome.zarr", "objects"),
     )
-    box = store.frame.box
-    maps = store.maps(box)
+    box = store.layout.frame.box
+    maps = store.read(box)
     mask = maps[0] >= 128
     seeds, count = ndimage.label((maps[1] >= 128) & mask)
     depth = 255 - maps[1].astype(np.float32)
@@ -292,7 +296,7 @@ def writing(folder: Path, n: int, kind: str) -> Figures:
     write_predictions(folder, (2048, 2048), 0.0)
     stitch(folder, paint_to="nothing")
     work = slide_work(folder, (2048, 2048))
-    table, polygons = load_table(WorkView(work).part((0, 0)))
+    table, polygons = load_table(WorkView(work).part(ShardIndex((0, 0))))
     nearest = np.ones((len(table), 1), np.float32)
     frame = Frame(100_000, 80_000, 0.5, 1.0, 1.0)
     path = folder / f"objects.{kind}"

@@ -14,7 +14,7 @@ from quadrat.core.geometry import Box
 from quadrat.core.lattice import Lattice
 from quadrat.core.objects import ClassInfo
 from quadrat.engine.steps import (
-    ShardJob,
+    TileJob,
     create_predictions,
     create_tiles,
     infer_shards,
@@ -23,10 +23,10 @@ from quadrat.engine.steps import (
     tile_shards,
     windows_of,
 )
+from quadrat.engine.view import WorkView
 from quadrat.engine.work import SlideWork
 from quadrat.models.task import ModelSpec
 from quadrat.slides.identity import slide_identity
-from quadrat.store.predictions import PredictionStore
 from quadrat.store.tiles import TileStore
 from quadrat.tasks import get_task
 
@@ -71,9 +71,9 @@ def predictions_of(work, source):
     torch.set_num_threads(1)
     model = get_task("semantic").build(work.spec).eval()
     create_predictions(work)
-    store = PredictionStore(work.predictions)
-    infer_shards(work, model, store.shards, source, device=torch.device("cpu"))
-    return PredictionStore(work.predictions).maps(store.frame.box)
+    view = WorkView(work)
+    infer_shards(work, model, view.shards, source, device=torch.device("cpu"))
+    return view.predictions.read(view.frame.box)
 
 
 @pytest.mark.parametrize(
@@ -86,9 +86,8 @@ def test_streamed_and_stored_give_the_same_windows_and_predictions(name, mpp, tm
     (tmp_path / "work").mkdir()
     work = work_for(slide, mpp, tmp_path / "work")
     plan_slide(work)
-    shards = tuple((r, c) for r, c in create_tiles(work)["tile_shards"])
-    for shard in reversed(shards):
-        tile_shards(ShardJob(work, (shard,)))
+    for shard in reversed(create_tiles(work).shards):
+        tile_shards(TileJob(work, (shard,)))
     stored = TileStore.open(work.tiles)
     cells = work.load_plan().cells
     with open_work_source(work) as streamed:

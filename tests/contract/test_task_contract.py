@@ -1,7 +1,9 @@
 """What every task must keep, found by name: a fifth task is held to it without a line here."""
 
+import sys
 from dataclasses import fields as columns
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,9 +17,16 @@ from quadrat.core.objects import ClassInfo
 from quadrat.core.predictions import Candidates, MaskCandidates, TileScores
 from quadrat.models.inference import normalise, predict_cells, read_windows
 from quadrat.models.package import exactness
-from quadrat.models.task import Crop, ModelSpec, TruthWindow
+from quadrat.models.task import Crop, ModelSpec, Task, TruthWindow
 from quadrat.slides.array import ArraySlide
 from quadrat.slides.source import source_of
+from quadrat.store.predictions import (
+    Layout,
+    MapStorage,
+    MapStore,
+    MaskStorage,
+    TableStorage,
+)
 from quadrat.tasks import get_task, task_names
 
 LATTICE = Lattice(core=64, halo=48, stride=8, shard=128)
@@ -95,21 +104,55 @@ def truth_for(shape, *, classes, seed=0, label=-1, n=12):
     )
 
 
-every_task = pytest.mark.parametrize("name", task_names())
+EXAMPLE = "point_density:TASK"
+"""A task that lives outside of the package."""
+sys.path.append(str(Path(__file__).parents[2] / "docs" / "examples"))
+NAMES = [*task_names(), EXAMPLE]
+every_task = pytest.mark.parametrize("name", NAMES)
 classes = pytest.mark.parametrize("classes", [1, 3])
 
 
 @every_task
 def test_a_task_says_what_it_is(name):
     task = get_task(name)
-    assert task.name == name
-    assert task.storage in ("maps", "candidates", "masks", "tiles")
-    assert task.object_type in ("detection", "annotation")
+    assert task.name == name.split(":")[0]
+    assert isinstance(task, Task)
     assert task.label_image is None or task.label_image.dtype in ("uint8", "uint32")
-    spec = spec_for(name)
-    assert (task.channels(spec) > 0) == (task.storage == "maps")
-    for setting in task.calibrations(spec):
-        assert setting.keys() == task.default_thresholds.keys()
+    assert task.candidate_thresholds is None or set(task.candidate_thresholds) <= set(
+        task.default_thresholds
+    )
+    if task.threshold_grid is not None:
+        settings = task.threshold_grid.settings(spec_for(name).thresholds)
+        assert len(settings) > 1
+        assert all(setting.keys() == task.default_thresholds.keys() for setting in settings)
+
+
+@every_task
+def test_predictions_are_read_from_their_store_as_they_were_decoded(name, tmp_path):
+    task, spec, source = get_task(name), spec_for(name), slide_for()
+    model, cells = network(name, spec), source.frame.box.cells(LATTICE.core)
+    groups = LATTICE.by_shard(cells)
+    layout = Layout(source.frame, LATTICE, tuple(groups))
+    store = task.storage(spec).create(tmp_path / "p", layout)
+    found = dict(predict_cells(model, task, spec, source, cells, device=torch.device("cpu")))
+    for shard, own in groups.items():
+        receipt = store.write(shard, {cell: found[cell] for cell in reversed(own)})
+        assert receipt.cell == shard
+        assert store.shard_path(shard).stat().st_size == receipt.nbytes
+        again = store.write(shard, {cell: found[cell] for cell in own})
+        assert again == receipt, "the order of cores is seen in the file"
+    again = task.storage(spec).open(tmp_path / "p")
+    assert again.layout == layout
+    if isinstance(store, MapStore):
+        for cell, maps in found.items():
+            core = LATTICE.core_box(cell)
+            inside = core.intersect(source.frame.box)
+            part = maps[(slice(None), *inside.slices_in(core))]
+            assert np.array_equal(again.read(inside), part)
+    else:
+        for shard, own in groups.items():
+            rows = [found[cell] for cell in own]
+            assert same_prediction(again.read(shard), type(rows[0]).concatenate(rows))
 
 
 @every_task
@@ -121,13 +164,12 @@ def test_decoding_gives_one_quantised_prediction_a_core(name, classes):
     assert len(found) == len(cells)
     for cell, prediction in zip(cells, found, strict=True):
         core = spec.lattice.core_box(cell)
-        if task.storage == "maps":
+        storage = task.storage(spec)
+        if isinstance(storage, MapStorage):
             assert prediction.dtype == np.uint8
-            assert prediction.shape == (task.channels(spec), spec.lattice.core, spec.lattice.core)
-        elif task.storage in ("candidates", "masks"):
-            assert isinstance(
-                prediction, Candidates if task.storage == "candidates" else MaskCandidates
-            )
+            assert prediction.shape == (storage.channels, spec.lattice.core, spec.lattice.core)
+        elif isinstance(prediction, Candidates):
+            assert isinstance(prediction, MaskCandidates) == isinstance(storage, MaskStorage)
             assert len(prediction) > 0
             assert (prediction.class_id < classes).all()
             row, col = prediction.cell.T
@@ -230,9 +272,13 @@ def untiled(name, spec, model, source):
     return get_task(name).decode(outputs(model, one, source, [(0, 0)]), [(0, 0)], one)[0]
 
 
-dense = pytest.mark.parametrize(
-    "name", [n for n in task_names() if get_task(n).storage in ("maps", "candidates")]
-)
+def is_dense(name):
+    """Whether a task answers for every place by what lies within a finite radius of it."""
+    storage = get_task(name).storage(spec_for(name))
+    return isinstance(storage, MapStorage) or storage == TableStorage(Candidates)
+
+
+dense = pytest.mark.parametrize("name", [n for n in NAMES if is_dense(n)])
 
 
 @dense
@@ -244,7 +290,7 @@ def test_windows_on_the_lattice_give_what_one_pass_over_the_whole_slide_gives(na
     whole = untiled(name, spec, model, source)
     cells = [(r, c) for r in range(3) for c in range(3)]
     tiled = dict(predict_cells(model, task, spec, source, cells, device=torch.device("cpu")))
-    if task.storage == "maps":
+    if isinstance(whole, np.ndarray):
         assert np.ptp(whole.astype(int)) > 100  # the network has something to say
         for cell in cells:
             part = whole[
@@ -288,7 +334,7 @@ def test_a_halo_that_is_too_small_is_noticed_by_the_same_comparison(name):
     tiled = dict(predict_cells(model, task, spec, source, [(1, 1)], device=torch.device("cpu")))[
         (1, 1)
     ]
-    if task.storage == "maps":
+    if isinstance(whole, np.ndarray):
         part = whole[
             (slice(None), *spec.lattice.core_box((1, 1)).slices_in(Box(0, 0, *whole.shape[1:])))
         ]

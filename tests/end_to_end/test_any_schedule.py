@@ -13,7 +13,7 @@ from quadrat.engine import run as engine_run
 from quadrat.engine.cluster import open_executor
 from quadrat.engine.executor import Executor, Job, Serial
 from quadrat.engine.progress import Reporter
-from quadrat.engine.steps import PredictJob, ShardJob
+from quadrat.engine.steps import PredictJob, ShardJob, TileJob
 
 
 def restless_work():
@@ -54,7 +54,7 @@ class Restless:
     @staticmethod
     def _share(rng, payload):
         if (
-            not isinstance(payload, ShardJob | PredictJob)
+            not isinstance(payload, ShardJob | PredictJob | TileJob)
             or len(payload.shards) < 2
             or rng.random() < 0.5
         ):
@@ -86,11 +86,11 @@ class Watched(Serial):
 def test_shards_are_stitched_while_others_are_still_inferred(lab, reference, tmp_path):
     watched = Watched()
     found = run(lab, "instance", tmp_path, watched, per_unit=1)
-    beside = [i for i, key in enumerate(watched.keys) if "/stitch beside/" in key]
+    early = [i for i, key in enumerate(watched.keys) if "/stitch early/" in key]
     inferred = [i for i, key in enumerate(watched.keys) if "/predict/" in key]
     behind = [key for key in watched.keys if "/stitch/" in key]
-    assert len(beside) > len(behind) > 0
-    assert beside[0] < inferred[-1]
+    assert len(early) > len(behind) > 0
+    assert early[0] < inferred[-1]
     assert difference(found, contents(reference("instance"))) == []
 
 

@@ -227,3 +227,25 @@ def test_a_lost_prediction_shard_is_inferred_again(lab, kept, fresh, tmp_path):
     assert done.code == 0, done.err
     assert phases(out, since=said)["predict"] == 1
     assert difference(contents(out / "results"), contents(fresh("semantic"))) == []
+
+
+OTHER_SLIDE = ("--set", "slide.min_tissue=0.3")
+
+
+@pytest.mark.parametrize("command", ["tile", "predict", "run"])
+@pytest.mark.parametrize("kept", ["tile", "predict"])
+def test_another_slide_setting_does_not_remove_what_was_kept_unless_told_to(
+    kept, command, lab, tmp_path
+):
+    words = (lab.pipeline("semantic"), lab.slides[0], "--out", tmp_path)
+    assert quadrat(kept, *words).code == 0
+    before = contents(tmp_path / "run" / "work" / "oblong")
+    done = quadrat(command, *words, *OTHER_SLIDE)
+    assert done.code == 2, done.err
+    assert done.err.count("\n") == 1
+    assert {"tile": "tiles.zarr", "predict": "predictions"}[kept] in done.err
+    assert "--overwrite" in done.err
+    assert contents(tmp_path / "run" / "work" / "oblong") == before
+    if command == "tile":
+        assert quadrat(command, *words, *OTHER_SLIDE, "--overwrite").code == 0
+        assert contents(tmp_path / "run" / "work" / "oblong") != before

@@ -117,10 +117,6 @@ def sequential(found, *, thousandths, class_aware):
     return kept
 
 
-def take(found, index):
-    return Candidates(**{name: getattr(found, name)[index] for name in Candidates.__slots__})
-
-
 @MANY
 @given(
     st.integers(0, 2**32 - 1),
@@ -141,12 +137,12 @@ def test_one_suppression_over_all_shards_is_the_sequential_one(
     stored = {}
     for cell in frame.box.cells(16):
         inside = (found.cell // 16 == np.array(cell)).all(axis=1)
-        stored.setdefault(spec.lattice.shard_of(cell), {})[cell] = take(
-            found, rng.permutation(np.flatnonzero(inside))
+        stored.setdefault(spec.lattice.shard_of(cell), {})[cell] = found.take(
+            rng.permutation(np.flatnonzero(inside))
         )
     table = stitched(MemoryView(spec, frame, stored)).table
-    kept = sequential(take(found, found.score >= 16384), thousandths=300, class_aware=class_aware)
-    want = take(take(found, found.score >= 16384), np.array(kept, int))
+    kept = sequential(found.take(found.score >= 16384), thousandths=300, class_aware=class_aware)
+    want = found.take(found.score >= 16384).take(np.array(kept, int))
     expected = zip(
         want.cell.tolist(),
         want.class_id.tolist(),
@@ -168,7 +164,7 @@ def test_the_scattered_candidates_do_conflict_over_shards():
 
 def within(found, shard):
     index = np.flatnonzero((found.cell // 16 == shard).all(axis=1))
-    return index[sequential(take(found, index), thousandths=300, class_aware=False)].tolist()
+    return index[sequential(found.take(index), thousandths=300, class_aware=False)].tolist()
 
 
 @pytest.mark.parametrize("side", [1, 4, 8])

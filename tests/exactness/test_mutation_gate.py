@@ -192,7 +192,7 @@ def suppression_in_each_shard(patch):
     def alone(candidates, score):
         found = select(candidates, score)
         kept = suppress(found, iou=0.3)
-        return Candidates(**{name: getattr(found, name)[kept] for name in Candidates.__slots__})
+        return found.take(kept)
 
     patch.setattr(detection, "select", alone)
 

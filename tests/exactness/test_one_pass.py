@@ -12,9 +12,17 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from helpers import fields, oracle, planted
-from helpers.schedules import AT_ONCE, Answer, Case, differences, from_one_pass, inferred, stitched
+from helpers.schedules import (
+    AT_ONCE,
+    Answer,
+    Case,
+    MemoryMaps,
+    differences,
+    from_one_pass,
+    inferred,
+    stitched,
+)
 from quadrat.models.package import exactness
-from quadrat.tasks import get_task
 from quadrat.tasks.detection import CELL
 
 DENSE = ("semantic", "detection", "instance")
@@ -51,10 +59,10 @@ def no_difference_from_one_pass(case, margin):
 def difference_of_predictions(view, whole):
     """Map pixels, or candidates, in which the windows' predictions differ from those of the whole;
     [] where none do."""
-    if get_task(view.spec.task).storage == "maps":
+    if isinstance(view.predictions, MemoryMaps):
         return np.argwhere(view.whole != whole.whole)[:5].tolist()
-    found = sorted(row for shard in view.shards for row in rows_of(view.candidates(shard)))
-    want = sorted(rows_of(whole.candidates((0, 0))))
+    found = sorted(row for shard in view.shards for row in rows_of(view.predictions.read(shard)))
+    want = sorted(rows_of(whole.predictions.read((0, 0))))
     height, width = view.frame.box.shape
     assert [row for row in found if row[0] >= height or row[1] >= width] == []
     return (

@@ -11,6 +11,7 @@ import yaml
 from PIL import Image
 
 from helpers import answers
+from helpers.summaries import summary_of
 from quadrat.config.manifest import read_manifest
 from quadrat.config.pipeline import DataSection
 from quadrat.core.geometry import Box
@@ -21,6 +22,7 @@ from quadrat.metrics.protocol import Answer
 from quadrat.models.package import save_package
 from quadrat.models.task import ModelSpec
 from quadrat.outputs.objects import ObjectWriter
+from quadrat.outputs.summary import write_summary
 from quadrat.outputs.tables import write_tiles
 from quadrat.store.ome_zarr import create_label_image
 from quadrat.tasks import get_task
@@ -63,12 +65,8 @@ def write_result(folder, answer, *, task, thresholds=None, weights="0" * 64):
             array.write_shard(
                 cell, answer.labels(array.shard_box(cell).intersect(frame.box)).astype(kind.dtype)
             )
-    summary = {
-        "frame": {name: getattr(frame, name) for name in frame.__slots__},
-        "package": {"weights_sha256": weights},
-        "thresholds": thresholds or {},
-    }
-    (folder / "summary.json").write_text(json.dumps(summary))
+    summary = summary_of(frame, task=task, thresholds=thresholds, weights=weights)
+    write_summary(folder, summary)
 
 
 def feature(box, name, kind):

@@ -184,20 +184,19 @@ def difference(one, other):
 
 
 def journal(out, slide):
-    """Keys of a slide's journal in the order of writing; a torn last line does not count."""
+    """(step, level, fingerprint, shard) of a slide's receipts in the order of writing; a torn last
+    line does not count."""
     path = Path(out) / "run" / "work" / slide / "journal.jsonl"
     if not path.exists():
         return []
-    return [
-        json.loads(line)["key"]
-        for line in path.read_bytes().splitlines(keepends=True)
-        if line.endswith(b"\n")
-    ]
+    lines = path.read_bytes().splitlines(keepends=True)[1:]
+    found = [json.loads(line) for line in lines if line.endswith(b"\n")]
+    return [(r["step"], r["level"], r["fingerprint"], str(r["shard"])) for r in found]
 
 
 def of_stage(keys, stage):
-    """The keys of one stage."""
-    return [key for key in keys if key.split("/")[1] == stage]
+    """The keys of one step."""
+    return [key for key in keys if key[0] == stage]
 
 
 def phases(out, *, since=0):

@@ -22,13 +22,15 @@ from quadrat.config.pipeline import OutputsSection, SlideSection
 from quadrat.core.lattice import work_units
 from quadrat.core.objects import ObjectTable, Polygons
 from quadrat.core.outlines import concatenate_polygons, take_polygons
-from quadrat.core.predictions import Candidates, TileScores
+from quadrat.core.predictions import TileScores
+from quadrat.core.records import to_json
 from quadrat.engine import images, steps, tables
 from quadrat.engine.work import SlideWork
 from quadrat.models import inference
 from quadrat.slides.array import ArraySlide
 from quadrat.slides.identity import slide_identity
 from quadrat.slides.source import source_of
+from quadrat.store.predictions import MapStorage
 from quadrat.tasks import get_task
 
 CPU = torch.device("cpu")
@@ -91,9 +93,33 @@ class Case:
 
 
 @dataclass
+class MemoryMaps:
+    """Maps of a slide, held in memory, that are read as a store of maps is."""
+
+    frame: object
+    whole: np.ndarray
+
+    def read(self, box):
+        assert self.frame.box.intersect(box) == box, f"{box} leaves the slide"
+        return self.whole[(slice(None), *box.slices_in(self.frame.box))]
+
+
+@dataclass
+class MemoryRows:
+    """Rows of a slide by shard, held in memory, that are read as a store of rows is."""
+
+    kind: type
+    stored: dict
+
+    def read(self, shard):
+        found = self.stored[shard]
+        return self.kind.concatenate([found[cell] for cell in sorted(found)])
+
+
+@dataclass
 class MemoryView:
-    """A slide as stitching sees it, held in memory: ``maps`` whole, candidates and tiles by shard,
-    ``parts`` as they come."""
+    """A slide as stitching sees it, held in memory: predictions by shard, ``parts`` as they
+    come."""
 
     spec: object
     frame: object
@@ -105,8 +131,16 @@ class MemoryView:
         return sorted(self.stored)
 
     @cached_property
+    def predictions(self):
+        storage = get_task(self.spec.task).storage(self.spec)
+        if isinstance(storage, MapStorage):
+            return MemoryMaps(self.frame, self.whole)
+        return MemoryRows(storage.kind, self.stored)
+
+    @cached_property
     def whole(self):
-        lattice, channels = self.spec.lattice, get_task(self.spec.task).channels(self.spec)
+        lattice = self.spec.lattice
+        channels = get_task(self.spec.task).storage(self.spec).channels
         out = np.zeros((channels, *self.frame.box.shape), np.uint8)
         for found in self.stored.values():
             for cell, maps in found.items():
@@ -117,27 +151,8 @@ class MemoryView:
                 ]
         return out
 
-    def maps(self, box):
-        assert self.frame.box.intersect(box) == box, f"{box} leaves the slide"
-        return self.whole[(slice(None), *box.slices_in(self.frame.box))]
-
-    def permits(self, rows, cols):
+    def allows(self, rows, cols):
         return np.ones(np.broadcast_shapes(rows.shape, cols.shape), bool)
-
-    def _joined(self, kind, shard):
-        rows = [self.stored[shard][cell] for cell in sorted(self.stored[shard])]
-        return kind(
-            **{
-                name: np.concatenate([getattr(row, name) for row in rows])
-                for name in kind.__slots__
-            }
-        )
-
-    def candidates(self, shard):
-        return self._joined(Candidates, shard)
-
-    def tiles(self, shard):
-        return self._joined(TileScores, shard)
 
     def part(self, shard):
         return self.parts[shard]
@@ -180,10 +195,10 @@ def stitched(view, schedule=IN_ORDER):
     """The answer from a view, its shards stitched and painted in the order of the schedule."""
     task = get_task(view.spec.task)
     order = [shard for unit in schedule.units(view.shards) for shard in unit]
-    if task.storage == "maps":
+    if task.parts is not None:
         view.parts.clear()
         for shard in order:
-            view.parts[shard] = task.stitch_shard(view, shard)
+            view.parts[shard] = task.parts.stitch(view, shard)
     merged = task.merge(view)
     if merged.objects is None:
         return Answer(tiles=merged.tiles)
@@ -198,7 +213,7 @@ def painted(view, order):
     image = np.zeros(view.frame.box.shape, task.label_image.dtype)
     for shard in order:
         box = view.spec.lattice.shard_box(shard).intersect(view.frame.box)
-        image[box.slices_in(view.frame.box)] = task.paint(view, shard, first)
+        image[box.slices_in(view.frame.box)] = task.label_image.paint(view, shard, first)
     return image
 
 
@@ -266,28 +281,21 @@ class OnDisk:
         schedule."""
         work, task = self.work(name), get_task(self.case.spec.task)
         work.path.mkdir(parents=True)
-        plan = steps.plan_slide(work)
+        planned = steps.plan_slide(work).shards
         steps.create_predictions(work)
-        planned = steps.shards_of(plan["shards"])
         for unit in schedule.units(planned):
             with steps.open_work_source(work) as source:
                 steps.infer_shards(work, self.case.model, unit, source, device=CPU)
-        if task.storage == "maps":
+        if task.parts is not None:
             again = replace(schedule, seed=None if schedule.seed is None else schedule.seed + 1)
             for unit in again.units(planned):
                 steps.stitch_shards(steps.ShardJob(work, tuple(unit)))
-        job = tables.FinishJob(
-            work=work,
-            outputs=OutputsSection(overlay=False),
-            fingerprint="",
-            provenance={"figures": {}},
-        )
-        figures = tables.merge_slide(job)
+        figures = tables.merge_slide(tables.MergeJob(work, OutputsSection(overlay=False)))
         if task.label_image is not None:
             images.create_labels(work)
             for unit in schedule.units(planned):
                 images.paint_shards(steps.ShardJob(work, tuple(unit)))
-        (work.result / "figures.json").write_text(json.dumps(figures, sort_keys=True))
+        (work.result / "figures.json").write_text(json.dumps(to_json(figures), sort_keys=True))
         found = contents(work.result)
         shutil.rmtree(work.path)
         return found

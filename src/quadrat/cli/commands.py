@@ -112,10 +112,11 @@ def seams(
         mpp: um per level-0 px (needed for a GeoJSON file)
         as_json: one JSON object
     """
+    from quadrat.core.records import to_json
     from quadrat.evaluation.seam_files import read_seams, seams_text
 
     report = read_seams(result, tile=tile, origin=origin, mpp=mpp)
-    print(json.dumps(report, indent=2) if as_json else seams_text(report))
+    print(json.dumps(to_json(report), indent=2) if as_json else seams_text(report))
     return EXIT_OK
 
 

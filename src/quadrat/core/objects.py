@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
+from quadrat.core.columns import Columns
 from quadrat.core.geometry import F64, Box, Scale
 
 FLAG_CAPPED = 1
@@ -62,72 +64,40 @@ class Frame:
 
 
 @dataclass(frozen=True, slots=True)
-class ObjectTable:
-    """Objects of one part or slide, in canonical order (shard raster order, then anchor row, anchor
-    column).
+class ObjectTable(Columns):
+    """Objects of one part or slide, in canonical order: shard in raster order, then anchor row,
+    then anchor column.
 
-    anchor: (n, 2) int64, the (row, column) grid px that decides which core owns the object.
-    class_id: (n,) uint8, index into the package's classes. score: (n,) float32 in 0-1. bbox: (n, 4)
-    float64 (row0, col0, row1, col1), centroid: (n, 2) float64 (row, col), both grid px,
-    corner-based. area_px: (n,) float64 grid px squared. perimeter_px: (n,) float64 grid px. flags:
-    (n,) uint8, FLAG_* bits.
+    Coordinates are grid px, corner-based.
     """
 
     anchor: npt.NDArray[np.int64]
+    """(n, 2) row, column of the pixel that decides which core owns the object."""
     class_id: npt.NDArray[np.uint8]
+    """(n,) index into the package's classes."""
     score: npt.NDArray[np.float32]
+    """(n,) 0-1."""
     bbox: npt.NDArray[np.float64]
+    """(n, 4) row0, col0, row1, col1."""
     centroid: npt.NDArray[np.float64]
+    """(n, 2) row, column."""
     area_px: npt.NDArray[np.float64]
+    """(n,) grid px squared."""
     perimeter_px: npt.NDArray[np.float64]
+    """(n,) grid px."""
     flags: npt.NDArray[np.uint8]
+    """(n,) FLAG_* bits."""
 
-    def __post_init__(self) -> None:
-        n = len(self.anchor)
-        want = {
-            "anchor": ((n, 2), np.int64),
-            "class_id": ((n,), np.uint8),
-            "score": ((n,), np.float32),
-            "bbox": ((n, 4), np.float64),
-            "centroid": ((n, 2), np.float64),
-            "area_px": ((n,), np.float64),
-            "perimeter_px": ((n,), np.float64),
-            "flags": ((n,), np.uint8),
-        }
-        for name, (shape, dtype) in want.items():
-            array = getattr(self, name)
-            if array.shape != shape or array.dtype != dtype:
-                raise ValueError(
-                    f"ObjectTable.{name} is {array.dtype}{array.shape}, want "
-                    f"{np.dtype(dtype)}{shape}"
-                )
-
-    def __len__(self) -> int:
-        return len(self.anchor)
-
-    def take(self, index: npt.NDArray[np.intp] | npt.NDArray[np.bool_]) -> ObjectTable:
-        return ObjectTable(**{name: getattr(self, name)[index] for name in self.__slots__})
-
-    @staticmethod
-    def empty() -> ObjectTable:
-        return ObjectTable(
-            anchor=np.zeros((0, 2), np.int64),
-            class_id=np.zeros(0, np.uint8),
-            score=np.zeros(0, np.float32),
-            bbox=np.zeros((0, 4)),
-            centroid=np.zeros((0, 2)),
-            area_px=np.zeros(0),
-            perimeter_px=np.zeros(0),
-            flags=np.zeros(0, np.uint8),
-        )
-
-    @staticmethod
-    def concatenate(tables: list[ObjectTable]) -> ObjectTable:
-        if not tables:
-            return ObjectTable.empty()
-        return ObjectTable(
-            **{n: np.concatenate([getattr(t, n) for t in tables]) for n in ObjectTable.__slots__}
-        )
+    COLUMNS: ClassVar = {
+        "anchor": ((2,), np.int64),
+        "class_id": ((), np.uint8),
+        "score": ((), np.float32),
+        "bbox": ((4,), np.float64),
+        "centroid": ((2,), np.float64),
+        "area_px": ((), np.float64),
+        "perimeter_px": ((), np.float64),
+        "flags": ((), np.uint8),
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from quadrat.core.columns import Columns
 from quadrat.core.objects import Polygons
 from quadrat.core.runs import Runs
 
@@ -29,52 +31,28 @@ IntArray = npt.NDArray[np.integer]
 
 
 @dataclass(frozen=True, slots=True)
-class Edges:
-    """Straight runs of directed label boundary, object on the right-hand side; order carries no
-    meaning.
-
-    label: (m,) int64, at least 1. row, col: (m,) int32, the vertex where the run starts (grid px,
-    corner-based). direction: (m,) uint8, EAST, SOUTH, WEST or NORTH. length: (m,) int32, at least
-    1.
-    """
+class Edges(Columns):
+    """Straight runs of directed label boundary, the object on the right-hand side; each (m,). Order
+    carries no meaning."""
 
     label: npt.NDArray[np.int64]
+    """At least 1."""
     row: npt.NDArray[np.int32]
+    """Row of the vertex where the run starts; grid px, corner-based."""
     col: npt.NDArray[np.int32]
+    """Column of that vertex."""
     direction: npt.NDArray[np.uint8]
+    """EAST, SOUTH, WEST or NORTH."""
     length: npt.NDArray[np.int32]
+    """Grid px, at least 1."""
 
-    def __post_init__(self) -> None:
-        want = {
-            "label": np.int64,
-            "row": np.int32,
-            "col": np.int32,
-            "direction": np.uint8,
-            "length": np.int32,
-        }
-        for name, dtype in want.items():
-            array = getattr(self, name)
-            if array.shape != self.label.shape or array.ndim != 1 or array.dtype != dtype:
-                raise ValueError(
-                    f"Edges.{name} is {array.dtype}{array.shape}, want "
-                    f"{np.dtype(dtype)}{self.label.shape}"
-                )
-
-    def __len__(self) -> int:
-        return len(self.label)
-
-    def take(self, index: npt.NDArray[np.intp] | npt.NDArray[np.bool_]) -> Edges:
-        """The runs selected by an index or a mask."""
-        return Edges(**{name: getattr(self, name)[index] for name in self.__slots__})
-
-    @staticmethod
-    def concatenate(parts: Sequence[Edges]) -> Edges:
-        """All runs of several pieces."""
-        if not parts:
-            return _edges(np.zeros((0, 5), np.int64))
-        return Edges(
-            **{name: np.concatenate([getattr(p, name) for p in parts]) for name in Edges.__slots__}
-        )
+    COLUMNS: ClassVar = {
+        "label": ((), np.int64),
+        "row": ((), np.int32),
+        "col": ((), np.int32),
+        "direction": ((), np.uint8),
+        "length": ((), np.int32),
+    }
 
 
 def trace(labels: IntArray, *, n: int, origin: tuple[int, int]) -> Polygons:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+
+from quadrat.core.columns import Columns, Index
 
 BOX_UNIT = 16
 """Box coordinates are stored in 1/16 grid px."""
@@ -27,104 +29,96 @@ def quantise_score(score: npt.NDArray[np.floating]) -> npt.NDArray[np.uint16]:
 
 
 @dataclass(frozen=True, slots=True)
-class Candidates:
-    """Boxes before merging. box: (n, 4) int32 x0, y0, x1, y1 in 1/16 grid px; score: (n,) uint16;
-    class_id: (n,) uint8; cell: (n, 2) int32 (row, column) grid px of the cell that emitted it, the
-    anchor."""
+class Candidates(Columns):
+    """Boxes before merging."""
 
     box: npt.NDArray[np.int32]
+    """(n, 4) x0, y0, x1, y1 in 1/16 grid px."""
     score: npt.NDArray[np.uint16]
+    """(n,)"""
     class_id: npt.NDArray[np.uint8]
+    """(n,)"""
     cell: npt.NDArray[np.int32]
+    """(n, 2) row, column in grid px of the cell that emitted the box: its anchor."""
+
+    COLUMNS: ClassVar = {
+        "box": ((4,), np.int32),
+        "score": ((), np.uint16),
+        "class_id": ((), np.uint8),
+        "cell": ((2,), np.int32),
+    }
 
     def __post_init__(self) -> None:
-        n = len(self.box)
-        want = {"box": ((n, 4), np.int32), "score": ((n,), np.uint16), "class_id": ((n,), np.uint8)}
-        want["cell"] = ((n, 2), np.int32)
-        for name, (shape, dtype) in want.items():
-            array = getattr(self, name)
-            if array.shape != shape or array.dtype != dtype:
-                raise ValueError(
-                    f"Candidates.{name} is {array.dtype}{array.shape}, want "
-                    f"{np.dtype(dtype)}{shape}"
-                )
-        if n and (self.box[:, 2:] <= self.box[:, :2]).any():
+        Columns.__post_init__(self)
+        if len(self) and (self.box[:, 2:] <= self.box[:, :2]).any():
             raise ValueError("Candidates.box has a side of zero or less")
-
-    def __len__(self) -> int:
-        return len(self.box)
 
 
 @dataclass(frozen=True, slots=True)
-class MaskCandidates:
-    """Boxes with masks, before merging. box, score, class_id, cell: as :class:`Candidates`.
+class MaskCandidates(Candidates):
+    """Boxes with masks, before merging. A view without pixels has ``starts`` all 0."""
 
-    area: (n,) int32, pixels of the mask. flags: (n,) uint8, FLAG_* bits of the object it would
-    become. starts: (n + 1,) int64 offsets into bits: (m,) uint8, each mask packed row by row (most
-    significant bit first) over the whole grid px that its box meets (:func:`mask_boxes`). A view
-    without pixels has ``starts`` all 0.
-    """
-
-    box: npt.NDArray[np.int32]
-    score: npt.NDArray[np.uint16]
-    class_id: npt.NDArray[np.uint8]
-    cell: npt.NDArray[np.int32]
     area: npt.NDArray[np.int32]
+    """(n,) pixels of the mask."""
     flags: npt.NDArray[np.uint8]
+    """(n,) FLAG_* bits of the object that the candidate would become."""
     starts: npt.NDArray[np.int64]
+    """(n + 1,) offsets into ``bits``."""
     bits: npt.NDArray[np.uint8]
+    """(m,) each mask packed row by row, the most significant bit first, over the whole grid px that
+    its box meets (:func:`mask_boxes`)."""
+
+    COLUMNS: ClassVar = {**Candidates.COLUMNS, "area": ((), np.int32), "flags": ((), np.uint8)}
 
     def __post_init__(self) -> None:
-        n = len(self.boxes)
-        want = {"area": ((n,), np.int32), "flags": ((n,), np.uint8), "starts": ((n + 1,), np.int64)}
-        for name, (shape, dtype) in want.items():
-            array = getattr(self, name)
-            if array.shape != shape or array.dtype != dtype:
-                raise ValueError(
-                    f"MaskCandidates.{name} is {array.dtype}{array.shape}, want "
-                    f"{np.dtype(dtype)}{shape}"
-                )
-        if (
-            self.bits.ndim != 1
-            or self.bits.dtype != np.uint8
-            or self.starts[0]
-            or self.starts[-1] != len(self.bits)
-        ):
+        Candidates.__post_init__(self)
+        starts, bits, n = self.starts, self.bits, len(self)
+        if starts.shape != (n + 1,) or starts.dtype != np.int64:
             raise ValueError(
-                f"MaskCandidates.bits is {self.bits.dtype}{self.bits.shape}, want "
-                f"uint8({self.starts[-1]},)"
+                f"MaskCandidates.starts is {starts.dtype}{starts.shape}, want int64({n + 1},)"
             )
-        if len(self.bits) and not np.array_equal(np.diff(self.starts), mask_bytes(self.box)):
+        if bits.ndim != 1 or bits.dtype != np.uint8 or starts[0] or starts[-1] != len(bits):
+            raise ValueError(
+                f"MaskCandidates.bits is {bits.dtype}{bits.shape}, want uint8({starts[-1]},)"
+            )
+        if len(bits) and not np.array_equal(np.diff(starts), mask_bytes(self.box)):
             raise ValueError(
                 "MaskCandidates.starts does not leave each mask the bytes that its box needs"
             )
 
-    def __len__(self) -> int:
-        return len(self.box)
-
     @property
     def boxes(self) -> Candidates:
         """What suppression decides on."""
-        return Candidates(box=self.box, score=self.score, class_id=self.class_id, cell=self.cell)
+        return Candidates(**{name: getattr(self, name) for name in Candidates.COLUMNS})
 
-    def take(self, index: npt.NDArray[np.integer]) -> MaskCandidates:
-        """The candidates of an index array (k,), in its order."""
-        sizes = self.starts[index + 1] - self.starts[index]
+    @classmethod
+    def empty(cls) -> MaskCandidates:
+        """No candidates."""
+        boxes, none = Candidates.empty(), np.zeros(0, np.uint8)
+        return cls(
+            **{name: getattr(boxes, name) for name in Candidates.COLUMNS},
+            area=np.zeros(0, np.int32),
+            flags=none,
+            starts=np.zeros(1, np.int64),
+            bits=none,
+        )
+
+    def take(self, index: Index) -> MaskCandidates:
+        """The candidates of an index array, a mask or a slice, in its order."""
+        chosen = np.arange(len(self))[index]
+        sizes = self.starts[chosen + 1] - self.starts[chosen]
         starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
-        where = np.arange(starts[-1]) + np.repeat(self.starts[index] - starts[:-1], sizes)
-        columns = {
-            n: getattr(self, n)[index]
-            for n in ("box", "score", "class_id", "cell", "area", "flags")
-        }
+        where = np.arange(starts[-1]) + np.repeat(self.starts[chosen] - starts[:-1], sizes)
+        columns = {name: getattr(self, name)[chosen] for name in self.COLUMNS}
         return MaskCandidates(**columns, starts=starts, bits=self.bits[where])
 
-    @staticmethod
-    def concatenate(parts: Sequence[MaskCandidates]) -> MaskCandidates:
-        """All candidates of one or more parts, in order."""
-        names = ("box", "score", "class_id", "cell", "area", "flags", "bits")
-        columns = {n: np.concatenate([getattr(p, n) for p in parts]) for n in names}
-        sizes = np.concatenate([np.zeros(1, np.int64), *(np.diff(p.starts) for p in parts)])
-        return MaskCandidates(**columns, starts=np.cumsum(sizes))
+    @classmethod
+    def concatenate(cls, parts: Sequence[MaskCandidates]) -> MaskCandidates:
+        """All candidates of the parts in the order given."""
+        whole = [cls.empty(), *parts]
+        columns = {n: np.concatenate([getattr(p, n) for p in whole]) for n in cls.COLUMNS}
+        sizes = np.concatenate([np.zeros(1, np.int64), *(np.diff(p.starts) for p in whole)])
+        return cls(**columns, starts=np.cumsum(sizes), bits=np.concatenate([p.bits for p in whole]))
 
 
 def mask_boxes(box: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
@@ -145,38 +139,21 @@ def mask_bytes(box: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
 
 
 @dataclass(frozen=True, slots=True)
-class TileScores:
-    """One row a core. cell: (n, 2) int32 lattice index (row, column); probability: (n, classes)
-    uint16, rows sum to 65535 within rounding; embedding: (n, d) float16."""
+class TileScores(Columns):
+    """One row per core."""
 
     cell: npt.NDArray[np.int32]
+    """(n, 2) row, column of the core in the lattice."""
     probability: npt.NDArray[np.uint16]
+    """(n, classes); a row sums to 65535 within rounding."""
     embedding: npt.NDArray[np.float16]
+    """(n, d)"""
 
-    def __post_init__(self) -> None:
-        n = len(self.cell)
-        if self.cell.shape != (n, 2) or self.cell.dtype != np.int32:
-            raise ValueError(
-                f"TileScores.cell is {self.cell.dtype}{self.cell.shape}, want int32({n}, 2)"
-            )
-        if (
-            self.probability.ndim != 2
-            or len(self.probability) != n
-            or self.probability.dtype != np.uint16
-        ):
-            raise ValueError(
-                f"TileScores.probability is {self.probability.dtype}{self.probability.shape}, want "
-                f"uint16({n}, classes)"
-            )
-        if (
-            self.embedding.ndim != 2
-            or len(self.embedding) != n
-            or self.embedding.dtype != np.float16
-        ):
-            raise ValueError(
-                f"TileScores.embedding is {self.embedding.dtype}{self.embedding.shape}, want "
-                f"float16({n}, d)"
-            )
+    COLUMNS: ClassVar = {
+        "cell": ((2,), np.int32),
+        "probability": ((None,), np.uint16),
+        "embedding": ((None,), np.float16),
+    }
 
 
 Array = npt.NDArray[Any]

@@ -3,60 +3,30 @@ block."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from quadrat.core.columns import Columns
 from quadrat.core.geometry import Box
 
 
 @dataclass(frozen=True, slots=True)
-class Runs:
-    """Pixels of objects as horizontal runs in grid px.
-
-    object: (m,) int32, 0-based index of the object. row: (m,) int32. col0, col1: (m,) int32,
-    half-open.
-    """
+class Runs(Columns):
+    """Pixels of objects as horizontal runs in grid px, each (m,)."""
 
     object: npt.NDArray[np.int32]
+    """0-based index of the object."""
     row: npt.NDArray[np.int32]
     col0: npt.NDArray[np.int32]
+    """First column."""
     col1: npt.NDArray[np.int32]
+    """Column behind the last one."""
 
-    def __post_init__(self) -> None:
-        for name in self.__slots__:
-            array = getattr(self, name)
-            if array.shape != self.object.shape or array.ndim != 1 or array.dtype != np.int32:
-                raise ValueError(
-                    f"Runs.{name} is {array.dtype}{array.shape}, want int32{self.object.shape}"
-                )
-
-    def __len__(self) -> int:
-        return len(self.object)
-
-    def take(self, index: npt.NDArray[np.intp] | npt.NDArray[np.bool_]) -> Runs:
-        """The runs selected by an index or a mask."""
-        return Runs(**{name: getattr(self, name)[index] for name in self.__slots__})
-
-    @staticmethod
-    def empty() -> Runs:
-        """No runs."""
-        return Runs(**{name: np.zeros(0, np.int32) for name in Runs.__slots__})
-
-    @staticmethod
-    def concatenate(parts: Sequence[Runs]) -> Runs:
-        """All runs of several parts in the order given; object indices must already
-        mean the same.
-        """
-        if not parts:
-            return Runs.empty()
-        return Runs(
-            **{name: np.concatenate([getattr(p, name) for p in parts]) for name in Runs.__slots__}
-        )
+    COLUMNS: ClassVar = dict.fromkeys(("object", "row", "col0", "col1"), ((), np.int32))
 
 
 def runs_of(labels: npt.NDArray[np.integer], *, n: int, origin: tuple[int, int]) -> Runs:

@@ -5,33 +5,39 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from quadrat.core.geometry import Box
+from quadrat.core.objects import Frame
 from quadrat.engine.work import SlidePlan, SlideWork
+from quadrat.outputs.summary import AreaFigures
 
 DAMAGED = "damaged tiles"
 
 
 @dataclass(frozen=True, slots=True)
 class AnalysedArea:
-    """``analysed_mm2`` of tissue; ``excluded``: (reason, mm2) of the rest; ``lost``: damaged tiles
-    in grid px, raster order."""
+    """What of a slide was analysed."""
 
     analysed_mm2: float
+    """Tissue."""
     excluded: tuple[tuple[str, float], ...]
+    """(reason, mm2) of the rest."""
     lost: tuple[Box, ...]
+    """Damaged tiles in grid px, in raster order."""
 
-    def to_json(self, plan: SlidePlan) -> dict[str, Any]:
-        """The account as it stands in summary.json; boxes in level-0 px (x0, y0, x1, y1)."""
-        scale = plan.frame.scale
-        return {
-            "tissue_mm2": round(self.analysed_mm2, 6),
-            "excluded_mm2": {reason: round(mm2, 6) for reason, mm2 in self.excluded},
-            "damaged_tiles_l0": [[round(v, 3) for v in scale.box_l0(b)] for b in self.lost],
-        }
+    def figures(self, frame: Frame) -> AreaFigures:
+        """The account as results state it, in level-0 px."""
+        corners = (frame.scale.box_l0(box) for box in self.lost)
+        return AreaFigures(
+            tissue_mm2=round(self.analysed_mm2, 6),
+            excluded_mm2={reason: round(mm2, 6) for reason, mm2 in self.excluded},
+            damaged_tiles_l0=tuple(
+                (round(x0, 3), round(y0, 3), round(x1, 3), round(y1, 3))
+                for x0, y0, x1, y1 in corners
+            ),
+        )
 
 
 def analysed_area(work: SlideWork, plan: SlidePlan, lost: Sequence[Box]) -> AnalysedArea:
@@ -42,9 +48,7 @@ def analysed_area(work: SlideWork, plan: SlidePlan, lost: Sequence[Box]) -> Anal
     """
     lattice, cells = work.spec.lattice, set(plan.cells)
     met = sorted(
-        b
-        for b in set(lost)
-        if any(cell in cells for cell in b.pad(lattice.halo).cells(lattice.core))
+        b for b in set(lost) if any(cell in cells for cell in lattice.cores(b.pad(lattice.halo)))
     )
     if not met:
         return AnalysedArea(plan.tissue_mm2, plan.excluded, ())

@@ -27,7 +27,16 @@ from distributed import Client, Future, LocalCluster, wait
 from distributed.protocol import pickle
 from distributed.scheduler import KilledWorker
 
-from quadrat.engine.executor import Executor, Failure, Job, Needs, Outcome, guarded
+from quadrat.engine.executor import (
+    Executor,
+    Failure,
+    Job,
+    Needs,
+    Outcome,
+    Payload,
+    Receipt,
+    guarded,
+)
 from quadrat.models.inference import DEVICE
 
 POLL_S = 0.5
@@ -47,8 +56,8 @@ SETTINGS = {
 
 
 class DaskExecutor:
-    """Feeds a cluster from a window of ``workers + 1`` jobs (one a device where each has its own).
-    ``devices``: names of GPUs."""
+    """Feeds a cluster from a window of ``workers + 1`` jobs, or of one per device where each job
+    has its own. ``devices``: names of GPUs."""
 
     def __init__(
         self, client: Client, cluster: LocalCluster, *, workers: int, devices: Sequence[str] = ()
@@ -60,31 +69,33 @@ class DaskExecutor:
 
     def run(
         self,
-        fn: Callable[[Any], Any],
-        jobs: Iterable[Job],
+        fn: Callable[[Payload], Receipt],
+        jobs: Iterable[Job[Payload]],
         *,
         needs: Needs = "cpu",
         deadline_s: float | None = None,
-    ) -> Iterator[Outcome]:
-        suspects: list[Job] = []
+    ) -> Iterator[Outcome[Receipt]]:
+        suspects: list[Job[Payload]] = []
         window = self._workers + 1
         if needs == "own gpu":
             window = min(self._workers, len(self._devices) or self._workers)
         with TemporaryDirectory(prefix="quadrat-") as folder:
-            desk = _Desk(deadline_s, Path(folder), () if needs == "cpu" else self._devices)
-            for outcome, job in self._feed(fn, jobs, desk, window=window):
+            pool = DevicePool(deadline_s, Path(folder), () if needs == "cpu" else self._devices)
+            for outcome, job in self._feed(fn, jobs, pool, window=window):
                 if outcome is None:
                     suspects.append(job)
                 else:
                     yield outcome
             for suspect in suspects:
-                yield self._alone(fn, suspect, desk)
+                yield self._alone(fn, suspect, pool)
 
-    def _alone(self, fn: Callable[[Any], Any], job: Job, desk: _Desk) -> Outcome:
-        """Run a job whose process died by itself: all memory is its own; again, since somebody may
-        have killed its process."""
+    def _alone(
+        self, fn: Callable[[Payload], Receipt], job: Job[Payload], pool: DevicePool
+    ) -> Outcome[Receipt]:
+        """Run a job alone after its process died: all memory is its own. More than once, since
+        somebody may have killed the process."""
         for _ in range(TRIES_ALONE):
-            for outcome, _ in self._feed(fn, [job], desk, window=1):
+            for outcome, _ in self._feed(fn, [job], pool, window=1):
                 if outcome is not None:
                     return outcome
         deaths = 1 + TRIES_ALONE
@@ -94,20 +105,25 @@ class DaskExecutor:
         )
 
     def _feed(
-        self, fn: Callable[[Any], Any], jobs: Iterable[Job], desk: _Desk, *, window: int
-    ) -> Iterator[tuple[Outcome | None, Job]]:
-        """(outcome, job) as they come; outcome None: its process died while the job ran. What only
-        waited there is sent again."""
+        self,
+        fn: Callable[[Payload], Receipt],
+        jobs: Iterable[Job[Payload]],
+        pool: DevicePool,
+        *,
+        window: int,
+    ) -> Iterator[tuple[Outcome[Receipt] | None, Job[Payload]]]:
+        """(outcome, job) as they come; outcome None: the process died while the job ran. A job that
+        only waited there is sent again."""
         source = iter(jobs)
-        again: list[Job] = []
-        pending: dict[Future[Any], tuple[Job, _Slot]] = {}
+        again: list[Job[Payload]] = []
+        pending: dict[Future[Any], tuple[Job[Payload], _Slot]] = {}
         try:
             while True:
                 while (
                     len(pending) < window
                     and (job := again.pop() if again else next(source, None)) is not None
                 ):
-                    slot = desk.slot()
+                    slot = pool.slot()
                     pending[self._client.submit(_within, slot, fn, job, pure=False, retries=0)] = (
                         job,
                         slot,
@@ -122,33 +138,34 @@ class DaskExecutor:
                         again.append(job)
                     else:
                         yield outcome, job
-                    desk.give_back(slot)
+                    pool.give_back(slot)
         finally:
             self._client.cancel(list(pending), force=True)
 
 
 @dataclass(frozen=True)
 class _Slot:
-    """What is known of one job, in files, so that it outlives a process: one of three is there, and
-    each only once.
-
-    ``waiting`` until a worker takes it, ``running`` while it runs (or since its process died; it
-    holds the stack of one that ran too long), ``done`` with its outcome.
-    """
+    """What is known of one job, in files, so that it outlives a process. One of the three is there,
+    and each only once."""
 
     waiting: Path
+    """There until a worker takes the job."""
     running: Path
+    """There while the job runs, or since its process died. Holds the stack of one that ran too
+    long."""
     done: Path
+    """Holds the outcome."""
     deadline_s: float | None
     device: str = ""
+    """The GPU that the job has; "" for none."""
 
-    def outcome(self) -> Outcome | None:
+    def outcome(self) -> Outcome[Any] | None:
         if not self.done.exists():
             return None
-        outcome: Outcome = pickle.loads(self.done.read_bytes())
+        outcome: Outcome[Any] = pickle.loads(self.done.read_bytes())
         return outcome
 
-    def too_late(self, job: Job) -> Outcome | None:
+    def too_late(self, job: Job[Any]) -> Outcome[Any] | None:
         """The failure of a job that exceeded its deadline; None: it did not."""
         trace = self.running.read_text() if self.running.exists() else ""
         if not trace:
@@ -161,14 +178,19 @@ class _Slot:
 
 
 @dataclass
-class _Desk:
-    """The slots of a run, and the deadline of its jobs."""
+class DevicePool:
+    """Gives each job of a run its slot, with a device."""
 
     deadline_s: float | None
+    """Of each job."""
     folder: Path
+    """Where the slots lie."""
     devices: tuple[str, ...] = ()
+    """Names of the GPUs to share out; none: jobs have no device."""
     jobs: int = 0
+    """How many slots were given so far."""
     busy: Counter[str] = field(default_factory=Counter)
+    """Running jobs of each device."""
 
     def slot(self) -> _Slot:
         """A place for a job, with the device that has the fewest jobs."""
@@ -187,13 +209,12 @@ class _Desk:
         slot.clear()
 
 
-def _within(slot: _Slot, fn: Callable[[Any], Any], job: Job) -> None:
-    """Run a job in a worker; one that is not done in time ends its process, which writes first
+def _within(slot: _Slot, fn: Callable[[Payload], Receipt], job: Job[Payload]) -> None:
+    """Run a job in a worker. A job that is not done in time ends its process, which first writes
     where it hung.
 
-    The watchdog is faulthandler's own thread: it needs no GIL, so that a hang in native code is
-    ended as well. A job is taken once, though the scheduler computes again what a dead worker had
-    finished.
+    The watchdog is faulthandler's own thread. It needs no GIL, so a hang in native code ends as
+    well. A job is taken once, though the scheduler computes again what a dead worker had finished.
     """
     try:
         slot.waiting.rename(slot.running)
@@ -224,7 +245,7 @@ def _first_done(futures: list[Future[Any]]) -> list[Future[Any]]:
         return []
 
 
-def _refused(future: Future[Any], job: Job) -> Outcome | None:
+def _refused(future: Future[Any], job: Job[Any]) -> Outcome[Any] | None:
     """The failure of a job that could not even be begun, such as one that cannot be sent; None: its
     process died."""
     if future.status != "error" or isinstance(error := future.exception(), KilledWorker):
@@ -232,13 +253,13 @@ def _refused(future: Future[Any], job: Job) -> Outcome | None:
     return _failed(job, error)
 
 
-def _failed(job: Job, error: BaseException) -> Outcome:
+def _failed(job: Job[Any], error: BaseException) -> Outcome[Any]:
     return Outcome(
         job.key, 0.0, failure=Failure(type(error).__name__, str(error), refused=False, trace="")
     )
 
 
-def _lost(job: Job, reason: str, *, trace: str = "") -> Outcome:
+def _lost(job: Job[Any], reason: str, *, trace: str = "") -> Outcome[Any]:
     return Outcome(
         job.key,
         0.0,
@@ -248,8 +269,8 @@ def _lost(job: Job, reason: str, *, trace: str = "") -> Outcome:
 
 @contextmanager
 def local_cluster(*, workers: int, threads: int) -> Iterator[Executor]:
-    """``workers`` spawned processes on 127.0.0.1, one job at a time each, ``threads`` native
-    threads a job; no dashboard."""
+    """``workers`` spawned processes on 127.0.0.1, one job at a time each, with ``threads`` native
+    threads per job; no dashboard."""
     environment = {
         name: str(threads)
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")

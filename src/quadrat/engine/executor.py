@@ -13,31 +13,38 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Generic, Literal, Protocol, TypeVar
 
 from quadrat.core.errors import QuadratError, WriteError
 
 Needs = Literal["cpu", "gpu", "own gpu"]
 """Where a job runs: "gpu" shares the machine's GPUs with others, "own gpu" has one to itself.
 Without a GPU all are "cpu"."""
+Payload = TypeVar("Payload")
+Payload_co = TypeVar("Payload_co", covariant=True)
+Receipt = TypeVar("Receipt")
+Receipt_co = TypeVar("Receipt_co", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """One unit of work: a unique key, and the picklable payload that ``fn`` gets."""
+class Job(Generic[Payload_co]):
+    """One unit of work."""
 
     key: str
-    payload: Any
+    """Unique among the jobs of one call."""
+    payload: Payload_co
+    """What the function gets; it can be pickled."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a job failed: the error's type and message, whether quadrat refused knowingly, and the
-    traceback if not."""
+    """Why a job failed."""
 
     kind: str
+    """The error's type."""
     message: str
     refused: bool
+    """Whether quadrat refused knowingly; then there is no traceback."""
     trace: str
 
     @property
@@ -45,17 +52,25 @@ class Failure:
         """Whether an output could not be written."""
         return self.kind == WriteError.__name__
 
+    @staticmethod
+    def of(error: BaseException) -> Failure:
+        """The failure that an exception is, with its traceback unless quadrat raised it
+        knowingly."""
+        knowing = isinstance(error, QuadratError)
+        trace = "" if knowing else "".join(traceback.format_exception(error))
+        return Failure(type(error).__name__, str(error) or repr(error), knowing, trace)
+
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of a job: a receipt or a failure, the seconds it took, and the peak memory (MiB)
-    of its process so far."""
+class Outcome(Generic[Receipt_co]):
+    """What became of a job: a receipt or a failure."""
 
     key: str
     seconds: float
-    receipt: Any = None
+    receipt: Receipt_co | None = None
     failure: Failure | None = None
     peak_mb: float = 0.0
+    """Largest size of its process so far, in MiB."""
 
 
 class Executor(Protocol):
@@ -63,14 +78,16 @@ class Executor(Protocol):
 
     def run(
         self,
-        fn: Callable[[Any], Any],
-        jobs: Iterable[Job],
+        fn: Callable[[Payload], Receipt],
+        jobs: Iterable[Job[Payload]],
         *,
         needs: Needs = "cpu",
         deadline_s: float | None = None,
-    ) -> Iterator[Outcome]:
-        """Outcomes as they come. ``deadline_s``: a job running longer is given up and fails (not
-        enforceable in-process)."""
+    ) -> Iterator[Outcome[Receipt]]:
+        """Outcomes as they come.
+
+        ``deadline_s``: a job that runs longer is given up and fails (not in-process).
+        """
         ...
 
 
@@ -79,39 +96,26 @@ class Serial:
 
     def run(
         self,
-        fn: Callable[[Any], Any],
-        jobs: Iterable[Job],
+        fn: Callable[[Payload], Receipt],
+        jobs: Iterable[Job[Payload]],
         *,
         needs: Needs = "cpu",
         deadline_s: float | None = None,
-    ) -> Iterator[Outcome]:
+    ) -> Iterator[Outcome[Receipt]]:
         for job in jobs:
             yield guarded(fn, job)
 
 
-def guarded(fn: Callable[[Any], Any], job: Job) -> Outcome:
-    """Run one job; an exception becomes a Failure (this is the boundary that keeps one bad slide
-    from ending a batch)."""
+def guarded(fn: Callable[[Payload], Receipt], job: Job[Payload]) -> Outcome[Receipt]:
+    """Run one job; an exception becomes a Failure. This is the boundary that keeps one bad slide
+    from ending a batch."""
     start = time.perf_counter()
+    receipt, failure = None, None
     try:
         receipt = fn(job.payload)
-    except QuadratError as error:
-        failure = refusal(error)
     except Exception as error:
-        failure = Failure(
-            type(error).__name__,
-            str(error) or repr(error),
-            refused=False,
-            trace=traceback.format_exc(),
-        )
-    else:
-        return Outcome(job.key, time.perf_counter() - start, receipt=receipt, peak_mb=_peak_mb())
-    return Outcome(job.key, time.perf_counter() - start, failure=failure, peak_mb=_peak_mb())
-
-
-def refusal(error: QuadratError) -> Failure:
-    """The failure of a job that quadrat refused knowingly."""
-    return Failure(type(error).__name__, str(error), refused=True, trace="")
+        failure = Failure.of(error)
+    return Outcome(job.key, time.perf_counter() - start, receipt, failure, _peak_mb())
 
 
 def _peak_mb() -> float:

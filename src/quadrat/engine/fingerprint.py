@@ -8,26 +8,44 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from quadrat.config.pipeline import Pipeline
+from quadrat.engine.journal import Key, Level
 from quadrat.engine.work import SlideWork
 from quadrat.slides.identity import regions_digest
 
 RESULT_SCHEMA = 3
+SHOWN = 16
+"""Characters of a fingerprint in a receipt's key."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fingerprints:
-    """Hashes over everything that decides the content: of the tile store, of the predictions, of
-    the results."""
+    """Hashes over everything that decides the content. Each is part of the next one."""
 
     tile: str
+    """Of the plan and the tile store."""
     predict: str
+    """Of the predictions."""
     result: str
+    """Of the results."""
+
+    def of(self, level: Level) -> str:
+        """The first characters of the one of a level, as receipts carry it."""
+        fingerprint: str = getattr(self, level)
+        return fingerprint[:SHOWN]
+
+    def own(self, key: Key) -> bool:
+        """Whether a receipt was given for what this slide is now, under these settings."""
+        return key.fingerprint == self.of(key.level)
 
 
 def fingerprints(
     work: SlideWork, pipeline: Pipeline, *, weights_sha256: str, device: str
 ) -> Fingerprints:
-    """The three fingerprints of a slide in this run."""
+    """The three fingerprints of a slide in this run.
+
+    Raises:
+        SlideError: the user's regions cannot be read.
+    """
     spec, lattice = work.spec, work.spec.lattice
     tile = _digest(
         work.identity,

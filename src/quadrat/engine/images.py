@@ -1,9 +1,7 @@
-"""The work units that make the OME-Zarr of a result: an image (whole, or an overview), the label
-image, their pyramids."""
+"""The steps that make the OME-Zarr of a result: an image (whole, or an overview), the label image,
+their pyramids."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +9,18 @@ import numpy.typing as npt
 from quadrat.core.files import remove
 from quadrat.core.geometry import plan_read
 from quadrat.core.objects import Frame
-from quadrat.engine.steps import ShardJob, noted, open_work_source, windows_of
+from quadrat.engine.journal import Done, StoreLaid
+from quadrat.engine.state import ShardStep, Step
+from quadrat.engine.steps import (
+    ShardJob,
+    TileJob,
+    open_work_source,
+    planned,
+    some_shards,
+    some_tiles,
+    the_slide,
+    windows_of,
+)
 from quadrat.engine.view import WorkView
 from quadrat.engine.work import SlideWork, unchanged
 from quadrat.slides.source import SlideSource
@@ -21,8 +30,8 @@ from quadrat.store.ome_zarr import (
     create_label_image,
     open_label_image,
 )
-from quadrat.store.predictions import Receipt
 from quadrat.store.seal import seal
+from quadrat.store.shard import ShardReceipt
 from quadrat.store.tiles import CHUNK_PX, SHARD_PX, TileStore, is_tile_store
 from quadrat.store.tiling import fill_shard, plan_tiles
 from quadrat.tasks import get_task
@@ -31,31 +40,28 @@ OVERVIEW_PX = 1000
 Rgb = npt.NDArray[np.uint8]
 
 
-def create_image(work: SlideWork) -> dict[str, Any]:
-    """Lay out the empty image of the analysed part at the grid's mpp; returns its shards.
+def create_image(work: SlideWork) -> StoreLaid:
+    """Lay out the empty image of the analysed part at the grid's mpp.
 
     Raises:
-        StoreError: the disk has too little room.
+        WriteError: the disk has too little room.
     """
     plan = work.load_plan()
     remove(work.image)
     tiles = plan_tiles(windows_of(work, plan.cells), frame=plan.frame)
     TileStore.create(work.image, frame=plan.frame, slide=work.ref.name, plan=tiles)
-    return {"image_shards": [list(s) for s in tiles.shards]}
+    return StoreLaid(tiles.shards, tiles.nbytes)
 
 
-def image_shards(job: ShardJob) -> dict[str, Receipt]:
+def image_shards(job: TileJob) -> list[ShardReceipt]:
     """Copy some shards of the image from the slide (a store of moved tiles holds other pixels
     around the tissue)."""
     image = TileStore.open(job.work.image)
     with unchanged(job.work), open_work_source(job.work) as source:
-        return {
-            f"{shard[0]}.{shard[1]}": noted(fill_shard(source, image, shard))
-            for shard in job.shards
-        }
+        return [fill_shard(source, image, shard) for shard in job.shards]
 
 
-def create_labels(work: SlideWork) -> dict[str, Any]:
+def create_labels(work: SlideWork) -> Done:
     """Lay out the empty label image of a slide, under an image of the overview if there is none at
     full resolution."""
     label, frame = get_task(work.task).label_image, work.load_plan().frame
@@ -75,7 +81,7 @@ def create_labels(work: SlideWork) -> dict[str, Any]:
         if label.reduce == "mode"
         else None,
     )
-    return {"label_image": label.name}
+    return Done()
 
 
 def write_overview(work: SlideWork, frame: Frame) -> None:
@@ -115,23 +121,16 @@ def read_overview(work: SlideWork, frame: Frame) -> tuple[Rgb, float]:
         return SlideSource(source.slide, plan, damaged=source.damaged).read(plan.box), plan.mpp
 
 
-def paint_shards(job: ShardJob) -> dict[str, Receipt]:
-    """Paint the label image of some shards: each has one writer, and gathers whatever
-    touches it.
-    """
-    task, view = get_task(job.work.task), WorkView(job.work)
-    assert task.label_image is not None
-    array = open_label_image(job.work.image, task.label_image.name)
+def paint_shards(job: ShardJob) -> list[ShardReceipt]:
+    """Paint the label image of some shards: each has one writer and gathers what touches it."""
+    label, view = get_task(job.work.task).label_image, WorkView(job.work)
+    assert label is not None
+    array = open_label_image(job.work.image, label.name)
     first_id = view.first_id
-    receipts = {}
-    for shard in job.shards:
-        receipts[f"{shard[0]}.{shard[1]}"] = noted(
-            array.write_shard(shard, task.paint(view, shard, first_id))
-        )
-    return receipts
+    return [array.write_shard(s, label.paint(view, s, first_id)) for s in job.shards]
 
 
-def build_pyramids(work: SlideWork) -> dict[str, Any]:
+def build_pyramids(work: SlideWork) -> Done:
     """Coarser levels of the full image (mean) and of the label image (mode or nearest); then both
     are sealed."""
     label, lattice = get_task(work.task).label_image, work.spec.lattice
@@ -142,4 +141,13 @@ def build_pyramids(work: SlideWork) -> dict[str, Any]:
     if work.image.exists():  # the format wants as many levels of an image as of its labels
         build_pyramid(work.image, reduce="mean", chunk=CHUNK_PX, shard=SHARD_PX, levels=levels)
         seal(work.image)
-    return {}
+    return Done()
+
+
+IMAGE = Step("image", "result", create_image, the_slide)
+COPY = ShardStep(
+    "copy", "result", image_shards, some_tiles, lambda state: state.receipt(IMAGE).shards
+)
+LABELS = Step("labels", "result", create_labels, the_slide)
+PAINT = ShardStep("paint", "result", paint_shards, some_shards, planned)
+PYRAMID = Step("pyramid", "result", build_pyramids, the_slide)

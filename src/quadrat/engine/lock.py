@@ -15,7 +15,11 @@ from quadrat.core.files import write_file
 
 @contextlib.contextmanager
 def driver_lock(out: Path) -> Iterator[None]:
-    """One driver a run folder. Raises StoreError where another is at work in it."""
+    """One driver per run folder.
+
+    Raises:
+        StoreError: another one works in it.
+    """
     with locked(
         out / "run" / "driver.lock",
         f"another quadrat is working in {out}",
@@ -30,7 +34,7 @@ def locked(path: Path, busy: str, *, otherwise: str) -> Iterator[None]:
     gone.
 
     Raises:
-        StoreError: it is held, told as ``busy``; ``otherwise``: what to do beside waiting.
+        StoreError: it is held. ``busy`` says by whom, ``otherwise`` what to do instead of waiting.
     """
     mine = path.with_name(f"driver.{socket.gethostname()}.{os.getpid()}")
     write_file(mine, json.dumps({"host": socket.gethostname(), "pid": os.getpid()}))

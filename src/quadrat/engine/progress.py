@@ -79,7 +79,7 @@ class Reporter:
 
 
 class Phase:
-    """One bar; a context manager. ``advance`` after each job, ``note`` for text beside the bar."""
+    """One bar; a context manager. ``advance`` after each job, ``note`` for text next to the bar."""
 
     def __init__(self, reporter: Reporter, name: str, total: int) -> None:
         self._reporter, self._name, self._total, self._done = reporter, name, total, 0

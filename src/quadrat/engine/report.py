@@ -9,61 +9,62 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from quadrat.config.pipeline import Pipeline
 from quadrat.core.files import open_append, write_file
-from quadrat.engine.flow import SlideState
-from quadrat.outputs.tables import ALL, SummaryRow, write_summary
+from quadrat.engine.state import SlideState
+from quadrat.outputs.summary import ObjectFigures, Summary
+from quadrat.outputs.tables import ALL, SummaryRow, write_run_summary
 
 
 @dataclass(frozen=True, slots=True)
 class RunReport:
-    """What a run came to: a row a slide (the rows of summary.csv), and the exit code."""
+    """What a run came to."""
 
     rows: tuple[SummaryRow, ...]
+    """Those of summary.csv, one per slide."""
     exit_code: int
 
 
-def _done_row(summary: dict[str, Any]) -> SummaryRow:
-    if "counts" in summary:
-        counts = {row["class_name"]: str(row["count"]) for row in summary["counts"]}
-        figures = (
-            ("count", counts.pop(ALL)),
-            *((f"count_{name}", count) for name, count in counts.items()),
-        )
+def done_row(summary: Summary) -> SummaryRow:
+    """The row of a finished slide."""
+    answer, damaged = summary.figures.answer, summary.damaged
+    if isinstance(answer, ObjectFigures):
+        counts = {row.class_name: str(row.count) for row in answer.counts}
+        total = ("count", counts.pop(ALL))
+        figures = (total, *((f"count_{name}", count) for name, count in counts.items()))
     else:
-        figures = (("class", summary["class"]),)
-        figures += tuple(
-            (f"p_{name}", f"{value:.6f}") for name, value in summary["probability"].items()
-        )
+        shares = ((f"p_{name}", f"{value:.6f}") for name, value in answer.probability.items())
+        figures = (("class", answer.top_class), *shares)
     return SummaryRow(
-        slide=summary["slide"],
+        slide=summary.slide,
         status="done",
-        task=summary["task"],
-        mpp=summary["frame"]["mpp"],
-        tissue_mm2=summary["tissue_mm2"],
+        task=summary.task,
+        mpp=summary.frame.mpp,
+        tissue_mm2=summary.figures.area.tissue_mm2,
         figures=figures,
-        reason=f"{damaged} damaged tiles read as white"
-        if (damaged := len(summary["damaged_tiles_l0"]))
-        else "",
+        reason=f"{damaged} damaged tiles read as white" if damaged else "",
     )
 
 
-def _failed_row(name: str, pipeline: Pipeline, stage: str, reason: str) -> SummaryRow:
-    return SummaryRow(name, "failed", pipeline.task, None, None, (), f"{stage}: {reason}")
+def failed_row(name: str, task: str, stage: str, reason: str) -> SummaryRow:
+    """The row of a slide without a result."""
+    return SummaryRow(name, "failed", task, None, None, (), f"{stage}: {reason}")
 
 
 def write_run_files(
     out: Path, rows: Sequence[SummaryRow], states: Sequence[SlideState], *, paths: Mapping[str, str]
 ) -> None:
     """results/summary.csv (where files have names and no places), and under run/: failures.jsonl
-    and timings.jsonl."""
+    and timings.jsonl.
+
+    Raises:
+        WriteError: one cannot be written.
+    """
 
     def placeless(row: SummaryRow) -> str:
-        return row.reason.replace(paths[row.slide], Path(paths[row.slide]).name).replace(
-            f"{out}{os.sep}", ""
-        )
+        path = paths[row.slide]
+        return row.reason.replace(path, Path(path).name).replace(f"{out}{os.sep}", "")
 
-    write_summary(
+    write_run_summary(
         out / "results" / "summary.csv", [replace(row, reason=placeless(row)) for row in rows]
     )
     failures = [{"slide": r.slide, "reason": r.reason} for r in rows if r.status == "failed"]

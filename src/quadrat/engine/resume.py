@@ -1,22 +1,39 @@
-"""A run's folder on disk: one driver at a time, what of earlier work is still valid, and the commit
-of a slide's results."""
+"""What of earlier work on a slide is still valid, what of it was kept on request, and the commit of
+a slide's results."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from quadrat.core.errors import StoreError
+from quadrat.core.errors import ConfigError, StoreError
 from quadrat.core.files import drop_partials, place_folder, remove
-from quadrat.core.lattice import Cell
+from quadrat.core.lattice import ShardIndex
 from quadrat.engine.fingerprint import Fingerprints
-from quadrat.engine.journal import Journal, write_journal
+from quadrat.engine.journal import (
+    Done,
+    Journal,
+    Key,
+    Level,
+    Planned,
+    Receipt,
+    Sealed,
+    write_journal,
+)
+from quadrat.engine.state import AnyStep
+from quadrat.engine.steps import LAYOUT, PLAN, PREDICT, SEAL, SELECT, STITCH, TILE
 from quadrat.engine.work import SlideWork
 from quadrat.store.predictions import PredictionStore
+from quadrat.store.shard import ShardReceipt
 from quadrat.store.tiles import TileStore
+from quadrat.tasks import get_task
 
-TILE_STAGES = ("store", "tile", "seal")
+KEPT = "kept"
+"""The step of a receipt that says: the store of this level is complete, and the user asked to keep
+it (``run.keep``)."""
+LEVELS: tuple[Level, ...] = ("tile", "predict", "result")
+REPLACED: Mapping[str, tuple[Level, ...]] = {"tile": ("tile",)}
+"""By where a run ends: the levels of which it replaces what others made; elsewhere all."""
 
 
 def results_folder(out: Path, name: str) -> Path:
@@ -24,82 +41,150 @@ def results_folder(out: Path, name: str) -> Path:
     return out / "results" / name
 
 
-def open_journal(work: SlideWork, prints: Fingerprints, *, anew: bool = False) -> Journal:
-    """The slide's journal, rid of every receipt whose work is gone or was done for other pixels,
-    models or settings.
+def open_journal(
+    work: SlideWork, prints: Fingerprints, *, until: str = "results", anew: bool = False
+) -> Journal:
+    """The slide's journal, without the receipts of work that is gone or that was done for other
+    pixels, models or settings.
 
-    The stores hold one model's predictions and one setting's results at a time: receipts of others,
-    which this run replaces, must not count when their turn comes again. ``anew``: nothing counts.
+    The stores hold one model's predictions and one setting's results at a time. This run replaces
+    those of others, so their receipts must not count when their turn comes again. ``until``: where
+    the run ends; filling a tile store replaces nothing else. ``anew``: nothing counts.
+
+    Raises:
+        WriteError: what is outdated cannot be removed.
     """
-    path = work.path / "journal.jsonl"
     drop_partials(work.path)
-    journal = Journal(path)
-    plan = f"{prints.tile[:16]}/plan"
-    if journal.receipts and (anew or plan not in journal or not (work.path / "plan.json").exists()):
-        remove(work.path)
-        return Journal(path)
-    keep = valid_receipts(work, prints, journal.receipts)
-    if len(keep) == len(journal.receipts):
+    journal = Journal(work.journal)
+    if anew or not _is_planned(work, prints, journal):
+        remove(work.path)  # nothing can be trusted without a plan, whatever lies there
+        return Journal(work.journal)
+    valid = valid_receipts(work, prints, journal.receipts, until=until)
+    if len(valid) == len(journal.receipts):
         return journal
-    if not any(key.startswith(prints.result[:16]) for key in keep):
+    if not any(key.level == "result" for key in valid):
         remove(work.result)  # no output of other settings is to be delivered
-    return write_journal(path, keep)
+    return write_journal(work.journal, valid)
+
+
+def _is_planned(work: SlideWork, prints: Fingerprints, journal: Journal) -> bool:
+    return Key(PLAN.level, prints.of(PLAN.level), PLAN.name) in journal and work.has_plan
 
 
 def valid_receipts(
-    work: SlideWork, prints: Fingerprints, receipts: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Those whose work is there, on disk, and is what this run would do."""
-    tiles, predictions = _files_of_tiles(work), _files_of_predictions(work)
-
-    def valid(key: str) -> bool:
-        print_, stage, *item = key.split("/")
-        if print_ == prints.tile[:16]:
-            return stage not in TILE_STAGES or _there(tiles, item, receipts[key])
-        if print_ == prints.predict[:16]:
-            return _there(predictions, item, receipts[key])
-        if print_ == prints.result[:16]:
-            return work.part(_cell(item[0])).exists() if stage == "stitch" else work.result.exists()
-        return False
-
-    found = {key: receipt for key, receipt in receipts.items() if valid(key)}
-    seal, prefix = f"{prints.tile[:16]}/seal", f"{prints.tile[:16]}/tile/"
-    if sum(key.startswith(prefix) for key in found) < found.get(seal, {"shards": 0})["shards"]:
+    work: SlideWork,
+    prints: Fingerprints,
+    receipts: Mapping[Key, Receipt],
+    *,
+    until: str = "results",
+) -> dict[Key, Receipt]:
+    """Those of work that is there, on disk, and that this run would do the same or leaves alone."""
+    on_disk, replaced = _OnDisk(work), REPLACED.get(until, LEVELS)
+    found = {
+        key: receipt
+        for key, receipt in receipts.items()
+        if (prints.own(key) or key.level not in replaced) and on_disk.holds(key, receipt)
+    }
+    seal = Key(SEAL.level, prints.of(SEAL.level), SEAL.name)
+    sealed = found.get(seal)
+    tiles = sum(key.step == TILE.name for key in found)
+    if isinstance(sealed, Sealed) and tiles < sealed.shards:
         del found[seal]
     return found
 
 
-def _there(
-    path_of: Callable[[Cell], Path] | None, item: list[str], receipt: Mapping[str, Any]
-) -> bool:
-    """Whether a store is there, and the shard of the receipt in it at its full length."""
-    if path_of is None or not item:
-        return path_of is not None
-    path = path_of(_cell(item[0]))
-    return path.exists() and path.stat().st_size == receipt["nbytes"]
+def is_predicted(work: SlideWork, prints: Fingerprints) -> bool:
+    """Whether the predictions of this model and these settings are there, all of them."""
+    found = valid_receipts(work, prints, Journal(work.journal).receipts)
+    plan = found.get(Key(PLAN.level, prints.of(PLAN.level), PLAN.name))
+    level = PREDICT.level
+    return isinstance(plan, Planned) and all(
+        Key(level, prints.of(level), PREDICT.name, shard) in found for shard in plan.shards
+    )
 
 
-def _files_of_tiles(work: SlideWork) -> Callable[[Cell], Path] | None:
+class _OnDisk:
+    """Whether what receipts say is there."""
+
+    def __init__(self, work: SlideWork) -> None:
+        self._work = work
+        self._shard_path: dict[Level, Callable[[ShardIndex], Path] | None] = {
+            "tile": _tile_paths(work),
+            "predict": _prediction_paths(work),
+        }
+
+    def holds(self, key: Key, receipt: Receipt) -> bool:
+        """Whether a store is there, and the shard of the receipt in it at its full length."""
+        if key.step == PLAN.name:
+            return True
+        if key.step == SELECT.name:
+            return self._work.selection.exists()
+        if key.step == STITCH.name and key.shard is not None:
+            return self._work.part(ShardIndex(key.shard)).exists()
+        if key.level == "result":
+            return self._work.result.exists()
+        path_of = self._shard_path[key.level]
+        if path_of is None or key.shard is None or not isinstance(receipt, ShardReceipt):
+            return path_of is not None
+        path = path_of(ShardIndex(key.shard))
+        return path.exists() and path.stat().st_size == receipt.nbytes
+
+
+def _tile_paths(work: SlideWork) -> Callable[[ShardIndex], Path] | None:
     try:
         return TileStore.open(work.tiles).array.shard_path
     except StoreError:
         return None
 
 
-def _files_of_predictions(work: SlideWork) -> Callable[[Cell], Path] | None:
+def _prediction_paths(work: SlideWork) -> Callable[[ShardIndex], Path] | None:
     try:
-        return PredictionStore(work.predictions).shard_path
-    except (StoreError, OSError, ValueError):
+        store: PredictionStore = get_task(work.task).storage(work.spec).open(work.predictions)
+    except StoreError:
         return None
+    return store.shard_path
 
 
-def _cell(item: str) -> Cell:
-    row, col = item.split(".")
-    return int(row), int(col)
+def check_kept(work: SlideWork, prints: Fingerprints, *, until: str) -> None:
+    """Refuse what would remove stores that an earlier run kept on request.
+
+    Raises:
+        ConfigError: it names them.
+    """
+    journal = Journal(work.journal)
+    stores: dict[str, Path] = {"tile": work.tiles, "predict": work.predictions}
+    lost = list(stores.values())
+    whose = "another version of quadrat"
+    if not journal.foreign:
+        whose = "another model, setting or file"
+        replaced = REPLACED.get(until, LEVELS) if _is_planned(work, prints, journal) else LEVELS
+        kept = {key.level for key in journal.receipts if key.step == KEPT and not prints.own(key)}
+        lost = [path for level, path in stores.items() if level in kept and level in replaced]
+    lost = [path for path in lost if path.exists()]
+    if lost:
+        raise ConfigError(
+            f"{work.path} keeps {' and '.join(path.name for path in lost)} of {whose}, which this "
+            "run would replace; give another --out, or --overwrite to replace them"
+        )
 
 
-def commit_result(work: SlideWork, out: Path, *, keep: Sequence[str]) -> Path:
-    """Give a finished slide its place under results/ by one rename; of the working folder stays
+def keep_stores(work: SlideWork, prints: Fingerprints, keep: Sequence[str]) -> None:
+    """Book the complete stores that stay after this run because the user wants them.
+
+    Raises:
+        WriteError: the journal cannot be written.
+    """
+    complete: dict[str, AnyStep] = {"tiles": SEAL, "predictions": LAYOUT}
+    with Journal(work.journal) as journal:
+        for step in (complete[name] for name in keep):
+            level, fingerprint = step.level, prints.of(step.level)
+            kept = Key(level, fingerprint, KEPT)
+            if Key(level, fingerprint, step.name) in journal and kept not in journal:
+                journal.add(kept, Done())
+
+
+def commit_result(work: SlideWork, prints: Fingerprints, out: Path, *, keep: Sequence[str]) -> Path:
+    """Give a finished slide its place under results/ by one rename. Of the working folder stays
     what is to be kept. The journal goes when the results are on the disk, not before.
 
     Raises:
@@ -107,8 +192,11 @@ def commit_result(work: SlideWork, out: Path, *, keep: Sequence[str]) -> Path:
     """
     target = results_folder(out, work.ref.name)
     place_folder(work.result, target)
+    if not keep:
+        remove(work.path)
+        return target
     stores = {"tiles": [work.tiles], "predictions": [work.predictions, work.parts]}
-    dropped = [path for name, paths in stores.items() if name not in keep for path in paths]
-    for path in dropped if keep else [work.path]:
+    for path in (path for name, paths in stores.items() if name not in keep for path in paths):
         remove(path)
+    keep_stores(work, prints, keep)
     return target

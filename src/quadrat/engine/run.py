@@ -1,11 +1,11 @@
-"""The stages as functions: what the command line and a Python program call. One slide list, one
-pipeline, one folder."""
+"""A run: what the command line and a Python program call. One slide list, one pipeline, one
+folder."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +23,28 @@ from quadrat.core.errors import (
 )
 from quadrat.core.files import drop_partials, recover_folder
 from quadrat.engine.cluster import open_executor
-from quadrat.engine.executor import Executor, refusal
+from quadrat.engine.executor import Executor, Failure
 from quadrat.engine.fingerprint import Fingerprints, fingerprints
-from quadrat.engine.flow import UNTIL, Batch, SlideState
+from quadrat.engine.flow import UNTIL, Batch
 from quadrat.engine.journal import Journal
 from quadrat.engine.lock import driver_lock
 from quadrat.engine.progress import Reporter
-from quadrat.engine.report import RunReport, _done_row, _failed_row, write_run_files
-from quadrat.engine.resume import commit_result, open_journal, results_folder, valid_receipts
-from quadrat.engine.tables import read_summary_json
-from quadrat.engine.work import SlideWork
+from quadrat.engine.report import RunReport, done_row, failed_row, write_run_files
+from quadrat.engine.resume import (
+    check_kept,
+    commit_result,
+    is_predicted,
+    keep_stores,
+    open_journal,
+    results_folder,
+)
+from quadrat.engine.state import RunSettings, SlideState
+from quadrat.engine.work import SlideWork, work_folder
 from quadrat.models.inference import pick_device
 from quadrat.models.package import CARD, load_package
 from quadrat.models.spec import spec_of, versions
 from quadrat.models.task import ModelSpec
+from quadrat.outputs.summary import SUMMARY, PackageNote, Provenance, Summary, read_summary
 from quadrat.outputs.tables import SummaryRow
 from quadrat.slides.identity import slide_identity
 from quadrat.tasks import build_network, get_task
@@ -44,11 +52,11 @@ from quadrat.tasks import build_network, get_task
 
 def package_folder(pipeline: Pipeline) -> Path:
     """The model package of a pipeline: as written if it is absolute or exists from here, else
-    beside the pipeline file."""
-    here, beside = Path(pipeline.model.package), Path(pipeline.folder) / pipeline.model.package
-    for folder in (here, beside):
+    next to the pipeline file."""
+    here, there = Path(pipeline.model.package), Path(pipeline.folder) / pipeline.model.package
+    for folder in (here, there):
         recover_folder(folder)
-    return beside if not (here / CARD).exists() and (beside / CARD).exists() else here
+    return there if not (here / CARD).exists() and (there / CARD).exists() else here
 
 
 def run_spec(pipeline: Pipeline, package: Path) -> tuple[ModelSpec, dict[str, Any]]:
@@ -63,12 +71,10 @@ def run_spec(pipeline: Pipeline, package: Path) -> tuple[ModelSpec, dict[str, An
     if not (package / CARD).is_file():
         raise PackageError(
             f"the model package {package} does not exist; make it with 'quadrat train "
-            f"{pipeline.name}' "
-            "or name another with --set model.package=FOLDER"
+            f"{pipeline.name}' or name another with --set model.package=FOLDER"
         )
-    loaded = load_package(
-        package, build_network
-    )  # whole and unaltered? It is better said now than by every worker
+    # whole and unaltered? It is better said now than by every worker
+    loaded = load_package(package, build_network)
     spec, card = loaded.spec, dict(loaded.card)
     if spec.task != pipeline.task:
         raise PackageError(
@@ -81,6 +87,38 @@ def run_spec(pipeline: Pipeline, package: Path) -> tuple[ModelSpec, dict[str, An
             f"{', '.join(wanted)}"
         )
     return replace(spec, thresholds=dict(spec.thresholds) | pipeline.thresholds), card
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What is asked for, and the model it is asked of."""
+
+    pipeline: Pipeline
+    out: Path
+    until: str
+    overwrite: bool
+    infer: bool
+    """False: the predictions must be there already."""
+    package: Path
+    spec: ModelSpec
+    weights_sha256: str
+    exactness: Any
+    """As the package's card states it."""
+    device: str
+    """Type of the device that inference runs on."""
+
+    @property
+    def settings(self) -> RunSettings:
+        """What the jobs have in common."""
+        provenance = Provenance(
+            package=PackageNote(self.weights_sha256, self.exactness),
+            classes=self.spec.classes,
+            pipeline=self.pipeline.name,
+            versions=versions() | {"quadrat": __version__},
+            threads=self.pipeline.run.threads,
+            device=self.device,
+        )
+        return RunSettings(self.pipeline, str(self.package), self.device, provenance)
 
 
 def run(
@@ -96,161 +134,178 @@ def run(
 ) -> RunReport:
     """Take slides from file to results (or only to ``until``: "tile", "predict").
 
-    A slide whose results carry the same fingerprint is skipped; an interrupted one goes on where
-    its journal ends. Without ``infer`` the predictions must be there already (kept by an earlier
-    run).
+    A slide with results of the same fingerprint is skipped; an interrupted one goes on where its
+    journal ends. Without ``infer`` the predictions must be there already (kept by an earlier run).
 
     Raises:
-        ConfigError, PackageError: nothing was run. KeyboardInterrupt: stopped on request; run
-        again to go on.
+        ConfigError, PackageError: nothing was run, and nothing of earlier work was removed.
+        StoreError: another driver works in the folder. WriteError: the run's own files cannot be
+            written.
+        KeyboardInterrupt: stopped on request; run again to go on.
     """
-    if until not in UNTIL:
-        raise ConfigError(f"until is '{until}'; it must be one of {', '.join(UNTIL)}")
-    package = package_folder(pipeline)
-    device = pick_device(pipeline.run.device).type
-    if until == "tile":
-        spec, card = spec_of(pipeline, get_task(pipeline.task)), {"weights_sha256": ""}
-        if (package / CARD).is_file():
-            spec, card = run_spec(pipeline, package)
-    else:
-        spec, card = run_spec(pipeline, package)
+    asked = _asked(pipeline, out, until=until, overwrite=overwrite, infer=infer)
     with contextlib.ExitStack() as stack:
         stack.enter_context(driver_lock(out))
         for folder in (out / "results", out / "run", out / "run" / "work"):
             drop_partials(folder, deep=False)
         log = out / "run" / "log.jsonl"
         reporter = stack.enter_context((reporter or Reporter()).into(log))
-        todo, rows = _prepare(
-            pipeline,
-            slides,
-            out,
-            spec,
-            card,
-            device=device,
-            until=until,
-            overwrite=overwrite,
-            infer=infer,
-        )
+        todo, rows = _prepare(asked, slides)
+        states: list[SlideState] = []
         for row in rows.values():
-            reporter.say(
-                f"{row.slide}: {row.status} "
-                f"({'finished before' if row.status == 'done' else row.reason})"
-            )
+            why = "finished before" if row.status == "done" else row.reason
+            reporter.say(f"{row.slide}: {row.status} ({why})")
         if todo:
-            if executor is None:
-                run_ = pipeline.run
-                executor = stack.enter_context(
-                    open_executor(run_.executor, workers=run_.workers, threads=run_.threads)
-                )
-            provenance = {
-                "package": {
-                    "weights_sha256": card["weights_sha256"],
-                    "exactness": card.get("exactness"),
-                },
-                "classes": [asdict(c) for c in spec.classes],
-                "pipeline": pipeline.name,
-                "versions": versions() | {"quadrat": __version__},
-                "threads": pipeline.run.threads,
-                "device": device,
-            }
-            batch = Batch(pipeline, executor, reporter, str(package), device, provenance)
-            for start in range(0, len(todo), pipeline.run.slides_in_flight):
-                group = todo[start : start + pipeline.run.slides_in_flight]
+            how = pipeline.run
+            executor = executor or stack.enter_context(
+                open_executor(how.executor, workers=how.workers, threads=how.threads)
+            )
+            batch = Batch(asked.settings, executor, reporter)
+            states = [_begin(asked, batch, slide) for slide in todo]
+            for group in _groups(states, how.slides_in_flight):
                 batch.advance(group, until=until)
                 for state in group:
-                    rows[state.name] = _conclude(state, batch, out, until=until)
+                    rows[state.name] = _conclude(asked, batch, state)
                     if state.failure is None:
                         reporter.say(f"{state.name}: {rows[state.name].status}")
         ordered = tuple(rows[s.name] for s in slides)
-        write_run_files(out, ordered, todo, paths={s.name: s.path for s in slides})
+        write_run_files(out, ordered, states, paths={s.name: s.path for s in slides})
     failed = any(row.status == "failed" for row in ordered)
-    unwritten = any(state.failure is not None and state.failure.unwritten for state in todo)
+    unwritten = any(s.failure is not None and s.failure.unwritten for s in states)
     code = EXIT_OUTPUT if unwritten else EXIT_FAILED if failed else EXIT_OK
     return RunReport(rows=ordered, exit_code=code)
 
 
-def _need_predictions(work: SlideWork, prints: Fingerprints) -> None:
-    receipts = valid_receipts(work, prints, Journal(work.path / "journal.jsonl").receipts)
-    shards = receipts.get(SlideState.key(prints.tile, "plan"), {"shards": [None]})["shards"]
-    wanted = [
-        SlideState.key(prints.predict, "predict", f"{s[0]}.{s[1]}") if s else "" for s in shards
-    ]
-    if not all(key in receipts for key in wanted):
-        raise ConfigError(
-            f"{work.ref.name}: there are no kept predictions of this model and these settings; "
-            "make them with 'quadrat predict'"
-        )
+def _asked(pipeline: Pipeline, out: Path, *, until: str, overwrite: bool, infer: bool) -> _Run:
+    """What is asked for, with the model. Tiles can be filled before there is a package."""
+    if until not in UNTIL:
+        raise ConfigError(f"until is '{until}'; it must be one of {', '.join(UNTIL)}")
+    package = package_folder(pipeline)
+    device = pick_device(pipeline.run.device).type
+    card: dict[str, Any] = {"weights_sha256": ""}
+    if until == "tile" and not (package / CARD).is_file():
+        spec = spec_of(pipeline, get_task(pipeline.task))
+    else:
+        spec, card = run_spec(pipeline, package)
+    return _Run(
+        pipeline=pipeline,
+        out=out,
+        until=until,
+        overwrite=overwrite,
+        infer=infer,
+        package=package,
+        spec=spec,
+        weights_sha256=str(card["weights_sha256"]),
+        exactness=card.get("exactness"),
+        device=device,
+    )
 
 
-def _prepare(
-    pipeline: Pipeline,
-    slides: Sequence[SlideRef],
-    out: Path,
-    spec: ModelSpec,
-    card: dict[str, Any],
-    *,
-    device: str,
-    until: str,
-    overwrite: bool,
-    infer: bool,
-) -> tuple[list[SlideState], dict[str, SummaryRow]]:
-    """States of the slides that need work, and rows of those that do not (done already, or not even
+@dataclass(frozen=True, slots=True)
+class _Todo:
+    """A slide that needs work."""
+
+    work: SlideWork
+    prints: Fingerprints
+    anew: bool
+    """Whether nothing of earlier work counts."""
+
+
+def _prepare(asked: _Run, slides: Sequence[SlideRef]) -> tuple[list[_Todo], dict[str, SummaryRow]]:
+    """The slides that need work, and rows of the others (done already, or not even
     readable).
 
     All that is to be refused is refused before any earlier work is given up.
     """
-    todo: list[tuple[SlideWork, Fingerprints, bool]] = []
     rows: dict[str, SummaryRow] = {}
+    todo: list[_Todo] = []
     for ref in slides:
-        folder = out / "run" / "work" / ref.name
         try:
-            work = SlideWork(
-                ref, str(folder), spec, pipeline.slide, pipeline.task, slide_identity(ref.path)
-            )
-            prints = fingerprints(
-                work, pipeline, weights_sha256=str(card["weights_sha256"]), device=device
-            )
+            found = _look_at(asked, ref)
         except SlideError as error:
-            rows[ref.name] = _failed_row(ref.name, pipeline, "open", str(error))
-            continue
-        recover_folder(results_folder(out, ref.name), tidy=True)
-        summary = read_summary_json(results_folder(out, ref.name))
-        damaged = (
-            overwrite and summary is not None and bool(summary.get("damaged_tiles_l0"))
-        )  # the file may be a better one now
-        if until == "results":
-            if summary is not None and summary.get("fingerprint") == prints.result and not damaged:
-                rows[ref.name] = _done_row(summary)
-                continue
-            if summary is not None and not overwrite:
-                raise ConfigError(
-                    f"{results_folder(out, ref.name)} holds results of another model, setting or "
-                    "file; "
-                    "give another --out, or --overwrite to replace them"
-                )
-        if not infer:
-            _need_predictions(work, prints)
-        todo.append((work, prints, damaged and infer))
-    return [
-        SlideState(work, prints, open_journal(work, prints, anew=anew))
-        for work, prints, anew in todo
-    ], rows
+            found = failed_row(ref.name, asked.pipeline.task, "open", str(error))
+        if isinstance(found, _Todo):
+            todo.append(found)
+        else:
+            rows[ref.name] = found
+    return todo, rows
 
 
-def _conclude(state: SlideState, batch: Batch, out: Path, *, until: str) -> SummaryRow:
-    """Commit a finished slide, or record its failure."""
-    pipeline = batch.pipeline
+def _look_at(asked: _Run, ref: SlideRef) -> _Todo | SummaryRow:
+    """Whether there is anything to do for a slide; changes nothing but what a crash left.
+
+    Raises:
+        SlideError: its file cannot be read.
+        ConfigError: it has results or kept stores of other settings, and they are not to be
+            overwritten; or predictions that must be there are not.
+    """
+    pipeline, until = asked.pipeline, asked.until
+    folder = work_folder(asked.out, ref.name)
+    identity = slide_identity(ref.path)
+    work = SlideWork(ref, str(folder), asked.spec, pipeline.slide, pipeline.task, identity)
+    prints = fingerprints(work, pipeline, weights_sha256=asked.weights_sha256, device=asked.device)
+    place = results_folder(asked.out, ref.name)
+    recover_folder(place, tidy=True)
+    summary = _summary_in(place)
+    # the file may be a better one now
+    damaged = asked.overwrite and summary is not None and summary.damaged > 0
+    if until == "results" and (place / SUMMARY).exists():
+        if summary is not None and summary.fingerprint == prints.result and not damaged:
+            return done_row(summary)
+        if not asked.overwrite:
+            raise ConfigError(
+                f"{place} holds results of another model, setting or file; give another --out, or "
+                "--overwrite to replace them"
+            )
+    if not asked.infer and not is_predicted(work, prints):
+        raise ConfigError(
+            f"{ref.name}: there are no kept predictions of this model and these settings; "
+            "make them with 'quadrat predict'"
+        )
+    if not asked.overwrite:
+        check_kept(work, prints, until=until)
+    return _Todo(work, prints, damaged and asked.infer)
+
+
+def _summary_in(folder: Path) -> Summary | None:
+    """The summary of a slide's results; None where there is none that can be read."""
+    try:
+        return read_summary(folder)
+    except (OSError, ValueError):
+        return None
+
+
+def _begin(asked: _Run, batch: Batch, slide: _Todo) -> SlideState:
+    """Give up what of earlier work is outdated; if that fails, the slide has failed."""
+    work, prints = slide.work, slide.prints
+    try:
+        return SlideState(
+            work, prints, open_journal(work, prints, until=asked.until, anew=slide.anew)
+        )
+    except WriteError as error:
+        state = SlideState(work, prints, Journal(work.journal))
+        batch.fail(state, "open", Failure.of(error))
+        return state
+
+
+def _groups(todo: Sequence[SlideState], size: int) -> Iterator[Sequence[SlideState]]:
+    for start in range(0, len(todo), size):
+        yield todo[start : start + size]
+
+
+def _conclude(asked: _Run, batch: Batch, state: SlideState) -> SummaryRow:
+    """Commit a finished slide, or record its failure; what the commit cannot do fails the slide."""
     state.journal.close()
-    if state.failure is None and until != "results":
-        plan = state.work.load_plan()
-        return SummaryRow(state.name, until, pipeline.task, plan.frame.mpp, plan.tissue_mm2)
+    task, keep = asked.pipeline.task, asked.pipeline.run.keep
     if state.failure is None:
         try:
-            commit_result(state.work, out, keep=pipeline.run.keep)
-        except WriteError as error:
-            batch.fail(state, "commit", refusal(error))
-    if state.failure is not None:
-        return _failed_row(state.name, pipeline, state.stage, state.failure.message)
-    summary = read_summary_json(results_folder(out, state.name))
-    assert summary is not None
-    return _done_row(summary)
+            if asked.until != "results":
+                keep_stores(state.work, state.prints, keep)
+                plan = state.work.load_plan()
+                return SummaryRow(state.name, asked.until, task, plan.frame.mpp, plan.tissue_mm2)
+            place = commit_result(state.work, state.prints, asked.out, keep=keep)
+            return done_row(read_summary(place))
+        except Exception as error:
+            batch.fail(state, "commit", Failure.of(error))
+    assert state.failure is not None
+    return failed_row(state.name, task, state.stage, state.failure.message)

@@ -1,17 +1,17 @@
-"""The work units up to the stitched parts: what runs on a worker. Each takes one small payload and
-returns a small receipt.
+"""The steps up to the stitched parts: what runs on a worker, and under which names it is booked.
 
-Every unit writes files that no other unit writes, and may be run twice without harm.
+Each job takes one small payload and returns a small receipt. It writes files that no other job
+writes, and may run twice without harm.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal
 
 import torch
 
@@ -19,51 +19,66 @@ from quadrat.annotations.regions import load_regions, restrict
 from quadrat.core.errors import SlideError
 from quadrat.core.files import remove
 from quadrat.core.geometry import Box, check_mpp
-from quadrat.core.lattice import Cell
+from quadrat.core.lattice import Cell, CoreIndex, ShardIndex
 from quadrat.core.objects import Frame
 from quadrat.core.predictions import Prediction
+from quadrat.engine.journal import Done, PartReceipt, Planned, Sealed, Selected, StoreLaid
+from quadrat.engine.state import RunSettings, ShardStep, SlideState, Step
 from quadrat.engine.view import WorkView, save_part
 from quadrat.engine.work import SlidePlan, SlideWork, unchanged
 from quadrat.models.inference import pick_device, predict_cells
-from quadrat.models.package import Package, load_package
-from quadrat.models.task import SelectingTask
+from quadrat.models.package import CARD, Package, load_package
 from quadrat.slides.protocol import Slide
 from quadrat.slides.source import PixelSource, SlideSource, open_source
 from quadrat.slides.tissue.mask import TissueMap, find_tissue, tissue_cells, whole_slide
-from quadrat.store.predictions import PredictionMissing, PredictionStore, Receipt
+from quadrat.store.predictions import Layout, PredictionMissing, PredictionStore
 from quadrat.store.seal import seal
-from quadrat.store.tiles import ShardReceipt, TileStore
+from quadrat.store.shard import ShardReceipt
+from quadrat.store.tiles import TileStore
 from quadrat.store.tiling import fill_shard, movable_tiles, plan_tiles
 from quadrat.tasks import build_network, get_task
 
 
 @dataclass(frozen=True, slots=True)
-class ShardJob:
-    """A unit that concerns some shards of one slide. ``stored``: its pixels come from the tile
-    store, not the slide."""
+class TileJob:
+    """Some shards of a store of pixels, in its own grid, to be filled."""
 
     work: SlideWork
     shards: tuple[Cell, ...]
-    stored: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class PredictJob(ShardJob):
-    """Inference of some shards of one slide with the package in ``package``. ``lost``: what of the
-    tile store is damage."""
-
-    lost: tuple[Box, ...] = ()
-    package: str = ""
-    device: str = "cpu"
-    threads: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class SealJob:
-    """A slide whose tile store is complete, with the receipts of its shards."""
+    """A tile store that is complete."""
 
     work: SlideWork
-    receipts: Mapping[str, Receipt]
+    receipts: tuple[ShardReceipt, ...]
+    """Of its shards."""
+
+
+@dataclass(frozen=True, slots=True)
+class PredictJob:
+    """Inference of some shards of one slide."""
+
+    work: SlideWork
+    shards: tuple[ShardIndex, ...]
+    package: str
+    """Folder of the model package."""
+    device: str = "cpu"
+    threads: int = 1
+    """Of torch."""
+    stored: bool = False
+    """Whether pixels come from the tile store instead of the slide."""
+    lost: tuple[Box, ...] = ()
+    """What of the tile store is damage, grid px."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardJob:
+    """Some shards of one slide, to be stitched or painted."""
+
+    work: SlideWork
+    shards: tuple[ShardIndex, ...]
 
 
 def open_work_source(work: SlideWork) -> SlideSource:
@@ -81,15 +96,14 @@ def _damaged(work: SlideWork) -> Literal["fail", "mark"]:
     return "mark" if work.slide.damaged == "mark" else "fail"
 
 
-def windows_of(work: SlideWork, cells: Sequence[Cell]) -> list[Box]:
-    """What is read of the slide for these cores: their windows, and the margin that
-    training wants.
-    """
+def windows_of(work: SlideWork, cells: Sequence[CoreIndex]) -> list[Box]:
+    """What is read of the slide for these cores: their windows, and the margin that training
+    needs."""
     return [work.spec.lattice.window_box(cell).pad(work.margin) for cell in cells]
 
 
-def plan_slide(work: SlideWork) -> dict[str, Any]:
-    """Open the slide, find its tissue, and choose the cores; returns their shards.
+def plan_slide(work: SlideWork) -> Planned:
+    """Open the slide, find its tissue, and choose the cores.
 
     Raises:
         SlideError: unreadable, no usable mpp, or no tissue.
@@ -121,7 +135,7 @@ def plan_slide(work: SlideWork) -> dict[str, Any]:
             excluded=tuple((part.reason, part.mm2) for part in tissue.excluded),
         )
     work.save_plan(plan, tissue)
-    return {"shards": _shards(work, plan)}
+    return Planned(tuple(work.spec.lattice.by_shard(cells)))
 
 
 def analysed_part(work: SlideWork, slide: Slide, *, slide_mpp: float, frame: Frame) -> TissueMap:
@@ -145,153 +159,159 @@ def analysed_part(work: SlideWork, slide: Slide, *, slide_mpp: float, frame: Fra
     )
 
 
-def _shards(work: SlideWork, plan: SlidePlan) -> list[list[int]]:
-    return [list(shard) for shard in work.spec.lattice.by_shard(plan.cells)]
-
-
-def create_tiles(work: SlideWork) -> dict[str, Any]:
-    """Lay out an empty tile store (dropping one that was begun); returns its shards.
+def create_tiles(work: SlideWork) -> StoreLaid:
+    """Lay out an empty tile store, in place of one that was begun.
 
     Raises:
-        StoreError: the disk has too little room.
+        WriteError: the disk has too little room.
     """
     with unchanged(work), open_work_source(work) as source:
-        tiles = movable_tiles(source)
-        stored = plan_tiles(
-            windows_of(work, work.load_plan().cells), frame=source.frame, tiles=tiles
+        tiles = plan_tiles(
+            windows_of(work, work.load_plan().cells),
+            frame=source.frame,
+            tiles=movable_tiles(source),
         )
     remove(work.tiles)
-    TileStore.create(work.tiles, frame=source.frame, slide=work.ref.name, plan=stored)
-    return {
-        "tile_shards": [list(s) for s in stored.shards],
-        "moved": tiles is not None,
-        "nbytes": stored.nbytes,
-    }
+    TileStore.create(work.tiles, frame=source.frame, slide=work.ref.name, plan=tiles)
+    return StoreLaid(tiles.shards, tiles.nbytes)
 
 
-def tile_shards(job: ShardJob) -> dict[str, Receipt]:
+def tile_shards(job: TileJob) -> list[ShardReceipt]:
     """Read the tissue of some shards from the slide into the tile store."""
     store = TileStore.open(job.work.tiles)
-    receipts = {}
     with unchanged(job.work), open_work_source(job.work) as source:
-        for shard in job.shards:
-            receipts[item_of(shard)] = noted(fill_shard(source, store, shard))
-    return receipts
+        return [fill_shard(source, store, shard) for shard in job.shards]
 
 
-def seal_tiles(job: SealJob) -> dict[str, Any]:
+def seal_tiles(job: SealJob) -> Sealed:
     """Close a complete tile store: from now on it vouches for itself, without the journal."""
-    cells = [(int(row), int(col)) for row, col in (item.split(".") for item in job.receipts)]
-    written = zip(cells, job.receipts.values(), strict=True)
-    seal(job.work.tiles, [ShardReceipt(cell, r["nbytes"], r["sha256"]) for cell, r in written])
-    return {"shards": len(job.receipts)}
+    seal(job.work.tiles, job.receipts)
+    return Sealed(len(job.receipts))
 
 
-def noted(receipt: ShardReceipt) -> Receipt:
-    """A shard's receipt as the journal holds it."""
-    return {"sha256": receipt.sha256, "nbytes": receipt.nbytes} | lost_note(receipt.lost)
-
-
-def lost_note(boxes: Sequence[Box]) -> Receipt:
-    """What a receipt says of damaged tiles: their boxes in grid px; nothing if there are none."""
-    return {"lost": [[b.row0, b.col0, b.row1, b.col1] for b in boxes]} if boxes else {}
+def create_predictions(work: SlideWork) -> Done:
+    """Lay out an empty prediction store, in place of an outdated one."""
+    plan, lattice = work.load_plan(), work.spec.lattice
+    remove(work.predictions)
+    layout = Layout(plan.frame, lattice, tuple(lattice.by_shard(plan.cells)))
+    get_task(work.task).storage(work.spec).create(work.predictions, layout)
+    return Done()
 
 
 @lru_cache(maxsize=2)
-def _package(folder: str, weights_sha256: str) -> Package:
-    """A package, loaded once a worker process."""
+def _package(folder: str, card: str) -> Package:
+    """A package, loaded once per worker process; ``card``: the text of its card, which names the
+    weights."""
     return load_package(Path(folder), build_network)
 
 
-def create_predictions(work: SlideWork) -> dict[str, Any]:
-    """Lay out an empty prediction store (dropping an outdated one)."""
-    plan = work.load_plan()
-    task = get_task(work.task)
-    remove(work.predictions)
-    PredictionStore.create(
-        work.predictions,
-        storage=task.storage,
-        frame=plan.frame,
-        lattice=work.spec.lattice,
-        channels=task.channels(work.spec),
-        shards=[(r, c) for r, c in _shards(work, plan)],
-    )
-    return {"shards": len(_shards(work, plan))}
-
-
-def predict_shards(job: PredictJob) -> dict[str, Receipt]:
+def predict_shards(job: PredictJob) -> list[ShardReceipt]:
     """Infer all analysed cores of some shards with the job's package."""
     torch.set_num_threads(job.threads)
-    card_sha = (Path(job.package) / "card.json").read_text()
-    package, device = _package(job.package, card_sha), pick_device(job.device)
+    card = (Path(job.package) / CARD).read_text()
+    model, device = _package(job.package, card).model, pick_device(job.device)
     if job.stored:
-        receipts = infer_shards(
-            job.work, package.model, job.shards, TileStore.open(job.work.tiles), device=device
-        )
-        return {
-            shard: receipt | lost_note(job.lost) for shard, receipt in receipts.items()
-        }  # they may outlive the store
+        tiles = TileStore.open(job.work.tiles)
+        receipts = infer_shards(job.work, model, job.shards, tiles, device=device)
+        # the predictions may outlive the tile store
+        return [replace(receipt, lost=job.lost) for receipt in receipts]
     with unchanged(job.work), open_work_source(job.work) as source:
-        return infer_shards(job.work, package.model, job.shards, source, device=device)
+        return infer_shards(job.work, model, job.shards, source, device=device)
 
 
 def infer_shards(
     work: SlideWork,
     model: torch.nn.Module,
-    shards: Sequence[Cell],
+    shards: Sequence[ShardIndex],
     source: PixelSource,
     *,
     device: torch.device,
-) -> dict[str, Receipt]:
-    """Infer all analysed cores of some shards and store the quantised predictions; a receipt a
-    shard."""
-    task, predictions = get_task(work.task), PredictionStore(work.predictions)
+) -> list[ShardReceipt]:
+    """Infer all analysed cores of some shards and store the quantised predictions."""
+    task = get_task(work.task)
+    store: PredictionStore = task.storage(work.spec).open(work.predictions)
     groups = work.spec.lattice.by_shard(work.load_plan().cells)
-    receipts = {}
+    receipts = []
     for shard in shards:
-        found: dict[Cell, Prediction] = dict(
+        found: dict[CoreIndex, Prediction] = dict(
             predict_cells(model, task, work.spec, source, groups[shard], device=device)
         )
-        damage = source.damage if isinstance(source, SlideSource) else []
-        receipts[item_of(shard)] = predictions.write(shard, found) | lost_note(damage)
+        lost = source.damage if isinstance(source, SlideSource) else ()
+        receipts.append(replace(store.write(shard, found), lost=tuple(lost)))
     return receipts
 
 
-def select_slide(work: SlideWork) -> dict[str, Any]:
-    """Decide over the whole slide what stays (tasks whose candidates carry masks), before its
-    shards are stitched."""
-    task = cast(SelectingTask, get_task(work.task))
-    return save_part(work.selection, task.select(WorkView(work)))
+def select_slide(work: SlideWork) -> Selected:
+    """Decide over the whole slide what stays, before its shards are stitched."""
+    parts = get_task(work.task).parts
+    assert parts is not None
+    assert parts.select is not None
+    selection = parts.select(WorkView(work))
+    save_part(work.selection, selection)
+    return Selected(len(selection["class_id"]))
 
 
-def stitch_shards(job: ShardJob) -> dict[str, Receipt]:
-    """Decode what some shards own, from the stitched maps."""
-    task, view = get_task(job.work.task), WorkView(job.work)
-    receipts = {}
+def stitch_shards(job: ShardJob) -> list[PartReceipt]:
+    """Stitch what some shards own.
+
+    Raises:
+        PredictionMissing: an object of a shard reaches predictions that are not there yet.
+    """
+    parts, view, receipts = get_task(job.work.task).parts, WorkView(job.work), []
+    assert parts is not None
     for shard in job.shards:
-        part = task.stitch_shard(view, shard)
-        if part is not None:
-            receipts[item_of(shard)] = save_part(job.work.part(shard), part)
+        part = parts.stitch(view, shard)
+        save_part(job.work.part(shard), part)
+        receipts.append(PartReceipt(shard, len(part["class_id"])))
     return receipts
 
 
-def predict_or_stitch(job: ShardJob) -> dict[str, Receipt]:
-    """Inference, or what can be stitched beside it; a shard whose objects reach what is not
-    predicted yet gets no receipt."""
+def predict_or_stitch(job: PredictJob | ShardJob) -> list[ShardReceipt] | list[PartReceipt]:
+    """Inference, or what can be stitched meanwhile. A shard with objects that reach what is not
+    predicted yet gets no receipt: its turn comes again later."""
     if isinstance(job, PredictJob):
         return predict_shards(job)
-    receipts: dict[str, Receipt] = {}
+    receipts: list[PartReceipt] = []
     for shard in job.shards:
         with suppress(PredictionMissing):
-            receipts |= stitch_shards(replace(job, shards=(shard,)))
+            receipts += stitch_shards(replace(job, shards=(shard,)))
     return receipts
 
 
-def item_of(shard: Cell) -> str:
-    """A shard as journals and receipts name it."""
-    return f"{shard[0]}.{shard[1]}"
+def the_slide(state: SlideState, run: RunSettings) -> SlideWork:
+    """The payload of a step that needs nothing but the slide."""
+    return state.work
 
 
-def shards_of(keys: Sequence[Sequence[int]]) -> list[Cell]:
-    """Shard indices as JSON holds them, as cells."""
-    return [(int(r), int(c)) for r, c in keys]
+def some_shards(state: SlideState, run: RunSettings, shards: tuple[ShardIndex, ...]) -> ShardJob:
+    """The payload of a step that works on parts."""
+    return ShardJob(state.work, shards)
+
+
+def some_tiles(state: SlideState, run: RunSettings, shards: tuple[Cell, ...]) -> TileJob:
+    """The payload of a step that fills a store of pixels."""
+    return TileJob(state.work, shards)
+
+
+def _predict_job(state: SlideState, run: RunSettings, shards: tuple[ShardIndex, ...]) -> PredictJob:
+    threads, stored = run.pipeline.run.threads, state.done(SEAL)
+    return PredictJob(state.work, shards, run.package, run.device, threads, stored, state.lost)
+
+
+def _seal_job(state: SlideState, run: RunSettings) -> SealJob:
+    return SealJob(state.work, tuple(state.receipts(TILE)))
+
+
+def planned(state: SlideState) -> tuple[ShardIndex, ...]:
+    """Shards with analysed cores."""
+    return state.receipt(PLAN).shards
+
+
+PLAN = Step("plan", "tile", plan_slide, the_slide)
+STORE = Step("store", "tile", create_tiles, the_slide)
+TILE = ShardStep("tile", "tile", tile_shards, some_tiles, lambda state: state.receipt(STORE).shards)
+SEAL = Step("seal", "tile", seal_tiles, _seal_job)
+LAYOUT = Step("layout", "predict", create_predictions, the_slide)
+PREDICT = ShardStep("predict", "predict", predict_shards, _predict_job, planned, needs="gpu")
+SELECT = Step("select", "result", select_slide, the_slide)
+STITCH = ShardStep("stitch", "result", stitch_shards, some_shards, planned)

@@ -13,14 +13,13 @@ import numpy.typing as npt
 from quadrat.annotations.regions import inside
 from quadrat.core.errors import StoreError
 from quadrat.core.files import new_file
-from quadrat.core.geometry import Box
-from quadrat.core.lattice import Cell
+from quadrat.core.lattice import ShardIndex
 from quadrat.core.objects import Frame
-from quadrat.core.predictions import Array, Arrays, Candidates, MaskCandidates, TileScores
+from quadrat.core.predictions import Array, Arrays
 from quadrat.engine.work import SlideWork
 from quadrat.models.task import ModelSpec
 from quadrat.slides.tissue.mask import TissueMap
-from quadrat.store.predictions import PredictionStore
+from quadrat.tasks import get_task
 
 
 class WorkView:
@@ -28,7 +27,7 @@ class WorkView:
 
     def __init__(self, work: SlideWork) -> None:
         self.work = work
-        self.store = PredictionStore(work.predictions)
+        self.predictions: Any = get_task(work.task).storage(work.spec).open(work.predictions)
 
     @property
     def spec(self) -> ModelSpec:
@@ -36,16 +35,15 @@ class WorkView:
 
     @property
     def frame(self) -> Frame:
-        return self.store.frame
+        frame: Frame = self.predictions.layout.frame
+        return frame
 
     @property
-    def shards(self) -> Sequence[Cell]:
-        return self.store.shards
+    def shards(self) -> Sequence[ShardIndex]:
+        shards: Sequence[ShardIndex] = self.predictions.layout.shards
+        return shards
 
-    def maps(self, box: Box) -> npt.NDArray[np.uint8]:
-        return self.store.maps(box)
-
-    def permits(self, rows: Array, cols: Array) -> npt.NDArray[np.bool_]:
+    def allows(self, rows: Array, cols: Array) -> npt.NDArray[np.bool_]:
         if self._tissue is None:
             return np.ones(np.broadcast_shapes(rows.shape, cols.shape), np.bool_)
         return inside(self._tissue, rows, cols, frame=self.frame)
@@ -55,23 +53,14 @@ class WorkView:
         """The mask, if the user drew regions."""
         return self.work.load_tissue() if self.work.ref.regions else None
 
-    def candidates(self, shard: Cell) -> Candidates:
-        return self.store.candidates(shard)
-
-    def masks(self, shard: Cell, *, pixels: bool = True) -> MaskCandidates:
-        return self.store.masks(shard, pixels=pixels)
-
-    def tiles(self, shard: Cell) -> TileScores:
-        return self.store.tiles(shard)
-
     def selection(self) -> Mapping[str, Array]:
         return load_part(self.work.selection)
 
-    def part(self, shard: Cell) -> Mapping[str, Array]:
+    def part(self, shard: ShardIndex) -> Mapping[str, Array]:
         return load_part(self.work.part(shard))
 
     @cached_property
-    def first_id(self) -> dict[Cell, int]:
+    def first_id(self) -> dict[ShardIndex, int]:
         """The id of each shard's first object: ids count from 1 through the shards in raster order.
 
         Merging keeps it in a file, or every unit that paints would open every part.
@@ -86,25 +75,25 @@ class WorkView:
     def keep_first_ids(self) -> None:
         """Count the parts as they are now and write the file that ``first_id`` reads; all shards
         must be stitched."""
-        save_part(
-            self.work.first_ids, {"first_id": self._count_ids(), "class_id": np.zeros(0, np.uint8)}
-        )
+        save_part(self.work.first_ids, {"first_id": self._count_ids()})
 
     def _count_ids(self) -> npt.NDArray[np.int64]:
         counts = [len(self.part(shard)["class_id"]) for shard in self.shards]
         return 1 + np.cumsum([0, *counts], dtype=np.int64)[:-1]
 
 
-def save_part(path: Path, arrays: Arrays) -> dict[str, Any]:
-    """Write arrays as an uncompressed npz (no pickles), complete or not at all; returns the
-    receipt."""
+def save_part(path: Path, arrays: Arrays) -> None:
+    """Write arrays as an uncompressed npz (no pickles), complete or not at all.
+
+    Raises:
+        WriteError: it cannot be written.
+    """
     with new_file(path) as stream:
         np.savez(stream, allow_pickle=False, **arrays)
-    return {"objects": len(arrays["class_id"])}
 
 
 def load_part(path: Path) -> Mapping[str, Array]:
-    """The arrays of :func:`save_part`, each read when it is asked for."""
+    """The arrays of :func:`save_part`; each is read when it is asked for."""
     try:
         part: Mapping[str, Array] = np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:

@@ -1,5 +1,4 @@
-"""A slide's working folder: its plan, stores and parts, and the fingerprints that say which of them
-are still valid.
+"""A slide's working folder: its plan, stores and parts.
 
 ::
 
@@ -19,7 +18,7 @@ import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,39 +27,42 @@ from quadrat.config.manifest import SlideRef
 from quadrat.config.pipeline import SlideSection
 from quadrat.core.errors import QuadratError, SlideError
 from quadrat.core.files import write_file
-from quadrat.core.lattice import Cell
+from quadrat.core.lattice import CoreIndex, ShardIndex
 from quadrat.core.objects import Frame
+from quadrat.core.records import from_json, to_json
 from quadrat.models.task import ModelSpec
 from quadrat.slides.identity import slide_identity
 from quadrat.slides.tissue.mask import TissueMap
 
+PLAN, JOURNAL = "plan.json", "journal.jsonl"
+
 
 @dataclass(frozen=True, slots=True)
 class SlidePlan:
-    """What is to be read and analysed of a slide. ``cells``: analysed cores; ``tissue_mm2``:
-    analysed tissue; ``tissue_frame``: where the mask lies; ``excluded``: (reason, mm2) of what is
-    left out."""
+    """What is to be read and analysed of a slide."""
 
     name: str
     frame: Frame
-    cells: tuple[Cell, ...]
+    cells: tuple[CoreIndex, ...]
+    """Analysed cores."""
     tissue_mm2: float
+    """Analysed tissue."""
     tissue_frame: Frame
+    """Where the tissue mask lies."""
     reader: str
     format: str
     slide_mpp: float
+    """um per level-0 px."""
     mpp_source: str
+    """The "file", or an "override"."""
     excluded: tuple[tuple[str, float], ...] = ()
+    """(reason, mm2) of what is left out."""
 
 
 @dataclass(frozen=True, slots=True)
 class SlideWork:
     """The working folder of one slide in one run, and what every work unit needs to know of it
-    (picklable, small).
-
-    ``identity``: of the slide file when the run began (see ``slide_identity``). ``margin``: px
-    stored around every window beyond the halo (training cuts its patches there).
-    """
+    (picklable, small)."""
 
     ref: SlideRef
     folder: str
@@ -68,11 +70,17 @@ class SlideWork:
     slide: SlideSection
     task: str
     identity: str
+    """Of the slide file when the run began (see ``slide_identity``)."""
     margin: int = 0
+    """px stored around every window beyond the halo; training cuts its patches there."""
 
     @property
     def path(self) -> Path:
         return Path(self.folder)
+
+    @property
+    def journal(self) -> Path:
+        return self.path / JOURNAL
 
     @property
     def result(self) -> Path:
@@ -104,7 +112,7 @@ class SlideWork:
     def first_ids(self) -> Path:
         return self.parts / "first_ids.npz"
 
-    def part(self, shard: Cell) -> Path:
+    def part(self, shard: ShardIndex) -> Path:
         return self.parts / f"{shard[0]}.{shard[1]}.npz"
 
     def save_plan(self, plan: SlidePlan, tissue: TissueMap) -> None:
@@ -112,19 +120,25 @@ class SlideWork:
         stream = io.BytesIO()  # numpy writes to a file without naming the reason of a failure
         np.save(stream, tissue.codes)
         write_file(self.path / "tissue.npy", stream.getvalue())
-        write_file(self.path / "plan.json", json.dumps(asdict(plan)))
+        write_file(self.path / PLAN, json.dumps(to_json(plan)))
+
+    @property
+    def has_plan(self) -> bool:
+        """Whether the slide is planned."""
+        return (self.path / PLAN).exists()
 
     def load_plan(self) -> SlidePlan:
-        values = json.loads((self.path / "plan.json").read_text())
-        cells = tuple((r, c) for r, c in values["cells"])
-        excluded = tuple((reason, mm2) for reason, mm2 in values["excluded"])
-        frames = {name: Frame(**values[name]) for name in ("frame", "tissue_frame")}
-        return SlidePlan(**values | frames | {"cells": cells, "excluded": excluded})
+        return from_json(SlidePlan, json.loads((self.path / PLAN).read_text()))
 
     def load_tissue(self) -> TissueMap:
         return TissueMap.of_codes(
             np.load(self.path / "tissue.npy"), frame=self.load_plan().tissue_frame
         )
+
+
+def work_folder(out: Path, name: str) -> Path:
+    """Where the work on a slide lies in a run's folder (a :class:`SlideRef` sees to its name)."""
+    return out / "run" / "work" / name
 
 
 @contextmanager

@@ -39,7 +39,7 @@ from quadrat.evaluation.report import (
     table_rows,
     write_evaluation,
 )
-from quadrat.evaluation.results import read_summary
+from quadrat.evaluation.results import finished_summary
 from quadrat.metrics.bootstrap import DRAWS, LEAST_CASES, SEED
 from quadrat.metrics.protocol import DEFAULT_SETTINGS, MetricSettings
 from quadrat.models.package import CARD, read_card
@@ -353,7 +353,7 @@ def _finished(
                 named = ", ".join(str(f) for f in found or members)
                 what = "several results" if found else "no result"
                 raise ConfigError(f"the slide '{ref.name}' has {what} in {named}")
-            made_by = read_summary(found[0] / ref.name).get("package", {}).get("weights_sha256")
+            made_by = finished_summary(found[0] / ref.name).provenance.package.weights_sha256
             if made_by != sha256 and not options.allow_seen:
                 raise ConfigError(
                     f"{found[0] / ref.name} was made by another model than the pipeline's package, "
@@ -379,7 +379,7 @@ def _finished_ranking(jobs: Sequence[EvaluationJob], folders: Sequence[Path]) ->
 def _thresholds(results: Sequence[ResultFolder]) -> dict[str, float]:
     """The thresholds that all folders have in common, as their first slides state them."""
     stated = [
-        read_summary(part.folder / part.slides[0].name).get("thresholds", {})
+        finished_summary(part.folder / part.slides[0].name).thresholds
         for part in results
         if part.slides
     ]

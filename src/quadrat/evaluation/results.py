@@ -7,7 +7,6 @@ there cannot hide itself here.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,28 +21,26 @@ from quadrat.core.objects import Frame, ObjectTable
 from quadrat.core.predictions import SCORE_MAX, TileScores
 from quadrat.metrics.protocol import Answer, Labels
 from quadrat.outputs.objects import OBJECT_COLUMNS, object_table, read_rows
+from quadrat.outputs.summary import SUMMARY, Summary, read_summary
 from quadrat.outputs.tables import read_tiles
 from quadrat.store.tiles import ShardedArray
 
-SUMMARY, OBJECTS, TILES, IMAGE = "summary.json", "objects.parquet", "tiles.csv", "slide.ome.zarr"
+OBJECTS, TILES, IMAGE = "objects.parquet", "tiles.csv", "slide.ome.zarr"
 
 
-def read_summary(folder: Path) -> dict[str, Any]:
+def finished_summary(folder: Path) -> Summary:
     """summary.json of a slide's results.
 
     Raises:
-        QuadratError: there is none (the slide is not finished), or it is not JSON.
+        QuadratError: there is none (the slide is not finished), or it is damaged.
     """
-    path = folder / SUMMARY
     try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
+        return read_summary(folder)
     except (OSError, ValueError) as error:
         raise QuadratError(
-            f"{path}: no finished result can be read there ({error}); run the slide first"
+            f"{folder / SUMMARY}: no finished result can be read there ({error}); run the slide "
+            "first"
         ) from error
-    if not isinstance(summary, dict):
-        raise QuadratError(f"{path} must hold keys and values, not {type(summary).__name__}")
-    return summary
 
 
 def read_answer(folder: Path, *, classes: Sequence[str], label_image: str | None) -> Answer:
@@ -53,13 +50,7 @@ def read_answer(folder: Path, *, classes: Sequence[str], label_image: str | None
     Raises:
         QuadratError: files are missing or damaged, or their classes are not ``classes``.
     """
-    summary = read_summary(folder)
-    try:
-        frame = Frame(**{name: summary["frame"][name] for name in Frame.__slots__})
-    except (KeyError, TypeError) as error:
-        raise QuadratError(
-            f"{folder / SUMMARY}: no frame with {', '.join(Frame.__slots__)}"
-        ) from error
+    frame = finished_summary(folder).frame
     objects = (
         read_objects(folder / OBJECTS, frame, classes=classes)
         if (folder / OBJECTS).is_file()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import replace
 from functools import partial
@@ -16,8 +15,10 @@ import shapely
 from quadrat.annotations.formats.geojson import load_annotations
 from quadrat.core.errors import ConfigError, QuadratError
 from quadrat.core.objects import Frame, ObjectTable, Polygons
+from quadrat.core.seams import SeamFigures
 from quadrat.core.text import aligned
 from quadrat.outputs.objects import OBJECT_COLUMNS, object_table, read_rows, row_groups
+from quadrat.outputs.summary import SUMMARY, ObjectFigures, Summary, read_summary
 from quadrat.stitching.seams import Parts, seam_report, tile_lattice
 
 UNCLASSIFIED = "(no class)"
@@ -27,7 +28,7 @@ LEAST_TILE_PX = 32
 
 def read_seams(
     result: Path, *, tile: float | None, origin: tuple[float, float], mpp: float | None
-) -> dict[str, Any]:
+) -> SeamFigures:
     """The seam report (as in ``summary.json``) of a result.
 
     Args:
@@ -52,19 +53,15 @@ def read_seams(
     if result.is_dir():
         summary = _summary(result)
         if tile is None:
-            if "seams" not in summary:
+            answer = summary.figures.answer
+            if not isinstance(answer, ObjectFigures) or answer.seams is None:
                 raise QuadratError(
-                    f"{result / 'summary.json'} has no seam report (the task {summary.get('task')} "
-                    "finds no objects, or an older "
-                    "version wrote it); state --tile to have one made from objects.parquet"
+                    f"{result / SUMMARY} has no seam report (the task {summary.task} finds no "
+                    "objects, or an older version wrote it); state --tile to have one made from "
+                    "objects.parquet"
                 )
-            return dict(summary["seams"])
-        try:
-            frame = Frame(**{name: summary["frame"][name] for name in Frame.__slots__})
-        except (KeyError, TypeError) as error:
-            raise QuadratError(
-                f"{result / 'summary.json'} has no frame ({error}); state --mpp"
-            ) from error
+            return answer.seams
+        frame = summary.frame
         table, parts = read_objects(result / "objects.parquet", frame)
         mpp = frame.mpp / frame.scale_col if mpp is None else mpp
     else:
@@ -76,21 +73,17 @@ def read_seams(
             )
         table, parts = read_geojson(result)
     lattice = tile_lattice(table, tile=tile, origin=(origin[1], origin[0]))
-    return seam_report(table, parts, lattice, mpp=mpp).to_json()
+    return seam_report(table, parts, lattice, mpp=mpp).figures()
 
 
-def _summary(folder: Path) -> dict[str, Any]:
-    path = folder / "summary.json"
+def _summary(folder: Path) -> Summary:
     try:
-        summary = json.loads(path.read_text())
+        return read_summary(folder)
     except (OSError, ValueError) as error:
         raise QuadratError(
-            f"{path} cannot be read ({error}); RESULT is a slide's folder under results/, or a "
-            "GeoJSON"
+            f"{folder / SUMMARY} cannot be read ({error}); RESULT is a slide's folder under "
+            "results/, or a GeoJSON"
         ) from error
-    if not isinstance(summary, dict):
-        raise QuadratError(f"{path} must hold keys and values, not {type(summary).__name__}")
-    return summary
 
 
 def read_objects(path: Path, frame: Frame) -> tuple[ObjectTable, Parts]:
@@ -164,33 +157,31 @@ def read_geojson(path: Path) -> tuple[ObjectTable, Parts]:
     return table, [lambda: (table, polygons)]
 
 
-def seams_text(report: dict[str, Any]) -> str:
+def seams_text(report: SeamFigures) -> str:
     """The report as a small table under its verdict."""
     rows = [
-        ("", "near seams", "inside", "", f"{100 * report['confidence']:.0f} % interval", "objects")
+        ("", "near seams", "inside", "", f"{100 * report.confidence:.0f} % interval", "objects")
     ]
-    for name, title, compared in (
-        ("density", "objects per mm2", "ratio"),
-        ("straight_edges", "share with a straight edge on the line", "difference"),
-        ("duplicates", "duplicates per 1,000 objects", "difference"),
+    for one, title, compared in (
+        (report.density, "objects per mm2", "ratio"),
+        (report.straight_edges, "share with a straight edge on the line", "difference"),
+        (report.duplicates, "duplicates per 1,000 objects", "difference"),
     ):
-        one = report[name]
-        low, high = (_figure(one[end]) for end in ("low", "high"))
+        interval = f"{_figure(one.low)} to {_figure(one.high)}" if one.judged else "too few"
         rows.append(
             (
                 title,
-                _figure(one["near"]),
-                _figure(one["inside"]),
-                f"{compared} {_figure(one['value'])}",
-                "too few" if one["low"] is None else f"{low} to {high}",
-                f"{one['objects']:,}",
+                _figure(one.near),
+                _figure(one.inside),
+                f"{compared} {_figure(one.value)}",
+                interval,
+                f"{one.objects:,}",
             )
         )
     about = (
-        f"{report['seams']:,} seams, every {report['pitch_px']:g} px; near: within "
-        f"{report['near_um']:g} um"
+        f"{report.seams:,} seams, every {report.pitch_px:g} px; near: within {report.near_um:g} um"
     )
-    return "\n".join([report["verdict"], about, *aligned(rows)])
+    return "\n".join([report.verdict, about, *aligned(rows)])
 
 
 def _figure(value: float | None) -> str:

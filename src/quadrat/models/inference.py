@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from quadrat.core.errors import QuadratError
-from quadrat.core.lattice import Cell
+from quadrat.core.lattice import CoreIndex
 from quadrat.core.predictions import Prediction
-from quadrat.models.task import ModelSpec, Output, Task
+from quadrat.models.task import Infers, ModelSpec, Output
 from quadrat.slides.source import PixelSource
 
 DEVICE = "QUADRAT_DEVICE"
@@ -35,7 +35,7 @@ def normalise(rgb: Tensor, spec: ModelSpec) -> Tensor:
 
 
 def read_windows(
-    source: PixelSource, cells: Sequence[Cell], spec: ModelSpec
+    source: PixelSource, cells: Sequence[CoreIndex], spec: ModelSpec
 ) -> npt.NDArray[np.uint8]:
     """uint8 (batch, window, window, 3); white fills the places beyond the last cell."""
     side = spec.lattice.window
@@ -47,13 +47,13 @@ def read_windows(
 
 def predict_cells(
     model: nn.Module,
-    task: Task,
+    task: Infers,
     spec: ModelSpec,
     source: PixelSource,
-    cells: Sequence[Cell],
+    cells: Sequence[CoreIndex],
     *,
     device: torch.device,
-) -> Iterator[tuple[Cell, Prediction]]:
+) -> Iterator[tuple[CoreIndex, Prediction]]:
     """Predictions of the given cores, in order; the next batch is read while the network works.
 
     Raises:

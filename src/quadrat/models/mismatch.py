@@ -18,18 +18,19 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from quadrat.core.lattice import Cell, Lattice
+from quadrat.core.lattice import CoreIndex, Lattice
 from quadrat.core.predictions import (
     BOX_UNIT,
     SCORE_MAX,
     Candidates,
     MaskCandidates,
     Prediction,
+    TileScores,
     quantise_score,
 )
 from quadrat.metrics.matching import match_boxes
 from quadrat.models.inference import normalise, read_windows
-from quadrat.models.task import ModelSpec, Task
+from quadrat.models.task import Infers, ModelSpec
 from quadrat.slides.source import PixelSource
 from quadrat.stitching.maps import argmax_classes
 from quadrat.stitching.suppression import suppress
@@ -37,8 +38,7 @@ from quadrat.stitching.suppression import suppress
 PAIRS = 24
 """Pairs of neighbouring windows that are compared, spread evenly over the slides."""
 U8 = npt.NDArray[np.uint8]
-I64 = npt.NDArray[np.int64]
-Pair = tuple[Cell, Cell]
+Pair = tuple[CoreIndex, CoreIndex]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +70,9 @@ class Disagreement:
 
 def seam_mismatch(
     model: nn.Module,
-    task: Task,
+    task: Infers,
     spec: ModelSpec,
-    slides: Sequence[tuple[PixelSource, Sequence[Cell]]],
+    slides: Sequence[tuple[PixelSource, Sequence[CoreIndex]]],
     *,
     device: torch.device,
 ) -> dict[str, Any] | None:
@@ -82,20 +82,23 @@ def seam_mismatch(
     and ``in_overlap``. None where there is nothing to compare: no two cores are neighbours, the
     halo is 0, or each core has one row of scores.
     """
-    if task.storage == "tiles" or spec.lattice.halo == 0:
+    if spec.lattice.halo == 0:
         return None
     chosen = _choose(
         [(index, pair) for index, (_, cells) in enumerate(slides) for pair in neighbours(cells)]
     )
     if not chosen:
         return None
-    at_seam, overlap = Disagreement(), Disagreement()
+    at_seam, overlap, scale = Disagreement(), Disagreement(), SCORE_MAX
     for index, pair in chosen:
         one, other = _whole_windows(model, task, spec, slides[index][0], pair, device=device)
+        if isinstance(one, TileScores):
+            return None
+        if isinstance(one, np.ndarray):
+            scale = 255
         below = pair[0][1] == pair[1][1]
         at_seam += _compare(one, other, spec, below=below, strip=spec.lattice.stride)
         overlap += _compare(one, other, spec, below=below, strip=spec.lattice.halo)
-    scale = 255 if task.storage == "maps" else SCORE_MAX
     return {
         "pairs": len(chosen),
         "strip_px": spec.lattice.stride,
@@ -104,14 +107,14 @@ def seam_mismatch(
     }
 
 
-def neighbours(cells: Sequence[Cell]) -> Iterator[Pair]:
+def neighbours(cells: Sequence[CoreIndex]) -> Iterator[Pair]:
     """Pairs of analysed cores with a side in common, in raster order; the first lies left of or
     above the second."""
     known = set(cells)
     for row, col in sorted(known):
         for other in ((row, col + 1), (row + 1, col)):
             if other in known:
-                yield (row, col), other
+                yield CoreIndex((row, col)), CoreIndex(other)
 
 
 def describe_promise(exactness: Mapping[str, Any]) -> str:
@@ -146,7 +149,7 @@ def _choose(pairs: Sequence[tuple[int, Pair]]) -> list[tuple[int, Pair]]:
 
 def _whole_windows(
     model: nn.Module,
-    task: Task,
+    task: Infers,
     spec: ModelSpec,
     source: PixelSource,
     pair: Pair,
@@ -167,7 +170,7 @@ def _whole_windows(
         with torch.inference_mode():
             windows = torch.from_numpy(read_windows(source, cells, spec)).to(device)
             output = network(normalise(windows, spec))[: len(cells)]
-        found.extend(task.decode(output, [(0, 0)] * len(cells), whole))
+        found.extend(task.decode(output, [CoreIndex((0, 0))] * len(cells), whole))
     return found
 
 
@@ -203,11 +206,9 @@ def kept_boxes(found: Prediction, spec: ModelSpec) -> Candidates:
     assert isinstance(candidates, Candidates)
     thresholds = spec.thresholds
     enough = np.flatnonzero(candidates.score >= quantise_score(np.array([thresholds["score"]]))[0])
-    good = _taken(candidates, enough)
-    return _taken(
-        good,
-        suppress(good, iou=thresholds["iou"], class_aware=thresholds.get("class_aware", 0.0) > 0),
-    )
+    good = candidates.take(enough)
+    class_aware = thresholds.get("class_aware", 0.0) > 0
+    return good.take(suppress(good, iou=thresholds["iou"], class_aware=class_aware))
 
 
 def compare_maps(one: U8, other: U8, spec: ModelSpec) -> Disagreement:
@@ -272,7 +273,3 @@ def _centred(
 ) -> npt.NDArray[np.bool_]:
     x, y = (found.box[:, :2].astype(np.float64) + found.box[:, 2:]).T / (2 * BOX_UNIT)
     return np.asarray((y >= rows[0]) & (y < rows[1]) & (x >= cols[0]) & (x < cols[1]))
-
-
-def _taken(candidates: Candidates, index: I64 | npt.NDArray[np.intp]) -> Candidates:
-    return Candidates(**{name: getattr(candidates, name)[index] for name in Candidates.__slots__})

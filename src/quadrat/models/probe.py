@@ -110,12 +110,6 @@ def _first_side(network: nn.Module, *, stride: int, out_stride: int, gap: int) -
     return length
 
 
-def receptive_radius(model: nn.Module, *, stride: int, out_stride: int) -> int | None:
-    """Receptive radius to each side in input px, the larger of :func:`probe`'s two; None if it is
-    unbounded."""
-    return probe(model, stride=stride, out_stride=out_stride).radius
-
-
 def least_radius(model: nn.Module, *, stride: int, out_stride: int, stated: int) -> int | None:
     """A quick lower bound of the structural radius (NaN on thin strips, both axes, float32), to
     refute a stated one.

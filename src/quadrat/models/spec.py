@@ -15,14 +15,14 @@ from quadrat.core.errors import ConfigError
 from quadrat.core.lattice import Lattice
 from quadrat.core.objects import ClassInfo
 from quadrat.models.encoders import Normalisation
-from quadrat.models.task import ModelSpec, Task
+from quadrat.models.task import Builds, ModelSpec
 
 STAINED: Normalisation = (0.75, 0.6, 0.72), (0.2, 0.22, 0.18)
 """Mean and standard deviation of RGB of H&E tissue."""
 VERSIONS = ("torch", "numpy", "scikit-image", "numba", "openslide-python", "zarr")
 
 
-def spec_of(pipeline: Pipeline, task: Task) -> ModelSpec:
+def spec_of(pipeline: Pipeline, task: Builds) -> ModelSpec:
     """The specification a pipeline file asks for.
 
     Raises:

@@ -1,34 +1,28 @@
-"""The Task protocol: what one kind of model must bring so that the one loop, the one inference and
-the one stitcher run it.
+"""What one kind of model brings, so that one training loop, one inference and one stitcher run it.
 
-A task is one file in ``quadrat/tasks`` whose module has a ``TASK``; :func:`get_task` finds it by
-name, so a fifth task is one new file and one YAML.
+A task is one file with a ``TASK``. The protocol :class:`Task` is put together from small ones, each
+named by who calls it: models (:class:`Builds`), training (:class:`Trains`), inference
+(:class:`Infers`), the engine (:class:`Merges`), evaluation (:class:`Judges`). What only some tasks
+have is an object, or None where the task does without: work per shard (:class:`Parts`), a label
+image (:class:`LabelImage`), thresholds to choose (:class:`ThresholdGrid`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
-from quadrat.core.geometry import Box
-from quadrat.core.lattice import Cell, Lattice
+from quadrat.core.lattice import CoreIndex, Lattice, ShardIndex
 from quadrat.core.objects import ClassInfo, Frame, ObjectTable, Polygons
-from quadrat.core.predictions import (
-    Array,
-    Arrays,
-    Candidates,
-    MaskCandidates,
-    Prediction,
-    TileScores,
-)
+from quadrat.core.predictions import Array, Arrays, Prediction, TileScores
 from quadrat.metrics.protocol import Metrics
+from quadrat.store.predictions import PredictionStore, Storage
 
-Storage = Literal["maps", "candidates", "masks", "tiles"]
 Output = Any
 """What a network answers to a batch: a tensor, batch first, or a structure of such tensors that
 offers what the training loop and the inference need of one: cutting along the batch, ``float()``,
@@ -38,24 +32,27 @@ and ``tensors()``, which yields them all."""
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
     """Everything about a model but its weights: frozen into the package at training and never
-    changed at inference.
-
-    ``mpp`` um/px; ``encoder`` a name of :mod:`quadrat.models.encoders`; ``widths`` channels a
-    level; ``thresholds`` the task's decisions (see each task's ``THRESHOLDS``); ``mean`` and
-    ``std`` normalise RGB in 0-1; ``dropout`` (in training) before the head of a classifier.
-    """
+    changed at inference."""
 
     task: str
+    """The task's name in the pipeline file (see :func:`quadrat.tasks.get_task`)."""
     classes: tuple[ClassInfo, ...]
     mpp: float
+    """um per grid px."""
     lattice: Lattice
     widths: tuple[int, ...]
+    """Channels of each level of the network."""
     thresholds: Mapping[str, float]
+    """The task's decisions (see each task's ``default_thresholds``)."""
     mean: tuple[float, float, float] = (0.75, 0.6, 0.72)
+    """Of RGB in 0-1, for normalising."""
     std: tuple[float, float, float] = (0.2, 0.22, 0.18)
     batch: int = 4
+    """Windows per forward pass."""
     encoder: str = "small"
+    """A name of :mod:`quadrat.models.encoders`."""
     dropout: float = 0.0
+    """In training, before the head of a classifier."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -64,142 +61,153 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True)
 class TruthWindow:
-    """What is annotated in one window, in grid px relative to it.
-
-    labels: int32 (h, w), 0 = none, else 1..k. label_class: uint8 (k,). regions: uint8 (h, w), 0 =
-    none, else class + 1. boxes: float64 (n, 4) row0, col0, row1, col1, may reach outside; box_class
-    uint8 (n,). label: class of the whole window or -1. known: bool (h, w), where what is not
-    annotated is background; elsewhere nothing is learnt.
-    """
+    """What is annotated in one window, in grid px relative to it."""
 
     labels: npt.NDArray[np.int32]
+    """(h, w) 0 = none, else 1..k."""
     label_class: npt.NDArray[np.uint8]
+    """(k,) class of each label."""
     regions: npt.NDArray[np.uint8]
+    """(h, w) 0 = none, else class + 1."""
     boxes: npt.NDArray[np.float64]
+    """(n, 4) row0, col0, row1, col1; may reach outside."""
     box_class: npt.NDArray[np.uint8]
+    """(n,)"""
     label: int
+    """Class of the whole window, or -1."""
     known: npt.NDArray[np.bool_]
+    """(h, w) where what is not annotated is background; elsewhere nothing is learnt."""
 
 
 @dataclass(frozen=True, slots=True)
 class Crop:
-    """A training crop's truth: maps that flip and crop with the image, boxes that move with it, and
-    a label."""
+    """A training crop's truth."""
 
     shape: tuple[int, int]
     maps: Arrays = field(default_factory=dict)
+    """Arrays (h, w, ...) that flip and crop with the image."""
     boxes: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 4)))
+    """(n, 4) row0, col0, row1, col1 in px of the crop; they move with the image."""
     box_class: npt.NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
     label: int = -1
+    """Class of the whole window, or -1."""
 
 
-@dataclass(frozen=True, slots=True)
-class LabelImage:
-    """A label image that the task paints: name under ``labels/``, dtype, and how its pyramid is
-    reduced."""
-
-    name: str
-    dtype: Literal["uint8", "uint32"]
-    reduce: Literal["mode", "nearest"]
+ObjectParts = Sequence[Callable[[], tuple[ObjectTable, Polygons]]]
+"""A slide's objects in canonical order, part by part. Each part is a function: the outlines of a
+slide are never all in memory, yet can be gone through twice."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stitched:
-    """A slide's merged answer: objects in canonical order, part by part, and/or one row of scores a
-    tile.
+    """A slide's merged answer: objects, or one row of scores per tile."""
 
-    Each part is a function, so that a slide's outlines are never all in memory, yet can be gone
-    through twice.
-    """
-
-    objects: Sequence[Callable[[], tuple[ObjectTable, Polygons]]] | None = None
+    objects: ObjectParts | None = None
+    object_type: Literal["detection", "annotation"] = "detection"
+    """What QuPath makes of the objects: "detection" is counted, "annotation" is an area."""
     tiles: TileScores | None = None
 
 
-class SlideView(Protocol):
-    """What stitching sees of one slide: predictions, and the parts that earlier work units made.
-    All reads are pure."""
+Store_co = TypeVar("Store_co", bound=PredictionStore, covariant=True)
+
+
+class SlideView(Protocol[Store_co]):
+    """What stitching sees of one slide. All reads are pure."""
 
     @property
     def spec(self) -> ModelSpec: ...
     @property
     def frame(self) -> Frame: ...
     @property
-    def shards(self) -> Sequence[Cell]:
+    def shards(self) -> Sequence[ShardIndex]:
         """Shards that hold predictions, in raster order."""
         ...
 
-    def maps(self, box: Box) -> npt.NDArray[np.uint8]:
-        """Quantised maps (channels, h, w) of a box inside the slide; 0 where no core
-        was analysed.
-        """
+    @property
+    def predictions(self) -> Store_co:
+        """The slide's predictions, as the task's storage reads them."""
         ...
 
-    def permits(self, rows: Array, cols: Array) -> npt.NDArray[np.bool_]:
+    def allows(self, rows: Array, cols: Array) -> npt.NDArray[np.bool_]:
         """Whether the user's regions allow results at grid px (rows, cols: integers that
         broadcast); bool of their shape."""
         ...
 
-    def candidates(self, shard: Cell) -> Candidates: ...
-    def masks(self, shard: Cell, *, pixels: bool = True) -> MaskCandidates:
-        """Candidates with masks; without ``pixels`` the masks themselves are not read."""
-        ...
-
     def selection(self) -> Mapping[str, Array]:
-        """What :meth:`SelectingTask.select` returned for the slide; arrays are read when they are
-        asked for."""
+        """What :attr:`Parts.select` returned; each array is read when it is asked for."""
         ...
 
-    def tiles(self, shard: Cell) -> TileScores: ...
-    def part(self, shard: Cell) -> Mapping[str, Array]:
-        """What ``stitch_shard`` returned for the shard; arrays are read when they are asked for."""
+    def part(self, shard: ShardIndex) -> Mapping[str, Array]:
+        """What :attr:`Parts.stitch` returned for the shard; each array is read when it is asked
+        for."""
         ...
 
 
-class Task(Protocol):
-    """One kind of model. Methods are pure functions of their arguments."""
+View = SlideView[Any]
+FirstIds = Mapping[ShardIndex, int]
+"""The id of each shard's first object."""
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def storage(self) -> Storage: ...
-    @property
-    def label_image(self) -> LabelImage | None: ...
-    @property
-    def object_type(self) -> Literal["detection", "annotation"]:
-        """What QuPath shall make of the objects."""
-        ...
 
-    @property
-    def metrics(self) -> Metrics[Any]:
-        """The figures by which the task's results are judged, in training and by ``quadrat
-        evaluate``."""
-        ...
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Stitching shard by shard, before the merge."""
 
-    @property
-    def default_thresholds(self) -> Mapping[str, float]: ...
-    @property
-    def candidate_thresholds(self) -> Mapping[str, float]:
-        """Thresholds so low that every candidate is a result, for average precision; empty where
-        results have no such."""
-        ...
+    stitch: Callable[[View, ShardIndex], Arrays]
+    """What one shard owns. Has an array ``class_id`` with one row per object."""
+    select: Callable[[View], Arrays] | None = None
+    """A decision over the whole slide, from all predictions, before any shard is stitched. Has an
+    array ``class_id`` with one row per object. None: a shard needs only the predictions around it,
+    so it is stitched while others are still being predicted."""
 
-    @property
-    def learns_from_partial(self) -> bool:
-        """Whether what nobody annotated can be left out of the loss; if not, slides must be
-        annotated completely."""
-        ...
 
-    def channels(self, spec: ModelSpec) -> int:
-        """Channels of the stored maps (0 where the task stores none)."""
-        ...
+@dataclass(frozen=True, slots=True)
+class LabelImage:
+    """A label image that is delivered with the results."""
+
+    name: str
+    """Under ``labels/`` of the OME-Zarr."""
+    dtype: Literal["uint8", "uint32"]
+    reduce: Literal["mode", "nearest"]
+    """How its pyramid is made: classes by "mode", ids by "nearest"."""
+    paint: Callable[[View, ShardIndex, FirstIds], Array]
+    """The image of one shard, clipped to the slide."""
+
+
+@dataclass(frozen=True, slots=True)
+class ThresholdGrid:
+    """Values to try for each threshold on validation slides, the preferred first."""
+
+    values: Mapping[str, Sequence[float]]
+
+    def settings(self, base: Mapping[str, float]) -> list[Mapping[str, float]]:
+        """All combinations laid over ``base``."""
+        out: list[Mapping[str, float]] = [dict(base)]
+        for name, values in self.values.items():
+            out = [{**setting, name: value} for setting in out for value in values]
+        return out
+
+
+class Builds(Protocol):
+    """A task as :mod:`quadrat.models` calls it."""
+
+    name: str
+    """In messages and results."""
+    default_thresholds: Mapping[str, float]
 
     def build(self, spec: ModelSpec) -> nn.Module:
         """A network with random weights; has ``stride`` and ``out_stride``."""
         ...
 
+
+class Trains(Builds, Protocol):
+    """A task as training calls it."""
+
+    learns_from_partial: bool
+    """Whether the loss can leave out what nobody annotated. If not, slides must be annotated
+    completely."""
+
     def prepare(self, truth: TruthWindow, spec: ModelSpec) -> Crop:
-        """The dear part of the targets, once a window (crops and flips of it are taken later)."""
+        """The expensive part of the targets, once per window (crops and flips are taken later)."""
         ...
 
     def targets(self, crop: Crop, spec: ModelSpec) -> Arrays:
@@ -212,49 +220,45 @@ class Task(Protocol):
         """Terms of the loss of a batch; ``loss`` is what is minimised."""
         ...
 
-    def decode(self, output: Output, cells: Sequence[Cell], spec: ModelSpec) -> list[Prediction]:
-        """A batch of windows to one quantised prediction a core."""
+
+class Infers(Protocol):
+    """A task as inference calls it."""
+
+    def decode(
+        self, output: Output, cells: Sequence[CoreIndex], spec: ModelSpec
+    ) -> list[Prediction]:
+        """A batch of windows to one quantised prediction per core."""
         ...
 
-    def stitch_shard(self, view: SlideView, shard: Cell) -> Arrays | None:
-        """The work unit of stitching: what one shard owns; None where the task needs
-        no such step.
-        """
+    def storage(self, spec: ModelSpec) -> Storage[Any]:
+        """How the predictions lie on disk."""
         ...
 
-    def merge(self, view: SlideView) -> Stitched:
+
+class Merges(Protocol):
+    """A task as the engine calls it once predictions are there."""
+
+    parts: Parts | None = None
+    """Stitching per shard; None: the merge takes the predictions themselves."""
+    label_image: LabelImage | None = None
+
+    def merge(self, view: View) -> Stitched:
         """The slide's answer from all parts (or predictions)."""
         ...
 
-    def paint(self, view: SlideView, shard: Cell, first_id: Mapping[Cell, int]) -> Array:
-        """The label image of one shard (clipped to the slide); ``first_id``: the id of each shard's
-        first object."""
-        ...
 
-    def calibrations(self, spec: ModelSpec) -> list[Mapping[str, float]]:
-        """Settings of the thresholds to try on validation slides, the preferred first."""
-        ...
+class Judges(Protocol):
+    """A task as validation and evaluation call it."""
 
-
-class SelectingTask(Task, Protocol):
-    """A task whose shards can be stitched only after a decision over the whole slide (storage
-    "masks")."""
-
-    def select(self, view: SlideView) -> Arrays:
-        """The decision, taken from all predictions in one work unit; has an array ``class_id`` of a
-        row an object."""
-        ...
+    metrics: Metrics[Any]
+    """The figures by which results are judged, in training and by ``quadrat evaluate``."""
+    threshold_grid: ThresholdGrid | None = None
+    """None: there is nothing to choose on validation slides."""
+    candidate_thresholds: Mapping[str, float] | None = None
+    """Thresholds so low that every candidate is a result, for average precision. None: a result is
+    no list of scored candidates."""
 
 
-@dataclass(frozen=True, slots=True)
-class ThresholdGrid:
-    """Values to try for each threshold, for :meth:`Task.calibrations`."""
-
-    values: Mapping[str, Sequence[float]] = field(default_factory=dict)
-
-    def settings(self, base: Mapping[str, float]) -> list[Mapping[str, float]]:
-        """All combinations laid over ``base``."""
-        out: list[Mapping[str, float]] = [dict(base)]
-        for name, values in self.values.items():
-            out = [{**setting, name: value} for setting in out for value in values]
-        return out
+@runtime_checkable
+class Task(Trains, Infers, Merges, Judges, Protocol):
+    """One kind of model. Methods are pure functions of their arguments."""

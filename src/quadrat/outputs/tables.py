@@ -226,7 +226,7 @@ def read_tiles(path: Path) -> TileRows:
     )
 
 
-def write_summary(path: Path, rows: Sequence[SummaryRow]) -> None:
+def write_run_summary(path: Path, rows: Sequence[SummaryRow]) -> None:
     """Write summary.csv: one row per slide in the given order.
 
     The columns of figures stand in order of first appearance between ``tissue_mm2`` and ``reason``.
@@ -249,31 +249,8 @@ def write_summary(path: Path, rows: Sequence[SummaryRow]) -> None:
     _write(path, (*_SUMMARY_COLUMNS, *names, "reason"), lines)
 
 
-def read_summary(path: Path) -> list[SummaryRow]:
-    """Read summary.csv back. Figures without a value are left out."""
-    fixed = {*_SUMMARY_COLUMNS, "reason"}
-    return [
-        SummaryRow(
-            slide=line["slide"],
-            status=line["status"],
-            task=line["task"],
-            mpp=_number(line["mpp"]),
-            tissue_mm2=_number(line["tissue_mm2"]),
-            figures=tuple(
-                (name, value) for name, value in line.items() if name not in fixed and value
-            ),
-            reason=line["reason"],
-        )
-        for line in _read(path)
-    ]
-
-
 def _decimal(value: float | None, decimals: int) -> str:
     return "" if value is None else f"{value:.{decimals}f}"
-
-
-def _number(text: str) -> float | None:
-    return float(text) if text else None
 
 
 def _write(path: Path, header: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
@@ -282,8 +259,3 @@ def _write(path: Path, header: Sequence[str], lines: Iterable[Sequence[str]]) ->
     writer.writerow(header)
     writer.writerows(lines)
     write_file(path, text.getvalue())
-
-
-def _read(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))

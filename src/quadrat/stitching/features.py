@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 from numba import njit
 from scipy.spatial import cKDTree
 
+from quadrat.core.columns import Columns
 from quadrat.core.objects import ObjectTable
 from quadrat.core.runs import Runs
 
@@ -27,39 +29,35 @@ _FAR = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True, slots=True)
-class Moments:
+class Moments(Columns):
     """Integer sums of n objects; those of an object's pieces add up to those of the object, in any
     order.
 
-    area: (n,) int64 pixels. sums: (n, 2) int64 sums of pixel rows and columns. bbox: (n, 4) int64
-    row0, col0, row1, col1, half-open. first: (n, 2) int64 (row, col) of the first pixel in raster
-    order. transitions: (n, 2) int64 along rows and columns, and along diagonals. value: (n,) int64
-    sum of the measured values. All in grid px of the slide; an object without pixels has area 0,
-    the greatest int64 in ``first``, ``row0`` and ``col0`` and the least in the rest.
+    In grid px of the slide. An object without pixels has area 0, the greatest int64 in ``first``,
+    ``row0`` and ``col0``, and the least in the rest.
     """
 
     area: npt.NDArray[np.int64]
+    """(n,) pixels."""
     sums: npt.NDArray[np.int64]
+    """(n, 2) sums of pixel rows and columns."""
     bbox: npt.NDArray[np.int64]
+    """(n, 4) row0, col0, row1, col1, half-open."""
     first: npt.NDArray[np.int64]
+    """(n, 2) row, column of the first pixel in raster order."""
     transitions: npt.NDArray[np.int64]
+    """(n, 2) along rows and columns, and along diagonals."""
     value: npt.NDArray[np.int64]
+    """(n,) sum of the measured values."""
 
-    def __post_init__(self) -> None:
-        n = len(self.area)
-        for name, shape in (
-            ("sums", (n, 2)),
-            ("bbox", (n, 4)),
-            ("first", (n, 2)),
-            ("transitions", (n, 2)),
-        ):
-            if getattr(self, name).shape != shape:
-                raise ValueError(
-                    f"Moments.{name} has shape {getattr(self, name).shape}, want {shape}"
-                )
-
-    def __len__(self) -> int:
-        return len(self.area)
+    COLUMNS: ClassVar = {
+        "area": ((), np.int64),
+        "sums": ((2,), np.int64),
+        "bbox": ((4,), np.int64),
+        "first": ((2,), np.int64),
+        "transitions": ((2,), np.int64),
+        "value": ((), np.int64),
+    }
 
     def __add__(self, other: Moments) -> Moments:
         if len(self) != len(other):
@@ -76,10 +74,6 @@ class Moments:
             transitions=self.transitions + other.transitions,
             value=self.value + other.value,
         )
-
-    def take(self, index: npt.NDArray[np.integer]) -> Moments:
-        """The rows of an index array."""
-        return Moments(**{name: getattr(self, name)[index] for name in self.__slots__})
 
     def scatter(self, index: npt.NDArray[np.integer], *, n: int) -> Moments:
         """Sums of n objects. Row i is (a piece of) object ``index[i]``, from 0; several rows may

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from skimage.measure import label as label_components
 
-from quadrat.core.lattice import Cell
+from quadrat.core.lattice import Cell, ShardIndex
 from quadrat.core.objects import ObjectTable, Polygons
 from quadrat.core.outlines import Edges, boundary_edges, link_edges
 from quadrat.core.predictions import Array, Arrays
@@ -20,7 +20,6 @@ from quadrat.stitching.components import Strips, face_pairs, union_find
 from quadrat.stitching.features import Moments, measure_piece
 
 SIDES = ("top", "bottom", "left", "right")
-_MOMENTS = ("area", "sums", "bbox", "first", "transitions", "value")
 
 
 def region_part(
@@ -48,7 +47,7 @@ def region_part(
     class_id[inside[inside > 0] - 1] = classes[1:-1, 1:-1][inside > 0] - 1
     edges = boundary_edges(labels, origin=origin)
     part: Arrays = {"class_id": class_id} | {
-        f"moments.{name}": getattr(moments, name) for name in _MOMENTS
+        f"moments.{name}": getattr(moments, name) for name in Moments.COLUMNS
     }
     part |= {f"edges.{name}": getattr(edges, name) for name in Edges.__slots__}
     both = np.stack([inside, classes[1:-1, 1:-1]], axis=-1).astype(np.int64)
@@ -57,8 +56,8 @@ def region_part(
 
 
 def region_parts(
-    shards: Sequence[Cell],
-    load: Callable[[Cell], Mapping[str, Array]],
+    shards: Sequence[ShardIndex],
+    load: Callable[[ShardIndex], Mapping[str, Array]],
     *,
     shard_px: int,
     min_area_px: float,
@@ -115,18 +114,19 @@ def region_parts(
 
 
 def _pieces(
-    shards: Sequence[Cell], load: Callable[[Cell], Mapping[str, Array]]
+    shards: Sequence[ShardIndex], load: Callable[[ShardIndex], Mapping[str, Array]]
 ) -> tuple[Moments, npt.NDArray[np.uint8], list[int], npt.NDArray[np.int64]]:
     """Sums and classes of all pieces in the order of ``shards``, how many each shard has, and the
     pairs that touch."""
-    sums, classes, counts = [Moments.zeros(0)], [np.zeros(0, np.uint8)], []
+    sums, classes, counts = [Moments.empty()], [np.zeros(0, np.uint8)], []
     pairs = [np.zeros((0, 2), np.int64)]
     first: dict[Cell, int] = {}
     # of this row of shards and the one above: a slide's strips together would be large
     recent: dict[Cell, Strips] = {}
     total = 0
-    for row, col in shards:
-        part = load((row, col))
+    for shard in shards:
+        row, col = shard
+        part = load(shard)
         recent = {cell: strips for cell, strips in recent.items() if cell >= (row - 1, col)}
         recent[(row, col)] = {side: part[f"strips.{side}"] for side in SIDES}
         first[(row, col)] = total
@@ -134,14 +134,11 @@ def _pieces(
             if other in recent:
                 both = {cell: recent[cell] for cell in (other, (row, col))}
                 pairs.append(face_pairs(both, first))
-        sums.append(Moments(**{name: part[f"moments.{name}"] for name in _MOMENTS}))
+        sums.append(Moments(**{name: part[f"moments.{name}"] for name in Moments.COLUMNS}))
         classes.append(part["class_id"])
         counts.append(len(classes[-1]))
         total += counts[-1]
-    joined = Moments(
-        **{name: np.concatenate([getattr(m, name) for m in sums]) for name in _MOMENTS}
-    )
-    return joined, np.concatenate(classes), counts, np.concatenate(pairs)
+    return Moments.concatenate(sums), np.concatenate(classes), counts, np.concatenate(pairs)
 
 
 def _edges_of(part: Mapping[str, Array], number: npt.NDArray[np.int64], *, n: int) -> Edges:

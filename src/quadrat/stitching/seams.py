@@ -11,15 +11,15 @@ whatever the tissue looks like, except by chance: each interval misses once in a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from quadrat.core.lattice import Cell, Lattice
+from quadrat.core.lattice import CoreIndex, Lattice
 from quadrat.core.objects import Frame, ObjectTable, Polygons
+from quadrat.core.seams import Contrast, SeamFigures
 from quadrat.stitching.seam_tally import (
     COLUMNS,
     SeamLattice,
@@ -40,30 +40,6 @@ LEAST_OBJECTS = 30
 LEAST_BLOCKS = 8
 F64 = npt.NDArray[np.float64]
 Parts = Sequence[Callable[[], tuple[ObjectTable, Polygons]]]
-
-
-@dataclass(frozen=True, slots=True)
-class Contrast:
-    """One sign: its value ``near`` seams and ``inside``, how they compare (``value``) with the
-    interval ``low`` to ``high``, and how many objects were looked at near seams. Value and interval
-    are None where they are not defined."""
-
-    near: float | None
-    inside: float | None
-    value: float | None
-    low: float | None
-    high: float | None
-    objects: int
-
-    @property
-    def judged(self) -> bool:
-        return self.low is not None and self.high is not None
-
-    def differs_from(self, expected: float) -> bool:
-        """Whether the interval leaves out what a result without seams shows."""
-        return (
-            self.low is not None and self.high is not None and not self.low <= expected <= self.high
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,26 +98,25 @@ class SeamReport:
             )
         return f"no sign of seams (density near them is {_ratio(self.density)} of that inside)"
 
-    def to_json(self) -> dict[str, Any]:
-        """JSON values, rounded, for the summary."""
-        signs = {
-            name: _rounded(asdict(getattr(self, name)))
-            for name in ("density", "straight_edges", "duplicates")
-        }
-        return {
-            "verdict": self.verdict,
-            "sign_of_seams": bool(self.signs()),
-            "pitch_px": self.pitch_px,
-            "seams": self.seams,
-            "blocks": self.blocks,
-            "near_um": round(self.near_um, 3),
-            "confidence": self.confidence,
-        } | signs
+    def figures(self) -> SeamFigures:
+        """The report as results state it: rounded, with its verdict."""
+        return SeamFigures(
+            verdict=self.verdict,
+            sign_of_seams=bool(self.signs()),
+            pitch_px=self.pitch_px,
+            seams=self.seams,
+            blocks=self.blocks,
+            near_um=round(self.near_um, 3),
+            confidence=self.confidence,
+            density=_rounded(self.density),
+            straight_edges=_rounded(self.straight_edges),
+            duplicates=_rounded(self.duplicates),
+        )
 
 
 def slide_seams(
-    table: ObjectTable, parts: Parts, *, lattice: Lattice, frame: Frame, cells: Sequence[Cell]
-) -> dict[str, Any]:
+    table: ObjectTable, parts: Parts, *, lattice: Lattice, frame: Frame, cells: Sequence[CoreIndex]
+) -> SeamFigures:
     """The seam report of a slide as in ``summary.json``.
 
     ``table``: all objects (centroid, class_id and area_px are used). ``parts``: the same with all
@@ -149,10 +124,10 @@ def slide_seams(
     """
     return seam_report(
         table, parts, core_lattice(lattice, frame=frame, cells=cells), mpp=frame.mpp
-    ).to_json()
+    ).figures()
 
 
-def core_lattice(lattice: Lattice, *, frame: Frame, cells: Sequence[Cell]) -> SeamLattice:
+def core_lattice(lattice: Lattice, *, frame: Frame, cells: Sequence[CoreIndex]) -> SeamLattice:
     """The lattice of the analysed cores of a slide, in grid px."""
     analysed = np.zeros((-(-frame.height // lattice.core), -(-frame.width // lattice.core)), bool)
     rows, cols = np.array(cells, np.int64).reshape(-1, 2).T
@@ -343,8 +318,9 @@ def _percent(share: float | None) -> str:
     return "none" if share is None else f"{100 * share:.1f} %"
 
 
-def _rounded(values: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: round(value, 4) if isinstance(value, float) else value
-        for name, value in values.items()
-    }
+def _rounded(sign: Contrast) -> Contrast:
+    near, inside, value, low, high = (
+        None if figure is None else round(figure, 4)
+        for figure in (sign.near, sign.inside, sign.value, sign.low, sign.high)
+    )
+    return Contrast(near, inside, value, low, high, sign.objects)

@@ -9,36 +9,32 @@ schedule-exact (canonical windows), not tiling-exact.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from quadrat.core.lattice import Cell
-from quadrat.core.predictions import Array, Arrays, Prediction, TileScores, quantise_score
+from quadrat.core.lattice import CoreIndex
+from quadrat.core.predictions import Arrays, Prediction, TileScores, quantise_score
 from quadrat.metrics.classification import METRICS
-from quadrat.models.task import Crop, ModelSpec, SlideView, Stitched, ThresholdGrid, TruthWindow
+from quadrat.models.task import Crop, ModelSpec, SlideView, Stitched, Task, TruthWindow
 from quadrat.models.unet import TileClassifier
+from quadrat.store.predictions import TableStorage, TableStore
 
 IGNORE = -1
 
 
-class ClassificationTask:
-    """One row a core: probability uint16 (classes,), embedding float16."""
+class ClassificationTask(Task):
+    """One row per core: probability uint16 (classes,), embedding float16."""
 
     name = "classification"
-    storage: Literal["tiles"] = "tiles"
-    object_type: Literal["annotation"] = "annotation"
-    label_image = None
-    metrics = METRICS
     default_thresholds: Mapping[str, float] = {}
-    candidate_thresholds: Mapping[str, float] = {}
     learns_from_partial = True
+    metrics = METRICS
 
-    def channels(self, spec: ModelSpec) -> int:
-        return 0
+    def storage(self, spec: ModelSpec) -> TableStorage[TileScores]:
+        return TableStorage(TileScores)
 
     def build(self, spec: ModelSpec) -> nn.Module:
         return TileClassifier(
@@ -65,7 +61,9 @@ class ClassificationTask:
             return {"loss": logits.sum() * 0}
         return {"loss": functional.cross_entropy(logits, targets["label"], ignore_index=IGNORE)}
 
-    def decode(self, output: Tensor, cells: Sequence[Cell], spec: ModelSpec) -> list[Prediction]:
+    def decode(
+        self, output: Tensor, cells: Sequence[CoreIndex], spec: ModelSpec
+    ) -> list[Prediction]:
         k = len(spec.classes)
         probability = quantise_score(torch.softmax(output[:, :k].double(), dim=1).cpu().numpy())
         embedding = output[:, k:].to(torch.float16).cpu().numpy()
@@ -78,31 +76,15 @@ class ClassificationTask:
             for i, cell in enumerate(cells)
         ]
 
-    def stitch_shard(self, view: SlideView, shard: Cell) -> None:
-        return None
-
-    def merge(self, view: SlideView) -> Stitched:
-        rows = [view.tiles(shard) for shard in view.shards]
-        cell = np.concatenate([r.cell for r in rows]) if rows else np.zeros((0, 2), np.int32)
-        order = np.lexsort((cell[:, 1], cell[:, 0]))
-        if not rows:
-            k = len(view.spec.classes)
-            return Stitched(
-                tiles=TileScores(cell, np.zeros((0, k), np.uint16), np.zeros((0, 0), np.float16))
-            )
-        return Stitched(
-            tiles=TileScores(
-                cell=cell[order],
-                probability=np.concatenate([r.probability for r in rows])[order],
-                embedding=np.concatenate([r.embedding for r in rows])[order],
-            )
+    def merge(self, view: SlideView[TableStore[TileScores]]) -> Stitched:
+        none = TileScores(
+            np.zeros((0, 2), np.int32),
+            np.zeros((0, len(view.spec.classes)), np.uint16),
+            np.zeros((0, 0), np.float16),
         )
-
-    def paint(self, view: SlideView, shard: Cell, first_id: Mapping[Cell, int]) -> Array:
-        raise TypeError("classification paints no label image")
-
-    def calibrations(self, spec: ModelSpec) -> list[Mapping[str, float]]:
-        return ThresholdGrid().settings(spec.thresholds)
+        rows = [view.predictions.read(shard) for shard in view.shards]
+        tiles = TileScores.concatenate(rows) if rows else none
+        return Stitched(tiles=tiles.take(np.lexsort((tiles.cell[:, 1], tiles.cell[:, 0]))))
 
 
 TASK = ClassificationTask()

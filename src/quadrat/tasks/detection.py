@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Literal
 
 import numba
 import numpy as np
@@ -18,16 +17,25 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import generalized_box_iou_loss
 
-from quadrat.core.lattice import Cell
+from quadrat.core.lattice import CoreIndex, ShardIndex
 from quadrat.core.objects import ObjectTable, Polygons
 from quadrat.core.predictions import BOX_UNIT, Array, Arrays, Candidates, Prediction, quantise_score
 from quadrat.metrics.detection import METRICS
-from quadrat.models.task import Crop, ModelSpec, SlideView, Stitched, ThresholdGrid, TruthWindow
+from quadrat.models.task import (
+    Crop,
+    ModelSpec,
+    SlideView,
+    Stitched,
+    Task,
+    ThresholdGrid,
+    TruthWindow,
+)
 from quadrat.models.unet import UNet
 from quadrat.stitching.suppression import suppress
+from quadrat.store.predictions import TableStorage, TableStore
 
 CELL = 4
-"""Input px a side of a head cell."""
+"""Side of a head cell in input px."""
 SIZE_UNIT = 8.0
 """The head's unit of length in grid px: exp(output) * SIZE_UNIT."""
 CANDIDATE_SCORE = 0.1
@@ -35,26 +43,29 @@ CANDIDATE_SCORE = 0.1
 SPREAD = 0.16
 """Standard deviation of the centre peak as a share of the object's side."""
 PART_ROWS = 65_536
-"""Objects a part of the merged answer."""
+"""Objects per part of the merged answer."""
 LEAST_HEAT = 0.2
 """Cells with at least this much of an object's peak learn its box."""
 
 
-class DetectionTask:
+Boxes = SlideView[TableStore[Candidates]]
+
+
+class DetectionTask(Task):
     """Candidates own their anchor, the cell that emitted them; results are boxes with a class and a
     score."""
 
     name = "detection"
-    storage: Literal["candidates"] = "candidates"
-    object_type: Literal["detection"] = "detection"
-    label_image = None
-    metrics = METRICS
     default_thresholds: Mapping[str, float] = {"score": 0.3, "iou": 0.4, "class_aware": 0.0}
-    candidate_thresholds: Mapping[str, float] = {"score": CANDIDATE_SCORE}
     learns_from_partial = True
+    metrics = METRICS
+    candidate_thresholds: Mapping[str, float] = {"score": CANDIDATE_SCORE}
+    threshold_grid = ThresholdGrid(
+        {"score": tuple(round(0.15 + 0.05 * i, 2) for i in range(9)), "iou": (0.4, 0.3, 0.5)}
+    )
 
-    def channels(self, spec: ModelSpec) -> int:
-        return 0
+    def storage(self, spec: ModelSpec) -> TableStorage[Candidates]:
+        return TableStorage(Candidates)
 
     def build(self, spec: ModelSpec) -> nn.Module:
         network = UNet(
@@ -70,8 +81,8 @@ class DetectionTask:
         shape = truth.labels.shape
         row, col = np.floor((truth.boxes[:, :2] + truth.boxes[:, 2:]) / 2).astype(np.int64).T
         outside = (row < 0) | (col < 0) | (row >= shape[0]) | (col >= shape[1])
-        # an object whose centre lies where nothing is known must not be seen from beside, by its
-        # slope and its sides
+        # an object with its centre where nothing is known must not be learnt from next to it, by
+        # its slope and its sides
         keep = outside | truth.known[np.where(outside, 0, row), np.where(outside, 0, col)]
         return Crop(
             shape=shape,
@@ -115,7 +126,9 @@ class DetectionTask:
         terms["box"] = 2 * (error * weight).sum() / weight.sum().clamp(min=1)
         return terms | {"loss": terms["heat"] + terms["box"]}
 
-    def decode(self, output: Tensor, cells: Sequence[Cell], spec: ModelSpec) -> list[Prediction]:
+    def decode(
+        self, output: Tensor, cells: Sequence[CoreIndex], spec: ModelSpec
+    ) -> list[Prediction]:
         k = len(spec.classes)
         score, class_id = torch.sigmoid(output[:, :k].double()).max(dim=1)
         sides = sides_of(output[:, k:].double())
@@ -130,33 +143,16 @@ class DetectionTask:
             for i, cell in enumerate(cells)
         ]
 
-    def stitch_shard(self, view: SlideView, shard: Cell) -> None:
-        return None
-
-    def merge(self, view: SlideView) -> Stitched:
+    def merge(self, view: Boxes) -> Stitched:
         thresholds = view.spec.thresholds
-        parts = [select(view, shard) for shard in view.shards]
-        if not parts:
-            return Stitched(objects=[])
-        merged = Candidates(
-            **{n: np.concatenate([getattr(p, n) for p in parts]) for n in Candidates.__slots__}
-        )
+        merged = Candidates.concatenate([select(view, shard) for shard in view.shards])
         kept = suppress(merged, iou=thresholds["iou"], class_aware=thresholds["class_aware"] > 0)
-        table = boxes_table(merged, kept)
+        table = boxes_table(merged.take(kept))
         row, col = table.anchor.T
         shard = view.spec.lattice.shard
         table = table.take(np.lexsort((col, row, col // shard, row // shard)))
         chunks = [slice(start, start + PART_ROWS) for start in range(0, len(table), PART_ROWS)]
         return Stitched(objects=[partial(boxed, table, rows) for rows in chunks])
-
-    def paint(self, view: SlideView, shard: Cell, first_id: Mapping[Cell, int]) -> Array:
-        raise TypeError("detection paints no label image")
-
-    def calibrations(self, spec: ModelSpec) -> list[Mapping[str, float]]:
-        grid = ThresholdGrid(
-            {"score": tuple(round(0.15 + 0.05 * i, 2) for i in range(9)), "iou": (0.4, 0.3, 0.5)}
-        )
-        return grid.settings(spec.thresholds)
 
 
 @numba.njit(cache=True)
@@ -218,7 +214,7 @@ def box_loss(found: Tensor, wanted: Tensor) -> Tensor:
 
 
 def candidates_of(
-    score: Array, class_id: Array, sides: Array, cell: Cell, spec: ModelSpec
+    score: Array, class_id: Array, sides: Array, cell: CoreIndex, spec: ModelSpec
 ) -> Candidates:
     """Candidates of the head cells inside one core. score (h, w), class_id (h, w), sides (4, h, w)
     of the window."""
@@ -242,35 +238,35 @@ def candidates_of(
     )
 
 
-def select(view: SlideView, shard: Cell) -> Candidates:
+def select(view: Boxes, shard: ShardIndex) -> Candidates:
     """A shard's candidates at or above the working threshold, where the user's
     regions allow them.
     """
-    candidates = view.candidates(shard)
+    candidates = view.predictions.read(shard)
     keep = candidates.score >= quantise_score(np.array([view.spec.thresholds["score"]]))[0]
-    keep &= view.permits(*candidates.cell.T)
-    return Candidates(**{name: getattr(candidates, name)[keep] for name in Candidates.__slots__})
+    keep &= view.allows(*candidates.cell.T)
+    return candidates.take(keep)
 
 
 def boxed(table: ObjectTable, rows: slice) -> tuple[ObjectTable, Polygons]:
-    """Some objects with their boxes as outlines, which for a whole slide would take more memory
-    than all else."""
-    part = ObjectTable(**{name: getattr(table, name)[rows] for name in ObjectTable.__slots__})
+    """Some objects with their boxes as outlines. Those of a whole slide would take more memory than
+    all else."""
+    part = table.take(rows)
     return part, Polygons.boxes(part.bbox)
 
 
-def boxes_table(candidates: Candidates, kept: Array) -> ObjectTable:
-    """The kept candidates as objects (area and perimeter of the box)."""
-    x0, y0, x1, y1 = (candidates.box[kept].astype(np.float64) / BOX_UNIT).T
+def boxes_table(boxes: Candidates) -> ObjectTable:
+    """Candidates as objects (area and perimeter of the box)."""
+    x0, y0, x1, y1 = (boxes.box.astype(np.float64) / BOX_UNIT).T
     return ObjectTable(
-        anchor=candidates.cell[kept].astype(np.int64),
-        class_id=candidates.class_id[kept],
-        score=(candidates.score[kept] / np.float64(65535)).astype(np.float32),
+        anchor=boxes.cell.astype(np.int64),
+        class_id=boxes.class_id,
+        score=(boxes.score / np.float64(65535)).astype(np.float32),
         bbox=np.stack([y0, x0, y1, x1], axis=1),
         centroid=np.stack([(y0 + y1) / 2, (x0 + x1) / 2], axis=1),
         area_px=(y1 - y0) * (x1 - x0),
         perimeter_px=2 * ((y1 - y0) + (x1 - x0)),
-        flags=np.zeros(len(kept), np.uint8),
+        flags=np.zeros(len(boxes), np.uint8),
     )
 
 

@@ -1,7 +1,7 @@
 """Instance segmentation from dense maps: each object's own outline, one owner each.
 
 The network gives foreground, inner distance (0 at the border, 1 at the object's innermost pixel;
-the distance of Bai & Urtasun 2017, scaled an object) and class. Objects come from the *stitched*
+the distance of Bai & Urtasun 2017, scaled per object) and class. Objects come from the *stitched*
 maps by seeds and watershed, never from a window.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Literal
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional
 
-from quadrat.core.lattice import Cell
+from quadrat.core.lattice import CoreIndex, ShardIndex
 from quadrat.core.objects import ObjectTable, Polygons
 from quadrat.core.outlines import boundary_edges, link_edges
 from quadrat.core.predictions import Array, Arrays, Prediction
@@ -25,10 +24,13 @@ from quadrat.core.runs import paint
 from quadrat.metrics.instance import METRICS
 from quadrat.models.task import (
     Crop,
+    FirstIds,
     LabelImage,
     ModelSpec,
+    Parts,
     SlideView,
     Stitched,
+    Task,
     ThresholdGrid,
     TruthWindow,
 )
@@ -37,35 +39,86 @@ from quadrat.stitching.features import measure_runs
 from quadrat.stitching.maps import crop_core, quantise
 from quadrat.stitching.ownership import FIRST_MARGIN, Decoded, SeedRule, decode_shard
 from quadrat.stitching.parts import load_runs, load_table, object_part
+from quadrat.store.predictions import MapStorage, MapStore
 
 FOREGROUND, DISTANCE, FIRST_CLASS = 0, 1, 2
 DISTANCE_WEIGHT = 4.0
 CONTACT_WEIGHT, CONTACT_PX = 4.0, 5
 
 
-class InstanceTask:
+Maps = SlideView[MapStore]
+
+
+def stitch(view: Maps, shard: ShardIndex) -> Arrays:
+    """The objects that one shard owns, from the stitched maps."""
+    spec, frame = view.spec, view.frame
+    decoded = decode_shard(
+        view.predictions.read,
+        spec.lattice.shard_box(shard),
+        slide=frame.box,
+        rule=SeedRule(
+            foreground=round(spec.thresholds["foreground"] * 255),
+            seed=round(spec.thresholds["seed"] * 255),
+            min_area_px=max(1, round(spec.thresholds["min_area_um2"] / frame.mpp**2)),
+            cap_px=round(spec.thresholds["cap_um"] / frame.mpp),
+        ),
+    )
+    decoded = decoded.only(view.allows(*decoded.anchors.T))
+    n = len(decoded.anchors)
+    edges = boundary_edges(
+        decoded.padded, origin=(decoded.box.row0, decoded.box.col0), runs=decoded.runs
+    )
+    return object_part(
+        table=objects_of(decoded), polygons=link_edges(edges, n=n), runs=decoded.runs
+    )
+
+
+def paint_shard(view: Maps, shard: ShardIndex, first_id: FirstIds) -> Array:
+    """Gather the runs that touch the shard from every shard with objects that can reach it; later
+    ids lie on top."""
+    lattice = view.spec.lattice
+    box = lattice.shard_box(shard).intersect(view.frame.box)
+    out = np.zeros(box.shape, np.uint32)
+    for other in lattice.shards(box.pad(reach_px(view)).intersect(view.frame.box)):
+        if other not in first_id:
+            continue
+        part = view.part(other)
+        row0, col0, row1, col1 = part["extent"]
+        if row0 >= box.row1 or row1 <= box.row0 or col0 >= box.col1 or col1 <= box.col0:
+            continue
+        first = first_id[other]
+        ids = np.arange(first, first + len(part["class_id"]), dtype=np.uint32)
+        paint(load_runs(part), ids, box, np.uint32, onto=out)
+    return out
+
+
+class InstanceTask(Task):
     """See the module's text; maps are uint8 (2 + classes, h, w): foreground, inner distance, class
     probabilities."""
 
     name = "instance"
-    storage: Literal["maps"] = "maps"
-    object_type: Literal["detection"] = "detection"
-    label_image = LabelImage(name="objects", dtype="uint32", reduce="nearest")
-    metrics = METRICS
-    candidate_thresholds: Mapping[str, float] = {}
-    learns_from_partial = True
     default_thresholds: Mapping[str, float] = {
         "foreground": 0.5,
         "seed": 0.5,
         "min_area_um2": 8.0,
         "cap_um": 1000.0,
     }
+    learns_from_partial = True
+    metrics = METRICS
+    parts = Parts(stitch)
+    label_image = LabelImage(name="objects", dtype="uint32", reduce="nearest", paint=paint_shard)
+    threshold_grid = ThresholdGrid({"foreground": (0.5, 0.4, 0.6), "seed": (0.5, 0.4, 0.6, 0.7)})
 
-    def channels(self, spec: ModelSpec) -> int:
-        return FIRST_CLASS + len(spec.classes)
+    def storage(self, spec: ModelSpec) -> MapStorage:
+        return MapStorage(FIRST_CLASS + len(spec.classes))
 
     def build(self, spec: ModelSpec) -> nn.Module:
-        return UNet(spec.widths, outputs=self.channels(spec), out_stride=1, encoder=spec.encoder)
+        return UNet(
+            spec.widths,
+            outputs=FIRST_CLASS + len(spec.classes),
+            out_stride=1,
+            encoder=spec.encoder,
+        )
 
     def prepare(self, truth: TruthWindow, spec: ModelSpec) -> Crop:
         classes = np.concatenate([[0], truth.label_class + 1]).astype(np.uint8)[truth.labels]
@@ -112,7 +165,9 @@ class InstanceTask:
         terms["loss"] = torch.stack(list(terms.values())).sum()
         return terms
 
-    def decode(self, output: Tensor, cells: Sequence[Cell], spec: ModelSpec) -> list[Prediction]:
+    def decode(
+        self, output: Tensor, cells: Sequence[CoreIndex], spec: ModelSpec
+    ) -> list[Prediction]:
         values = torch.cat(
             [torch.sigmoid(output[:, :FIRST_CLASS]), torch.softmax(output[:, FIRST_CLASS:], dim=1)],
             dim=1,
@@ -120,80 +175,30 @@ class InstanceTask:
         maps = crop_core(quantise(values), halo=spec.lattice.halo)
         return [maps[i] for i in range(len(cells))]
 
-    def stitch_shard(self, view: SlideView, shard: Cell) -> Arrays:
-        spec, frame = view.spec, view.frame
-        decoded = decode_shard(
-            view.maps,
-            spec.lattice.shard_box(shard),
-            slide=frame.box,
-            rule=SeedRule(
-                foreground=round(spec.thresholds["foreground"] * 255),
-                seed=round(spec.thresholds["seed"] * 255),
-                min_area_px=max(1, round(spec.thresholds["min_area_um2"] / frame.mpp**2)),
-                cap_px=round(spec.thresholds["cap_um"] / frame.mpp),
-            ),
-        )
-        decoded = decoded.only(view.permits(*decoded.anchors.T))
-        n = len(decoded.anchors)
-        edges = boundary_edges(
-            decoded.padded, origin=(decoded.box.row0, decoded.box.col0), runs=decoded.runs
-        )
-        return object_part(
-            table=objects_of(decoded), polygons=link_edges(edges, n=n), runs=decoded.runs
-        )
-
-    def merge(self, view: SlideView) -> Stitched:
+    def merge(self, view: Maps) -> Stitched:
         return Stitched(objects=[partial(part_of, view, shard) for shard in view.shards])
-
-    def paint(self, view: SlideView, shard: Cell, first_id: Mapping[Cell, int]) -> Array:
-        """Gather the runs that touch the shard from every shard whose objects can reach it; later
-        ids lie on top."""
-        lattice = view.spec.lattice
-        box = lattice.shard_box(shard).intersect(view.frame.box)
-        out = np.zeros(box.shape, np.uint32)
-        for other in box.pad(reach_px(view)).intersect(view.frame.box).cells(lattice.shard):
-            if other not in first_id:
-                continue
-            part = view.part(other)
-            extent = part["extent"]
-            if (
-                extent[0] >= box.row1
-                or extent[2] <= box.row0
-                or extent[1] >= box.col1
-                or extent[3] <= box.col0
-            ):
-                continue
-            ids = np.arange(
-                first_id[other], first_id[other] + len(part["class_id"]), dtype=np.uint32
-            )
-            paint(load_runs(part), ids, box, np.uint32, onto=out)
-        return out
-
-    def calibrations(self, spec: ModelSpec) -> list[Mapping[str, float]]:
-        grid = ThresholdGrid({"foreground": (0.5, 0.4, 0.6), "seed": (0.5, 0.4, 0.6, 0.7)})
-        return grid.settings(spec.thresholds)
 
 
 def contact(labels: Array) -> Array:
     """bool (h, w): pixels of an object from which another one is at most ``CONTACT_PX // 2`` px
     away.
 
-    There objects are told apart, so errors weigh more (the idea of the weight map of Ronneberger et
+    There objects are separated, so errors weigh more (the idea of the weight map of Ronneberger et
     al. 2015).
     """
     other = ndimage.minimum_filter(
         np.where(labels > 0, labels, np.iinfo(labels.dtype).max), CONTACT_PX
     )
     nearest = ndimage.maximum_filter(labels, CONTACT_PX)
-    beside: Array = (labels > 0) & (other < nearest)
-    return beside
+    touching: Array = (labels > 0) & (other < nearest)
+    return touching
 
 
 def inner_distance(labels: Array) -> Array:
     """int32 (h, w) labels to uint8 (h, w): distance to the object's border over the object's
     largest, 255 = innermost.
 
-    Pixels beside another label count as border, so that touching objects are told apart.
+    Pixels next to another label count as border, so that touching objects are separated.
     """
     inner = labels > 0
     for axis in (0, 1):
@@ -209,12 +214,12 @@ def inner_distance(labels: Array) -> Array:
     return np.floor(distance / np.maximum(largest, 1)[labels] * 255 + 0.5).astype(np.uint8)
 
 
-def part_of(view: SlideView, shard: Cell) -> tuple[ObjectTable, Polygons]:
+def part_of(view: Maps, shard: ShardIndex) -> tuple[ObjectTable, Polygons]:
     """The objects of one shard with their outlines."""
     return load_table(view.part(shard))
 
 
-def reach_px(view: SlideView) -> int:
+def reach_px(view: Maps) -> int:
     """How far beyond its own shard an object can lie: the greatest margin of a block."""
     return max(FIRST_MARGIN, round(view.spec.thresholds["cap_um"] / view.frame.mpp))
 

@@ -1,7 +1,7 @@
-"""Instance segmentation by region: a box and a mask an object (Mask R-CNN, He et al. 2017), for
+"""Instance segmentation by region: a box and a mask per object (Mask R-CNN, He et al. 2017), for
 large or few objects.
 
-Windows emit candidates; which of them stay is decided once a slide, on integers, by an exact
+Windows emit candidates; which of them stay is decided once per slide, on integers, by an exact
 suppression; then each shard outlines its own objects. Schedule-exact: windows are canonical, and
 everything in a window is a function of that window.
 
@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Literal
 
 import numpy as np
 import torch
@@ -25,7 +24,7 @@ from torchvision.models.detection.roi_heads import fastrcnn_loss, maskrcnn_loss
 from torchvision.ops import clip_boxes_to_image, masks_to_boxes
 
 from quadrat.core.geometry import Box
-from quadrat.core.lattice import Cell
+from quadrat.core.lattice import CoreIndex, ShardIndex
 from quadrat.core.objects import FLAG_CAPPED, FLAG_OCCLUDED, ObjectTable, Polygons
 from quadrat.core.predictions import (
     BOX_UNIT,
@@ -42,10 +41,13 @@ from quadrat.metrics.instance import METRICS
 from quadrat.models.mask_rcnn import MASK_SIDE, MaskRCNN, RegionOutput
 from quadrat.models.task import (
     Crop,
+    FirstIds,
     LabelImage,
     ModelSpec,
+    Parts,
     SlideView,
     Stitched,
+    Task,
     ThresholdGrid,
     TruthWindow,
 )
@@ -53,6 +55,7 @@ from quadrat.stitching.maps import quantise
 from quadrat.stitching.masks import outlines, paste
 from quadrat.stitching.parts import load_objects, object_part
 from quadrat.stitching.suppression import suppress
+from quadrat.store.predictions import MaskStorage, MaskStore
 
 PROPOSAL_SCORE = 0.1
 """Anchors that are less likely an object become no region."""
@@ -63,29 +66,100 @@ CANDIDATE_SCORE = 0.2
 REACH_PX = 4
 """An object that comes so close to its window's border is taken to be cut by it."""
 LEAST_TRUTH_PX = 9
-"""Smaller pieces of an object at a patch's border are not learnt from."""
+"""Smaller pieces of an object at the border of a patch are not learnt from."""
 
 
-class InstanceMasksTask:
+Masks = SlideView[MaskStore]
+
+
+def select(view: Masks) -> Arrays:
+    """Candidates that become objects, in canonical order: class_id (k,), shard (k, 2), row (k,)
+    among the shard's candidates, bbox (k, 4) row0, col0, row1, col1 in grid px."""
+    spec, frame = view.spec, view.frame
+    least = max(1, round(spec.thresholds["min_area_um2"] / frame.mpp**2))
+    score = quantise_score(np.array([spec.thresholds["score"]]))[0]
+    rows, parts = [np.zeros(0, np.int64)], [Candidates.empty()]
+    for shard in view.shards:
+        found = view.predictions.read(shard, pixels=False)
+        centre = (found.box[:, :2] + found.box[:, 2:]) / (2 * BOX_UNIT)
+        keep = (found.score >= score) & (found.area >= least)
+        # beyond the slide there is only fill, of which a network may make what it likes
+        keep &= ((centre >= 0) & (centre < (frame.width, frame.height))).all(axis=1)
+        keep &= view.allows(*found.cell.T)
+        rows.append(np.flatnonzero(keep))
+        parts.append(found.boxes.take(rows[-1]))
+    merged = Candidates.concatenate(parts)
+    kept = suppress(
+        merged, iou=spec.thresholds["iou"], class_aware=spec.thresholds["class_aware"] > 0
+    )
+    cell = merged.cell[kept].astype(np.int64)
+    shards = cell // spec.lattice.shard
+    order = np.lexsort((cell[:, 1], cell[:, 0], shards[:, 1], shards[:, 0]))
+    kept = kept[order]
+    return {
+        "class_id": merged.class_id[kept],
+        "shard": shards[order],
+        "row": np.concatenate(rows)[kept],
+        "bbox": mask_boxes(merged.box[kept]),
+    }
+
+
+def stitch(view: Masks, shard: ShardIndex) -> Arrays:
+    """The selected objects of one shard, each with its outline."""
+    chosen = {name: view.selection()[name] for name in ("shard", "row", "bbox")}
+    own = np.flatnonzero((chosen["shard"] == np.array(shard)).all(axis=1))
+    table, polygons, runs = outlines(view.predictions.read(shard).take(chosen["row"][own]))
+    hidden = np.zeros(len(own), bool)
+    if len(own):
+        extent = Box(
+            *(
+                int(v)
+                for v in (
+                    *chosen["bbox"][own, :2].min(axis=0),
+                    *chosen["bbox"][own, 2:].max(axis=0),
+                )
+            )
+        )
+        hidden = ~np.isin(own + 1, _paint_later(view, chosen, shard, extent, runs, own))
+    flags = table.flags | np.where(hidden, FLAG_OCCLUDED, 0).astype(np.uint8)
+    return object_part(table=replace(table, flags=flags), polygons=polygons, runs=runs)
+
+
+def paint_shard(view: Masks, shard: ShardIndex, first_id: FirstIds) -> Array:
+    """Gather the objects that touch the shard from the shards that own them; later ids lie on
+    top."""
+    box = view.spec.lattice.shard_box(shard).intersect(view.frame.box)
+    chosen = {name: view.selection()[name] for name in ("shard", "bbox")}
+    out = np.zeros(box.shape, np.uint32)
+    for other in _shards_of(chosen["shard"][_meets(chosen["bbox"], box)]):
+        part = view.part(other)
+        _, _, runs = load_objects(part)
+        ids = np.arange(first_id[other], first_id[other] + len(part["class_id"]), dtype=np.uint32)
+        out = np.maximum(out, paint(runs, ids, box, np.uint32))
+    return out
+
+
+class InstanceMasksTask(Task):
     """Candidates own their anchor, a pixel of the proposal's anchor cell; results are masks with a
     class and a score."""
 
     name = "instance_masks"
-    storage: Literal["masks"] = "masks"
-    object_type: Literal["detection"] = "detection"
-    label_image = LabelImage(name="objects", dtype="uint32", reduce="nearest")
-    metrics = METRICS
     default_thresholds: Mapping[str, float] = {
         "score": 0.5,
         "iou": 0.4,
         "class_aware": 0.0,
         "min_area_um2": 8.0,
     }
-    candidate_thresholds: Mapping[str, float] = {}
     learns_from_partial = False
+    metrics = METRICS
+    parts = Parts(stitch, select)
+    label_image = LabelImage(name="objects", dtype="uint32", reduce="nearest", paint=paint_shard)
+    threshold_grid = ThresholdGrid(
+        {"score": (0.5, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9), "iou": (0.4, 0.3, 0.5)}
+    )
 
-    def channels(self, spec: ModelSpec) -> int:
-        return 0
+    def storage(self, spec: ModelSpec) -> MaskStorage:
+        return MaskStorage()
 
     def build(self, spec: ModelSpec) -> nn.Module:
         return MaskRCNN(spec.widths, classes=len(spec.classes), encoder=spec.encoder)
@@ -108,87 +182,16 @@ class InstanceMasksTask:
 
     @torch.no_grad()
     def decode(
-        self, output: RegionOutput, cells: Sequence[Cell], spec: ModelSpec
+        self, output: RegionOutput, cells: Sequence[CoreIndex], spec: ModelSpec
     ) -> list[Prediction]:
         return [decode_window(output[i : i + 1], cell, spec) for i, cell in enumerate(cells)]
 
-    def select(self, view: SlideView) -> Arrays:
-        """Candidates that become objects, in canonical order: class_id (k,), shard (k, 2), row (k,)
-        among the shard's candidates, bbox (k, 4) row0, col0, row1, col1 in grid px."""
-        spec, frame = view.spec, view.frame
-        least = max(1, round(spec.thresholds["min_area_um2"] / frame.mpp**2))
-        score = quantise_score(np.array([spec.thresholds["score"]]))[0]
-        rows, parts = [np.zeros(0, np.int64)], [_none().boxes]
-        for shard in view.shards:
-            found = view.masks(shard, pixels=False)
-            centre = (found.box[:, :2] + found.box[:, 2:]) / (2 * BOX_UNIT)
-            keep = (found.score >= score) & (found.area >= least)
-            # beyond the slide there is only fill, of which a network may make what it likes
-            keep &= ((centre >= 0) & (centre < (frame.width, frame.height))).all(axis=1)
-            keep &= view.permits(*found.cell.T)
-            rows.append(np.flatnonzero(keep))
-            parts.append(_taken(found.boxes, rows[-1]))
-        merged = Candidates(
-            **{n: np.concatenate([getattr(p, n) for p in parts]) for n in Candidates.__slots__}
-        )
-        kept = suppress(
-            merged, iou=spec.thresholds["iou"], class_aware=spec.thresholds["class_aware"] > 0
-        )
-        cell = merged.cell[kept].astype(np.int64)
-        shards = cell // spec.lattice.shard
-        order = np.lexsort((cell[:, 1], cell[:, 0], shards[:, 1], shards[:, 0]))
-        kept = kept[order]
-        return {
-            "class_id": merged.class_id[kept],
-            "shard": shards[order],
-            "row": np.concatenate(rows)[kept],
-            "bbox": mask_boxes(merged.box[kept]),
-        }
-
-    def stitch_shard(self, view: SlideView, shard: Cell) -> Arrays:
-        chosen = {name: view.selection()[name] for name in ("shard", "row", "bbox")}
-        own = np.flatnonzero((chosen["shard"] == np.array(shard)).all(axis=1))
-        table, polygons, runs = outlines(view.masks(shard).take(chosen["row"][own]))
-        hidden = np.zeros(len(own), bool)
-        if len(own):
-            extent = Box(
-                *(
-                    int(v)
-                    for v in (
-                        *chosen["bbox"][own, :2].min(axis=0),
-                        *chosen["bbox"][own, 2:].max(axis=0),
-                    )
-                )
-            )
-            hidden = ~np.isin(own + 1, _paint_later(view, chosen, shard, extent, runs, own))
-        flags = table.flags | np.where(hidden, FLAG_OCCLUDED, 0).astype(np.uint8)
-        return object_part(table=replace(table, flags=flags), polygons=polygons, runs=runs)
-
-    def merge(self, view: SlideView) -> Stitched:
-        def part_of(shard: Cell) -> tuple[ObjectTable, Polygons]:
+    def merge(self, view: Masks) -> Stitched:
+        def part_of(shard: ShardIndex) -> tuple[ObjectTable, Polygons]:
             table, polygons, _ = load_objects(view.part(shard))
             return table, polygons
 
         return Stitched(objects=[partial(part_of, shard) for shard in view.shards])
-
-    def paint(self, view: SlideView, shard: Cell, first_id: Mapping[Cell, int]) -> Array:
-        """Gather the objects whose boxes touch the shard from whichever shard owns them; later ids
-        lie on top."""
-        box = view.spec.lattice.shard_box(shard).intersect(view.frame.box)
-        chosen = {name: view.selection()[name] for name in ("shard", "bbox")}
-        out = np.zeros(box.shape, np.uint32)
-        for other in _shards_of(chosen["shard"][_meets(chosen["bbox"], box)]):
-            part = view.part(other)
-            _, _, runs = load_objects(part)
-            ids = np.arange(
-                first_id[other], first_id[other] + len(part["class_id"]), dtype=np.uint32
-            )
-            out = np.maximum(out, paint(runs, ids, box, np.uint32))
-        return out
-
-    def calibrations(self, spec: ModelSpec) -> list[Mapping[str, float]]:
-        grid = ThresholdGrid({"score": (0.5, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9), "iou": (0.4, 0.3, 0.5)})
-        return grid.settings(spec.thresholds)
 
 
 def objects_in(labels: Tensor, classes: Tensor) -> dict[str, Tensor]:
@@ -240,7 +243,7 @@ def region_losses(output: RegionOutput, truth: list[dict[str, Tensor]]) -> dict[
     return terms | {"mask": maskrcnn_loss(logits, proposals, masks, classes, at)}
 
 
-def decode_window(output: RegionOutput, cell: Cell, spec: ModelSpec) -> MaskCandidates:
+def decode_window(output: RegionOutput, cell: CoreIndex, spec: ModelSpec) -> MaskCandidates:
     """The candidates of one core from a batch of one window."""
     window = spec.lattice.window_box(cell)
     network, corner = (
@@ -249,7 +252,7 @@ def decode_window(output: RegionOutput, cell: Cell, spec: ModelSpec) -> MaskCand
     )
     boxes, pixel = propose(output, cell, spec)
     if not len(boxes):
-        return _none()
+        return MaskCandidates.empty()
     logits, refined = network.classify(output, boxes)
     score, class_id = torch.softmax(logits.double(), dim=1)[:, 1:].max(dim=1)
     final = clip_boxes_to_image(refined[torch.arange(len(refined)), class_id + 1], output.shape)
@@ -258,7 +261,7 @@ def decode_window(output: RegionOutput, cell: Cell, spec: ModelSpec) -> MaskCand
         (integer[:, 2:] - integer[:, :2] >= BOX_UNIT).all(axis=1)
     )
     if not bool(good.any()):
-        return _none()
+        return MaskCandidates.empty()
     index = torch.where(good)[0].numpy()
     on_device = torch.from_numpy(index).to(final.device)
     probability = quantise(network.masks(output, final[on_device], class_id[on_device]))
@@ -283,7 +286,7 @@ def decode_window(output: RegionOutput, cell: Cell, spec: ModelSpec) -> MaskCand
     return found.take(np.flatnonzero(area))
 
 
-def propose(output: RegionOutput, cell: Cell, spec: ModelSpec) -> tuple[Tensor, Array]:
+def propose(output: RegionOutput, cell: CoreIndex, spec: ModelSpec) -> tuple[Tensor, Array]:
     """Regions (n, 4) in px of the window that the anchors of its core propose, and (n, 2) int32
     their pixels in grid px."""
     lattice, window = spec.lattice, spec.lattice.window_box(cell)
@@ -317,7 +320,12 @@ def _sixteenths(boxes: Tensor) -> Array:
 
 
 def _paint_later(
-    view: SlideView, chosen: Mapping[str, Array], shard: Cell, extent: Box, runs: Runs, own: Array
+    view: Masks,
+    chosen: Mapping[str, Array],
+    shard: ShardIndex,
+    extent: Box,
+    runs: Runs,
+    own: Array,
 ) -> Array:
     """Ids (index in the selection + 1) that are seen in ``extent`` when the shard's objects and all
     later ones are painted."""
@@ -327,7 +335,7 @@ def _paint_later(
     later[own] = False
     for other in _shards_of(chosen["shard"][later]):
         theirs = np.flatnonzero(later & (chosen["shard"] == np.array(other)).all(axis=1))
-        _, _, over = outlines(view.masks(other).take(chosen["row"][theirs]))
+        _, _, over = outlines(view.predictions.read(other).take(chosen["row"][theirs]))
         seen = np.maximum(seen, paint(over, (theirs + 1).astype(np.uint32), extent, np.uint32))
     return np.unique(seen)
 
@@ -343,27 +351,9 @@ def _meets(bbox: Array, box: Box) -> Array:
     return meets
 
 
-def _shards_of(shards: Array) -> list[Cell]:
+def _shards_of(shards: Array) -> list[ShardIndex]:
     """The different rows of (n, 2), in order."""
-    return [(int(r), int(c)) for r, c in np.unique(shards, axis=0)]
-
-
-def _taken(candidates: Candidates, index: Array) -> Candidates:
-    return Candidates(**{name: getattr(candidates, name)[index] for name in Candidates.__slots__})
-
-
-def _none() -> MaskCandidates:
-    """No candidates."""
-    return MaskCandidates(
-        box=np.zeros((0, 4), np.int32),
-        score=np.zeros(0, np.uint16),
-        class_id=np.zeros(0, np.uint8),
-        cell=np.zeros((0, 2), np.int32),
-        area=np.zeros(0, np.int32),
-        flags=np.zeros(0, np.uint8),
-        starts=np.zeros(1, np.int64),
-        bits=np.zeros(0, np.uint8),
-    )
+    return [ShardIndex((int(r), int(c))) for r, c in np.unique(shards, axis=0)]
 
 
 TASK = InstanceMasksTask()

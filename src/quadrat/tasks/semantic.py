@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,44 +11,72 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from quadrat.core.geometry import Box
-from quadrat.core.lattice import Cell
+from quadrat.core.lattice import CoreIndex, ShardIndex
 from quadrat.core.predictions import Array, Arrays, Prediction
 from quadrat.metrics.semantic import METRICS
 from quadrat.models.task import (
     Crop,
+    FirstIds,
     LabelImage,
     ModelSpec,
+    Parts,
     SlideView,
     Stitched,
-    ThresholdGrid,
+    Task,
     TruthWindow,
 )
 from quadrat.models.unet import UNet
 from quadrat.stitching.maps import argmax_classes, crop_core, quantise
 from quadrat.stitching.regions import region_part, region_parts
+from quadrat.store.predictions import MapStorage, MapStore
 
 UNKNOWN = -1
 """Target of a pixel of which nothing is known."""
 
 
-class SemanticTask:
+Maps = SlideView[MapStore]
+
+
+def stitch(view: Maps, shard: ShardIndex) -> Arrays:
+    """What one shard knows of its regions."""
+    box = view.spec.lattice.shard_box(shard).intersect(view.frame.box)
+    around = box.pad(1)
+    inside = around.intersect(view.frame.box)
+    maps = view.predictions.read(inside)
+    classes = np.zeros(around.shape, np.uint8)
+    classes[inside.slices_in(around)] = class_map(view, inside, maps)
+    score = maps[(slice(None), *box.slices_in(inside))].max(axis=0)
+    return region_part(classes, score, origin=(box.row0, box.col0))
+
+
+def paint(view: Maps, shard: ShardIndex, first_id: FirstIds) -> Array:
+    """The class map itself (0 = background, class + 1); regions under the least area stay in it."""
+    box = view.spec.lattice.shard_box(shard).intersect(view.frame.box)
+    return class_map(view, box, view.predictions.read(box))
+
+
+def class_map(view: Maps, box: Box, maps: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Classes uint8 (h, w) of the maps of a box; what the user's regions exclude is background."""
+    rows, cols = np.arange(box.row0, box.row1), np.arange(box.col0, box.col1)
+    return np.where(view.allows(rows[:, None], cols[None, :]), argmax_classes(maps), np.uint8(0))
+
+
+class SemanticTask(Task):
     """Maps are uint8 (1 + classes, h, w): probabilities of background, then of each class; argmax
     decides."""
 
     name = "semantic"
-    storage: Literal["maps"] = "maps"
-    object_type: Literal["annotation"] = "annotation"
-    label_image = LabelImage(name="classes", dtype="uint8", reduce="mode")
-    metrics = METRICS
     default_thresholds: Mapping[str, float] = {"min_area_um2": 400.0}
-    candidate_thresholds: Mapping[str, float] = {}
     learns_from_partial = True
+    metrics = METRICS
+    parts = Parts(stitch)
+    label_image = LabelImage(name="classes", dtype="uint8", reduce="mode", paint=paint)
 
-    def channels(self, spec: ModelSpec) -> int:
-        return 1 + len(spec.classes)
+    def storage(self, spec: ModelSpec) -> MapStorage:
+        return MapStorage(1 + len(spec.classes))
 
     def build(self, spec: ModelSpec) -> nn.Module:
-        return UNet(spec.widths, outputs=self.channels(spec), out_stride=1, encoder=spec.encoder)
+        return UNet(spec.widths, outputs=1 + len(spec.classes), out_stride=1, encoder=spec.encoder)
 
     def prepare(self, truth: TruthWindow, spec: ModelSpec) -> Crop:
         return Crop(
@@ -78,41 +105,19 @@ class SemanticTask:
         terms = {"cross_entropy": cross_entropy, "dice": 1 - dice.mean()}
         return terms | {"loss": terms["cross_entropy"] + terms["dice"]}
 
-    def decode(self, output: Tensor, cells: Sequence[Cell], spec: ModelSpec) -> list[Prediction]:
+    def decode(
+        self, output: Tensor, cells: Sequence[CoreIndex], spec: ModelSpec
+    ) -> list[Prediction]:
         maps = crop_core(quantise(torch.softmax(output, dim=1)), halo=spec.lattice.halo)
         return [maps[i] for i in range(len(cells))]
 
-    def stitch_shard(self, view: SlideView, shard: Cell) -> Arrays:
-        box = view.spec.lattice.shard_box(shard).intersect(view.frame.box)
-        around = box.pad(1)
-        inside = around.intersect(view.frame.box)
-        maps = view.maps(inside)
-        classes = np.zeros(around.shape, np.uint8)
-        classes[inside.slices_in(around)] = class_map(view, inside, maps)
-        score = maps[(slice(None), *box.slices_in(inside))].max(axis=0)
-        return region_part(classes, score, origin=(box.row0, box.col0))
-
-    def merge(self, view: SlideView) -> Stitched:
+    def merge(self, view: Maps) -> Stitched:
         least = view.spec.thresholds["min_area_um2"] / view.frame.mpp**2
         shard_px = view.spec.lattice.shard
         return Stitched(
-            objects=region_parts(view.shards, view.part, shard_px=shard_px, min_area_px=least)
+            objects=region_parts(view.shards, view.part, shard_px=shard_px, min_area_px=least),
+            object_type="annotation",
         )
-
-    def paint(self, view: SlideView, shard: Cell, first_id: Mapping[Cell, int]) -> Array:
-        """The class map itself (0 = background, class + 1); regions under the least area stay in
-        it."""
-        box = view.spec.lattice.shard_box(shard).intersect(view.frame.box)
-        return class_map(view, box, view.maps(box))
-
-    def calibrations(self, spec: ModelSpec) -> list[Mapping[str, float]]:
-        return ThresholdGrid().settings(spec.thresholds)
-
-
-def class_map(view: SlideView, box: Box, maps: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Classes uint8 (h, w) of the maps of a box; what the user's regions exclude is background."""
-    rows, cols = np.arange(box.row0, box.row1), np.arange(box.col0, box.col1)
-    return np.where(view.permits(rows[:, None], cols[None, :]), argmax_classes(maps), np.uint8(0))
 
 
 TASK = SemanticTask()

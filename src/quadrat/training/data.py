@@ -13,7 +13,7 @@ from quadrat.config.manifest import SlideRef
 from quadrat.config.pipeline import Pipeline
 from quadrat.core.errors import AnnotationError
 from quadrat.core.geometry import check_mpp
-from quadrat.core.lattice import Cell
+from quadrat.core.lattice import CoreIndex
 from quadrat.models.task import ModelSpec, Task
 from quadrat.slides.opening import open_slide
 from quadrat.slides.source import PixelSource
@@ -24,7 +24,7 @@ NOTES_SHOWN = 5
 
 
 def training_slide(
-    ref: SlideRef, pipeline: Pipeline, source: PixelSource, cells: Sequence[Cell]
+    ref: SlideRef, pipeline: Pipeline, source: PixelSource, cells: Sequence[CoreIndex]
 ) -> TrainingSlide:
     """A slide of the manifest, its pixels and its truth.
 

@@ -31,7 +31,6 @@ from quadrat.models.package import (
 from quadrat.models.spec import spec_of
 from quadrat.models.task import ModelSpec, Task
 from quadrat.slides.source import PixelSource
-from quadrat.store.predictions import PredictionStore
 from quadrat.store.tiles import TileStore
 from quadrat.tasks import build_network, get_task
 from quadrat.training.card import card_of
@@ -260,9 +259,9 @@ def _inferred(
     for work, slide in slides.val:
         of_model = replace(work, spec=replace(spec, batch=min(spec.batch, len(slide.cells))))
         create_predictions(of_model)
-        shards = PredictionStore(work.predictions).shards
-        infer_shards(of_model, model, shards, slide.source, device=device)
-        inferred.append((WorkView(of_model), slide.truth))
+        view = WorkView(of_model)
+        infer_shards(of_model, model, view.shards, slide.source, device=device)
+        inferred.append((view, slide.truth))
     return inferred
 
 
@@ -270,7 +269,7 @@ def _choose_thresholds(
     pipeline: Pipeline, task: Task, spec: ModelSpec, slides: InferredSlides
 ) -> tuple[ModelSpec, list[Trial]]:
     aim = pipeline.train.calibrate
-    if aim == "none" or not slides or task.calibrations(spec) == [spec.thresholds]:
+    if aim == "none" or not slides or task.threshold_grid is None:
         return spec, []
     return calibrate(task, spec, pipeline.thresholds, slides, aim=aim)
 

@@ -17,10 +17,11 @@ from quadrat.core.files import recover_folder, remove
 from quadrat.engine.cluster import open_executor
 from quadrat.engine.executor import Executor, Failure, Job, Outcome
 from quadrat.engine.fingerprint import fingerprints
-from quadrat.engine.flow import Batch, SlideState
+from quadrat.engine.flow import Batch
 from quadrat.engine.lock import locked
 from quadrat.engine.progress import Reporter
 from quadrat.engine.resume import open_journal
+from quadrat.engine.state import RunSettings, SlideState
 from quadrat.engine.work import SlideWork
 from quadrat.models.package import CARD, check_stride, read_card
 from quadrat.models.spec import spec_of
@@ -196,7 +197,7 @@ def train_all(
 
 
 def _train_jobs(
-    jobs: Sequence[Job], executor: Executor, reporter: Reporter, train_one: TrainOne
+    jobs: Sequence[Job[TrainJob]], executor: Executor, reporter: Reporter, train_one: TrainOne
 ) -> dict[str, Path]:
     """Run the training jobs. The first failure is raised when the others have ended (their packages
     are kept)."""
@@ -212,7 +213,8 @@ def _train_jobs(
                     reporter.say(f"{outcome.key}: failed: {outcome.failure.message}")
                 failures.append(_as_error(outcome.failure, outcome.key))
                 continue
-            receipt: TrainReceipt = outcome.receipt
+            receipt = outcome.receipt
+            assert receipt is not None
             made[outcome.key] = Path(receipt.package)
             for line in _summary(receipt):
                 reporter.say(f"{outcome.key}: {line}")
@@ -231,7 +233,9 @@ def _summary(receipt: TrainReceipt) -> Iterator[str]:
     yield receipt.promise
 
 
-def _run_each(jobs: Sequence[Job], executor: Executor, train_one: TrainOne) -> Iterator[Outcome]:
+def _run_each(
+    jobs: Sequence[Job[TrainJob]], executor: Executor, train_one: TrainOne
+) -> Iterator[Outcome[TrainReceipt]]:
     """One job per device, at the same time. Those that use several devices each (train.processes)
     run one after the other."""
     together = [job for job in jobs if job.payload.pipeline.train.processes == 1]
@@ -360,7 +364,7 @@ def _plan(job: TrainJob, executor: Executor, reporter: Reporter) -> None:
     for work in job.works:
         prints = fingerprints(work, job.pipeline, weights_sha256="", device="")
         states.append(SlideState(work=work, prints=prints, journal=open_journal(work, prints)))
-    batch = Batch(job.pipeline, executor, reporter, job.package, "cpu", {})
+    batch = Batch(RunSettings(job.pipeline, job.package, "cpu"), executor, reporter)
     batch.advance(states, until="tile" if job.pipeline.train.source == "stored" else "plan")
     for state in states:
         state.journal.close()

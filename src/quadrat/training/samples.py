@@ -13,7 +13,7 @@ from quadrat.annotations.types import SlideTruth
 from quadrat.config.pipeline import Augmentation
 from quadrat.core.errors import AnnotationError
 from quadrat.core.geometry import Box, Scale
-from quadrat.core.lattice import Cell
+from quadrat.core.lattice import CoreIndex
 from quadrat.core.predictions import Arrays
 from quadrat.models.task import Crop, ModelSpec, Task, TruthWindow
 from quadrat.slides.source import PixelSource
@@ -34,7 +34,7 @@ class TrainingSlide:
     """As the manifest has it."""
     source: PixelSource
     """Its pixels at the model's mpp."""
-    cells: Sequence[Cell]
+    cells: Sequence[CoreIndex]
     """The cores with tissue; a window lies around each."""
     truth: SlideTruth
     """What is annotated."""
@@ -210,7 +210,7 @@ def shows_known(slide: TrainingSlide, box: Box) -> bool:
 
 
 def class_shares(
-    windows: Sequence[tuple[TrainingSlide, Cell]], spec: ModelSpec
+    windows: Sequence[tuple[TrainingSlide, CoreIndex]], spec: ModelSpec
 ) -> npt.NDArray[np.float64]:
     """How often each window (a slide and a core's cell) is to be drawn, (windows,) summing to 1, so
     that classes come equally often.

@@ -5,19 +5,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
-from typing import Any, Literal, cast
+from functools import cached_property, lru_cache, partial
+from typing import Any, Literal
 
 import numpy as np
 
 from quadrat.annotations.types import SlideTruth
 from quadrat.core.geometry import Box
-from quadrat.core.lattice import Cell
+from quadrat.core.lattice import ShardIndex
 from quadrat.core.objects import ObjectTable
 from quadrat.core.predictions import Array
 from quadrat.engine.view import WorkView
 from quadrat.metrics.protocol import Answer
-from quadrat.models.task import ModelSpec, SelectingTask, Stitched, Task
+from quadrat.models.task import LabelImage, ModelSpec, Stitched, Task
 
 Aim = Literal["f1", "count"]
 """What thresholds are chosen for: the task's main figure, or the counts."""
@@ -30,62 +30,58 @@ class TrialView(WorkView):
     written."""
 
     def __init__(self, view: WorkView, task: Task, spec: ModelSpec) -> None:
-        self.work, self.store = view.work, view.store
+        self.work, self.predictions = view.work, view.predictions
         self._task, self._spec = task, spec
-        self.chosen: Mapping[str, Any] = {}
-        self.parts: dict[Cell, Any] = {}
-        if task.storage == "masks":
-            self.chosen = cast(SelectingTask, task).select(self)
-        for shard in view.shards:
-            part = task.stitch_shard(self, shard)
-            if part is not None:
-                self.parts[shard] = part
+        self.chosen: Mapping[str, Array] = {}
+        self.parts: dict[ShardIndex, Mapping[str, Array]] = {}
+        if task.parts is not None:
+            if task.parts.select is not None:
+                self.chosen = task.parts.select(self)
+            self.parts = {shard: task.parts.stitch(self, shard) for shard in view.shards}
 
     @property
     def spec(self) -> ModelSpec:
         return self._spec
 
-    def selection(self) -> Mapping[str, Any]:
+    def selection(self) -> Mapping[str, Array]:
         return self.chosen
 
-    def part(self, shard: Cell) -> Mapping[str, Any]:
-        part: Mapping[str, Any] = self.parts[shard]
-        return part
+    def part(self, shard: ShardIndex) -> Mapping[str, Array]:
+        return self.parts[shard]
 
     @cached_property
-    def first_id(self) -> dict[Cell, int]:
+    def first_id(self) -> dict[ShardIndex, int]:
         return dict(zip(self.shards, self._count_ids().tolist(), strict=True))
 
     def answer(self) -> Answer:
         """The slide's answer under this view's thresholds."""
         stitched: Stitched = self._task.merge(self)
+        image = self._task.label_image
         return Answer(
             frame=self.frame,
             objects=None
             if stitched.objects is None
             else ObjectTable.concatenate([part()[0] for part in stitched.objects]),
-            labels=None if self._task.label_image is None else self._labels,
+            labels=None if image is None else partial(self._labels, image),
             tiles=stitched.tiles,
             core=self._spec.lattice.core,
         )
 
-    def _labels(self, box: Box) -> Array:
+    def _labels(self, image: LabelImage, box: Box) -> Array:
         """The label image of a box, put together from the shards that it meets; 0 where nothing was
         analysed."""
-        image = self._task.label_image
-        assert image is not None
-        out = np.zeros(box.shape, image.dtype)
+        out, lattice = np.zeros(box.shape, image.dtype), self._spec.lattice
         analysed = set(self.shards)
-        for shard in box.intersect(self.frame.box).cells(self._spec.lattice.shard):
+        for shard in lattice.shards(box.intersect(self.frame.box)):
             if shard in analysed:
-                whole = self._spec.lattice.shard_box(shard).intersect(self.frame.box)
+                whole = lattice.shard_box(shard).intersect(self.frame.box)
                 part = whole.intersect(box)
-                out[part.slices_in(box)] = self._painted(shard)[part.slices_in(whole)]
+                out[part.slices_in(box)] = self._painted(image, shard)[part.slices_in(whole)]
         return out
 
     @cached_property
-    def _painted(self) -> Callable[[Cell], Array]:
-        return lru_cache(maxsize=4)(lambda shard: self._task.paint(self, shard, self.first_id))
+    def _painted(self) -> Callable[[LabelImage, ShardIndex], Array]:
+        return lru_cache(maxsize=4)(lambda image, shard: image.paint(self, shard, self.first_id))
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +140,8 @@ def calibrate(
         measure: gives the figures of a setting.
     """
     tried: dict[str, Trial] = {}
-    for setting in task.calibrations(spec):
+    assert task.threshold_grid is not None
+    for setting in task.threshold_grid.settings(spec.thresholds):
         thresholds = dict(setting) | dict(fixed)
         if str(thresholds) not in tried:
             tried[str(thresholds)] = measure(task, replace(spec, thresholds=thresholds), slides)

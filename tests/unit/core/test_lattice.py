@@ -101,3 +101,16 @@ def test_a_lattice_that_does_not_fit_is_refused_by_name(values, word):
 def test_a_work_unit_needs_a_shard():
     with pytest.raises(ConfigError, match="shards_per_unit"):
         work_units([(0, 0)], per_unit=0)
+
+
+@SOME
+@given(lattices(), *[st.integers(-50, 50)] * 2, *[st.integers(1, 90)] * 2)
+def test_the_cores_and_shards_of_a_box_are_those_that_it_meets(lattice, row, col, height, width):
+    box = Box(row, col, row + height, col + width)
+    for found, box_of, side in (
+        (lattice.cores(box), lattice.core_box, lattice.core),
+        (lattice.shards(box), lattice.shard_box, lattice.shard),
+    ):
+        assert found == sorted(found) == box.cells(side)
+        assert all(not box_of(index).intersect(box).empty for index in found)
+        assert sum(box_of(index).intersect(box).area for index in found) == box.area

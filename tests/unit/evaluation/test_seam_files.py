@@ -7,11 +7,15 @@ import shapely
 
 from helpers.runs import quadrat
 from helpers.seam_fields import clustered_boxes, octagons, pieces, table_of
+from helpers.summaries import OBJECTS, SEAMS, summary_of
 from quadrat.core.errors import ConfigError, QuadratError
 from quadrat.core.objects import ClassInfo, Frame, Polygons
+from quadrat.core.records import from_json
+from quadrat.core.seams import SeamFigures
 from quadrat.evaluation.seam_files import read_objects, read_seams, seams_text
 from quadrat.outputs.geojson import GeoJSONWriter
 from quadrat.outputs.objects import ObjectWriter
+from quadrat.outputs.summary import write_summary
 
 SIDE = 2048
 FRAME = Frame(height=SIDE, width=SIDE, mpp=0.5, scale_row=2.0, scale_col=2.0)
@@ -27,7 +31,7 @@ def nearest(table):
     return np.full((len(table), 1), np.nan, np.float32)
 
 
-def write_result(folder, bbox, polygons, **summary):
+def write_result(folder, bbox, polygons, *, seams=None):
     folder.mkdir(exist_ok=True)
     shapes = shapely.from_ragged_array(
         shapely.GeometryType.POLYGON, polygons.xy, (polygons.ring_starts, polygons.polygon_starts)
@@ -37,11 +41,7 @@ def write_result(folder, bbox, polygons, **summary):
         folder / "objects.parquet", frame=FRAME, classes=CLASSES, slide="s"
     ) as writer:
         writer.append(table, polygons, nearest(table), first_id=1)
-    about = {
-        "task": "instance",
-        "frame": {name: getattr(FRAME, name) for name in Frame.__slots__},
-    } | summary
-    (folder / "summary.json").write_text(json.dumps(about))
+    write_summary(folder, summary_of(FRAME, answer=replace(OBJECTS, seams=seams)))
     return folder
 
 
@@ -53,20 +53,20 @@ def write_geojson(path, bbox, polygons):
 
 
 def test_a_result_folder_shows_the_report_of_its_summary(tmp_path, boxes):
-    folder = write_result(tmp_path / "s", boxes, octagons(boxes), seams={"verdict": "kept"})
-    assert read_seams(folder, tile=None, origin=(0, 0), mpp=None) == {"verdict": "kept"}
+    folder = write_result(tmp_path / "s", boxes, octagons(boxes), seams=SEAMS)
+    assert read_seams(folder, tile=None, origin=(0, 0), mpp=None) == SEAMS
 
 
 def test_another_tools_geojson_cut_into_tiles_is_found_out_at_its_tiles_only(tmp_path, boxes):
     cut, _ = pieces(boxes, core=256, origin=(30, 70))
     path = write_geojson(tmp_path / "other.geojson", cut, Polygons.boxes(cut))
     report = read_seams(path, tile=512, origin=(140, 60), mpp=0.25)  # x, y; 2 level-0 px a grid px
-    assert report["sign_of_seams"]
-    assert report["straight_edges"]["near"] > 0.95
-    assert report["density"]["low"] > 1.2
+    assert report.sign_of_seams
+    assert report.straight_edges.near > 0.95
+    assert report.density.low > 1.2
     elsewhere = read_seams(path, tile=512, origin=(0, 330), mpp=0.25)
-    assert elsewhere["straight_edges"]["near"] < 0.3
-    assert not elsewhere["sign_of_seams"], elsewhere["verdict"]
+    assert elsewhere.straight_edges.near < 0.3
+    assert not elsewhere.sign_of_seams, elsewhere.verdict
 
 
 def test_table_and_geojson_of_one_result_give_one_report(tmp_path, boxes):
@@ -80,8 +80,9 @@ def test_table_and_geojson_of_one_result_give_one_report(tmp_path, boxes):
             "inside",
             "objects",
         ):  # coordinates are rounded to 0.01 px, which may move one over a line
-            assert other[name][figure] == pytest.approx(one[name][figure], rel=0.02)
-    assert one["seams"] == other["seams"]
+            found, want = (getattr(getattr(r, name), figure) for r in (other, one))
+            assert found == pytest.approx(want, rel=0.02)
+    assert one.seams == other.seams
 
 
 def test_objects_are_read_back_as_they_were_written(tmp_path, boxes):
@@ -104,18 +105,17 @@ def test_features_without_a_class_and_multipolygons_count(tmp_path):
     path = tmp_path / "bare.geojson"
     path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
     report = read_seams(path, tile=100, origin=(0, 0), mpp=0.5)
-    assert report["seams"] > 100
-    assert report["density"]["objects"] > 30
+    assert report.seams > 100
+    assert report.density.objects > 30
 
 
 def test_an_empty_file_has_no_seams(tmp_path):
     path = tmp_path / "empty.geojson"
     path.write_text('{"type":"FeatureCollection","features":[]}')
-    assert read_seams(path, tile=100, origin=(0, 0), mpp=0.5)["verdict"].startswith(
-        "there are no seams"
-    )
+    report = read_seams(path, tile=100, origin=(0, 0), mpp=0.5)
+    assert report.verdict.startswith("there are no seams")
     folder = write_result(tmp_path / "s", np.zeros((0, 4)), Polygons.boxes(np.zeros((0, 4))))
-    assert read_seams(folder, tile=100, origin=(0, 0), mpp=None)["seams"] == 0
+    assert read_seams(folder, tile=100, origin=(0, 0), mpp=None).seams == 0
 
 
 def test_what_is_missing_is_named_with_its_remedy(tmp_path, boxes):
@@ -149,7 +149,7 @@ def test_the_command_prints_a_table_or_json(tmp_path, boxes):
     assert lines[0].startswith("density near seams is ")
     assert " seams, every 512 px" in lines[1]
     assert len(lines) == 6
-    report = json.loads(quadrat(*words, "--json").out)
+    report = from_json(SeamFigures, json.loads(quadrat(*words, "--json").out))
     assert seams_text(report).splitlines() == lines
     refused = quadrat("seams", path)
     assert refused.code == 2

@@ -3,8 +3,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from quadrat.models.probe import least_radius, probe, receptive_radius
+from quadrat.models.probe import least_radius, probe
 from quadrat.models.unet import TileClassifier, UNet
+
+
+def radius_of(model, **options):
+    """The receptive radius that :func:`probe` finds."""
+    return probe(model, **options).radius
 
 
 def conv(kernel, **options):
@@ -75,7 +80,7 @@ class Coarse(nn.Module):
     ],
 )
 def test_the_radius_of_plain_networks_is_their_kernels(layers, radius):
-    assert receptive_radius(nn.Sequential(*layers), stride=1, out_stride=1) == radius
+    assert radius_of(nn.Sequential(*layers), stride=1, out_stride=1) == radius
 
 
 @pytest.mark.parametrize(
@@ -91,23 +96,20 @@ def test_the_radius_of_plain_networks_is_their_kernels(layers, radius):
     ],
 )
 def test_strided_networks_are_measured_at_every_phase(layers, stride, out_stride, radius):
-    assert receptive_radius(nn.Sequential(*layers), stride=stride, out_stride=out_stride) == radius
+    assert radius_of(nn.Sequential(*layers), stride=stride, out_stride=out_stride) == radius
 
 
 def test_a_path_whose_weights_are_all_zero_still_counts():
     layer = conv(5, padding=2)
     nn.init.zeros_(layer.weight)
-    assert receptive_radius(layer, stride=1, out_stride=1) == 2
+    assert radius_of(layer, stride=1, out_stride=1) == 2
 
 
 def test_a_path_behind_a_dead_rectifier_still_counts():
     first = conv(5, padding=2)
     nn.init.constant_(first.bias, -1e6)
     assert (
-        receptive_radius(
-            nn.Sequential(first, nn.ReLU(), conv(3, padding=1)), stride=1, out_stride=1
-        )
-        == 3
+        radius_of(nn.Sequential(first, nn.ReLU(), conv(3, padding=1)), stride=1, out_stride=1) == 3
     )
 
 
@@ -120,23 +122,21 @@ def test_a_path_behind_a_dead_rectifier_still_counts():
     ],
 )
 def test_a_network_that_sees_everything_has_no_radius(model):
-    assert receptive_radius(model, stride=1, out_stride=1) is None
+    assert radius_of(model, stride=1, out_stride=1) is None
 
 
 def test_bilinear_steps_reach_beyond_their_block():
-    assert receptive_radius(Resized(), stride=2, out_stride=1) == 2
+    assert radius_of(Resized(), stride=2, out_stride=1) == 2
 
 
 def test_pixels_that_nothing_looks_at_add_no_radius():
-    assert receptive_radius(EverySecond(), stride=2, out_stride=2) == 1
-    assert receptive_radius(conv(1, stride=2), stride=2, out_stride=2) == 1
+    assert radius_of(EverySecond(), stride=2, out_stride=2) == 1
+    assert radius_of(conv(1, stride=2), stride=2, out_stride=2) == 1
 
 
 def test_a_radius_beyond_the_first_probe_is_found_by_a_larger_one():
     assert (
-        receptive_radius(
-            nn.Sequential(*[conv(3, padding=32, dilation=32)] * 2), stride=1, out_stride=1
-        )
+        radius_of(nn.Sequential(*[conv(3, padding=32, dilation=32)] * 2), stride=1, out_stride=1)
         == 64
     )
 
@@ -146,7 +146,7 @@ def test_a_radius_beyond_the_first_probe_is_found_by_a_larger_one():
 )
 def test_the_shipped_network_is_measured_whatever_its_widths(widths, radius):
     model = UNet(widths, outputs=3, out_stride=1)
-    assert receptive_radius(model, stride=model.stride, out_stride=1) == radius
+    assert radius_of(model, stride=model.stride, out_stride=1) == radius
 
 
 def test_a_head_at_a_quarter_sees_less_than_one_at_full_resolution():
@@ -154,20 +154,18 @@ def test_a_head_at_a_quarter_sees_less_than_one_at_full_resolution():
         UNet((4, 6, 8), outputs=3, out_stride=1),
         UNet((4, 6, 8), outputs=3, out_stride=4),
     )
-    assert receptive_radius(quarter, stride=8, out_stride=4) < receptive_radius(
-        full, stride=8, out_stride=1
-    )
+    assert radius_of(quarter, stride=8, out_stride=4) < radius_of(full, stride=8, out_stride=1)
 
 
 def test_a_network_that_pools_everything_needs_no_probe():
     model = TileClassifier((4, 6), classes=2)
-    assert receptive_radius(model, stride=model.stride, out_stride=model.out_stride) is None
+    assert radius_of(model, stride=model.stride, out_stride=model.out_stride) is None
 
 
 def test_the_probe_leaves_the_network_as_it_was():
     model = UNet((4, 6, 8), outputs=3, out_stride=1).train()
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    receptive_radius(model, stride=8, out_stride=1)
+    radius_of(model, stride=8, out_stride=1)
     assert model.training
     assert all(p.dtype == torch.float32 for p in model.parameters())
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
@@ -176,7 +174,7 @@ def test_the_probe_leaves_the_network_as_it_was():
 def test_an_impulse_never_reaches_farther_than_the_radius():
     torch.manual_seed(0)
     model = UNet((4, 6, 8), outputs=2, out_stride=1).double().eval()
-    radius = receptive_radius(model, stride=8, out_stride=1)
+    radius = radius_of(model, stride=8, out_stride=1)
     image = torch.randn(1, 3, 160, 160, dtype=torch.float64)
     for at in (80, 83, 87):
         touched = image.clone()
@@ -233,7 +231,7 @@ def test_the_shipped_network_has_the_stride_it_states():
 @pytest.mark.parametrize("out_stride", [1, 4])
 def test_the_quick_bound_is_the_radius_of_a_network_without_surprises(out_stride):
     model = UNet((4, 6, 8), outputs=3, out_stride=out_stride)
-    radius = receptive_radius(model, stride=8, out_stride=out_stride)
+    radius = radius_of(model, stride=8, out_stride=out_stride)
     assert least_radius(model, stride=8, out_stride=out_stride, stated=radius) == radius
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 
+from helpers.runs import table as table_of
 from quadrat.core.objects import ClassInfo, Frame, Polygons
 from quadrat.core.outlines import take_polygons, trace
 from quadrat.core.predictions import SCORE_MAX, TileScores
@@ -310,12 +311,17 @@ def test_the_summary_has_a_column_for_each_figure_and_keeps_reasons(tmp_path):
         ),
         tables.SummaryRow("b", "failed", "instance", None, None, (), 'cannot be read, "truncated"'),
     ]
-    tables.write_summary(tmp_path / "summary.csv", rows)
+    tables.write_run_summary(tmp_path / "summary.csv", rows)
     header = (tmp_path / "summary.csv").read_text().splitlines()[0]
     assert header == "slide,status,task,mpp,tissue_mm2,count,count_tumour,reason"
-    assert tables.read_summary(tmp_path / "summary.csv") == rows
+    first, second = table_of(tmp_path / "summary.csv")
+    assert (first["mpp"], first["tissue_mm2"]) == ("0.500000", "12.250000")
+    assert (first["count"], first["count_tumour"], first["reason"]) == ("7", "3", "")
+    assert (second["mpp"], second["tissue_mm2"], second["count"]) == ("", "", "")
+    assert (second["slide"], second["status"], second["task"]) == ("b", "failed", "instance")
+    assert second["reason"] == 'cannot be read, "truncated"'
     with pytest.raises(ValueError, match="fixed column"):
-        tables.write_summary(
+        tables.write_run_summary(
             tmp_path / "s", [tables.SummaryRow("a", "done", "t", None, None, (("status", "1"),))]
         )
 

@@ -24,10 +24,6 @@ def candidates(rng, n, *, extent=400, sizes=(1, 120), scores=65536, classes=1):
     )
 
 
-def take(found, index):
-    return Candidates(**{name: getattr(found, name)[index] for name in Candidates.__slots__})
-
-
 def greedy(found, *, thousandths, class_aware):
     """The definition in plain Python: best first, ties by row, column, class; kept if no better
     kept box conflicts."""
@@ -74,7 +70,7 @@ def test_the_order_of_the_input_leaves_the_kept_boxes_unchanged(seed, n, scores,
     found = candidates(rng, n, scores=scores, classes=2)
     order = rng.permutation(n)
     first = suppress(found, iou=0.4, class_aware=class_aware)
-    second = order[suppress(take(found, order), iou=0.4, class_aware=class_aware)]
+    second = order[suppress(found.take(order), iou=0.4, class_aware=class_aware)]
     assert first.tolist() == second.tolist()
 
 
@@ -83,10 +79,10 @@ def test_the_order_of_the_input_leaves_the_kept_boxes_unchanged(seed, n, scores,
 def test_kept_boxes_never_conflict_and_every_dropped_one_conflicts_with_a_better_one(seed, n):
     found = candidates(np.random.default_rng(seed), n, scores=5)
     kept = suppress(found, iou=0.3)
-    assert suppress(take(found, kept), iou=0.3).tolist() == list(range(len(kept)))
+    assert suppress(found.take(kept), iou=0.3).tolist() == list(range(len(kept)))
     assert len(set(kept.tolist())) == len(kept)
     for i in set(range(n)) - set(kept.tolist()):
-        with_kept = take(found, np.append(kept, i))
+        with_kept = found.take(np.append(kept, i))
         assert len(suppress(with_kept, iou=0.3)) == len(kept)
 
 

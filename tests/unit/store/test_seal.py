@@ -18,7 +18,7 @@ from quadrat.core.lattice import Lattice
 from quadrat.core.objects import Frame
 from quadrat.slides.tile_codec import TileCodec
 from quadrat.store.ome_zarr import build_pyramid, create_label_image
-from quadrat.store.predictions import PredictionStore
+from quadrat.store.predictions import Layout, MapStorage
 from quadrat.store.seal import SEAL, seal, verify
 from quadrat.store.tiles import ShardedArray, TilePlan, TileStore
 
@@ -66,9 +66,7 @@ def image(place: Path) -> Path:
 
 def prediction_store(place: Path) -> Path:
     lattice = Lattice(core=32, halo=0, stride=32, shard=64)
-    store = PredictionStore.create(
-        place, storage="maps", frame=FRAME, lattice=lattice, channels=2, shards=[(0, 0)]
-    )
+    store = MapStorage(2).create(place, Layout(FRAME, lattice, ((0, 0),)))
     store.write((0, 0), {(0, 0): rng.integers(0, 9, (2, 32, 32), np.uint8)})
     seal(place)
     return place

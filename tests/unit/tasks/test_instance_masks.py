@@ -20,7 +20,7 @@ from quadrat.models.package import exactness
 from quadrat.models.task import ModelSpec
 from quadrat.stitching.masks import outlines, paste
 from quadrat.stitching.suppression import suppress
-from quadrat.store.predictions import PredictionStore
+from quadrat.store.predictions import Layout, MaskStorage
 from quadrat.tasks import get_task
 from quadrat.tasks.instance_masks import decode_window, objects_in, propose
 
@@ -35,7 +35,7 @@ SPEC = ModelSpec(
     widths=(8, 12, 16),
     thresholds={"score": 0.3, "iou": 0.4, "class_aware": 0.0, "min_area_um2": 4.0},
 )
-MASK_NAMES = tuple(MaskCandidates.__slots__)
+MASK_NAMES = (*MaskCandidates.COLUMNS, "starts", "bits")
 NONE = np.zeros(0, np.int64)
 
 
@@ -73,17 +73,16 @@ class Slide:
         self.shards = FRAME.box.cells(spec.lattice.shard)
         self.found = {s: found.take(np.flatnonzero((shard == s).all(axis=1))) for s in self.shards}
 
-    def masks(self, shard, *, pixels=True):
-        found = self.found[shard]
-        return (
-            found
-            if pixels
-            else replace(
-                found, starts=np.zeros(len(found) + 1, np.int64), bits=np.zeros(0, np.uint8)
-            )
-        )
+    @property
+    def predictions(self):
+        return self
 
-    def permits(self, rows, cols):
+    def read(self, shard, *, pixels=True):
+        found = self.found[shard]
+        bare = {"starts": np.zeros(len(found) + 1, np.int64), "bits": np.zeros(0, np.uint8)}
+        return found if pixels else replace(found, **bare)
+
+    def allows(self, rows, cols):
         return np.ones(np.broadcast_shapes(rows.shape, cols.shape), bool)
 
     def selection(self):
@@ -95,14 +94,16 @@ class Slide:
     def stitch(self, order):
         """(table, label image, ids of each shard's first object) with shards worked on in the given
         order."""
-        self.chosen = TASK.select(self)
-        self.parts = {shard: TASK.stitch_shard(self, shard) for shard in order}
+        self.chosen = TASK.parts.select(self)
+        self.parts = {shard: TASK.parts.stitch(self, shard) for shard in order}
         counts = [len(self.parts[s]["class_id"]) for s in self.shards]
         first = dict(zip(self.shards, (1 + np.cumsum([0, *counts])).tolist(), strict=False))
         labels = np.zeros(FRAME.box.shape, np.uint32)
         for shard in order:
             box = self.spec.lattice.shard_box(shard).intersect(FRAME.box)
-            labels[box.row0 : box.row1, box.col0 : box.col1] = TASK.paint(self, shard, first)
+            labels[box.row0 : box.row1, box.col0 : box.col1] = TASK.label_image.paint(
+                self, shard, first
+            )
         tables = [part()[0] for part in TASK.merge(self).objects]
         return type(tables[0]).concatenate(tables), labels
 
@@ -113,7 +114,7 @@ SOME = settings(deadline=None, derandomize=True, max_examples=60)
 class LeftHalf(Slide):
     """A slide of which the user drew the left half."""
 
-    def permits(self, rows, cols):
+    def allows(self, rows, cols):
         return np.broadcast_to(cols < FRAME.width // 2, np.broadcast_shapes(rows.shape, cols.shape))
 
 
@@ -294,14 +295,7 @@ def test_a_mask_model_of_one_width_is_refused():
 def test_the_store_gives_back_candidates_with_their_masks_or_without(tmp_path):
     found = planted(5, 60)
     groups = {s: np.flatnonzero((found.cell // 64 == s).all(axis=1)) for s in ((0, 0), (0, 1))}
-    store = PredictionStore.create(
-        tmp_path / "p",
-        storage="masks",
-        frame=FRAME,
-        lattice=LATTICE,
-        channels=0,
-        shards=[*groups, (1, 1)],
-    )
+    store = MaskStorage().create(tmp_path / "p", Layout(FRAME, LATTICE, (*groups, (1, 1))))
     for shard, index in groups.items():
         core = found.cell[index] // 32
         parts = {
@@ -313,7 +307,8 @@ def test_the_store_gives_back_candidates_with_their_masks_or_without(tmp_path):
             shard, dict(reversed(parts.items()))
         )  # twice, and in another order
         want = MaskCandidates.concatenate([parts[c] for c in sorted(parts)])
-        read, bare = PredictionStore(tmp_path / "p").masks(shard), store.masks(shard, pixels=False)
+        read = MaskStorage().open(tmp_path / "p").read(shard)
+        bare = store.read(shard, pixels=False)
         for name in MASK_NAMES:
             assert np.array_equal(getattr(read, name), getattr(want, name)), name
         assert all(
@@ -323,7 +318,7 @@ def test_the_store_gives_back_candidates_with_their_masks_or_without(tmp_path):
         )
         assert len(bare.bits) == 0
     store.write((1, 1), {(2, 2): found.take(NONE)})
-    assert len(store.masks((1, 1))) == 0
+    assert len(store.read((1, 1))) == 0
     with pytest.raises(StoreError, match="cannot be read"):
-        store.masks((0, 2))
-    assert isinstance(store.masks((0, 0)).boxes, Candidates)
+        store.read((0, 2))
+    assert isinstance(store.read((0, 0)).boxes, Candidates)

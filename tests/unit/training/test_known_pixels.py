@@ -168,7 +168,7 @@ def test_where_nothing_at_all_is_known_there_is_a_loss_that_teaches_nothing(task
         n: torch.from_numpy(np.ascontiguousarray(a))[None]
         for n, a in kind.targets(crop, spec).items()
     }
-    channels = kind.channels(spec) or 6
+    channels = 6 if task == "detection" else kind.storage(spec).channels
     side = 8 if task == "detection" else 32
     output = torch.randn(1, channels, side, side, requires_grad=True)
     terms = kind.loss(output, targets, spec)

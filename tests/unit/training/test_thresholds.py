@@ -21,7 +21,7 @@ from quadrat.engine import images, steps, tables
 from quadrat.engine.view import WorkView
 from quadrat.engine.work import SlideWork
 from quadrat.models.task import ModelSpec
-from quadrat.store.predictions import PredictionStore
+from quadrat.store.predictions import Layout, TableStorage
 from quadrat.tasks import get_task, task_names
 from quadrat.training.thresholds import Trial, TrialView, calibrate, count_error, figures_of
 
@@ -70,15 +70,9 @@ def view_and_truth(tmp_path):
     work = SlideWork(
         SlideRef("s.png", "s"), str(tmp_path / "s"), spec, SlideSection(), "detection", ""
     )
-    store = PredictionStore.create(
-        work.predictions,
-        storage="candidates",
-        frame=frame,
-        lattice=LATTICE,
-        channels=0,
-        shards=[(0, 0), (0, 1)],
-    )
-    for shard in store.shards:
+    layout = Layout(frame, LATTICE, ((0, 0), (0, 1)))
+    store = TableStorage(Candidates).create(work.predictions, layout)
+    for shard in layout.shards:
         own = cell[:, 1] // 128 == shard[1]
         found = Candidates(
             xyxy[own] * BOX_UNIT,
@@ -108,7 +102,7 @@ def test_the_best_figure_and_the_best_count_choose_differently(view_and_truth):
     assert by_figure.thresholds["score"] == 0.15, "the first of equals"
     assert by_count.thresholds["score"] == 0.4
     np.testing.assert_equal([t.figures for t in tried], [t.figures for t in again])
-    assert len(tried) == len(task.calibrations(spec))
+    assert len(tried) == len(task.threshold_grid.settings(spec.thresholds))
     best = {t.thresholds["score"]: t for t in tried}
     assert best[0.4].count_error == 0
     assert best[0.15].figures[task.metrics.main] == max(t.figures[task.metrics.main] for t in tried)
@@ -161,10 +155,10 @@ def test_tasks_that_count_nothing_have_no_error_of_counts():
     assert count_error(object()) == 0.0
 
 
-@pytest.mark.parametrize("task", task_names())
+@pytest.mark.parametrize("task", [n for n in task_names() if get_task(n).threshold_grid])
 def test_the_settings_to_try_hold_every_threshold_and_the_default_first(task):
-    kind, spec = get_task(task), spec_for(task)
-    settings = kind.calibrations(spec)
+    spec = spec_for(task)
+    settings = get_task(task).threshold_grid.settings(spec.thresholds)
     assert all(setting.keys() == spec.thresholds.keys() for setting in settings)
     assert any(dict(setting) == dict(spec.thresholds) for setting in settings)
 
@@ -208,22 +202,15 @@ def finished(request, tmp_path_factory):
     work = OnDisk(tmp_path_factory.mktemp("run"), Case(rgb, network(spec), spec)).work("run")
     task = get_task(spec.task)
     work.path.mkdir(parents=True)
-    shards = steps.shards_of(steps.plan_slide(work)["shards"])
+    shards = steps.plan_slide(work).shards
     assert len(shards) == 6
     steps.create_predictions(work)
     with steps.open_work_source(work) as source:
         steps.infer_shards(work, network(spec), shards, source, device=CPU)
-    if task.storage == "masks":
+    if task.parts.select is not None:
         steps.select_slide(work)
     steps.stitch_shards(steps.ShardJob(work, tuple(shards)))
-    tables.merge_slide(
-        tables.FinishJob(
-            work=work,
-            outputs=OutputsSection(overlay=False),
-            fingerprint="",
-            provenance={"figures": {}},
-        )
-    )
+    tables.merge_slide(tables.MergeJob(work, OutputsSection(overlay=False)))
     images.create_labels(work)
     images.paint_shards(steps.ShardJob(work, tuple(shards)))
     written = np.asarray(
@@ -274,7 +261,8 @@ def test_the_label_image_of_a_trial_is_the_one_that_a_run_writes_in_any_box(fini
 def test_a_trial_writes_nothing(finished):
     work, spec, _ = finished
     before = sorted((p, p.stat().st_mtime_ns) for p in work.path.rglob("*"))
-    thresholds = dict(get_task(spec.task).calibrations(spec)[-1])
+    grid = get_task(spec.task).threshold_grid
+    thresholds = dict(grid.settings(spec.thresholds)[-1]) if grid else dict(spec.thresholds)
     TrialView(
         WorkView(work), get_task(spec.task), replace(spec, thresholds=thresholds)
     ).answer().labels(Box(0, 0, 190, 300))

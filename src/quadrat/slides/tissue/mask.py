@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from quadrat.core.errors import SlideError
 from quadrat.core.geometry import Box, plan_read
-from quadrat.core.lattice import Cell, Lattice
+from quadrat.core.lattice import CoreIndex, Lattice
 from quadrat.core.objects import Frame
 from quadrat.slides.protocol import Slide
 from quadrat.slides.source import PixelSource, SlideSource
@@ -234,7 +234,7 @@ def whole_slide(frame: Frame) -> TissueMap:
 
 def tissue_cells(
     tissue: TissueMap, *, lattice: Lattice, frame: Frame, min_fraction: float = 0.0
-) -> list[Cell]:
+) -> list[CoreIndex]:
     """Cores of the lattice that hold more than ``min_fraction`` (0-1) of tissue (0: any tissue), in
     raster order.
 
@@ -244,7 +244,7 @@ def tissue_cells(
     sums = np.zeros((tissue.mask.shape[0] + 1, tissue.mask.shape[1] + 1), np.int64)
     sums[1:, 1:] = tissue.mask.cumsum(axis=0).cumsum(axis=1)
     cells = []
-    for cell in frame.box.cells(lattice.core):
+    for cell in lattice.cores(frame.box):
         box = tissue.pixels_of(lattice.core_box(cell).intersect(frame.box), frame)
         count = (
             sums[box.row1, box.col1]

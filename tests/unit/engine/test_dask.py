@@ -10,7 +10,7 @@ import torch
 
 from quadrat.core.errors import QuadratError
 from quadrat.engine.cluster import open_executor
-from quadrat.engine.dask import _Desk, gpus
+from quadrat.engine.dask import DevicePool, gpus
 from quadrat.engine.executor import Job
 from quadrat.models.inference import DEVICE, pick_device
 
@@ -106,16 +106,16 @@ def test_without_gpus_nothing_is_told_and_all_workers_work(with_devices, needs):
     assert most_at_once([(began, ended) for _, began, ended, _ in receipts]) == 3
 
 
-def test_the_desk_hands_out_the_gpu_with_the_fewest_jobs(tmp_path):
-    desk = _Desk(None, tmp_path, ("a", "b", "c"))
-    slots = [desk.slot() for _ in range(5)]
+def test_the_pool_hands_out_the_gpu_with_the_fewest_jobs(tmp_path):
+    pool = DevicePool(None, tmp_path, ("a", "b", "c"))
+    slots = [pool.slot() for _ in range(5)]
     assert [slot.device for slot in slots] == ["a", "b", "c", "a", "b"]
-    desk.give_back(slots[1])
-    desk.give_back(slots[4])
-    assert desk.slot().device == "b"
-    assert _Desk(None, tmp_path / "x").busy == {}
+    pool.give_back(slots[1])
+    pool.give_back(slots[4])
+    assert pool.slot().device == "b"
+    assert DevicePool(None, tmp_path / "x").busy == {}
     (tmp_path / "x").mkdir()
-    assert _Desk(None, tmp_path / "x").slot().device == ""
+    assert DevicePool(None, tmp_path / "x").slot().device == ""
 
 
 def test_a_job_whose_process_dies_gives_its_gpu_back(with_devices, tmp_path):

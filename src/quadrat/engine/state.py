@@ -1,0 +1,110 @@
+"""What a step of a slide's way is, and where one slide of a run stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar, cast
+
+from quadrat.config.pipeline import Pipeline
+from quadrat.core.geometry import Box
+from quadrat.core.lattice import Cell
+from quadrat.engine.executor import Failure, Needs
+from quadrat.engine.fingerprint import Fingerprints
+from quadrat.engine.journal import Journal, Key, Level, PartReceipt, Receipt
+from quadrat.engine.work import SlideWork
+from quadrat.outputs.summary import Provenance
+from quadrat.store.shard import ShardReceipt
+
+Payload = TypeVar("Payload")
+Kind = TypeVar("Kind", bound=Receipt)
+Index = TypeVar("Index", bound=Cell)
+ShardReceipts = Sequence[ShardReceipt | PartReceipt]
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """What the jobs of a run have in common."""
+
+    pipeline: Pipeline
+    package: str
+    """Folder of the model package."""
+    device: str
+    """Type of the device that inference runs on."""
+    provenance: Provenance | None = None
+    """For the summaries; None where no results are made."""
+
+
+@dataclass(slots=True)
+class SlideState:
+    """Where one slide of a run stands: what is done, as its journal says, and whether it failed."""
+
+    work: SlideWork
+    prints: Fingerprints
+    journal: Journal
+    failure: Failure | None = None
+    stage: str = ""
+    """The step that failed."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Spent by workers, by step."""
+
+    @property
+    def name(self) -> str:
+        return self.work.ref.name
+
+    @property
+    def lost(self) -> tuple[Box, ...]:
+        """Damaged tiles (grid px) that any receipt of this slide's pixels or predictions names."""
+        found = {
+            box
+            for key, receipt in self.journal.receipts.items()
+            if key.level != "result" and self.prints.own(key) and isinstance(receipt, ShardReceipt)
+            for box in receipt.lost
+        }
+        return tuple(sorted(found))
+
+    def key(self, step: AnyStep, shard: Cell | None = None) -> Key:
+        """What a receipt of a step is called."""
+        return Key(step.level, self.prints.of(step.level), step.name, shard)
+
+    def done(self, step: AnyStep, shard: Cell | None = None) -> bool:
+        """Whether a step has its receipt."""
+        return self.key(step, shard) in self.journal
+
+    def receipt(self, step: Step[Any, Kind]) -> Kind:
+        """The receipt of a step that is done."""
+        return cast(Kind, self.journal.receipts[self.key(step)])
+
+    def receipts(self, step: AnyStep) -> list[ShardReceipt]:
+        """The receipts of a store's shards that are written."""
+        mine = (r for key, r in self.journal.receipts.items() if key == self.key(step, key.shard))
+        return [receipt for receipt in mine if isinstance(receipt, ShardReceipt)]
+
+
+@dataclass(frozen=True, slots=True)
+class Step(Generic[Payload, Kind]):
+    """A step that is one job per slide."""
+
+    name: str
+    level: Level
+    """Which of the slide's fingerprints its receipt carries."""
+    fn: Callable[[Payload], Kind]
+    """What a worker runs. It may run twice without harm."""
+    job: Callable[[SlideState, RunSettings], Payload]
+    """What it is given."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardStep(Generic[Index, Payload]):
+    """A step of many jobs per slide. Each does some shards and gives one receipt per shard."""
+
+    name: str
+    level: Level
+    fn: Callable[[Payload], ShardReceipts]
+    job: Callable[[SlideState, RunSettings, tuple[Index, ...]], Payload]
+    shards: Callable[[SlideState], Sequence[Index]]
+    """All that the slide has; those with a receipt are not done again."""
+    needs: Needs = "cpu"
+
+
+AnyStep = Step[Any, Any] | ShardStep[Any, Any]

@@ -1,0 +1,66 @@
+"""Frozen dataclasses to JSON and back."""
+
+import json
+from dataclasses import dataclass
+
+import pytest
+
+from quadrat.core.geometry import Box
+from quadrat.core.lattice import ShardIndex
+from quadrat.core.records import from_json, to_json
+
+
+@dataclass(frozen=True, slots=True)
+class Inner:
+    box: Box
+    value: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outer:
+    name: str
+    shards: tuple[ShardIndex, ...]
+    inner: Inner
+    shares: dict[str, float]
+    size: int | float = 3
+
+
+WHOLE = Outer("é", ((1, 2), (3, 4)), Inner(Box(0, 1, 2, 3), 0.1 + 0.2), {"a": 1e-300}, 256)
+
+
+def test_a_record_comes_back_from_its_text_as_it_was():
+    text = json.dumps(to_json(WHOLE))
+    found = from_json(Outer, json.loads(text))
+    assert found == WHOLE
+    assert repr(found) == repr(WHOLE), "no number changes its type"
+
+
+def test_what_a_class_does_not_know_is_left_out_and_defaults_are_filled_in():
+    values = to_json(WHOLE) | {"new": 1}
+    del values["size"]
+    assert from_json(Outer, values).size == 3
+
+
+@pytest.mark.parametrize(
+    ("values", "place"),
+    [
+        ({}, "name: field required"),
+        ({"name": 7}, "name: "),
+        ({"inner": {"box": {"row0": 0}}}, r"inner\.box\.col0: field required"),
+        ({"shards": [[1]]}, r"shards\.0\.1: "),
+        ({"shares": {"a": "many"}}, r"shares\.a: "),
+        ([], "Outer: "),
+        (None, "Outer: "),
+    ],
+)
+def test_what_is_missing_or_of_another_type_is_named(values, place):
+    whole = to_json(WHOLE) | values if isinstance(values, dict) and values else values
+    with pytest.raises(ValueError, match=place):
+        from_json(Outer, whole)
+
+
+def test_values_are_checked_by_the_class_itself_too():
+    values = to_json(WHOLE)
+    values["inner"]["box"]["row1"] = -5
+    with pytest.raises(ValueError, match="negative side"):
+        from_json(Outer, values)

@@ -1,0 +1,213 @@
+"""Whole runs of tiny slides: what is done, skipped, refused, and what one slide's failure stops."""
+
+import os
+
+import pytest
+
+from helpers.faults import FAULTY, disk
+from helpers.runs import contents, difference
+from quadrat.config.manifest import SlideRef
+from quadrat.core.errors import ConfigError
+from quadrat.engine import run as engine_run
+from quadrat.engine.executor import Serial
+from quadrat.engine.journal import Journal
+from quadrat.engine.progress import Reporter
+from quadrat.engine.resume import results_folder
+
+KEEP = ("tiles", "predictions")
+
+
+@pytest.fixture
+def tiny(tiny_of):
+    """Slides of four shards."""
+    return tiny_of("instance", side=32)
+
+
+def test_a_run_gives_every_slide_its_results_and_its_row(tiny):
+    report = tiny.run("b", "a")
+    assert report.exit_code == 0
+    assert [(row.slide, row.status) for row in report.rows] == [("b", "done"), ("a", "done")]
+    one, other = (contents(results_folder(tiny.out, name)) for name in "ab")
+    assert one.keys() == other.keys()
+    assert one["counts.csv"] == other["counts.csv"]
+    assert not (tiny.out / "run" / "work" / "a").exists()
+    lines = (tiny.out / "results" / "summary.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["slide", "b", "a"]
+
+
+def test_a_finished_slide_is_skipped_and_the_row_is_the_same(tiny):
+    first, before = tiny.run("a"), contents(tiny.out / "results")
+    again = tiny.run("a", "b")
+    assert again.rows[0] == first.rows[0]
+    assert {p: s for p, s in contents(tiny.out / "results").items() if p in before} == before | {
+        "summary.csv": contents(tiny.out / "results")["summary.csv"]
+    }
+
+
+@pytest.mark.parametrize("change", [{"outputs": {"geojson": False}}, {"threads": 2}])
+def test_results_of_other_settings_are_replaced_only_on_request(tiny, change):
+    tiny.run("a")
+    before, other = contents(tiny.out), tiny.pipeline(**change)
+    with pytest.raises(ConfigError, match=r"results of another model.*--overwrite"):
+        tiny.run("a", pipeline=other)
+    assert difference(contents(tiny.out), before) == []
+    assert tiny.run("a", pipeline=other, overwrite=True).exit_code == 0
+    assert difference(contents(tiny.out / "results"), before) != []
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"fingerprint": 1}'])
+def test_results_with_a_damaged_summary_are_replaced_only_on_request(tiny, text):
+    tiny.run("a")
+    before = contents(tiny.out / "results")
+    (results_folder(tiny.out, "a") / "summary.json").write_text(text)
+    with pytest.raises(ConfigError, match="--overwrite"):
+        tiny.run("a")
+    assert tiny.run("a", overwrite=True).exit_code == 0
+    assert contents(tiny.out / "results") == before
+
+
+# -- what was kept is not lost unasked
+
+
+@pytest.mark.parametrize("until", ["tile", "predict", "results"])
+@pytest.mark.parametrize("kept", ["tile", "predict"])
+def test_another_slide_setting_does_not_remove_kept_stores_unasked(tiny, kept, until):
+    keep = {"tile": ("tiles",), "predict": KEEP}[kept]
+    tiny.run("a", until=kept, pipeline=tiny.pipeline(source="stored", keep=keep))
+    before = contents(tiny.out / "run" / "work")
+    assert before
+    other = tiny.pipeline(slide={"min_tissue": 0.1}, keep=keep)
+    with pytest.raises(ConfigError, match=r"work/a keeps tiles\.zarr.* --overwrite"):
+        tiny.run("a", until=until, pipeline=other)
+    assert difference(contents(tiny.out / "run" / "work"), before) == []
+    assert tiny.run("a", until=until, pipeline=other, overwrite=True).exit_code == 0
+
+
+@pytest.mark.parametrize("change", ["model", "threads", "device"])
+@pytest.mark.parametrize("until", ["predict", "results"])
+def test_another_model_thread_count_or_device_does_not_remove_kept_predictions_unasked(
+    tiny, monkeypatch, until, change
+):
+    tiny.run("a", until="predict", pipeline=tiny.pipeline(keep=KEEP))
+    before = contents(tiny.out / "run" / "work")
+    other = tiny.pipeline(keep=KEEP, **({"threads": 2} if change == "threads" else {}))
+    if change == "model":
+        card = {"weights_sha256": "1" * 64}
+        monkeypatch.setattr(engine_run, "run_spec", lambda p, f: (tiny.spec, card))
+    if change == "device":
+        monkeypatch.setattr(engine_run, "pick_device", lambda name: type("Gpu", (), {"type": "g"}))
+    with pytest.raises(ConfigError, match=r"keeps predictions of another .* --overwrite"):
+        tiny.run("a", until=until, pipeline=other)
+    assert difference(contents(tiny.out / "run" / "work"), before) == []
+
+
+def test_one_slide_with_something_to_lose_stops_the_run_before_any_is_begun_anew(tiny):
+    tiny.run("a", until="tile")  # nothing kept on request
+    tiny.run("b", until="predict", pipeline=tiny.pipeline(keep=KEEP))
+    before = contents(tiny.out / "run" / "work")
+    with pytest.raises(ConfigError, match="work/b keeps"):
+        tiny.run("a", "b", pipeline=tiny.pipeline(slide={"min_tissue": 0.1}))
+    assert difference(contents(tiny.out / "run" / "work"), before) == []
+
+
+def test_work_that_was_only_begun_is_begun_anew_without_a_question(tiny):
+    (state,) = tiny.advanced("a", until="predict")
+    state.journal.close()
+    report = tiny.run("a", pipeline=tiny.pipeline(slide={"min_tissue": 0.1}))
+    assert report.exit_code == 0
+
+
+def test_stitching_without_inference_needs_kept_predictions_of_this_very_model(tiny):
+    with pytest.raises(ConfigError, match=r"no kept predictions .* make them with"):
+        tiny.run("a", infer=False)
+    tiny.run("a", until="predict", pipeline=tiny.pipeline(keep=KEEP))
+    assert tiny.run("a", infer=False, pipeline=tiny.pipeline(keep=KEEP)).exit_code == 0
+
+
+# -- one slide's failure
+
+
+def test_a_slide_that_cannot_be_opened_is_a_row_and_a_line_and_the_exit_code_is_1(tiny):
+    slides = [SlideRef(path=str(tiny.folder / "none.svs"), name="none"), tiny.slide("a")]
+    report = engine_run.run(
+        tiny.pipeline(), slides, tiny.out, reporter=Reporter(quiet=True), executor=Serial()
+    )
+    assert report.exit_code == 1
+    assert [row.status for row in report.rows] == ["failed", "done"]
+    assert report.rows[0].reason.startswith("open: there is no slide")
+    assert '"slide": "none"' in (tiny.out / "run" / "failures.jsonl").read_text()
+
+
+def test_a_rename_that_fails_at_the_commit_fails_its_slide_alone_and_the_summary_is_written(tiny):
+    def fails(call):
+        return call.name == "rename" and call.target.endswith("results/a")
+
+    with disk(tiny.out, error=FAULTY, fails=fails) as watched:
+        report = tiny.run("a", "b")
+    assert watched.failed is not None
+    assert report.exit_code == 74
+    assert [(row.slide, row.status) for row in report.rows] == [("a", "failed"), ("b", "done")]
+    assert report.rows[0].reason.startswith("commit: ")
+    assert (tiny.out / "results" / "summary.csv").exists()
+    assert tiny.run("a", "b").exit_code == 0
+
+
+def test_anything_else_that_goes_wrong_at_the_commit_fails_its_slide_alone(tiny, monkeypatch):
+    commit = engine_run.commit_result
+
+    def broken(work, *words, **options):
+        if work.ref.name == "a":
+            raise RuntimeError("nobody thought of this")
+        return commit(work, *words, **options)
+
+    monkeypatch.setattr(engine_run, "commit_result", broken)
+    report = tiny.run("a", "b")
+    assert report.exit_code == 1
+    assert report.rows[0].reason == "commit: nobody thought of this"
+    assert report.rows[1].status == "done"
+
+
+def test_outdated_work_that_cannot_be_removed_fails_its_slide_alone(tiny):
+    (state,) = tiny.advanced("a", until="predict")
+    state.journal.close()
+
+    def fails(call):
+        return call.name == "rename" and call.path.endswith("work/a")
+
+    with disk(tiny.out, error=FAULTY, fails=fails, names=("rename",)) as watched:
+        report = tiny.run("a", "b", pipeline=tiny.pipeline(slide={"min_tissue": 0.1}))
+    assert watched.failed is not None
+    assert report.exit_code == 74
+    assert [row.status for row in report.rows] == ["failed", "done"]
+    assert report.rows[0].reason.startswith("open: ")
+
+
+# -- where a run ends
+
+
+def test_a_run_can_end_with_tiles_or_predictions_and_a_later_one_goes_on(tiny):
+    pipeline = tiny.pipeline(keep=KEEP)
+    for until, step in (("tile", "seal"), ("predict", "predict")):
+        report = tiny.run("a", until=until, pipeline=pipeline)
+        assert report.rows[0].status == until
+        assert report.rows[0].tissue_mm2 > 0
+        journal = Journal(tiny.work("a").journal)
+        assert step in {key.step for key in journal.receipts}
+    assert tiny.run("a", pipeline=pipeline).rows[0].status == "done"
+    with pytest.raises(ConfigError, match="until is 'lunch'"):
+        tiny.run("a", until="lunch")
+
+
+def test_tiles_can_be_filled_before_there_is_a_package(tiny, monkeypatch):
+    os.remove(tiny.folder / "package" / "card.json")
+
+    def none(*words):
+        raise AssertionError("no package is needed")
+
+    monkeypatch.setattr(engine_run, "run_spec", none)
+    assert tiny.run("a", until="tile").rows[0].status == "tile"
+
+
+def test_groups_of_slides_go_through_the_steps_one_after_the_other(tiny):
+    report = tiny.run("a", "b", "c", pipeline=tiny.pipeline(slides_in_flight=2))
+    assert [row.status for row in report.rows] == ["done"] * 3
