@@ -79,5 +79,9 @@ def test_a_pure_module_loads_no_engine_even_by_way_of_others(name: str) -> None:
     assert not imported_by(f"import quadrat.core.{name}") & HEAVY
 
 
+def test_a_worker_that_starts_again_does_not_wait_for_torch() -> None:
+    assert not imported_by("import quadrat.engine.dask") & (HEAVY - {"dask", "distributed"})
+
+
 def test_a_slow_import_would_be_seen() -> None:
     assert {"numpy", "json"} <= imported_by("import json.decoder; import numpy.linalg")

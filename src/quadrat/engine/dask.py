@@ -37,7 +37,7 @@ from quadrat.engine.executor import (
     Receipt,
     guarded,
 )
-from quadrat.models.inference import DEVICE
+from quadrat.models.device import DEVICE
 
 POLL_S = 0.5
 TRIES_ALONE = 2

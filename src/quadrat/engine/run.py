@@ -40,7 +40,7 @@ from quadrat.engine.resume import (
 )
 from quadrat.engine.state import RunSettings, SlideState
 from quadrat.engine.work import SlideWork, work_folder
-from quadrat.models.inference import pick_device
+from quadrat.models.device import pick_device
 from quadrat.models.package import CARD, load_package
 from quadrat.models.spec import spec_of, versions
 from quadrat.models.task import ModelSpec

@@ -26,7 +26,8 @@ from quadrat.engine.journal import Done, PartReceipt, Planned, Sealed, Selected,
 from quadrat.engine.state import RunSettings, ShardStep, SlideState, Step
 from quadrat.engine.view import WorkView, save_part
 from quadrat.engine.work import SlidePlan, SlideWork, unchanged
-from quadrat.models.inference import pick_device, predict_cells
+from quadrat.models.device import pick_device
+from quadrat.models.inference import predict_cells
 from quadrat.models.package import CARD, Package, load_package
 from quadrat.slides.protocol import Slide
 from quadrat.slides.source import PixelSource, SlideSource, open_source

@@ -6,7 +6,6 @@ kernels may depend on shapes; so the same window gives the same numbers in any w
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -20,9 +19,6 @@ from quadrat.core.lattice import CoreIndex
 from quadrat.core.predictions import Prediction
 from quadrat.models.task import Infers, ModelSpec, Output
 from quadrat.slides.source import PixelSource
-
-DEVICE = "QUADRAT_DEVICE"
-"""Environment variable: the device of a worker's running job, for ``run.device: auto``."""
 
 
 def normalise(rgb: Tensor, spec: ModelSpec) -> Tensor:
@@ -81,20 +77,3 @@ def is_finite(output: Output) -> bool:
     """Whether no value of a network's answer is NaN or infinite."""
     tensors = [output] if isinstance(output, Tensor) else output.tensors()
     return all(bool(torch.isfinite(t).all()) for t in tensors)
-
-
-def pick_device(name: str) -> torch.device:
-    """``auto`` and ``cuda`` are the device that the executor gives the job, else the first CUDA
-    device; ``auto`` without one is the CPU; any other name is torch's."""
-    if name in ("auto", "cuda"):
-        name = os.environ.get(DEVICE) or (
-            "cuda" if name == "cuda" or torch.cuda.is_available() else "cpu"
-        )
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise QuadratError(
-            f"run.device '{name}' is not usable here ({error}); use 'auto' or 'cpu'"
-        ) from error
-    return device

@@ -18,8 +18,8 @@ from quadrat.core.files import write_file
 from quadrat.engine.steps import create_predictions, infer_shards, open_work_source
 from quadrat.engine.view import WorkView
 from quadrat.engine.work import SlideWork
+from quadrat.models.device import pick_device
 from quadrat.models.encoders import Encoder, load_encoder_weights
-from quadrat.models.inference import pick_device
 from quadrat.models.mismatch import describe_promise, seam_mismatch
 from quadrat.models.package import (
     SCHEDULE_EXACT,

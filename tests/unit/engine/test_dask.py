@@ -12,7 +12,7 @@ from quadrat.core.errors import QuadratError
 from quadrat.engine.cluster import open_executor
 from quadrat.engine.dask import DevicePool, gpus
 from quadrat.engine.executor import Job
-from quadrat.models.inference import DEVICE, pick_device
+from quadrat.models.device import DEVICE, pick_device
 
 pytestmark = pytest.mark.timeout(90)
 
