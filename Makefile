@@ -28,7 +28,7 @@ check: $(DEV_STAMP) ## lint, formatting, types and the import rules
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q tests/unit/test_import_rules.py
+	$(BIN)/python -m pytest -q tests/unit/test_layers.py
 
 docs: $(DEV_STAMP) ## write docs/pipeline.md from the sections of a pipeline file
 	$(BIN)/quadrat config docs > docs/pipeline.md
