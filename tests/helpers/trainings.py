@@ -19,7 +19,8 @@ from quadrat.slides.source import source_of
 from quadrat.tasks import get_task
 from quadrat.training.batches import Samples, collated
 from quadrat.training.loop import Validation, train
-from quadrat.training.samples import TrainingSlide, WindowSet
+from quadrat.training.samples import WindowSet
+from quadrat.training.truth import TrainingSlide
 
 CFG = TrainSection(
     steps=24, batch=2, patch=32, warmup=3, seed=5, precision="fp32", checkpoint_every_s=1e9

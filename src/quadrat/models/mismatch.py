@@ -1,10 +1,10 @@
 """Seam mismatch: how much two overlapping windows disagree, for networks that no halo makes
 tiling-exact.
 
-Each of two neighbouring cores is answered by its own window; both windows also see the other core's
-border, inside their halo. What the two say there is compared on quantised predictions: the strip
-one stride wide on either side of the seam is where a reader of the result could see it, the whole
-overlap bounds it from above.
+Each of two neighbouring cores is answered by its own window. Both windows also see the border of
+the other core, inside their halo. What they say there is compared on quantised predictions. A
+reader of the result could see a difference in the strip of one stride on either side of the seam;
+the whole overlap is an upper bound.
 """
 
 from __future__ import annotations
@@ -43,14 +43,18 @@ Pair = tuple[CoreIndex, CoreIndex]
 
 @dataclass(frozen=True, slots=True)
 class Disagreement:
-    """Sums over places seen by both windows: ``values`` compared, their absolute differences,
-    ``decisions`` compared, flips."""
+    """Sums over places that both windows see."""
 
     values: int = 0
+    """How many values were compared."""
     absolute: int = 0
+    """Sum of their absolute differences, in quantised units."""
     largest: int = 0
+    """The largest difference."""
     decisions: int = 0
+    """How many decisions were compared."""
     flipped: int = 0
+    """How many of them differ."""
 
     def __add__(self, other: Disagreement) -> Disagreement:
         sums = {name: getattr(self, name) + getattr(other, name) for name in self.__slots__}
@@ -141,7 +145,7 @@ def describe_promise(exactness: Mapping[str, Any]) -> str:
 
 
 def _choose(pairs: Sequence[tuple[int, Pair]]) -> list[tuple[int, Pair]]:
-    """PAIRS of them, evenly spread (all where there are no more)."""
+    """PAIRS of them, evenly spread (all if there are no more)."""
     if len(pairs) <= PAIRS:
         return list(pairs)
     return [pairs[i * len(pairs) // PAIRS] for i in range(PAIRS)]
@@ -236,11 +240,12 @@ def decisions(maps: U8, spec: ModelSpec) -> U8:
 def compare_objects(
     one: Candidates, other: Candidates, rows: tuple[int, int], cols: tuple[int, int]
 ) -> Disagreement:
-    """Two windows' objects, in the first's frame, whose box has its centre in ``rows`` and ``cols``
-    (px).
+    """Two windows' objects, in the frame of the first; those with the centre of their box in
+    ``rows`` and ``cols`` (px) count.
 
-    A decision is an object of either; it flips if the other has none of its class at an IoU of 0.5
-    or more, wherever that one's centre lies. The values are the scores of those that both have.
+    A decision is an object of either window. It flips if the other window has no object of the
+    class at an IoU of 0.5 or more, wherever its centre lies. The values are the scores of objects
+    that both have.
     """
     boxes = [found.box.astype(np.float64) for found in (one, other)]
     matches = match_boxes(

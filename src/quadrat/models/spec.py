@@ -14,19 +14,20 @@ from quadrat.config.pipeline import ModelSection, Pipeline
 from quadrat.core.errors import ConfigError
 from quadrat.core.lattice import Lattice
 from quadrat.core.objects import ClassInfo
-from quadrat.models.encoders import Normalisation
+from quadrat.models.encoders import Normalisation, encoder_normalisation
 from quadrat.models.task import Builds, ModelSpec
 
 STAINED: Normalisation = (0.75, 0.6, 0.72), (0.2, 0.22, 0.18)
 """Mean and standard deviation of RGB of H&E tissue."""
 VERSIONS = ("torch", "numpy", "scikit-image", "numba", "openslide-python", "zarr")
+"""Libraries that numbers depend on."""
 
 
 def spec_of(pipeline: Pipeline, task: Builds) -> ModelSpec:
-    """The specification a pipeline file asks for.
+    """The specification that a pipeline file asks for.
 
     Raises:
-        ConfigError: a threshold the task does not know, or a lattice that does not fit.
+        ConfigError: a threshold that the task does not know, or a lattice that does not fit.
     """
     for name in pipeline.thresholds:
         if name not in task.default_thresholds:
@@ -72,15 +73,11 @@ def normalisation(model: ModelSection) -> Normalisation:
         )
     if not model.encoder_weights:
         return STAINED
-    from quadrat.models.encoders import (
-        encoder_normalisation,  # torchvision takes seconds, and no run needs it here
-    )
-
     return encoder_normalisation(model.encoder) or STAINED
 
 
 def versions() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
+    """Versions of what numbers depend on."""
     found = {name: importlib.metadata.version(name) for name in VERSIONS}
     return found | {
         "python": platform.python_version(),

@@ -17,7 +17,8 @@ from quadrat.core.lattice import CoreIndex
 from quadrat.models.task import ModelSpec, Task
 from quadrat.slides.opening import open_slide
 from quadrat.slides.source import PixelSource
-from quadrat.training.samples import TrainingSlide, WindowSet
+from quadrat.training.samples import WindowSet
+from quadrat.training.truth import TrainingSlide
 
 NOTES_SHOWN = 5
 """Notes on annotations that are reported before a training; the package's card has all of them."""

@@ -41,8 +41,8 @@ from quadrat.training.launch import run_ranks
 from quadrat.training.loop import Callback, Event, Trained, Validation, train
 from quadrat.training.pages import examples_page, learning_curves
 from quadrat.training.progress import ProgressFile
-from quadrat.training.samples import TrainingSlide
 from quadrat.training.thresholds import InferredSlides, Trial, TrialView, calibrate, figures_of
+from quadrat.training.truth import TrainingSlide
 
 PROGRESS, CHECKPOINTS = "progress.json", "checkpoints"
 """What lies in the folder of a training."""

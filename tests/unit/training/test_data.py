@@ -2,13 +2,27 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from helpers.known import CELLS, LEFT, slide_of
 from helpers.places import SIDE
+from helpers.trainings import spec_for
 from quadrat.config.manifest import SlideRef
+from quadrat.config.pipeline import ClassSection, ModelSection, Pipeline
 from quadrat.core.errors import AnnotationError, SlideError
-from quadrat.training.data import NOTES_SHOWN, Known, check_material, known_of
+from quadrat.core.geometry import Box
+from quadrat.tasks import get_task
+from quadrat.training.data import (
+    NOTES_SHOWN,
+    Known,
+    check_material,
+    known_of,
+    training_slide,
+    window_set,
+)
+from quadrat.training.truth import truth_window
 
 LABELLED = Known(frozenset({0}), background=True, notes=())
 
@@ -93,3 +107,63 @@ def test_of_many_notes_the_first_are_shown_and_the_rest_counted(place):
     assert some == list(notes(NOTES_SHOWN))
     many = [replace(LABELLED, notes=notes(4)) for _ in range(2)]
     assert check_material(many, place.load()) == [*notes(4), "slide: note 0", "and 3 more"]
+
+
+# -- a slide and its truth
+
+
+def pipeline_for(task):
+    return Pipeline(
+        name="p",
+        task=task,
+        classes=(ClassSection(name="a"), ClassSection(name="b")),
+        model=ModelSection(package="x"),
+    )
+
+
+@pytest.mark.parametrize("annotated", ["all", "ROI", ""])
+def test_the_manifests_word_decides_what_is_known(annotated, tmp_path):
+    (tmp_path / "s.csv").write_text(
+        'wkt,class,kind\n"POLYGON ((2 2, 9 2, 9 9, 2 9, 2 2))",a,region\n"POLYGON ((0 0, 20 0, 20 '
+        '30, 0 30, 0 0))",ROI,region\n'
+    )
+    pipeline = pipeline_for("semantic")
+    data = replace(
+        pipeline.data, annotations="regions", ignore=() if annotated == "ROI" else ("ROI",)
+    )
+    ref = SlideRef(path="s.tiff", name="s", annotation=str(tmp_path / "s.csv"), annotated=annotated)
+    slide = training_slide(ref, replace(pipeline, data=data), slide_of(LEFT).source, CELLS)
+    known = truth_window(slide, Box(0, 0, 40, 40)).known
+    want = np.full((40, 40), annotated == "all")
+    want[
+        {"": (slice(2, 9), slice(2, 9)), "ROI": (slice(30), slice(20)), "all": slice(None)}[
+            annotated
+        ]
+    ] = True
+    assert np.array_equal(known, want)
+
+
+def test_objects_without_a_word_on_where_all_are_drawn_are_refused_with_the_way_out(tmp_path):
+    (tmp_path / "s.csv").write_text('wkt,class\n"POLYGON ((2 2, 9 2, 9 9, 2 9, 2 2))",a\n')
+    ref = SlideRef(path="folder/s.tiff", name="s", annotation=str(tmp_path / "s.csv"), annotated="")
+    with pytest.raises(
+        AnnotationError,
+        match=r"^folder/s\.tiff: .*fill its column 'annotated' with 'all', or with the class",
+    ):
+        training_slide(ref, pipeline_for("instance"), slide_of(LEFT).source, CELLS)
+    everything = replace(ref, annotated="all")
+    training_slide(everything, pipeline_for("instance"), slide_of(LEFT).source, CELLS)
+
+
+@pytest.mark.parametrize("options", [{"bounds": True}, {"bounds": False, "complete": False}])
+def test_mask_models_refuse_a_slide_that_is_not_annotated_completely_before_the_first_step(options):
+    pipeline, spec = pipeline_for("instance_masks"), spec_for("instance_masks")
+    slide = replace(slide_of(LEFT, **options), cells=[(0, 0)])  # all of this window is known
+    with pytest.raises(
+        AnnotationError,
+        match=r"^s: the task instance_masks learns from slides that are annotated completely",
+    ):
+        window_set([slide], get_task("instance_masks"), spec, pipeline)
+    window_set([slide_of(LEFT, bounds=False)], get_task("instance_masks"), spec, pipeline)
+    for task in ("semantic", "instance", "detection", "classification"):
+        window_set([slide], get_task(task), spec_for(task), pipeline)

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from helpers import fields
+from helpers.known import CELLS, HALF, LEFT, RIGHT, SLIDE, Rectangle, Truth, joined, slide_of
 from helpers.trainings import Planted, batch_of, spec_for
 from quadrat.annotations.types import SlideTruth
-from quadrat.config.manifest import SlideRef
-from quadrat.config.pipeline import Augmentation, ClassSection, ModelSection, Pipeline
+from quadrat.config.pipeline import Augmentation
 from quadrat.core.errors import AnnotationError
 from quadrat.core.geometry import Box, Scale
 from quadrat.core.objects import ClassInfo
@@ -20,69 +19,12 @@ from quadrat.slides.array import ArraySlide
 from quadrat.slides.source import source_of
 from quadrat.tasks import get_task
 from quadrat.training.batches import balanced, rounds
-from quadrat.training.data import training_slide, window_set
-from quadrat.training.samples import TrainingSlide, WindowSet, class_shares, truth_window
+from quadrat.training.samples import WindowSet
+from quadrat.training.truth import TrainingSlide, class_shares, truth_window
 
-SLIDE = (96, 96)
-HALF = 48
-CELLS = [(r, c) for r in range(3) for c in range(3)]
 NONE = Augmentation()
 TURNED = Augmentation(scale=0.3, rotate=30)
 DENSE = ("semantic", "instance", "detection")
-
-
-class Rectangle:
-    """A region truth that covers the left half of the slide."""
-
-    classes = ("ROI",)
-
-    def regions(self, box, scale):
-        out = np.zeros(box.shape, np.uint8)
-        inside = box.intersect(Box(0, 0, SLIDE[0], HALF))
-        if not inside.empty:
-            out[inside.slices_in(box)] = 1
-        return out
-
-
-def labels_of(seed):
-    """Objects that all lie whole on one side of the middle, in the way that nothing touches across
-    it."""
-    labels = fields.disjoint_ellipses(np.random.default_rng(seed), SLIDE, n=60)
-    crossing = np.unique(labels[:, HALF - 2 : HALF + 2])
-    labels[np.isin(labels, crossing)] = 0
-    return _numbered(labels)
-
-
-def _numbered(labels):
-    present = np.unique(labels[labels > 0])
-    rename = np.zeros(labels.max() + 1, labels.dtype)
-    rename[present] = np.arange(1, len(present) + 1)
-    return rename[labels]
-
-
-def joined(left, right):
-    """The left half of one field and the right half of another, each object with its own number."""
-    out = left.copy()
-    out[:, HALF:] = np.where(right[:, HALF:] > 0, right[:, HALF:] + left.max(), 0)
-    return _numbered(out)
-
-
-class Truth(Planted):
-    """Classes by place, so that the same object has the same class whatever else is drawn."""
-
-    def __init__(self, labels):
-        super().__init__(labels)
-        first = [np.flatnonzero(labels == i + 1)[0] for i in range(labels.max())]
-        self.class_id = np.array([index % 2 for index in first], np.int64)
-
-
-def slide_of(labels, *, bounds=True, **options):
-    rgb = np.random.default_rng(1).integers(0, 255, (*SLIDE, 3)).astype(np.uint8)
-    truth = Truth(labels)
-    source = source_of(ArraySlide(rgb, mpp=0.5), mpp=0.5)
-    return TrainingSlide(
-        "s", source, CELLS, SlideTruth(truth, truth, Rectangle() if bounds else None, **options)
-    )
 
 
 def learnt(task, slide, *, augment=NONE, steps=4, patch=48):
@@ -111,9 +53,6 @@ def same(one, other):
         for x, y in zip(one[1], other[1], strict=True)
         for a, b in zip(x, y, strict=True)
     )
-
-
-LEFT, RIGHT = labels_of(0), labels_of(1)
 
 
 def test_the_planted_fields_differ_in_the_right_half_alone():
@@ -198,63 +137,6 @@ def test_semantic_classes_drawn_without_a_word_on_the_rest_teach_no_background()
     assert not (targets["classes"] == 0).any()
     assert (targets["classes"] > 0).any()
     assert (targets["classes"] == -1).any()
-
-
-def pipeline_for(task):
-    return Pipeline(
-        name="p",
-        task=task,
-        classes=(ClassSection(name="a"), ClassSection(name="b")),
-        model=ModelSection(package="x"),
-    )
-
-
-@pytest.mark.parametrize("annotated", ["all", "ROI", ""])
-def test_the_manifests_word_decides_what_is_known(annotated, tmp_path):
-    (tmp_path / "s.csv").write_text(
-        'wkt,class,kind\n"POLYGON ((2 2, 9 2, 9 9, 2 9, 2 2))",a,region\n"POLYGON ((0 0, 20 0, 20 '
-        '30, 0 30, 0 0))",ROI,region\n'
-    )
-    pipeline = pipeline_for("semantic")
-    data = replace(
-        pipeline.data, annotations="regions", ignore=() if annotated == "ROI" else ("ROI",)
-    )
-    ref = SlideRef(path="s.tiff", name="s", annotation=str(tmp_path / "s.csv"), annotated=annotated)
-    slide = training_slide(ref, replace(pipeline, data=data), slide_of(LEFT).source, CELLS)
-    known = truth_window(slide, Box(0, 0, 40, 40)).known
-    want = np.full((40, 40), annotated == "all")
-    want[
-        {"": (slice(2, 9), slice(2, 9)), "ROI": (slice(30), slice(20)), "all": slice(None)}[
-            annotated
-        ]
-    ] = True
-    assert np.array_equal(known, want)
-
-
-def test_objects_without_a_word_on_where_all_are_drawn_are_refused_with_the_way_out(tmp_path):
-    (tmp_path / "s.csv").write_text('wkt,class\n"POLYGON ((2 2, 9 2, 9 9, 2 9, 2 2))",a\n')
-    ref = SlideRef(path="folder/s.tiff", name="s", annotation=str(tmp_path / "s.csv"), annotated="")
-    with pytest.raises(
-        AnnotationError,
-        match=r"^folder/s\.tiff: .*fill its column 'annotated' with 'all', or with the class",
-    ):
-        training_slide(ref, pipeline_for("instance"), slide_of(LEFT).source, CELLS)
-    everything = replace(ref, annotated="all")
-    training_slide(everything, pipeline_for("instance"), slide_of(LEFT).source, CELLS)
-
-
-@pytest.mark.parametrize("options", [{"bounds": True}, {"bounds": False, "complete": False}])
-def test_mask_models_refuse_a_slide_that_is_not_annotated_completely_before_the_first_step(options):
-    pipeline, spec = pipeline_for("instance_masks"), spec_for("instance_masks")
-    slide = replace(slide_of(LEFT, **options), cells=[(0, 0)])  # all of this window is known
-    with pytest.raises(
-        AnnotationError,
-        match=r"^s: the task instance_masks learns from slides that are annotated completely",
-    ):
-        window_set([slide], get_task("instance_masks"), spec, pipeline)
-    window_set([slide_of(LEFT, bounds=False)], get_task("instance_masks"), spec, pipeline)
-    for task in (*DENSE, "classification"):
-        window_set([slide], get_task(task), spec_for(task), pipeline)
 
 
 def test_windows_of_which_nothing_is_known_are_not_drawn():
