@@ -1,20 +1,22 @@
 # `make demo` and `make test` need nothing but make and a Python >= 3.11 with venv; the environment is made on first use.
 PY ?= python3
 VENV ?= .venv
+OLDEST ?= .venv-oldest
 SCALE ?= full
 PIP_ARGS ?=
 PYTEST_ARGS ?=
+JOBS ?= 2
 
 BIN := $(VENV)/bin
 RUN_STAMP := $(VENV)/.stamp-run
 DEV_STAMP := $(VENV)/.stamp-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test check docs clean distclean
+.PHONY: help env demo test bench oldest check docs clean distclean
 
 help: ## show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  variables: PY=$(PY) VENV=$(VENV) SCALE=$(SCALE) (full or small) PIP_ARGS=$(PIP_ARGS) PYTEST_ARGS=$(PYTEST_ARGS)"
+	@echo "  variables: PY=$(PY) VENV=$(VENV) SCALE=$(SCALE) (full or small) PIP_ARGS=$(PIP_ARGS) PYTEST_ARGS=$(PYTEST_ARGS) JOBS=$(JOBS) (test processes)"
 
 env: $(DEV_STAMP) ## make the environment with the development tools
 
@@ -22,7 +24,16 @@ demo: $(RUN_STAMP) ## train the four models on phantom slides, run them on unsee
 	$(BIN)/quadrat demo --scale $(SCALE) --out demo
 
 test: $(DEV_STAMP) ## run the tests (PYTEST_ARGS="-m slow" and the like are passed on)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
+
+bench: $(DEV_STAMP) ## run every benchmark with --quick: does it still work?
+	$(BIN)/python benchmarks/run_all.py
+
+oldest: ## run the unit tests with the oldest release of each dependency, in an environment of its own
+	$(PY) -m venv $(OLDEST)
+	$(PY) tests/oldest.py pyproject.toml > $(OLDEST)/constraints.txt
+	$(OLDEST)/bin/python -m pip install $(PIP_ARGS) -c $(OLDEST)/constraints.txt -e '.[dev]'
+	$(OLDEST)/bin/python -m pytest -n $(JOBS) --dist loadfile tests/unit $(PYTEST_ARGS)
 
 check: $(DEV_STAMP) ## lint, formatting, types and the import rules
 	$(BIN)/ruff check
@@ -38,7 +49,7 @@ clean: ## remove caches, built files and the demo's output
 	find src tests -type d -name __pycache__ -prune -exec rm -rf {} +
 
 distclean: clean ## remove the environment too
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(OLDEST)
 
 $(BIN)/python:
 	$(PY) -m venv $(VENV)

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ import numpy as np
 import openslide
 import simplejpeg
 import tifffile
+from samples import REAL_SLIDE, sample
 
 DOWNSAMPLES = (1, 4, 16)
 PERIOD_PX = 2048
@@ -58,8 +57,8 @@ def compose(
     least 2,048 px a side.
 
     Raises:
-        SystemExit: QUADRAT_DATA is not set and no source was given. ValueError: a tile would be
-        neither tissue nor glass.
+        SystemExit: no source was given, and the folder QUADRAT_DATA does not hold the slide.
+        ValueError: a tile would be neither tissue nor glass.
     """
     if BLOCK_PX // DOWNSAMPLES[-1] % tile:
         raise ValueError(f"tile {tile} does not divide {BLOCK_PX // DOWNSAMPLES[-1]} px")
@@ -90,14 +89,7 @@ def compose(
 
 def read_tissue(source: Path | None = None) -> Rgb:
     """The repeated square, uint8 (2048, 2048, 3)."""
-    folder = os.environ.get("QUADRAT_DATA")
-    if source is None and folder is None:
-        raise SystemExit(
-            "set QUADRAT_DATA to the folder with wsi/CMU-1-Small-Region.svs: the benchmark reads "
-            "real tissue"
-        )
-    place = source or Path(folder or "") / "wsi" / "CMU-1-Small-Region.svs"
-    with openslide.OpenSlide(str(place)) as slide:
+    with openslide.OpenSlide(str(source or sample(REAL_SLIDE))) as slide:
         return np.ascontiguousarray(
             np.asarray(slide.read_region((100, 600), 0, (PERIOD_PX, PERIOD_PX)))[..., :3]
         )
@@ -140,9 +132,10 @@ def _tiles(
 
 
 def _encode(rgb: Rgb) -> bytes:
-    return simplejpeg.encode_jpeg(
+    encoded: bytes = simplejpeg.encode_jpeg(
         np.ascontiguousarray(rgb), quality=QUALITY, colorspace="RGB", colorsubsampling="420"
     )
+    return encoded
 
 
 def main() -> None:
@@ -156,4 +149,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -25,7 +25,6 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,6 +33,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from samples import REAL_SLIDE, sample
 
 from quadrat.config.pipeline import shipped_pipelines
 from quadrat.core.geometry import Box
@@ -94,11 +94,11 @@ class Maps:
         )  # whole objects before their halves, which favours the rules
 
 
-def answer(root: Path) -> Maps:
+def answer(slide: Path) -> Maps:
     """The shipped nuclei model on the real slide."""
     package = load_package(shipped_pipelines() / "packages" / "nuclei", build_network)
     spec, task = package.spec, get_task("instance")
-    with open_source(str(root / "wsi" / "CMU-1-Small-Region.svs"), mpp=spec.mpp) as source:
+    with open_source(str(slide), mpp=spec.mpp) as source:
         frame = source.frame
         storage = task.storage(spec)
         assert isinstance(storage, MapStorage)
@@ -194,16 +194,11 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one origin")
     parser.add_argument("--peers", type=Path, help="folder of installed peers")
     given = parser.parse_args()
-    root = os.environ.get("QUADRAT_DATA")
-    if root is None:
-        raise SystemExit(
-            "set QUADRAT_DATA to the folder with wsi/CMU-1-Small-Region.svs: the benchmark reads "
-            "real tissue"
-        )
+    slide = sample(REAL_SLIDE)
     if given.peers is not None:
         sys.path.append(str(given.peers))
     torch.set_num_threads(1)
-    maps = answer(Path(root))
+    maps = answer(slide)
     whole = len(maps.alone(maps.box).anchors)
     print(f"the whole slide at once: {whole} nuclei on {maps.box.shape} px")
     figures: dict[str, Any] = {"whole": whole, "counts": {}}

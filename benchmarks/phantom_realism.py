@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 import time
@@ -27,6 +26,7 @@ import numpy as np
 import openslide
 import tifffile
 from numpy.typing import NDArray
+from samples import REAL_SLIDE, sample
 from scipy import ndimage
 from skimage.color import rgb2hed
 from skimage.feature import peak_local_max
@@ -59,7 +59,7 @@ FIGURES = (
 
 def find_tissue(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Pixels (h, w) whose smoothed green is well below glass."""
-    return ndimage.uniform_filter(rgb[..., 1], 9) < 215
+    return np.asarray(ndimage.uniform_filter(rgb[..., 1], 9) < 215)
 
 
 def segment(hed: NDArray[np.float64], tissue: NDArray[np.bool_]) -> NDArray[np.int32]:
@@ -73,7 +73,7 @@ def segment(hed: NDArray[np.float64], tissue: NDArray[np.bool_]) -> NDArray[np.i
     labels = watershed(-distance, seeds, mask=mask)
     small = np.bincount(labels.ravel()) < MIN_AREA_PX
     labels[small[labels]] = 0
-    return labels.astype(np.int32)
+    return np.asarray(labels, np.int32)
 
 
 def f1_score(found: NDArray[np.int32], truth: NDArray[np.uint32]) -> float:
@@ -83,7 +83,8 @@ def f1_score(found: NDArray[np.int32], truth: NDArray[np.uint32]) -> float:
     pairs, shared = np.unique(np.stack([found[both], truth[both]]), axis=1, return_counts=True)
     union = sizes_found[pairs[0]] + sizes_truth[pairs[1]] - shared
     hits = int(np.count_nonzero(2 * shared > union))
-    return 2 * hits / max(1, np.count_nonzero(sizes_found[1:]) + np.count_nonzero(sizes_truth[1:]))
+    objects = np.count_nonzero(sizes_found[1:]) + np.count_nonzero(sizes_truth[1:])
+    return 2 * hits / max(1, int(objects))
 
 
 def measure_tiles(
@@ -161,13 +162,7 @@ def main() -> int:
     )
     parser.add_argument("--quick", action="store_true", help="three phantoms of 2,048 px, not nine")
     options = parser.parse_args()
-    real_path = Path(os.environ.get("QUADRAT_DATA", "data")) / "wsi" / "CMU-1-Small-Region.svs"
-    if not real_path.is_file():
-        print(
-            f"{real_path} is missing: set QUADRAT_DATA to the folder that holds "
-            "wsi/CMU-1-Small-Region.svs"
-        )
-        return 2
+    real_path = sample(REAL_SLIDE)
     tiles, scores, speed = measure_phantoms(3 if options.quick else 9)
     real, _ = analyse(real_path, None)
     low, high = np.nanpercentile(real, [5, 95], axis=0)

@@ -17,9 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -28,11 +26,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openslide
 import simplejpeg
 import tifffile
+from samples import REAL_SLIDE, sample
 
 from quadrat.core.geometry import Box
 from quadrat.slides.opening import open_slide
@@ -65,13 +65,13 @@ def compose(path: Path, source: Path, *, times: int) -> None:
         f"Aperio Image Library v11.2.1\n{width}x{height} [0,0 {width}x{height}] (256x256)|AppMag = "
         "20|MPP = 0.499"
     )
-    tiles = {
+    tiles: dict[str, Any] = {
         "tile": (TILE_PX, TILE_PX),
         "compression": "jpeg",
         "compressionargs": {"level": 75},
         "subsampling": (2, 1),
     }
-    common = {"photometric": "rgb", "description": note, "metadata": None}
+    common: dict[str, Any] = {"photometric": "rgb", "description": note, "metadata": None}
     with tifffile.TiffWriter(path) as out:
         out.write(whole, **tiles, **common)
         out.write(np.ascontiguousarray(whole[::16, ::16]), **common)
@@ -240,21 +240,16 @@ def main() -> None:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="about a minute: 300 tiles, three rounds (else 1,000 and seven)",
+        help="under a minute: 150 tiles, two rounds (else 1,000 and seven)",
     )
     parser.add_argument("--keep", type=Path, help="write the composed slide here and keep it")
     args = parser.parse_args()
-    data = os.environ.get("QUADRAT_DATA")
-    if data is None:
-        sys.exit(
-            "this benchmark composes its slide from real tissue: set QUADRAT_DATA to the folder "
-            "that holds wsi/"
-        )
-    most, rounds, times = (300, 3, 6) if args.quick else (1000, 7, 7)
+    real = sample(REAL_SLIDE)
+    most, rounds, times = (150, 2, 4) if args.quick else (1000, 7, 7)
     names = [name for name in READERS if name == "quadrat" or find_spec(name) is not None]
     with tempfile.TemporaryDirectory() as folder:
         path = args.keep or Path(folder) / "mosaic.svs"
-        compose(path, Path(data) / "wsi" / "CMU-1-Small-Region.svs", times=times)
+        compose(path, real, times=times)
         boxes = tissue_boxes(path, most=most)
         summary: dict[str, object] = {
             "read_px": READ_PX,

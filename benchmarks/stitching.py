@@ -6,24 +6,28 @@ nuclei touching), so the number of objects is known; reading them back and stitc
 timed. CPU seconds are user + system of the process, memory is its peak resident size above that
 after imports, compilation and a small warm-up.
 
-    python benchmarks/stitching.py --quick     about a minute
+    python benchmarks/stitching.py --quick     under a minute
     python benchmarks/stitching.py --full      the figures of docs/exactness.md, about half an hour
                                                and 10 GB of disk
     --peers FOLDER    where sahi is installed (pip install --no-deps --target FOLDER sahi);
                       else it is left out
+
+The exit code is 1 if a count or a pixel is wrong, or a written file cannot be read back.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import resource
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +60,36 @@ PER_MPX = 100_000 / 16_384**2 * 1e6
 CLASSES = (ClassInfo("nucleus", (200, 30, 60)),)
 IOU = 0.4
 Figures = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much is measured."""
+
+    nms: tuple[int, ...]
+    """Numbers of boxes for quadrat."""
+    nms_shapely: int
+    nms_torchvision: int
+    """Less than for the others: its time grows with the square of the number."""
+    nms_sahi: int
+    map_px: int
+    """Side of the map that is compared with scipy's labelling and skimage's watershed."""
+    slides: tuple[tuple[int, int], ...]
+    """Heights and widths (px) of the slides that are stitched, painted and written."""
+    written: int
+    """Objects in one file."""
+
+
+QUICK = Size((100_000,), 20_000, 20_000, 20_000, 2048, ((2048, 2048), (4096, 2048)), 20_000)
+FULL = Size(
+    (1_000_000, 5_000_000),
+    1_000_000,
+    100_000,
+    1_000_000,
+    16_384,
+    ((25_000, 20_000), (50_000, 40_000), (100_000, 80_000)),
+    1_000_000,
+)
 
 
 def cpu_s() -> float:
@@ -144,14 +178,14 @@ def stitch(folder: Path, *, paint_to: str) -> Figures:
     first_id = view.first_id
     if paint_to == "store":
         create_label_image(
-            work.tiles,
+            work.image,
             "objects",
             frame=view.frame,
             dtype="uint32",
             chunk=LATTICE.core,
             shard=LATTICE.shard,
         )
-        image = open_label_image(work.tiles, "objects")
+        image = open_label_image(work.image, "objects")
     for shard in view.shards:
         assert task.label_image is not None
         painted = task.label_image.paint(view, shard, first_id)
@@ -374,16 +408,30 @@ def case(name: str, options: Figures) -> Figures:
 
 
 def apart(name: str, **options: Any) -> Figures:
-    """One measurement in a fresh process; a failure is a figure too."""
-    command = [sys.executable, __file__, "--case", name, "--options", json.dumps(options)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        figures: Figures = {"failed": (done.stderr.strip().splitlines() or ["no message"])[-1]}
-    else:
-        figures = json.loads(done.stdout.splitlines()[-1])
+    """One measurement in a process of its own, which is forked so that it need not import
+    anything.
+
+    Raises:
+        SystemExit: the measurement failed. A benchmark that goes on without it would hide that.
+    """
+    context = multiprocessing.get_context("fork")
+    receive, send = context.Pipe(duplex=False)
+    process = context.Process(target=_measure, args=(name, options, send))
+    process.start()
+    send.close()
+    try:
+        figures: Figures = receive.recv()
+    except EOFError:
+        process.join()
+        sys.exit(f"{name} {options} failed with exit code {process.exitcode}")
+    process.join()
     shown = {k: v for k, v in options.items() if k != "folder"}
     print(name, json.dumps(shown), json.dumps(figures), flush=True)
     return figures
+
+
+def _measure(name: str, options: Figures, send: Connection) -> None:
+    send.send(case(name, options))
 
 
 def one_map(side: int, large: float, *, exact: bool) -> Figures:
@@ -434,46 +482,30 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--peers", default="")
-    parser.add_argument("--case", default="", help=argparse.SUPPRESS)
-    parser.add_argument("--options", default="{}", help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.case:
-        print(json.dumps(case(given.case, json.loads(given.options))))
-        return 0
-    full = given.full and not given.quick
-    peers = ["shapely", "torchvision", *(["sahi"] if given.peers else [])]
-    fewer = 1_000_000 if full else 100_000
+    size = FULL if given.full and not given.quick else QUICK
+    peers = {"shapely": size.nms_shapely, "torchvision": size.nms_torchvision}
+    if given.peers or find_spec("sahi"):
+        peers["sahi"] = size.nms_sahi
     report: Figures = {
-        "nms": {
-            str(n): apart("nms", n=n, rule="quadrat")
-            for n in ((1_000_000, 5_000_000) if full else (10**6,))
-        }
+        "nms": {str(n): apart("nms", n=n, rule="quadrat") for n in size.nms},
+        "nms_peers": {
+            rule: apart("nms", n=n, rule=rule, peers=given.peers) for rule, n in peers.items()
+        },
+        "map": [one_map(size.map_px, large, exact=True) for large in (0.0, 0.01)],
+        "slide": [one_slide(shape) for shape in size.slides],
+        "writing": {},
     }
-    report["nms_peers"] = {
-        rule: apart(
-            "nms",
-            n=min(fewer, 100_000) if rule == "torchvision" else fewer,
-            rule=rule,
-            peers=given.peers,
-        )
-        for rule in peers
-    }
-    sides = (16_384,) if full else (4096,)
-    report["map"] = [one_map(side, large, exact=True) for side in sides for large in (0.0, 0.01)]
-    shapes = (
-        ((25_000, 20_000), (50_000, 40_000), (100_000, 80_000))
-        if full
-        else ((4096, 4096), (8192, 4096))
-    )
-    report["slide"] = [one_slide(shape) for shape in shapes]
-    report["writing"] = {}
     for kind in ("parquet", "geojson"):
         with tempfile.TemporaryDirectory() as place:
-            report["writing"][kind] = apart(
-                "writing", folder=place, n=1_000_000 if full else 100_000, kind=kind
-            )
+            report["writing"][kind] = apart("writing", folder=place, n=size.written, kind=kind)
+    report["exact"] = (
+        all(row["count_error"] == 0 for row in report["map"] + report["slide"])
+        and all(row["different_px"] == 0 and row["ids_once"] for row in report["map"])
+        and all(row["readable"] for row in report["writing"].values())
+    )
     print(json.dumps(report))
-    return 0
+    return 0 if report["exact"] else 1
 
 
 if __name__ == "__main__":

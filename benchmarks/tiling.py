@@ -17,8 +17,9 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import numpy as np
 import openslide
@@ -34,6 +35,8 @@ MPP = 0.25
 WINDOW_PX, CORE_PX = 608, 512
 HEIGHT, WIDTH = 80_000, 100_000
 Cost = tuple[float, float]
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def main() -> None:
@@ -119,11 +122,11 @@ def layout(slide: Mosaic, cells: Sequence[Cell], *, moved: bool) -> tuple[SlideS
     )
 
 
-def timed(work: Callable[[], Any]) -> Cost:
-    """CPU and wall seconds."""
+def timed(work: Callable[P, T], *given: P.args, **options: P.kwargs) -> tuple[Cost, T]:
+    """CPU and wall seconds of a call, and what it returned."""
     cpu, wall = time.process_time(), time.perf_counter()
-    work()
-    return time.process_time() - cpu, time.perf_counter() - wall
+    found = work(*given, **options)
+    return (time.process_time() - cpu, time.perf_counter() - wall), found
 
 
 def filling(
@@ -145,21 +148,14 @@ def filling(
     warm_up = cells[0]
     for cell in (warm_up, *cells):
         with openslide.OpenSlide(str(slide.path)) as handle:
-            spent[names[0]].append(
-                timed(lambda handle=handle, cell=cell: read_by_openslide(handle, cell))
-            )
+            spent[names[0]].append(timed(read_by_openslide, handle, cell)[0])
         for name in names[1:]:
             opened = open_source(slide.path, mpp=MPP)
-            damaged = "mark" if name == names[3] else "fail"
+            damaged: Literal["mark", "fail"] = "mark" if name == names[3] else "fail"
             with SlideSource(opened.slide, opened.plan, damaged=damaged) as source:
-                receipts: list[Any] = []
-                cost = timed(
-                    lambda s=source, n=name, c=cell, r=receipts: r.append(
-                        fill_shard(s, stores[n], c)
-                    )
-                )
+                cost, receipt = timed(fill_shard, source, stores[name], cell)
             spent[name].append(cost)
-            nbytes[name] += receipts[0].nbytes if len(spent[name]) > 1 else 0
+            nbytes[name] += receipt.nbytes if len(spent[name]) > 1 else 0
     return {name: total(costs[1:]) for name, costs in spent.items()}, nbytes
 
 
@@ -196,23 +192,24 @@ def reading(slide: Mosaic, cells: Sequence[Cell], folder: Path) -> dict[str, dic
             name: TileStore.open(folder / name) for name in ("zstd", "moved")
         }
         for name, store in stores.items():
-            cost = timed(lambda s=store: [s.read(box) for box in single])[0] / len(single)
-            found[name] = {"single": round(1e3 * cost, 2)}
-            cost = timed(lambda s=store: [s.read(box) for box in rows])[0] / len(rows)
-            found[name]["neighbours"] = round(1e3 * cost, 2)
+            found[name] = {
+                "single": ms(read_all(store.read, single), single),
+                "neighbours": ms(read_all(store.read, rows), rows),
+            }
         for box in single:
             wanted = source.read(box)
             assert all((store.read(box) == wanted).all() for store in stores.values()), (
                 "pixels differ"
             )
     for name in ("zstd", "moved"):
-        cost = timed(
-            lambda n=name: [
-                read_by_zarr(folder / n / "0", box, planar=n == "zstd") for box in single
-            ]
-        )[0]
-        found[name]["single, by zarr"] = round(1e3 * cost / len(single), 2)
+        by_zarr = partial(read_by_zarr, folder / name / "0", planar=name == "zstd")
+        found[name]["single, by zarr"] = ms(read_all(by_zarr, single), single)
     return found
+
+
+def read_all(read: Callable[[Box], np.ndarray], wanted: Sequence[Box]) -> float:
+    """CPU seconds to read these boxes."""
+    return timed(lambda: [read(box) for box in wanted])[0][0]
 
 
 def read_by_zarr(path: Path, box: Box, *, planar: bool) -> np.ndarray:
@@ -323,9 +320,9 @@ def total(costs: Sequence[Cost]) -> Cost:
     return statistics.median(cpu) * len(costs), statistics.median(wall) * len(costs)
 
 
-def ms(seconds: float, cells: Sequence[Cell]) -> float:
-    """Milliseconds a shard."""
-    return round(1e3 * seconds / len(cells), 2)
+def ms(seconds: float, parts: Sequence[object]) -> float:
+    """Milliseconds for each shard or box."""
+    return round(1e3 * seconds / len(parts), 2)
 
 
 def ratio(one: Cost, other: Cost) -> dict[str, float]:

@@ -55,7 +55,7 @@ def _large(mask: Mask, mm2: float) -> Mask:
 
 def quadrat(rgb: Rgb) -> Mask:
     """What quadrat does."""
-    return judge_overview(rgb, mpp=MPP) == ANALYSED
+    return np.asarray(judge_overview(rgb, mpp=MPP) == ANALYSED)
 
 
 def otsu_grey(rgb: Rgb) -> Mask:

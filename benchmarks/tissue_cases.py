@@ -102,7 +102,7 @@ def _phantoms(split: str, *, count: int) -> list[tuple[str, Rgb, Mask]]:
 
 def _mosaics(split: str, *, count: int) -> list[tuple[str, Rgb, Mask]]:
     """Blobs cut from mosaics of real pictures that are full of tissue, laid on glass; none where
-    QUADRAT_DATA is unset."""
+    QUADRAT_DATA is unset or does not hold the set."""
     root = os.environ.get("QUADRAT_DATA")
     if root is None:
         return []
@@ -115,6 +115,8 @@ def _mosaics(split: str, *, count: int) -> list[tuple[str, Rgb, Mask]]:
             sorted((Path(root) / "classification_segmentation/ebhi_seg").glob("*/image/*.png")),
         ),
     ):
+        if not files:
+            continue
         own = files[0::2] if split == "tune" else files[1::2]
         tiles = [tile for tile in (_small(path, step) for path in own) if tile is not None]
         for k in range(count):

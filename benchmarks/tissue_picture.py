@@ -3,6 +3,9 @@ docs/tissue.md.
 
 QUADRAT_DATA=<folder> python benchmarks/tissue_picture.py docs/pictures/tissue.png
 
+`--quick` draws two slides and three cases. Without a path the picture is not kept. The last line is
+one JSON object.
+
 Left each picture as it is, right what was found: tissue has its own colours and a green outline;
 the rest is tinted by reason: glass blue, shadow and dust grey, pen green, frame black, specks
 magenta.
@@ -11,12 +14,13 @@ magenta.
 from __future__ import annotations
 
 import argparse
-import os
+import json
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from samples import sample
 from scipy import ndimage
 from tissue_cases import MPP, cases
 
@@ -84,11 +88,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("out", type=Path)
-    out: Path = parser.parse_args().out
+    parser.add_argument("out", type=Path, nargs="?", help="the PNG (default: it is not kept)")
+    parser.add_argument("--quick", action="store_true")
+    options = parser.parse_args()
+    real, shown = (REAL[:2], SHOWN[:3]) if options.quick else (REAL, SHOWN)
     pictures = []
-    for file, mpp in REAL:
-        with open_slide(Path(os.environ["QUADRAT_DATA"]) / "wsi" / file, mpp=mpp) as slide:
+    for file, mpp in real:
+        with open_slide(sample("wsi") / file, mpp=mpp) as slide:
             slide_mpp = check_mpp(slide.mpp, slide=slide.name)
             tissue = find_tissue(slide, slide_mpp=slide_mpp)
             plan = plan_read(
@@ -96,11 +102,11 @@ def main() -> None:
             )
             pictures.append(pair(read_strips(SlideSource(slide, plan)), tissue.codes, HEIGHT))
     judged = cases("judge", quick=True)
-    for number, condition in enumerate(SHOWN):
+    for number, condition in enumerate(shown):
         own = [case for case in judged if case.condition == condition]
         case = own[number % len(own)]
         pictures.append(pair(case.rgb, judge_overview(case.rgb, mpp=MPP), 160))
-    rows = [*rows_of(pictures[: len(REAL)]), *rows_of(pictures[len(REAL) :])]
+    rows = [*rows_of(pictures[: len(real)]), *rows_of(pictures[len(real) :])]
     widest = max(row.shape[1] for row in rows)
     whole = np.vstack(
         [
@@ -108,8 +114,11 @@ def main() -> None:
             for row in rows
         ]
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(whole).quantize(192, dither=Image.Dither.NONE).save(out, optimize=True)
+    picture = Image.fromarray(whole).quantize(192, dither=Image.Dither.NONE)
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(options.out, optimize=True)
+    print(json.dumps({"pictures": len(pictures), "width": picture.width, "height": picture.height}))
 
 
 if __name__ == "__main__":

@@ -151,8 +151,8 @@ def groups_of_fields(
     for k, g in sorted(zip(look_of, group_of, strict=True)):
         if g not in names:
             names[g] = f"{letters[k]}{1 + sum(n[0] == letters[k] for n in names.values())}"
-    of_field = {f: names[g] for f, g in zip(first, group_of, strict=True)}
-    groups = [of_field[f] for f in field]
+    name_of = {f: names[g] for f, g in zip(first, group_of, strict=True)}
+    groups = [name_of[f] for f in field]
     return groups, [g[0] for g in groups]
 
 
@@ -205,7 +205,7 @@ def brca_m2c(folder: Path) -> tuple[Sequence[str], list[list[object]]]:
 def bccd(folder: Path) -> tuple[Sequence[str], list[list[object]]]:
     """The set's own lists. mpp: 7.5 um over the median side of the boxes of red cells that do not
     touch the border."""
-    split = {}
+    split: dict[str, str] = {}
     for name in ("train", "val", "test"):
         for image in (folder / "ImageSets/Main" / f"{name}.txt").read_text().split():
             if image in split:

@@ -38,6 +38,10 @@ def behaviour():
         if what == "append":
             with open(value, "a") as file:
                 file.write("x")
+        if what == "imported":
+            import sys
+
+            return value in sys.modules
         if what == "threads":
             return [os.environ.get(name) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")]
         if what == "unpicklable":
@@ -51,16 +55,15 @@ ACT = behaviour()
 pytestmark = pytest.mark.timeout(90)
 
 
-@pytest.fixture(scope="module", params=["serial", "dask"])
-def executor(request):
-    with open_executor(request.param, workers=2, threads=1) as opened:
-        yield opened
-
-
 @pytest.fixture(scope="module")
 def cluster():
     with open_executor("dask", workers=2, threads=1) as opened:
         yield opened
+
+
+@pytest.fixture(scope="module", params=["serial", "dask"])
+def executor(request):
+    return Serial() if request.param == "serial" else request.getfixturevalue("cluster")
 
 
 def jobs(*payloads):
@@ -229,6 +232,13 @@ def test_workers_are_other_processes_with_the_stated_threads(cluster):
     assert os.getpid() not in {o.receipt["process"] for o in found.values()}
     (outcome,) = cluster.run(ACT, jobs(("threads", 0)))
     assert outcome.receipt == ["1", "1"]
+
+
+def test_a_worker_that_starts_again_does_not_wait_for_torch(cluster):
+    (dead,) = cluster.run(ACT, jobs(("kill", 0)))
+    assert dead.failure is not None
+    found = by_key(cluster.run(ACT, jobs(*[("imported", "torch")] * 6)))
+    assert {o.receipt for o in found.values()} == {False}
 
 
 def test_an_interrupt_is_not_taken_for_a_failed_job():

@@ -1,16 +1,23 @@
-"""What all end-to-end tests share: two phantoms, four packages trained for a few steps, a cluster,
-reference runs."""
+"""What all end-to-end tests share: two phantoms, five fixed packages, a cluster, reference runs.
 
+The packages were trained once, for a few steps, on a phantom (tests/fixed): training them anew for
+every session would take longer than all runs. What training does is tested in test_training.py.
+"""
+
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from helpers.runs import MASKS, TASKS, quadrat, write_pipeline
 from quadrat.engine.cluster import open_executor
 from quadrat.phantom import PhantomSpec, write_phantom
 
 NAMES = ("oblong", "square")
+FIXED = Path(__file__).parents[1] / "fixed" / "packages"
+NUCLEI = [{"name": "lymphocyte"}, {"name": "epithelial"}, {"name": "stromal"}]
 
 
 @dataclass(frozen=True)
@@ -39,8 +46,30 @@ class Lab:
 
 
 @pytest.fixture(scope="session")
-def lab(tmp_path_factory):
-    lab = Lab(tmp_path_factory.mktemp("lab"))
+def shared(tmp_path_factory, worker_id):
+    """A folder that all processes of a parallel session (`pytest -n`) have in common."""
+    own = tmp_path_factory.getbasetemp()
+    return own if worker_id == "master" else own.parent
+
+
+def once(folder, make):
+    """A folder that the first process that asks for it fills, while the others wait."""
+    with FileLock(folder.with_suffix(".lock")):
+        if not folder.exists():
+            part = folder.with_suffix(".part")
+            make(part)
+            part.rename(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def lab(shared):
+    return Lab(once(shared / "lab", make_lab))
+
+
+def make_lab(folder):
+    lab = Lab(folder)
+    folder.mkdir()
     for seed, (name, height, tissue) in enumerate(
         ((NAMES[0], 2000, 0.4), (NAMES[1], 2048, 0.6)), start=11
     ):
@@ -57,27 +86,17 @@ def lab(tmp_path_factory):
         "slide,annotation,annotated,split,case\n"
         f"{NAMES[0]}.tiff,{NAMES[0]}.truth.geojson,all,train,case 1\n"
     )
-    for task in TASKS:
-        write_pipeline(lab.pipeline(task), task, package=lab.package(task), manifest=lab.manifest)
-    done = quadrat("train", *(lab.pipeline(task) for task in TASKS))
-    assert done.code == 0, done.err
-    return lab
-
-
-@pytest.fixture(scope="session")
-def mask_lab(lab):
-    """The lab with a package of a mask model as well."""
-    nuclei = [{"name": "lymphocyte"}, {"name": "epithelial"}, {"name": "stromal"}]
-    write_pipeline(
-        lab.pipeline(MASKS),
-        MASKS,
-        package=lab.package(MASKS),
-        manifest=lab.manifest,
-        classes=nuclei,
-    )
-    done = quadrat("train", lab.pipeline(MASKS))
-    assert done.code == 0, done.err
-    return lab
+    final = Lab(folder.with_suffix(""))  # where it will lie when it is complete
+    for task in (*TASKS, MASKS):
+        shutil.copytree(FIXED / task, lab.package(task))
+        classes = {"classes": NUCLEI} if task == MASKS else {}
+        write_pipeline(
+            lab.pipeline(task),
+            task,
+            package=final.package(task),
+            manifest=final.manifest,
+            **classes,
+        )
 
 
 @pytest.fixture(scope="session")
@@ -94,13 +113,13 @@ class References:
         self._lab, self._folder = lab, folder
 
     def __call__(self, task):
-        out = self._folder / task
-        if not out.exists():
+        def run(out):
             done = quadrat("run", self._lab.pipeline(task), *self._lab.slides, "--out", out)
             assert done.code == 0, done.err
-        return out / "results"
+
+        return once(self._folder / f"reference_{task}", run) / "results"
 
 
 @pytest.fixture(scope="session")
-def reference(lab, tmp_path_factory):
-    return References(lab, tmp_path_factory.mktemp("reference"))
+def reference(lab, shared):
+    return References(lab, shared)

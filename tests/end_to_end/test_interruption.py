@@ -9,7 +9,6 @@ from functools import partial
 import pytest
 
 from helpers.runs import (
-    SMALL,
     TASKS,
     contents,
     difference,
@@ -20,7 +19,6 @@ from helpers.runs import (
     of_stage,
     phases,
     quadrat,
-    session_members,
     sha256,
     start,
     wait_until,
@@ -33,6 +31,8 @@ from quadrat.models.package import WEIGHTS
 from quadrat.training.job import train_package
 from quadrat.training.plan import train_all, training_of
 
+STEPS = 80
+"""Of a training that is to be killed long before its end."""
 KEEP = 'run.keep=["tiles","predictions"]'
 
 
@@ -157,7 +157,7 @@ def test_a_signal_in_the_middle_of_a_work_unit_stops_the_run_and_is_no_failure_o
 def assert_it_ends_well(process, tmp_path):
     said = tmp_path / "output.txt"
     assert process.wait(timeout=20) == 75, said.read_text()
-    assert session_members(process.pid) == [], "processes were left behind"
+    assert gone_within(process.pid, 2), "processes were left behind"
     assert "run the same command again to go on" in said.read_text()
     assert "Traceback" not in said.read_text()
     assert not (tmp_path / "out" / "run" / "driver.lock").exists()
@@ -244,26 +244,25 @@ def test_two_drivers_in_one_folder_are_refused_and_the_lock_of_a_dead_one_is_tak
 def test_a_training_killed_after_a_checkpoint_goes_on_from_it_to_the_same_weights(
     begin, lab, tmp_path
 ):
-    package = tmp_path / "package"
-    pipeline = write_pipeline(
-        tmp_path / "again.yaml",
-        "instance",
-        package=package,
-        manifest=lab.manifest,
-        train={"checkpoint_every_s": 0.0},
-    )
-    process = begin("train", pipeline)
-    about = tmp_path / "package.training" / "checkpoints" / "checkpoint.json"
+    def pipeline_of(package):
+        return write_pipeline(
+            tmp_path / f"{package}.yaml",
+            "instance",
+            package=tmp_path / package,
+            manifest=lab.manifest,
+            train={"steps": STEPS, "checkpoint_every_s": 0.0},
+        )
+
+    process = begin("train", pipeline_of("killed"))
+    about = tmp_path / "killed.training" / "checkpoints" / "checkpoint.json"
     wait_until(
         lambda: about.exists() and json.loads(about.read_text())["step"] >= 3, process=process
     )
     process.kill()
     process.wait(timeout=10)
     reached = json.loads(about.read_text())["step"]
-    assert reached < SMALL["instance"]["train"]["steps"], (
-        "the training was over before it could be killed"
-    )
-    assert not package.exists()
+    assert reached < STEPS, "the training was over before it could be killed"
+    assert not (tmp_path / "killed").exists()
 
     steps = []
 
@@ -272,12 +271,13 @@ def test_a_training_killed_after_a_checkpoint_goes_on_from_it_to_the_same_weight
             steps.append(event.done)
 
     train_all(
-        [training_of(load_pipeline(str(pipeline)))],
+        [training_of(load_pipeline(str(pipeline_of("killed"))))],
         train_one=partial(train_package, callback=count),
     )
     assert steps[0] == reached + 1, "the training did not go on from its checkpoint"
-    assert steps[-1] == SMALL["instance"]["train"]["steps"]
-    assert sha256(package / WEIGHTS) == sha256(lab.package("instance") / WEIGHTS)
+    assert steps[-1] == STEPS
+    assert quadrat("train", pipeline_of("undisturbed")).code == 0
+    assert sha256(tmp_path / "killed" / WEIGHTS) == sha256(tmp_path / "undisturbed" / WEIGHTS)
 
 
 def test_a_training_that_is_told_to_stop_ends_with_75_and_can_go_on(begin, lab, tmp_path):
@@ -294,7 +294,7 @@ def test_a_training_that_is_told_to_stop_ends_with_75_and_can_go_on(begin, lab, 
     process.send_signal(signal.SIGTERM)
     said = tmp_path / "output.txt"
     assert process.wait(timeout=20) == 75, said.read_text()
-    assert session_members(process.pid) == [], "processes were left behind"
+    assert gone_within(process.pid, 2), "processes were left behind"
     assert "run the same command again to go on" in said.read_text()
     reached = json.loads(about.read_text())["step"]
     again = begin("train", pipeline)

@@ -20,12 +20,12 @@ def test_one_shard_a_unit_three_of_a_tile_store_and_two_dask_workers_give_equal_
 
 @pytest.mark.slow
 def test_a_mask_model_too_gives_equal_bytes_however_the_work_is_cut(
-    mask_lab, reference, cluster, tmp_path
+    lab, reference, cluster, tmp_path
 ):
-    check_equal_bytes(MASKS, mask_lab, reference, cluster, tmp_path)
+    check_equal_bytes(MASKS, lab, reference, cluster, tmp_path)
     for row in table(reference(MASKS) / "summary.csv"):
         assert int(row["count"]) >= 20, row
-    card = json.loads((mask_lab.package(MASKS) / "card.json").read_text())
+    card = json.loads((lab.package(MASKS) / "card.json").read_text())
     assert card["exactness"]["promise"] == "schedule-exact"
 
 

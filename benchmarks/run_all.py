@@ -1,0 +1,106 @@
+"""Runs every benchmark with --quick and says how each ended: ``make bench``.
+
+A benchmark that rots is worse than none, since figures are cited from it. Each must end with exit
+code 0 and with one JSON object on its last line; one that finds no samples or no peers says so
+there. The figures of quick runs show that the benchmarks work; those of the documentation come
+from full runs on an idle machine.
+
+    python benchmarks/run_all.py [NAME ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).parent
+LIMIT_S = 600
+"""A benchmark that takes longer is stopped. On an idle machine each is to take a minute at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a benchmark ended."""
+
+    name: str
+    """Path below benchmarks/."""
+    wall_s: float
+    """Seconds on the wall."""
+    cpu_s: float
+    """CPU seconds of the process and of those that it waited for."""
+    verdict: str
+    """``ok``, ``left out: ...`` or what is wrong."""
+
+    @property
+    def good(self) -> bool:
+        """Whether it measured, or said what it would have needed."""
+        return self.verdict == "ok" or self.verdict.startswith("left out: ")
+
+
+def benchmarks() -> list[str]:
+    """All scripts that know --quick, this one left out."""
+    scripts = sorted(path for path in HERE.rglob("*.py") if path != Path(__file__))
+    known = [path for path in scripts if '"--quick"' in path.read_text(encoding="utf-8")]
+    return [str(path.relative_to(HERE)) for path in known]
+
+
+def verdict_of(code: int, output: str) -> str:
+    """What to make of an exit code and of what was printed."""
+    if code:
+        return f"exit code {code}"
+    last = (output.strip().splitlines() or [""])[-1]
+    try:
+        figures = json.loads(last)
+    except ValueError:
+        return f"the last line is not JSON: {last[:60]!r}"
+    if not isinstance(figures, dict) or not figures:
+        return f"the last line is not a JSON object: {last[:60]!r}"
+    return f"left out: {figures['left_out']}" if "left_out" in figures else "ok"
+
+
+def run(name: str) -> Ended:
+    """Run one of them; what a failed one printed is shown."""
+    start, before = time.perf_counter(), os.times()
+    command = [sys.executable, str(HERE / name), "--quick"]
+    try:
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=LIMIT_S
+        )
+        output, verdict = done.stdout, verdict_of(done.returncode, done.stdout)
+    except subprocess.TimeoutExpired as stopped:
+        output = stopped.stdout.decode(errors="replace") if stopped.stdout else ""
+        verdict = f"stopped after {LIMIT_S} s"
+    after = os.times()
+    cpu_s = sum(after[2:4]) - sum(before[2:4])
+    ended = Ended(name, time.perf_counter() - start, cpu_s, verdict)
+    if not ended.good:
+        print(f"\n{name}:\n{output[-4000:]}", flush=True)
+    return ended
+
+
+def main() -> int:
+    """Run them one after the other and print a table; 1 if one of them failed."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", help="paths below benchmarks/ (default: all)")
+    names = parser.parse_args().names or benchmarks()
+    ended = []
+    for name in names:
+        ended.append(run(name))
+        print(f"{name:28} {ended[-1].verdict}", flush=True)
+    print(f"\n{'benchmark':28} {'wall s':>7} {'CPU s':>7}  ended")
+    for row in ended:
+        print(f"{row.name:28} {row.wall_s:7.1f} {row.cpu_s:7.1f}  {row.verdict[:70]}")
+    print(f"{'all':28} {sum(r.wall_s for r in ended):7.1f} {sum(r.cpu_s for r in ended):7.1f}")
+    return 0 if all(row.good for row in ended) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
