@@ -1,6 +1,7 @@
 """A room of the package imports only rooms below its own; four libraries have their one place."""
 
 import ast
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,16 @@ def test_a_file_imports_only_rooms_below_its_own(file: str) -> None:
 )
 def test_an_import_from_above_and_a_library_out_of_place_are_found(file: str, source: str) -> None:
     assert breaches(file, source)
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    modules = {f"quadrat.{file[:-3].replace('/', '.')}" for file in FILES}
+    needs = {}
+    for file in FILES:
+        names = imported(ast.parse((SRC / file).read_text(encoding="utf-8")))
+        known = {name if name in modules else name.rpartition(".")[0] for name in names}
+        needs[f"quadrat.{file[:-3].replace('/', '.')}"] = known & modules
+    assert len(list(TopologicalSorter(needs).static_order())) == len(modules)
 
 
 def test_every_room_has_a_floor() -> None:

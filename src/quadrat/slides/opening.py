@@ -19,25 +19,20 @@ def open_slide(path: str | Path, *, mpp: float | None = None) -> Slide:
         SlideError: the path is missing, empty, truncated, unreadable, or not a picture that can be
             read.
     """
-    return reopen(str(path), None if mpp is None else (float(mpp), float(mpp)))
-
-
-def reopen(path: str, mpp: tuple[float, float] | None) -> Slide:
-    """As ``open_slide``, with the mpp of rows and of columns. A pickled slide is opened again by
-    this."""
     found = recognise(Path(path))
+    override = None if mpp is None else (float(mpp), float(mpp))
     if found.reader == "openslide":
         from quadrat.slides.openslide import OpenSlideSlide
 
-        return OpenSlideSlide(found, mpp=mpp)
+        return OpenSlideSlide(found, mpp=override)
     if found.reader == "tiff":
         from quadrat.slides.tiff import TiffSlide
 
-        return TiffSlide(found, mpp=mpp)
+        return TiffSlide(found, mpp=override)
     if found.reader == "ome-zarr":
         from quadrat.slides.ome_zarr import ZarrSlide
 
-        return ZarrSlide(found, mpp=mpp)
+        return ZarrSlide(found, mpp=override)
     from quadrat.slides.flat import FlatSlide
 
-    return FlatSlide(found, mpp=mpp)
+    return FlatSlide(found, mpp=override)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -164,9 +165,13 @@ class Reopened(Closing):
     _override: tuple[float, float] | None
 
     def __reduce__(self) -> tuple[object, ...]:
-        from quadrat.slides.opening import reopen
+        return _reopen, (type(self), self.path, self._override)
 
-        return reopen, (self.path, self._override)
+
+def _reopen(kind: Callable[..., Slide], path: str, mpp: tuple[float, float] | None) -> Slide:
+    from quadrat.slides.recognise import recognise  # tifffile is slow to load, and few need it
+
+    return kind(recognise(Path(path)), mpp=mpp)
 
 
 def on_canvas(box: Box, whole: Box, read: Callable[[Box], Rgb]) -> Rgb:
