@@ -28,7 +28,7 @@ from quadrat.core.geometry import check_mpp, plan_read
 from quadrat.slides.opening import open_slide
 from quadrat.slides.source import SlideSource
 from quadrat.slides.tissue.mask import find_tissue, read_strips
-from quadrat.slides.tissue.overview import ANALYSED, judge_overview
+from quadrat.slides.tissue.overview import ANALYSED, classify_overview
 
 TINTS = np.array(
     [(255, 255, 255), (90, 90, 255), (120, 120, 120), (0, 200, 0), (0, 0, 0), (255, 0, 255)],
@@ -105,7 +105,7 @@ def main() -> None:
     for number, condition in enumerate(shown):
         own = [case for case in judged if case.condition == condition]
         case = own[number % len(own)]
-        pictures.append(pair(case.rgb, judge_overview(case.rgb, mpp=MPP), 160))
+        pictures.append(pair(case.rgb, classify_overview(case.rgb, mpp=MPP), 160))
     rows = [*rows_of(pictures[: len(real)]), *rows_of(pictures[len(real) :])]
     widest = max(row.shape[1] for row in rows)
     whole = np.vstack(

@@ -1,4 +1,4 @@
-"""Commands beside runs and trainings: look at slides, check stores and results, make phantoms."""
+"""Other commands: look at slides, check stores and results, make phantoms."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class Options(Common):
     """regions to include or exclude on the one given slide (QuPath; for a batch: manifest column
     'regions')"""
     overwrite: bool = False
-    """replace results of other settings"""
+    """replace results and kept stores of other settings"""
 
     def slides(self, given: Sequence[Path]) -> list[SlideRef]:
         """The slides of the arguments, or of the manifest.

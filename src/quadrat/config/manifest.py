@@ -6,12 +6,11 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from os.path import expanduser
 from pathlib import Path
 
 from quadrat.core.errors import ConfigError
-from quadrat.core.text import mark_of, not_utf8
+from quadrat.core.text import did_you_mean, mark_of, not_utf8
 
 COLUMNS = (
     "slide",
@@ -73,7 +72,7 @@ class SlideRef:
 
 def read_manifest(path: Path) -> list[SlideRef]:
     """Slides of a CSV with the columns slide, annotation, mpp, label, case, split, regions,
-    annotated, fold, name (only ``slide`` is needed), in upper or lower case, parted by commas,
+    annotated, fold, name (only ``slide`` is needed), in upper or lower case, separated by commas,
     semicolons (the mpp may have a decimal comma then) or tabs.
 
     Paths are relative to the manifest. One annotation file may serve many slides. ``name`` is what
@@ -114,10 +113,9 @@ def _rows(text: str, path: Path) -> list[tuple[int, dict[str, str]]]:
             )
         unknown = [f for f in fields if f not in COLUMNS]
         if unknown:
-            near = get_close_matches(unknown[0], COLUMNS, n=1)
-            hint = f"; did you mean '{near[0]}'?" if near else ""
             raise ConfigError(
-                f"{path}: unknown column '{unknown[0]}' (known: {', '.join(COLUMNS)}){hint}"
+                f"{path}: unknown column '{unknown[0]}' (known: {', '.join(COLUMNS)})"
+                f"{did_you_mean(unknown[0], COLUMNS)}"
             )
         twice = [f for f in fields if fields.count(f) > 1]
         if twice:

@@ -7,7 +7,6 @@ sentences on wrong values from it.
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from typing_extensions import TypedDict
 
 from quadrat.config.reference import faults
 from quadrat.core.errors import ConfigError
+from quadrat.core.text import did_you_mean
 
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 Count = Annotated[int, Field(ge=1)]
@@ -373,18 +373,17 @@ def find_pipeline(name: str) -> Path:
     shipped = {p.stem: p for p in sorted(shipped_pipelines().glob("*.yaml"))}
     if name in shipped:
         return shipped[name]
-    near = difflib.get_close_matches(name, shipped, n=1)
-    hint = f"; did you mean '{near[0]}'?" if near else ""
     raise ConfigError(
-        f"there is no pipeline '{name}' (shipped: {', '.join(shipped)}; or give a .yaml file){hint}"
+        f"there is no pipeline '{name}' (shipped: {', '.join(shipped)}; or give a .yaml file)"
+        f"{did_you_mean(name, shipped)}"
     )
 
 
 def manifest_of(pipeline: Pipeline) -> Path:
-    """The file that ``data.manifest`` names: beside the pipeline file if it is there, else from the
+    """The file that ``data.manifest`` names, looked for next to the pipeline file, then in the
     working folder."""
-    beside = Path(pipeline.folder) / pipeline.data.manifest
-    return beside if beside.is_file() else Path(pipeline.data.manifest)
+    near = Path(pipeline.folder) / pipeline.data.manifest
+    return near if near.is_file() else Path(pipeline.data.manifest)
 
 
 def pipeline_schema() -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
+
+from quadrat.core.text import did_you_mean
 
 Schema = dict[str, Any]
 Path = Sequence[int | str]
@@ -44,8 +45,8 @@ def _sentence(error: ErrorDetails, schema: Schema) -> str:
         return f"{inside}the key '{path[-1]}' is missing"
     if kind == "unexpected_keyword_argument":
         known = list(_at(schema, path[:-1])["properties"])
-        near = difflib.get_close_matches(str(path[-1]), known, n=1)
-        hint = f"; did you mean '{near[0]}'?" if near else f" (known: {', '.join(known)})"
+        listed = f" (known: {', '.join(known)})"
+        hint = did_you_mean(str(path[-1]), known, otherwise=listed)
         return f"{inside}unknown key '{path[-1]}'{hint}"
     wanted, key = _at(schema, path), _dotted(path)
     if kind == "too_short" and not value:

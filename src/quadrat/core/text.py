@@ -1,11 +1,12 @@
 """Text files that people hand in (UTF-8; the first line shows what separates the columns), and
-tables for people to read."""
+text for people to read."""
 
 from __future__ import annotations
 
 import codecs
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 # a polygon as well-known text is longer than the 131072 characters that csv begins with
@@ -25,6 +26,12 @@ def not_utf8(path: Path, error: UnicodeDecodeError) -> str:
     """The sentence on a file that is not UTF-8 text."""
     what = "UTF-16 text" if error.object[:2] in UTF16 else f"not UTF-8 text ({error.reason})"
     return f"{path}: {what}; save it as UTF-8"
+
+
+def did_you_mean(name: str, known: Iterable[str], *, otherwise: str = "") -> str:
+    """The end of a message on an unknown name: the nearest known one, else ``otherwise``."""
+    near = get_close_matches(name, list(known), n=1)
+    return f"; did you mean '{near[0]}'?" if near else otherwise
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -154,16 +154,16 @@ def check_kept(work: SlideWork, prints: Fingerprints, *, until: str) -> None:
     journal = Journal(work.journal)
     stores: dict[str, Path] = {"tile": work.tiles, "predict": work.predictions}
     lost = list(stores.values())
-    whose = "another version of quadrat"
+    owner = "another version of quadrat"
     if not journal.foreign:
-        whose = "another model, setting or file"
+        owner = "another model, setting or file"
         replaced = REPLACED.get(until, LEVELS) if _is_planned(work, prints, journal) else LEVELS
         kept = {key.level for key in journal.receipts if key.step == KEPT and not prints.own(key)}
         lost = [path for level, path in stores.items() if level in kept and level in replaced]
     lost = [path for path in lost if path.exists()]
     if lost:
         raise ConfigError(
-            f"{work.path} keeps {' and '.join(path.name for path in lost)} of {whose}, which this "
+            f"{work.path} keeps {' and '.join(path.name for path in lost)} of {owner}, which this "
             "run would replace; give another --out, or --overwrite to replace them"
         )
 

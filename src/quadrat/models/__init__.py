@@ -1,1 +1,3 @@
-"""Plain ``nn.Module`` builders; nothing here knows of slides or tasks."""
+"""Networks and packages, how one predicts a core, and the protocol that a task fulfils.
+
+Nothing here knows a certain task."""

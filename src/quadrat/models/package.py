@@ -93,7 +93,7 @@ def strides_of(model: nn.Module) -> tuple[int, int]:
 
 
 def check_exactness(folder: Path, model: nn.Module, spec: ModelSpec, stated: object) -> None:
-    """Refuse a card whose promise its own figures, its lattice or its network contradict.
+    """Refuse a card if its own figures, its lattice or its network contradict its promise.
 
     A promise of ``tiling-exact`` is held against the network itself by a quick lower bound of its
     radius, so that an edited figure is found out. ``schedule-exact`` promises nothing that a
@@ -151,11 +151,11 @@ def save_package(
     about: Mapping[str, Any],
     measured: Mapping[str, Any] | None = None,
     precision: str = "float32",
-    beside: Callable[[Path], None] | None = None,
+    extra: Callable[[Path], None] | None = None,
 ) -> None:
     """Write the package complete or not at all. ``about``: metrics, training data, licence,
-    versions (JSON values). ``beside``: writes what else is to lie in the package into the folder
-    that it is given.
+    versions (JSON values). ``extra``: writes further files of the package into the folder that it
+    is given.
 
     ``measured``: what :func:`exactness` gave for this network and lattice, where the caller has it
     already (it may have added the seam mismatch); it is measured here otherwise. ``precision``:
@@ -172,8 +172,8 @@ def save_package(
     with new_folder(folder) as staging:
         write_file(staging / WEIGHTS, save(stored))
         write_card(staging, spec, about=dict(about) | {"exactness": exact})
-        if beside is not None:
-            beside(staging)
+        if extra is not None:
+            extra(staging)
 
 
 def rounded(model: nn.Module, precision: str) -> nn.Module:
@@ -244,7 +244,7 @@ def _notes_on_begin(folder: Path, theirs: ModelSpec, spec: ModelSpec) -> list[st
 
 
 def write_card(folder: Path, spec: ModelSpec, *, about: Mapping[str, Any]) -> None:
-    """Write ``card.json`` beside finished weights; figures that are NaN or infinite become null."""
+    """Write ``card.json`` extra finished weights; figures that are NaN or infinite become null."""
     card = {
         "schema": SCHEMA,
         "spec": spec_to_dict(spec),

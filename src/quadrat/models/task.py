@@ -2,9 +2,9 @@
 
 A task is one file with a ``TASK``. The protocol :class:`Task` is put together from small ones, each
 named by who calls it: models (:class:`Builds`), training (:class:`Trains`), inference
-(:class:`Infers`), the engine (:class:`Merges`), evaluation (:class:`Judges`). What only some tasks
-have is an object, or None where the task does without: work per shard (:class:`Parts`), a label
-image (:class:`LabelImage`), thresholds to choose (:class:`ThresholdGrid`).
+(:class:`Infers`), the engine (:class:`Merges`), evaluation (:class:`Evaluates`). What only some
+tasks have is an object, or None where the task does without: work per shard (:class:`Parts`), a
+label image (:class:`LabelImage`), thresholds to choose (:class:`ThresholdGrid`).
 """
 
 from __future__ import annotations
@@ -247,7 +247,7 @@ class Merges(Protocol):
         ...
 
 
-class Judges(Protocol):
+class Evaluates(Protocol):
     """A task as validation and evaluation call it."""
 
     metrics: Metrics[Any]
@@ -260,5 +260,5 @@ class Judges(Protocol):
 
 
 @runtime_checkable
-class Task(Trains, Infers, Merges, Judges, Protocol):
+class Task(Trains, Infers, Merges, Evaluates, Protocol):
     """One kind of model. Methods are pure functions of their arguments."""

@@ -49,11 +49,11 @@ def slide_files(path: Path) -> list[Path]:
     A folder: all files in it. MIRAX: the file and the folder of the same name. DICOM: all instances
     in the same folder. VMS: the index and the pictures that begin with its name.
     """
-    kind, beside = path.suffix.lower(), path.with_suffix("")
+    kind, folder_of = path.suffix.lower(), path.with_suffix("")
     if path.is_dir():
         found: Iterable[Path] = path.rglob("*")
-    elif kind == ".mrxs" and beside.is_dir():
-        found = [path, *beside.rglob("*")]
+    elif kind == ".mrxs" and folder_of.is_dir():
+        found = [path, *folder_of.rglob("*")]
     elif kind in (".vms", ".vmu"):
         found = [path, *path.parent.glob(f"{glob.escape(path.stem)}*")]
     else:

@@ -1,13 +1,13 @@
 """The kinds of model, one file each; :func:`get_task` finds them by the file's name, and others by
 ``module:NAME``."""
 
-import difflib
 import importlib
 import pkgutil
 
 from torch import nn
 
 from quadrat.core.errors import ConfigError
+from quadrat.core.text import did_you_mean
 from quadrat.models.task import ModelSpec, Task
 
 
@@ -28,8 +28,7 @@ def get_task(name: str) -> Task:
         return _task_of(name)
     names = task_names()
     if name not in names:
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
+        hint = did_you_mean(name, names)
         raise ConfigError(f"there is no task '{name}' (known: {', '.join(names)}){hint}")
     task: Task = importlib.import_module(f"quadrat.tasks.{name}").TASK
     return task

@@ -150,7 +150,7 @@ def train_package(job: TrainJob, *, callback: Callback | None = None) -> TrainRe
             about=card_of(pipeline, refs, trained, tried=tried, final=final, notes=slides.notes),
             measured=measured,
             precision=pipeline.model.precision,
-            beside=lambda package: _write_pages(
+            extra=lambda package: _write_pages(
                 package, Path(job.folder), task, spec, trained, slides, inferred
             ),
         )

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from quadrat.core.errors import ConfigError, QuadratError
+from quadrat.core.errors import ConfigError, QuadratError, WriteError
 from quadrat.core.files import make_folder, write_file
 
 JOB, REFUSED = "job.json", "refused.txt"
@@ -38,8 +38,8 @@ def run_ranks(
         device: ``run.device``.
 
     Raises:
-        ConfigError: more ranks than GPUs. QuadratError: a rank failed or was killed; what was
-            learnt until the last checkpoint is kept.
+        ConfigError: more ranks than GPUs. WriteError: a rank could not write. QuadratError: a
+            rank failed or was killed; what was learnt until the last checkpoint is kept.
     """
     gpus = torch.cuda.device_count()
     if device != "cpu" and gpus and processes > gpus:
@@ -50,7 +50,8 @@ def run_ranks(
     with handed_over(job) as folder:
         code = _torchrun(folder, log, processes=processes, threads=threads)
         if (folder / REFUSED).exists():
-            raise QuadratError((folder / REFUSED).read_text())
+            kind, _, message = (folder / REFUSED).read_text().partition("\n")
+            raise (WriteError if kind == WriteError.__name__ else QuadratError)(message)
     if code:
         tail = " ".join(log.read_text(errors="replace")[-TAIL:].split())
         raise QuadratError(

@@ -42,7 +42,8 @@ def end_with_the_job() -> None:
 
 
 def train_rank(job: TrainJob, *, refusal: Path, join: Join = joined) -> int:
-    """Train as one rank; the exit code. Where it refuses, the reason is written to ``refusal``."""
+    """Train as one rank; the exit code. Where it refuses, the kind of error and its message are
+    written to ``refusal``."""
     torch.set_num_threads(job.pipeline.train.threads)
     on_gpu = job.pipeline.run.device != "cpu" and torch.cuda.is_available()
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if on_gpu else torch.device("cpu")
@@ -52,7 +53,7 @@ def train_rank(job: TrainJob, *, refusal: Path, join: Join = joined) -> int:
         with join(device) as ranks, material(job) as slides:
             train_network(job, slides, device=device, ranks=ranks)
     except QuadratError as error:
-        write_file(refusal, str(error))
+        write_file(refusal, f"{type(error).__name__}\n{error}")
         return CODE_REFUSED
     return 0
 

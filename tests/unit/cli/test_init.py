@@ -585,7 +585,7 @@ def test_nothing_is_overwritten_unless_asked(tmp_path):
 @pytest.mark.parametrize(
     ("task", "options", "words"),
     [
-        ("instances", {}, r"no task 'instances'.*did you mean instance\?"),
+        ("instances", {}, r"no task 'instances'.*did you mean 'instance'\?"),
         ("semantic", {"annotations": None}, "say --annotations"),
         ("semantic", {"slides": "nowhere"}, "nowhere is not there"),
         ("semantic", {"annotations": "nowhere"}, "is not there"),

@@ -5,7 +5,7 @@ import stat
 import pytest
 import torch
 
-from quadrat.core.errors import ConfigError, QuadratError
+from quadrat.core.errors import ConfigError, QuadratError, WriteError
 from quadrat.training.job import TrainJob, job_to_json
 from quadrat.training.launch import JOB, handed_over, run_ranks
 
@@ -39,6 +39,13 @@ def test_what_a_rank_refuses_is_told_in_its_words(place, tmp_path):
     with pytest.raises(QuadratError, match=r"^.*train\.csv has no slide of split 'train'$"):
         run(job_to_json(nothing), tmp_path)
     assert [p.name for p in (tmp_path / "folder").iterdir()] == ["torchrun.log"]
+
+
+def test_a_rank_that_cannot_write_ends_as_every_output_that_cannot_be_written(place, tmp_path):
+    job = place.job()
+    nowhere = TrainJob(job.pipeline, job.works, job.package, "/proc/nobody/can/write/here")
+    with pytest.raises(WriteError, match=r"/proc/nobody.*make room"):
+        run(job_to_json(nowhere), tmp_path)
 
 
 def test_a_rank_that_dies_is_told_with_the_end_of_its_log(tmp_path):

@@ -28,7 +28,9 @@ def test_a_rank_that_refuses_its_slides_says_why(place):
     job, refusal = place.job(), place.folder / "refused.txt"
     nothing = TrainJob(job.pipeline, (), job.package, job.folder)
     assert train_rank(nothing, refusal=refusal, join=alone) == CODE_REFUSED
-    assert refusal.read_text().endswith("train.csv has no slide of split 'train'")
+    kind, _, message = refusal.read_text().partition("\n")
+    assert kind == "ConfigError"
+    assert message.endswith("train.csv has no slide of split 'train'")
 
 
 def test_a_rank_ends_when_its_job_is_gone():

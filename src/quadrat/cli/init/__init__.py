@@ -3,7 +3,6 @@ what could not be matched."""
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,6 +32,7 @@ from quadrat.config.manifest import SlideRef, read_manifest, slide_name
 from quadrat.config.splits import split_by_case
 from quadrat.core.errors import AnnotationError, ConfigError, SlideError
 from quadrat.core.files import write_file
+from quadrat.core.text import did_you_mean
 
 LISTED = 10
 """Names that a line of the report gives before it counts."""
@@ -79,16 +79,13 @@ def start(
     whole match) in a slide's path below ``slides`` is the slide's case.
 
     Raises:
-        ConfigError: an unknown task, a folder that is not there, files that would be
-        overwritten, nothing to learn from (with
-            what could not be used), a slide in which ``case`` finds nothing, or a name that a
-            manifest cannot hold.
+        ConfigError: an unknown task, a folder that is not there, files that would be overwritten,
+            nothing to learn from (with what could not be used), a slide in which ``case`` finds
+            nothing, or a name that a manifest cannot hold.
     """
     if task not in TASKS:
-        near = difflib.get_close_matches(task, TASKS, n=1)
         raise ConfigError(
-            f"there is no task '{task}' (tasks: "
-            f"{', '.join(TASKS)}){f'; did you mean {near[0]}?' if near else ''}"
+            f"there is no task '{task}' (tasks: {', '.join(TASKS)}){did_you_mean(task, TASKS)}"
         )
     if annotations is None and task != "classification":
         raise ConfigError(
@@ -148,11 +145,11 @@ def _gather(task: str, slides: Path, annotations: Path | None) -> _Gathered:
     one = one_slide(slides)
     seen = _Gathered(slides if one is None else one.parent)
     files = _annotation_files(annotations, seen.root)
-    beside = annotations is None or annotations.resolve() == seen.root.resolve()
+    together = annotations is None or annotations.resolve() == seen.root.resolve()
     for path in _in_utf8(slides_below(slides) if one is None else [one], seen):
         if path in files:
             continue
-        if beside and is_truth_picture(relative(str(path), seen.root)):
+        if together and is_truth_picture(relative(str(path), seen.root)):
             seen.passed_over += 1
             continue
         try:
@@ -173,7 +170,7 @@ def _gather(task: str, slides: Path, annotations: Path | None) -> _Gathered:
 
 
 def _in_utf8(paths: Iterable[Path], seen: _Gathered) -> list[Path]:
-    """The paths that a manifest can hold; the others are told."""
+    """The paths that a manifest can hold; the others are reported."""
     found = list(paths)
     seen.unreadable += [
         f"{readable(path)}: its name is not UTF-8; rename it" for path in found if not in_utf8(path)

@@ -69,7 +69,7 @@ def one_slide(path: Path) -> Path | None:
     """The slide that a path is by itself; None for a folder of slides.
 
     By itself: a file, an OME-Zarr, a folder of nothing but DICOM instances, the folder of data
-    beside a ``.mrxs``.
+    next to a ``.mrxs``.
     """
     if path.is_file():
         return path

@@ -145,7 +145,7 @@ def without_marks(name: str) -> str:
 
 def is_truth_picture(path: str) -> bool:
     """Whether a picture's own name, or a folder it lies in, says that it is an annotation (for
-    slides beside annotations)."""
+    slides next to annotations)."""
     words = re.split(r"[-_. ]+", bare(path))
     return words[-1] in TRUTH_MARKS or any(
         part.casefold() in TRUTH_MARKS for part in PurePosixPath(path).parts[:-1]

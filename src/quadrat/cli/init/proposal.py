@@ -121,7 +121,7 @@ def _of_pictures(task: str, found: Mapping[str, AnnotationFound]) -> Proposal:
         notes = ["classes: a label image has no class names; give the objects their name"]
         if all(len(one.values) <= 1 for one in found.values()):
             notes.append(
-                "every picture holds one value beside 0: are they masks? Objects of one value "
+                "every picture holds one value besides 0: are they masks? Objects of one value "
                 "count as one object"
             )
         return Proposal(("object",), "labels", everywhere, notes=tuple(notes))

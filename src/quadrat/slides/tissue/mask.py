@@ -1,8 +1,8 @@
 """The tissue mask of a slide: what is analysed, what is left out and why, and the cores that tissue
 touches.
 
-``overview.judge_overview`` gives every pixel of a low-power overview a code. This module reads the
-overview, keeps the codes with the frame that places them on the slide, and adds up areas.
+``overview.classify_overview`` gives every pixel of a low-power overview a code. This module reads
+the overview, keeps the codes with the frame that places them on the slide, and adds up areas.
 ``annotations.regions`` lays on top what users draw to include or exclude.
 """
 
@@ -29,7 +29,7 @@ from quadrat.slides.tissue.overview import (
     SPECK_MAX_MM2,
     THRESHOLD,
     Codes,
-    judge_overview,
+    classify_overview,
 )
 
 OVERVIEW_MPP = 8.0
@@ -181,8 +181,9 @@ def find_tissue(
     """The tissue of a slide of ``slide_mpp`` um/px at level 0, from an overview read in strips
     (bounded memory).
 
-    min_mm2, margin_um, threshold: see ``overview.judge_overview``; damaged: see ``SlideSource``. A
-    slide without tissue gives a map without tissue; its ``excluded`` says what is there instead.
+    min_mm2, margin_um, threshold: see ``overview.classify_overview``; damaged: see
+    ``SlideSource``. A slide without tissue gives a map without tissue; its ``excluded`` says
+    what is there instead.
 
     Raises:
         SlideError: the slide cannot be read, or is not transmitted light (fluorescence).
@@ -203,7 +204,7 @@ def find_tissue(
             "from glass; analyse everything "
             "with --set slide.tissue=all, alone or together with a file of regions to include"
         )
-    codes = judge_overview(
+    codes = classify_overview(
         rgb, mpp=source.frame.mpp, min_mm2=min_mm2, margin_um=margin_um, threshold=threshold
     )
     return TissueMap.of_codes(codes, frame=source.frame)

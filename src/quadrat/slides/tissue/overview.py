@@ -46,7 +46,7 @@ SPECK_MAX_SHARE = 0.05
 Codes = npt.NDArray[np.uint8]
 
 
-def judge_overview(
+def classify_overview(
     rgb: Rgb,
     *,
     mpp: float,

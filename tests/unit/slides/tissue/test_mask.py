@@ -15,7 +15,7 @@ from quadrat.slides.source import source_of
 from quadrat.slides.tissue import mask as tissue_module
 from quadrat.slides.tissue.absorption import dark_field, glass_light
 from quadrat.slides.tissue.mask import TissueMap, find_tissue, tissue_cells, whole_slide
-from quadrat.slides.tissue.overview import ANALYSED, BORDER, GREY, PEN, SPECKS, judge_overview
+from quadrat.slides.tissue.overview import ANALYSED, BORDER, GREY, PEN, SPECKS, classify_overview
 
 MPP = 8.0
 PINK, PURPLE, PALE, GLASS = (220, 150, 190), (130, 80, 150), (236, 214, 232), (242, 241, 243)
@@ -44,7 +44,7 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def tissue_mask(image: np.ndarray, *, mpp: float, **options: float) -> np.ndarray:
-    return np.asarray(judge_overview(image, mpp=mpp, **options) == ANALYSED)
+    return np.asarray(classify_overview(image, mpp=mpp, **options) == ANALYSED)
 
 
 def test_an_empty_slide_has_no_tissue() -> None:
@@ -112,7 +112,7 @@ def test_every_pixel_that_is_not_tissue_has_the_reason_one_sees() -> None:
     image[:, :16] = 0
     image[300:380, 450:560] = 205
     paint(image, (60, 500), 6, PURPLE)
-    codes = judge_overview(image, mpp=MPP)
+    codes = classify_overview(image, mpp=MPP)
     places = {
         (200, 300): ANALYSED,
         (75, 200): PEN,
