@@ -475,16 +475,16 @@ def test_a_package_appears_with_all_that_lies_beside_its_weights_or_not_at_all(o
     with pytest.raises(
         WriteError, match=r"p\..*curves.png: cannot be written \(No space left.*\); make room"
     ):
-        save_package(folder, model, spec, about={}, beside=full)
+        save_package(folder, model, spec, about={}, extra=full)
     assert not list(tmp_path.iterdir())
-    save_package(folder, model, spec, about={}, beside=pages)
+    save_package(folder, model, spec, about={}, extra=pages)
     assert sorted(p.name for p in folder.iterdir()) == [
         "card.json",
         "curves.png",
         "weights.safetensors",
     ]
     with pytest.raises(WriteError):
-        save_package(folder, model, spec, about={}, beside=full)
+        save_package(folder, model, spec, about={}, extra=full)
     assert (folder / "curves.png").exists(), "what was there before stays"
 
 
