@@ -150,6 +150,7 @@ def test_a_run_that_is_killed_at_every_kind_of_call_ends_with_the_same_bytes(
     assert difference(contents(out / "results"), whole) == []
     left = [path.name for path in out.rglob("*") if path.name.endswith((".partial", ".old"))]
     assert left == []
+    assert list((out / "run" / "work").iterdir()) == []
 
 
 @pytest.mark.slow

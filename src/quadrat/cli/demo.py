@@ -111,6 +111,10 @@ def demo(out: Path, *, scale: str, workers: int, reporter: Reporter) -> int:
             place = run_folder(out, pipeline.task)
             reports.append(run(pipeline, slides, place, reporter=reporter, executor=executor))
         lap("run")
+    code = max((report.exit_code for report in reports), default=EXIT_OK)
+    if code != EXIT_OK:
+        reporter.say(f"not evaluated: slides failed; see {out}/runs/TASK/results/summary.csv")
+        return code
     for pipeline in pipelines:
         reporter.say(f"evaluating {pipeline.name}")
         place = run_folder(out, pipeline.task)
@@ -130,7 +134,7 @@ def demo(out: Path, *, scale: str, workers: int, reporter: Reporter) -> int:
         f"{reporter.peak_mb / 1024:.2f} GiB"
     )
     reporter.say(f"figures: {out}/runs/TASK/evaluation; pictures: {out}/runs/TASK/results/SLIDE")
-    return max((report.exit_code for report in reports), default=EXIT_OK)
+    return EXIT_OK
 
 
 def run_folder(out: Path, task: str) -> Path:

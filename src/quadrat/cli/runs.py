@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 import sys
@@ -96,12 +97,13 @@ def _in_folder(folder: Path) -> list[Path]:
     try:
         recognise(folder)
     except SlideError:
-        return list(slides_in(folder)) or [folder]
+        with contextlib.suppress(OSError):  # then the error of the folder itself is reported
+            return list(slides_in(folder)) or [folder]
     return [folder]
 
 
 def run(pipeline: Name, /, *slides: Slide, options: Options = DEFAULTS) -> int:
-    """From slides to results: tile, predict, stitch.
+    """From slides to results: infer, stitch, write.
 
     The same command again skips what is done and goes on where it stopped.
 
@@ -137,7 +139,7 @@ def tile(pipeline: Name, /, *slides: Slide, options: Options = DEFAULTS) -> int:
 
 
 def predict(pipeline: Name, /, *slides: Slide, options: Options = DEFAULTS) -> int:
-    """Tile and infer; the predictions are kept.
+    """Infer; the predictions are kept.
 
     They lie under OUT/run/work; 'quadrat stitch' makes results of them.
 

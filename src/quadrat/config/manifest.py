@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os.path import expanduser
@@ -25,8 +26,9 @@ COLUMNS = (
     "name",
 )
 SPLITS = ("", "train", "val", "test")
-NO_FOLDERS = ("", ".", "..", "summary.csv")
-"""Names that no slide may have; the last one is the table of all slides."""
+NO_FOLDERS = re.compile(r"|\..*|.*\.partial|summary\.csv|.*[/\0].*", re.DOTALL)
+"""Names that no slide may have: hidden and unfinished folders are called so, and the table of all
+slides."""
 _MARKS = {",": "comma", ";": "semicolon", "\t": "tab"}
 
 
@@ -62,7 +64,7 @@ class SlideRef:
     """Fold of a cross-validation, from 0, or None."""
 
     def __post_init__(self) -> None:
-        if self.name in NO_FOLDERS or "/" in self.name or "\0" in self.name:
+        if NO_FOLDERS.fullmatch(self.name):
             raise ConfigError(
                 f"the results of the slide {self.path!r} would be called {self.name!r}, which "
                 "cannot be the name of their folder; rename the slide, or fill the manifest's "

@@ -270,7 +270,7 @@ class RunSection:
     deadline_s: Annotated[float, Field(gt=0), _unit("s")] = 3600.0
     """A job that runs longer is ended, and its slide fails."""
     keep: tuple[Literal["tiles", "predictions"], ...] = ()
-    """What is kept under ``run/`` after a slide is done."""
+    """What is kept under ``run/`` after a slide is done, until the folder is deleted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)

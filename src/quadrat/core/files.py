@@ -33,6 +33,7 @@ _NAME_BYTES = 200
 """A longer name is cut in a temporary one; file systems allow 255 bytes."""
 _BUFFER = 1 << 20
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NOT_EMPTY = (errno.ENOTEMPTY, errno.EEXIST)
 _NO_RIGHT = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -176,10 +177,16 @@ def place_folder(source: Path, path: Path) -> None:
     drop_partials(path.parent, of=twin.name)
     try:
         with _reported(path):
-            if path.exists():
-                remove(twin)
-                moved.append(_move(path, twin))
-            moved.append(_move(source, path))
+            for last in (False, False, True):
+                if path.exists():
+                    remove(twin)
+                    moved = [_move(path, twin)]
+                try:
+                    moved.append(_move(source, path))
+                    break
+                except OSError as error:  # a reader has just recovered the old folder
+                    if last or error.errno not in _NOT_EMPTY:
+                        raise
         for folder in {path.parent, source.parent}:
             _sync_folder(folder)
     except WriteError:
@@ -227,8 +234,10 @@ def remove(path: Path) -> None:
 
 def partials(folder: Path, *, deep: bool = True) -> list[Path]:
     """What processes that were killed left half written or half removed in a folder; sorted.
-    ``deep``: in the folders below as well."""
-    return sorted(folder.rglob(f"*{PARTIAL}") if deep else folder.glob(f"*{PARTIAL}"))
+    ``deep``: in the folders below as well. Only names that this module gives count: a user's file
+    may end in ``.partial`` too."""
+    found = folder.rglob(f"*{PARTIAL}") if deep else folder.glob(f"*{PARTIAL}")
+    return sorted(path for path in found if _TEMPORARY.fullmatch(path.name))
 
 
 def drop_partials(folder: Path, *, deep: bool = True, of: str = "") -> None:

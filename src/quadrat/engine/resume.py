@@ -20,6 +20,7 @@ from quadrat.engine.journal import (
     Sealed,
     write_journal,
 )
+from quadrat.engine.pictures import FINISH
 from quadrat.engine.state import AnyStep
 from quadrat.engine.steps import LAYOUT, PLAN, PREDICT, SEAL, SELECT, STITCH, TILE
 from quadrat.engine.work import SlideWork
@@ -31,6 +32,8 @@ from quadrat.tasks import get_task
 KEPT = "kept"
 """The step of a receipt that says: the store of this level is complete, and the user asked to keep
 it (``run.keep``)."""
+COMPLETE: Mapping[str, AnyStep] = {"tiles": SEAL, "predictions": LAYOUT}
+"""By the name of a store in ``run.keep``: the step of a store that may be kept."""
 LEVELS: tuple[Level, ...] = ("tile", "predict", "result")
 REPLACED: Mapping[str, tuple[Level, ...]] = {"tile": ("tile",)}
 """By where a run ends: the levels of which it replaces what others made; elsewhere all."""
@@ -174,9 +177,8 @@ def keep_stores(work: SlideWork, prints: Fingerprints, keep: Sequence[str]) -> N
     Raises:
         WriteError: the journal cannot be written.
     """
-    complete: dict[str, AnyStep] = {"tiles": SEAL, "predictions": LAYOUT}
     with Journal(work.journal) as journal:
-        for step in (complete[name] for name in keep):
+        for step in (COMPLETE[name] for name in keep):
             level, fingerprint = step.level, prints.of(step.level)
             kept = Key(level, fingerprint, KEPT)
             if Key(level, fingerprint, step.name) in journal and kept not in journal:
@@ -185,18 +187,42 @@ def keep_stores(work: SlideWork, prints: Fingerprints, keep: Sequence[str]) -> N
 
 def commit_result(work: SlideWork, prints: Fingerprints, out: Path, *, keep: Sequence[str]) -> Path:
     """Give a finished slide its place under results/ by one rename. Of the working folder stays
-    what is to be kept. The journal goes when the results are on the disk, not before.
+    what is to be kept, or was kept by an earlier command. The journal goes when the results are on
+    the disk, not before.
 
     Raises:
         WriteError: a folder cannot be renamed or removed. Run again to finish.
     """
     target = results_folder(out, work.ref.name)
     place_folder(work.result, target)
-    if not keep:
-        remove(work.path)
-        return target
-    stores = {"tiles": [work.tiles], "predictions": [work.predictions, work.parts]}
-    for path in (path for name, paths in stores.items() if name not in keep for path in paths):
-        remove(path)
-    keep_stores(work, prints, keep)
+    _leave(work, prints, keep)
     return target
+
+
+def finish_commit(work: SlideWork, prints: Fingerprints, *, keep: Sequence[str]) -> None:
+    """Go on with a commit that was interrupted when the results had their place.
+
+    Raises:
+        WriteError: a folder cannot be removed. Run again to finish.
+    """
+    finish = Key(FINISH.level, prints.of(FINISH.level), FINISH.name)
+    if work.path.exists() and finish in Journal(work.journal):
+        _leave(work, prints, keep)
+
+
+def _leave(work: SlideWork, prints: Fingerprints, keep: Sequence[str]) -> None:
+    """Leave of a working folder what this run or an earlier command was asked to keep."""
+    kept = _kept_levels(Journal(work.journal), prints)
+    stay = [name for name, step in COMPLETE.items() if name in keep or step.level in kept]
+    if not stay:
+        remove(work.path)
+        return
+    stores = {"tiles": [work.tiles], "predictions": [work.predictions, work.parts]}
+    for path in (path for name, paths in stores.items() if name not in stay for path in paths):
+        remove(path)
+    keep_stores(work, prints, stay)
+
+
+def _kept_levels(journal: Journal, prints: Fingerprints) -> set[Level]:
+    """The levels whose stores of these settings were kept on request."""
+    return {key.level for key in journal.receipts if key.step == KEPT and prints.own(key)}

@@ -33,6 +33,7 @@ from quadrat.engine.report import RunReport, done_row, failed_row, write_run_fil
 from quadrat.engine.resume import (
     check_kept,
     commit_result,
+    finish_commit,
     is_predicted,
     keep_stores,
     open_journal,
@@ -74,12 +75,8 @@ def run_spec(pipeline: Pipeline, package: Path) -> tuple[ModelSpec, dict[str, An
             f"{pipeline.name}' or name another with --set model.package=FOLDER"
         )
     # whole and unaltered? It is better said now than by every worker
-    loaded = load_package(package, build_network)
+    loaded = load_package(package, build_network, task=pipeline.task)
     spec, card = loaded.spec, dict(loaded.card)
-    if spec.task != pipeline.task:
-        raise PackageError(
-            f"{package} holds a model for {spec.task}, but the pipeline's task is {pipeline.task}"
-        )
     wanted = tuple(c.name for c in pipeline.classes)
     if spec.class_names != wanted:
         raise PackageError(
@@ -106,6 +103,11 @@ class _Run:
     """As the package's card states it."""
     device: str
     """Type of the device that inference runs on."""
+
+    @property
+    def task(self) -> str:
+        """What the task calls itself: the same in all tables."""
+        return get_task(self.pipeline.task).name
 
     @property
     def settings(self) -> RunSettings:
@@ -223,7 +225,7 @@ def _prepare(asked: _Run, slides: Sequence[SlideRef]) -> tuple[list[_Todo], dict
         try:
             found = _look_at(asked, ref)
         except SlideError as error:
-            found = failed_row(ref.name, asked.pipeline.task, "open", str(error))
+            found = failed_row(ref.name, asked.task, "open", str(error))
         if isinstance(found, _Todo):
             todo.append(found)
         else:
@@ -251,6 +253,7 @@ def _look_at(asked: _Run, ref: SlideRef) -> _Todo | SummaryRow:
     damaged = asked.overwrite and summary is not None and summary.damaged > 0
     if until == "results" and (place / SUMMARY).exists():
         if summary is not None and summary.fingerprint == prints.result and not damaged:
+            finish_commit(work, prints, keep=pipeline.run.keep)
             return done_row(summary)
         if not asked.overwrite:
             raise ConfigError(
@@ -296,7 +299,7 @@ def _groups(todo: Sequence[SlideState], size: int) -> Iterator[Sequence[SlideSta
 def _conclude(asked: _Run, batch: Batch, state: SlideState) -> SummaryRow:
     """Commit a finished slide, or record its failure; what the commit cannot do fails the slide."""
     state.journal.close()
-    task, keep = asked.pipeline.task, asked.pipeline.run.keep
+    task, keep = asked.task, asked.pipeline.run.keep
     if state.failure is None:
         try:
             if asked.until != "results":

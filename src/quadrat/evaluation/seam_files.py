@@ -17,8 +17,9 @@ from quadrat.core.errors import ConfigError, QuadratError
 from quadrat.core.objects import Frame, ObjectTable, Polygons
 from quadrat.core.seams import SeamFigures
 from quadrat.core.text import aligned
+from quadrat.evaluation.results import finished_summary
 from quadrat.outputs.objects import OBJECT_COLUMNS, object_table, read_rows, row_groups
-from quadrat.outputs.summary import SUMMARY, ObjectFigures, Summary, read_summary
+from quadrat.outputs.summary import SUMMARY, ObjectFigures
 from quadrat.stitching.seams import Parts, seam_report, tile_lattice
 
 UNCLASSIFIED = "(no class)"
@@ -51,7 +52,7 @@ def read_seams(
             f"there is no result {result}; name a slide's folder under results/, or a GeoJSON file"
         )
     if result.is_dir():
-        summary = _summary(result)
+        summary = finished_summary(result)
         if tile is None:
             answer = summary.figures.answer
             if not isinstance(answer, ObjectFigures) or answer.seams is None:
@@ -74,16 +75,6 @@ def read_seams(
         table, parts = read_geojson(result)
     lattice = tile_lattice(table, tile=tile, origin=(origin[1], origin[0]))
     return seam_report(table, parts, lattice, mpp=mpp).figures()
-
-
-def _summary(folder: Path) -> Summary:
-    try:
-        return read_summary(folder)
-    except (OSError, ValueError) as error:
-        raise QuadratError(
-            f"{folder / SUMMARY} cannot be read ({error}); RESULT is a slide's folder under "
-            "results/, or a GeoJSON"
-        ) from error
 
 
 def read_objects(path: Path, frame: Frame) -> tuple[ObjectTable, Parts]:

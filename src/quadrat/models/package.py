@@ -244,7 +244,7 @@ def _notes_on_begin(folder: Path, theirs: ModelSpec, spec: ModelSpec) -> list[st
 
 
 def write_card(folder: Path, spec: ModelSpec, *, about: Mapping[str, Any]) -> None:
-    """Write ``card.json`` next to finished weights; figures that are NaN or infinite become null."""
+    """Write ``card.json`` next to finished weights; NaN and infinite figures become null."""
     card = {
         "schema": SCHEMA,
         "spec": spec_to_dict(spec),

@@ -205,6 +205,8 @@ class Trains(Builds, Protocol):
     learns_from_partial: bool
     """Whether the loss can leave out what nobody annotated. If not, slides must be annotated
     completely."""
+    has_background: bool = True
+    """Whether it can answer "none of the classes". If not, there must be two classes or more."""
 
     def prepare(self, truth: TruthWindow, spec: ModelSpec) -> Crop:
         """The expensive part of the targets, once per window (crops and flips are taken later)."""

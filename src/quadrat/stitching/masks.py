@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from quadrat.core.objects import ObjectTable, Polygons
 from quadrat.core.outlines import concatenate_polygons, trace
-from quadrat.core.predictions import BOX_UNIT, MaskCandidates, mask_boxes, mask_bytes
+from quadrat.core.predictions import BOX_UNIT, SCORE_MAX, MaskCandidates, mask_boxes, mask_bytes
 from quadrat.core.runs import Runs, runs_of
 from quadrat.stitching.features import Moments, measure
 
@@ -64,7 +64,7 @@ def outlines(masks: MaskCandidates) -> tuple[ObjectTable, Polygons, Runs]:
         tables.append(
             _moved(measured, shift).table(
                 class_id=part.class_id,
-                score=(part.score / np.float64(65535)).astype(np.float32),
+                score=(part.score / np.float64(SCORE_MAX)).astype(np.float32),
                 anchor=part.cell.astype(np.int64),
                 flags=part.flags,
             )

@@ -31,6 +31,7 @@ class ClassificationTask(Task):
     name = "classification"
     default_thresholds: Mapping[str, float] = {}
     learns_from_partial = True
+    has_background = False
     metrics = METRICS
 
     def storage(self, spec: ModelSpec) -> TableStorage[TileScores]:

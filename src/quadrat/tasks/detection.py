@@ -19,7 +19,15 @@ from torchvision.ops import generalized_box_iou_loss
 
 from quadrat.core.lattice import CoreIndex, ShardIndex
 from quadrat.core.objects import ObjectTable, Polygons
-from quadrat.core.predictions import BOX_UNIT, Array, Arrays, Candidates, Prediction, quantise_score
+from quadrat.core.predictions import (
+    BOX_UNIT,
+    SCORE_MAX,
+    Array,
+    Arrays,
+    Candidates,
+    Prediction,
+    quantise_score,
+)
 from quadrat.metrics.detection import METRICS
 from quadrat.models.task import (
     Crop,
@@ -261,7 +269,7 @@ def boxes_table(boxes: Candidates) -> ObjectTable:
     return ObjectTable(
         anchor=boxes.cell.astype(np.int64),
         class_id=boxes.class_id,
-        score=(boxes.score / np.float64(65535)).astype(np.float32),
+        score=(boxes.score / np.float64(SCORE_MAX)).astype(np.float32),
         bbox=np.stack([y0, x0, y1, x1], axis=1),
         centroid=np.stack([(y0 + y1) / 2, (x0 + x1) / 2], axis=1),
         area_px=(y1 - y0) * (x1 - x0),

@@ -17,6 +17,7 @@ from quadrat.core.lattice import CoreIndex
 from quadrat.models.task import ModelSpec, Task
 from quadrat.slides.opening import open_slide
 from quadrat.slides.source import PixelSource
+from quadrat.tasks import get_task
 from quadrat.training.samples import WindowSet
 from quadrat.training.truth import TrainingSlide
 
@@ -100,7 +101,7 @@ def check_material(slides: Sequence[Known], pipeline: Pipeline) -> list[str]:
             tell it from; or there is one class of regions and nowhere anything that is not of it.
     """
     names = [c.name for c in pipeline.classes]
-    if pipeline.task == "classification" and len(names) < 2:
+    if not get_task(pipeline.task).has_background and len(names) < 2:
         raise AnnotationError(
             f"a classifier chooses among classes, but the only one is '{names[0]}'; name what else "
             "there is"

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from quadrat.core.errors import ConfigError, QuadratError, WriteError
-from quadrat.core.files import make_folder, write_file
+from quadrat.core.files import open_append, write_file
 
 JOB, REFUSED = "job.json", "refused.txt"
 """Files in the folder that the ranks are given: what they read, and why they refused."""
@@ -46,7 +46,6 @@ def run_ranks(
         raise ConfigError(
             f"train.processes is {processes}, but this machine has {gpus} GPUs; use at most as many"
         )
-    make_folder(log.parent)
     with handed_over(job) as folder:
         code = _torchrun(folder, log, processes=processes, threads=threads)
         if (folder / REFUSED).exists():
@@ -83,7 +82,7 @@ def _torchrun(folder: Path, log: Path, *, processes: int, threads: int) -> int:
     command += ["-m", "quadrat.training.rank", str(folder)]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "GLOO_SOCKET_IFNAME": "lo"}
     with (
-        log.open("wb") as stream,
+        open_append(log, length=0) as stream,
         # the pipe closes with this process, however it ends, and the ranks end with the pipe
         subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=stream, stderr=subprocess.STDOUT, env=environment

@@ -15,6 +15,7 @@ from matplotlib.patches import Patch, Rectangle
 
 from quadrat.annotations.types import SlideTruth
 from quadrat.core.geometry import Box
+from quadrat.core.predictions import SCORE_MAX
 from quadrat.metrics.matching import match_boxes, match_points
 from quadrat.metrics.protocol import Answer, MetricSettings, blocks, inside_bounds
 from quadrat.outputs.plots import save_figure
@@ -296,7 +297,7 @@ def _tile_mistakes(
     of what is annotated in it."""
     tiles, frame = answer.tiles, answer.frame
     assert tiles is not None
-    share = tiles.probability.astype(np.float64) / 65535
+    share = tiles.probability.astype(np.float64) / SCORE_MAX
     if expected.label >= 0:
         if int(np.argmax(share.mean(axis=0))) == expected.label:
             return []

@@ -2,12 +2,15 @@
 
 import csv
 import json
+from contextlib import nullcontext
 
 import pytest
 
 from quadrat.cli import demo
 from quadrat.config.manifest import read_manifest
 from quadrat.engine.executor import Serial
+from quadrat.engine.progress import Reporter
+from quadrat.engine.report import RunReport
 from quadrat.phantom import PhantomFiles
 
 TILES = "tile_balanced_accuracy"
@@ -97,3 +100,19 @@ def test_the_shipped_pipelines_take_the_demo_s_folders_and_steps(tmp_path):
         assert pipeline.task == task
         assert pipeline.train.steps == size.steps[task]
         assert pipeline.model.package == str(tmp_path / "packages" / task)
+
+
+def test_a_demo_in_which_slides_failed_ends_as_their_runs_did_and_evaluates_nothing(
+    tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "phantoms").mkdir()
+    (tmp_path / "phantoms" / "test.csv").write_text("slide\na.tiff\n")
+    codes = iter([0, 1, 74, 0])
+    monkeypatch.setattr(demo, "open_executor", lambda *a, **k: nullcontext(Serial()))
+    monkeypatch.setattr(demo, "make_phantoms", lambda *a: None)
+    monkeypatch.setattr(demo, "training_of", lambda pipeline: None)
+    monkeypatch.setattr(demo, "train_all", lambda *a, **k: None)
+    monkeypatch.setattr(demo, "run", lambda *a, **k: RunReport(rows=(), exit_code=next(codes)))
+    monkeypatch.setattr(demo, "evaluate", lambda *a: pytest.fail("nothing is to be evaluated"))
+    assert demo.demo(tmp_path, scale="small", workers=1, reporter=Reporter()) == 74
+    assert "not evaluated: slides failed" in capsys.readouterr().err

@@ -160,7 +160,9 @@ def test_a_slide_given_as_a_dot_or_two_has_the_name_of_the_folder_that_is_meant(
     assert [s.name for s in read_manifest(manifest)] == ["case_1", "below"]
 
 
-@pytest.mark.parametrize("path", ["/", "..svs", "...svs", "a/..svs", "summary.csv.svs"])
+@pytest.mark.parametrize(
+    "path", ["/", "..svs", "...svs", "a/..svs", "summary.csv.svs", "a.partial.svs", ".a.old.svs"]
+)
 def test_a_slide_whose_results_could_not_have_a_folder_is_refused(tmp_path, path):
     words = "cannot be the name of their folder; rename the slide, or fill the manifest's column"
     with pytest.raises(ConfigError, match=words):
@@ -169,7 +171,10 @@ def test_a_slide_whose_results_could_not_have_a_folder_is_refused(tmp_path, path
         read_manifest(written(tmp_path, f"slide\n{path}\n"))
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/a", "../run", "a\0b", "summary.csv"])
+@pytest.mark.parametrize(
+    "name",
+    ["", ".", "..", "a/b", "/a", "../run", "a\0b", "summary.csv", "a.partial", ".a.old", ".a"],
+)
 def test_no_slide_can_be_made_with_a_name_that_is_no_folder(name):
     with pytest.raises(ConfigError, match="cannot be the name of their folder"):
         SlideRef(name, "x.svs")

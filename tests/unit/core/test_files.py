@@ -382,12 +382,34 @@ def test_another_folder_with_the_ending_old_is_left_alone(tmp_path):
 
 def test_left_over_temporaries_of_one_target_are_removed_and_no_others(tmp_path):
     mine = ("package.7.ab.partial", "package.4194305.0123abcd.partial")
-    others = ("package.fold0.7.ab.partial", "package", "packages.7.ab.partial", "package.partial")
-    for name in (*mine, *others):
+    others = ("package.fold0.7.ab.partial", "packages.7.ab.partial")
+    users = ("package", "package.partial", "scan.7.partial")
+    for name in (*mine, *others, *users):
         fill(tmp_path / name, {"weights": OLD})
     drop_partials(tmp_path, of="package")
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(others)
+    assert {p.name for p in tmp_path.iterdir()} == {*others, *users}
     drop_partials(tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == set(users)
+
+
+def test_a_reader_that_recovers_the_old_folder_between_the_two_renames_does_not_stop_the_writer(
+    tmp_path, monkeypatch
+):
+    path, real = tmp_path / "package", os.rename
+    replaced(path, FIRST)
+
+    def renamed(before, after):
+        if Path(after) == path and not reads:  # the writer's second rename
+            reads.append(True)
+            recover_folder(path)
+            assert tree(path) == FIRST
+        real(before, after)
+
+    reads = []
+    monkeypatch.setattr(os, "rename", renamed)
+    replaced(path, SECOND)
+    assert reads
+    assert tree(path) == SECOND
     assert [p.name for p in tmp_path.iterdir()] == ["package"]
 
 

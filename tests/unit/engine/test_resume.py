@@ -4,13 +4,16 @@ import shutil
 
 import pytest
 
+from helpers.faults import Killed
 from helpers.runs import contents
 from quadrat.core.errors import ConfigError
+from quadrat.engine import resume
 from quadrat.engine.journal import Done, Journal, Key
 from quadrat.engine.resume import (
     KEPT,
     check_kept,
     commit_result,
+    finish_commit,
     is_predicted,
     keep_stores,
     open_journal,
@@ -203,11 +206,37 @@ def test_what_is_to_be_kept_stays_and_is_booked(tiny, finished, keep):
     assert is_predicted(work, finished.prints) == ("predictions" in keep)
 
 
-def test_what_an_earlier_run_kept_and_this_one_does_not_is_no_longer_guarded(tiny, finished):
-    commit_result(finished.work, finished.prints, tiny.out, keep=BOTH)
+def test_what_an_earlier_command_kept_stays_after_a_run_that_keeps_nothing(tiny, finished):
+    commit_result(finished.work, finished.prints, tiny.out, keep=("predictions",))
     (state,) = tiny.advanced("a", pipeline=tiny.pipeline(source="stored"))
     assert state.failure is None
     state.journal.close()
-    commit_result(state.work, state.prints, tiny.out, keep=("tiles",))
-    opened(state).close()
-    check_kept(state.work, tiny.prints(state.work, weights="1" * 64), until="predict")
+    assert state.work.tiles.exists()
+    commit_result(state.work, state.prints, tiny.out, keep=())
+    assert not state.work.tiles.exists()
+    assert is_predicted(state.work, state.prints)
+    with pytest.raises(ConfigError, match="keeps predictions"):
+        check_kept(state.work, tiny.prints(state.work, weights="1" * 64), until="predict")
+
+
+def test_a_commit_that_was_cut_off_when_the_results_had_their_place_is_gone_on_with(
+    tiny, finished, monkeypatch
+):
+    work = finished.work
+    with monkeypatch.context() as patch:
+        patch.setattr(resume, "remove", stop)
+        with pytest.raises(Killed):
+            commit_result(work, finished.prints, tiny.out, keep=())
+    assert work.path.exists()
+    finish_commit(work, finished.prints, keep=())
+    assert not work.path.exists()
+    finish_commit(work, finished.prints, keep=())
+
+
+def stop(path):
+    raise Killed
+
+
+def test_work_that_was_begun_after_the_results_is_not_taken_for_a_cut_off_commit(tiny, predicted):
+    finish_commit(predicted.work, predicted.prints, keep=())
+    assert is_predicted(predicted.work, predicted.prints)
