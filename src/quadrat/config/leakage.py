@@ -73,11 +73,13 @@ def check_training(
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """Names of slides and cases that a model was trained, stopped or calibrated on, itself or by
-    what it was begun from."""
+    """Slides that a model was trained, stopped or calibrated on, itself or by what it was begun
+    from."""
 
     slides: frozenset[str]
+    """Their names (``SlideRef.name``)."""
     cases: frozenset[str]
+    """Their cases; another slide of such a case counts as seen too."""
 
     def of(self, refs: Sequence[SlideRef]) -> list[SlideRef]:
         """Those of the slides that were seen, by their name or their case."""

@@ -27,11 +27,12 @@ SWAPS_UP_TO = (
 
 @dataclass(frozen=True, slots=True)
 class Division:
-    """Slides in the order given, with ``split`` set to "train", "val" or "test", and what the user
-    should be told."""
+    """Slides that are divided, whole cases each."""
 
     slides: tuple[SlideRef, ...]
+    """In the order given, each with ``split`` set to "train", "val" or "test"."""
     notes: tuple[str, ...] = ()
+    """What the user should know of the division, a sentence each; empty if nothing is amiss."""
 
     def of(self, split: str) -> tuple[SlideRef, ...]:
         """The slides of one split."""

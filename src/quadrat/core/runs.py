@@ -21,6 +21,7 @@ class Runs(Columns):
     object: npt.NDArray[np.int32]
     """0-based index of the object."""
     row: npt.NDArray[np.int32]
+    """Row of the pixels."""
     col0: npt.NDArray[np.int32]
     """First column."""
     col1: npt.NDArray[np.int32]

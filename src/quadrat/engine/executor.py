@@ -43,9 +43,11 @@ class Failure:
     kind: str
     """The error's type."""
     message: str
+    """The error's text; its repr if it has none."""
     refused: bool
-    """Whether quadrat refused knowingly; then there is no traceback."""
+    """Whether quadrat refused knowingly, or gave the job up."""
     trace: str
+    """Text of the traceback, or where a job hung at its deadline; "" if neither is known."""
 
     @property
     def unwritten(self) -> bool:
@@ -66,9 +68,13 @@ class Outcome(Generic[Receipt_co]):
     """What became of a job: a receipt or a failure."""
 
     key: str
+    """Key of the job."""
     seconds: float
+    """How long the function ran; 0 if the worker could not report it."""
     receipt: Receipt_co | None = None
+    """What the function returned; None if the job failed."""
     failure: Failure | None = None
+    """Why the job failed; None if it did not."""
     peak_mb: float = 0.0
     """Largest size of its process so far, in MiB."""
 

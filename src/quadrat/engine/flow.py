@@ -75,7 +75,9 @@ class Unit:
     """Some shards of one slide that make one job."""
 
     state: SlideState
+    """The slide; it gets the job's receipts, or its failure."""
     shards: tuple[Any, ...]
+    """(row, column) of each: in the lattice, or in the store of pixels that is filled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +85,11 @@ class Batch:
     """Takes slides through their steps."""
 
     run: RunSettings
+    """What the jobs of all slides have in common."""
     executor: Executor
+    """Where the jobs run: in this process, or in worker processes."""
     reporter: Reporter
+    """Gets progress, failures and the memory that jobs took."""
 
     def advance(self, states: Sequence[SlideState], *, until: str) -> None:
         """Take the slides through the steps; afterwards each is done or has its failure."""

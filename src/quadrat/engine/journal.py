@@ -31,9 +31,11 @@ class Key:
     """What a receipt is about."""
 
     level: Level
+    """The fingerprint that decides whether the receipt still counts."""
     fingerprint: str
     """The first characters of the slide's fingerprint of that level."""
     step: str
+    """Name of the step; "kept" marks a store that outlives its run."""
     shard: Cell | None = None
     """None: the step has one receipt per slide."""
 
@@ -66,6 +68,7 @@ class Sealed:
     """A complete tile store."""
 
     shards: int
+    """How many the store has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,7 @@ class PartReceipt:
     """A stitched shard."""
 
     cell: ShardIndex
+    """(row, column) of the shard in the lattice."""
     objects: int
     """How many it owns."""
 
@@ -82,6 +86,7 @@ class Selected:
     """A decision over the whole slide."""
 
     objects: int
+    """How many stay, on the whole slide."""
 
 
 Receipt = Done | Planned | StoreLaid | Sealed | ShardReceipt | PartReceipt | Selected | SlideFigures

@@ -46,11 +46,15 @@ class FinishJob:
     """A slide with all its tables and images."""
 
     work: SlideWork
+    """The slide and its folder; pictures and summary go to ``work.result``."""
     outputs: OutputsSection
+    """Section of the pipeline; its ``overlay`` decides whether pictures are drawn."""
     fingerprint: str
+    """For summary.json: the slide's fingerprint of the results, in full."""
     figures: SlideFigures
     """What merging found."""
     provenance: Provenance
+    """For summary.json: the package, versions and settings behind the result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +62,11 @@ class Canvas:
     """The slide at low power, to draw on."""
 
     rgb: Rgb
+    """(h, w, 3) uint8."""
     mpp: float
     """um per px of it."""
     title: str
+    """Heading of the pictures: the names of the slide and the task."""
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -22,6 +22,7 @@ class RunReport:
     rows: tuple[SummaryRow, ...]
     """Those of summary.csv, one per slide."""
     exit_code: int
+    """EXIT_OK, EXIT_FAILED (a slide failed), or EXIT_OUTPUT (an output was not written)."""
 
 
 def done_row(summary: Summary) -> SummaryRow:

@@ -27,6 +27,7 @@ class RunSettings:
     """What the jobs of a run have in common."""
 
     pipeline: Pipeline
+    """Its task, and how it runs and what it delivers; the model is in each ``SlideWork``."""
     package: str
     """Folder of the model package."""
     device: str
@@ -40,9 +41,13 @@ class SlideState:
     """Where one slide of a run stands: what is done, as its journal says, and whether it failed."""
 
     work: SlideWork
+    """The slide, its working folder and its model: what its jobs get."""
     prints: Fingerprints
+    """What its receipts must carry to count in this run."""
     journal: Journal
+    """The receipts of what is done; the only record of progress."""
     failure: Failure | None = None
+    """Why the slide was set aside; None: it goes on."""
     stage: str = ""
     """The step that failed."""
     seconds: dict[str, float] = field(default_factory=dict)
@@ -86,6 +91,7 @@ class Step(Generic[Payload, Kind]):
     """A step that is one job per slide."""
 
     name: str
+    """For receipts, keys of jobs, progress and timings."""
     level: Level
     """Which of the slide's fingerprints its receipt carries."""
     fn: Callable[[Payload], Kind]
@@ -99,12 +105,17 @@ class ShardStep(Generic[Index, Payload]):
     """A step of many jobs per slide. Each does some shards and gives one receipt per shard."""
 
     name: str
+    """For receipts, keys of jobs, progress and timings."""
     level: Level
+    """Which of the slide's fingerprints its receipts carry."""
     fn: Callable[[Payload], ShardReceipts]
+    """What a worker runs. It may run twice without harm."""
     job: Callable[[SlideState, RunSettings, tuple[Index, ...]], Payload]
+    """What it is given for some shards."""
     shards: Callable[[SlideState], Sequence[Index]]
     """All that the slide has; those with a receipt are not done again."""
     needs: Needs = "cpu"
+    """Where its jobs run, if there is a GPU."""
 
 
 AnyStep = Step[Any, Any] | ShardStep[Any, Any]

@@ -45,7 +45,9 @@ class TileJob:
     """Some shards of a store of pixels, in its own grid, to be filled."""
 
     work: SlideWork
+    """The slide that is read, and the folder that holds the store."""
     shards: tuple[Cell, ...]
+    """(row, column) of each in the store's own grid, not in the lattice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,7 @@ class SealJob:
     """A tile store that is complete."""
 
     work: SlideWork
+    """The slide; its store is ``work.tiles``."""
     receipts: tuple[ShardReceipt, ...]
     """Of its shards."""
 
@@ -62,10 +65,13 @@ class PredictJob:
     """Inference of some shards of one slide."""
 
     work: SlideWork
+    """The slide and its model; predictions go to ``work.predictions``."""
     shards: tuple[ShardIndex, ...]
+    """(row, column) of each in the lattice; each has analysed cores."""
     package: str
     """Folder of the model package."""
     device: str = "cpu"
+    """Type of the torch device ("cpu", "cuda"); which GPU is up to the executor."""
     threads: int = 1
     """Of torch."""
     stored: bool = False
@@ -79,7 +85,9 @@ class ShardJob:
     """Some shards of one slide, to be stitched or painted."""
 
     work: SlideWork
+    """The slide; its predictions or its parts are there already."""
     shards: tuple[ShardIndex, ...]
+    """(row, column) of each in the lattice; each has analysed cores."""
 
 
 def open_work_source(work: SlideWork) -> SlideSource:

@@ -30,7 +30,9 @@ class MergeJob:
     """A slide with all its shards stitched."""
 
     work: SlideWork
+    """The slide and its folder; tables go to ``work.result``."""
     outputs: OutputsSection
+    """Section of the pipeline; its ``geojson`` decides whether objects.geojson is written."""
     lost: tuple[Box, ...] = ()
     """Damaged tiles (grid px) that were met while reading."""
 

@@ -42,7 +42,9 @@ class SlidePlan:
     """What is to be read and analysed of a slide."""
 
     name: str
+    """As in the manifest (``SlideRef.name``)."""
     frame: Frame
+    """The slide's grid at the model's mpp."""
     cells: tuple[CoreIndex, ...]
     """Analysed cores."""
     tissue_mm2: float
@@ -50,7 +52,9 @@ class SlidePlan:
     tissue_frame: Frame
     """Where the tissue mask lies."""
     reader: str
+    """What decodes the pixels (``SlideInfo.reader``)."""
     format: str
+    """Vendor or file format (``SlideInfo.format``)."""
     slide_mpp: float
     """um per level-0 px."""
     mpp_source: str
@@ -65,10 +69,15 @@ class SlideWork:
     (picklable, small)."""
 
     ref: SlideRef
+    """Name, file, mpp and region file of the slide, as in the manifest."""
     folder: str
+    """Path of the working folder, as text; use ``path``."""
     spec: ModelSpec
+    """The model, with the thresholds that hold in this run."""
     slide: SlideSection
+    """How the slide is read, and which part of it is analysed."""
     task: str
+    """Name of the task in the pipeline file."""
     identity: str
     """Of the slide file when the run began (see ``slide_identity``)."""
     margin: int = 0

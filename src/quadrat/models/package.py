@@ -30,13 +30,14 @@ AGAIN = "copy the package again, or train it again"
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """A loaded package: the network (eval mode, CPU), its frozen specification, and
-    the whole card.
-    """
+    """A package that was loaded and checked."""
 
     model: nn.Module
+    """The network with its weights, in eval mode on the CPU."""
     spec: ModelSpec
+    """As frozen at training; a run may lay other thresholds over it."""
     card: Mapping[str, Any]
+    """All of ``card.json``, the specification included."""
 
 
 def exactness(model: nn.Module, spec: ModelSpec) -> dict[str, Any]:

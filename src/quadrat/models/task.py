@@ -37,9 +37,11 @@ class ModelSpec:
     task: str
     """The task's name in the pipeline file (see :func:`quadrat.tasks.get_task`)."""
     classes: tuple[ClassInfo, ...]
+    """A class id is an index into them."""
     mpp: float
     """um per grid px."""
     lattice: Lattice
+    """How a slide is cut into windows, in grid px."""
     widths: tuple[int, ...]
     """Channels of each level of the network."""
     thresholds: Mapping[str, float]
@@ -47,6 +49,7 @@ class ModelSpec:
     mean: tuple[float, float, float] = (0.75, 0.6, 0.72)
     """Of RGB in 0-1, for normalising."""
     std: tuple[float, float, float] = (0.2, 0.22, 0.18)
+    """Standard deviation of RGB in 0-1, for normalising."""
     batch: int = 4
     """Windows per forward pass."""
     encoder: str = "small"
@@ -84,11 +87,13 @@ class Crop:
     """A training crop's truth."""
 
     shape: tuple[int, int]
+    """(height, width) in px, of the image too."""
     maps: Arrays = field(default_factory=dict)
     """Arrays (h, w, ...) that flip and crop with the image."""
     boxes: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 4)))
     """(n, 4) row0, col0, row1, col1 in px of the crop; they move with the image."""
     box_class: npt.NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
+    """(n,) class of each box."""
     label: int = -1
     """Class of the whole window, or -1."""
 
@@ -103,9 +108,11 @@ class Stitched:
     """A slide's merged answer: objects, or one row of scores per tile."""
 
     objects: ObjectParts | None = None
+    """Objects or regions; None if the task scores tiles."""
     object_type: Literal["detection", "annotation"] = "detection"
     """What QuPath makes of the objects: "detection" is counted, "annotation" is an area."""
     tiles: TileScores | None = None
+    """The row of each analysed core; None if the task finds objects or regions."""
 
 
 Store_co = TypeVar("Store_co", bound=PredictionStore, covariant=True)
@@ -167,6 +174,7 @@ class LabelImage:
     name: str
     """Under ``labels/`` of the OME-Zarr."""
     dtype: Literal["uint8", "uint32"]
+    """uint8 holds class + 1, uint32 the ids of objects; 0 is background."""
     reduce: Literal["mode", "nearest"]
     """How its pyramid is made: classes by "mode", ids by "nearest"."""
     paint: Callable[[View, ShardIndex, FirstIds], Array]
@@ -175,9 +183,10 @@ class LabelImage:
 
 @dataclass(frozen=True, slots=True)
 class ThresholdGrid:
-    """Values to try for each threshold on validation slides, the preferred first."""
+    """What is tried on validation slides."""
 
     values: Mapping[str, Sequence[float]]
+    """By name of the threshold, the values to try, the preferred one first."""
 
     def settings(self, base: Mapping[str, float]) -> list[Mapping[str, float]]:
         """All combinations laid over ``base``."""
@@ -193,6 +202,7 @@ class Builds(Protocol):
     name: str
     """In messages and results."""
     default_thresholds: Mapping[str, float]
+    """All thresholds of the task, each with the value that holds if nobody sets one."""
 
     def build(self, spec: ModelSpec) -> nn.Module:
         """A network with random weights; has ``stride`` and ``out_stride``."""
@@ -243,6 +253,7 @@ class Merges(Protocol):
     parts: Parts | None = None
     """Stitching per shard; None: the merge takes the predictions themselves."""
     label_image: LabelImage | None = None
+    """What is painted from the merged answer; None: there is no label image."""
 
     def merge(self, view: View) -> Stitched:
         """The slide's answer from all parts (or predictions)."""

@@ -58,7 +58,9 @@ class SlideFigures:
     """What was measured of a slide."""
 
     area: AreaFigures
+    """What was analysed: every figure per mm² refers to it."""
     answer: ObjectFigures | ScoreFigures
+    """Counts if the task finds objects or regions, scores if it classifies slides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,7 @@ class PackageNote:
     """The model package that made a result."""
 
     weights_sha256: str
+    """Hash of ``weights.safetensors``, as the card states it."""
     exactness: Mapping[str, Any] | None = None
     """As the package's card states it (docs/artifacts.md, "card.json: exactness")."""
 
@@ -75,7 +78,9 @@ class Provenance:
     """What made a result."""
 
     package: PackageNote
+    """Which model it was."""
     classes: tuple[ClassInfo, ...]
+    """The model's classes with their colours; a class id is an index into them."""
     pipeline: str
     """Its name."""
     versions: Mapping[str, str]
@@ -91,7 +96,9 @@ class ReaderNote:
     """What read the slide."""
 
     format: str
+    """Vendor or file format (``SlideInfo.format``)."""
     reader: str
+    """What decoded the pixels (``SlideInfo.reader``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,20 +113,28 @@ class MppNote:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A finished slide. In the file, ``figures`` and ``provenance`` are not nested."""
+    """A finished slide."""
 
     slide: str
+    """Its name, which is that of its results folder."""
     task: str
+    """Name of the task, as in the pipeline file."""
     fingerprint: str
     """Decides whether a later run takes the slide for finished."""
     frame: Frame
+    """The grid at the model's mpp, and where it lies on level 0."""
     reader: ReaderNote
+    """How the file was read."""
     slide_mpp: MppNote
+    """Scale of level 0, before any resampling."""
     cores: int
     """How many were analysed."""
     thresholds: Mapping[str, float]
+    """The task's decisions in this run: of the package, or of the pipeline if it sets them."""
     figures: SlideFigures
+    """Areas and the answer; in the file they are not nested."""
     provenance: Provenance
+    """Package, versions and settings; in the file they are not nested."""
 
     @property
     def damaged(self) -> int:

@@ -44,23 +44,27 @@ Parts = Sequence[Callable[[], tuple[ObjectTable, Polygons]]]
 
 @dataclass(frozen=True, slots=True)
 class SeamReport:
-    """What :func:`seam_report` found.
-
-    density: objects per mm² in strips of ``near_um`` on both sides of seams, and in the flanks
-    behind them up to four times that; value is the ratio. straight_edges: share, of the objects
-    that meet a seam, with a straight edge on it, and the same on control lines inside cores;
-    duplicates: pairs of one class closer than half a median diameter, per 1,000 objects, in strips
-    and flanks. Their value is the difference.
-    """
+    """What :func:`seam_report` found."""
 
     pitch_px: float
+    """px per side of a core, or of another tool's tile."""
     seams: int
+    """How many sides two analysed cores share."""
     blocks: int
+    """How many blocks of half seams hold anything; these are resampled."""
     near_um: float
+    """Reach of the near strip on either side of a seam, um."""
     confidence: float
+    """Of each interval, 0-1."""
     density: Contrast
+    """Objects per mm²; ``inside``: in the flanks behind the near strips, up to four times
+    ``near_um`` from the seam. The value is the ratio."""
     straight_edges: Contrast
+    """Share, of the objects that meet a seam, with a straight edge on it; ``inside``: on control
+    lines within cores. The value is the difference."""
     duplicates: Contrast
+    """Pairs of one class closer than half its median diameter, per 1,000 objects; ``inside``: in
+    the flanks. The value is the difference."""
 
     def signs(self) -> list[str]:
         """What tells that there are seams, in words; empty where nothing does."""

@@ -108,6 +108,7 @@ class MapStorage:
     """Dense maps, uint8 (channels, row, column), as one array of the whole slide."""
 
     channels: int
+    """How many maps the network answers for a core."""
 
     def create(self, folder: Path, layout: Layout) -> MapStore:
         """An empty store, 0 everywhere."""
@@ -177,6 +178,7 @@ class TableStorage(Generic[Row]):
     """Rows, as one parquet file per shard."""
 
     kind: type[Row]
+    """Class of the rows, which knows their columns."""
 
     def create(self, folder: Path, layout: Layout) -> TableStore[Row]:
         """An empty store."""

@@ -167,6 +167,7 @@ class ShardFiles:
     _indices: dict[Cell, tuple[tuple[int, ...], npt.NDArray[np.uint64]]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
+    """By shard: inode, size and time of its file, and the index that was read from it."""
 
     @property
     def across(self) -> int:

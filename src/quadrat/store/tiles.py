@@ -105,6 +105,7 @@ class TileStore:
     array: ShardedArray | MovedTiles
     """Its pixels."""
     _cache: BlockCache = field(default_factory=BlockCache, repr=False, compare=False)
+    """Chunks that were decoded lately."""
 
     @staticmethod
     def create(

@@ -40,11 +40,14 @@ LISTED = 10
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was written and what the user should be told, a line each."""
+    """What was written, and what the user should know."""
 
     manifest: Path
+    """Path of the CSV file that was written."""
     pipeline: Path
+    """Path of the YAML file that was written."""
     lines: tuple[str, ...]
+    """What was found, what was left out and what to check, then the next commands."""
 
 
 @dataclass(slots=True)

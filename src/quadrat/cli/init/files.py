@@ -20,12 +20,19 @@ class Shape:
     """Sizes of the ``model`` and ``train`` sections, in px at the model's mpp."""
 
     core: int
+    """Side of the square that a window answers for (``model.core``); a multiple of ``stride``."""
     halo: int
+    """What a window sees around its core on each side (``model.halo``)."""
     shard: int
+    """Side of a storage unit (``model.shard``); a multiple of ``core``."""
     patch: int
+    """Side of a training sample (``train.patch``)."""
     batch: int
+    """Samples per training step, a number and not px (``train.batch``)."""
     stride: int = 8
+    """Stride of the network: 2 to the power of the number of ``widths``."""
     widths: tuple[int, ...] = (24, 48, 96)
+    """Channels of the network's levels, the finest level first."""
 
 
 SHAPES = {

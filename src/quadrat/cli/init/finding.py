@@ -39,30 +39,33 @@ as it is written."""
 
 @dataclass(frozen=True, slots=True)
 class SlideFound:
-    """A slide that opens: (height, width) of level 0 in px, um/px where the file states one that
-    can be used, levels."""
+    """A slide that opens."""
 
     size: tuple[int, int]
+    """(height, width) of level 0 in px."""
     mpp: float | None
+    """um per level-0 px; None if the file states none that can be used."""
     levels: int = 1
+    """How many resolutions the file has; a flat picture has 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class AnnotationFound:
-    """What is drawn for one slide. ``form``: the format, or "picture".
-
-    ``drawn``: how many records of each sort. ``order``: of the columns of points: "x y class" or "y
-    x class" where only that puts them on the slide, "?" where both do, "" where the file says it.
-    ``one_class``: the format names no classes. ``values``: of a picture, how many pixels each value
-    but 0 has. ``boxes``: how many of the outlines but those of regions were drawn as boxes.
-    """
+    """What is drawn for one slide."""
 
     form: str
+    """Name of the format; "picture" for a mask or a label image."""
     drawn: Mapping[Drawn, int] = field(default_factory=dict)
+    """How many records there are of each sort, every point counted; empty for a picture."""
     order: str = ""
+    """Columns of points, "x y class" or "y x class": the order that puts fewer points off the
+    slide. "?": both put as many there; "": the file says it, or has no points."""
     one_class: bool = False
+    """Whether the format names no classes, so that all records are of one."""
     values: Mapping[int, int] = field(default_factory=dict)
+    """Of a picture: how many pixels each value but 0 has; empty for other formats."""
     boxes: int = 0
+    """How many outlines were drawn as boxes, regions not counted."""
 
 
 def one_slide(path: Path) -> Path | None:

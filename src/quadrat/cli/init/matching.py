@@ -39,16 +39,17 @@ MARKS = TRUTH_MARKS | frozenset(_OTHER.split())
 
 @dataclass(frozen=True, slots=True)
 class Matches:
-    """``pairs``: slide to annotation. ``doubtful``: a slide and the annotations of which more than
-    one could be its own.
-
-    Paths are those given, relative to their folder with forward slashes.
-    """
+    """Which annotation is of which slide. Paths are as given, relative to their folder, with
+    forward slashes."""
 
     pairs: Mapping[str, str]
+    """By slide, the one annotation that fits it best."""
     slides_alone: tuple[str, ...]
+    """Slides that no annotation fits."""
     annotations_alone: tuple[str, ...]
+    """Annotations that fit no slide, or not surely, or less well than another one."""
     doubtful: tuple[tuple[str, tuple[str, ...]], ...]
+    """(slide, annotations) where several fit equally well; the slide gets none of them."""
 
 
 def match_names(slides: Sequence[str], annotations: Sequence[str]) -> Matches:

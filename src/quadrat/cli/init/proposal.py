@@ -46,21 +46,25 @@ COLOURS = (
 @dataclass(frozen=True, slots=True)
 class Proposal:
     """The sections ``classes`` and ``data`` of a pipeline, and where each slide's annotation is
-    complete.
-
-    ``annotations``, ``objects_as``, ``point_layout``, ``first_class``, ``mask_threshold``: keys of
-    the data section. ``annotated``: by the key of the annotation, "all", a region class or "".
-    ``notes``: what to check, a sentence each.
-    """
+    complete."""
 
     classes: tuple[str, ...]
+    """Class names, in the order of the section ``classes``."""
     annotations: str
+    """``data.annotations``: what is learnt; "none": the labels of whole slides."""
     annotated: Mapping[str, str]
+    """By key of the annotation, where the truth is complete: "all", a region class, or "" (only
+    what is drawn is known)."""
     objects_as: str = "detections"
+    """``data.objects_as``: "annotations" where QuPath annotations are the objects."""
     point_layout: str = "x y class"
+    """``data.point_layout``: columns of a text file of points that has no header."""
     first_class: int | None = None
+    """``data.point_first_class``: number of the first class; None: classes have names."""
     mask_threshold: int | None = 127
+    """``data.mask_threshold``: values above it are class 1; None: values are class numbers."""
     notes: tuple[str, ...] = ()
+    """What the user has to check, a sentence each."""
 
 
 def propose(
