@@ -3,6 +3,7 @@
 import numpy as np
 
 from quadrat.core.objects import ObjectTable, Polygons
+from quadrat.stitching.seam_tally import SeamLattice
 
 SIDE, CORE = 4096, 256
 
@@ -96,3 +97,10 @@ def pieces(bbox, core=CORE, origin=(0, 0)):
         bbox[cut, axis + 2] = line[cut]
         bbox, index = np.concatenate([bbox, later]), np.concatenate([index, index[cut]])
     return bbox, index
+
+
+def everywhere(side=SIDE, core=CORE):
+    n = -(-side // core)
+    return SeamLattice(
+        core, (0.0, 0.0), np.ones((n, n), bool), (0.0, 0.0, float(side), float(side))
+    )

@@ -6,13 +6,21 @@ from pathlib import Path
 
 import imagecodecs
 import numpy as np
+import openslide
 import tifffile
 from scipy.ndimage import gaussian_filter
+
+from quadrat.core.geometry import Box
+from quadrat.slides import openslide as openslide_module
 
 APERIO = (
     "Aperio Image Library v11.2.1\n{width}x{height} [0,0 {width}x{height}] ({tile}x{tile})|AppMag "
     "= 20|MPP = 0.5"
 )
+JPEG = ("jpeg", "jpeg_rgb", "jpeg2000", "jpeg2000_ycbcr")
+LOST = Box(256, 384, 384, 512)
+"""Tile (2, 3) of level 0, the 19th of 8 columns of 128 px."""
+LOST_TILE = 19
 
 
 def picture(height: int = 700, width: int = 900, *, seed: int = 0) -> np.ndarray:
@@ -133,3 +141,13 @@ def drop_tile(path: Path, level: int, tile: int) -> None:
 def state_photometric(path: Path, level: int, value: int) -> None:
     """Change what a level says of its colours: 2 RGB, 6 YCbCr."""
     overwrite(path, tiled_page(path, level).tags[262].valueoffset, struct.pack("<H", value))
+
+
+def reference(path: Path, level: int, box: Box) -> np.ndarray:
+    """What OpenSlide shows of a box of a level, on white."""
+    with openslide.OpenSlide(str(path)) as slide:
+        down = 2**level
+        rgba = np.asarray(
+            slide.read_region((box.col0 * down, box.row0 * down), level, (box.width, box.height))
+        )
+    return openslide_module.on_white(rgba)

@@ -11,10 +11,7 @@ from PIL import Image
 
 from quadrat.cli.inspect import describe, describe_text
 from quadrat.cli.main import main
-from quadrat.core.objects import Frame
-from quadrat.slides.array import ArraySlide
-from quadrat.slides.thumbnail import OUTLINE, thumbnail, tissue_overlay
-from quadrat.slides.tissue.mask import TissueMap
+from quadrat.slides.thumbnail import OUTLINE
 
 
 @pytest.fixture
@@ -77,17 +74,6 @@ def test_pictures_are_a_thumbnail_and_an_overlay_that_outlines_the_tissue(
     )
     middle = tuple(side // 2 for side in plain.shape[:2])
     np.testing.assert_array_equal(outlined[middle], plain[middle])
-
-
-def test_a_mask_falls_where_the_tissue_is_whatever_its_scale() -> None:
-    mask = np.zeros((10, 12), bool)
-    mask[5:, 6:] = True
-    tissue = TissueMap(mask, Frame(height=10, width=12, mpp=10, scale_row=100, scale_col=100))
-    picture, frame = thumbnail(ArraySlide(np.full((1000, 1200, 3), 100, np.uint8)), longer_px=240)
-    out = tissue_overlay(picture, frame=frame, tissue=tissue)
-    kept = (out == 100).all(axis=2)
-    assert kept[100:, 120:].all()
-    assert kept.sum() == 100 * 120
 
 
 def test_one_bad_slide_never_stops_the_others_and_the_exit_code_says_so(

@@ -1,6 +1,5 @@
 """The command line as a whole: pages, wrong usage, exit codes, what the shell can complete."""
 
-import json
 import re
 import shlex
 import subprocess
@@ -11,10 +10,8 @@ import pytest
 
 from helpers.runs import quadrat
 from quadrat.cli import runs
-from quadrat.cli.init.proposal import TASKS
 from quadrat.cli.main import build_app
 from quadrat.cli.options import Common
-from quadrat.config.pipeline import load_pipeline, pipeline_schema, shipped_pipelines
 from quadrat.core.errors import ConfigError, QuadratError, StoreError
 
 APP = build_app()
@@ -24,7 +21,6 @@ WITH_GROUPS = [
     *([name] for name in COMMANDS),
     *([group, name] for group, names in GROUPS.items() for name in names if name[0] != "-"),
 ]
-REPOSITORY = Path(__file__).parents[3]
 
 
 def of(*words):
@@ -135,13 +131,6 @@ def test_an_error_has_its_exit_code_and_no_traceback(error, code, told, monkeypa
     assert "Traceback" not in done.err
 
 
-def test_workers_and_device_come_last_and_stand_for_their_keys():
-    chosen = Common(overrides=("run.workers=5", "run.threads=3"), workers=7, device="cuda:1")
-    run = chosen.pipeline("nuclei", "run.workers=4").run
-    assert (run.workers, run.threads, run.device) == (7, 3, "cuda:1")
-    assert Common().pipeline("nuclei") == load_pipeline("nuclei")
-
-
 def test_loudness_reaches_the_reporter():
     assert [(r.quiet, r.verbose) for r in (Common().reporter(), Common(quiet=True).reporter())] == [
         (False, False),
@@ -180,37 +169,6 @@ def test_options_of_several_values_are_read_as_before():
         "a=1",
         "b=2",
     )
-
-
-def test_init_without_a_task_shows_which_kinds_of_model_there_are():
-    done = quadrat("init")
-    assert done.code == 2
-    table = done.out.partition("TASK ")[2].partition("examples:")[0]
-    assert all(f"\n  {task} " in table for task in TASKS)
-    assert "docs/choosing.md" in done.out
-    assert quadrat("init", "--help").out == done.out
-
-
-def test_the_shipped_pipelines_are_listed_with_what_one_needs_to_choose():
-    done = quadrat("pipelines")
-    assert done.code == 0
-    head, *rows = done.out.splitlines()
-    assert head.split() == ["name", "task", "mpp", "model", "classes", "description"]
-    names = sorted(path.stem for path in shipped_pipelines().glob("*.yaml"))
-    assert [row.split()[0] for row in rows] == names
-    for name, row in zip(names, rows, strict=True):
-        one = load_pipeline(name)
-        card = shipped_pipelines() / one.model.package / "card.json"
-        assert one.task in row
-        assert f" {one.model.mpp:g} " in row
-        assert ("shipped" if card.exists() else "to train") in row
-        assert row.endswith(one.description)
-
-
-def test_the_schema_and_the_reference_of_pipelines_are_printed():
-    assert json.loads(quadrat("config", "schema").out) == pipeline_schema()
-    page = (REPOSITORY / "docs" / "pipeline.md").read_text(encoding="utf-8")
-    assert quadrat("config", "docs").out == page
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

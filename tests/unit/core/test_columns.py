@@ -5,7 +5,7 @@ import pytest
 
 from quadrat.core.objects import ObjectTable
 from quadrat.core.outlines import Edges
-from quadrat.core.predictions import Candidates, MaskCandidates, TileScores
+from quadrat.core.predictions import Candidates, TileScores
 from quadrat.core.runs import Runs
 
 KINDS = (ObjectTable, Runs, Edges, Candidates)
@@ -84,24 +84,3 @@ def test_a_box_without_a_side_is_refused():
     whole.box[1, 2] = whole.box[1, 0]
     with pytest.raises(ValueError, match="side of zero or less"):
         whole.take(np.array([1]))
-
-
-def test_masks_are_taken_by_mask_and_slice_as_by_index():
-    box = np.array([[0, 0, 48, 16], [16, 16, 80, 80], [0, 0, 16, 16]], np.int32)
-    sizes = np.array([1, 2, 1])
-    found = MaskCandidates(
-        box=box,
-        score=np.array([1, 2, 3], np.uint16),
-        class_id=np.zeros(3, np.uint8),
-        cell=np.zeros((3, 2), np.int32),
-        area=np.array([3, 16, 1], np.int32),
-        flags=np.zeros(3, np.uint8),
-        starts=np.concatenate([[0], np.cumsum(sizes)]),
-        bits=np.array([0b11100000, 255, 254, 128], np.uint8),
-    )
-    for index in (np.array([False, True, True]), slice(1, 3)):
-        taken = found.take(index)
-        assert taken.bits.tolist() == [255, 254, 128]
-        assert taken.starts.tolist() == [0, 2, 3]
-    assert type(found.boxes) is Candidates
-    assert len(MaskCandidates.concatenate([])) == len(MaskCandidates.empty()) == 0

@@ -10,7 +10,7 @@ import pytest
 
 from helpers.faults import FAULTY, NO_ROOM, REMOVING, WRITING, Killed, disk
 from quadrat.core import files
-from quadrat.core.errors import WriteError
+from quadrat.core.errors import StoreError, WriteError
 from quadrat.core.files import (
     check_free_space,
     drop_partials,
@@ -471,3 +471,9 @@ def test_too_little_room_is_a_write_error_with_both_figures(tmp_path, monkeypatc
     told = r"a store needs about 3\.50 GB but 3\.00 GB are free; make room"
     with pytest.raises(WriteError, match=told):
         check_free_space(tmp_path / "not" / "yet", 3_500_000_000, what="a store")
+
+
+def test_a_full_disk_is_said_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"needs about 1000000000\.00 GB but .* are free"):
+        check_free_space(tmp_path / "not" / "yet", 10**18, what="the tile store of s")
+    check_free_space(tmp_path / "not" / "yet", 1, what="it")

@@ -2,13 +2,18 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from quadrat.core.errors import SlideError
+from helpers.runs import small_files
+from helpers.trainings import spec_for
+from quadrat.config.manifest import SlideRef
+from quadrat.config.pipeline import SlideSection
+from quadrat.core.errors import SlideError, WriteError
 from quadrat.core.objects import Frame
-from quadrat.engine.work import SlidePlan, unchanged
+from quadrat.engine.work import SlidePlan, SlideWork, unchanged
 from quadrat.slides.tissue.mask import TissueMap
 
 FRAME = Frame(height=64, width=60, mpp=0.5, scale_row=2.0, scale_col=2.5)
@@ -76,3 +81,18 @@ def test_the_change_is_the_reason_and_not_what_was_made_of_half_a_file(tiny):
         read(replaced=False)
     with pytest.raises(SlideError, match="replaced or changed"):
         read(replaced=True)
+
+
+def test_a_plan_on_a_full_disk_is_told_by_its_file_and_nothing_half_is_left(tmp_path):
+    work = SlideWork(
+        SlideRef("a", "a.png"),
+        str(tmp_path / "a"),
+        spec_for("instance"),
+        SlideSection(),
+        "instance",
+        "",
+    )
+    told = rf"{tmp_path}/a/tissue.npy: cannot be written \(File too large\); make room"
+    with small_files(20_000), pytest.raises(WriteError, match=told):
+        work.save_plan(None, SimpleNamespace(codes=np.zeros((200, 200), np.uint8)))
+    assert not list((tmp_path / "a").iterdir())

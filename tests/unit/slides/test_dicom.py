@@ -23,7 +23,9 @@ from pydicom.uid import (
 )
 
 from quadrat.core.errors import SlideError
+from quadrat.core.geometry import Box
 from quadrat.slides.dicom import WSI_CLASS, jpeg_colours, read_instance, series_instances
+from quadrat.slides.opening import open_slide
 from quadrat.slides.recognise import recognise
 
 SR_CLASS = "1.2.840.10008.5.1.4.1.1.88.22"
@@ -286,3 +288,10 @@ def test_a_jpeg_stream_says_its_colours_or_leaves_them_open() -> None:
     assert jpeg_colours(jpeg(subsampling=0).replace(b"JFIF\0", b"XXXX\0")) is None
     assert jpeg_colours(b"") is None
     assert jpeg_colours(jfif[:30]) == "ycbcr"
+
+
+def test_a_truncated_dicom_file_is_refused_in_one_sentence(wsi: Path, tmp_path: Path) -> None:
+    content = next((wsi / "dicom_camelyon_jpeg").glob("*.dcm")).read_bytes()
+    (tmp_path / "a.dcm").write_bytes(content[:9000])
+    with pytest.raises(SlideError, match=r"truncated|DICOM"):
+        open_slide(tmp_path).read(0, Box(0, 0, 600, 600))

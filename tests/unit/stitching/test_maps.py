@@ -5,7 +5,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from quadrat.core.predictions import SCORE_MAX, quantise_score
 from quadrat.stitching.maps import argmax_classes, crop_core, quantise
 
 SOME = settings(deadline=None, derandomize=True, max_examples=100)
@@ -54,14 +53,3 @@ def test_the_highest_score_decides_and_the_lowest_class_wins_ties(maps):
     for (row, col), value in np.ndenumerate(found):
         scores = maps[:, row, col].tolist()
         assert value == scores.index(max(scores))
-
-
-def test_scores_keep_their_order_in_sixteen_bits():
-    score = np.linspace(-0.1, 1.1, 100_001)
-    found = quantise_score(score)
-    assert found.dtype == np.uint16
-    assert (np.diff(found.astype(int)) >= 0).all()
-    assert (found[0], found[-1]) == (0, SCORE_MAX)
-    assert quantise_score(np.arange(SCORE_MAX + 1) / SCORE_MAX).tolist() == list(
-        range(SCORE_MAX + 1)
-    )

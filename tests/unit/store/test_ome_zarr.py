@@ -1,13 +1,10 @@
 import json
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import zarr
-from hypothesis import given
-from hypothesis import strategies as st
 from ome_zarr_models.v05 import Image, Labels
 from ome_zarr_models.v05.image_label import ImageLabel
 
@@ -25,7 +22,7 @@ from quadrat.store.ome_zarr import (
     level_shards,
     open_label_image,
 )
-from quadrat.store.pyramid import halve, pyramid_depth
+from quadrat.store.pyramid import halve
 
 FRAME = Frame(height=301, width=203, mpp=0.5, scale_row=2.0, scale_col=2.0)
 rng = np.random.default_rng(0)
@@ -159,32 +156,3 @@ def test_what_level_0_does_not_hold_is_not_written_below(tmp_path: Path) -> None
         if p.is_file()
     ] == ["c/0/0"]
     assert ShardedArray.open(tmp_path / "z" / "1").read(Box(0, 0, 64, 64)).sum() == 32 * 32
-
-
-def brute_mode(four: Sequence[int]) -> int:
-    values, counts = np.unique(np.array(four), return_counts=True)
-    return int(values[counts.argmax()])
-
-
-@given(st.lists(st.integers(0, 4), min_size=4, max_size=4))
-def test_the_mode_is_the_most_frequent_and_the_lowest_on_a_tie(four: list[int]) -> None:
-    block = np.array(four, np.uint8).reshape(2, 2)
-    assert halve(block, "mode").tolist() == [[brute_mode(four)]]
-
-
-def test_the_mean_is_rounded_half_up_in_every_width() -> None:
-    for dtype in (np.uint8, np.uint16, np.uint32):
-        top = np.iinfo(dtype).max
-        block = np.array([[0, 1], [0, 1]], dtype), np.full((2, 2), top, dtype)
-        assert [halve(b, "mean").item() for b in block] == [1, top]
-
-
-def test_odd_sides_are_rounded_up_and_the_last_stands_for_itself() -> None:
-    picture = np.arange(15, dtype=np.uint8).reshape(3, 5)
-    assert halve(picture, "nearest").tolist() == [[0, 2, 4], [10, 12, 14]]
-    assert halve(picture, "mean")[1].tolist() == [11, 13, 14]
-    assert halve(picture, "mode")[1].tolist() == [10, 12, 14]
-
-
-def test_the_depth_ends_at_the_least_size() -> None:
-    assert [pyramid_depth(n, 10) for n in (1, 512, 513, 1024, 1025, 100_000)] == [1, 1, 2, 2, 3, 9]

@@ -1,4 +1,5 @@
 import pytest
+import torch
 
 from helpers.places import THREE, Place, write_pictures
 
@@ -13,3 +14,9 @@ def pictures(tmp_path_factory):
 def place(tmp_path, pictures):
     """A folder with a manifest of three pictures and a pipeline."""
     return Place(tmp_path, pictures).manifest(*THREE).write()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Torch's sums do not depend on the machine."""
+    torch.set_num_threads(1)

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from helpers.faults import NO_ROOM, REMOVING, WRITING, Killed, disk
-from helpers.runs import small_files
 from helpers.trainings import (
     CFG,
     Stop,
@@ -23,102 +22,14 @@ from helpers.trainings import (
     trained,
     validated,
 )
-from quadrat.config.manifest import SlideRef
-from quadrat.config.pipeline import Augmentation, SlideSection
+from quadrat.config.pipeline import Augmentation
 from quadrat.core.errors import ConfigError, StoreError, WriteError
 from quadrat.core.files import remove
-from quadrat.engine.work import SlideWork
 from quadrat.tasks import get_task
 from quadrat.training.checkpoint import Checkpoints, State, room_needed
 
-NAN = float("nan")
 OFTEN = replace(CFG, checkpoint_every_s=-1.0)
 SHORT = replace(OFTEN, steps=6)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    torch.set_num_threads(1)
-
-
-# -- which weights are kept, and when it ends
-
-
-@pytest.mark.parametrize(
-    ("figures", "kept"),
-    [
-        ([0.1, 0.7, 0.3, 0.5], 2),
-        ([0.5, 0.5, 0.4, 0.5], 4),
-        ([0.5, 0.5, 0.4, 0.2], 2),
-        ([NAN, 0.1, NAN, NAN], 2),
-        ([0.3, NAN, 0.2, 0.1], 1),
-        ([-3.0, -2.0, -5.0, -math.inf], 2),
-        ([NAN, NAN, NAN, NAN], None),
-    ],
-)
-def test_the_weights_kept_are_those_of_the_best_figure_the_later_of_equals_and_never_of_nan(
-    figures, kept, tmp_path
-):
-    result, plan = validated(tmp_path, figures, every=2)
-    last = 2 * len(figures)
-    assert list(plan.weights) == [2, 4, 6, 8]
-    wanted = plan.weights[last if kept is None else 2 * kept]
-    assert all(
-        torch.equal(value, wanted[name]) for name, value in result.model.state_dict().items()
-    )
-    assert result.step == (last if kept is None else 2 * kept)
-    assert not result.model.training
-    assert [row["step"] for row in result.validations] == [2, 4, 6, 8]
-    np.testing.assert_equal([row["score"] for row in result.validations], figures)
-    assert all(row["other"] == -1.0 for row in result.validations)
-
-
-@pytest.mark.parametrize(
-    ("patience", "figures", "ends_after", "kept"),
-    [
-        (0, [0.5, 0.4, 0.3, 0.2, 0.1], 5, 1),
-        (1, [0.5, 0.4, 0.9, 0.9, 0.9], 2, 1),
-        (2, [0.5, 0.4, 0.6, 0.5, 0.6], 5, 5),
-        (2, [0.5, 0.5, 0.5, 0.6, 0.7], 3, 3),
-        (2, [0.5, NAN, NAN, 0.6, 0.7], 3, 1),
-        (3, [0.1, 0.2, 0.3, 0.4, 0.5], 5, 5),
-    ],
-)
-def test_after_as_many_validations_without_a_better_figure_the_training_ends(
-    patience, figures, ends_after, kept, tmp_path
-):
-    result, plan = validated(tmp_path, figures, every=2, cfg=replace(CFG, patience=patience))
-    assert len(plan.weights) == ends_after
-    assert len(result.history) == 2 * ends_after
-    assert result.step == 2 * kept
-    again, second = validated(tmp_path, figures, every=2, cfg=replace(CFG, patience=patience))
-    assert not second.weights, "a training that has ended early is done"
-    assert same_weights(again.model, result.model)
-    assert (again.step, again.validations) == (result.step, again.validations)
-
-
-def test_validations_come_when_asked_for(tmp_path):
-    for every, steps in (
-        (None, [2, 4, 6, 8, 10, 12, 14, 16, 18, 20]),
-        (0, []),
-        (8, [8, 16, 20]),
-        (30, [20]),
-    ):
-        _, plan = validated(
-            tmp_path / str(every), [0.5] * 30, every=1, steps=20, cfg=CFG, validate=every
-        )
-        assert list(plan.weights) == steps
-        assert all(n == 1 for n in plan.asked.values())
-
-
-def test_validating_does_not_change_what_is_learnt(tmp_path):
-    def disturbing(model):
-        torch.rand(3)
-        np.random.default_rng().random()
-        return {"score": 0.0}
-
-    result, _ = validated(tmp_path / "validated", [0.1, 0.2, 0.3], every=2, disturb=disturbing)
-    assert same_weights(result.model, trained(tmp_path / "alone", replace(CFG, steps=6)).model)
 
 
 # -- going on after an interruption
@@ -498,21 +409,6 @@ def test_too_little_room_is_refused_before_a_step(tmp_path, monkeypatch):
         trained(tmp_path / "y", SHORT, callback=no_step)
     free.f_bavail += 1
     trained(tmp_path / "y", SHORT)
-
-
-def test_a_plan_on_a_full_disk_is_told_by_its_file_and_nothing_half_is_left(tmp_path):
-    work = SlideWork(
-        SlideRef("a", "a.png"),
-        str(tmp_path / "a"),
-        spec_for("instance"),
-        SlideSection(),
-        "instance",
-        "",
-    )
-    told = rf"{tmp_path}/a/tissue.npy: cannot be written \(File too large\); make room"
-    with small_files(20_000), pytest.raises(WriteError, match=told):
-        work.save_plan(None, SimpleNamespace(codes=np.zeros((200, 200), np.uint8)))
-    assert not list((tmp_path / "a").iterdir())
 
 
 # -- logs

@@ -1,5 +1,6 @@
 import csv
 import json
+import math
 import re
 from dataclasses import replace
 from itertools import pairwise
@@ -17,12 +18,15 @@ from helpers.trainings import (
     spec_for,
     stop_at,
     trained,
+    validated,
 )
 from quadrat.core.errors import QuadratError
 from quadrat.tasks import get_task, task_names
 from quadrat.training.batches import Samples
 from quadrat.training.loop import learning_rate, parameter_groups
 from quadrat.training.samples import WindowSet
+
+NAN = float("nan")
 
 
 @pytest.fixture(scope="module")
@@ -224,3 +228,83 @@ def test_a_loss_that_is_no_number_names_the_slides_of_its_batch_alone(tmp_path):
         trained(tmp_path, replace(CFG, lr=1e30, warmup=0), data=data)
     step = int(re.search(r"at step (\d+)", str(error.value))[1])
     assert f"windows of {', '.join(Samples(data, CFG).slides(step))};" in str(error.value)
+
+
+# -- which weights are kept, and when it ends
+
+
+@pytest.mark.parametrize(
+    ("figures", "kept"),
+    [
+        ([0.1, 0.7, 0.3, 0.5], 2),
+        ([0.5, 0.5, 0.4, 0.5], 4),
+        ([0.5, 0.5, 0.4, 0.2], 2),
+        ([NAN, 0.1, NAN, NAN], 2),
+        ([0.3, NAN, 0.2, 0.1], 1),
+        ([-3.0, -2.0, -5.0, -math.inf], 2),
+        ([NAN, NAN, NAN, NAN], None),
+    ],
+)
+def test_the_weights_kept_are_those_of_the_best_figure_the_later_of_equals_and_never_of_nan(
+    figures, kept, tmp_path
+):
+    result, plan = validated(tmp_path, figures, every=2)
+    last = 2 * len(figures)
+    assert list(plan.weights) == [2, 4, 6, 8]
+    wanted = plan.weights[last if kept is None else 2 * kept]
+    assert all(
+        torch.equal(value, wanted[name]) for name, value in result.model.state_dict().items()
+    )
+    assert result.step == (last if kept is None else 2 * kept)
+    assert not result.model.training
+    assert [row["step"] for row in result.validations] == [2, 4, 6, 8]
+    np.testing.assert_equal([row["score"] for row in result.validations], figures)
+    assert all(row["other"] == -1.0 for row in result.validations)
+
+
+@pytest.mark.parametrize(
+    ("patience", "figures", "ends_after", "kept"),
+    [
+        (0, [0.5, 0.4, 0.3, 0.2, 0.1], 5, 1),
+        (1, [0.5, 0.4, 0.9, 0.9, 0.9], 2, 1),
+        (2, [0.5, 0.4, 0.6, 0.5, 0.6], 5, 5),
+        (2, [0.5, 0.5, 0.5, 0.6, 0.7], 3, 3),
+        (2, [0.5, NAN, NAN, 0.6, 0.7], 3, 1),
+        (3, [0.1, 0.2, 0.3, 0.4, 0.5], 5, 5),
+    ],
+)
+def test_after_as_many_validations_without_a_better_figure_the_training_ends(
+    patience, figures, ends_after, kept, tmp_path
+):
+    result, plan = validated(tmp_path, figures, every=2, cfg=replace(CFG, patience=patience))
+    assert len(plan.weights) == ends_after
+    assert len(result.history) == 2 * ends_after
+    assert result.step == 2 * kept
+    again, second = validated(tmp_path, figures, every=2, cfg=replace(CFG, patience=patience))
+    assert not second.weights, "a training that has ended early is done"
+    assert same_weights(again.model, result.model)
+    assert (again.step, again.validations) == (result.step, again.validations)
+
+
+def test_validations_come_when_asked_for(tmp_path):
+    for every, steps in (
+        (None, [2, 4, 6, 8, 10, 12, 14, 16, 18, 20]),
+        (0, []),
+        (8, [8, 16, 20]),
+        (30, [20]),
+    ):
+        _, plan = validated(
+            tmp_path / str(every), [0.5] * 30, every=1, steps=20, cfg=CFG, validate=every
+        )
+        assert list(plan.weights) == steps
+        assert all(n == 1 for n in plan.asked.values())
+
+
+def test_validating_does_not_change_what_is_learnt(tmp_path):
+    def disturbing(model):
+        torch.rand(3)
+        np.random.default_rng().random()
+        return {"score": 0.0}
+
+    result, _ = validated(tmp_path / "validated", [0.1, 0.2, 0.3], every=2, disturb=disturbing)
+    assert same_weights(result.model, trained(tmp_path / "alone", replace(CFG, steps=6)).model)

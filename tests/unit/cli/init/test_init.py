@@ -3,25 +3,20 @@ used as it is."""
 
 import json
 import os
-import re
 import unicodedata
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
+from helpers.flat_images import HEIGHT, WIDTH, picture, slides
 from quadrat.annotations.formats.table import Entry, to_table, write_parquet
 from quadrat.annotations.record import Sheet, box_record
 from quadrat.annotations.truth import load_truth
 from quadrat.cli.init import finding, start
-from quadrat.cli.init.files import manifest_text, names_for, shape_for
-from quadrat.cli.init.finding import AnnotationFound, SlideFound, one_slide, slides_below
-from quadrat.cli.init.matching import bare, context, match_names, match_pictures, without_marks
-from quadrat.cli.init.naming import FIRST_WORD, case_in, pattern_of, tcga_participant, unique_names
-from quadrat.cli.init.proposal import TASKS, bounding_class, colours, model_mpp, propose
+from quadrat.cli.init.files import manifest_text
+from quadrat.cli.init.proposal import TASKS
 from quadrat.cli.main import main
 from quadrat.config.manifest import read_manifest
 from quadrat.config.pipeline import load_pipeline
@@ -29,21 +24,6 @@ from quadrat.config.splits import case_of
 from quadrat.core.errors import ConfigError
 from quadrat.models.spec import spec_of
 from quadrat.tasks import get_task
-
-HEIGHT, WIDTH = 48, 64
-
-
-def picture(path, seed=0):
-    """A flat image that differs from every other seed's."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(
-        np.random.default_rng(seed).integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8)
-    ).save(path)
-
-
-def slides(folder, names):
-    for seed, name in enumerate(names):
-        picture(folder / name, seed)
 
 
 def square(x, y, name, kind="detection", side=8):
@@ -95,312 +75,6 @@ def begun(tmp_path, task, **more):
     for ref in refs:
         load_truth(ref, pipeline.data, [c.name for c in pipeline.classes], size=(HEIGHT, WIDTH))
     return "\n".join(report.lines), pipeline, refs
-
-
-# --- names
-
-
-@pytest.mark.parametrize(
-    ("path", "name"),
-    [
-        ("b/A.ome.tif", "a"),
-        ("a.svs.geojson", "a"),
-        ("a.svs - Series 0.geojson", "a"),
-        ("TCGA-A7_0.9824.png", "tcga-a7_0.9824"),
-        (".png", ".png"),
-        ("s.ome.zarr", "s"),
-        (unicodedata.normalize("NFD", "Jörg.svs"), unicodedata.normalize("NFC", "jörg")),
-    ],
-)
-def test_a_name_is_bare_of_folders_and_suffixes(path, name):
-    assert bare(path) == name
-
-
-@pytest.mark.parametrize(
-    ("name", "core"),
-    [
-        ("a_annotations", "a"),
-        ("a-labels", "a"),
-        ("a_gt_class_coords", "a"),
-        ("mask_7", "7"),
-        ("masks", "masks"),
-        ("case_1-2", "case_1-2"),
-        ("tumor_cells", "tumor"),
-    ],
-)
-def test_words_that_say_what_a_file_is_are_taken_off_its_name(name, core):
-    assert without_marks(name) == core
-
-
-def test_slides_and_annotations_are_paired_by_the_nearest_agreement():
-    found = match_names(
-        ["a.svs", "B.ome.tif", "tumor_cells.svs", "c.svs", "e.svs"],
-        [
-            "a_annotations.geojson",
-            "a.geojson",
-            "b-labels.png",
-            "tumor_cells.geojson",
-            "d.xml",
-            "e.xml",
-            "e.csv",
-        ],
-    )
-    assert found.pairs == {
-        "a.svs": "a.geojson",
-        "B.ome.tif": "b-labels.png",
-        "tumor_cells.svs": "tumor_cells.geojson",
-    }
-    assert found.slides_alone == ("c.svs",)
-    assert found.annotations_alone == ("a_annotations.geojson", "d.xml")
-    assert found.doubtful == (("e.svs", ("e.xml", "e.csv")),)
-
-
-def test_a_longer_name_is_never_taken_for_a_shorter_one():
-    assert match_names(["case1.svs"], ["case1-2.geojson", "case10.geojson"]).pairs == {}
-
-
-def test_files_of_one_name_are_told_apart_by_their_folders_or_not_matched():
-    own = match_names(["x/images/1.png", "y/images/1.png"], ["x/labels/1.png", "y/labels/1.png"])
-    assert own.pairs == {"x/images/1.png": "x/labels/1.png", "y/images/1.png": "y/labels/1.png"}
-    assert match_names(["x/1.png", "y/1.png"], ["1.png"]).pairs == {}
-    assert context("x/images/1.png") == ("x",)
-
-
-def test_a_whole_name_decides_before_one_without_suffixes():
-    found = match_names(
-        ["x.png", "x.tif", "y.svs"],
-        ["x.png.geojson", "x.tif.geojson", "y.svs - Series 0.geojson", "y.xml"],
-    )
-    assert found.pairs == {
-        "x.png": "x.png.geojson",
-        "x.tif": "x.tif.geojson",
-        "y.svs": "y.svs - Series 0.geojson",
-    }
-    assert match_names(["x.png", "x.tif"], ["x.png"]).pairs == {"x.png": "x.png"}
-
-
-def test_a_name_that_several_slides_share_is_given_to_none():
-    found = match_names(["x.png", "x.tif", "y.png"], ["x.geojson", "y.geojson"])
-    assert found.pairs == {"y.png": "y.geojson"}
-    assert found.annotations_alone == ("x.geojson",)
-
-
-@pytest.mark.parametrize(
-    ("names", "slides", "mine"),
-    [
-        (
-            ["train/1.png", "val/1.png"],
-            ["s/train/1.png", "s/val/1.png"],
-            {0: ["train/1.png"], 1: ["val/1.png"]},
-        ),
-        (["train/1.png"], ["s/train/1.png", "s/val/1.png"], {0: ["train/1.png"]}),
-        (["val\\1.png"], ["s/train/1.png", "s/val/1.png"], {1: ["val\\1.png"]}),
-        (["1.png"], ["s/train/1.png", "s/val/1.png"], {}),
-        (["x.png", "y"], ["x.png", "x.tif", "y.png"], {0: ["x.png"], 2: ["y"]}),
-    ],
-)
-def test_a_picture_that_a_file_names_is_one_slide_or_none(names, slides, mine):
-    assert match_pictures(names, slides) == {slides[k]: found for k, found in mine.items()}
-
-
-NAMES = st.lists(
-    st.sampled_from(
-        [
-            f"{a}{b}"
-            for a in ("a", "b", "a_mask", "labels_b", "c")
-            for b in (".svs", ".png", ".xml", ".ome.tif")
-        ]
-    ),
-    unique=True,
-)
-
-
-@given(NAMES, NAMES, st.randoms(use_true_random=False))
-@settings(max_examples=80, deadline=None)
-def test_matching_never_uses_a_file_twice_for_one_slide_and_does_not_heed_the_order(
-    left, right, random
-):
-    found = match_names(left, right)
-    told = [*found.pairs, *found.slides_alone, *(s for s, _ in found.doubtful)]
-    assert sorted(told) == sorted(left)
-    used = {
-        *found.pairs.values(),
-        *found.annotations_alone,
-        *(a for _, several in found.doubtful for a in several),
-    }
-    assert used == set(right)
-    again = list(left), list(right)
-    for names in again:
-        random.shuffle(names)
-    assert match_names(*again).pairs == found.pairs
-
-
-def test_the_case_of_a_tcga_slide_is_its_participant():
-    assert tcga_participant("TCGA-A7-A0DA-01Z-00-DX1_63501") == "TCGA-A7-A0DA"
-    assert tcga_participant("TCGA-A7-A0DA") == "TCGA-A7-A0DA"
-    assert tcga_participant("S12-345_2") == ""
-    assert tcga_participant("TCGA-A7-A0DAX") == ""
-
-
-@pytest.mark.parametrize(
-    ("pattern", "path", "case"),
-    [
-        ("^[^/]+", "P1/scan/a.svs", "P1"),
-        ("^([^/]+)/", "P1/a.svs", "P1"),
-        (r"P\d+", "a/P12_3.svs", "P12"),
-        ("([^/_]+)_[^/]*$", "a/P12_3.svs", "P12"),
-        (FIRST_WORD, "high-grade/image/GT12-1.png", "GT12"),
-    ],
-)
-def test_a_pattern_finds_the_case_in_the_path(pattern, path, case):
-    assert case_in(path, pattern_of(pattern)) == case
-
-
-@pytest.mark.parametrize(
-    ("pattern", "words"),
-    [("(", "not a regular expression"), (r"P(\d*)", "no case in the slide 'a/P_1.svs'")],
-)
-def test_a_pattern_that_finds_no_case_is_refused(pattern, words):
-    with pytest.raises(ConfigError, match=words):
-        case_in("a/P_1.svs", pattern_of(pattern))
-
-
-@pytest.mark.parametrize(
-    ("own", "names"),
-    [
-        ({"x/a.png": "a", "b.png": "b"}, ["a", "b"]),
-        ({"x/a.png": "a", "y/a.png": "a", "x-a.png": "x-a"}, ["x-a.png", "y-a", "x-a"]),
-        ({"x.png": "x", "X.tif": "X"}, ["x.png", "X.tif"]),
-        ({"p:1/a.png": "a", "p_1/a.png": "a"}, ["a-2", "a-3"]),
-        ({'.a"b\n.png': '.a"b\n', " .png": " "}, ["_a_b_", "_"]),
-    ],
-)
-def test_every_slide_has_a_name_of_its_own_that_can_be_a_folders(own, names):
-    assert list(unique_names(own).values()) == names
-
-
-PATHS = st.lists(
-    st.sampled_from(["a", "A", "b", "x-a", "x_a", "x:a", ".", ".a", "a-2", "a.b"]),
-    min_size=1,
-    max_size=3,
-).map("/".join)
-
-
-@given(st.lists(st.tuples(PATHS, st.sampled_from([".png", ".tif"])), unique=True))
-@settings(max_examples=80, deadline=None)
-def test_names_are_unique_whatever_the_paths(paths):
-    own = {path + suffix: path.split("/")[-1] for path, suffix in paths}
-    names = unique_names(own)
-    assert list(names) == list(own)
-    assert len({name.casefold() for name in names.values()}) == len(own)
-
-
-@pytest.mark.parametrize(
-    ("out", "named"),
-    [
-        ("", ("detection", "packages/detection")),
-        ("mine", ("mine", "packages/mine-detection")),
-        ("detection", ("detection", "packages/detection-detection")),
-        ("a/mine", ("mine", "packages/a/mine-detection")),
-    ],
-)
-def test_every_folder_has_a_package_of_its_own(tmp_path, out, named):
-    assert names_for("detection", tmp_path / out, tmp_path) == named
-
-
-def test_folders_elsewhere_have_packages_of_their_own_without_their_path(tmp_path):
-    one, other = (names_for("detection", tmp_path / k / "mine", tmp_path / "here") for k in "ab")
-    assert one[0] == other[0] == "mine"
-    assert one[1] != other[1]
-    assert all(
-        package.startswith("packages/mine-") and ".." not in package for _, package in (one, other)
-    )
-
-
-# --- what is proposed
-
-
-def test_the_bounding_class_is_an_roi_before_a_region_before_include():
-    drawn = {
-        ("region", "outline", n): 1 for n in ("Include", "Region 2", "Region*", "roi", "Tumor")
-    }
-    assert bounding_class(AnnotationFound("QuPath GeoJSON", drawn)) == "roi"
-    del drawn["region", "outline", "roi"]
-    assert bounding_class(AnnotationFound("QuPath GeoJSON", drawn)) == "Region 2"
-    assert (
-        bounding_class(AnnotationFound("QuPath GeoJSON", {("object", "outline", "ROI"): 1})) == ""
-    )
-
-
-def test_colours_differ_however_many_classes_there_are():
-    assert len(set(colours(40))) == 40
-    assert all(0 <= value <= 255 for color in colours(40) for value in color)
-
-
-@pytest.mark.parametrize(
-    ("stated", "task", "mpp"),
-    [
-        (0.25, "instance", 0.5),
-        (0.987, "instance", 0.99),
-        (None, "semantic", 2.0),
-        (0.5, "detection", 0.5),
-        (12.34, "semantic", 13.0),
-    ],
-)
-def test_the_proposed_mpp_is_the_usual_one_or_just_coarser_than_the_coarsest_slide(
-    stated, task, mpp
-):
-    assert model_mpp(task, [SlideFound((10, 10), stated), SlideFound((10, 10), 0.2)]) == mpp
-
-
-def test_a_classifier_of_flat_images_sees_each_as_a_whole():
-    shape = shape_for("classification", flat=True, largest_px=224)
-    assert (shape.core, shape.patch, shape.shard % shape.core) == (224, 224, 0)
-    assert shape_for("classification", flat=False, largest_px=224).core == 128
-
-
-def test_pictures_and_drawn_annotations_are_not_mixed():
-    found = {
-        "a.png": AnnotationFound("picture", values={1: 5}),
-        "b.json": AnnotationFound("COCO", {("object", "outline", "x"): 1}),
-    }
-    with pytest.raises(ConfigError, match=r"a\.png is a picture and b\.json is COCO"):
-        propose("instance", found)
-
-
-@pytest.mark.parametrize(
-    ("found", "labels"),
-    [
-        ({}, ["stray"]),
-        ({"a.svs": AnnotationFound("ASAP XML", {("", "outline", "tumour"): 2})}, []),
-        ({"a.svs": AnnotationFound("picture", values={255: 9})}, []),
-    ],
-)
-def test_a_classification_of_one_class_is_refused(found, labels):
-    with pytest.raises(ConfigError, match=r"two or more classes apart.*a CSV \(slide, label\)"):
-        propose("classification", found, labels)
-
-
-@pytest.mark.parametrize(
-    ("task", "want", "words"),
-    [
-        ("instance", "objects", "outlines are learnt.*3 points on 1 of 2 slides \\(p.png\\)"),
-        ("detection", "points", "points are learnt.*2 outlines on 1 of 2 slides \\(o.png\\)"),
-    ],
-)
-def test_points_among_outlines_are_told(task, want, words):
-    found = {
-        "s/o.png": AnnotationFound("COCO", {("object", "outline", "x"): 2}),
-        "s/p.png": AnnotationFound("CSV", {("", "point", "x"): 3}),
-    }
-    proposal = propose(task, found)
-    assert proposal.annotations == want
-    assert any(re.search(words, note) for note in proposal.notes)
-    alone = [propose("detection", {key: one}).notes for key, one in found.items()]
-    assert "are learnt" not in str(alone)
-
-
-# --- the command, task by task
 
 
 def test_instances_of_qupath_with_an_roi(tmp_path):
@@ -762,35 +436,6 @@ def test_the_table_of_annotations_is_found_in_a_folder(tmp_path):
     write_parquet(tmp_path / "drawn" / "all.parquet", to_table(entries))
     _, pipeline, refs = begun(tmp_path, "detection")
     assert ([ref.name for ref in refs], [c.name for c in pipeline.classes]) == (["a", "b"], ["RBC"])
-
-
-def test_a_folder_is_gone_through_once_however_many_links_lead_to_it(tmp_path):
-    slides(tmp_path / "slides", ["a.png", "more/b.png"])
-    (tmp_path / "slides" / "back").symlink_to("..")
-    (tmp_path / "slides" / "other").symlink_to("more")
-    assert sorted(path.name for path in slides_below(tmp_path / "slides")) == ["a.png", "b.png"]
-
-
-@pytest.mark.parametrize(
-    ("files", "slide"),
-    [
-        (["s/1.dcm", "s/2.dcm"], "s"),
-        (["s/1.dcm", "s/a.png"], None),
-        (["s/zarr.json"], "s"),
-        (["s/Slidedat.ini", "s.mrxs"], "s.mrxs"),
-        (["s/Slidedat.ini"], None),
-        (["s"], "s"),
-        (["s/a.png"], None),
-    ],
-)
-def test_a_path_may_be_a_slide_by_itself(tmp_path, monkeypatch, files, slide):
-    for name in files:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    assert one_slide(tmp_path / "s") == (slide and tmp_path / slide)
-    if (tmp_path / "s").is_dir():
-        monkeypatch.chdir(tmp_path / "s")
-        assert one_slide(Path()) == (slide and tmp_path / slide)
 
 
 def test_one_slide_is_enough(tmp_path):

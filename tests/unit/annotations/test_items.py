@@ -1,0 +1,70 @@
+"""The slides and files that are looked at: those of a manifest, or those that the files name."""
+
+import json
+
+import pytest
+
+from helpers.annotation_files import check, feature, project, square
+from quadrat.cli.main import main
+
+
+def test_files_and_slides_that_cannot_be_read_are_named(tmp_path, capsys):
+    given = project(tmp_path, feature(square(2, 2, 30)))
+    (tmp_path / "a.geojson").write_text("[{")
+    (tmp_path / "a.png").unlink()
+    code, lines = check(capsys, given[0])
+    assert code == 1
+    assert "a.geojson: unreadable: not valid JSON" in lines[0]
+    assert "a.geojson: unreadable: the slide: " in lines[1]
+    assert main(["annotations", "check", str(tmp_path / "none.json")]) == 2
+    assert "there is no file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("header", "encoding", "text"),
+    [
+        ("Slides,annotation", "utf-8", "has no column 'slide' (its columns: slides, annotation)"),
+        ("slide;anotation", "utf-8", "unknown column 'anotation'"),
+        ("Slide,Annotation,Größe", "latin-1", "not UTF-8 text"),
+        ("slide,annotation", "utf-16", "UTF-16 text; save it as UTF-8"),
+        ("file,annotation", "utf-8", "has no column 'slide' (its columns: file, annotation)"),
+    ],
+)
+def test_what_is_wrong_with_a_manifest_is_said_of_a_manifest(
+    tmp_path, capsys, header, encoding, text
+):
+    (tmp_path / "slides.csv").write_text(f"{header}\na.png,a.geojson\n", encoding=encoding)
+    assert main(["annotations", "check", str(tmp_path / "slides.csv")]) == 2
+    assert text in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "slide,x,y,class\na,1,2,c\n",
+        "<annotation></annotation>",
+        "Image,Class,x,y\na,c,1,2\n",
+        "1 2 a\n",
+    ],
+)
+def test_annotations_are_not_taken_for_a_manifest(tmp_path, capsys, text):
+    (tmp_path / "a.csv").write_text(text)
+    assert check(capsys, tmp_path / "a.csv")[0] == 0
+
+
+def test_a_manifest_and_a_table_of_slide_labels_are_given_alone(tmp_path, capsys):
+    paths = [tmp_path / "a.csv", tmp_path / "b.csv"]
+    for path in paths:
+        path.write_text("slide,label\na,x\n")
+    assert main(["annotations", "check", *map(str, paths)]) == 2
+    assert (
+        "a.csv: its columns are those of a manifest (or of slide labels), which is given alone"
+        in capsys.readouterr().err
+    )
+
+
+def test_slides_that_a_table_tells_apart_by_a_number_are_not_one(tmp_path, capsys):
+    (tmp_path / "a.csv").write_text("slide,x,y,class\ns.1,1,2,c\ns.2,z,2,c\n")
+    assert main(["annotations", "check", str(tmp_path / "a.csv"), "--json"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert (report["slides"], report["findings"][0]["slide"]) == (2, "s.2")
