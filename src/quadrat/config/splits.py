@@ -34,10 +34,6 @@ class Division:
     notes: tuple[str, ...] = ()
     """What the user should know of the division, a sentence each; empty if nothing is amiss."""
 
-    def of(self, split: str) -> tuple[SlideRef, ...]:
-        """The slides of one split."""
-        return tuple(s for s in self.slides if s.split == split)
-
 
 def case_of(ref: SlideRef) -> str:
     """The case of a slide; without one in the manifest, the slide's own name."""

@@ -23,7 +23,7 @@ from quadrat.metrics.protocol import Answer, Labels
 from quadrat.outputs.objects import OBJECT_COLUMNS, object_table, read_rows
 from quadrat.outputs.summary import SUMMARY, Summary, read_summary
 from quadrat.outputs.tables import read_tiles
-from quadrat.store.tiles import ShardedArray
+from quadrat.store.array import ShardedArray
 
 OBJECTS, TILES, IMAGE = "objects.parquet", "tiles.csv", "slide.ome.zarr"
 

@@ -52,8 +52,7 @@ class GeoJSONWriter:
         path: the file. frame: the slide's grid, to
         convert to level-0 px and um. classes: the classes, by class_id. slide: the slide's id, the
         name space of the feature ids. object_type: "detection" for objects (QuPath stays quick with
-        a million of them), "annotation" for regions. origin_l0: level-0 (x, y) subtracted from
-        coordinates, for viewers that hide the empty margin of a MIRAX slide.
+        a million of them), "annotation" for regions.
     """
 
     def __init__(
@@ -64,10 +63,8 @@ class GeoJSONWriter:
         classes: Sequence[ClassInfo],
         slide: str,
         object_type: Literal["detection", "annotation"] = "detection",
-        origin_l0: tuple[float, float] = (0.0, 0.0),
     ) -> None:
         self._path, self._frame, self._slide = Path(path), frame, slide
-        self._origin = np.array(origin_l0, np.float64)
         self._n_classes = len(classes)
         score = "Detection probability" if object_type == "detection" else "Probability"
         self._heads = [_class_json(c, object_type=object_type, score=score) for c in classes]
@@ -130,7 +127,7 @@ class GeoJSONWriter:
     def _features(
         self, table: ObjectTable, polygons: Polygons, ids: npt.NDArray[np.int64]
     ) -> Iterator[bytes]:
-        outlines = coordinates_json(polygons, self._frame, origin_l0=self._origin)
+        outlines = coordinates_json(polygons, self._frame)
         classes = table.class_id.tolist()
         scores = table.score.astype(np.float64).tolist()
         areas = (table.area_px * self._frame.mpp**2).tolist()
@@ -146,14 +143,9 @@ class GeoJSONWriter:
             )
 
 
-def coordinates_json(
-    polygons: Polygons, frame: Frame, *, origin_l0: npt.NDArray[np.float64]
-) -> Iterator[bytes]:
-    """The GeoJSON coordinates of each polygon in level-0 px minus ``origin_l0`` (x, y), with at
-    most two decimals."""
-    hundredths = np.floor((frame.scale.to_l0(polygons.xy) - origin_l0) * 10**DECIMALS + 0.5).astype(
-        np.int64
-    )
+def coordinates_json(polygons: Polygons, frame: Frame) -> Iterator[bytes]:
+    """The GeoJSON coordinates of each polygon in level-0 px, with at most two decimals."""
+    hundredths = np.floor(frame.scale.to_l0(polygons.xy) * 10**DECIMALS + 0.5).astype(np.int64)
     room = (
         2 * (_NUMBER_BYTES + 2) * len(hundredths)
         + 4 * len(polygons.ring_starts)

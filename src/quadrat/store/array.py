@@ -29,15 +29,6 @@ from quadrat.slides.cache import BlockCache
 from quadrat.slides.zarr_files import DurableStore
 from quadrat.store.shard import ShardFiles, ShardReceipt
 
-__all__ = [
-    "UNREADABLE",
-    "ZSTD_LEVEL",
-    "DurableStore",
-    "ShardReceipt",
-    "ShardedArray",
-    "describe_array",
-]
-
 Array = npt.NDArray[Any]
 ZSTD_LEVEL = 1
 UNREADABLE = (OSError, ValueError, RuntimeError, LookupError, TypeError)
@@ -235,11 +226,6 @@ class ShardedArray:
         for part, place, pixels in self.files.read(box, self._decode, cache=cache):
             out[(..., *part.slices_in(box))] = pixels[(..., *part.slices_in(place))]
         return out
-
-    def verify(self, receipts: Iterable[ShardReceipt]) -> list[str]:
-        """What is wrong with the shards of these receipts, one sentence each; empty if
-        nothing is."""
-        return self.files.verify(receipts)
 
     def _encoded(self, array: Array, box: Box, chunk: Cell, filled: bytes) -> bytes | None:
         """One chunk of the pixels of a shard, None beyond the array. ``filled``: the encoded form

@@ -8,7 +8,7 @@ the slide.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -212,11 +212,6 @@ class MovedTiles:
         for part, place, pixels in self.files.read(box, self._decode, cache=cache):
             out[part.slices_in(box)] = pixels[part.slices_in(place)]
         return out
-
-    def verify(self, receipts: Iterable[ShardReceipt]) -> list[str]:
-        """What is wrong with the shards of these receipts, one sentence each; empty if
-        nothing is."""
-        return self.files.verify(receipts)
 
     def _decode(self, chunk: Cell, payload: bytes) -> Rgb:
         size = self.chunk

@@ -19,8 +19,10 @@ from quadrat.core.errors import StoreError
 from quadrat.core.geometry import Box
 from quadrat.core.lattice import Cell
 from quadrat.core.objects import Frame
-from quadrat.store.array import UNREADABLE, DurableStore, ShardedArray, ShardReceipt
+from quadrat.slides.zarr_files import DurableStore
+from quadrat.store.array import UNREADABLE, ShardedArray
 from quadrat.store.pyramid import Reduce, halve, pyramid_depth
+from quadrat.store.shard import ShardReceipt
 
 VERSION = "0.5"
 Rgb = tuple[int, int, int]

@@ -18,8 +18,9 @@ from typing import Any
 from quadrat.core.errors import StoreError
 from quadrat.core.files import PARTIAL, drop_partials, sha256_of, write_file
 from quadrat.store.array import ShardedArray
+from quadrat.store.moved_tiles import MovedTiles
 from quadrat.store.shard import ShardFiles, ShardReceipt
-from quadrat.store.tiles import MovedTiles, TileStore
+from quadrat.store.tiles import TileStore
 
 SEAL = "receipts.json"
 VERSION = 1

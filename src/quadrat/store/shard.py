@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quadrat.core.errors import StoreError
-from quadrat.core.files import sha256_of, write_file
+from quadrat.core.files import write_file
 from quadrat.core.geometry import Box
 from quadrat.core.lattice import Cell
 from quadrat.slides.cache import BlockCache
@@ -272,23 +272,6 @@ class ShardFiles:
                     f"{self.path}: shard {cell} is damaged ({error}); remove "
                     f"{self.shard_path(cell)} and run again"
                 ) from None
-
-    def verify(self, receipts: Iterable[ShardReceipt]) -> list[str]:
-        """What is wrong with the shards of these receipts, one sentence each; empty if
-        nothing is."""
-        problems = []
-        for receipt in receipts:
-            path = self.shard_path(receipt.cell)
-            try:
-                nbytes, sha256 = path.stat().st_size, sha256_of(path)
-            except OSError as error:
-                problems.append(f"{path}: cannot be read ({error.strerror or error})")
-                continue
-            if nbytes != receipt.nbytes:
-                problems.append(f"{path}: has {nbytes} bytes, was written with {receipt.nbytes}")
-            elif sha256 != receipt.sha256:
-                problems.append(f"{path}: its bytes have changed since they were written")
-        return problems
 
 
 def _decoded(

@@ -29,18 +29,6 @@ from quadrat.store.moved_tiles import MovedTiles
 from quadrat.store.ome_zarr import create_image_group, group_attributes, write_group
 from quadrat.store.shard import CRC_BYTES, ShardReceipt, index_bytes
 
-__all__ = [
-    "MovedTiles",
-    "ShardReceipt",
-    "ShardedArray",
-    "TilePlan",
-    "TileStore",
-    "check_free_space",
-    "estimate_bytes",
-    "needed_chunks",
-    "needed_shards",
-]
-
 CHUNK_PX, SHARD_PX = 512, 2048
 BYTES_PER_PX = 2.4
 """Expected size of lossless tissue on disk (zstd level 1): 1.1 to 1.8 measured on three stained

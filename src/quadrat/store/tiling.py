@@ -15,10 +15,10 @@ from quadrat.slides.protocol import WHITE, TileGrid, white
 from quadrat.slides.source import PixelSource, SlideSource
 from quadrat.slides.tile_codec import TileCodec
 from quadrat.store.moved_tiles import MovedTiles
+from quadrat.store.shard import ShardReceipt
 from quadrat.store.tiles import (
     CHUNK_PX,
     SHARD_PX,
-    ShardReceipt,
     TilePlan,
     TileStore,
     needed_chunks,

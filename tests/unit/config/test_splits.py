@@ -37,6 +37,11 @@ def sides_of_cases(refs, side):
 
 @given(manifests(least_cases=2), st.data())
 @settings(max_examples=60, deadline=None)
+def of(division, split):
+    """The slides of one split."""
+    return [ref for ref in division.slides if ref.split == split]
+
+
 def test_no_case_is_ever_in_two_folds_and_every_fold_has_one(refs, data):
     cases = {case_of(ref) for ref in refs}
     k = data.draw(st.integers(2, len(cases)))
@@ -48,12 +53,12 @@ def test_no_case_is_ever_in_two_folds_and_every_fold_has_one(refs, data):
         assert all(
             len(s) == 1 for s in sides_of_cases(division.slides, lambda ref: ref.split).values()
         )
-        assert {ref.name for ref in division.of("test")} == {
+        assert {ref.name for ref in of(division, "test")} == {
             ref.name for ref in folded if ref.fold == fold
         }
-        assert division.of("train")
-        assert bool(division.of("val")) == (
-            len(cases - {case_of(r) for r in division.of("test")}) > 1
+        assert of(division, "train")
+        assert bool(of(division, "val")) == (
+            len(cases - {case_of(r) for r in of(division, "test")}) > 1
         )
         check_leakage(division.slides)
 
@@ -132,8 +137,8 @@ def test_the_manifests_folds_stand_and_slides_without_one_are_always_trained_on(
     assert assign_folds(refs) == tuple(refs) == assign_folds(refs, 3)
     for fold in range(3):
         division = fold_split(refs, fold)
-        assert "phantom" in {ref.name for ref in division.of("train")}
-        assert {ref.fold for ref in division.of("test")} == {fold}
+        assert "phantom" in {ref.name for ref in of(division, "train")}
+        assert {ref.fold for ref in of(division, "test")} == {fold}
 
 
 def test_slides_held_out_for_testing_stay_out_of_the_manifests_folds_as_well():

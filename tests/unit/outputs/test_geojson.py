@@ -42,13 +42,6 @@ def test_geojson_is_one_feature_a_line_with_what_qupath_reads(tmp_path, object_t
     assert list(features[0]["properties"]["measurements"])[1:] == ["Area µm^2", "Perimeter µm"]
 
 
-def test_geojson_can_be_shifted_to_what_a_viewer_shows(tmp_path):
-    part = sample()
-    text = write(GeoJSONWriter, tmp_path / "o.geojson", [part], origin_l0=(30.0, 7.5))
-    ring = json.loads(text)["features"][0]["geometry"]["coordinates"][0]
-    assert ring[0] == [part[1].xy[0, 0] * 4 - 30, part[1].xy[0, 1] * 2 - 7.5]
-
-
 @given(st.lists(st.floats(-1e6, 1e9, allow_nan=False), min_size=2, max_size=12))
 def test_coordinates_are_rounded_to_two_decimals_and_no_more(values):
     xy = np.array([[v, -v] for v in values])
@@ -56,7 +49,7 @@ def test_coordinates_are_rounded_to_two_decimals_and_no_more(values):
         xy=xy, ring_starts=np.array([0, 1, len(xy)]), polygon_starts=np.array([0, 2])
     )
     unit = Frame(height=1, width=1, mpp=1, scale_row=1, scale_col=1)
-    (text,) = coordinates_json(polygons, unit, origin_l0=np.zeros(2))
+    (text,) = coordinates_json(polygons, unit)
     found = np.array([point for ring in json.loads(text) for point in ring])
     assert found == pytest.approx(xy, abs=0.005 + 1e-6)
     numbers = re.findall(r"[^\[\],]+", text.decode())

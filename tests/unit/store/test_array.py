@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.faults import disk
+from helpers.shards import altered
 from quadrat.core.errors import StoreError
 from quadrat.core.geometry import Box
 from quadrat.store import tiles as store_module
@@ -149,7 +150,7 @@ def test_bytes_do_not_depend_on_the_order_of_writing_or_on_what_was_there(tmp_pa
     assert tree(tmp_path / "a") == tree(tmp_path / "b")
 
 
-def test_receipts_are_of_the_file_and_verify_it(tmp_path: Path) -> None:
+def test_receipts_are_of_the_file(tmp_path: Path) -> None:
     array, data = filled(tmp_path / "a", (100, 100))
     receipts = [
         array.write_shard(c, data[array.shard_box(c).slices_in(array.box)])
@@ -160,16 +161,7 @@ def test_receipts_are_of_the_file_and_verify_it(tmp_path: Path) -> None:
         len(content),
         hashlib.sha256(content).hexdigest(),
     )
-    assert array.verify(receipts) == []
-    array.shard_path((0, 0)).unlink()
-    array.shard_path((0, 1)).write_bytes(b"short")
-    array.shard_path((1, 0)).write_bytes(content[:-1] + b"\0")
-    problems = array.verify(receipts)
-    assert [p.split(": ")[1][:12] for p in problems] == [
-        "cannot be re",
-        "has 5 bytes,",
-        "its bytes ha",
-    ]
+    assert altered(array, receipts) == []
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.999])
@@ -231,7 +223,7 @@ def test_threads_may_read_and_write_one_array_and_it_pickles(tmp_path: Path) -> 
         for box, found in zip(boxes, pool.map(copy.read, boxes), strict=True):
             np.testing.assert_array_equal(found, data[box.slices_in(array.box)])
     assert copy == array
-    assert array.verify(again) == []
+    assert altered(array, again) == []
 
 
 @pytest.mark.parametrize("keep", [0, 10, 0.5, 0.99])

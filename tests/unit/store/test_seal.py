@@ -17,10 +17,11 @@ from quadrat.core.geometry import Box
 from quadrat.core.lattice import Lattice
 from quadrat.core.objects import Frame
 from quadrat.slides.tile_codec import TileCodec
+from quadrat.store.array import ShardedArray
 from quadrat.store.ome_zarr import build_pyramid, create_label_image
 from quadrat.store.predictions import Layout, MapStorage
 from quadrat.store.seal import SEAL, seal, verify
-from quadrat.store.tiles import ShardedArray, TilePlan, TileStore
+from quadrat.store.tiles import TilePlan, TileStore
 
 FRAME = Frame(height=120, width=100, mpp=0.5, scale_row=1.0, scale_col=1.0)
 rng = np.random.default_rng(1)

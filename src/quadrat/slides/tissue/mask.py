@@ -162,12 +162,6 @@ class TissueMap:
         )
         return Box(max(row0, 0), max(col0, 0), max(row1, 1), max(col1, 1))
 
-    def covers(self, box: Box, *, frame: Frame) -> float:
-        """The share (0-1) of tissue among the mask pixels that a box touches (px of ``frame``,
-        inside the slide)."""
-        rows, cols = self.pixels_of(box, frame).slices_in(self.frame.box)
-        return float(self.mask[rows, cols].mean())
-
 
 def find_tissue(
     slide: Slide,
