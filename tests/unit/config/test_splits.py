@@ -35,13 +35,13 @@ def sides_of_cases(refs, side):
     return found
 
 
-@given(manifests(least_cases=2), st.data())
-@settings(max_examples=60, deadline=None)
 def of(division, split):
     """The slides of one split."""
     return [ref for ref in division.slides if ref.split == split]
 
 
+@given(manifests(least_cases=2), st.data())
+@settings(max_examples=60, deadline=None)
 def test_no_case_is_ever_in_two_folds_and_every_fold_has_one(refs, data):
     cases = {case_of(ref) for ref in refs}
     k = data.draw(st.integers(2, len(cases)))
@@ -123,7 +123,7 @@ def test_another_seed_deals_otherwise_and_the_same_seed_the_same():
 def test_about_fifteen_percent_of_the_other_cases_are_for_validation():
     folded = assign_folds([slide(f"s{i}") for i in range(50)], 5)
     division = fold_split(folded, 0)
-    assert [len(division.of(s)) for s in ("train", "val", "test")] == [34, 6, 10]
+    assert [len(of(division, s)) for s in ("train", "val", "test")] == [34, 6, 10]
 
 
 def test_a_slide_without_a_case_is_a_case_of_its_own_unless_another_is_named_like_it():
