@@ -27,7 +27,7 @@ from quadrat.core.geometry import Box
 from quadrat.core.lattice import Cell
 from quadrat.slides.cache import BlockCache
 from quadrat.slides.zarr_files import DurableStore
-from quadrat.store.shard import ShardFiles, ShardReceipt
+from quadrat.store.shard import Sharded, ShardFiles, ShardReceipt
 
 Array = npt.NDArray[Any]
 ZSTD_LEVEL = 1
@@ -39,7 +39,7 @@ zarr.config.set({"async.concurrency": 2, "threading.max_workers": 2})
 
 
 @dataclass(frozen=True, slots=True)
-class ShardedArray:
+class ShardedArray(Sharded):
     """A zarr v3 array (leading axes..., row, column), sharded in rows and columns. Leading axes are
     whole in each chunk.
 
@@ -157,33 +157,6 @@ class ShardedArray:
 
     def __reduce__(self) -> tuple[object, ...]:
         return ShardedArray.open, (self.path, "r+" if self.writable else "r")
-
-    @property
-    def chunk(self) -> int:
-        """Side of a chunk in px."""
-        return self.files.chunk
-
-    @property
-    def shard(self) -> int:
-        """Side of a shard in px."""
-        return self.files.shard
-
-    @property
-    def box(self) -> Box:
-        """All rows and columns."""
-        return self.files.box
-
-    def shard_box(self, cell: Cell) -> Box:
-        """Rows and columns of a shard, cut at the array (empty beyond it)."""
-        return self.files.shard_box(cell)
-
-    def shard_path(self, cell: Cell) -> Path:
-        """Where the file of a shard is, or will be."""
-        return self.files.shard_path(cell)
-
-    def has(self, cell: Cell) -> bool:
-        """Whether the shard was written."""
-        return self.files.has(cell)
 
     def write_shard(self, cell: Cell, array: Array, *, lost: Iterable[Box] = ()) -> ShardReceipt:
         """Write one whole shard: (leading..., h, w) of ``shard_box(cell)``. One writer a shard;

@@ -32,7 +32,7 @@ from quadrat.slides.protocol import WHITE, Rgb, white
 from quadrat.slides.tile_codec import TileCodec
 from quadrat.slides.zarr_files import DurableStore
 from quadrat.store.array import UNREADABLE, describe_array
-from quadrat.store.shard import ShardFiles, ShardReceipt
+from quadrat.store.shard import Sharded, ShardFiles, ShardReceipt
 
 if TYPE_CHECKING:  # types of zarr's codec interface, which it exports only there
     from zarr.core.array_spec import ArraySpec
@@ -77,7 +77,7 @@ register_codec(SERIALIZER, TileSerializer)
 
 
 @dataclass(frozen=True, slots=True)
-class MovedTiles:
+class MovedTiles(Sharded):
     """A zarr v3 array (row, column, RGB), uint8. Its chunks are tiles as they are in the file of
     the slide; fill is white.
 
@@ -150,33 +150,6 @@ class MovedTiles:
 
     def __reduce__(self) -> tuple[object, ...]:
         return MovedTiles.open, (self.path,)
-
-    @property
-    def chunk(self) -> int:
-        """Side of a tile in px."""
-        return self.files.chunk
-
-    @property
-    def shard(self) -> int:
-        """Side of a shard in px."""
-        return self.files.shard
-
-    @property
-    def box(self) -> Box:
-        """All rows and columns."""
-        return self.files.box
-
-    def shard_box(self, cell: Cell) -> Box:
-        """Rows and columns of a shard, cut at the array (empty beyond it)."""
-        return self.files.shard_box(cell)
-
-    def shard_path(self, cell: Cell) -> Path:
-        """Where the file of a shard is, or will be."""
-        return self.files.shard_path(cell)
-
-    def has(self, cell: Cell) -> bool:
-        """Whether the shard was written."""
-        return self.files.has(cell)
 
     def write_tiles(
         self, cell: Cell, tiles: dict[Cell, bytes], *, lost: Sequence[Box] = ()

@@ -274,6 +274,40 @@ class ShardFiles:
                 ) from None
 
 
+class Sharded:
+    """An array that is kept in shard files."""
+
+    __slots__ = ()
+    files: ShardFiles
+
+    @property
+    def chunk(self) -> int:
+        """Side of a chunk (or tile) in px."""
+        return self.files.chunk
+
+    @property
+    def shard(self) -> int:
+        """Side of a shard in px."""
+        return self.files.shard
+
+    @property
+    def box(self) -> Box:
+        """All rows and columns."""
+        return self.files.box
+
+    def shard_box(self, cell: Cell) -> Box:
+        """Rows and columns of a shard, cut at the array (empty beyond it)."""
+        return self.files.shard_box(cell)
+
+    def shard_path(self, cell: Cell) -> Path:
+        """Where the file of a shard is, or will be."""
+        return self.files.shard_path(cell)
+
+    def has(self, cell: Cell) -> bool:
+        """Whether the shard was written."""
+        return self.files.has(cell)
+
+
 def _decoded(
     shard: OpenShard, chunk: Cell, decode: Callable[[Cell, bytes], Pixels], cache: BlockCache | None
 ) -> Pixels | None:
