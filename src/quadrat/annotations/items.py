@@ -165,7 +165,7 @@ def load(item: Item, *, mpp: float | None) -> Loaded:
             failed.append(str(error))
     if item.ref is not None:
         try:
-            with open_slide(item.ref.path, mpp=item.ref.mpp or mpp) as slide:
+            with open_slide(item.ref.path, mpp=item.ref.mpp or mpp, scene=item.ref.scene) as slide:
                 size = (slide.levels[0].height, slide.levels[0].width)
                 mpp = check_mpp(slide.mpp, slide=item.ref.path) if slide.mpp is not None else None
         except SlideError as error:

@@ -23,7 +23,11 @@ AsJson = Annotated[bool, Parameter(name="--json")]
 
 
 def inspect(
-    *slides: Slide, as_json: AsJson = False, mpp: Mpp = None, pictures: Path | None = None
+    *slides: Slide,
+    as_json: AsJson = False,
+    mpp: Mpp = None,
+    scene: str = "",
+    pictures: Path | None = None,
 ) -> int:
     """What a slide file says of itself.
 
@@ -40,6 +44,7 @@ def inspect(
         slides: slides, folders of slides, or quoted patterns
         as_json: one JSON object per slide
         mpp: um/px of all given slides, instead of what the files state
+        scene: which of several pictures in a file, by name or number
         pictures: folder for a thumbnail and a tissue overlay of each slide
     """
     from quadrat.cli.inspect import describe, describe_text
@@ -49,7 +54,7 @@ def inspect(
     code, taken = EXIT_OK, set[str]()
     for path in map(str, found(slides)):
         try:
-            facts = describe(path, mpp=mpp, pictures=pictures, taken=taken)
+            facts = describe(path, mpp=mpp, scene=scene, pictures=pictures, taken=taken)
         except QuadratError as error:
             facts = {"path": path, "error": str(error)}
         taken.update(facts.get("pictures", ()))

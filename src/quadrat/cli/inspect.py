@@ -19,6 +19,7 @@ def describe(
     path: str,
     *,
     mpp: float | None = None,
+    scene: str = "",
     pictures: Path | None = None,
     taken: Collection[str] = (),
 ) -> dict[str, Any]:
@@ -26,13 +27,13 @@ def describe(
 
     ``mpp_problem`` says why its mpp cannot be used, ``tissue_problem`` why no tissue can be found,
     ``error`` that pixels could not be read, if so. ``mpp`` (um/px) stands in for the file's.
-    ``pictures`` is a folder for a thumbnail and a tissue overlay, named after the slide; names in
-    ``taken`` are avoided.
+    ``scene`` names one of several pictures in the file. ``pictures`` is a folder for a thumbnail
+    and a tissue overlay, named after the slide; names in ``taken`` are avoided.
 
     Raises:
         SlideError: the file cannot be opened.
     """
-    with open_slide(path, mpp=mpp) as slide:
+    with open_slide(path, mpp=mpp, scene=scene) as slide:
         facts = _facts(slide, Path(path)) | {"path": path, "mpp_given": mpp is not None}
         tissue = None
         try:
@@ -53,6 +54,7 @@ def describe_text(facts: dict[str, Any]) -> str:
         if facts["mpp"] is None
         else " x ".join(f"{v:.4f}" for v in facts["mpp"]) + " um/px (rows x columns)"
     )
+    source = f" ({facts['mpp_source']})" if facts["mpp_source"] else ""
     lines = [
         (
             "format",
@@ -60,7 +62,7 @@ def describe_text(facts: dict[str, Any]) -> str:
         ),
         ("size", f"{facts['width']} x {facts['height']} px (width x height)"),
         ("levels", ", ".join(f"{w} x {h}" for h, w in facts["levels"])),
-        ("mpp", mpp + (", as given" if facts["mpp_given"] else "")),
+        ("mpp", mpp + (", as given" if facts["mpp_given"] else source)),
         ("objective", "none stated" if facts["objective"] is None else f"{facts['objective']:g}x"),
     ]
     if facts["bounds"]:
@@ -107,6 +109,7 @@ def _facts(slide: Slide, path: Path) -> dict[str, Any]:
         "levels": [list(level.box.shape) for level in slide.levels],
         "downsamples": [round(level.down_row, 4) for level in slide.levels],
         "mpp": list(slide.mpp) if slide.mpp else None,
+        "mpp_source": info.mpp_source,
         "objective": info.objective,
         "bounds": None
         if info.bounds is None

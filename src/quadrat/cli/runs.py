@@ -35,6 +35,9 @@ class Options(Common):
     """folder of the run"""
     mpp: Mpp = None
     """um/px of all given slides, instead of what the files state"""
+    scene: str = ""
+    """which of several pictures in the given slides' files, by name or number (for a batch:
+    manifest column 'scene')"""
     regions: Annotated[Path | None, Parameter(metavar="GEOJSON")] = None
     """regions to include or exclude on the one given slide (QuPath; for a batch: manifest column
     'regions')"""
@@ -59,9 +62,15 @@ class Options(Common):
             )
         if self.manifest is None:
             refs = slides_from_paths(list(map(str, paths)), mpp=self.mpp)
-            return [replace(ref, regions=str(self.regions or "")) for ref in refs]
-        refs = read_manifest(self.manifest)
-        return [replace(ref, mpp=self.mpp) if ref.mpp is None else ref for ref in refs]
+            return [replace(ref, regions=str(self.regions or ""), scene=self.scene) for ref in refs]
+        return [
+            replace(
+                ref,
+                mpp=self.mpp if ref.mpp is None else ref.mpp,
+                scene=ref.scene or self.scene,
+            )
+            for ref in read_manifest(self.manifest)
+        ]
 
 
 DEFAULTS = Options()

@@ -24,6 +24,7 @@ COLUMNS = (
     "annotated",
     "fold",
     "name",
+    "scene",
 )
 SPLITS = ("", "train", "val", "test")
 NO_FOLDERS = re.compile(r"|\..*|.*\.partial|summary\.csv|.*[/\0].*", re.DOTALL)
@@ -62,6 +63,8 @@ class SlideRef:
     and the rest is ignored)."""
     fold: int | None = None
     """Fold of a cross-validation, from 0, or None."""
+    scene: str = ""
+    """Which picture of a file with several, by name or number; "": the only or largest one."""
 
     def __post_init__(self) -> None:
         if NO_FOLDERS.fullmatch(self.name):
@@ -74,8 +77,8 @@ class SlideRef:
 
 def read_manifest(path: Path) -> list[SlideRef]:
     """Slides of a CSV with the columns slide, annotation, mpp, label, case, split, regions,
-    annotated, fold, name (only ``slide`` is needed), in upper or lower case, separated by commas,
-    semicolons (the mpp may have a decimal comma then) or tabs.
+    annotated, fold, name, scene (only ``slide`` is needed), in upper or lower case, separated by
+    commas, semicolons (the mpp may have a decimal comma then) or tabs.
 
     Paths are relative to the manifest. One annotation file may serve many slides. ``name`` is what
     the results are called, for slides whose files are called the same; empty, it is the file's name
@@ -163,6 +166,7 @@ def _slide_ref(text: dict[str, str], path: Path, line: int) -> SlideRef:
         regions=str(path.parent / expanduser(regions)) if regions else "",
         annotated=text.get("annotated", ""),
         fold=_fold(text.get("fold", ""), where=where),
+        scene=text.get("scene", ""),
     )
 
 
@@ -196,7 +200,7 @@ def unique_names(slides: list[SlideRef]) -> list[SlideRef]:
         raise ConfigError("no slide was given; name slide files or use --manifest slides.csv")
     seen: dict[str, str] = {}
     for slide in slides:
-        if seen.get(slide.name) == slide.path:
+        if seen.get(slide.name) == slide.path and not slide.scene:
             raise ConfigError(f"the slide {slide.path} is listed twice; keep one row")
         if slide.name in seen:
             raise ConfigError(

@@ -91,8 +91,8 @@ class DataSection:
     content (docs/annotations.md)."""
 
     manifest: str = ""
-    """CSV with the columns slide, annotation, mpp, label, case, split, annotated, fold, relative to
-    the pipeline file's folder or to the working folder."""
+    """CSV with the columns slide, annotation, mpp, label, case, split, annotated, fold, scene,
+    relative to the pipeline file's folder or to the working folder."""
     annotations: Literal["objects", "regions", "points", "labels", "mask", "none"] = "objects"
     """What is learnt. ``objects``: things that are counted (QuPath detections and cells, COCO,
     boxes). ``regions``: areas of tissue. ``points``: points, drawn as discs. ``labels``: a label

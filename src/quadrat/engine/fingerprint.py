@@ -50,6 +50,7 @@ def fingerprints(
     tile = _digest(
         work.identity,
         work.ref.mpp,
+        *((work.ref.scene,) if work.ref.scene else ()),
         regions_digest(work.ref.regions),
         asdict(work.slide),
         spec.mpp,

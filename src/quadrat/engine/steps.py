@@ -94,6 +94,7 @@ def open_work_source(work: SlideWork) -> SlideSource:
     """The slide itself at the model's mpp, by its one read plan."""
     return open_source(
         work.ref.path,
+        scene=work.ref.scene,
         mpp=work.spec.mpp,
         slide_mpp=work.ref.mpp if work.ref.mpp is not None else work.slide.mpp,
         allow_upsampling=work.slide.allow_upsampling,
@@ -140,7 +141,7 @@ def plan_slide(work: SlideWork) -> Planned:
             reader=slide.info.reader,
             format=slide.info.format,
             slide_mpp=slide_mpp,
-            mpp_source="override" if overridden else "file",
+            mpp_source="override" if overridden else slide.info.mpp_source or "file",
             excluded=tuple((part.reason, part.mm2) for part in tissue.excluded),
         )
     work.save_plan(plan, tissue)

@@ -108,7 +108,7 @@ class MppNote:
     value: float
     """um per level-0 px."""
     source: str
-    """The "file", or an "override"."""
+    """Where the file states it (such as "OME PhysicalSize"), or "override"."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from PIL import Image
 from quadrat.core.errors import SlideError
 from quadrat.slides.array import ArraySlide
 from quadrat.slides.colour_profile import profile_name
+from quadrat.slides.orientation import ORIENTATION, Orientation
 from quadrat.slides.protocol import Reopened, Rgb, SlideInfo, on_white
 from quadrat.slides.recognise import Found
 
@@ -32,12 +33,22 @@ class FlatSlide(Reopened, ArraySlide):
         SlideError: more than 2^30 px, more than 8 bits, neither RGB(A) nor grey, or damaged.
     """
 
-    __slots__ = ("_override",)
+    __slots__ = ("_found", "_override")
 
     def __init__(self, found: Found, *, mpp: tuple[float, float] | None = None) -> None:
-        self._override = mpp
-        pixels, profile = _read(found)
-        info = SlideInfo(found.format, "pillow", None, (), None, icc_profile=profile_name(profile))
+        self._found, self._override = found, mpp
+        stored, profile, turn = _read(found)
+        pixels = turn.upright(stored)
+        notes = () if turn.is_upright else (turn.note,)
+        info = SlideInfo(
+            found.format,
+            "pillow",
+            None,
+            (),
+            None,
+            icc_profile=profile_name(profile),
+            notes=notes,
+        )
         super().__init__(pixels, name=found.name, mpp=mpp, path=str(found.path), info=info)
 
 
@@ -68,8 +79,8 @@ def pillow_limit_lifted() -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = before
 
 
-def _read(found: Found) -> tuple[Rgb, bytes | None]:
-    """Pixels and ICC profile of a PNG or JPEG."""
+def _read(found: Found) -> tuple[Rgb, bytes | None, Orientation]:
+    """Stored pixels, ICC profile and orientation of a PNG or JPEG."""
     try:
         with pillow_limit_lifted(), Image.open(found.file, formats=["PNG", "JPEG"]) as image:
             _check_size(found, image.height, image.width)
@@ -79,9 +90,10 @@ def _read(found: Found) -> tuple[Rgb, bytes | None]:
                     "convert it first"
                 )
             profile = image.info.get("icc_profile")
+            turn = Orientation(int(image.getexif().get(ORIENTATION, 1)))
             if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-                return on_white(np.asarray(image.convert("RGBA"))), profile
-            return np.asarray(image.convert("RGB")), profile
+                return on_white(np.asarray(image.convert("RGBA"))), profile, turn
+            return np.asarray(image.convert("RGB")), profile, turn
     except (OSError, SyntaxError, ValueError) as error:
         word = "truncated" if "truncated" in str(error) or "incomplete" in str(error) else "damaged"
         raise SlideError(f"{found.path}: the {found.format} image is {word} ({error})") from error

@@ -12,18 +12,8 @@ from itertools import islice
 
 from quadrat.core.geometry import MPP_MAX, MPP_MIN
 from quadrat.core.xml import Element, XmlError, parse_xml
+from quadrat.slides.units import micrometres
 
-MICROMETRES = {
-    "µm": 1.0,
-    "μm": 1.0,
-    "um": 1.0,
-    "micron": 1.0,
-    "nm": 1e-3,
-    "mm": 1e3,
-    "cm": 1e4,
-    "m": 1e6,
-}
-"""Micrometres in a unit. Both the micro sign and the Greek letter occur."""
 RED_GREEN_BLUE = ("FF0000", "00FF00", "0000FF")
 _WHITE = "FFFFFF"
 
@@ -80,14 +70,22 @@ def _number(text: str | None) -> float | None:
 
 
 def _mpp(pixels: Element) -> tuple[float, float] | None:
-    sizes = []
-    for axis in "YX":
-        value = _number(pixels.get(f"PhysicalSize{axis}"))
-        factor = MICROMETRES.get(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
-        if value is None or factor is None or not MPP_MIN <= value * factor <= MPP_MAX:
-            return None
-        sizes.append(value * factor)
-    return sizes[0], sizes[1]
+    """um/px of (rows, columns); square pixels if one axis is not stated."""
+    row, col = (_size(pixels, axis) for axis in "YX")
+    row, col = (col if row is None else row), (row if col is None else col)
+    if row is None or col is None or not all(MPP_MIN <= value <= MPP_MAX for value in (row, col)):
+        return None
+    return row, col
+
+
+def _size(pixels: Element, axis: str) -> float | None:
+    """um/px along an axis, None if it is not stated; NaN, which no mpp is, where the number or the
+    unit makes no sense."""
+    stated = pixels.get(f"PhysicalSize{axis}")
+    if stated is None:
+        return None
+    value, factor = _number(stated), micrometres(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
+    return math.nan if value is None or factor is None else value * factor
 
 
 def _objective(root: Element, image: Element) -> float | None:

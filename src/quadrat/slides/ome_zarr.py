@@ -24,21 +24,13 @@ from quadrat.slides.cache import BlockCache
 from quadrat.slides.ome_xml import colours_are_rgb
 from quadrat.slides.protocol import Reopened, Rgb, SlideInfo, damaged_tile, on_canvas
 from quadrat.slides.recognise import Found
+from quadrat.slides.units import micrometres
 from quadrat.slides.zarr_files import DurableStore
 
 BLOCK_PX = 128
 """Smaller chunks are read together, up to this side: zarr needs about 1 ms per call. If one is
 damaged, the whole block is lost."""
 MAX_CHUNK_BYTES = 1 << 30
-MICROMETRES = {
-    "angstrom": 1e-4,
-    "nanometer": 1e-3,
-    "micrometer": 1.0,
-    "millimeter": 1e3,
-    "centimeter": 1e4,
-    "meter": 1e6,
-}
-"""Micrometres in the units of length (UDUNITS-2 names) that a microscope can mean."""
 _VERSIONS = ("0.4", "0.5")
 Json = dict[str, Any]
 
@@ -74,7 +66,7 @@ class ZarrSlide(Reopened):
     """
 
     def __init__(self, found: Found, *, mpp: tuple[float, float] | None = None) -> None:
-        self._override = mpp
+        self._found, self._override = found, mpp
         self.name = found.name
         self.path = str(found.path)
         image = _read_image(found.path)
@@ -91,6 +83,7 @@ class ZarrSlide(Reopened):
             objective=None,
             associated=image.others,
             bounds=None,
+            mpp_source="" if _mpp(image) is None else "OME-Zarr scale",
             notes=image.notes,
         )
         self._grids = [(_block(array.chunks[y]), _block(array.chunks[x])) for array in self._arrays]
@@ -281,7 +274,7 @@ def _mpp(image: _Image) -> tuple[float, float] | None:
     values = []
     for axis in "yx":
         at = image.axes.index(axis)
-        factor = MICROMETRES.get(image.units[at] or "")
+        factor = micrometres(image.units[at])
         if factor is None:
             return None
         values.append(image.datasets[0][1][at] * factor)

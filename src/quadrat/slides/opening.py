@@ -8,18 +8,20 @@ from quadrat.slides.protocol import Slide
 from quadrat.slides.recognise import recognise
 
 
-def open_slide(path: str | Path, *, mpp: float | None = None) -> Slide:
+def open_slide(path: str | Path, *, mpp: float | None = None, scene: str = "") -> Slide:
     """Open a slide file, a flat image (PNG, JPEG, TIFF), an OME-TIFF, an OME-Zarr folder or a
     folder of DICOM instances. docs/formats.md lists what can be read.
 
-    ``mpp`` (um/px of rows and columns) replaces what the file states. The mpp of a slide is not
-    checked here: it may be missing or absurd, and ``core.geometry.check_mpp`` judges it.
+    ``scene`` names one of several pictures in a TIFF file, by name or number; without it, the
+    largest is the slide. ``mpp`` (um/px of rows and columns) replaces what the file states. The mpp
+    of a slide is not checked here: it may be missing or absurd, and ``core.geometry.check_mpp``
+    judges it.
 
     Raises:
         SlideError: the path is missing, empty, truncated, unreadable, or not a picture that can be
-            read.
+            read, it has no such scene, or it has several pictures of like size and none is named.
     """
-    found = recognise(Path(path))
+    found = recognise(Path(path), scene=scene)
     override = None if mpp is None else (float(mpp), float(mpp))
     if found.reader == "openslide":
         from quadrat.slides.openslide import OpenSlideSlide

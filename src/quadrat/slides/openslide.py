@@ -8,6 +8,7 @@ starts. So pixels are cut from blocks at fixed places: a region is the same whol
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from threading import Lock
 
@@ -21,6 +22,7 @@ from quadrat.slides.cache import BlockCache
 from quadrat.slides.colour_profile import handle_profile
 from quadrat.slides.dicom import mistagged_sizes
 from quadrat.slides.native import NativeTiles, pages_by_size
+from quadrat.slides.ome_xml import OmeImage, parse_ome
 from quadrat.slides.protocol import (
     Reopened,
     Rgb,
@@ -32,7 +34,10 @@ from quadrat.slides.protocol import (
     white,
 )
 from quadrat.slides.recognise import Found
+from quadrat.slides.same_picture import shows_same, unlike_note
 from quadrat.slides.self_check import refuse_reason
+from quadrat.slides.tiff_directory import tiff_directory
+from quadrat.slides.tiff_mpp import Stated, stated_mpp
 from quadrat.slides.tile_codec import ycbcr_to_rgb
 
 BLOCK_PX = 512
@@ -49,6 +54,13 @@ NATIVE_VENDORS = (
 )
 """TIFF formats with pages that may be tried as levels; the self-check decides. Only the first two
 were tried on real files. Hamamatsu is not among them: each of its pages is one JPEG stream."""
+MPP_PROPERTIES = {
+    "openslide.mpp": ("openslide.mpp-y", "openslide.mpp-x"),
+    "Aperio MPP": ("aperio.MPP", "aperio.MPP"),
+    "DICOM PixelSpacing": ("dicom.PixelSpacing[0]", "dicom.PixelSpacing[1]"),
+}
+"""Where a scanner's um/px (of DICOM: mm/px) stands, by source: properties of rows and columns. The
+first source that states one counts."""
 MISTAGGED = (
     "the DICOM header says RGB, but the JPEG frames are YCbCr: colours are converted after reading"
 )
@@ -76,14 +88,20 @@ class OpenSlideSlide(Reopened):
         self.levels: tuple[Level, ...] = pyramid_levels(
             [(h, w) for w, h in self._handle.level_dimensions]
         )
-        self.mpp = mpp if mpp is not None else _stated_mpp(self._handle, found)
+        stated = _stated_mpp(self._handle, found)
+        self.mpp = mpp or (None if stated is None else stated.mpp)
         self._ycbcr = (
             mistagged_sizes(found.file) if found.format == "dicom" else frozenset[tuple[int, int]]()
         )
         self._native, reader = self._open_native()
         try:
+            notes = self._drop_unlike()
             self.info = _info(
-                self._handle, found, reader=reader, notes=(MISTAGGED,) if self._ycbcr else ()
+                self._handle,
+                found,
+                reader=reader,
+                notes=notes + ((MISTAGGED,) if self._ycbcr else ()),
+                mpp_source="" if stated is None else stated.source,
             )
         except BaseException:
             self.close()
@@ -104,6 +122,18 @@ class OpenSlideSlide(Reopened):
         self._handle.close()
         if self._native is not None:
             self._native.close()
+
+    def _drop_unlike(self) -> tuple[str, ...]:
+        """Of a generic TIFF, keep the levels down to the first one that shows something else; a
+        note on those that go."""
+        if self._found.format != "generic-tiff":
+            return ()
+        sizes = {index: level.box.shape for index, level in enumerate(self.levels)}
+        for index in range(1, len(sizes)):
+            if not shows_same(self.read, small=index, large=index - 1, sizes=sizes):
+                gone, self.levels = self.levels[index:], self.levels[:index]
+                return (unlike_note([level.box.shape for level in gone]),)
+        return ()
 
     def _read_blocks(self, level: int, box: Box) -> Rgb:
         """Pixels of a box inside the level, cut from blocks of 512 px at fixed places."""
@@ -254,31 +284,42 @@ def _tile_sizes(handle: openslide.OpenSlide) -> list[tuple[int, int]]:
     ]
 
 
-def _stated_mpp(handle: openslide.OpenSlide, found: Found) -> tuple[float, float] | None:
+def _stated_mpp(handle: openslide.OpenSlide, found: Found) -> Stated | None:
     """um/px of (rows, columns) at level 0 as the file states it; None if it states nothing that can
     mean micrometres.
 
-    A resolution in dots per inch is what image programs write for printers (72, 96, 300). It is not
-    a measurement.
+    If only one axis is stated, pixels are taken to be square.
     """
     properties = handle.properties
     if found.format == "generic-tiff":
-        from quadrat.slides.tiff import ome_mpp
+        with tiff_directory(found.file) as tiff:
+            ome = parse_ome(tiff.ome_metadata) if tiff.is_ome else OmeImage()
+            return stated_mpp(tiff, tiff.pages.first, ome)
+    for source, names in MPP_PROPERTIES.items():
+        row, col = (_number(properties.get(name)) for name in names)
+        row, col = row or col, col or row
+        if row is not None and col is not None:
+            factor = 1000.0 if source.startswith("DICOM") else 1.0
+            return Stated((row * factor, col * factor), source)
+    return None
 
-        stated = ome_mpp(found.file)
-        if stated is not None:
-            return stated
-        if properties.get("tiff.ResolutionUnit") != "centimeter":
-            return None
-    row, col = (properties.get(f"openslide.mpp-{axis}") for axis in "yx")
+
+def _number(text: str | None) -> float | None:
+    """A positive number, with a decimal point or comma; None if there is none."""
     try:
-        return (float(row), float(col)) if row is not None and col is not None else None
+        number = float((text or "").replace(",", "."))
     except ValueError:
         return None
+    return number if math.isfinite(number) and number > 0 else None
 
 
 def _info(
-    handle: openslide.OpenSlide, found: Found, *, reader: str, notes: tuple[str, ...]
+    handle: openslide.OpenSlide,
+    found: Found,
+    *,
+    reader: str,
+    notes: tuple[str, ...],
+    mpp_source: str,
 ) -> SlideInfo:
     properties = handle.properties
     try:
@@ -295,5 +336,12 @@ def _info(
     associated = tuple(sorted(handle.associated_images))
     profile = handle_profile(handle)
     return SlideInfo(
-        found.format, reader, objective, associated, bounds, icc_profile=profile, notes=notes
+        found.format,
+        reader,
+        objective,
+        associated,
+        bounds,
+        icc_profile=profile,
+        mpp_source=mpp_source,
+        notes=notes,
     )

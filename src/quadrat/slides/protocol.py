@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,9 @@ import numpy.typing as npt
 from quadrat.core.errors import DamagedTileError
 from quadrat.core.geometry import Box, Level
 from quadrat.slides.tile_codec import TileCodec
+
+if TYPE_CHECKING:
+    from quadrat.slides.recognise import Found
 
 Rgb = npt.NDArray[np.uint8]
 """Pixels, uint8, shape (height, width, 3)."""
@@ -38,6 +41,8 @@ class SlideInfo:
     full frame."""
     icc_profile: str | None = None
     """Name of the colour profile, or None. It is listed, not applied."""
+    mpp_source: str = ""
+    """Where the file states its mpp, or ""."""
     notes: tuple[str, ...] = ()
     """Sentences on what a user should know about the pixels."""
 
@@ -158,20 +163,23 @@ class Closing:
 
 
 class Reopened(Closing):
-    """Makes a slide pickle as its path and mpp, not as an open file."""
+    """Makes a slide pickle as its path, scene and mpp, not as an open file."""
 
     __slots__ = ()
     path: str
+    _found: Found
     _override: tuple[float, float] | None
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _reopen, (type(self), self.path, self._override)
+        return _reopen, (type(self), self.path, self._found.scene, self._override)
 
 
-def _reopen(kind: Callable[..., Slide], path: str, mpp: tuple[float, float] | None) -> Slide:
+def _reopen(
+    kind: Callable[..., Slide], path: str, scene: str, mpp: tuple[float, float] | None
+) -> Slide:
     from quadrat.slides.recognise import recognise  # tifffile is slow to load, and few need it
 
-    return kind(recognise(Path(path)), mpp=mpp)
+    return kind(recognise(Path(path), scene=scene), mpp=mpp)
 
 
 def on_canvas(box: Box, whole: Box, read: Callable[[Box], Rgb]) -> Rgb:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +15,7 @@ from quadrat.slides.dicom import BIG_ENDIAN, DEFLATED, read_instance, series_ins
 from quadrat.slides.tiff_directory import tiff_directory
 from quadrat.slides.tiff_extent import MAGIC as TIFF_MAGIC
 from quadrat.slides.tiff_extent import missing_bytes
+from quadrat.slides.tiff_pictures import choose, openslide_shows, pictures_of
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 JPEG_MAGIC = b"\xff\xd8\xff"
@@ -34,15 +35,27 @@ class Found:
     """Which reader opens it."""
     format: str
     """Vendor or file format."""
+    scene: str = ""
+    """Which of its pictures is meant, by name or number; "": the only one, or the largest."""
 
 
-def recognise(path: Path) -> Found:
-    """Look at a path without decoding pixels.
+def recognise(path: Path, *, scene: str = "") -> Found:
+    """Look at a path without decoding pixels. ``scene``: see ``Found``.
 
     Raises:
         SlideError: the path is missing, empty, truncated, not allowed to be read, not a picture, or
             a folder that is neither one DICOM series nor an OME-Zarr image.
     """
+    found = _recognise(path, scene)
+    if scene and found.reader != "tiff":
+        raise SlideError(
+            f"{path}: {found.format} is read as one picture, so it has no scene '{scene}'; leave "
+            "the scene out"
+        )
+    return replace(found, scene=scene)
+
+
+def _recognise(path: Path, scene: str) -> Found:
     if path.is_dir():
         return _recognise_folder(path)
     if path.name in ("zarr.json", ".zattrs", ".zgroup"):
@@ -52,7 +65,7 @@ def recognise(path: Path) -> Found:
         check_complete(path)
     vendor = _vendor(path)
     if head.startswith(TIFF_MAGIC) and (
-        vendor is None or (vendor == "generic-tiff" and not _openslide_shows_all(path))
+        vendor is None or (vendor == "generic-tiff" and (scene or not _openslide_shows(path)))
     ):
         return Found(path, path, path.stem, "tiff", "OME-TIFF" if _is_ome(path) else "TIFF")
     if head[128:132] == b"DICM":
@@ -92,23 +105,11 @@ def _vendor(path: Path) -> str | None:
         raise SlideError(f"{path}: OpenSlide cannot read the file ({error})") from error
 
 
-def _openslide_shows_all(path: Path) -> bool:
-    """Whether a tiled TIFF is one picture of 8-bit RGB(A) or grey, and all its levels are pages.
-
-    OpenSlide shows the first plane of a stack, or of separate channels, as if it were the picture.
-    It scales 16 bits, and it does not find the levels that OME-TIFF keeps in SubIFDs.
-    """
+def _openslide_shows(path: Path) -> bool:
+    """Whether OpenSlide shows the picture of a generic tiled TIFF, with its levels."""
     with tiff_directory(path) as tiff:
-        series, page = tiff.series[0].levels[0], tiff.pages.first
-        axes = "".join(
-            axis
-            for axis, size in zip(series.axes, series.shape, strict=True)
-            if size > 1 or axis in "YX"
-        )
-        one = axes in ("YX", "YXS") and series.dtype == "uint8" and int(page.planarconfig) == 1
-        # OpenSlide would take it for alpha
-        unnamed = page.samplesperpixel == 4 and not any(page.extrasamples)
-        return one and not page.subifds and not unnamed
+        pictures = pictures_of(tiff)
+        return openslide_shows(pictures, choose(pictures, scene="", path=path))
 
 
 def _is_ome(path: Path) -> bool:

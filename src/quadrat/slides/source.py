@@ -155,18 +155,18 @@ def open_source(
     *,
     mpp: float,
     slide_mpp: float | None = None,
+    scene: str = "",
     allow_upsampling: bool = False,
     damaged: Literal["fail", "mark"] = "fail",
 ) -> SlideSource:
     """Open a slide to be read at ``mpp`` um/px; ``slide_mpp`` stands in for the level-0 mpp that
-    the file states.
+    the file states, ``scene`` names one of several pictures.
 
     Raises:
-        SlideError: unreadable, no believable mpp, or finer than the slide is (see
-        ``open_slide``, ``check_mpp``,
-            ``plan_read``).
+        SlideError: unreadable, no believable mpp, or finer than the slide is (see ``open_slide``,
+            ``check_mpp``, ``plan_read``).
     """
-    slide = open_slide(path, mpp=slide_mpp)
+    slide = open_slide(path, mpp=slide_mpp, scene=scene)
     try:
         return source_of(slide, mpp=mpp, allow_upsampling=allow_upsampling, damaged=damaged)
     except BaseException:

@@ -1,5 +1,5 @@
-"""TIFF and OME-TIFF pictures that OpenSlide does not open: pyramids in SubIFDs, planes, strips,
-other compressions.
+"""TIFF and OME-TIFF pictures that no vendor's format is: pyramids in pages or SubIFDs, planes,
+strips, all compressions that imagecodecs reads.
 
 tifffile reads the directories. Pixels are read tile by tile or strip by strip, so a large picture
 is never whole in memory (except a compressed picture in one strip). Layout: TIFF 6.0; OME-TIFF
@@ -9,28 +9,32 @@ is never whole in memory (except a compressed picture in one strip). Layout: TIF
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import tifffile
 
 from quadrat.core.errors import SlideError
-from quadrat.core.geometry import MPP_MAX, MPP_MIN, Box, Level, pyramid_levels
+from quadrat.core.geometry import Box, Level, pyramid_levels
 from quadrat.slides.colour_profile import profile_name
 from quadrat.slides.native import NativeLevel, NativeTiles
 from quadrat.slides.ome_xml import OmeImage, colours_are_rgb, parse_ome
+from quadrat.slides.orientation import ORIENTATION, Orientation
 from quadrat.slides.protocol import Reopened, Rgb, SlideInfo, TileGrid, on_canvas, white
 from quadrat.slides.recognise import Found
+from quadrat.slides.same_picture import shows_same, unlike_note
 from quadrat.slides.tiff_directory import tiff_directory
+from quadrat.slides.tiff_mpp import stated_mpp
+from quadrat.slides.tiff_pictures import choose, listed, pictures_of
 from quadrat.slides.tiff_planes import plane_levels, unsupported
 
-_CENTIMETRE = 3
 _ICC = 34675
+CONVERT = "e.g. with 'vips tiffsave IN OUT.tif --tile --pyramid --compression jpeg'"
+"""A way to make any picture readable."""
 
 
 class TiffSlide(Reopened):
     """The main picture of a TIFF with its pyramid. Safe to read from several threads; pickles as
-    path and mpp.
+    path, mpp and scene.
 
     Raises:
         SlideError: not one picture of 8-bit RGB(A) or grey, compressed in a way that is not read,
@@ -38,29 +42,42 @@ class TiffSlide(Reopened):
     """
 
     def __init__(self, found: Found, *, mpp: tuple[float, float] | None = None) -> None:
-        self._override = mpp
+        self._found, self._override = found, mpp
         self.name = found.name
         self.path = str(found.path)
         with tiff_directory(found.file) as tiff:
             picture = _Picture(found, tiff)
             planes = picture.planes()
-            self.info = picture.info()
-            self.levels: tuple[Level, ...] = pyramid_levels(picture.sizes())
-            stated = picture.ome.mpp or resolution_mpp(picture.page)
-        self.mpp = mpp or stated
-        self._planes = [NativeTiles(found.file, levels, missing=_blank) for levels in planes]
+            self._turn, stated = picture.orientation(), picture.stated
+            levels = _alike(found, planes, picture.chosen.unsure)
+            self.info = picture.info(levels)
+        sizes = [self._turn.shown(picture.chosen.sizes[level]) for level in levels]
+        self.levels: tuple[Level, ...] = pyramid_levels(sizes)
+        self.mpp = mpp or (None if stated is None else self._turn.shown(stated.mpp))
+        self._planes = [
+            NativeTiles(
+                found.file,
+                {index: plane[level] for index, level in enumerate(levels)},
+                missing=_blank,
+            )
+            for plane in planes
+        ]
 
     def read(self, level: int, box: Box) -> Rgb:
         """Pixels of ``box`` of that level, uint8 (h, w, 3); white outside; see ``Slide.read``."""
         return on_canvas(box, self.levels[level].box, partial(self._read_inside, level))
 
     def _read_inside(self, level: int, box: Box) -> Rgb:
-        parts = [plane.read(level, box) for plane in self._planes]
-        return parts[0] if len(parts) == 1 else np.stack([part[..., 0] for part in parts], axis=-1)
+        place = self._turn.stored(box, self.levels[level].box)
+        parts = [plane.read(level, place) for plane in self._planes]
+        pixels = parts[0] if len(parts) == 1 else np.stack([p[..., 0] for p in parts], axis=-1)
+        return self._turn.upright(pixels)
 
     def tiles(self, level: int) -> TileGrid | None:
         """The compressed tiles of a level, if they are JPEG or JPEG 2000; see ``Slide.tiles``."""
-        return self._planes[0].grid(level) if len(self._planes) == 1 else None
+        if len(self._planes) != 1 or not self._turn.is_upright:
+            return None
+        return self._planes[0].grid(level)
 
     def close(self) -> None:
         """Close the files; reading afterwards fails."""
@@ -68,37 +85,30 @@ class TiffSlide(Reopened):
             plane.close()
 
 
-def ome_mpp(path: Path) -> tuple[float, float] | None:
-    """um/px of (rows, columns) from PhysicalSizeY and PhysicalSizeX of an OME-TIFF; None if they
-    are not plausible."""
-    with tiff_directory(path) as tiff:
-        return parse_ome(tiff.ome_metadata).mpp
-
-
-def resolution_mpp(page: tifffile.TiffPage) -> tuple[float, float] | None:
-    """um/px of (rows, columns) from resolution tags in pixels per centimetre. Pixels per inch are
-    meant for printers."""
-    unit, row, col = (page.tags.valueof(tag) for tag in (296, 283, 282))
-    if (
-        unit is None
-        or int(unit) != _CENTIMETRE
-        or row is None
-        or col is None
-        or not row[0]
-        or not col[0]
-    ):
-        return None
-    mpp = 1e4 * row[1] / row[0], 1e4 * col[1] / col[0]
-    return mpp if all(MPP_MIN <= value <= MPP_MAX for value in mpp) else None
-
-
 def _blank(level: int, box: Box) -> Rgb:
     """A tile that a sparse file does not hold is white, as OpenSlide draws it."""
     return white(box.shape)
 
 
+def _alike(found: Found, planes: list[dict[int, NativeLevel]], unsure: frozenset[int]) -> list[int]:
+    """The levels that show the same picture; those that are ``unsure`` are compared with the next
+    larger one."""
+    kept = [0]
+    tiles = NativeTiles(found.file, planes[0], missing=_blank)
+    sizes = {index: level.size for index, level in planes[0].items()}
+    try:
+        for index in range(1, len(sizes)):
+            if index not in unsure or shows_same(
+                tiles.read, small=index, large=kept[-1], sizes=sizes
+            ):
+                kept.append(index)
+    finally:
+        tiles.close()
+    return kept
+
+
 class _Picture:
-    """The main picture of an open TIFF: its largest series."""
+    """The main picture of an open TIFF."""
 
     def __init__(self, found: Found, tiff: tifffile.TiffFile) -> None:
         if tiff.is_ndpi:
@@ -106,13 +116,14 @@ class _Picture:
                 f"{found.path}: a Hamamatsu NDPI file that OpenSlide refuses: it is damaged or "
                 "truncated"
             )
-        self.found, self.tiff = found, tiff
-        sizes = [dict(zip(s.axes, s.shape, strict=True)) for s in tiff.series]
-        areas = [size.get("Y", 0) * size.get("X", 0) for size in sizes]
-        self.index = areas.index(max(areas))
-        self.series = tiff.series[self.index]
+        self.found = found
+        self.tiff = tiff
+        self.chosen = choose(pictures_of(tiff), scene=found.scene, path=found.path)
+        self.series = self.chosen.main.levels[0]
         self.page: tifffile.TiffPage = self.series.keyframe
-        self.ome = parse_ome(tiff.ome_metadata, index=self.index) if tiff.is_ome else OmeImage()
+        index = self.chosen.main.index
+        self.ome = parse_ome(tiff.ome_metadata, index=index) if tiff.is_ome else OmeImage()
+        self.stated = stated_mpp(tiff, self.page, self.ome)
 
     def planes(self) -> list[dict[int, NativeLevel]]:
         """Levels by index: of one interleaved plane, or of three colour planes."""
@@ -135,27 +146,46 @@ class _Picture:
             )
         problem = unsupported(self.page)
         if problem is not None:
-            raise SlideError(f"{path}: {problem}; convert it first")
-        found = [plane_levels(level, tiff=self.tiff, path=path) for level in series.levels]
+            raise SlideError(f"{path}: {problem}; convert it first ({CONVERT})")
+        found = [plane_levels(level, tiff=self.tiff, path=path) for level in self.chosen.levels]
         return [dict(enumerate(levels)) for levels in zip(*found, strict=True)]
 
-    def sizes(self) -> list[tuple[int, int]]:
-        """(height, width) of the levels."""
-        pages = (level.keyframe for level in self.series.levels)
-        return [(int(page.imagelength), int(page.imagewidth)) for page in pages]
+    def orientation(self) -> Orientation:
+        """How the picture is turned for showing.
 
-    def info(self) -> SlideInfo:
-        """What the file states about itself."""
-        others = [
-            s
-            for i, s in enumerate(self.tiff.series)
-            if i != self.index and not s.keyframe.is_reduced
-        ]
+        Raises:
+            SlideError: it is turned, and tiled: programs do not agree on what that means.
+        """
+        turn = Orientation(int(self.page.tags.valueof(ORIENTATION) or 1))
+        if not turn.is_upright and (self.page.is_tiled or len(self.chosen.levels) > 1):
+            raise SlideError(
+                f"{self.found.path}: a tiled picture with the orientation {turn.value}, which "
+                "programs show in different ways; turn its pixels and set tag 274 to 1 "
+                f"({CONVERT})"
+            )
+        return turn
+
+    def info(self, levels: list[int]) -> SlideInfo:
+        """What the file states about itself. ``levels``: which of the levels are used."""
+        chosen = self.chosen
+        unlike = [size for at, size in enumerate(chosen.sizes) if at not in levels]
+        turn, notes = self.orientation(), list[str]()
+        if chosen.others:
+            notes.append(
+                f"the file holds {len(chosen.others) + 1} pictures; shown is "
+                f"{chosen.main.called}; others: {listed(chosen.others)}"
+            )
+        if unlike:
+            notes.append(unlike_note(unlike))
+        if not turn.is_upright:
+            notes.append(turn.note)
         return SlideInfo(
             format=self.found.format,
             reader=f"tifffile {tifffile.__version__}",
             objective=self.ome.objective,
-            associated=tuple(sorted(s.name or f"series {s.index}" for s in others)),
+            associated=tuple(p.name for p in chosen.others if p.is_associated),
             bounds=None,
             icc_profile=profile_name(self.page.tags.valueof(_ICC)),
+            notes=tuple(notes),
+            mpp_source="" if self.stated is None else self.stated.source,
         )

@@ -22,25 +22,9 @@ from quadrat.slides.tile_codec import TileCodec
 MAX_SEGMENT_PX = 1 << 30
 """A tile or compressed strip is decoded whole: 3 GiB of RGB is the limit."""
 BAND_BYTES = 1 << 20
-COMPRESSIONS = (
-    1,
-    5,
-    7,
-    8,
-    32773,
-    32946,
-    33003,
-    33005,
-    34712,
-    34887,
-    34925,
-    34926,
-    50000,
-    50001,
-    50002,
-)
-"""None, LZW, JPEG, deflate, PackBits, JPEG 2000, LERC, LZMA, zstd (2), WebP, JPEG XL."""
 WHITE_IS_ZERO, PALETTE = 0, 3
+YCBCR_CODECS = (JPEG, 33003, 34712, 50001, 50002, 52546)
+"""Compressions that turn YCbCr into RGB themselves: JPEG, JPEG 2000, WebP, JPEG XL."""
 PHOTOMETRICS = (WHITE_IS_ZERO, 1, RGB, PALETTE, YCBCR)
 _ASSOCIATED_ALPHA, _ALPHA = 1, 2
 
@@ -48,14 +32,15 @@ _ASSOCIATED_ALPHA, _ALPHA = 1, 2
 def unsupported(page: tifffile.TiffPage) -> str | None:
     """Why the pixels of a page are not read here; None if they are."""
     compression, photometric = int(page.compression), int(page.photometric)
-    if compression not in COMPRESSIONS:
-        return f"its TIFF compression {compression} is not read"
+    if not _is_decoded(compression):
+        return f"its TIFF compression {compression} ({_codec_name(compression)}) is not read"
     if photometric not in PHOTOMETRICS or (
-        photometric == YCBCR and compression not in (JPEG, 33003, 34712, 50001)
+        photometric == YCBCR and compression not in YCBCR_CODECS
     ):
         return (
-            f"its colours (photometric interpretation {photometric}, compression {compression}) "
-            "are not RGB, grey or a palette"
+            f"its colours (photometric interpretation {photometric}, "
+            f"{_colours_name(photometric)}, compression {compression}) are not RGB, grey or a "
+            "palette"
         )
     if page.bitspersample != 8 or page.samplesperpixel not in (1, 3, 4):
         return (
@@ -63,6 +48,24 @@ def unsupported(page: tifffile.TiffPage) -> str | None:
             "RGB, RGBA or grey"
         )
     return None
+
+
+def _is_decoded(compression: int) -> bool:
+    """Whether tifffile, with imagecodecs, decodes a compression to pixels."""
+    try:
+        return callable(tifffile.TIFF.DECOMPRESSORS[compression])
+    except KeyError:
+        return False
+
+
+def _codec_name(compression: int) -> str:
+    known = {int(codec): codec.name for codec in tifffile.COMPRESSION}
+    return known.get(compression, "unknown")
+
+
+def _colours_name(photometric: int) -> str:
+    known = {int(kind): kind.name for kind in tifffile.PHOTOMETRIC}
+    return known.get(photometric, "unknown")
 
 
 def plane_levels(
@@ -192,7 +195,9 @@ def _finish(page: tifffile.TiffPage) -> Callable[[Rgb], Rgb]:
     if photometric == WHITE_IS_ZERO:
         return lambda pixels: np.uint8(255) - pixels
     if photometric == PALETTE:
-        table = (np.asarray(page.colormap, np.uint16).T >> 8).astype(np.uint8)
+        colours = np.asarray(page.colormap, np.uint16).T
+        # TIFF says 16 bits. Some writers put 8 bits there, and all viewers then take them so.
+        table = (colours if colours.max(initial=0) < 256 else colours >> 8).astype(np.uint8)
         return lambda pixels: table[pixels[..., 0]]
     extra = int(page.extrasamples[0]) if samples == 4 and page.extrasamples else 0
     if samples == 4 and extra == _ALPHA:

@@ -81,7 +81,7 @@ def known_of(ref: SlideRef, pipeline: Pipeline) -> Known:
         ConfigError, AnnotationError: see :func:`training_slide`. SlideError: the slide cannot be
             opened or states no mpp.
     """
-    with open_slide(ref.path, mpp=ref.mpp) as slide:
+    with open_slide(ref.path, mpp=ref.mpp, scene=ref.scene) as slide:
         mpp = check_mpp(slide.mpp, slide=ref.path)
         size = slide.levels[0].height, slide.levels[0].width
     truth = truth_of(ref, pipeline, size=size, mpp=mpp)

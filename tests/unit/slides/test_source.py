@@ -32,6 +32,8 @@ def test_a_slide_without_mpp_is_refused_until_one_is_given(wsi: Path) -> None:
 
 def test_an_absurd_mpp_is_refused(wsi: Path) -> None:
     with pytest.raises(SlideError, match=r"352\.\d+ um/px is outside"):
+        open_source(wsi / "small_HE_levels.tiff", mpp=0.5, slide_mpp=352.8)
+    with pytest.raises(SlideError, match="states no mpp"):  # 28.35 px/cm: 72 dots per inch
         open_source(wsi / "small_HE_levels.tiff", mpp=0.5)
 
 

@@ -127,13 +127,13 @@ def test_a_tile_missing_from_an_ome_tiff_is_white_and_a_damaged_one_fails_alone(
 
 
 @pytest.mark.parametrize("tile", [None, (64, 64)])
-def test_a_tiff_in_pixels_a_centimetre_states_an_mpp_and_one_in_dots_an_inch_does_not(
+def test_a_resolution_that_can_be_a_microscopes_is_an_mpp_and_a_printers_is_none(
     tmp_path: Path, tile: tuple[int, int] | None
 ) -> None:
     for unit, resolution, want in [
         ("CENTIMETER", 20000, pytest.approx((0.5, 0.5))),
         ("INCH", 300, None),
-        ("INCH", 50800, None),
+        ("INCH", 50800, pytest.approx((0.5, 0.5))),
         ("NONE", 1, None),
     ]:
         file = tmp_path / f"{unit}{resolution}.tif"

@@ -10,6 +10,7 @@ import tifffile
 from PIL import Image
 
 from helpers.slide_files import PICTURE, pixels
+from helpers.tiffs import picture
 from quadrat.core.errors import SlideError
 from quadrat.core.geometry import Box
 from quadrat.slides.opening import open_slide
@@ -100,3 +101,72 @@ def test_a_corner_of_a_huge_flat_tiff_takes_little_memory(tmp_path: Path, tiled:
         tracemalloc.stop()
         file.unlink()
     assert peak < 100 << 20
+
+
+LOSSLESS = ("zlib", "lzw", "packbits", "zstd", "lzma", "lerc", "png", "jpeg2000", "webp", "jpegxl")
+PHOTO = picture(96, 128)
+
+
+@pytest.mark.parametrize("tile", [(32, 64), None])
+@pytest.mark.parametrize("codec", [*LOSSLESS, "jpegxr", "jpeg"])
+def test_every_compression_that_imagecodecs_decodes_is_read_in_tiles_and_strips(
+    tmp_path: Path, codec: str, tile: tuple[int, int] | None
+) -> None:
+    file = tmp_path / "a.tif"
+    options = {"tile": tile} if tile else {"rowsperstrip": 32}
+    tifffile.imwrite(file, PHOTO, photometric="rgb", metadata=None, compression=codec, **options)
+    with open_slide(file) as slide:
+        found = slide.read(0, slide.levels[0].box).astype(int)
+    assert np.abs(found - PHOTO).mean() <= (0 if codec in LOSSLESS else 3)
+
+
+def test_a_compression_that_nobody_decodes_is_refused_with_its_name_and_the_way_out(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "a.tif"
+    tifffile.imwrite(file, PHOTO, photometric="rgb", metadata=None, compression="lzw")
+    with tifffile.TiffFile(file, mode="r+") as tiff:
+        tiff.pages.first.tags[259].overwrite(34676)
+    with pytest.raises(
+        SlideError, match=r"its TIFF compression 34676 \(SGILOG\) is not read; convert it .*vips"
+    ):
+        open_slide(file)
+
+
+@pytest.mark.parametrize("tile", [(32, 64), None])
+@pytest.mark.parametrize("factor", [1, 257])
+def test_a_palette_of_8_or_of_16_bits_has_the_colours_that_viewers_show(
+    tmp_path: Path, tile: tuple[int, int] | None, factor: int
+) -> None:
+    colours = np.zeros((3, 256), np.uint16)
+    colours[:, :9] = np.random.default_rng(1).integers(0, 256, (3, 9))
+    index = (PHOTO[..., 0] // 32).astype(np.uint8)
+    tifffile.imwrite(
+        tmp_path / "a.tif",
+        index,
+        photometric="palette",
+        colormap=(colours * factor).astype(np.uint16),
+        metadata=None,
+        tile=tile,
+    )
+    with open_slide(tmp_path / "a.tif") as slide:
+        np.testing.assert_array_equal(slide.read(0, slide.levels[0].box), colours.T[index])
+
+
+@pytest.mark.parametrize("tile", [(32, 64), None])
+@pytest.mark.parametrize(
+    ("pixels", "photometric", "words"),
+    [
+        (np.dstack([255 - PHOTO, PHOTO[..., 0]]), "separated", "interpretation 5, SEPARATED"),
+        (PHOTO.astype(np.uint16) * 257, "rgb", "of uint16"),
+        (PHOTO.astype(np.float32), "rgb", "of float32"),
+        (PHOTO[..., 0] > 99, "minisblack", "of bool"),
+    ],
+)
+def test_colours_that_would_have_to_be_guessed_are_refused(
+    tmp_path: Path, pixels: np.ndarray, photometric: str, words: str, tile: tuple[int, int] | None
+) -> None:
+    file = tmp_path / "a.tif"
+    tifffile.imwrite(file, pixels, photometric=photometric, metadata=None, tile=tile)
+    with pytest.raises(SlideError, match=words):
+        open_slide(file)
