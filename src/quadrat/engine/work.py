@@ -58,7 +58,7 @@ class SlidePlan:
     slide_mpp: float
     """um per level-0 px."""
     mpp_source: str
-    """The "file", or an "override"."""
+    """Where the file states it, or "override"."""
     excluded: tuple[tuple[str, float], ...] = ()
     """(reason, mm2) of what is left out."""
 

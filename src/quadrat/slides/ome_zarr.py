@@ -24,6 +24,7 @@ from quadrat.slides.cache import BlockCache
 from quadrat.slides.ome_xml import colours_are_rgb
 from quadrat.slides.protocol import Reopened, Rgb, SlideInfo, damaged_tile, on_canvas
 from quadrat.slides.recognise import Found
+from quadrat.slides.tiff_pictures import LIKE
 from quadrat.slides.units import micrometres
 from quadrat.slides.zarr_files import DurableStore
 
@@ -69,7 +70,7 @@ class ZarrSlide(Reopened):
         self._found, self._override = found, mpp
         self.name = found.name
         self.path = str(found.path)
-        image = _read_image(found.path)
+        image = _read_image(found.path, found.scene)
         self._axes = image.axes
         self._arrays = [_open_array(found.path, image, dataset[0]) for dataset in image.datasets]
         y, x = (image.axes.index(axis) for axis in "yx")
@@ -143,15 +144,19 @@ def _attributes(folder: Path) -> Json:
     return {}
 
 
-def _read_image(path: Path) -> _Image:
-    """The image at a path. Of a bioformats2raw collection, the first image is the slide and the
-    others are listed."""
+def _read_image(path: Path, scene: str) -> _Image:
+    """The image at a path. Of a bioformats2raw collection, the slide is the image called ``scene``,
+    else the largest one, and the others are listed."""
     folder, attributes, others = path, _attributes(path), list[str]()
     if "bioformats2raw.layout" in attributes and (path / "0").is_dir():
-        others = sorted(
-            sub.name for sub in path.iterdir() if sub.name.isdigit() and sub.name != "0"
+        images = sorted(sub.name for sub in path.iterdir() if sub.name.isdigit())
+        chosen = _choose(path, images, scene)
+        others = [name for name in images if name != chosen]
+        folder, attributes = path / chosen, _attributes(path / chosen)
+    elif scene:
+        raise SlideError(
+            f"{path}: holds one image, so it has no scene '{scene}'; leave the scene out"
         )
-        folder, attributes = path / "0", _attributes(path / "0")
     if "multiscales" not in attributes:
         kind = "a plate" if "plate" in attributes else "a zarr group or array"
         raise SlideError(
@@ -187,6 +192,37 @@ def _read_image(path: Path) -> _Image:
     partial = isinstance(own, dict) and "stored" in own
     notes = ("quadrat stored only the tissue in it; the rest is white",) if partial else ()
     return _Image(folder, version, axes, tuple(datasets), units, colours, tuple(others), notes)
+
+
+def _choose(path: Path, names: list[str], scene: str) -> str:
+    """The image of a collection that is the slide."""
+    if scene:
+        if scene not in names:
+            raise SlideError(f"{path}: no image is called '{scene}'; it holds {', '.join(names)}")
+        return scene
+    sizes = {name: _size(path / name) for name in names}
+    areas = {name: math.prod(size) for name, size in sizes.items()}
+    largest = max(names, key=lambda name: areas[name])
+    like = [name for name in names if areas[name] * LIKE > areas[largest]]
+    if len(like) > 1:
+        listed = ", ".join(f"{name} ({sizes[name][1]} x {sizes[name][0]} px)" for name in like)
+        raise SlideError(
+            f"{path}: holds {len(like)} images of like size: {listed}; choose one with --scene "
+            "(or the manifest's column 'scene'), or give the folder of one"
+        )
+    return largest
+
+
+def _size(folder: Path) -> tuple[int, int]:
+    """(height, width) of an image of a collection; (0, 0) if it is none."""
+    try:
+        scales = _attributes(folder)["multiscales"][0]
+        names = [axis["name"] for axis in scales["axes"]]
+        first = DurableStore(folder / scales["datasets"][0]["path"], read_only=True)
+        shape = zarr.open_array(first, mode="r").shape
+        return shape[names.index("y")], shape[names.index("x")]
+    except Exception:  # zarr and JSON raise many; if it is needed, opening it says what is wrong
+        return 0, 0
 
 
 def _transform(entry: Json, axes: int) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -301,7 +301,11 @@ def _stated_mpp(handle: openslide.OpenSlide, found: Found) -> Stated | None:
         if row is not None and col is not None:
             factor = 1000.0 if source.startswith("DICOM") else 1.0
             return Stated((row * factor, col * factor), source)
-    return None
+    height, width = (_number(properties.get(f"dicom.ImagedVolume{s}")) for s in ("Height", "Width"))
+    if height is None or width is None:
+        return None
+    columns, rows = handle.dimensions
+    return Stated((1000 * height / rows, 1000 * width / columns), "DICOM ImagedVolume")
 
 
 def _number(text: str | None) -> float | None:

@@ -47,7 +47,7 @@ def recognise(path: Path, *, scene: str = "") -> Found:
             a folder that is neither one DICOM series nor an OME-Zarr image.
     """
     found = _recognise(path, scene)
-    if scene and found.reader != "tiff":
+    if scene and found.reader not in ("tiff", "ome-zarr"):
         raise SlideError(
             f"{path}: {found.format} is read as one picture, so it has no scene '{scene}'; leave "
             "the scene out"

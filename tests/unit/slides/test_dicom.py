@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from pydicom import dcmwrite
+from pydicom import dcmread, dcmwrite
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
@@ -295,3 +295,35 @@ def test_a_truncated_dicom_file_is_refused_in_one_sentence(wsi: Path, tmp_path: 
     (tmp_path / "a.dcm").write_bytes(content[:9000])
     with pytest.raises(SlideError, match=r"truncated|DICOM"):
         open_slide(tmp_path).read(0, Box(0, 0, 600, 600))
+
+
+@pytest.mark.parametrize(
+    ("place", "source"),
+    [
+        ("shared", "openslide.mpp"),
+        ("top", "DICOM PixelSpacing"),
+        ("frames", "DICOM ImagedVolume"),
+        ("nowhere", ""),
+    ],
+)
+def test_the_spacing_of_pixels_is_read_wherever_a_writer_puts_it(
+    wsi: Path, tmp_path: Path, place: str, source: str
+) -> None:
+    (file,) = (wsi / "dicom_camelyon_jpeg").iterdir()
+    data = dcmread(file)
+    groups = data.SharedFunctionalGroupsSequence[0]
+    measures = groups.PixelMeasuresSequence
+    if place != "shared":
+        del groups.PixelMeasuresSequence
+    if place == "top":
+        data.PixelSpacing = measures[0].PixelSpacing
+    if place == "frames":
+        frame = Dataset()
+        frame.PixelMeasuresSequence = measures
+        data.PerFrameFunctionalGroupsSequence = Sequence([frame])
+    if place == "nowhere":
+        del data.ImagedVolumeHeight
+    data.save_as(tmp_path / "a.dcm")
+    with open_slide(tmp_path / "a.dcm") as slide:
+        assert slide.info.mpp_source == source
+        assert slide.mpp == (pytest.approx((28.968, 28.969), rel=1e-3) if source else None)

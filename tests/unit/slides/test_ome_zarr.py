@@ -26,6 +26,7 @@ def write_zarr(
     channels: int = 0,
     unit: str | None = "micrometer",
     shift: float = 0.25,
+    picture: np.ndarray = PICTURE,
     **extra: object,
 ) -> None:
     """An OME-Zarr of two levels by zarr alone; ``channels`` is the place of the channel axis among
@@ -34,9 +35,10 @@ def write_zarr(
     names.insert(channels, "c")
     order = [{"y": 0, "x": 1, "c": 2}[n] for n in names if n in "yxc"]
     three = int(version == "0.5") + 2
-    for level, picture in enumerate((PICTURE, HALF)):
+    half = HALF if picture is PICTURE else picture[::2, ::2]
+    for level, shown in enumerate((picture, half)):
         data = np.expand_dims(
-            picture.transpose(order), tuple(i for i, n in enumerate(names) if n in "tz")
+            shown.transpose(order), tuple(i for i, n in enumerate(names) if n in "tz")
         )
         chunks = tuple({"y": 100, "x": 64, "c": 1}.get(n, 1) for n in names)
         kinds = {"chunk_key_encoding": {"name": "v2", "separator": "/"}} if three == 2 else {}
@@ -134,14 +136,37 @@ def test_a_chunk_without_a_file_is_fill_and_a_damaged_or_empty_one_fails_alone(
             slide.read(0, Box(250, 330, 260, 340))
 
 
-def test_the_first_image_of_a_converted_collection_is_the_slide(tmp_path: Path) -> None:
-    root = tmp_path / "c.zarr"
-    write_zarr(root / "0", version="0.4")
-    write_zarr(root / "1", version="0.4")
+def collection(root: Path, *images: np.ndarray) -> Path:
+    for number, image in enumerate(images):
+        write_zarr(root / str(number), version="0.4", picture=image)
     (root / ".zattrs").write_text('{"bioformats2raw.layout": 3}')
-    with open_slide(root) as slide:
+    return root
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_the_largest_image_of_a_converted_collection_is_the_slide(
+    tmp_path: Path, first: bool
+) -> None:
+    macro = np.ascontiguousarray(PICTURE[:100, :90])
+    images = (macro, PICTURE) if first else (PICTURE, macro)
+    with open_slide(collection(tmp_path / "c.zarr", *images)) as slide:
         np.testing.assert_array_equal(pixels(slide), PICTURE)
-        assert slide.info.associated == ("1",)
+        assert slide.info.associated == ("0" if first else "1",)
+
+
+def test_images_of_like_size_in_a_collection_are_refused_and_one_can_be_chosen(
+    tmp_path: Path,
+) -> None:
+    other = np.ascontiguousarray(PICTURE[::-1, :-20])
+    root = collection(tmp_path / "c.zarr", PICTURE, other)
+    with pytest.raises(SlideError, match=r"2 images of like size: 0 \(.*\), 1 \(.*--scene"):
+        open_slide(root)
+    with open_slide(root, scene="1") as slide:
+        np.testing.assert_array_equal(pixels(slide), other)
+    with pytest.raises(SlideError, match="no image is called '2'; it holds 0, 1"):
+        open_slide(root, scene="2")
+    with pytest.raises(SlideError, match="holds one image, so it has no scene '1'"):
+        open_slide(root / "1", scene="1")
 
 
 def test_an_image_that_quadrat_wrote_opens_as_a_slide(tmp_path: Path) -> None:
