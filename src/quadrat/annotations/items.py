@@ -19,9 +19,9 @@ from quadrat.config.manifest import SlideRef, read_manifest
 from quadrat.config.pipeline import Pipeline
 from quadrat.config.splits import case_of
 from quadrat.core.errors import AnnotationError, ConfigError, QuadratError, SlideError
-from quadrat.core.geometry import check_mpp
 from quadrat.core.text import UTF16, mark_of
 from quadrat.slides.opening import open_slide
+from quadrat.slides.source import believable_mpp
 
 _HEAD = 1 << 12
 
@@ -167,7 +167,7 @@ def load(item: Item, *, mpp: float | None) -> Loaded:
         try:
             with open_slide(item.ref.path, mpp=item.ref.mpp or mpp, scene=item.ref.scene) as slide:
                 size = (slide.levels[0].height, slide.levels[0].width)
-                mpp = check_mpp(slide.mpp, slide=item.ref.path) if slide.mpp is not None else None
+                mpp = believable_mpp(slide) if slide.mpp is not None else None
         except SlideError as error:
             failed.append(f"the slide: {error}")
     elif sheet is not None:

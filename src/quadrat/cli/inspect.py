@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from quadrat.core.errors import DamagedTileError, QuadratError, SlideError
-from quadrat.core.geometry import check_mpp
 from quadrat.outputs.figures import save_png
 from quadrat.slides.opening import open_slide
 from quadrat.slides.protocol import Slide
+from quadrat.slides.source import believable_mpp
 from quadrat.slides.thumbnail import thumbnail, tissue_overlay
 from quadrat.slides.tissue.mask import TissueMap, find_tissue
 
@@ -125,7 +125,7 @@ def _tissue(slide: Slide, facts: dict[str, Any]) -> TissueMap | None:
     """The slide's tissue, and its areas among the facts; None, and the reason there, where there
     can be none."""
     try:
-        mpp = check_mpp(slide.mpp, slide=facts["path"])
+        mpp = believable_mpp(slide)
     except QuadratError as error:
         facts["mpp_problem"] = str(error)
         return None

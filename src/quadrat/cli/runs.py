@@ -100,14 +100,21 @@ def found(given: Sequence[Path], *, quiet: bool = False) -> list[Path]:
 
 
 def _in_folder(folder: Path) -> list[Path]:
-    from quadrat.cli.init.finding import slides_in
+    from quadrat.cli.init.finding import slides_below, slides_in
     from quadrat.slides.recognise import recognise
 
     try:
         recognise(folder)
     except SlideError:
         with contextlib.suppress(OSError):  # then the error of the folder itself is reported
-            return list(slides_in(folder)) or [folder]
+            inside = list(slides_in(folder))
+            below = [] if inside else list(slides_below(folder))
+            if below:
+                raise ConfigError(
+                    f"{folder} holds no slide itself, but the folders below it hold {len(below)}; "
+                    f"name them by a pattern in quotes: '{folder}/**/*{below[0].suffix}'"
+                ) from None
+            return inside or [folder]
     return [folder]
 
 

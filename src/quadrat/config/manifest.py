@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os.path import expanduser
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from quadrat.core.errors import ConfigError
 from quadrat.core.text import did_you_mean, mark_of, not_utf8
@@ -144,7 +144,7 @@ def _slide_ref(text: dict[str, str], path: Path, line: int) -> SlideRef:
     where = f"{path}, line {line}"
     if not text["slide"]:
         raise ConfigError(f"{where}: the slide is missing")
-    slide = path.parent / expanduser(text["slide"])
+    slide = _place(text["slide"], path, where)
     annotation, regions = text.get("annotation", ""), text.get("regions", "")
     split = text.get("split", "")
     if split not in SPLITS:
@@ -159,15 +159,29 @@ def _slide_ref(text: dict[str, str], path: Path, line: int) -> SlideRef:
         name=name or slide_name(slide),
         path=str(slide),
         mpp=_mpp(text.get("mpp", ""), where=where),
-        annotation=str(path.parent / expanduser(annotation)) if annotation else "",
+        annotation=str(_place(annotation, path, where)) if annotation else "",
         label=text.get("label", ""),
         case=text.get("case", ""),
         split=split,
-        regions=str(path.parent / expanduser(regions)) if regions else "",
+        regions=str(_place(regions, path, where)) if regions else "",
         annotated=text.get("annotated", ""),
         fold=_fold(text.get("fold", ""), where=where),
         scene=text.get("scene", ""),
     )
+
+
+def _place(text: str, manifest: Path, where: str) -> Path:
+    """The file that a cell names, from the manifest's folder. A manifest from Windows may separate
+    folders by backslashes, which other systems allow in a name; the file that exists is meant."""
+    place = manifest.parent / expanduser(text)
+    if "\\" not in text or place.exists():
+        return place
+    if PureWindowsPath(text).drive:
+        raise ConfigError(
+            f"{where}: '{text}' is a path of a Windows drive or share, which this system does not "
+            "have; write it relative to the manifest, or as it is called here"
+        )
+    return manifest.parent / expanduser(text.replace("\\", "/"))
 
 
 def slides_from_paths(paths: Sequence[str], *, mpp: float | None) -> list[SlideRef]:

@@ -18,7 +18,7 @@ import torch
 from quadrat.annotations.regions import load_regions, restrict
 from quadrat.core.errors import SlideError
 from quadrat.core.files import remove
-from quadrat.core.geometry import Box, check_mpp
+from quadrat.core.geometry import Box
 from quadrat.core.lattice import Cell, CoreIndex, ShardIndex
 from quadrat.core.objects import Frame
 from quadrat.core.predictions import Prediction
@@ -30,7 +30,7 @@ from quadrat.models.device import pick_device
 from quadrat.models.inference import predict_cells
 from quadrat.models.package import CARD, Package, load_package
 from quadrat.slides.protocol import Slide
-from quadrat.slides.source import PixelSource, SlideSource, open_source
+from quadrat.slides.source import PixelSource, SlideSource, believable_mpp, open_source
 from quadrat.slides.tissue.mask import TissueMap, find_tissue, tissue_cells, whole_slide
 from quadrat.store.predictions import Layout, PredictionMissing, PredictionStore
 from quadrat.store.seal import seal
@@ -120,7 +120,7 @@ def plan_slide(work: SlideWork) -> Planned:
     """
     with unchanged(work), open_work_source(work) as source:
         slide, frame = source.slide, source.frame
-        slide_mpp = check_mpp(slide.mpp, slide=work.ref.path)
+        slide_mpp = believable_mpp(slide)
         tissue = analysed_part(work, slide, slide_mpp=slide_mpp, frame=frame)
         cells = tissue_cells(
             tissue, lattice=work.spec.lattice, frame=frame, min_fraction=work.slide.min_tissue

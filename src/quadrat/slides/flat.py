@@ -1,4 +1,5 @@
-"""PNG and JPEG images as slides: 8-bit RGB(A), grey or palette, decoded whole into one level."""
+"""PNG, JPEG and other flat images as slides: 8-bit RGB(A), grey or palette, decoded whole into one
+level."""
 
 from __future__ import annotations
 
@@ -14,14 +15,14 @@ from quadrat.slides.array import ArraySlide
 from quadrat.slides.colour_profile import profile_name
 from quadrat.slides.orientation import ORIENTATION, Orientation
 from quadrat.slides.protocol import Reopened, Rgb, SlideInfo, on_white
-from quadrat.slides.recognise import Found
+from quadrat.slides.recognise import FLAT, Found
 
 MAX_PIXELS = 1 << 30
 """A flat image is held whole in memory: 3 GiB of RGB is the limit."""
 PX_A_BYTE = {"PNG": 8 * 1032, "JPEG": 2048}
 """The most pixels that a byte of a file can hold. Deflate reaches 1032 to 1, on 1-bit pixels. JPEG
 needs a little more than one bit for 64 px (Huffman codes); the rest is margin. A file that declares
-more px is damaged, and is not decoded."""
+more px is damaged, and is not decoded. Other formats have no such limit."""
 
 
 class FlatSlide(Reopened, ArraySlide):
@@ -59,7 +60,7 @@ def _check_size(found: Found, height: int, width: int) -> None:
             "image may have; convert it to a tiled pyramid (OME-TIFF or generic tiled TIFF)"
         )
     nbytes = found.file.stat().st_size
-    if height * width > nbytes * PX_A_BYTE[found.format]:
+    if height * width > nbytes * PX_A_BYTE.get(found.format, MAX_PIXELS):
         raise SlideError(
             f"{found.path}: damaged or truncated: it declares {width} x {height} px but has only "
             f"{nbytes} bytes"
@@ -80,10 +81,15 @@ def pillow_limit_lifted() -> Iterator[None]:
 
 
 def _read(found: Found) -> tuple[Rgb, bytes | None, Orientation]:
-    """Stored pixels, ICC profile and orientation of a PNG or JPEG."""
+    """Stored pixels, ICC profile and orientation of a flat image."""
     try:
-        with pillow_limit_lifted(), Image.open(found.file, formats=["PNG", "JPEG"]) as image:
+        with pillow_limit_lifted(), Image.open(found.file, formats=[*FLAT]) as image:
             _check_size(found, image.height, image.width)
+            if found.format != "JPEG" and getattr(image, "n_frames", 1) > 1:
+                raise SlideError(
+                    f"{found.path}: holds {getattr(image, 'n_frames', 1)} pictures (an animation); "
+                    "save the one that is meant as a file of its own"
+                )
             if image.mode not in ("RGB", "RGBA", "L", "LA", "P", "PA"):
                 raise SlideError(
                     f"{found.path}: pixel mode {image.mode} is not 8-bit RGB, RGBA or grey; "

@@ -84,7 +84,7 @@ class ZarrSlide(Reopened):
             objective=None,
             associated=image.others,
             bounds=None,
-            mpp_source="" if _mpp(image) is None else "OME-Zarr scale",
+            mpp_source="" if mpp or _mpp(image) is None else "OME-Zarr scale",
             notes=image.notes,
         )
         self._grids = [(_block(array.chunks[y]), _block(array.chunks[x])) for array in self._arrays]

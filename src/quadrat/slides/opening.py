@@ -9,8 +9,8 @@ from quadrat.slides.recognise import recognise
 
 
 def open_slide(path: str | Path, *, mpp: float | None = None, scene: str = "") -> Slide:
-    """Open a slide file, a flat image (PNG, JPEG, TIFF), an OME-TIFF, an OME-Zarr folder or a
-    folder of DICOM instances. docs/formats.md lists what can be read.
+    """Open a slide file, a flat image (TIFF, PNG, JPEG, BMP ...), an OME-TIFF, an OME-Zarr folder
+    or a folder of DICOM instances. docs/formats.md lists what can be read.
 
     ``scene`` names one of several pictures in a TIFF file, by name or number; without it, the
     largest is the slide. ``mpp`` (um/px of rows and columns) replaces what the file states. The mpp

@@ -101,7 +101,7 @@ class OpenSlideSlide(Reopened):
                 found,
                 reader=reader,
                 notes=notes + ((MISTAGGED,) if self._ycbcr else ()),
-                mpp_source="" if stated is None else stated.source,
+                mpp_source="" if mpp or stated is None else stated.source,
             )
         except BaseException:
             self.close()

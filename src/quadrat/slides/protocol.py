@@ -42,7 +42,7 @@ class SlideInfo:
     icc_profile: str | None = None
     """Name of the colour profile, or None. It is listed, not applied."""
     mpp_source: str = ""
-    """Where the file states its mpp, or ""."""
+    """Where the file states its mpp; "" if it states none, or the user gave one."""
     notes: tuple[str, ...] = ()
     """Sentences on what a user should know about the pixels."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,8 +18,16 @@ from quadrat.slides.tiff_extent import MAGIC as TIFF_MAGIC
 from quadrat.slides.tiff_extent import missing_bytes
 from quadrat.slides.tiff_pictures import choose, openslide_shows, pictures_of
 
-PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
-JPEG_MAGIC = b"\xff\xd8\xff"
+FLAT = {
+    "PNG": rb"\x89PNG\r\n\x1a\n",
+    "JPEG": rb"\xff\xd8\xff",
+    "BMP": rb"BM.{4}\0{4}",
+    "GIF": rb"GIF8[79]a",
+    "WEBP": rb"RIFF.{4}WEBP",
+    "JPEG2000": rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51",
+    "PPM": rb"P[1-6]\s",
+}
+"""Flat images by Pillow's name of the format: how their files begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +81,12 @@ def _recognise(path: Path, scene: str) -> Found:
         return _recognise_dicom(path)
     if vendor is not None:
         return Found(path, path, path.stem, "openslide", vendor)
-    for magic, kind in ((PNG_MAGIC, "PNG"), (JPEG_MAGIC, "JPEG")):
-        if head.startswith(magic):
+    for kind, start in FLAT.items():
+        if re.match(start, head, re.DOTALL):
             return Found(path, path, path.stem, "flat", kind)
     raise SlideError(
-        f"{path}: neither a slide format that OpenSlide knows nor a PNG, JPEG or TIFF image (it "
-        f"begins with {head[:12]!r})"
+        f"{path}: neither a slide format that OpenSlide knows nor a TIFF or flat image "
+        f"({', '.join(FLAT)}); it begins with {head[:12]!r}"
     )
 
 

@@ -8,13 +8,17 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from quadrat.core.errors import DamagedTileError
+from quadrat.core.errors import DamagedTileError, SlideError
 from quadrat.core.geometry import Box, ReadPlan, check_mpp, plan_read
 from quadrat.core.objects import Frame
 from quadrat.slides.opening import open_slide
 from quadrat.slides.protocol import Closing, Rgb, Slide, on_canvas, white
 from quadrat.slides.resample import block_mean, separable, taps
 
+UM_TIMES_OBJECTIVE = 10.0
+"""um/px times magnification: 0.5 at 20x, 0.25 at 40x. Scanners differ by a factor of about two."""
+CONTRADICTION = 4.0
+"""An mpp that is off by more contradicts the objective: a wrong unit is off by 10 or 2.54."""
 PIECE_PX = 2048
 """Level pixels per side that are in memory at once while a larger region is reduced (12 MiB)."""
 
@@ -174,6 +178,27 @@ def open_source(
         raise
 
 
+def believable_mpp(slide: Slide) -> float:
+    """The mpp of an open slide, rows and columns as one.
+
+    Raises:
+        SlideError: see ``check_mpp``; or the file states an objective that contradicts the mpp that
+            it states. (With an mpp from the user, the objective does not count.)
+    """
+    name, objective = slide.path or slide.name, slide.info.objective
+    mpp = check_mpp(slide.mpp, slide=name)
+    if not slide.info.mpp_source or not objective:
+        return mpp
+    usual = UM_TIMES_OBJECTIVE / objective
+    if not usual / CONTRADICTION <= mpp <= usual * CONTRADICTION:
+        raise SlideError(
+            f"{name}: the file states {mpp:g} um/px and a {objective:g}x objective, which usually "
+            f"gives {usual:g}: one of them is wrong; give the true mpp with --mpp VALUE or the "
+            "manifest's column 'mpp'"
+        )
+    return mpp
+
+
 def source_of(
     slide: Slide,
     *,
@@ -186,7 +211,7 @@ def source_of(
     Raises:
         SlideError: no believable mpp, or finer than the slide is.
     """
-    stated = check_mpp(slide.mpp, slide=slide.path or slide.name)
+    stated = believable_mpp(slide)
     plan = plan_read(
         slide.levels,
         slide_mpp=stated,

@@ -50,7 +50,7 @@ class TiffSlide(Reopened):
             planes = picture.planes()
             self._turn, stated = picture.orientation(), picture.stated
             levels = _alike(found, planes, picture.chosen.unsure)
-            self.info = picture.info(levels)
+            self.info = picture.info(levels, mpp_given=mpp is not None)
         sizes = [self._turn.shown(picture.chosen.sizes[level]) for level in levels]
         self.levels: tuple[Level, ...] = pyramid_levels(sizes)
         self.mpp = mpp or (None if stated is None else self._turn.shown(stated.mpp))
@@ -165,8 +165,9 @@ class _Picture:
             )
         return turn
 
-    def info(self, levels: list[int]) -> SlideInfo:
-        """What the file states about itself. ``levels``: which of the levels are used."""
+    def info(self, levels: list[int], *, mpp_given: bool) -> SlideInfo:
+        """What the file states about itself. ``levels``: which of the levels are used.
+        ``mpp_given``: the user states the mpp, so what the file states does not count."""
         chosen = self.chosen
         unlike = [size for at, size in enumerate(chosen.sizes) if at not in levels]
         turn, notes = self.orientation(), list[str]()
@@ -187,5 +188,5 @@ class _Picture:
             bounds=None,
             icc_profile=profile_name(self.page.tags.valueof(_ICC)),
             notes=tuple(notes),
-            mpp_source="" if self.stated is None else self.stated.source,
+            mpp_source="" if mpp_given or self.stated is None else self.stated.source,
         )

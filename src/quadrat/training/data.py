@@ -12,11 +12,10 @@ from quadrat.annotations.types import SlideTruth
 from quadrat.config.manifest import SlideRef
 from quadrat.config.pipeline import Pipeline
 from quadrat.core.errors import AnnotationError
-from quadrat.core.geometry import check_mpp
 from quadrat.core.lattice import CoreIndex
 from quadrat.models.task import ModelSpec, Task
 from quadrat.slides.opening import open_slide
-from quadrat.slides.source import PixelSource
+from quadrat.slides.source import PixelSource, believable_mpp
 from quadrat.tasks import get_task
 from quadrat.training.samples import WindowSet
 from quadrat.training.truth import TrainingSlide
@@ -82,7 +81,7 @@ def known_of(ref: SlideRef, pipeline: Pipeline) -> Known:
             opened or states no mpp.
     """
     with open_slide(ref.path, mpp=ref.mpp, scene=ref.scene) as slide:
-        mpp = check_mpp(slide.mpp, slide=ref.path)
+        mpp = believable_mpp(slide)
         size = slide.levels[0].height, slide.levels[0].width
     truth = truth_of(ref, pipeline, size=size, mpp=mpp)
     classes = {truth.label} if truth.label >= 0 else set()

@@ -88,3 +88,12 @@ def test_all_slides_of_a_folder_are_inspected(tmp_path):
     assert done.code == 0
     lines = [line for line in done.out.splitlines() if not line.startswith(" ")]
     assert lines == [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
+
+
+def test_a_folder_whose_slides_lie_in_folders_below_says_how_to_name_them(folder):
+    outer = folder.parent / "outer"
+    (outer / "uuid").mkdir(parents=True)
+    (outer / "uuid" / "a.svs").touch()
+    with pytest.raises(ConfigError, match=r"below it hold 1; name .* in quotes: '.*/\*\*/\*\.svs'"):
+        found([outer])
+    assert names(found([outer / "**" / "*.svs"])) == ["a.svs"]

@@ -202,3 +202,26 @@ def test_a_tilde_is_the_users_home_and_a_slash_behind_a_folder_changes_nothing(
     )
     assert slides_from_paths(["~"], mpp=None)[0].name == tmp_path.name
     assert slides_from_paths(["./~"], mpp=None)[0].name == "~"
+
+
+@pytest.mark.parametrize("column", ["slide", "annotation", "regions"])
+def test_a_manifest_from_windows_names_files_with_backslashes(tmp_path, column):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "c.x").touch()
+    row = {"slide": "s.svs"} | {column: "a\\b\\c.x"}
+    text = ",".join(row) + "\r\n" + ",".join(row.values()) + "\r\n"
+    (ref,) = read_manifest(written(tmp_path, text))
+    found = {"slide": ref.path, "annotation": ref.annotation, "regions": ref.regions}[column]
+    assert found == str(tmp_path / "a" / "b" / "c.x")
+
+
+def test_a_backslash_in_a_name_that_exists_is_a_backslash(tmp_path):
+    (tmp_path / "a\\b.svs").touch()
+    (ref,) = read_manifest(written(tmp_path, "slide\na\\b.svs\n"))
+    assert ref.path == str(tmp_path / "a\\b.svs")
+
+
+@pytest.mark.parametrize("path", ["C:\\slides\\a.svs", "d:\\a.svs", "\\\\server\\share\\a.svs"])
+def test_a_windows_drive_or_share_is_refused_with_the_way_out(tmp_path, path):
+    with pytest.raises(ConfigError, match=r"line 2: '.*' is a path of a Windows drive or share"):
+        read_manifest(written(tmp_path, f"slide\n{path}\n"))

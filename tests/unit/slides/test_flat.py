@@ -69,3 +69,22 @@ def test_a_flat_image_beyond_the_limit_is_refused(
     Image.fromarray(PICTURE).save(tmp_path / "big.png")
     with pytest.raises(SlideError, match=r"200 x 120 px is more than the 1000 px"):
         open_slide(tmp_path / "big.png")
+
+
+@pytest.mark.parametrize("suffix", ["bmp", "webp", "jp2", "ppm", "png"])
+def test_flat_images_of_every_lossless_kind_are_read(tmp_path: Path, suffix: str) -> None:
+    pixels = np.random.default_rng(2).integers(0, 256, (60, 80, 3), np.uint8)
+    options = {"lossless": True} if suffix == "webp" else {}
+    Image.fromarray(pixels).save(tmp_path / f"a.{suffix}", **options)
+    with open_slide(tmp_path / f"a.{suffix}") as slide:
+        np.testing.assert_array_equal(slide.read(0, slide.levels[0].box), pixels)
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "png"])
+def test_an_animation_is_refused_with_the_number_of_its_pictures(
+    tmp_path: Path, suffix: str
+) -> None:
+    frames = [Image.fromarray(np.full((20, 30, 3), grey, np.uint8)) for grey in (10, 200, 90)]
+    frames[0].save(tmp_path / f"a.{suffix}", save_all=True, append_images=frames[1:])
+    with pytest.raises(SlideError, match=r"holds 3 pictures \(an animation\); save the one"):
+        open_slide(tmp_path / f"a.{suffix}")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -101,3 +102,32 @@ def test_marked_damage_is_the_same_through_openslide(two_lost: Path) -> None:
         source.read(source.frame.box)
         assert source.damage == [LOST, Box(640, 896, 700, 900)]
         assert pickle.loads(pickle.dumps(source)).damage == source.damage
+
+
+@pytest.mark.parametrize(
+    ("objective", "mpp", "good"),
+    [
+        (20, 0.5, True),
+        (20, 0.25, True),
+        (40, 0.23, True),
+        (40, 0.5, True),
+        (1.25, 8.0, True),
+        (20, 0.05, False),
+        (20, 5.0, False),
+        (40, 2.5, False),
+        (2, 0.5, False),
+    ],
+)
+def test_an_objective_that_contradicts_the_mpp_is_refused_unless_the_user_states_the_mpp(
+    tmp_path: Path, objective: float, mpp: float, good: bool
+) -> None:
+    note = f"Aperio Image Library v1\n64x64 [0,0 64x64] (32x32)|AppMag = {objective}|MPP = {mpp}"
+    file = tmp_path / "a.svs"
+    options = {"photometric": "rgb", "compression": "jpeg", "tile": (32, 32), "metadata": None}
+    tifffile.imwrite(file, np.full((64, 64, 3), 200, np.uint8), description=note, **options)
+    if good:
+        open_source(file, mpp=mpp).close()
+    else:
+        with pytest.raises(SlideError, match=rf"{mpp:g} um/px and a {objective:g}x objective"):
+            open_source(file, mpp=mpp)
+    open_source(file, mpp=mpp, slide_mpp=mpp).close()

@@ -19,9 +19,9 @@ from quadrat.annotations.formats.reading import Choice, pictures, read_sheet
 from quadrat.annotations.record import Sheet
 from quadrat.cli.init.matching import match_pictures
 from quadrat.core.errors import AnnotationError, SlideError
-from quadrat.core.geometry import check_mpp
 from quadrat.slides.opening import open_slide
 from quadrat.slides.recognise import is_zarr
+from quadrat.slides.source import believable_mpp
 
 _PICTURES = ".png .tif .tiff .jpg .jpeg .bmp"
 _SLIDES = ".svs .btf .ndpi .mrxs .scn .bif .vms .vmu .svslide .czi .qptiff"
@@ -138,7 +138,7 @@ def look_at_slide(path: Path) -> SlideFound:
     """
     with open_slide(path) as slide:
         try:
-            mpp = check_mpp(slide.mpp, slide=str(path))
+            mpp = believable_mpp(slide)
         except SlideError:
             mpp = (
                 None  # missing or absurd: the manifest's column stays empty, and the report says so
