@@ -134,8 +134,8 @@ def choose(pictures: Sequence[Picture], *, scene: str, path: object) -> Chosen:
 
 def is_reduction(small: tuple[int, int], large: tuple[int, int]) -> bool:
     """Whether one factor above 1 explains both sides, to a pixel: writers round up or down."""
-    low = max((full / (side + 1) for full, side in zip(large, small, strict=True)))
-    high = min((full / max(side - 1, 1) for full, side in zip(large, small, strict=True)))
+    low = max(full / (side + 1) for full, side in zip(large, small, strict=True))
+    high = min(full / max(side - 1, 1) for full, side in zip(large, small, strict=True))
     return low <= high and high > 1 and small[0] < large[0] and small[1] < large[1]
 
 
@@ -218,7 +218,14 @@ def _named(pictures: Sequence[Picture], scene: str, path: object) -> Picture:
 
 
 def _refuse_like(main: Picture, others: Sequence[Picture], path: object) -> None:
-    like = [p for p in others if p.area * LIKE > main.area and not p.is_associated]
+    kind = _kind(main.levels[0])  # a mask of the slide is not another slide
+    like = [
+        picture
+        for picture in others
+        if picture.area * LIKE > main.area
+        and _kind(picture.levels[0]) == kind
+        and not picture.is_associated
+    ]
     if like:
         both = sorted([main, *like], key=lambda picture: picture.index)
         raise SlideError(

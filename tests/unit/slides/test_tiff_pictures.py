@@ -175,6 +175,14 @@ def test_a_stack_of_pictures_is_refused_and_one_of_them_can_be_chosen(tmp_path: 
         np.testing.assert_array_equal(slide.read(0, slide.levels[0].box), pages[7][0])
 
 
+def test_a_mask_of_the_slide_is_not_another_slide(tmp_path: Path) -> None:
+    mask = (SLIDE[..., 0] > 99).astype(np.uint8)
+    pages = (SLIDE, {}), (mask, {"photometric": "minisblack"})
+    with open_slide(written(tmp_path / "a.tif", *pages)) as slide:
+        assert shows_the_slide(slide)
+        assert sizes(slide) == SIZES[:1]
+
+
 @pytest.mark.parametrize(
     ("small", "large", "is_one"),
     [
