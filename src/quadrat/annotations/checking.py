@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from quadrat.annotations.faults import geometry_problems
 from quadrat.annotations.formats.coco import orphans
-from quadrat.annotations.formats.pictures import same_pictures
+from quadrat.annotations.formats.pictures import other_picture
+from quadrat.annotations.formats.reading import pictures
 from quadrat.annotations.items import Loaded, named
 from quadrat.annotations.record import Code, Problem, Record, Sheet
 from quadrat.annotations.scale import scale_problems
@@ -65,7 +67,7 @@ def check_item(loaded: Loaded, *, pipeline: Pipeline | None) -> Checked:
     file = str(item.path or (item.ref.path if item.ref else ""))
     whole = [Problem("unreadable", text) for text in loaded.unreadable]
     judged: list[tuple[Record, Sequence[Problem]]] = []
-    notes: Sequence[str] = ()
+    notes: Sequence[str] = () if sheet is None else sheet.notes
     if pipeline is not None:
         whole += _label_problems(loaded, pipeline)
     if sheet is not None and (pipeline is None or pipeline.data.annotations != "none"):
@@ -76,9 +78,11 @@ def check_item(loaded: Loaded, *, pipeline: Pipeline | None) -> Checked:
                 for r, own in zip(sheet.records, problems, strict=True)
             ]
         else:
-            judged, more, notes = _as_trained(loaded, sheet, pipeline)
+            judged, more, of_kinds = _as_trained(loaded, sheet, pipeline)
             whole += more
+            notes = [*notes, *of_kinds]
         looked_at = replace(sheet, records=tuple(record for record, _ in judged))
+        whole += _nothing_used(sheet, judged, whole, notes)
         whole += [
             *scale_problems(looked_at, size=loaded.size, mpp=loaded.mpp),
             *_picture_problems(loaded, sheet),
@@ -139,6 +143,26 @@ def orphan_findings(loaded: Sequence[Loaded]) -> list[Finding]:
     ]
 
 
+def unused_pictures(loaded: Sequence[Loaded]) -> list[Finding]:
+    """Files of several pictures with pictures that are no slide of the manifest, so that nobody
+    uses what is drawn in them."""
+    used: dict[Path, set[str]] = {}
+    for one in loaded:
+        if one.item.ref is not None and one.sheet is not None and one.sheet.picture:
+            used.setdefault(Path(one.sheet.source), set()).add(one.sheet.picture)
+    found = []
+    for path, own in used.items():
+        others = [name for name in pictures(path) if name not in {*own, ""}]
+        if others:
+            shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+            text = (
+                f"{len(others)} of its {len(others) + len(own)} pictures are no slide of the "
+                f"manifest ({shown}); what is drawn in them is not used"
+            )
+            found.append(Finding(str(path), "", "", "", "other slide", text, warning=True))
+    return found
+
+
 MANY = ("COCO", "CSV", "Parquet")
 """Formats in which one file may serve several slides."""
 
@@ -182,6 +206,21 @@ def _as_trained(
     return judged, whole, found.notes
 
 
+def _nothing_used(
+    sheet: Sheet,
+    judged: Sequence[object],
+    found: Sequence[Problem],
+    notes: Sequence[str],
+) -> list[Problem]:
+    """That a file has features and none of them is used, unless that has been found already. It is
+    a warning if the user has said so (ignored classes, crowds)."""
+    features = len(sheet.records) + sheet.left_out
+    if judged or not features or any(problem.code == "not asked for" for problem in found):
+        return []
+    text = f"none of its {features} features is used: {'; '.join(notes)}"
+    return [Problem("nothing used", text, warning=bool(sheet.records))]
+
+
 def _class_problems(record: Record, sheet: Sheet) -> list[Problem]:
     missing = not record.name and not record.fault and not sheet.one_class
     return [Problem("no class", "it has no class", warning=True)] if missing else []
@@ -202,20 +241,10 @@ def _piece_problems(record: Record, sheet: Sheet) -> list[Problem]:
 
 
 def _picture_problems(loaded: Loaded, sheet: Sheet) -> list[Problem]:
-    picture = loaded.item.picture
-    if (
-        loaded.item.ref is None
-        or not sheet.picture
-        or same_pictures([sheet.picture], loaded.item.ref.path, called=loaded.item.slide)
-    ):
+    if loaded.item.ref is None:
         return []
-    return [
-        Problem(
-            "other slide",
-            f"the file says it is of {sheet.picture}, the manifest says {picture}",
-            warning=True,
-        )
-    ]
+    other = other_picture(sheet.picture, loaded.item.ref.path, called=loaded.item.slide)
+    return [Problem("other slide", other, warning=True)] if other else []
 
 
 def _label_problems(loaded: Loaded, pipeline: Pipeline) -> list[Problem]:

@@ -105,10 +105,15 @@ def items_of(inputs: Sequence[Path], *, pipeline: Pipeline | None) -> list[Item]
         except AnnotationError:
             names = [""]
         items += [
-            Item(without_suffix(name) or path.stem, path, replace(choice, picture=name))
+            Item(without_suffix(name) or _stem(path), path, replace(choice, picture=name))
             for name in names
         ]
     return items
+
+
+def _stem(path: Path) -> str:
+    """The name of a file without its suffix, and without that of gzip."""
+    return Path(path.name.removesuffix(".gz")).stem
 
 
 def _of_row(ref: SlideRef, choice: Choice, *, labels: bool) -> Item:

@@ -36,6 +36,8 @@ Code = Literal[
     "no mpp",
     "not bounded",
     "two sides",
+    "unknown type",
+    "nothing used",
 ]
 """What can be wrong with a record or a file (docs/annotations.md explains each)."""
 
@@ -93,6 +95,11 @@ class Sheet:
     """File name of the picture that the file names; "" if it names none."""
     one_class: bool = False
     """The format names no classes: a record belongs to the only class there is."""
+    left_out: int = 0
+    """How many features of the file are no records, because they are neither objects nor
+    regions."""
+    notes: tuple[str, ...] = ()
+    """Sentences on what was left out, and on what was understood otherwise than it stands there."""
 
 
 def rectangle(x0: float, y0: float, x1: float, y1: float) -> tuple[Rings, ...]:

@@ -15,6 +15,8 @@ from quadrat.annotations.faults import geometry_problems
 from quadrat.annotations.record import Problem, Record, Sheet, to_annotations
 from quadrat.core.errors import AnnotationError
 
+GROUPS_NAMED = 3
+"""Of so many classes that are none of the pipeline's a note says how many records they have."""
 Role = Literal["taken", "bound", "ignored", "crowd", "other"]
 
 
@@ -31,8 +33,7 @@ class Selected:
     notes: tuple[str, ...]
     """Sentences on what was left out, or taken as another class than written."""
     nothing: str
-    """Why no record is of the wanted kind, although some are of the pipeline's classes;
-    else empty."""
+    """What the file has instead, if it has something and nothing of it is learnt; else empty."""
 
 
 @dataclass(slots=True)
@@ -98,7 +99,8 @@ def sort_records(
     ignored: Counter[str] = Counter()
     derived: Counter[tuple[str, str]] = Counter()
     aside: Counter[tuple[str, str]] = Counter()
-    crowds = 0
+    others: Counter[tuple[str, str]] = Counter()
+    crowds = bounds = 0
     for record in sheet.records:
         name = only_class(record, sheet, classes)
         target = class_of(name, classes)
@@ -106,8 +108,9 @@ def sort_records(
             record, name, target, want=want, ignore=ignore, bounding=bounding, objects_as=objects_as
         )
         if role == "other":
-            if target is not None:
-                aside[_kind(record), name] += 1
+            (others if target is None else aside)[_kind(record), name] += 1
+        elif role == "bound":
+            bounds += 1
         elif role == "ignored":
             ignored[name] += 1
         elif role == "crowd":
@@ -122,14 +125,21 @@ def sort_records(
     ]
     found.notes += [f"{n} of the ignored class '{name}' left out" for name, n in ignored.items()]
     found.notes += [
-        f"{n} {kind} of class '{name}' left aside, since {_asked(want)}"
-        for (kind, name), n in aside.items()
+        f"{group} left aside, since {_asked(want)}"
+        for group in (*_groups(aside), *_in_short(_groups(others)))
     ]
     if aside and not found.taken:
-        drawn = " and ".join(f"{n} {kind} of class '{name}'" for (kind, name), n in aside.items())
         found.nothing = (
-            f"{drawn}, and nothing else of the pipeline's classes, but "
+            f"{' and '.join(_groups(aside))}, and nothing else of the pipeline's classes, but "
             f"{_asked(want)}{_REMEDIES[want]}"
+        )
+    elif (others or sheet.left_out) and not found.taken and not bounds:
+        found.nothing = (
+            f"{_in_short(_groups(others))[0]}, and nothing of the pipeline's classes, but "
+            f"{_asked(want)}{_REMEDIES[want]}; data.ignore leaves classes out knowingly"
+            if others
+            else f"{sheet.left_out} tiles or TMA cores and nothing to learn; export what is drawn, "
+            "or a file without features where nothing is"
         )
     found.notes += (
         [f"{crowds} crowds (iscrowd) left out, since they are no single objects"] if crowds else []
@@ -148,6 +158,22 @@ def _kind(record: Record) -> str:
     if not record.parts:
         return "points"
     return {"object": "objects", "region": "regions", None: "outlines"}[record.kind]
+
+
+def _groups(counts: Counter[tuple[str, str]]) -> list[str]:
+    """How many there are of each kind and class, in words."""
+    return [
+        f"{n} {kind} of class '{name}'" if name else f"{n} {kind} without class"
+        for (kind, name), n in counts.items()
+    ]
+
+
+def _in_short(groups: Sequence[str]) -> list[str]:
+    """All groups as one phrase, which names the first of them; none for none."""
+    more = len(groups) - GROUPS_NAMED
+    return [
+        ", ".join([*groups[:GROUPS_NAMED], *([f"and {more} more kinds"] if more > 0 else [])])
+    ] * bool(groups)
 
 
 def _asked(want: str) -> str:
@@ -291,8 +317,6 @@ def role_of(
         )
     else:
         wanted = record.kind != "region" or objects_as == "annotations"
-    if not wanted:
-        return "other"
     # QuPath ignores classes with a name that ends in an asterisk; a class that the pipeline has is
     # never ignored
     bases = [name, *name.split(": ")]
@@ -300,4 +324,6 @@ def role_of(
         name.endswith("*") or any(fnmatchcase(b, p) for b in bases for p in ignore)
     ):
         return "ignored"
+    if not wanted:
+        return "other"
     return "crowd" if record.crowd and want == "objects" else "taken"

@@ -10,6 +10,7 @@ import shapely
 
 from quadrat.annotations.formats.delimited import label_of
 from quadrat.annotations.formats.label_image import load_label_image
+from quadrat.annotations.formats.pictures import other_picture
 from quadrat.annotations.formats.reading import Choice, read_sheet
 from quadrat.annotations.record import Record, Sheet
 from quadrat.annotations.scale import diameter_problem, scale_problems
@@ -81,7 +82,9 @@ def load_truth(
         sheet, classes, want=data.annotations, size=limits, ignore=data.ignore,
         bounding=ref.annotated, objects_as=data.objects_as,
     )  # fmt: skip
-    notes = [*picked.notes, *_judge(picked, sheet, ref, data, size=size, mpp=mpp)]
+    other = other_picture(sheet.picture, ref.path, called=ref.name)
+    notes = [*sheet.notes, *picked.notes, *([other] if other else [])]
+    notes += _judge(picked, sheet, ref, data, size=size, mpp=mpp)
     bounds, bad_bounds = select_bounds(sheet, ref.annotated, size=limits)
     if bad_bounds:  # a wrong bound is never skipped, because it decides what counts as background
         raise AnnotationError(

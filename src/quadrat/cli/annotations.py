@@ -42,7 +42,12 @@ def check(
         mpp: um per level-0 px where no slide states it
         as_json: one JSON object
     """
-    from quadrat.annotations.checking import check_item, orphan_findings, shared_files
+    from quadrat.annotations.checking import (
+        check_item,
+        orphan_findings,
+        shared_files,
+        unused_pictures,
+    )
     from quadrat.annotations.items import load
 
     work, items = _items(inputs, pipeline)
@@ -61,6 +66,7 @@ def check(
     findings += [
         *shared_files(loaded),
         *orphan_findings(loaded),
+        *unused_pictures(loaded),
         *_on_two_sides(inputs, items, work),
     ]
     bad = [finding for finding in findings if not finding.warning]
@@ -155,10 +161,11 @@ def stats(
 
     work, items = _items(inputs, pipeline)
     measures: list[Measures] = []
-    left_out: list[str] = []
+    left_out, notes = list[str](), list[str]()
     for item in items:
         one = load(item, mpp=mpp)
         left_out += _left_out(one)
+        notes += _notes(one)
         if one.sheet is not None:
             records = _named(one, work).sheet
             measures += measure(
@@ -170,9 +177,10 @@ def stats(
             )
     if as_json:
         tables = {level: summaries(measures, level) for level in LEVELS}
-        print(json.dumps({"slides": len(items), "left_out": left_out} | tables, indent=2))
+        head = {"slides": len(items), "left_out": left_out, "notes": notes}
+        print(json.dumps(head | tables, indent=2))
     else:
-        for line in [*_aligned(summaries(measures, by)), *left_out]:
+        for line in [*_aligned(summaries(measures, by)), *left_out, *notes]:
             print(line)
     return EXIT_FAILED if left_out else EXIT_OK
 
@@ -231,7 +239,7 @@ def export(
         raise ConfigError(f"{there} exists; choose another --out, or say --overwrite")
     _write(to, files, entries)
     left_out = [line for one in loaded for line in _left_out(one)]
-    for line in left_out:
+    for line in (*left_out, *(line for one in loaded for line in _notes(one))):
         print(line)
     records = sum(len(entry.sheet.records) for _, entry in entries)
     print(
@@ -307,6 +315,11 @@ def _left_out(one: Loaded) -> list[str]:
         for r in _faulty(one)
     ]
     return lines
+
+
+def _notes(one: Loaded) -> list[str]:
+    """What the reader left out of a file, or understood otherwise than it stands there."""
+    return [] if one.sheet is None else [f"note: {one.item.path}: {x}" for x in one.sheet.notes]
 
 
 def _twice(files: Sequence[Path]) -> Path:

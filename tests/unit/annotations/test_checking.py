@@ -9,7 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers.annotation_files import BOW_TIE, check, feature, project, square
+from helpers.annotation_files import BOW_TIE, check, feature, project, square, voc
+from quadrat.annotations.truth import load_truth
+from quadrat.cli.main import main
+from quadrat.config.manifest import SlideRef
+from quadrat.config.pipeline import DataSection
 
 DATA = Path(os.environ.get("QUADRAT_DATA", ""))
 
@@ -217,11 +221,61 @@ def test_files_that_name_their_slides_are_checked_slide_by_slide(tmp_path, capsy
     assert lines[-1].startswith("2 records of 2 slides: 1 bad")
 
 
+def test_tiles_are_named_and_a_file_of_nothing_else_is_bad(tmp_path, capsys):
+    tile = feature(square(2, 2, 9), kind="tile")
+    project(tmp_path, tile, tile, feature(square(30, 2, 9)))
+    note = "2 features of the type 'tile' left out: neither objects nor regions"
+    code, lines = check(capsys, tmp_path / "a.geojson")
+    assert (code, lines[-1]) == (0, "1 records of 1 slides: none is bad")
+    assert lines[0] == f"note: {tmp_path / 'a.geojson'}: {note}"
+    project(tmp_path, tile, tile)
+    code, lines = check(capsys, tmp_path / "a.geojson")
+    assert code == 1
+    assert f"nothing used: none of its 2 features is used: {note}" in lines[0]
+    for command in (["stats"], ["export", "--to", "csv", "--out", str(tmp_path / "b.csv")]):
+        assert main(["annotations", *command, str(tmp_path / "a.geojson")]) == 0
+        assert f"{tmp_path / 'a.geojson'}: {note}" in capsys.readouterr().out
+
+
+def test_pictures_of_a_file_that_are_no_slide_of_the_manifest_are_named(tmp_path, capsys):
+    project(tmp_path)
+    whole = {
+        "images": [{"id": i, "file_name": f"{n}.png"} for i, n in enumerate("abcde")],
+        "categories": [{"id": 1, "name": "Tumor"}],
+        "annotations": [{"id": 1, "image_id": 2, "category_id": 1, "bbox": [0, 0, 5, 5]}],
+    }
+    (tmp_path / "c.json").write_text(json.dumps(whole))
+    (tmp_path / "c.csv").write_text("slide,x,y,class\na,1,2,Tumor\nb,1,2,Tumor\n")
+    others = {
+        "c.json": "4 of its 5 pictures are no slide of the manifest (b.png, c.png, d.png, ..."
+    }
+    others["c.csv"] = "1 of its 2 pictures are no slide of the manifest (b)"
+    for file, text in others.items():
+        (tmp_path / "slides.csv").write_text(f"slide,annotation,mpp\na.png,{file},0.5\n")
+        code, lines = check(capsys, tmp_path / "slides.csv")
+        assert code == 0
+        assert lines[-2].startswith(f"warning: {tmp_path / file}: other slide: {text}")
+        assert "1 warnings (1 other slide)" in lines[-1]
+
+
+def test_a_voc_file_of_another_picture_is_told_by_check_and_by_training(tmp_path, capsys):
+    ref = voc(tmp_path, ("Tumor", 1, 1, 9, 9))
+    Image.fromarray(np.zeros((80, 100, 3), np.uint8)).save(tmp_path / "z.png")
+    (tmp_path / "slides.csv").write_text("slide,annotation,mpp\nz.png,a.xml,0.5\n")
+    told = "the file says it is of a.png, the manifest says z.png"
+    code, lines = check(capsys, tmp_path / "slides.csv")
+    assert code == 0
+    assert told in lines[0]
+    other = SlideRef("z", str(tmp_path / "z.png"), annotation=ref.annotation)
+    assert load_truth(other, DataSection(), ["Tumor"]).notes == (told,)
+    assert load_truth(ref, DataSection(), ["Tumor"]).notes == ()
+
+
 def test_annotations_of_coco_without_a_picture_are_named(tmp_path, capsys):
     annotations = [
         None,
         {"id": 5, "image_id": [1], "bbox": [0, 0, 5, 5]},
-        {"image_id": "1", "bbox": [0, 0, 5, 5]},
+        {"image_id": "2", "bbox": [0, 0, 5, 5]},
     ]
     whole = {
         "images": [{"id": 1, "file_name": "a.png"}],

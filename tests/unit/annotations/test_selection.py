@@ -37,6 +37,62 @@ def test_nothing_of_the_pipelines_classes_is_dropped_in_silence(
     assert any("not asked for" in line and text in line for line in lines), lines
 
 
+OTHER = feature(square(2, 2, 9), "Other")
+NAMELESS = feature(square(22, 2, 9), "")
+
+
+@pytest.mark.parametrize(
+    ("drawn", "want", "group"),
+    [
+        ([NAMELESS], "objects", "1 regions without class"),
+        ([OTHER, OTHER], "objects", "2 regions of class 'Other'"),
+        ([OTHER, NAMELESS], "points", "1 regions of class 'Other', 1 regions without class"),
+        ([feature(square(2, 2, 9), "", kind="cell")], "regions", "1 objects without class"),
+        ([feature([3, 3], "Other", sort="Point")], "regions", "1 points of class 'Other'"),
+        ([feature(square(2, 2, 9), kind="tile")], "objects", "1 tiles or TMA cores"),
+    ],
+)
+def test_a_file_of_which_nothing_is_learnt_is_bad(tmp_path, capsys, drawn, want, group):
+    pipeline = f"annotations: {want}, point_diameter_um: 5"
+    code, lines = check(capsys, *project(tmp_path, *drawn, pipeline=pipeline))
+    assert code == 1
+    assert f"a.geojson: not asked for: it has {group}" in lines[0]
+    ref = qupath(tmp_path, *drawn, annotated="all")
+    with pytest.raises(AnnotationError, match=f"for a it has {group}"):
+        load_truth(ref, DataSection(annotations=want, point_diameter_um=5), ["Tumor"])
+
+
+def test_what_is_left_aside_is_told_where_something_else_is_learnt(tmp_path, capsys):
+    cell = feature(square(50, 50, 9), kind="detection")
+    given = project(tmp_path, cell, OTHER, NAMELESS, pipeline="annotations: objects")
+    code, lines = check(capsys, *given)
+    assert code == 0
+    assert lines[0].endswith(
+        "a.geojson: 1 regions of class 'Other', 1 regions without class left aside, since "
+        "data.annotations asks for objects"
+    )
+    empty = feature(square(0, 0, 60), "ROI")  # an area without an object is learnt as background
+    code, lines = check(
+        capsys, *project(tmp_path, empty, OTHER, pipeline="annotations: objects", annotated="ROI")
+    )
+    assert code == 0
+    assert "1 regions of class 'Other' left aside" in lines[0]
+
+
+def test_a_file_of_ignored_features_alone_is_no_error_but_is_never_called_good(tmp_path, capsys):
+    for name, ignore in (("Ignore*", "[]"), ("Other", "[Other]"), ("", '["*"]')):
+        pipeline = f"annotations: objects, ignore: {ignore}"
+        given = project(tmp_path, feature(square(2, 2, 9), name), pipeline=pipeline)
+        code, lines = check(capsys, *given)
+        assert code == 0
+        assert "warning: " in lines[0]
+        assert "nothing used: none of its 1 features is used: 1 of the ignored class" in lines[0]
+        assert lines[-1] == "0 records of 1 slides: none is bad, 1 warnings (1 nothing used)"
+    assert check(capsys, *project(tmp_path, pipeline="annotations: objects"))[1] == [
+        "0 records of 1 slides: none is bad"  # a file without features says that there is nothing
+    ]
+
+
 def test_classes_to_ignore_are_left_out_knowingly_and_told(tmp_path):
     ref = voc(tmp_path, ("RBC", 1, 1, 9, 9), ("Platelets", 11, 21, 30, 50))
     truth = load_truth(ref, DataSection(ignore=("Plate*",)), ["RBC"])

@@ -3,11 +3,13 @@
 Coordinates are px, and the corner of the first pixel is 0 (https://cocodataset.org/#format-data).
 The polygons of a segmentation are the parts of one object and have no holes. The outline of a mask
 follows its pixels. A segmentation counts before a box, and a box before the first keypoint, which
-is a point. ``iscrowd``: many things in one outline.
+is a point. ``iscrowd``: many things in one outline. Ids may be numbers or text: 7 and "7" are one
+id.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,9 @@ from quadrat.annotations.outlines import mask_parts
 from quadrat.annotations.record import Record, Rings, Sheet, box_record, faulty
 from quadrat.annotations.types import Kind
 from quadrat.core.errors import AnnotationError
+
+_WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,17})")
+"""A whole number as text, spelt in the one way that a program would."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +64,7 @@ def read_coco(path: Path, *, picture: str = "", called: str = "") -> Sheet:
     )
     records = tuple(
         _record(item, number, file.names, size)
-        for number, item in file.annotations.get(image["id"], ())
+        for number, item in file.annotations.get(_key(image, "id"), ())
     )
     return Sheet(str(path), "COCO", records, size, picture=name)
 
@@ -72,7 +77,7 @@ def pictures_in(path: Path) -> list[str]:
 def orphans(path: Path) -> list[str]:
     """Places of the annotations of pictures that the file does not list."""
     file = _parsed(path)
-    known = {image["id"] for image in file.pictures.values()}
+    known = {_key(image, "id") for image in file.pictures.values()}
     return [
         _place(item, number)
         for key, items in file.annotations.items()
@@ -135,8 +140,11 @@ def _need_own_ids(entries: Sequence[Any], what: str, path: Path) -> None:
 
 
 def _key(entry: Any, name: str) -> Any:
-    """The value that a list is searched by; None if it is neither text nor a number."""
+    """The value that a list is searched by; None if it is neither text nor a number. A whole number
+    that is written as text ("7") is that number."""
     value = entry.get(name) if isinstance(entry, dict) else None
+    if isinstance(value, str) and _WHOLE.fullmatch(value):
+        return int(value)
     return value if isinstance(value, str | int | float) else None
 
 

@@ -104,18 +104,17 @@ def read_delimited(
         AnnotationError: unreadable, or neither a header nor points.
     """
     table = _table(path)
-    columns, body = table.columns, table.body
+    columns, body, own = table.columns, table.body, ""
     if columns is None:
         _need_points(table.header, body, path)
         columns = _Columns((0, 1) if layout == "x y class" else (1, 0), name=2)
     if columns.slide is not None and picture:
-        body = _of_slide(
-            table, picture, called, where=f"{path}: column '{table.header[columns.slide]}'"
-        )
+        where = f"{path}: column '{table.header[columns.slide]}'"
+        own, body = _of_slide(table, picture, called, where=where)
     records = [
         _record(cells, f"line {number}", columns, classes, first_class) for number, cells in body
     ]
-    return Sheet(str(path), "CSV", tuple(records), one_class=columns.name is None)
+    return Sheet(str(path), "CSV", tuple(records), picture=own, one_class=columns.name is None)
 
 
 def _need_points(first: Sequence[str], body: Sequence[Line], path: Path) -> None:
@@ -279,18 +278,18 @@ def _label_columns(header: Sequence[str]) -> tuple[int, int] | None:
     return None if slide is None or label is None else (slide, label)
 
 
-def _of_slide(table: _Table, picture: str, called: str, *, where: str) -> list[Line]:
-    """The lines of one slide. A line that is too short to name a slide is kept, to be reported as
-    faulty.
+def _of_slide(table: _Table, picture: str, called: str, *, where: str) -> tuple[str, list[Line]]:
+    """What the file calls one slide, and its lines. A line that is too short to name a slide is
+    kept, to be reported as faulty.
 
     Raises:
         AnnotationError: no line is of the slide, or two slides of the file may be meant.
     """
     names = list(table.by_slide)
     if not names:
-        return table.slideless
+        return "", table.slideless
     name = one_picture(names, picture, called=called, where=where)
-    return sorted([*table.slideless, *table.by_slide[name]])
+    return name, sorted([*table.slideless, *table.by_slide[name]])
 
 
 def _record(

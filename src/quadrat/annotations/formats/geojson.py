@@ -3,50 +3,58 @@ them).
 
 Coordinates are level-0 px. QuPath writes rectangles and ellipses as polygons; "isEllipse" changes
 nothing, the outline counts. For a cell it writes "nucleusGeometry" next to the border; the border
-is used. https://qupath.readthedocs.io/en/stable/docs/advanced/exporting_annotations.html
+is used. Features in the list "childObjects" of a feature are features as well. The parts of a
+GeometryCollection are those of one object, as in a MultiPolygon.
+https://qupath.readthedocs.io/en/stable/docs/advanced/exporting_annotations.html
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 
 from quadrat.annotations.drawn import Annotations
-from quadrat.annotations.formats.text import parse_json
+from quadrat.annotations.formats.qupath import left_out_note, meaning_of
+from quadrat.annotations.formats.text import parse_json, unpacked
 from quadrat.annotations.record import Record, Rings, Sheet, faulty, to_annotations
 from quadrat.annotations.types import Kind
 from quadrat.core.errors import AnnotationError
 from quadrat.core.text import not_utf8
 
-_KINDS: dict[str, Kind] = {
-    "detection": "object",
-    "cell": "object",
-    "annotation": "region",
-    "PathDetectionObject": "object",  # the feature's id in QuPath 0.2
-    "PathCellObject": "object",
-    "PathAnnotationObject": "region",
-}
 _DRAWN = ("Polygon", "MultiPolygon", "Point", "MultiPoint")
+_COLLECTION = "GeometryCollection"
+_DEEPEST = 50
+"""So many levels of features in features, or of collections in collections, are gone through."""
 
 
 def read_geojson(path: Path) -> Sheet:
     """The records of a QuPath GeoJSON file: a FeatureCollection, a bare list, or one feature per
     line.
 
-    ``feature N`` counts from 1. A feature without objectType has no stated kind. Tiles and TMA
-    cores are left out.
+    ``feature N`` counts from 1, and so does ``child N`` in it. A feature without objectType has no
+    stated kind. Tiles and TMA cores are left out, which is noted.
 
     Raises:
         AnnotationError: the file is not GeoJSON, or is truncated. (A broken feature is a record
             with a fault.)
     """
-    found = (_record(feature, number) for number, feature in enumerate(_features(path), start=1))
-    records = tuple(record for record in found if record is not None)
-    return Sheet(str(path), "QuPath GeoJSON", records)
+    records: list[Record] = []
+    aside = Counter[str]()
+    for number, top in enumerate(_features(path), start=1):
+        for place, feature in _with_children(top, f"feature {number}"):
+            record = _record(feature, place)
+            if isinstance(record, Record):
+                records.append(record)
+            else:
+                aside[record] += 1
+    notes = tuple(left_out_note(n, "features", sort) for sort, n in aside.items())
+    return Sheet(str(path), "QuPath GeoJSON", tuple(records), left_out=aside.total(), notes=notes)
 
 
 def records_of(path: Path, *, kind: Kind) -> list[Record]:
@@ -84,15 +92,13 @@ def _features(path: Path) -> Iterator[Any]:
     """Features one by one. A file with one feature per line is not parsed as a whole, so memory
     stays low."""
     try:
-        with path.open(encoding="utf-8-sig") as stream:
+        with unpacked(path) as content, TextIOWrapper(content, encoding="utf-8-sig") as stream:
             first, second = stream.readline(), stream.readline()
             stream.seek(0)
             by_line = _item(second) is not None and _item(first) is not None
             yield from _newline_delimited(stream, path) if by_line else _listed(stream, path)
     except UnicodeDecodeError as error:
         raise AnnotationError(not_utf8(path, error)) from error
-    except OSError as error:
-        raise AnnotationError(f"{path}: cannot be read ({error})") from error
 
 
 def _newline_delimited(stream: TextIO, path: Path) -> Iterator[Any]:
@@ -155,22 +161,38 @@ def _json(text: str) -> Any:
         return None
 
 
-def _record(feature: Any, number: int) -> Record | None:
-    """The record of one feature; None if it is neither object nor region (a tile, a TMA core, the
-    root)."""
-    place = f"feature {number}"
+def _with_children(feature: Any, place: str, depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """A feature and the features in it, each with its place."""
+    yield place, feature
+    children = feature.get("childObjects") if isinstance(feature, dict) else None
+    if children is None:
+        return
+    if not isinstance(children, list) or depth == _DEEPEST:
+        yield f"{place}, childObjects", None  # no feature, which becomes the fault of a record
+        return
+    for number, child in enumerate(children, start=1):
+        yield from _with_children(child, f"{place}, child {number}", depth + 1)
+
+
+def _record(feature: Any, place: str) -> Record | str:
+    """The record of one feature; its type if that is neither object nor region (a tile, a TMA core,
+    the root)."""
     if not isinstance(feature, dict) or not isinstance(feature.get("properties") or {}, dict):
         return faulty(place, "", "not a GeoJSON Feature")
     stated = _object_type(feature)
-    if stated is not None and stated not in _KINDS:
-        return None
-    kind = None if stated is None else _KINDS[stated]
+    meaning = None if stated is None else meaning_of(stated)
+    if stated is not None and meaning == "aside":
+        return stated
+    kind: Kind | None = meaning if meaning in ("object", "region") else None
     name = ""
     try:
         name = _class_name(feature)
         parts, points = _geometry(feature.get("geometry"))
     except _BrokenError as error:
         return faulty(place, name, str(error), kind=kind)
+    if meaning == "unknown":
+        text = f"its objectType is '{stated}'; want annotation, detection, cell, or none at all"
+        return faulty(place, name, text, code="unknown type")
     return Record(place, name, kind, parts, points)
 
 
@@ -203,12 +225,14 @@ def _class_name(feature: dict[str, Any]) -> str:
     return name
 
 
-def _geometry(geometry: Any) -> tuple[tuple[Rings, ...], Any]:
+def _geometry(geometry: Any, depth: int = 0) -> tuple[tuple[Rings, ...], Any]:
     """(parts, points) of a GeoJSON geometry."""
     sort = geometry.get("type") if isinstance(geometry, dict) else None
+    if sort == _COLLECTION:
+        return _collected(geometry.get("geometries"), depth)
     if sort not in _DRAWN:
         raise _BrokenError(
-            f"geometry {sort!r} has no area; want {', '.join(_DRAWN[:-1])} or {_DRAWN[-1]}"
+            f"geometry {sort!r} has no area; want {', '.join(_DRAWN)} or a {_COLLECTION} of them"
         )
     coordinates = geometry.get("coordinates")
     if not isinstance(coordinates, list) or not coordinates:
@@ -218,6 +242,22 @@ def _geometry(geometry: Any) -> tuple[tuple[Rings, ...], Any]:
     return tuple(
         _rings(part) for part in ([coordinates] if sort == "Polygon" else coordinates)
     ), np.zeros((0, 2))
+
+
+def _collected(geometries: Any, depth: int) -> tuple[tuple[Rings, ...], Any]:
+    """(parts, points) of all geometries of a collection: the parts of one object, or points."""
+    if not isinstance(geometries, list) or not geometries:
+        raise _BrokenError(f"a {_COLLECTION} without geometries")
+    if depth == _DEEPEST:
+        raise _BrokenError(f"collections nested more than {_DEEPEST} deep")
+    found = [_geometry(geometry, depth + 1) for geometry in geometries]
+    parts = tuple(part for own, _ in found for part in own)
+    points = np.concatenate([own for _, own in found])
+    if parts and len(points):
+        raise _BrokenError(
+            f"a {_COLLECTION} of outlines and points: one feature is one or the other; draw two"
+        )
+    return parts, points
 
 
 def _rings(part: Any) -> Rings:

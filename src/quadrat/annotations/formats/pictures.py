@@ -70,6 +70,14 @@ def one_picture(names: Sequence[str], picture: str, *, called: str, where: str) 
     )
 
 
+def other_picture(named: str, picture: str, *, called: str) -> str:
+    """The sentence on a file that names another picture (``named``) than the slide at the path
+    ``picture``; "" if it names that slide, or none."""
+    if not named or same_pictures([named], picture, called=called):
+        return ""
+    return f"the file says it is of {named}, the manifest says {_steps(picture)[-1]}"
+
+
 def without_suffix(name: str) -> str:
     """The name of a file without its folders and its suffix. A suffix begins with a letter: "s.1"
     and "a_0.98" have none."""

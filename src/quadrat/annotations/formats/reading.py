@@ -13,7 +13,7 @@ from quadrat.annotations.formats.delimited import pictures_of_table, read_delimi
 from quadrat.annotations.formats.geojson import read_geojson
 from quadrat.annotations.formats.pixel_records import read_pixels
 from quadrat.annotations.formats.table import pictures_of_parquet, read_parquet
-from quadrat.annotations.formats.text import read_xml
+from quadrat.annotations.formats.text import GZIP, is_packed, read_bytes, read_xml, unpacked
 from quadrat.annotations.formats.voc import read_voc
 from quadrat.annotations.record import Sheet
 from quadrat.config.pipeline import DataSection
@@ -30,11 +30,11 @@ _HEAD = 1 << 16
 _REMEDIES = {
     UTF16: "UTF-16 text; save it as UTF-8",
     (
-        b"\x1f\x8b",
+        GZIP,
         b"BZh91AY&SY",
         b"\xfd7zXZ",
         b"\x28\xb5\x2f\xfd",
-    ): "compressed (gzip, bzip2, xz or zstd); unpack it",
+    ): "compressed with bzip2, xz or zstd, or twice with gzip; unpack it",
     (
         b"PK\3\4",
         b"7z\xbc\xaf",
@@ -97,7 +97,8 @@ def pictures(path: Path) -> list[str]:
 
 
 def recognise(path: Path) -> str:
-    """The format of a file by its first bytes, not by its name. A folder must be one of zarr.
+    """The format of a file by its first bytes, not by its name; of the file inside, if it is packed
+    with gzip. A folder must be one of zarr.
 
     Raises:
         AnnotationError: the file does not exist, is empty, or is of no known format.
@@ -106,11 +107,8 @@ def recognise(path: Path) -> str:
         if any((path / name).is_file() for name in ("zarr.json", ".zattrs", ".zgroup", ".zarray")):
             return "pixels"
         raise AnnotationError(f"{path}: a folder that is no OME-Zarr; quadrat reads {READ}")
-    try:
-        with path.open("rb") as stream:
-            head = stream.read(_HEAD)
-    except OSError as error:
-        raise AnnotationError(f"{path}: cannot be read ({error.strerror or error})") from error
+    with unpacked(path) as stream:
+        head = stream.read(_HEAD)
     if not head.strip():
         raise AnnotationError(f"{path}: the file is empty")
     remedy = next((text for marks, text in _REMEDIES.items() if head.startswith(marks)), None)
@@ -119,6 +117,8 @@ def recognise(path: Path) -> str:
     found = _by_head(head, path)
     if found is None:
         raise AnnotationError(f"{path}: none of the formats that quadrat reads: {READ}")
+    if found in ("pixels", "parquet") and is_packed(path):
+        raise AnnotationError(f"{path}: a picture or a table packed with gzip; unpack it")
     return found
 
 
@@ -145,7 +145,7 @@ def _is_coco(start: bytes, path: Path) -> bool:
         return False
     if any(key in start for key in keys):
         return True
-    content = path.read_bytes()
+    content = read_bytes(path)
     return sum(key in content for key in keys) >= 2 and b'"features"' not in content
 
 

@@ -1,18 +1,55 @@
-"""Annotation files that are text: read whole, JSON and XML parsed, with errors that name
-the file."""
+"""Annotation files that are text, packed with gzip or not: read whole, JSON and XML parsed, with
+errors that name the file."""
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar, cast
 
 from quadrat.core.errors import AnnotationError
 from quadrat.core.text import not_utf8
 from quadrat.core.xml import DocumentTypeError, XmlError
 
 Read = TypeVar("Read")
+GZIP = b"\x1f\x8b"
+"""What a file begins with that is packed with gzip."""
+
+
+def is_packed(path: Path) -> bool:
+    """Whether a file is packed with gzip, by its first bytes."""
+    with path.open("rb") as stream:
+        return stream.read(len(GZIP)) == GZIP
+
+
+@contextmanager
+def unpacked(path: Path) -> Iterator[BinaryIO]:
+    """The bytes of a file as a stream; those inside, if it is packed with gzip.
+
+    Raises:
+        AnnotationError: it cannot be read, or what is packed is damaged or cut short.
+    """
+    try:
+        packed = is_packed(path)
+        with cast(BinaryIO, gzip.open(path)) if packed else path.open("rb") as stream:
+            yield stream
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise AnnotationError(
+            f"{path}: the gzip is damaged or cut short ({error}); pack it anew"
+        ) from error
+    except OSError as error:
+        raise AnnotationError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def read_bytes(path: Path) -> bytes:
+    """All bytes of a file; see ``unpacked``."""
+    with unpacked(path) as stream:
+        return stream.read()
 
 
 def read_text(path: Path) -> str:
@@ -22,11 +59,10 @@ def read_text(path: Path) -> str:
         AnnotationError: it cannot be read, or is not UTF-8.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        with unpacked(path) as stream, io.TextIOWrapper(stream, encoding="utf-8-sig") as text:
+            return text.read()
     except UnicodeDecodeError as error:
         raise AnnotationError(not_utf8(path, error)) from error
-    except OSError as error:
-        raise AnnotationError(f"{path}: cannot be read as text ({error})") from error
 
 
 def parse_json(text: str, path: Path) -> Any:
@@ -59,9 +95,7 @@ def read_xml(path: Path, parse: Callable[[bytes], Read]) -> Read:
         AnnotationError: the file cannot be read, is not well-formed, or declares a document type.
     """
     try:
-        return parse(path.read_bytes())
-    except OSError as error:
-        raise AnnotationError(f"{path}: cannot be read ({error})") from error
+        return parse(read_bytes(path))
     except DocumentTypeError as error:
         raise AnnotationError(
             f"{path}: {error}; annotation files need none, so remove it"

@@ -115,8 +115,15 @@ def _below(
                 yield path
             elif deep:
                 yield from _below(path, suffixes, seen)
-        elif path.suffix.lower() in suffixes:
+        elif path.suffix.lower() in suffixes or (
+            suffixes is not SLIDES and _packed_suffix(path) in TEXTS
+        ):
             yield path
+
+
+def _packed_suffix(path: Path) -> str:
+    """The suffix before ``.gz``; "" where there is no ``.gz``."""
+    return Path(path.stem).suffix.lower() if path.suffix.lower() == ".gz" else ""
 
 
 def in_utf8(path: Path) -> bool:

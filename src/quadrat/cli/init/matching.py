@@ -16,7 +16,7 @@ from quadrat.annotations.formats.pictures import same_pictures
 _SUFFIXES = (
     "svs tif tiff btf ndpi mrxs scn bif vms vmu svslide czi qptiff dcm png jpg jpeg bmp zarr ome "
     "geojson json xml csv tsv txt "
-    "parquet"
+    "parquet gz"
 )
 _TRUTH = (
     "annotation annotations label labels mask masks seg segmentation segmentations gt truth "

@@ -7,6 +7,7 @@ import pytest
 import shapely
 
 from helpers.annotation_files import faults, read
+from quadrat.annotations.formats.coco import orphans
 from quadrat.annotations.formats.reading import pictures
 from quadrat.annotations.formats.rle import compress, runs_of_mask
 from quadrat.annotations.record import to_annotations
@@ -168,3 +169,29 @@ def test_coco_files_that_cannot_serve_a_slide_are_refused(tmp_path):
         read(coco(tmp_path, {"category_id": 99, "bbox": [0, 0, 1, 1]}), "a.png").records[0].name
         == "category 99"
     )
+
+
+@pytest.mark.parametrize(
+    ("listed", "named"), [(7, "7"), ("7", 7), ("7", "7"), ("a", "a"), ("007", "007"), (7.0, "7")]
+)
+def test_an_id_may_be_a_number_or_text(tmp_path, listed, named):
+    image = {"id": listed, "file_name": "a.png"}
+    category = {"id": listed, "name": "cell"}
+    box = {"image_id": named, "category_id": named, "bbox": [0, 0, 4, 4]}
+    path = coco(tmp_path, box, images=[image], categories=[category])
+    assert [record.name for record in read(path, "a.png").records] == ["cell"]
+    assert orphans(path) == []
+
+
+@pytest.mark.parametrize(("listed", "named"), [("007", 7), ("7a", 7), (7, "7.0"), (7, "8")])
+def test_text_that_is_another_id_is_not_taken_for_the_number(tmp_path, listed, named):
+    image = {"id": listed, "file_name": "a.png"}
+    path = coco(tmp_path, {"image_id": named, "bbox": [0, 0, 4, 4]}, images=[image])
+    assert read(path, "a.png").records == ()
+    assert orphans(path) == ["annotation 100"]
+
+
+def test_two_pictures_of_one_number_are_refused_however_it_is_written(tmp_path):
+    images = [{"id": 7, "file_name": "a.png"}, {"id": "7", "file_name": "b.png"}]
+    with pytest.raises(AnnotationError, match="image numbers 1 and 2 both have the id 7"):
+        read(coco(tmp_path, images=images), "a.png")

@@ -170,3 +170,76 @@ def test_an_open_ring_is_refused(tmp_path):
     path = written(tmp_path, [feature([square(0, 0, 4)[:-1]])])
     with pytest.raises(AnnotationError, match="not closed"):
         load_annotations(path)
+
+
+def collection(*geometries):
+    return feature([], "a") | {
+        "geometry": {"type": "GeometryCollection", "geometries": list(geometries)}
+    }
+
+
+def test_the_geometries_of_a_collection_are_the_parts_of_one_object(tmp_path):
+    one = {"type": "Polygon", "coordinates": [square(0, 0, 9), square(2, 2, 3)]}
+    two = {"type": "MultiPolygon", "coordinates": [[square(20, 0, 2)], [square(30, 0, 2)]]}
+    inner = {"type": "GeometryCollection", "geometries": [two]}
+    (record,) = read_geojson(written(tmp_path, [collection(one, inner)])).records
+    assert [len(part) for part in record.parts] == [2, 1, 1]
+    assert (record.name, record.kind, record.fault) == ("a", "object", None)
+    assert load_annotations(written(tmp_path, [collection(one, inner)])).objects == 1
+    points = [{"type": "Point", "coordinates": [k, 7]} for k in (3, 4)]
+    (record,) = read_geojson(written(tmp_path, [collection(*points)])).records
+    assert record.points.tolist() == [[3, 7], [4, 7]]
+
+
+@pytest.mark.parametrize(
+    ("geometry", "text"),
+    [
+        (collection(), "a GeometryCollection without geometries"),
+        (collection({"type": "LineString"}), "geometry 'LineString' has no area"),
+        (
+            collection(
+                {"type": "Polygon", "coordinates": [square(0, 0, 9)]},
+                {"type": "Point", "coordinates": [1, 1]},
+            ),
+            "of outlines and points: one feature is one or the other",
+        ),
+    ],
+)
+def test_a_collection_that_is_no_one_thing_is_a_bad_record(tmp_path, geometry, text):
+    (record,) = read_geojson(written(tmp_path, [geometry])).records
+    assert text in record.fault.text
+
+
+def test_every_feature_is_a_record_or_is_named(tmp_path):
+    sorts = ["Annotation", "DETECTION", "tile", "tile", "TMA core", "blob", "PathRootObject"]
+    drawn = [feature([square(9 * i, 0, 4)], object_type=s) for i, s in enumerate(sorts)]
+    nested = feature([square(0, 9, 4)]) | {"childObjects": [feature([square(1, 9, 2)]), drawn[2]]}
+    sheet = read_geojson(written(tmp_path, [*drawn, nested]))
+    assert [(r.place, r.kind) for r in sheet.records] == [
+        ("feature 1", "region"),
+        ("feature 2", "object"),
+        ("feature 6", None),
+        ("feature 8", "object"),
+        ("feature 8, child 1", "object"),
+    ]
+    assert sheet.records[2].fault.code == "unknown type"
+    assert "its objectType is 'blob'" in sheet.records[2].fault.text
+    assert sheet.left_out == 5
+    assert sheet.notes == (
+        "3 features of the type 'tile' left out: neither objects nor regions",
+        "1 features of the type 'TMA core' left out: neither objects nor regions",
+        "1 features of the type 'PathRootObject' left out: neither objects nor regions",
+    )
+
+
+def test_children_that_are_no_list_or_are_nested_without_end_are_bad_records(tmp_path):
+    (_, child) = read_geojson(
+        written(tmp_path, [feature([square(0, 0, 4)]) | {"childObjects": 7}])
+    ).records
+    assert (child.place, child.fault.text) == ("feature 1, childObjects", "not a GeoJSON Feature")
+    deep = feature([square(0, 0, 4)])
+    for _ in range(60):
+        deep = feature([square(0, 0, 4)]) | {"childObjects": [deep]}
+    records = read_geojson(written(tmp_path, [deep])).records
+    assert len(records) == 52
+    assert records[-1].fault.text == "not a GeoJSON Feature"

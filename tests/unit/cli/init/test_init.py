@@ -1,6 +1,7 @@
 """`quadrat init`: files are matched by name, what is not sure is said, and what is written can be
 used as it is."""
 
+import gzip
 import json
 import os
 import unicodedata
@@ -111,6 +112,17 @@ def test_objects_drawn_as_annotations_are_taken_as_such_and_an_empty_annotated_i
     assert {ref.annotated for ref in refs} == {""}
     assert "annotated: empty for 2 of 2 files" in text
     assert "no slide is for testing" in text
+
+
+def test_annotations_that_are_packed_with_gzip_are_found_and_read(tmp_path):
+    slides(tmp_path / "slides", ["a.png", "b.png"])
+    for name in ("a", "b"):
+        text = json.dumps([square(9, 9, "Tumor"), square(29, 9, "Tumor")])
+        (tmp_path / "drawn").mkdir(exist_ok=True)
+        (tmp_path / f"drawn/{name}.geojson.gz").write_bytes(gzip.compress(text.encode()))
+    _, pipeline, refs = begun(tmp_path, "instance")
+    assert [Path(ref.annotation).name for ref in refs] == ["a.geojson.gz", "b.geojson.gz"]
+    assert [c.name for c in pipeline.classes] == ["Tumor"]
 
 
 def test_regions_for_segmentation(tmp_path):

@@ -1,0 +1,27 @@
+"""What QuPath calls its objects, in every version and however a program after it spelt them
+(pure)."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from quadrat.annotations.types import Kind
+
+_KINDS: dict[str, Kind] = {"detection": "object", "cell": "object", "annotation": "region"}
+_ASIDE = ("tile", "tmacore", "root")
+
+
+def meaning_of(object_type: str) -> Kind | Literal["aside", "unknown"]:
+    """Whether a type ("annotation", "PathCellObject", "TMA core") is an object or a region.
+
+    "aside": neither (a tile, a TMA core, the root of all objects). "unknown": no type of QuPath.
+    """
+    word = re.sub(r"[\s_-]", "", object_type.casefold())
+    word = word.removeprefix("path").removesuffix("object")
+    return _KINDS.get(word, "aside" if word in _ASIDE else "unknown")
+
+
+def left_out_note(count: int, what: str, object_type: str) -> str:
+    """The sentence on ``count`` features or lines of a type that is neither object nor region."""
+    return f"{count} {what} of the type '{object_type}' left out: neither objects nor regions"
