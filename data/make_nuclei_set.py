@@ -25,7 +25,8 @@ import shapely
 from make_manifests import COLUMNS, PLACES, SPLITS, Row
 from PIL import Image
 
-from quadrat.annotations.formats.label_image import read_values, renumber
+from quadrat.annotations.formats.label_image import renumber
+from quadrat.annotations.formats.pixels import labels_in, read_pixels
 from quadrat.annotations.outlines import label_parts
 
 VALIDATION_FOLD = "3"
@@ -46,7 +47,7 @@ def feature(geometry: Any, *, kind: str, name: str) -> dict[str, Any]:
 
 def outlined(labels: Path) -> Iterator[dict[str, Any]]:
     """The objects of a label image."""
-    values, ids = renumber(read_values(labels))
+    values, ids = renumber(labels_in(read_pixels(labels), labels))
     for parts in label_parts(values, len(ids)):
         polygons = [shapely.Polygon(rings[0], rings[1:]) for rings in parts]
         yield feature(

@@ -82,7 +82,7 @@ def check_item(loaded: Loaded, *, pipeline: Pipeline | None) -> Checked:
             whole += more
             notes = [*notes, *of_kinds]
         looked_at = replace(sheet, records=tuple(record for record, _ in judged))
-        whole += _nothing_used(sheet, judged, whole, notes)
+        whole += [*_nothing_used(sheet, judged, whole, notes), *_nothing_painted(sheet)]
         whole += [
             *scale_problems(looked_at, size=loaded.size, mpp=loaded.mpp),
             *_picture_problems(loaded, sheet),
@@ -163,6 +163,8 @@ def unused_pictures(loaded: Sequence[Loaded]) -> list[Finding]:
     return found
 
 
+PAINTED = ("mask", "class mask", "label image")
+"""Formats that are pictures."""
 MANY = ("COCO", "CSV", "Parquet")
 """Formats in which one file may serve several slides."""
 
@@ -219,6 +221,12 @@ def _nothing_used(
         return []
     text = f"none of its {features} features is used: {'; '.join(notes)}"
     return [Problem("nothing used", text, warning=bool(sheet.records))]
+
+
+def _nothing_painted(sheet: Sheet) -> list[Problem]:
+    if sheet.records or sheet.format not in PAINTED:
+        return []
+    return [Problem("empty", f"a {sheet.format} of no pixel that is not 0", warning=True)]
 
 
 def _class_problems(record: Record, sheet: Sheet) -> list[Problem]:

@@ -9,8 +9,10 @@ from pathlib import Path
 import shapely
 
 from quadrat.annotations.formats.delimited import label_of
-from quadrat.annotations.formats.label_image import load_label_image
+from quadrat.annotations.formats.label_image import from_array
+from quadrat.annotations.formats.mask_image import colours_of, mask_of
 from quadrat.annotations.formats.pictures import other_picture
+from quadrat.annotations.formats.pixels import labels_in, read_pixels
 from quadrat.annotations.formats.reading import Choice, read_sheet
 from quadrat.annotations.record import Record, Sheet
 from quadrat.annotations.scale import diameter_problem, scale_problems
@@ -150,19 +152,32 @@ def _of_pixels(
             "of that name; write 'all' if all of it is annotated, or leave it empty"
         )
     labels = data.annotations == "labels"
-    image = load_label_image(
-        path,
-        classes=classes,
-        kind="object" if labels else "region",
-        threshold=None if labels else data.mask_threshold,
-    )
+    pixels = read_pixels(path)
+    if labels:
+        image = from_array(labels_in(pixels, path), classes=classes, where=path.name)
+    else:
+        numbers = mask_of(
+            pixels,
+            classes=classes,
+            threshold=data.mask_threshold,
+            colours=colours_of(data),
+            path=path,
+        ).numbers
+        image = from_array(numbers, classes=classes, kind="region", where=path.name)
     height, width = image.labels.shape
     _check_size(path, (height, width), size, tolerance, ref)
     wrong = diameter_problem(image.diameters(), mpp) if labels else None
     if wrong is not None:
         raise AnnotationError(f"{path}, for {ref.name}: {wrong.code}: {wrong.text}")
     objects, regions = (image, None) if labels else (None, image)
-    return SlideTruth(objects, regions, label=label, complete=ref.annotated == "all")
+    nothing = not image.labels.any()
+    return SlideTruth(
+        objects,
+        regions,
+        label=label,
+        complete=ref.annotated == "all",
+        notes=("no pixel of its picture is of a class",) if nothing else (),
+    )
 
 
 def _check_size(

@@ -86,6 +86,16 @@ class ModelSection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
+class MaskColour:
+    """What a colour of a mask means."""
+
+    name: str
+    """One of the classes, or ``none`` for what is of no class."""
+    color: Annotated[tuple[Byte, ...], Field(min_length=3, max_length=3)]
+    """Red, green and blue; the grey value v is [v, v, v]."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
 class DataSection:
     """Where the truth is and how it is read. The format of an annotation file is found from its
     content (docs/annotations.md)."""
@@ -111,14 +121,24 @@ class DataSection:
     """Columns of a text file of points that has no header."""
     point_first_class: int | None = None
     """The number that means the first class in such a file."""
-    mask_threshold: int | None = 127
-    """Grey values above it are class 1; null: the grey values are class numbers."""
+    mask_threshold: int | None = None
+    """Values of a mask above it are the first class. null: values up to that of the last class are
+    class numbers; if there is one class, it is what is white of black and white."""
+    mask_colours: tuple[MaskColour, ...] = ()
+    """Which class the colours of a mask are; needed for red, green and blue, and for other values
+    than numbers of classes. Black is no class unless it is listed."""
     tissue: Literal["auto", "all"] = "auto"
     """As ``slide.tissue``, for the training slides (``all`` for sets of small flat images)."""
     source: str = "not stated"
     """Where the data is from, for the package's card."""
     license: str = "not stated"
     """Licence of the data, for the package's card."""
+
+    def __post_init__(self) -> None:
+        colours = [one.color for one in self.mask_colours]
+        twice = next((color for color in colours if colours.count(color) > 1), None)
+        if twice is not None:
+            raise ValueError(f"data.mask_colours names the colour {list(twice)} twice; keep one")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
@@ -349,6 +369,12 @@ class Pipeline:
         names = [c.name for c in self.classes]
         if len(set(names)) < len(names):
             raise ValueError(f"classes must have each name once (they are: {', '.join(names)})")
+        unknown = [c.name for c in self.data.mask_colours if c.name not in (*names, "none")]
+        if unknown:
+            raise ValueError(
+                f"data.mask_colours names '{unknown[0]}', which is none of the classes "
+                f"{', '.join(names)}, nor 'none'{did_you_mean(unknown[0], names)}"
+            )
 
 
 def shipped_pipelines() -> Path:

@@ -271,6 +271,47 @@ def test_a_voc_file_of_another_picture_is_told_by_check_and_by_training(tmp_path
     assert load_truth(ref, DataSection(), ["Tumor"]).notes == ()
 
 
+def painted(tmp_path, values, pipeline=""):
+    """A project with a mask of the classes Tumor and Stroma."""
+    given = project(tmp_path, pipeline=f"annotations: mask{pipeline}", annotation="m.png")
+    Image.fromarray(values).save(tmp_path / "m.png")
+    return given
+
+
+def test_what_the_values_of_a_mask_are_taken_for_is_shown(tmp_path, capsys):
+    values = np.zeros((80, 100), np.uint8)
+    values[:4, :5], values[10:13, :5] = 1, 2
+    code, lines = check(capsys, *painted(tmp_path, values))
+    assert code == 0
+    assert lines == [
+        f"note: {tmp_path / 'm.png'}: read as a mask: value 1 is 'Tumor' (20 px), value 2 is "
+        "'Stroma' (15 px)",
+        "2 records of 1 slides: none is bad",
+    ]
+    colours = np.array([(255, 255, 255), (255, 0, 0), (0, 0, 255)], np.uint8)[values]
+    code, lines = check(capsys, *painted(tmp_path, colours))
+    assert code == 1
+    assert "unreadable: a picture of 3 colours ((255, 255, 255): 7965 px" in lines[0]
+    table = (
+        ", mask_colours: [{name: Stroma, color: [255, 0, 0]}, {name: Tumor, color: [0, 0, 255]}, "
+        "{name: none, color: [255, 255, 255]}]"
+    )
+    code, lines = check(capsys, *painted(tmp_path, colours, table))
+    assert code == 0
+    assert "colour 255, 0, 0 is 'Stroma' (20 px), colour 0, 0, 255 is 'Tumor' (15 px)" in lines[0]
+    assert lines[-1] == "2 records of 1 slides: none is bad"
+
+
+def test_a_mask_without_one_pixel_of_a_class_is_named(tmp_path, capsys):
+    given = painted(tmp_path, np.zeros((80, 100), np.uint8))
+    code, lines = check(capsys, *given)
+    assert code == 0
+    assert "m.png: empty: a class mask of no pixel that is not 0" in lines[0]
+    assert lines[-1] == "0 records of 1 slides: none is bad, 1 warnings (1 empty)"
+    code, lines = check(capsys, tmp_path / "m.png")
+    assert "m.png: empty: a label image of no pixel" in lines[0]
+
+
 def test_annotations_of_coco_without_a_picture_are_named(tmp_path, capsys):
     annotations = [
         None,

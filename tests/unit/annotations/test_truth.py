@@ -9,7 +9,7 @@ from PIL import Image
 from helpers.annotation_files import DATA, WHOLE, feature, qupath, square, voc
 from quadrat.annotations.truth import load_truth
 from quadrat.config.manifest import SlideRef
-from quadrat.config.pipeline import DataSection
+from quadrat.config.pipeline import DataSection, MaskColour
 from quadrat.core.errors import AnnotationError, ConfigError
 from quadrat.core.geometry import Box, Scale
 
@@ -126,10 +126,34 @@ def test_a_mask_below_its_threshold_is_refused_with_the_way_out(tmp_path):
         AnnotationError,
         match=r"the highest value of this mask is 1, .*data.mask_threshold .127.; set it to 0",
     ):
-        load_truth(ref, DataSection(annotations="mask"), ["a"])
-    assert load_truth(
-        ref, DataSection(annotations="mask", mask_threshold=0), ["a"]
-    ).regions.present() == {0}
+        load_truth(ref, DataSection(annotations="mask", mask_threshold=127), ["a"])
+    for threshold in (None, 0):
+        truth = load_truth(ref, DataSection(annotations="mask", mask_threshold=threshold), ["a"])
+        assert truth.regions.regions(WHOLE, Scale(1.0, 1.0)).sum() == 80
+        assert truth.notes == ()
+
+
+def test_a_mask_of_colours_is_learnt_by_the_table_of_the_pipeline(tmp_path):
+    colours = np.zeros((80, 100, 3), np.uint8)
+    colours[:4, :5], colours[10:13, :5] = (255, 0, 0), (0, 0, 255)
+    Image.fromarray(colours).save(tmp_path / "mask.png")
+    ref = SlideRef("a", "a.png", annotation=str(tmp_path / "mask.png"))
+    table = (
+        MaskColour(name="b", color=(255, 0, 0)),
+        MaskColour(name="a", color=(0, 0, 255)),
+    )
+    numbers = load_truth(
+        ref, DataSection(annotations="mask", mask_colours=table), ["a", "b"]
+    ).regions.regions(WHOLE, Scale(1.0, 1.0))
+    assert [(numbers == v).sum() for v in (1, 2)] == [15, 20]
+
+
+@pytest.mark.parametrize("annotations", ["mask", "labels"])
+def test_a_picture_of_nothing_is_noted(tmp_path, annotations):
+    Image.fromarray(np.zeros((80, 100), np.uint8)).save(tmp_path / "mask.png")
+    ref = SlideRef("a", "a.png", annotation=str(tmp_path / "mask.png"), annotated="all")
+    truth = load_truth(ref, DataSection(annotations=annotations), ["a"])
+    assert truth.notes == ("no pixel of its picture is of a class",)
 
 
 def test_masks_give_the_first_class_or_the_class_numbers(tmp_path):

@@ -321,6 +321,27 @@ def test_settings_of_the_mask_that_make_no_sense_are_refused(tmp_path, slide, wo
         load_pipeline(written(tmp_path, LEAST | {"slide": slide}))
 
 
+@pytest.mark.parametrize(
+    ("colours", "words"),
+    [
+        ("{name: celll, color: [1, 2, 3]}", "'celll', which is none of .* did you mean 'cell'"),
+        ("{name: cell, color: [1, 2, 300]}", "mask_colours.* is 300; it must lie in 0 to 255"),
+        (
+            "{name: cell, color: [1, 2, 3]}, {name: none, color: [1, 2, 3]}",
+            r"names the colour \[1, 2, 3\] twice; keep one",
+        ),
+    ],
+)
+def test_a_table_of_colours_of_a_mask_is_of_classes_and_names_each_colour_once(
+    tmp_path, colours, words
+):
+    whole = yaml.safe_dump(LEAST | {"classes": [{"name": "cell"}]})
+    good = written(tmp_path, f"{whole}data: {{mask_colours: [{{name: none, color: [9, 9, 9]}}]}}\n")
+    assert load_pipeline(good).data.mask_colours[0].color == (9, 9, 9)
+    with pytest.raises(ConfigError, match=words):
+        load_pipeline(written(tmp_path, f"{whole}data: {{mask_colours: [{colours}]}}\n"))
+
+
 def test_all_faults_of_a_file_are_reported_at_once_each_with_its_key(tmp_path):
     text = """
 task: instance

@@ -1,5 +1,5 @@
-"""Label images and masks (PNG, TIFF, OME-Zarr; 8, 16 or 32 bits) as a source of truth: one pixel is
-one level-0 px."""
+"""Label images (PNG, TIFF, OME-Zarr; 8, 16 or 32 bits) as a source of truth: one pixel is one
+level-0 px."""
 
 from __future__ import annotations
 
@@ -8,30 +8,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tifffile
 from numba import njit
-from PIL import Image
-from scipy import ndimage
 
 from quadrat.annotations.drawn import points_inside
 from quadrat.annotations.extents import Extents
+from quadrat.annotations.formats.pixels import labels_in, read_pixels
 from quadrat.annotations.types import F64, Ids, Kind
 from quadrat.core.errors import AnnotationError
 from quadrat.core.geometry import Box, Scale
-from quadrat.slides.flat import MAX_PIXELS, pillow_limit_lifted
-from quadrat.slides.tiff_directory import UNREADABLE, refuse_document_type
 
 _LOOKUP_END = 1 << 26
 """Label values below this are renumbered by a table, larger ones by sorting."""
-_DAMAGED = (*UNREADABLE, SyntaxError, MemoryError)
-"""What Pillow, tifffile and their codecs raise at damaged files."""
-_JPEG = b"\xff\xd8\xff"
-_TIFF_JPEG = (6, 7)
-"""Compressions of a TIFF."""
 
 
 @dataclass(frozen=True)  # no slots, since an index is kept once it is made
@@ -139,34 +129,18 @@ def load_label_image(
     *,
     classes: Sequence[str] = ("object",),
     kind: Kind = "object",
-    threshold: int | None = None,
 ) -> LabelImage:
-    """Read a label image, or with ``threshold`` a mask (foreground lies above it; 127 for an 8-bit
-    mask).
+    """Read a label image.
 
     ``path``: PNG, TIFF, or an OME-Zarr label image. Objects: every value is one object of
-    ``classes[0]``; in a mask, every 4-connected part is one. Regions: a value is class index + 1; a
-    mask is ``classes[0]``.
+    ``classes[0]``. Regions: a value is class index + 1.
 
     Raises:
         AnnotationError: not an image of one channel of integers, a region value without a class, or
-            a JPEG without a ``threshold``.
+            a JPEG.
     """
     path = Path(path)
-    if threshold is None:
-        need_exact_values(path)
-    values = read_values(path)
-    if threshold is not None:
-        highest = int(values.max(initial=0))
-        if 0 < highest <= threshold:
-            raise AnnotationError(
-                f"{path}: the highest value of this mask is {highest}, so nothing lies above "
-                f"data.mask_threshold ({threshold}); set it to 0 where all that is not 0 is "
-                "foreground, or to null where values are class numbers"
-            )
-        values = (values > threshold).astype(np.uint8)
-        if kind == "object":
-            values = ndimage.label(values)[0]
+    values = labels_in(read_pixels(path), path)
     return from_array(values, classes=classes, kind=kind, where=path.name)
 
 
@@ -202,106 +176,6 @@ def from_array(
     return LabelImage(
         labels, tuple(classes), kind, np.zeros(len(ids), np.int64), xyxy, centres, ids
     )
-
-
-def read_values(path: Path) -> npt.NDArray[np.integer]:
-    """Pixels (h, w) of a flat image or an OME-Zarr label image: integers >= 0.
-
-    Raises:
-        AnnotationError: unreadable, more than 2^30 px, several pages, or not one channel of
-            integers.
-    """
-    try:
-        if path.is_dir():
-            from quadrat.slides.ome_zarr_labels import (
-                read_ome_zarr_labels,  # zarr is slow to load, and few need it
-            )
-
-            pixels: npt.NDArray[Any] = read_ome_zarr_labels(path)
-        elif _is_tiff(path):
-            pixels = _tiff_pixels(path)
-        else:
-            with pillow_limit_lifted(), Image.open(path) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise AnnotationError(
-                        f"{path}: {image.width} x {image.height} px is more than the {MAX_PIXELS} "
-                        "px that are read of such a file; convert it to TIFF or OME-Zarr"
-                    )
-                pixels = np.asarray(image)  # of a palette image: the indices, which are the labels
-    except _DAMAGED as error:
-        raise AnnotationError(f"{path}: cannot be read as a label image ({error})") from error
-    if (
-        pixels.ndim == 3
-        and pixels.shape[2] in (3, 4)
-        and (pixels[..., :3] == pixels[..., :1]).all()
-    ):
-        pixels = pixels[..., 0]  # a grey mask saved as RGB
-    if pixels.dtype == np.bool_:
-        pixels = pixels.astype(np.uint8)
-    if (
-        pixels.ndim != 2
-        or pixels.dtype.kind not in "ui"
-        or (pixels.dtype.kind == "i" and pixels.min(initial=0) < 0)
-    ):
-        raise AnnotationError(
-            f"{path}: {pixels.dtype}{pixels.shape} is not a label image; want one channel of whole "
-            "numbers >= 0"
-        )
-    return pixels
-
-
-def need_exact_values(path: Path) -> None:
-    """Refuse JPEG if a value is the number of an object or a class: it changes values at edges.
-
-    Raises:
-        AnnotationError: it is a JPEG, or a TIFF compressed like one; or unreadable.
-    """
-    try:
-        if path.is_dir():
-            return
-        if _is_tiff(path):
-            with tifffile.TiffFile(path) as tiff:
-                jpeg = int(tiff.pages.first.compression) in _TIFF_JPEG
-        else:
-            jpeg = _head(path).startswith(_JPEG)
-    except _DAMAGED as error:
-        raise AnnotationError(f"{path}: cannot be read as a label image ({error})") from error
-    if jpeg:
-        raise AnnotationError(
-            f"{path}: compressed as JPEG, which alters values, so that they are no numbers of "
-            "labels or classes; export it as "
-            "PNG or TIFF, or learn what lies above a threshold (data.annotations: mask)"
-        )
-
-
-def _tiff_pixels(path: Path) -> npt.NDArray[Any]:
-    """The first page. Smaller pages (the levels of a pyramid) may follow it, but none of the same
-    size.
-
-    Raises:
-        AnnotationError: there is another page of the same size, or the description has a document
-            type.
-    """
-    with tifffile.TiffFile(path) as tiff:
-        refuse_document_type(tiff)
-        first = tiff.pages.first
-        in_page = tiff.series[0].size // first.size  # ImageJ has several planes in one
-        planes = max(in_page, sum(page.shape == first.shape for page in tiff.pages))
-        if planes > 1:
-            raise AnnotationError(
-                f"{path}: holds {planes} pictures of one size; a label image has one, so export "
-                "the right one alone"
-            )
-        return first.asarray()
-
-
-def _is_tiff(path: Path) -> bool:
-    return _head(path) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-
-
-def _head(path: Path) -> bytes:
-    with path.open("rb") as stream:
-        return stream.read(4)
 
 
 def renumber(values: npt.NDArray[np.integer]) -> tuple[npt.NDArray[np.int32], Ids]:

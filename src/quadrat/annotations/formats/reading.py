@@ -4,14 +4,15 @@ content."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from quadrat.annotations.formats.asap import read_asap
 from quadrat.annotations.formats.coco import pictures_in, read_coco
 from quadrat.annotations.formats.delimited import pictures_of_table, read_delimited
 from quadrat.annotations.formats.geojson import read_geojson
-from quadrat.annotations.formats.pixel_records import read_pixels
+from quadrat.annotations.formats.mask_image import Colours, colours_of
+from quadrat.annotations.formats.pixel_records import read_picture
 from quadrat.annotations.formats.table import pictures_of_parquet, read_parquet
 from quadrat.annotations.formats.text import GZIP, is_packed, read_bytes, read_xml, unpacked
 from quadrat.annotations.formats.voc import read_voc
@@ -60,9 +61,11 @@ class Choice:
     """Number of the first class, for text files with numbered classes."""
     pixels: str = ""
     """What an image is: "labels" (each value is an object), "mask" (see ``threshold``), or "" (a
-    mask if it is 8-bit and has the value 255)."""
-    threshold: int | None = 127
-    """The foreground of a mask lies above it. None: the values are class numbers."""
+    mask if it is of 1 bit, or of 8 and has the value 255)."""
+    threshold: int | None = None
+    """The foreground of a mask lies above it. None: see ``mask_image.mask_of``."""
+    colours: Colours = field(default_factory=dict)
+    """What the colours of a mask mean; empty if they are not stated."""
 
     @staticmethod
     def of(data: DataSection, classes: Sequence[str]) -> Choice:
@@ -73,6 +76,7 @@ class Choice:
             first_class=data.point_first_class,
             pixels=data.annotations if data.annotations in ("labels", "mask") else "",
             threshold=data.mask_threshold,
+            colours=colours_of(data),
         )
 
 
@@ -165,7 +169,11 @@ _READERS: dict[str, Callable[[Path, Choice], Sheet]] = {
     "parquet": lambda path, choice: read_parquet(
         path, picture=choice.picture, called=choice.called
     ),
-    "pixels": lambda path, choice: read_pixels(
-        path, meaning=choice.pixels, threshold=choice.threshold, classes=choice.classes
+    "pixels": lambda path, choice: read_picture(
+        path,
+        meaning=choice.pixels,
+        threshold=choice.threshold,
+        colours=choice.colours,
+        classes=choice.classes,
     ),
 }

@@ -60,11 +60,16 @@ def test_masks_are_told_from_label_images_and_class_masks_by_what_is_asked(tmp_p
     ]
     assert len(read(tmp_path / "a.png", pixels="labels").records) == 3
     Image.fromarray(mask // 100).save(tmp_path / "b.png")
-    named = read(tmp_path / "b.png", pixels="mask", threshold=None, classes=("gland",)).records
-    assert [(r.place, r.name, geometry_of(r).area) for r in named] == [
-        ("value 1", "gland", 6),
-        ("value 2", "value 2", 6),
+    sheet = read(tmp_path / "b.png", pixels="mask", classes=("gland", "duct"))
+    assert [(r.place, r.name, geometry_of(r).area) for r in sheet.records] == [
+        ("class 1", "gland", 6),
+        ("class 2", "duct", 6),
     ]
+    assert sheet.notes == ("read as a mask: value 1 is 'gland' (6 px), value 2 is 'duct' (6 px)",)
+    table = {(1, 1, 1): "duct", (2, 2, 2): "gland"}
+    other = read(tmp_path / "b.png", pixels="mask", classes=("gland", "duct"), colours=table)
+    assert [(r.place, r.name) for r in other.records] == [("class 1", "gland"), ("class 2", "duct")]
+    assert [len(one.records) for one in (read(tmp_path / "b.png"), other)] == [2, 2]
 
 
 def test_zarr_folders_without_one_label_image_are_refused(tmp_path):
