@@ -153,31 +153,32 @@ def is_manifest(path: Path) -> bool:
 
 def load(item: Item, *, mpp: float | None) -> Loaded:
     """Read the file of an item and, if a manifest names it, size and mpp of its slide. ``mpp`` is
-    used if the manifest states none.
+    used if neither the manifest nor the slide states one.
 
     Nothing is raised for what cannot be read: it is reported in ``unreadable``.
     """
-    failed: list[str] = []
+    of_slide, of_file = list[str](), list[str]()
     sheet, size = None, None
     label = item.ref.label if item.ref is not None else ""
+    if item.ref is not None:
+        try:
+            with open_slide(item.ref.path, mpp=item.ref.mpp, scene=item.ref.scene) as slide:
+                size = (slide.levels[0].height, slide.levels[0].width)
+                if slide.mpp is not None:
+                    mpp = believable_mpp(slide)
+        except SlideError as error:
+            of_slide.append(f"the slide: {error}")
     if item.path is not None:
         try:
             if item.labels:
                 label = label or label_of(item.path, item.choice.picture, called=item.slide)
             else:
-                sheet = read_sheet(item.path, choice=item.choice)
+                sheet = read_sheet(item.path, choice=replace(item.choice, mpp=mpp))
         except QuadratError as error:
-            failed.append(str(error))
-    if item.ref is not None:
-        try:
-            with open_slide(item.ref.path, mpp=item.ref.mpp or mpp, scene=item.ref.scene) as slide:
-                size = (slide.levels[0].height, slide.levels[0].width)
-                mpp = believable_mpp(slide) if slide.mpp is not None else None
-        except SlideError as error:
-            failed.append(f"the slide: {error}")
-    elif sheet is not None:
+            of_file.append(str(error))
+    if item.ref is None and sheet is not None:
         size = sheet.size
-    return Loaded(item, sheet, size, mpp, label, tuple(failed))
+    return Loaded(item, sheet, size, mpp, label, (*of_file, *of_slide))
 
 
 def named(sheet: Sheet, classes: Sequence[str]) -> Sheet:

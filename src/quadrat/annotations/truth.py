@@ -71,7 +71,7 @@ def load_truth(
         raise ConfigError(
             "data.annotations is 'points': state their size with data.point_diameter_um"
         )
-    choice = replace(Choice.of(data, classes), picture=ref.path, called=ref.name)
+    choice = replace(Choice.of(data, classes), picture=ref.path, called=ref.name, mpp=mpp)
     sheet = read_sheet(Path(ref.annotation), choice=choice)
     if sheet.size is not None:
         _check_size(Path(sheet.source), sheet.size, size, tolerance, ref)

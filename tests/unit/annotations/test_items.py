@@ -2,9 +2,11 @@
 
 import json
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from helpers.annotation_files import check, feature, project, square
+from helpers.annotation_files import check, export, feature, project, read, square
 from quadrat.cli.main import main
 
 
@@ -68,3 +70,22 @@ def test_slides_that_a_table_tells_apart_by_a_number_are_not_one(tmp_path, capsy
     assert main(["annotations", "check", str(tmp_path / "a.csv"), "--json"]) == 1
     report = json.loads(capsys.readouterr().out)
     assert (report["slides"], report["findings"][0]["slide"]) == (2, "s.2")
+
+
+def test_points_in_um_are_read_with_the_mpp_of_the_slide_the_manifest_or_the_option(
+    tmp_path, capsys
+):
+    picture = np.full((80, 100, 3), 200, np.uint8)
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    (tmp_path / "a.tsv").write_text(
+        "Image\tClass\tCentroid X µm\tCentroid Y µm\na.png\tc\t40\t30\n"
+    )
+    for column, options, x in ((0.5, [], 80), (0.5, ["--mpp", "2"], 80), ("", ["--mpp", "2"], 20)):
+        (tmp_path / "slides.csv").write_text(f"slide,annotation,mpp\na.png,a.tsv,{column}\n")
+        more = [*options, "--overwrite"]
+        assert export(tmp_path / "slides.csv", "csv", tmp_path / "b.csv", *more) == 0
+        assert read(tmp_path / "b.csv").records[0].points.tolist() == [[x, x * 3 / 4]]
+    (tmp_path / "slides.csv").write_text("slide,annotation\na.png,a.tsv\n")
+    code, lines = check(capsys, tmp_path / "slides.csv")
+    assert code == 1
+    assert "a.tsv: unreadable: its coordinates are in um" in "".join(lines)

@@ -8,6 +8,8 @@ has. A header names the columns, in any case and order:
   corner-based, without its far side
 - ``wkt``: any outline or point as well-known text; it counts before all others
 - ``class``: the class; ``kind``: object or region; ``slide``: the slide that a line belongs to
+- ``Centroid X px``, ``Centroid Y px``, or the same in um: a table of measurements of QuPath;
+  detections and cells are points
 
 Without a header, a line is a point and its class, with at most three columns. Lines that begin with
 # before the header or first record are comments. If commas do not separate columns, they may be
@@ -19,7 +21,7 @@ from __future__ import annotations
 import csv
 import math
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import dropwhile
@@ -29,8 +31,10 @@ from typing import Literal
 import numpy as np
 import shapely
 
+from quadrat.annotations.formats.columns import CLASS, SLIDE, Columns, columns_of, first_of
 from quadrat.annotations.formats.kept import kept
 from quadrat.annotations.formats.pictures import one_picture
+from quadrat.annotations.formats.qupath import meaning_of
 from quadrat.annotations.formats.text import read_text
 from quadrat.annotations.record import Record, Sheet, box_record, faulty
 from quadrat.annotations.shapes import record_of
@@ -42,47 +46,12 @@ Layout = Literal["x y class", "y x class"]
 """Order of the first three columns of a file without a header. BRCA-M2C has "y x class"."""
 
 _KINDS: dict[str, Kind | None] = {"object": "object", "region": "region", "": None}
-_CORNERS = (
-    ("x0", "y0", "x1", "y1"),
-    ("xmin", "ymin", "xmax", "ymax"),
-    ("x_min", "y_min", "x_max", "y_max"),
-)
-_SIZES = (("x", "y", "width", "height"), ("x", "y", "w", "h"))
-_CLASS = ("class", "classification", "class_name", "label", "name")
-_SLIDE = ("slide", "image", "filename", "file")
 HINT = (
     "name the columns in the first line: x, y, class (points); x0, y0, x1, y1, class or x, y, "
     "width, height, class (boxes)"
 )
 Line = tuple[int, list[str]]
 """The number of a line, from 1, and its cells."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Columns:
-    """Where the values stand in a line (None: there is no such column)."""
-
-    numbers: tuple[int, ...] = ()
-    """Columns of the 2 numbers of a point or the 4 of a box."""
-    sized: bool = False
-    """The last two numbers of a box are width and height."""
-    name: int | None = None
-    """Column of the class."""
-    slide: int | None = None
-    """Column of the slide."""
-    kind: int | None = None
-    """Column of the kind."""
-    wkt: int | None = None
-    """Column of the well-known text."""
-    shape: int | None = None
-    """Column that tells how a record was drawn."""
-    crowd: int | None = None
-    """Column that marks crowds."""
-
-    @property
-    def needed(self) -> int:
-        known = (*self.numbers, self.name, self.slide, self.kind, self.wkt, self.shape, self.crowd)
-        return max(i for i in known if i is not None) + 1
 
 
 def read_delimited(
@@ -93,28 +62,81 @@ def read_delimited(
     classes: Sequence[str] = (),
     layout: str = "x y class",
     first_class: int | None = None,
+    mpp: float | None = None,
 ) -> Sheet:
     """The points or boxes of a text file. ``line N`` counts from 1, including the header.
 
     ``picture``: take only the lines of this slide, if the file has a column for it. With
     ``first_class``, the class column holds numbers, and this number is ``classes[0]`` (1 in
-    BRCA-M2C). A line that is neither a point nor a box is a record with a fault.
+    BRCA-M2C). A line that is neither a point nor a box is a record with a fault. ``mpp``: um per
+    level-0 px, for a table in um.
 
     Raises:
-        AnnotationError: unreadable, or neither a header nor points.
+        AnnotationError: unreadable, neither a header nor points, or in um without an ``mpp``.
     """
     table = _table(path)
     columns, body, own = table.columns, table.body, ""
     if columns is None:
         _need_points(table.header, body, path)
-        columns = _Columns((0, 1) if layout == "x y class" else (1, 0), name=2)
+        columns = Columns((0, 1) if layout == "x y class" else (1, 0), name=2)
     if columns.slide is not None and picture:
         where = f"{path}: column '{table.header[columns.slide]}'"
         own, body = _of_slide(table, picture, called, where=where)
+    unit, notes = _unit(table, columns, mpp, path)
+    body, aside = _objects_alone(body, columns)
     records = [
-        _record(cells, f"line {number}", columns, classes, first_class) for number, cells in body
+        _record(cells, f"line {number}", columns, classes, first_class, unit=unit)
+        for number, cells in body
     ]
-    return Sheet(str(path), "CSV", tuple(records), picture=own, one_class=columns.name is None)
+    notes += [
+        f"{n} lines of the type '{sort}' left out: of these a table holds the centre alone; export "
+        "them as GeoJSON"
+        for sort, n in aside.items()
+    ]
+    return Sheet(
+        str(path),
+        "CSV",
+        tuple(records),
+        picture=own,
+        one_class=columns.name is None,
+        left_out=aside.total(),
+        notes=tuple(notes),
+    )
+
+
+def _unit(
+    table: _Table, columns: Columns, mpp: float | None, path: Path
+) -> tuple[float, list[str]]:
+    """By what coordinates are divided to be in level-0 px, and a note if that is not 1.
+
+    Raises:
+        AnnotationError: they are in um, and nobody knows how large a px is.
+    """
+    if not columns.um:
+        return 1.0, []
+    where = f"column '{table.header[columns.numbers[0]]}'"
+    if mpp is None:
+        raise AnnotationError(
+            f"{path}: its coordinates are in um ({where}), and nobody states how large a px is; "
+            "fill the manifest's column mpp, say --mpp, or export coordinates in px"
+        )
+    return mpp, [f"coordinates are in um ({where}): taken as px of {mpp:g} um"]
+
+
+def _objects_alone(body: Sequence[Line], columns: Columns) -> tuple[list[Line], Counter[str]]:
+    """The lines without regions, tiles and the like of a table of QuPath, and how many of each of
+    these there are."""
+    aside = Counter[str]()
+    if columns.object_type is None:
+        return list(body), aside
+    kept_lines = []
+    for number, cells in body:
+        sort = cells[columns.object_type] if len(cells) >= columns.needed else ""
+        if meaning_of(sort) in ("region", "aside"):
+            aside[sort] += 1
+        else:
+            kept_lines.append((number, cells))
+    return kept_lines, aside
 
 
 def _need_points(first: Sequence[str], body: Sequence[Line], path: Path) -> None:
@@ -140,7 +162,7 @@ def _need_points(first: Sequence[str], body: Sequence[Line], path: Path) -> None
 
 def draws(header: Sequence[str]) -> bool:
     """Whether a header names the columns of points, boxes or outlines."""
-    return _columns(header) is not None
+    return columns_of(header) is not None
 
 
 @kept
@@ -200,7 +222,7 @@ class _Table:
 
     header: list[str]
     """Cells of its first line."""
-    columns: _Columns | None
+    columns: Columns | None
     """What they mean; None if they are not a header."""
     body: list[Line]
     """All lines except the header."""
@@ -214,7 +236,7 @@ class _Table:
 def _table(path: Path) -> _Table:
     lines = _lines(path)
     header = lines[0][1] if lines else []
-    columns = _columns(header)
+    columns = columns_of(header)
     if columns is None or columns.slide is None:
         return _Table(header, columns, lines if columns is None else lines[1:], {}, [])
     by_slide, slideless = defaultdict[str, list[Line]](list), list[Line]()
@@ -227,7 +249,11 @@ def _table(path: Path) -> _Table:
 
 def _lines(path: Path) -> list[Line]:
     """All lines that are not empty, without the comments (#) before the first of them."""
-    numbered = ((n, line.strip()) for n, line in enumerate(read_text(path).split("\n"), start=1))
+    # a tab in front is an empty first cell
+    numbered = (
+        (n, line.rstrip().lstrip(" "))
+        for n, line in enumerate(read_text(path).split("\n"), start=1)
+    )
     text = list(
         dropwhile(lambda line: line[1].startswith("#"), (line for line in numbered if line[1]))
     )
@@ -250,31 +276,10 @@ def _numeric(cells: Sequence[str]) -> bool:
     )
 
 
-def _columns(header: Sequence[str]) -> _Columns | None:
-    """The columns that a header names; None if it is not a header."""
-    names = [cell.lower() for cell in header]
-    name, slide, kind = _first(names, _CLASS), _first(names, _SLIDE), _first(names, ("kind",))
-    if "wkt" in names:
-        shape, crowd = _first(names, ("shape",)), _first(names, ("crowd",))
-        return _Columns((), False, name, slide, kind, names.index("wkt"), shape, crowd)
-    for wanted, sized in (
-        *((c, False) for c in _CORNERS),
-        *((s, True) for s in _SIZES),
-        (("x", "y"), False),
-    ):
-        if set(wanted) <= set(names):
-            return _Columns(tuple(names.index(n) for n in wanted), sized, name, slide, kind)
-    return None
-
-
-def _first(names: Sequence[str], known: Sequence[str]) -> int | None:
-    return next((names.index(name) for name in known if name in names), None)
-
-
 def _label_columns(header: Sequence[str]) -> tuple[int, int] | None:
     """Columns of slide and label in a table of slide labels; None if it is not one."""
     names = [cell.lower() for cell in header]
-    slide, label = _first(names, _SLIDE), _first(names, _CLASS)
+    slide, label = first_of(names, SLIDE), first_of(names, CLASS)
     return None if slide is None or label is None else (slide, label)
 
 
@@ -295,9 +300,11 @@ def _of_slide(table: _Table, picture: str, called: str, *, where: str) -> tuple[
 def _record(
     cells: Sequence[str],
     place: str,
-    columns: _Columns,
+    columns: Columns,
     classes: Sequence[str],
     first_class: int | None,
+    *,
+    unit: float,
 ) -> Record:
     box = len(columns.numbers) == 4
     if len(cells) < columns.needed:
@@ -326,6 +333,11 @@ def _record(
         if kind not in _KINDS:
             text = f"kind '{kind}'; want object, region or nothing"
         return faulty(place, name, text, kind="object", box=box)
+    sort = "" if columns.object_type is None else cells[columns.object_type]
+    if sort and meaning_of(sort) == "unknown":
+        text = f"its type is '{sort}'; want a detection or a cell"
+        return faulty(place, name, text, code="unknown type", kind="object", box=box)
+    numbers = [number / unit for number in numbers]
     if not box:
         return Record(place, name, _KINDS[kind], points=np.array([numbers]))
     x0, y0, x1, y1 = numbers

@@ -24,7 +24,8 @@ from quadrat.core.xml import root_tag
 
 READ = (
     "QuPath GeoJSON, COCO JSON, Pascal VOC XML, ASAP XML, CSV or text of points or boxes, "
-    "quadrat's own Parquet table, and label images or masks (PNG, TIFF, OME-Zarr)"
+    "QuPath's table of measurements, quadrat's own Parquet table, and label images or masks (PNG, "
+    "TIFF, OME-Zarr)"
 )
 """The formats, for messages."""
 _HEAD = 1 << 16
@@ -64,6 +65,8 @@ class Choice:
     mask if it is of 1 bit, or of 8 and has the value 255)."""
     threshold: int | None = None
     """The foreground of a mask lies above it. None: see ``mask_image.mask_of``."""
+    mpp: float | None = None
+    """um per level-0 px, for tables in um; None if nobody states it."""
     colours: Colours = field(default_factory=dict)
     """What the colours of a mask mean; empty if they are not stated."""
 
@@ -165,6 +168,7 @@ _READERS: dict[str, Callable[[Path, Choice], Sheet]] = {
         classes=choice.classes,
         layout=choice.layout,
         first_class=choice.first_class,
+        mpp=choice.mpp,
     ),
     "parquet": lambda path, choice: read_parquet(
         path, picture=choice.picture, called=choice.called

@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -197,10 +197,9 @@ def _look(path: Path, slide: Path, found: SlideFound) -> AnnotationFound:
         return AnnotationFound(
             "picture", values={int(v): int(n) for v, n in zip(image.ids, counts, strict=True)}
         )
-    sheet = read_sheet(path, choice=Choice(picture=str(slide)))
-    order = _order(
-        sheet, read_sheet(path, choice=Choice(picture=str(slide), layout="y x class")), found.size
-    )
+    choice = Choice(picture=str(slide), mpp=found.mpp)
+    sheet = read_sheet(path, choice=choice)
+    order = _order(sheet, read_sheet(path, choice=replace(choice, layout="y x class")), found.size)
     drawn: Counter[Drawn] = Counter()
     for record in sheet.records:
         shape = "point" if len(record.points) else "outline"

@@ -129,3 +129,68 @@ def test_the_real_points_of_brca_are_read_as_row_column_and_number():
             assert record.fault is None
             counts[record.name] += 1
     assert counts == {"lymphocyte": 2725, "tumour": 7245, "stromal": 4351}
+
+
+QUPATH = (
+    "Image\tObject ID\tObject type\tName\tClassification\tParent\tROI\tCentroid X {0}\t"
+    "Centroid Y {0}\tNucleus: Area {0}^2\n"
+)
+
+
+def measured(tmp_path, *lines, unit="µm"):
+    path = tmp_path / "measurements.tsv"
+    path.write_text(QUPATH.format(unit) + "".join("\t".join(line) + "\n" for line in lines))
+    return path
+
+
+def cell(x, y, name="Tumor", sort="Cell", image="a.svs"):
+    return (image, "7f0c", sort, "", name, "Root object (Image)", "Polygon", x, y, "31.5")
+
+
+@pytest.mark.parametrize("unit", ["µm", "μm", "um"])  # the micro sign, the Greek letter, none
+def test_a_table_of_measurements_in_um_is_points_in_px(tmp_path, unit):
+    lines = cell("10", "20.5"), cell("5.25", "1", "Tumor: Positive", "Detection")
+    sheet = read(measured(tmp_path, *lines, unit=unit), "a.svs", mpp=0.25)
+    assert [r.points.tolist() for r in sheet.records] == [[[40, 82]], [[21, 4]]]
+    assert [(r.name, r.kind, r.place) for r in sheet.records] == [
+        ("Tumor", "object", "line 2"),
+        ("Tumor: Positive", "object", "line 3"),
+    ]
+    assert sheet.notes == (
+        f"coordinates are in um (column 'Centroid X {unit}'): taken as px of 0.25 um",
+    )
+
+
+def test_a_table_of_measurements_in_px_needs_no_mpp_and_one_in_um_does(tmp_path):
+    (record,) = read(measured(tmp_path, cell("10", "20.5"), unit="px")).records
+    assert record.points.tolist() == [[10, 20.5]]
+    with pytest.raises(
+        AnnotationError, match=r"in um \(column 'Centroid X µm'\), and nobody states .* column mpp"
+    ):
+        read(measured(tmp_path, cell("10", "20.5")))
+
+
+def test_of_a_table_of_measurements_only_detections_and_cells_are_points(tmp_path):
+    sorts = ["Annotation", "Tile", "Tile", "TMA core", "PathDetectionObject", "Blob"]
+    sheet = read(measured(tmp_path, *(cell("1", "2", sort=s) for s in sorts)), mpp=0.25)
+    assert [r.place for r in sheet.records] == ["line 6", "line 7"]
+    assert faults(sheet) == {"line 7": "its type is 'Blob'; want a detection or a cell"}
+    assert sheet.left_out == 4
+    assert [note.split(":")[0] for note in sheet.notes[1:]] == [
+        "1 lines of the type 'Annotation' left out",
+        "2 lines of the type 'Tile' left out",
+        "1 lines of the type 'TMA core' left out",
+    ]
+
+
+def test_a_table_of_measurements_may_be_of_several_images_and_have_decimal_commas(tmp_path):
+    path = measured(tmp_path, cell("10,5", "20"), cell("1", "2", "", image="b.svs"))
+    assert pictures(path) == ["a.svs", "b.svs"]
+    assert read(path, "a.svs", mpp=0.5).records[0].points.tolist() == [[21, 40]]
+    assert read(path, "b.svs", mpp=0.5).records[0].name == ""
+
+
+def test_an_empty_first_cell_of_a_table_of_tabs_is_a_cell(tmp_path):
+    (tmp_path / "a.tsv").write_text("name\tx\ty\tz\n\t1\t2\t3\na\t4\t5\t6\n\t\n")
+    records = read(tmp_path / "a.tsv").records
+    assert [(r.name, r.points.tolist()) for r in records] == [("", [[1, 2]]), ("a", [[4, 5]])]
