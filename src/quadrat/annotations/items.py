@@ -15,7 +15,7 @@ from quadrat.annotations.formats.pictures import without_suffix
 from quadrat.annotations.formats.reading import Choice, pictures, read_sheet
 from quadrat.annotations.record import Sheet
 from quadrat.annotations.selection import only_class
-from quadrat.config.manifest import SlideRef, read_manifest
+from quadrat.config.manifest import SlideRef, read_manifest, with_mpp
 from quadrat.config.pipeline import Pipeline
 from quadrat.config.splits import case_of
 from quadrat.core.errors import AnnotationError, ConfigError, QuadratError, SlideError
@@ -97,7 +97,8 @@ def items_of(inputs: Sequence[Path], *, pipeline: Pipeline | None) -> list[Item]
             "alone, one at a time"
         )
     if manifest is not None:
-        return [_of_row(ref, choice, labels=labels) for ref in read_manifest(manifest)]
+        refs = with_mpp(read_manifest(manifest), None if pipeline is None else pipeline.data.mpp)
+        return [_of_row(ref, choice, labels=labels) for ref in refs]
     items = []
     for path in inputs:
         try:

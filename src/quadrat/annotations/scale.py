@@ -59,6 +59,13 @@ def diameters_px(records: Sequence[Record]) -> F64:
     return 2 * np.sqrt(np.array([area for area in areas if area > 0], np.float64) / math.pi)
 
 
+def diameter_px(record: Record) -> float:
+    """Diameter (px) of what a record outlines: of the circle of the same area; of a box, of the
+    circle (or the circle's area of an ellipse) that fits into it."""
+    area = float(geometry_of(record).area)
+    return math.sqrt(area) if record.box else 2 * math.sqrt(area / math.pi)
+
+
 def diameter_problem(objects: F64, mpp: float | None) -> Problem | None:
     """Whether the median diameter (px) of counted objects is impossible."""
     if mpp is None or len(objects) == 0:

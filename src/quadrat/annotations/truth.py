@@ -21,7 +21,9 @@ from quadrat.annotations.shapes import geometry_of
 from quadrat.annotations.types import SlideTruth
 from quadrat.config.manifest import SlideRef
 from quadrat.config.pipeline import DataSection
-from quadrat.core.errors import AnnotationError, ConfigError
+from quadrat.core.errors import AnnotationError, ConfigError, SlideError
+from quadrat.core.geometry import check_mpp
+from quadrat.slides.opening import open_slide
 
 LISTED = 5
 """How many bad records a message names one by one."""
@@ -105,6 +107,16 @@ def load_truth(
         skipped=picked.bad,
         notes=tuple(notes),
     )
+
+
+def mpp_of(ref: SlideRef) -> float | None:
+    """um/px of a slide: of its row, else what its file states; None if neither says so, or the file
+    cannot be opened."""
+    try:
+        with open_slide(ref.path, mpp=ref.mpp) as slide:
+            return None if slide.mpp is None else check_mpp(slide.mpp, slide=ref.path)
+    except SlideError:
+        return ref.mpp
 
 
 def need_annotated(truth: SlideTruth, ref: SlideRef, *, otherwise: str) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from quadrat.cli.options import Common, Name, above_zero
+from quadrat.cli.options import Common, Mpp, Name, above_zero
 from quadrat.core.errors import EXIT_OK
 from quadrat.core.text import aligned
 
@@ -54,6 +54,8 @@ def init(
     annotations: Annotated[Path | None, Parameter(metavar="DIR")] = None,
     out: Path = Path(),
     case: Annotated[str | None, Parameter(metavar="REGEX")] = None,
+    mpp: Mpp = None,
+    mpp_from: Annotated[str | None, Parameter(metavar="NAME=SIZE")] = None,
     overwrite: bool = False,
 ) -> int:
     """Write a manifest and a pipeline from folders of files.
@@ -79,6 +81,8 @@ def init(
           --case '([^/_]+)_[^/]*$'
         slides/a/P12_3.svs and slides/b/P12_4.svs are of the case P12; with
         --case '^[^/]+' they are of the cases a and b
+      quadrat init detection --slides smears --annotations boxes --out mine \\
+          --mpp-from RBC=7um
 
     Args:
         task: what to train
@@ -87,12 +91,22 @@ def init(
         out: folder for manifest.csv and pipeline.yaml
         case: finds the patient in a slide's path below --slides: the first group, or the whole
             match (left out: every slide is a case of its own, except TCGA's)
+        mpp: um/px of slides that state none
+        mpp_from: the same from the median diameter of what is annotated: objects=7um, or of
+            one class, RBC=7um
         overwrite: replace a manifest.csv and a pipeline.yaml that are there
     """
     from quadrat.cli.init import start
 
     report = start(
-        task, slides=slides, annotations=annotations, out=out, case=case, overwrite=overwrite
+        task,
+        slides=slides,
+        annotations=annotations,
+        out=out,
+        case=case,
+        mpp=mpp,
+        mpp_from=mpp_from,
+        overwrite=overwrite,
     )
     for line in report.lines:
         print(line)

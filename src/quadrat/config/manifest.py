@@ -6,7 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os.path import expanduser
 from pathlib import Path, PureWindowsPath
 
@@ -103,6 +103,11 @@ def read_manifest(path: Path) -> list[SlideRef]:
             f"{path}, line {line}: a NUL character, which no text has; save it as UTF-8"
         )
     return unique_names([_slide_ref(row, path, line) for line, row in _rows(text_of_file, path)])
+
+
+def with_mpp(slides: Sequence[SlideRef], mpp: float | None) -> list[SlideRef]:
+    """The slides, of the scale ``mpp`` where their row states none; as they are without one."""
+    return [replace(ref, mpp=mpp) if ref.mpp is None else ref for ref in slides]
 
 
 def _rows(text: str, path: Path) -> list[tuple[int, dict[str, str]]]:

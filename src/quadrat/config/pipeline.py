@@ -22,6 +22,7 @@ from typing_extensions import TypedDict
 
 from quadrat.config.reference import faults
 from quadrat.core.errors import ConfigError
+from quadrat.core.geometry import MPP_MAX, MPP_MIN
 from quadrat.core.text import did_you_mean
 
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
@@ -103,6 +104,9 @@ class DataSection:
     manifest: str = ""
     """CSV with the columns slide, annotation, mpp, label, case, split, annotated, fold, scene,
     relative to the pipeline file's folder or to the working folder."""
+    mpp: Annotated[float, Field(ge=MPP_MIN, le=MPP_MAX), _unit("um/px")] | None = None
+    """Scale of the slides with an empty column mpp in the manifest, instead of what the files
+    state. It is for training and evaluation; runs have ``slide.mpp``."""
     annotations: Literal["objects", "regions", "points", "labels", "mask", "none"] = "objects"
     """What is learnt. ``objects``: things that are counted (QuPath detections and cells, COCO,
     boxes). ``regions``: areas of tissue. ``points``: points, drawn as discs. ``labels``: a label

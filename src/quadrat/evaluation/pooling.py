@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from quadrat.annotations.truth import load_truth, need_annotated
+from quadrat.annotations.truth import load_truth, mpp_of, need_annotated
 from quadrat.annotations.types import SlideTruth
 from quadrat.config.manifest import SlideRef
 from quadrat.config.pipeline import DataSection
@@ -111,7 +111,8 @@ def read_truths(
     """
     truths = {}
     for ref in slides:
-        truths[ref.name] = load_truth(ref, data, classes)
+        mpp = mpp_of(ref) if data.annotations == "points" else None  # points may be in um
+        truths[ref.name] = load_truth(ref, data, classes, mpp=mpp)
         need_annotated(
             truths[ref.name], ref, otherwise="objects that are found elsewhere cannot be evaluated"
         )

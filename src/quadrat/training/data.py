@@ -37,7 +37,7 @@ def training_slide(
     _, _, width, height = frame.scale.box_l0(frame.box)
     size = round(height), round(width)
     missing = math.ceil(max(frame.scale_row, frame.scale_col)) + 1
-    truth = truth_of(ref, pipeline, size=size, tolerance=missing)
+    truth = truth_of(ref, pipeline, size=size, mpp=frame.mpp_l0, tolerance=missing)
     return TrainingSlide(ref.name, source, cells, truth)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from quadrat.config.leakage import check_leakage, check_training, content_digests, seen_by
-from quadrat.config.manifest import SlideRef, read_manifest
+from quadrat.config.manifest import SlideRef, read_manifest, with_mpp
 from quadrat.config.pipeline import Pipeline, manifest_of
 from quadrat.config.splits import assign_folds, fold_split
 from quadrat.core.errors import ConfigError, QuadratError, SlideError, StoreError, WriteError
@@ -76,7 +76,7 @@ def training_manifest(pipeline: Pipeline) -> list[SlideRef]:
             f"the pipeline {pipeline.name} names no training data; set data.manifest to a CSV of "
             "slides ('quadrat init' writes one)"
         )
-    return read_manifest(manifest_of(pipeline))
+    return with_mpp(read_manifest(manifest_of(pipeline)), pipeline.data.mpp)
 
 
 def training_of(pipeline: Pipeline) -> Training:
@@ -334,7 +334,7 @@ def _job(training: Training, reporter: Reporter) -> TrainJob:
     check_stride(network, spec, patch=pipeline.train.patch)
     for note in (*load_first_weights(network, spec, pipeline), *training.notes):
         reporter.say(f"{training.name}: {note}")
-    # slide.mpp is of a run's slides: that of training slides stands in their manifest
+    # slide.mpp is of a run's slides: that of training slides stands in their manifest or data.mpp
     reading = replace(pipeline.slide, mpp=None, tissue=pipeline.data.tissue)
     works = tuple(
         SlideWork(

@@ -8,6 +8,8 @@ from PIL import Image
 
 from helpers.annotation_files import check, export, feature, project, read, square
 from quadrat.cli.main import main
+from quadrat.config.pipeline import load_pipeline
+from quadrat.training.plan import training_manifest
 
 
 def test_files_and_slides_that_cannot_be_read_are_named(tmp_path, capsys):
@@ -89,3 +91,18 @@ def test_points_in_um_are_read_with_the_mpp_of_the_slide_the_manifest_or_the_opt
     code, lines = check(capsys, tmp_path / "slides.csv")
     assert code == 1
     assert "a.tsv: unreadable: its coordinates are in um" in "".join(lines)
+
+
+def test_the_scale_of_all_slides_may_stand_in_the_pipeline(tmp_path, capsys):
+    cell = feature(square(2, 2, 30), kind="detection")
+    given = project(tmp_path, cell, pipeline="annotations: objects", mpp="")
+    assert "no mpp" in "".join(check(capsys, *given)[1])
+    given = project(tmp_path, cell, pipeline="annotations: objects, mpp: 0.5", mpp="")
+    assert check(capsys, *given) == (0, ["1 records of 1 slides: none is bad"])
+    assert [ref.mpp for ref in training_manifest(load_pipeline(given[2]))] == [0.5]
+    given = project(tmp_path, cell, pipeline="annotations: objects, mpp: 40", mpp="")
+    code, lines = check(capsys, *given)
+    assert code == 1
+    assert "wrong scale: the median diameter of 1 objects is 1.35e+03 um at 40 um/px" in lines[0]
+    given = project(tmp_path, cell, pipeline="annotations: objects, mpp: 40", mpp=0.5)
+    assert check(capsys, *given)[0] == 0  # the row of a slide counts before it

@@ -1,15 +1,18 @@
 """Measured slides pooled: figures by slide and by case, counts, folds, intervals."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from helpers import annotated, answers
 from helpers.annotated import NAMES, SIDE, SLIDES, finished, measured, without_first
 from quadrat.config.manifest import SlideRef, read_manifest
 from quadrat.config.pipeline import DataSection
 from quadrat.core.errors import AnnotationError, ConfigError, QuadratError
+from quadrat.core.geometry import Box, Scale
 from quadrat.evaluation.pooling import (
     ResultFolder,
     measure_slides,
@@ -177,3 +180,15 @@ def test_a_slide_without_annotation_is_refused(tmp_path):
         AnnotationError, match=r"s0\.png: the manifest does not say where all objects are annotated"
     ):
         read_truths(read_manifest(manifest), DataSection(annotations="objects"), NAMES)
+
+
+def test_points_in_um_are_compared_at_the_scale_of_the_row_or_of_the_file(tmp_path):
+    table = tmp_path / "s.tsv"
+    table.write_text(f"Image\tClass\tCentroid X µm\tCentroid Y µm\ns.png\t{NAMES[0]}\t4\t3\n")
+    Image.fromarray(np.zeros((60, 60, 3), np.uint8)).save(tmp_path / "s.png")
+    data = DataSection(annotations="points", point_diameter_um=8)
+    ref = SlideRef("s", str(tmp_path / "s.png"), annotation=str(table), annotated="all", mpp=0.5)
+    points, _ = read_truths([ref], data, NAMES)["s"].objects.points(Box(0, 0, 9, 9), Scale(1, 1))
+    assert points.tolist() == [[8, 6]]
+    with pytest.raises(AnnotationError, match="coordinates are in um"):
+        read_truths([replace(ref, mpp=None)], data, NAMES)

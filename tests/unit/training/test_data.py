@@ -12,7 +12,7 @@ from helpers.trainings import spec_for
 from quadrat.config.manifest import SlideRef
 from quadrat.config.pipeline import ClassSection, ModelSection, Pipeline
 from quadrat.core.errors import AnnotationError, SlideError
-from quadrat.core.geometry import Box
+from quadrat.core.geometry import Box, Scale
 from quadrat.tasks import get_task
 from quadrat.training.data import (
     NOTES_SHOWN,
@@ -141,6 +141,17 @@ def test_the_manifests_word_decides_what_is_known(annotated, tmp_path):
         ]
     ] = True
     assert np.array_equal(known, want)
+
+
+def test_points_in_um_are_learnt_where_they_lie_in_px_of_the_slide(tmp_path):
+    (tmp_path / "s.tsv").write_text("Image\tClass\tCentroid X um\tCentroid Y um\ns\ta\t3\t2\n")
+    pipeline = pipeline_for("detection")
+    data = replace(pipeline.data, annotations="points", point_diameter_um=8.0)
+    ref = SlideRef("s", "s.tiff", annotation=str(tmp_path / "s.tsv"), annotated="all")
+    source = slide_of(LEFT).source
+    slide = training_slide(ref, replace(pipeline, data=data), source, CELLS)
+    points, _ = slide.truth.objects.points(Box(0, 0, 40, 40), Scale(1.0, 1.0))
+    np.testing.assert_allclose(points, [[3 / source.frame.mpp_l0, 2 / source.frame.mpp_l0]])
 
 
 def test_objects_without_a_word_on_where_all_are_drawn_are_refused_with_the_way_out(tmp_path):

@@ -27,6 +27,13 @@ from quadrat.cli.init.finding import (
 from quadrat.cli.init.matching import context, is_truth_picture, match_names, match_pictures
 from quadrat.cli.init.naming import about_cases, case_in, pattern_of, tcga_participant, unique_names
 from quadrat.cli.init.proposal import TASKS, are_flat, model_mpp, propose
+from quadrat.cli.init.scale import (
+    Measure,
+    measure_of,
+    mpp_of_objects,
+    need_possible,
+    with_mpp,
+)
 from quadrat.config.leakage import check_leakage, content_digests
 from quadrat.config.manifest import SlideRef, read_manifest, slide_name
 from quadrat.config.splits import split_by_case
@@ -63,6 +70,7 @@ class _Gathered:
     unreadable: list[str] = field(default_factory=list)
     doubtful: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
+    scale: list[str] = field(default_factory=list)
     passed_over: int = 0
 
 
@@ -73,19 +81,27 @@ def start(
     annotations: Path | None,
     out: Path,
     case: str | None = None,
+    mpp: float | None = None,
+    mpp_from: str | None = None,
     overwrite: bool = False,
     seed: int = 0,
 ) -> Report:
     """Write ``manifest.csv`` and ``pipeline.yaml`` into ``out``.
 
     ``slides``: a folder, or one slide. ``case``: a regular expression; its first group (or the
-    whole match) in a slide's path below ``slides`` is the slide's case.
+    whole match) in a slide's path below ``slides`` is the slide's case. ``mpp``: um/px of slides
+    that state none; ``mpp_from``: the same from what is annotated ("objects=7um").
 
     Raises:
         ConfigError: an unknown task, a folder that is not there, files that would be overwritten,
             nothing to learn from (with what could not be used), a slide in which ``case`` finds
-            nothing, or a name that a manifest cannot hold.
+            nothing, a name that a manifest cannot hold, or a scale that cannot be had.
     """
+    if mpp is not None and mpp_from is not None:
+        raise ConfigError("--mpp states the scale, and --mpp-from finds it; give one of them")
+    if mpp is not None:
+        need_possible(mpp, f"--mpp {mpp:g}")
+    measure = None if mpp_from is None else measure_of(mpp_from)
     if task not in TASKS:
         raise ConfigError(
             f"there is no task '{task}' (tasks: {', '.join(TASKS)}){did_you_mean(task, TASKS)}"
@@ -110,9 +126,10 @@ def start(
         raise ConfigError(
             f"{existing[0]} exists; say --overwrite to replace it, or --out ANOTHER_FOLDER"
         )
-    rows, text, told = _texts(
-        task, _gather(task, slides, annotations), out, pattern=pattern, seed=seed
-    )
+    seen = _gather(task, slides, annotations, mpp=mpp)
+    if measure is not None:
+        _scale(task, seen, measure)
+    rows, text, told = _texts(task, seen, out, pattern=pattern, seed=seed)
     _write_manifest(manifest, rows)
     write_file(pipeline, text)
     lines = (
@@ -144,11 +161,30 @@ def _write_manifest(path: Path, rows: Sequence[SlideRef]) -> None:
         raise
 
 
-def _gather(task: str, slides: Path, annotations: Path | None) -> _Gathered:
+def _scale(task: str, seen: _Gathered, measure: Measure) -> None:
+    """Give the slides without an mpp the one that their annotated objects show. A mask of areas
+    shows no objects."""
+    without = [path for path, one in seen.slides.items() if one.mpp is None]
+    if not without:
+        seen.scale = ["mpp: all slides state theirs, so --mpp-from is not used"]
+        return
+    drawn = {
+        path: seen.drawn[path]
+        for path in without
+        if path in seen.drawn
+        and (seen.drawn[path].form != "picture" or task not in ("semantic", "classification"))
+    }
+    mpp, note = mpp_of_objects(measure, drawn)
+    seen.scale = [note]
+    seen.slides |= {path: with_mpp(seen.slides[path], mpp) for path in without}
+
+
+def _gather(task: str, slides: Path, annotations: Path | None, *, mpp: float | None) -> _Gathered:
     one = one_slide(slides)
     seen = _Gathered(slides if one is None else one.parent)
     files = _annotation_files(annotations, seen.root)
     together = annotations is None or annotations.resolve() == seen.root.resolve()
+    stated = 0
     for path in _in_utf8(slides_below(slides) if one is None else [one], seen):
         if path in files:
             continue
@@ -156,7 +192,9 @@ def _gather(task: str, slides: Path, annotations: Path | None) -> _Gathered:
             seen.passed_over += 1
             continue
         try:
-            seen.slides[path] = look_at_slide(path)
+            found = look_at_slide(path)
+            stated += found.mpp is not None
+            seen.slides[path] = with_mpp(found, mpp)
         except SlideError as error:
             seen.unreadable.append(str(error))
     if not seen.slides:
@@ -164,6 +202,9 @@ def _gather(task: str, slides: Path, annotations: Path | None) -> _Gathered:
             f"; the first that could not be read: {seen.unreadable[0]}" if seen.unreadable else ""
         )
         raise ConfigError(f"there is no slide that can be read in {readable(slides)}{told}")
+    if mpp is not None:
+        scaled = len(seen.slides) - stated
+        seen.scale = [f"mpp: --mpp {mpp:g} is that of {scaled} slides; {stated} state their own"]
     files = _in_utf8(files, seen)
     if task == "classification":
         _find_labels(seen, files)
@@ -274,12 +315,17 @@ def _texts(
     looks = [seen.slides[s] for s in used]
     flat, mpp = are_flat(looks), model_mpp(task, looks)
     longest = max((max(one.size) * (one.mpp or mpp) / mpp for one in looks), default=0.0)
-    notes = [*proposal.notes, *division.notes, *(about_cases(refs) if pattern is None else [])]
+    notes = [
+        *seen.scale,
+        *proposal.notes,
+        *division.notes,
+        *(about_cases(refs) if pattern is None else []),
+    ]
     missing = sum(one.mpp is None for one in looks)
     if missing:
         notes.append(
             f"mpp: {missing} of {len(refs)} slides state none that can be used; fill the "
-            "manifest's column mpp"
+            "manifest's column mpp, or run init with --mpp X or --mpp-from objects=7um"
         )
     name, package = names_for(task, out, Path())
     text = pipeline_text(

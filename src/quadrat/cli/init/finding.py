@@ -17,6 +17,8 @@ from quadrat.annotations.formats.delimited import read_labels
 from quadrat.annotations.formats.label_image import load_label_image
 from quadrat.annotations.formats.reading import Choice, pictures, read_sheet
 from quadrat.annotations.record import Sheet
+from quadrat.annotations.scale import diameter_px
+from quadrat.annotations.types import F64
 from quadrat.cli.init.matching import match_pictures
 from quadrat.core.errors import AnnotationError, SlideError
 from quadrat.slides.opening import open_slide
@@ -66,6 +68,8 @@ class AnnotationFound:
     """Of a picture: how many pixels each value but 0 has; empty for other formats."""
     boxes: int = 0
     """How many outlines were drawn as boxes, regions not counted."""
+    sizes: Mapping[Drawn, F64] = field(default_factory=dict)
+    """Diameters in px of what has an outline, by sort; of a label image those of all labels."""
 
 
 def one_slide(path: Path) -> Path | None:
@@ -195,17 +199,30 @@ def _look(path: Path, slide: Path, found: SlideFound) -> AnnotationFound:
             )
         counts = np.bincount(labels.ravel(), minlength=len(image.ids) + 1)[1:]
         return AnnotationFound(
-            "picture", values={int(v): int(n) for v, n in zip(image.ids, counts, strict=True)}
+            "picture",
+            values={int(v): int(n) for v, n in zip(image.ids, counts, strict=True)},
+            sizes={("object", "outline", ""): image.diameters()},
         )
     choice = Choice(picture=str(slide), mpp=found.mpp)
     sheet = read_sheet(path, choice=choice)
     order = _order(sheet, read_sheet(path, choice=replace(choice, layout="y x class")), found.size)
     drawn: Counter[Drawn] = Counter()
+    sizes: dict[Drawn, list[float]] = {}
     for record in sheet.records:
         shape = "point" if len(record.points) else "outline"
-        drawn[record.kind or "", shape, record.name] += max(1, len(record.points))
+        sort = record.kind or "", shape, record.name
+        drawn[sort] += max(1, len(record.points))
+        if record.parts and not record.fault and not record.crowd:
+            sizes.setdefault(sort, []).append(diameter_px(record))
     boxes = sum(record.box and record.kind != "region" for record in sheet.records)
-    return AnnotationFound(sheet.format, drawn, order, sheet.one_class, boxes=boxes)
+    return AnnotationFound(
+        sheet.format,
+        drawn,
+        order,
+        sheet.one_class,
+        boxes=boxes,
+        sizes={sort: np.array(own) for sort, own in sizes.items()},
+    )
 
 
 def _order(sheet: Sheet, swapped: Sheet, size: tuple[int, int]) -> str:
