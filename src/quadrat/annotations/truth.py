@@ -14,11 +14,12 @@ from quadrat.annotations.formats.mask_image import colours_of, mask_of
 from quadrat.annotations.formats.pictures import other_picture
 from quadrat.annotations.formats.pixels import labels_in, read_pixels
 from quadrat.annotations.formats.reading import Choice, read_sheet
+from quadrat.annotations.orientation import turn_of, upright_pixels
 from quadrat.annotations.record import Record, Sheet
 from quadrat.annotations.scale import diameter_problem, scale_problems
 from quadrat.annotations.selection import Selected, bounding_records, select, select_bounds
 from quadrat.annotations.shapes import geometry_of
-from quadrat.annotations.types import SlideTruth
+from quadrat.annotations.types import Kind, SlideTruth
 from quadrat.config.manifest import SlideRef
 from quadrat.config.pipeline import DataSection
 from quadrat.core.errors import AnnotationError, ConfigError, SlideError
@@ -165,30 +166,36 @@ def _of_pixels(
         )
     labels = data.annotations == "labels"
     pixels = read_pixels(path)
-    if labels:
-        image = from_array(labels_in(pixels, path), classes=classes, where=path.name)
-    else:
-        numbers = mask_of(
+    values = (
+        labels_in(pixels, path)
+        if labels
+        else mask_of(
             pixels,
             classes=classes,
             threshold=data.mask_threshold,
             colours=colours_of(data),
             path=path,
         ).numbers
-        image = from_array(numbers, classes=classes, kind="region", where=path.name)
+    )
+    values, notes = upright_pixels(
+        values, turn_of(ref.path), drawn_on=data.drawn_on, where=str(path)
+    )
+    kind: Kind = "object" if labels else "region"
+    image = from_array(values, classes=classes, kind=kind, where=path.name)
     height, width = image.labels.shape
     _check_size(path, (height, width), size, tolerance, ref)
     wrong = diameter_problem(image.diameters(), mpp) if labels else None
     if wrong is not None:
         raise AnnotationError(f"{path}, for {ref.name}: {wrong.code}: {wrong.text}")
     objects, regions = (image, None) if labels else (None, image)
-    nothing = not image.labels.any()
+    if not image.labels.any():
+        notes = (*notes, "no pixel of its picture is of a class")
     return SlideTruth(
         objects,
         regions,
         label=label,
         complete=ref.annotated == "all",
-        notes=("no pixel of its picture is of a class",) if nothing else (),
+        notes=notes,
     )
 
 

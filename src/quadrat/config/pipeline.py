@@ -125,6 +125,10 @@ class DataSection:
     """Columns of a text file of points that has no header."""
     point_first_class: int | None = None
     """The number that means the first class in such a file."""
+    drawn_on: Literal["auto", "shown", "stored"] = "auto"
+    """Of flat pictures with an EXIF orientation: whether annotations were drawn on what viewers
+    show or on the pixels as they are stored. ``auto``: the size that their file states tells it,
+    and where it cannot they are refused."""
     mask_threshold: int | None = None
     """Values of a mask above it are the first class. null: values up to that of the last class are
     class numbers; if there is one class, it is what is white of black and white."""

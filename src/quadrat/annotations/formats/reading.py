@@ -16,6 +16,7 @@ from quadrat.annotations.formats.pixel_records import read_picture
 from quadrat.annotations.formats.table import pictures_of_parquet, read_parquet
 from quadrat.annotations.formats.text import GZIP, is_packed, read_bytes, read_xml, unpacked
 from quadrat.annotations.formats.voc import read_voc
+from quadrat.annotations.orientation import DrawnOn, turn_of, upright
 from quadrat.annotations.record import Sheet
 from quadrat.config.pipeline import DataSection
 from quadrat.core.errors import AnnotationError
@@ -65,6 +66,8 @@ class Choice:
     mask if it is of 1 bit, or of 8 and has the value 255)."""
     threshold: int | None = None
     """The foreground of a mask lies above it. None: see ``mask_image.mask_of``."""
+    drawn_on: DrawnOn = "auto"
+    """On what the annotations of a picture that is shown turned were drawn."""
     mpp: float | None = None
     """um per level-0 px, for tables in um; None if nobody states it."""
     colours: Colours = field(default_factory=dict)
@@ -80,16 +83,19 @@ class Choice:
             pixels=data.annotations if data.annotations in ("labels", "mask") else "",
             threshold=data.mask_threshold,
             colours=colours_of(data),
+            drawn_on=data.drawn_on,
         )
 
 
 def read_sheet(path: Path, *, choice: Choice) -> Sheet:
-    """The records of one slide.
+    """The records of one slide, in px of the slide as it is shown.
 
     Raises:
-        AnnotationError: unreadable, of no known format, or without the slide.
+        AnnotationError: unreadable, of no known format, or without the slide; or nobody can tell
+            whether they were drawn on the picture as it is shown.
     """
-    return _READERS[recognise(path)](path, choice)
+    sheet = _READERS[recognise(path)](path, choice)
+    return upright(sheet, turn_of(choice.picture), drawn_on=choice.drawn_on)
 
 
 def pictures(path: Path) -> list[str]:

@@ -14,8 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from quadrat.annotations.formats.delimited import read_labels
-from quadrat.annotations.formats.label_image import load_label_image
+from quadrat.annotations.formats.label_image import from_array
+from quadrat.annotations.formats.pixels import labels_in, read_pixels
 from quadrat.annotations.formats.reading import Choice, pictures, read_sheet
+from quadrat.annotations.orientation import turn_of, upright_pixels
 from quadrat.annotations.record import Sheet
 from quadrat.annotations.scale import diameter_px
 from quadrat.annotations.types import F64
@@ -190,7 +192,13 @@ def look_at_annotation(path: Path, slide: Path, found: SlideFound) -> Annotation
 
 def _look(path: Path, slide: Path, found: SlideFound) -> AnnotationFound:
     if path.suffix.lower() in PICTURES or path.is_dir():
-        image = load_label_image(path)
+        values, _ = upright_pixels(
+            labels_in(read_pixels(path), path),
+            turn_of(str(slide)),
+            drawn_on="auto",
+            where=str(path),
+        )
+        image = from_array(values, classes=("object",), where=path.name)
         labels = image.labels
         if labels.shape != found.size:
             (height, width), (rows, cols) = labels.shape, found.size

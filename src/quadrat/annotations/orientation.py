@@ -1,0 +1,178 @@
+"""Annotations of flat pictures that are stored turned (EXIF, tag 274).
+
+Viewers show such a picture upright, and so does quadrat; other programs draw on the pixels as they
+are stored. The two differ in size if rows and columns are exchanged and the picture is not square:
+then the size that an annotation file states tells which it means.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, TiffImagePlugin
+
+from quadrat.annotations.record import Record, Sheet
+from quadrat.annotations.types import F64
+from quadrat.core.errors import AnnotationError
+from quadrat.slides.flat import pillow_limit_lifted
+
+DrawnOn = Literal["auto", "shown", "stored"]
+"""``data.drawn_on``."""
+_TAG, _WIDTH, _HEIGHT = 274, 256, 257
+_MARKS = (b"\xff\xd8\xff", b"\x89PNG", b"II*\0", b"MM\0*")
+_EXCHANGED = (5, 6, 7, 8)
+Number = TypeVar("Number", bound=np.generic)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """How a picture that is stored turned becomes upright."""
+
+    orientation: int
+    """2 to 8 (TIFF 6.0, Orientation)."""
+    stored: tuple[int, int]
+    """(height, width) of the picture as it is stored."""
+
+    @property
+    def shown(self) -> tuple[int, int]:
+        """(height, width) of the picture as it is shown."""
+        height, width = self.stored
+        return (width, height) if self.orientation in _EXCHANGED else self.stored
+
+    def points(self, xy: F64) -> F64:
+        """(k, 2) x, y, corner-based: of the stored picture to the shown one."""
+        (height, width), (x, y) = self.stored, (xy[:, 0], xy[:, 1])
+        across, down = {
+            2: (width - x, y),
+            3: (width - x, height - y),
+            4: (x, height - y),
+            5: (y, x),
+            6: (height - y, x),
+            7: (height - y, width - x),
+            8: (y, width - x),
+        }[self.orientation]
+        return np.column_stack([across, down])
+
+    def pixels(self, values: npt.NDArray[Number]) -> npt.NDArray[Number]:
+        """(h, w) of the stored picture to the shown one."""
+        upright: npt.NDArray[Number] = {
+            2: values[:, ::-1],
+            3: values[::-1, ::-1],
+            4: values[::-1],
+            5: values.T,
+            6: values[::-1].T,
+            7: values[::-1, ::-1].T,
+            8: values[:, ::-1].T,
+        }[self.orientation]
+        return np.ascontiguousarray(upright)
+
+
+def turn_of(picture: str) -> Turn | None:
+    """How the picture at a path is to be turned; None for one that is upright, is no flat picture,
+    or is not there."""
+    path = Path(picture)
+    if not picture or not path.is_file():
+        return None
+    try:
+        with path.open("rb") as stream:
+            if not stream.read(4).startswith(_MARKS):
+                return None
+        with pillow_limit_lifted(), Image.open(path) as image:
+            orientation = image.getexif().get(_TAG, 1)
+            if orientation not in range(2, 9):
+                return None
+            return Turn(int(orientation), _stored_size(image))
+    except (OSError, SyntaxError, ValueError):
+        return None  # whoever opens the slide says what is wrong with it
+
+
+def _stored_size(image: Image.Image) -> tuple[int, int]:
+    """(height, width); of a TIFF by its tags, since Pillow exchanges them."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return int(image.tag_v2[_HEIGHT]), int(image.tag_v2[_WIDTH])
+    return image.height, image.width
+
+
+def is_stored_frame(
+    stated: tuple[int, int] | None, turn: Turn, *, drawn_on: DrawnOn, where: str
+) -> bool:
+    """Whether annotations were drawn on the picture as it is stored, and not as it is shown.
+
+    ``stated``: (height, width) that their file states, or None.
+
+    Raises:
+        AnnotationError: nobody can tell, or the stated size is not that of ``drawn_on``. The
+            message begins with ``where``.
+    """
+    height, width = turn.stored
+    about = f"{where}: its picture is shown turned (EXIF orientation {turn.orientation})"
+    if drawn_on != "auto":
+        wanted = turn.stored if drawn_on == "stored" else turn.shown
+        if stated is not None and not _alike(stated, wanted):
+            raise AnnotationError(
+                f"{about}, and it states a picture of {stated[1]} x {stated[0]} px; that is not "
+                f"the picture as it is {drawn_on}, as data.drawn_on says"
+            )
+        return drawn_on == "stored"
+    if stated is None or turn.stored == turn.shown:
+        why = "states no size" if stated is None else f"both are {width} x {height} px"
+        raise AnnotationError(
+            f"{about}, and nobody can tell whether it was drawn on that or on the pixels as they "
+            f"are stored ({why}); set data.drawn_on to 'shown' or 'stored', or save the picture "
+            "upright and draw on that"
+        )
+    return _alike(stated, turn.stored) and not _alike(stated, turn.shown)
+
+
+def upright(sheet: Sheet, turn: Turn | None, *, drawn_on: DrawnOn) -> Sheet:
+    """The sheet in the frame of the picture as it is shown.
+
+    Raises:
+        AnnotationError: see ``is_stored_frame``.
+    """
+    if turn is None or not sheet.records:
+        return sheet
+    if not is_stored_frame(sheet.size, turn, drawn_on=drawn_on, where=sheet.source):
+        return sheet
+    return replace(
+        sheet,
+        records=tuple(_turned(record, turn) for record in sheet.records),
+        size=turn.shown,
+        notes=(*sheet.notes, _note(turn)),
+    )
+
+
+def upright_pixels(
+    values: npt.NDArray[Number], turn: Turn | None, *, drawn_on: DrawnOn, where: str
+) -> tuple[npt.NDArray[Number], tuple[str, ...]]:
+    """A label image or mask (h, w) in the frame of the picture as it is shown, and a note if it was
+    turned.
+
+    Raises:
+        AnnotationError: see ``is_stored_frame``.
+    """
+    size = (values.shape[0], values.shape[1])
+    if turn is None or not is_stored_frame(size, turn, drawn_on=drawn_on, where=where):
+        return values, ()
+    return turn.pixels(values), (_note(turn),)
+
+
+def _note(turn: Turn) -> str:
+    height, width = turn.stored
+    return (
+        f"drawn on the picture as it is stored ({width} x {height} px), and turned as its EXIF "
+        f"orientation ({turn.orientation}) says"
+    )
+
+
+def _turned(record: Record, turn: Turn) -> Record:
+    parts = tuple(tuple(turn.points(ring) for ring in part) for part in record.parts)
+    return replace(record, parts=parts, points=turn.points(record.points))
+
+
+def _alike(a: tuple[int, int], b: tuple[int, int]) -> bool:
+    return max(abs(p - q) for p, q in zip(a, b, strict=True)) <= 1
