@@ -205,7 +205,7 @@ def _as_trained(
             whole.append(Problem("not asked for", text))
     if found.nothing:
         whole.append(Problem("not asked for", f"it has {found.nothing}"))
-    return judged, whole, found.notes
+    return judged, whole, [*found.notes, *found.others]
 
 
 def _nothing_used(

@@ -46,6 +46,9 @@ class Sorted:
     """The class index of each; None if its class does not exist."""
     notes: list[str] = field(default_factory=list)
     """See ``Selected``."""
+    others: list[str] = field(default_factory=list)
+    """Sentences on what is left aside and of no class of the pipeline. A training, for which files
+    may hold much else, does not repeat them."""
     nothing: str = ""
     """See ``Selected``."""
 
@@ -124,9 +127,9 @@ def sort_records(
         f"{n} of class '{name}' taken as '{base}'" for (name, base), n in derived.items()
     ]
     found.notes += [f"{n} of the ignored class '{name}' left out" for name, n in ignored.items()]
-    found.notes += [
-        f"{group} left aside, since {_asked(want)}"
-        for group in (*_groups(aside), *_in_short(_groups(others)))
+    found.notes += [f"{group} left aside, since {_asked(want)}" for group in _groups(aside)]
+    found.others += [
+        f"{group} left aside, since {_asked(want)}" for group in _in_short(_groups(others))
     ]
     if aside and not found.taken:
         found.nothing = (

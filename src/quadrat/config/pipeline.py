@@ -104,9 +104,6 @@ class DataSection:
     manifest: str = ""
     """CSV with the columns slide, annotation, mpp, label, case, split, annotated, fold, scene,
     relative to the pipeline file's folder or to the working folder."""
-    mpp: Annotated[float, Field(ge=MPP_MIN, le=MPP_MAX), _unit("um/px")] | None = None
-    """Scale of the slides with an empty column mpp in the manifest, instead of what the files
-    state. It is for training and evaluation; runs have ``slide.mpp``."""
     annotations: Literal["objects", "regions", "points", "labels", "mask", "none"] = "objects"
     """What is learnt. ``objects``: things that are counted (QuPath detections and cells, COCO,
     boxes). ``regions``: areas of tissue. ``points``: points, drawn as discs. ``labels``: a label
@@ -135,6 +132,9 @@ class DataSection:
     mask_colours: tuple[MaskColour, ...] = ()
     """Which class the colours of a mask are; needed for red, green and blue, and for other values
     than numbers of classes. Black is no class unless it is listed."""
+    mpp: Annotated[float, Field(ge=MPP_MIN, le=MPP_MAX), _unit("um/px")] | None = None
+    """Scale of the slides with an empty column mpp in the manifest, instead of what the files
+    state. It is for training and evaluation; runs have ``slide.mpp``."""
     tissue: Literal["auto", "all"] = "auto"
     """As ``slide.tissue``, for the training slides (``all`` for sets of small flat images)."""
     source: str = "not stated"

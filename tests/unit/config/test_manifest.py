@@ -16,6 +16,12 @@ def written(tmp_path, text, encoding="utf-8"):
     return path
 
 
+def test_slides_without_an_mpp_get_that_of_all():
+    refs = [SlideRef("a", "a.svs", mpp=0.25), SlideRef("b", "b.svs")]
+    assert [ref.mpp for ref in with_mpp(refs, 0.5)] == [0.25, 0.5]
+    assert with_mpp(refs, None) == refs
+
+
 def test_every_column_arrives_and_paths_are_relative_to_the_manifest(tmp_path):
     path = written(
         tmp_path,
@@ -231,9 +237,3 @@ def test_a_backslash_in_a_name_that_exists_is_a_backslash(tmp_path):
 def test_a_windows_drive_or_share_is_refused_with_the_way_out(tmp_path, path):
     with pytest.raises(ConfigError, match=r"line 2: '.*' is a path of a Windows drive or share"):
         read_manifest(written(tmp_path, f"slide\n{path}\n"))
-
-
-def test_slides_without_an_mpp_get_that_of_all():
-    refs = [SlideRef("a", "a.svs", mpp=0.25), SlideRef("b", "b.svs")]
-    assert [ref.mpp for ref in with_mpp(refs, 0.5)] == [0.25, 0.5]
-    assert with_mpp(refs, None) == refs

@@ -323,9 +323,9 @@ def test_each_annotation_file_is_read_once(evaluated, tmp_path, monkeypatch):
     folder, _ = evaluated
     read = []
 
-    def counting(ref, *rest):
+    def counting(ref, *rest, **more):
         read.append(ref.name)
-        return load_truth(ref, *rest)
+        return load_truth(ref, *rest, **more)
 
     monkeypatch.setattr(pooling, "load_truth", counting)
     options = EvaluationOptions(results=(folder / "out" / "results",))
