@@ -19,11 +19,11 @@ from quadrat.annotations.record import Record, Sheet
 from quadrat.annotations.types import F64
 from quadrat.core.errors import AnnotationError
 from quadrat.slides.flat import pillow_limit_lifted
+from quadrat.slides.tiff_directory import UNREADABLE
 
 DrawnOn = Literal["auto", "shown", "stored"]
 """``data.drawn_on``."""
 _TAG, _WIDTH, _HEIGHT = 274, 256, 257
-_MARKS = (b"\xff\xd8\xff", b"\x89PNG", b"II*\0", b"MM\0*")
 _EXCHANGED = (5, 6, 7, 8)
 Number = TypeVar("Number", bound=np.generic)
 
@@ -78,16 +78,13 @@ def turn_of(picture: str) -> Turn | None:
     if not picture or not path.is_file():
         return None
     try:
-        with path.open("rb") as stream:
-            if not stream.read(4).startswith(_MARKS):
-                return None
         with pillow_limit_lifted(), Image.open(path) as image:
             orientation = image.getexif().get(_TAG, 1)
             if orientation not in range(2, 9):
                 return None
             return Turn(int(orientation), _stored_size(image))
-    except (OSError, SyntaxError, ValueError):
-        return None  # whoever opens the slide says what is wrong with it
+    except (*UNREADABLE, SyntaxError):
+        return None  # no flat picture; or a damaged one, of which the reader of slides says so
 
 
 def _stored_size(image: Image.Image) -> tuple[int, int]:

@@ -61,7 +61,7 @@ def read(tmp_path, **choice):
     return read_sheet(tmp_path / "a.json", choice=Choice(picture=str(tmp_path / "a.jpg"), **choice))
 
 
-@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif"])
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp"])
 @pytest.mark.parametrize("orientation", ALL)
 def test_a_turn_leads_from_the_stored_picture_to_the_shown_one(tmp_path, orientation, suffix):
     path = tmp_path / f"a{suffix}"
