@@ -86,6 +86,20 @@ def mask_of(
     )
 
 
+def colours_in(pixels: Pixels, path: Path) -> dict[Colour, int]:
+    """How many pixels each colour has that is not transparent. ``path``: for messages.
+
+    Raises:
+        AnnotationError: JPEG, more than 8 bits, or half transparent.
+    """
+    if pixels.jpeg:
+        raise AnnotationError(jpeg_refusal(path))
+    rgb, clear = _as_rgb(pixels, path)
+    codes, counts = np.unique(_codes(rgb)[~clear], return_counts=True)
+    colours = ((code >> 32, code >> 16 & 0xFFFF, code & 0xFFFF) for code in codes.tolist())
+    return dict(zip(colours, counts.tolist(), strict=True))
+
+
 def _implied(
     values: npt.NDArray[np.integer], pixels: Pixels, classes: Sequence[str], path: Path
 ) -> int | None:

@@ -27,13 +27,7 @@ from quadrat.cli.init.finding import (
 from quadrat.cli.init.matching import context, is_truth_picture, match_names, match_pictures
 from quadrat.cli.init.naming import about_cases, case_in, pattern_of, tcga_participant, unique_names
 from quadrat.cli.init.proposal import TASKS, are_flat, model_mpp, propose
-from quadrat.cli.init.scale import (
-    Measure,
-    measure_of,
-    mpp_of_objects,
-    need_possible,
-    with_mpp,
-)
+from quadrat.cli.init.scale import measure_of, measured, need_possible, stated
 from quadrat.config.leakage import check_leakage, content_digests
 from quadrat.config.manifest import SlideRef, read_manifest, slide_name
 from quadrat.config.splits import split_by_case
@@ -128,7 +122,7 @@ def start(
         )
     seen = _gather(task, slides, annotations, mpp=mpp)
     if measure is not None:
-        _scale(task, seen, measure)
+        seen.slides, seen.scale = measured(task, seen.slides, seen.drawn, measure)
     rows, text, told = _texts(task, seen, out, pattern=pattern, seed=seed)
     _write_manifest(manifest, rows)
     write_file(pipeline, text)
@@ -161,30 +155,11 @@ def _write_manifest(path: Path, rows: Sequence[SlideRef]) -> None:
         raise
 
 
-def _scale(task: str, seen: _Gathered, measure: Measure) -> None:
-    """Give the slides without an mpp the one that their annotated objects show. A mask of areas
-    shows no objects."""
-    without = [path for path, one in seen.slides.items() if one.mpp is None]
-    if not without:
-        seen.scale = ["mpp: all slides state theirs, so --mpp-from is not used"]
-        return
-    drawn = {
-        path: seen.drawn[path]
-        for path in without
-        if path in seen.drawn
-        and (seen.drawn[path].form != "picture" or task not in ("semantic", "classification"))
-    }
-    mpp, note = mpp_of_objects(measure, drawn)
-    seen.scale = [note]
-    seen.slides |= {path: with_mpp(seen.slides[path], mpp) for path in without}
-
-
 def _gather(task: str, slides: Path, annotations: Path | None, *, mpp: float | None) -> _Gathered:
     one = one_slide(slides)
     seen = _Gathered(slides if one is None else one.parent)
     files = _annotation_files(annotations, seen.root)
     together = annotations is None or annotations.resolve() == seen.root.resolve()
-    stated = 0
     for path in _in_utf8(slides_below(slides) if one is None else [one], seen):
         if path in files:
             continue
@@ -192,9 +167,7 @@ def _gather(task: str, slides: Path, annotations: Path | None, *, mpp: float | N
             seen.passed_over += 1
             continue
         try:
-            found = look_at_slide(path)
-            stated += found.mpp is not None
-            seen.slides[path] = with_mpp(found, mpp)
+            seen.slides[path] = look_at_slide(path)
         except SlideError as error:
             seen.unreadable.append(str(error))
     if not seen.slides:
@@ -203,8 +176,7 @@ def _gather(task: str, slides: Path, annotations: Path | None, *, mpp: float | N
         )
         raise ConfigError(f"there is no slide that can be read in {readable(slides)}{told}")
     if mpp is not None:
-        scaled = len(seen.slides) - stated
-        seen.scale = [f"mpp: --mpp {mpp:g} is that of {scaled} slides; {stated} state their own"]
+        seen.slides, seen.scale = stated(seen.slides, mpp)
     files = _in_utf8(files, seen)
     if task == "classification":
         _find_labels(seen, files)

@@ -187,11 +187,17 @@ def _data_lines(proposal: Proposal) -> list[str]:
         lines.append(f"  objects_as: {proposal.objects_as}")
     if proposal.annotations == "mask":
         threshold = (
-            "null  # the values are class numbers"
+            "null  # the values are class numbers, or mask_colours says what they are"
             if proposal.mask_threshold is None
             else f"{proposal.mask_threshold}"
         )
         lines.append(f"  mask_threshold: {threshold}")
+    if proposal.mask_colours:
+        lines.append("  mask_colours:  # CHECK: what each colour is; black is of no class")
+        lines += [
+            f"    - {{name: {_quoted(name)}, color: {list(colour)}}}"
+            for name, colour in proposal.mask_colours
+        ]
     if proposal.annotations == "points":
         lines.append(
             "  point_diameter_um: 10.0  # CHECK: points are learnt as discs of this size, about "

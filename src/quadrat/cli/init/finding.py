@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from quadrat.annotations.formats.delimited import read_labels
 from quadrat.annotations.formats.label_image import from_array
+from quadrat.annotations.formats.mask_image import Colour, colours_in
 from quadrat.annotations.formats.pixels import labels_in, read_pixels
 from quadrat.annotations.formats.reading import Choice, pictures, read_sheet
 from quadrat.annotations.orientation import turn_of, upright_pixels
@@ -33,6 +34,8 @@ _TEXTS = ".geojson .json .xml .csv .tsv .txt .parquet"
 PICTURES = frozenset(_PICTURES.split())
 SLIDES = PICTURES | frozenset(_SLIDES.split())
 TEXTS = frozenset(_TEXTS.split())
+MOST_COLOURS = 50
+"""A picture of more colours is no mask of classes."""
 SENSELESS = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
 """What a reader of annotations raises over a value that no format allows."""
 
@@ -67,7 +70,10 @@ class AnnotationFound:
     one_class: bool = False
     """Whether the format names no classes, so that all records are of one."""
     values: Mapping[int, int] = field(default_factory=dict)
-    """Of a picture: how many pixels each value but 0 has; empty for other formats."""
+    """Of a picture: how many pixels each value but 0 has; empty for other formats, and for a
+    picture of colours."""
+    colours: Mapping[Colour, int] = field(default_factory=dict)
+    """Of a picture of colours, or of few grey values or palette entries: the pixels of each."""
     boxes: int = 0
     """How many outlines were drawn as boxes, regions not counted."""
     sizes: Mapping[Drawn, F64] = field(default_factory=dict)
@@ -192,25 +198,7 @@ def look_at_annotation(path: Path, slide: Path, found: SlideFound) -> Annotation
 
 def _look(path: Path, slide: Path, found: SlideFound) -> AnnotationFound:
     if path.suffix.lower() in PICTURES or path.is_dir():
-        values, _ = upright_pixels(
-            labels_in(read_pixels(path), path),
-            turn_of(str(slide)),
-            drawn_on="auto",
-            where=str(path),
-        )
-        image = from_array(values, classes=("object",), where=path.name)
-        labels = image.labels
-        if labels.shape != found.size:
-            (height, width), (rows, cols) = labels.shape, found.size
-            raise AnnotationError(
-                f"{path}: {width} x {height} px, but the slide {slide.name} has {cols} x {rows}"
-            )
-        counts = np.bincount(labels.ravel(), minlength=len(image.ids) + 1)[1:]
-        return AnnotationFound(
-            "picture",
-            values={int(v): int(n) for v, n in zip(image.ids, counts, strict=True)},
-            sizes={("object", "outline", ""): image.diameters()},
-        )
+        return _look_at_picture(path, slide, found)
     choice = Choice(picture=str(slide), mpp=found.mpp)
     sheet = read_sheet(path, choice=choice)
     order = _order(sheet, read_sheet(path, choice=replace(choice, layout="y x class")), found.size)
@@ -230,6 +218,35 @@ def _look(path: Path, slide: Path, found: SlideFound) -> AnnotationFound:
         sheet.one_class,
         boxes=boxes,
         sizes={sort: np.array(own) for sort, own in sizes.items()},
+    )
+
+
+def _look_at_picture(path: Path, slide: Path, found: SlideFound) -> AnnotationFound:
+    pixels = read_pixels(path)
+    coloured = pixels.values.ndim == 3
+    plane = pixels.values[..., 0] if coloured else labels_in(pixels, path)
+    plane, _ = upright_pixels(plane, turn_of(str(slide)), drawn_on="auto", where=str(path))
+    if plane.shape != found.size:
+        (height, width), (rows, cols) = plane.shape, found.size
+        raise AnnotationError(
+            f"{path}: {width} x {height} px, but the slide {slide.name} has {cols} x {rows}"
+        )
+    if coloured:
+        colours = colours_in(pixels, path)
+        if len(colours) > MOST_COLOURS:
+            raise AnnotationError(
+                f"{path}: a picture of {len(colours)} colours, which is no mask; export it without "
+                "soft edges, or as numbers of classes"
+            )
+        return AnnotationFound("picture", colours=colours)
+    image = from_array(plane, classes=("object",), where=path.name)
+    counts = np.bincount(image.labels.ravel(), minlength=len(image.ids) + 1)[1:]
+    few = plane.dtype == np.uint8 and len(image.ids) < MOST_COLOURS
+    return AnnotationFound(
+        "picture",
+        values={int(v): int(n) for v, n in zip(image.ids, counts, strict=True)},
+        colours=colours_in(pixels, path) if few else {},
+        sizes={("object", "outline", ""): image.diameters()},
     )
 
 

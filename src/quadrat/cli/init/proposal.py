@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from quadrat.annotations.formats.mask_image import Colour
 from quadrat.cli.init.finding import AnnotationFound, Drawn, SlideFound
 from quadrat.core.errors import ConfigError
 
@@ -26,6 +27,9 @@ CLASS_NUMBERS = (
     50  # a grey picture with higher values, and 255 among them, is a mask with soft edges
 )
 FLAT_PX = 2048  # slides no larger than this a side are flat images: all of them is analysed
+
+BLACK = (0, 0, 0)
+"""The colour that is of no class unless somebody says so."""
 
 PARTLY = ("QuPath GeoJSON", "ASAP XML")
 """Formats in which people draw on parts of a slide; in others a file speaks of a whole picture."""
@@ -63,6 +67,8 @@ class Proposal:
     """``data.point_first_class``: number of the first class; None: classes have names."""
     mask_threshold: int | None = 127
     """``data.mask_threshold``: values above it are class 1; None: values are class numbers."""
+    mask_colours: tuple[tuple[str, Colour], ...] = ()
+    """``data.mask_colours``: what each colour of the masks is."""
     notes: tuple[str, ...] = ()
     """What the user has to check, a sentence each."""
 
@@ -118,10 +124,20 @@ def _of_pictures(task: str, found: Mapping[str, AnnotationFound]) -> Proposal:
     values = Counter[int]()
     for one in found.values():
         values.update(one.values)
+    coloured = [key for key, one in found.items() if one.colours and not one.values]
+    odd = [key for key in coloured if set(found[key].colours) - {BLACK}]
+    areas = task in ("semantic", "classification")
+    if odd and not areas:
+        raise ConfigError(
+            f"{odd[0]} is a picture of colours, which shows areas of classes and no single "
+            "objects; init semantic learns it"
+        )
+    if odd or (areas and _has_unknown(values)):
+        return _of_colours(found, everywhere)
     if not values:
         raise ConfigError(f"the {len(found)} pictures hold no value but 0: nothing is annotated")
     highest = max(values)
-    if task not in ("semantic", "classification"):
+    if not areas:
         notes = ["classes: a label image has no class names; give the objects their name"]
         if all(len(one.values) <= 1 for one in found.values()):
             notes.append(
@@ -145,6 +161,34 @@ def _of_pictures(task: str, found: Mapping[str, AnnotationFound]) -> Proposal:
         everywhere,
         mask_threshold=threshold,
         notes=("classes: give the foreground its name",),
+    )
+
+
+def _has_unknown(values: Mapping[int, int]) -> bool:
+    """Whether 255 stands beside numbers of classes, as it does where nobody knows the class."""
+    numbers = values.keys() - {255}
+    return 255 in values and bool(numbers) and max(numbers) <= CLASS_NUMBERS
+
+
+def _of_colours(found: Mapping[str, AnnotationFound], annotated: Mapping[str, str]) -> Proposal:
+    """Masks of which a table says what each colour means."""
+    unlisted = next((key for key, one in found.items() if one.values and not one.colours), None)
+    if unlisted is not None:
+        raise ConfigError(
+            f"{unlisted} holds numbers, and other pictures colours: run init on each kind by itself"
+        )
+    total = Counter[Colour]()
+    for one in found.values():
+        total.update(one.colours)
+    del total[BLACK]
+    names = [f"class_{k}" for k, _ in enumerate(total, start=1)]
+    listed = tuple(zip(names, (colour for colour, _ in total.most_common()), strict=True))
+    note = (
+        "classes, mask_colours: name the classes in both; a colour that is of no class (white, a "
+        "border, what nobody knows) is named 'none' and taken out of classes"
+    )
+    return Proposal(
+        tuple(names), "mask", annotated, mask_threshold=None, mask_colours=listed, notes=(note,)
     )
 
 

@@ -17,6 +17,7 @@ from quadrat.core.geometry import MPP_MAX, MPP_MIN
 
 OBJECTS = "objects"
 """The name that stands for the objects of all classes."""
+Slides = dict[Path, SlideFound]
 _MEASURE = re.compile(r"(.+?)\s*=\s*(\d+\.?\d*|\.\d+)\s*(um|\u00b5m|\u03bcm)?")
 _UNEVEN = 2.0
 """Slides with medians that differ by more are hardly of one scale."""
@@ -60,9 +61,39 @@ def need_possible(mpp: float, where: str) -> None:
         raise ConfigError(f"{where}: slides of {MPP_MIN:g} to {MPP_MAX:g} um/px can be analysed")
 
 
-def with_mpp(found: SlideFound, mpp: float | None) -> SlideFound:
-    """A slide with an mpp, if it states none."""
-    return found if found.mpp is not None or mpp is None else replace(found, mpp=mpp)
+def stated(slides: Slides, mpp: float) -> tuple[Slides, list[str]]:
+    """The slides, of the scale ``mpp`` where they state none, and a note."""
+    without = [path for path, one in slides.items() if one.mpp is None]
+    own = len(slides) - len(without)
+    return _given(slides, without, mpp), [
+        f"mpp: --mpp {mpp:g} is that of {len(without)} slides; {own} state their own"
+    ]
+
+
+def measured(
+    task: str, slides: Slides, drawn: Mapping[Path, AnnotationFound], measure: Measure
+) -> tuple[Slides, list[str]]:
+    """The slides, where they state no scale of that which their annotated objects show, and a note.
+    A mask of areas shows no objects.
+
+    Raises:
+        ConfigError: see ``mpp_of_objects``.
+    """
+    without = [path for path, one in slides.items() if one.mpp is None]
+    if not without:
+        return slides, ["mpp: all slides state theirs, so --mpp-from is not used"]
+    areas = task in ("semantic", "classification")
+    objects = {
+        path: drawn[path]
+        for path in without
+        if path in drawn and not (areas and drawn[path].form == "picture")
+    }
+    mpp, note = mpp_of_objects(measure, objects)
+    return _given(slides, without, mpp), [note]
+
+
+def _given(slides: Slides, paths: Sequence[Path], mpp: float) -> Slides:
+    return slides | {path: replace(slides[path], mpp=mpp) for path in paths}
 
 
 def mpp_of_objects(measure: Measure, drawn: Mapping[Path, AnnotationFound]) -> tuple[float, str]:

@@ -153,6 +153,47 @@ def test_masks_of_class_numbers_and_of_one_foreground(tmp_path):
     assert (pipeline.data.annotations, pipeline.data.mask_threshold) == ("mask", 127)
 
 
+def test_masks_of_colours_get_a_table_of_them(tmp_path):
+    slides(tmp_path / "slides", ["a.png", "b.png"])
+    values = np.zeros((HEIGHT, WIDTH), np.uint8)
+    values[5:20, 5:20], values[30:40, 30:40] = 1, 2
+    colours = np.array([(0, 0, 0), (255, 0, 0), (0, 0, 255)], np.uint8)[values]
+    for name in "ab":
+        grey(tmp_path / "drawn" / f"{name}_mask.png", colours)
+    text, pipeline, _ = begun(tmp_path, "semantic")
+    assert [(one.name, one.color) for one in pipeline.data.mask_colours] == [
+        ("class_1", (255, 0, 0)),
+        ("class_2", (0, 0, 255)),
+    ]
+    assert "CHECK classes, mask_colours: name the classes in both" in text
+    with pytest.raises(ConfigError, match="a picture of colours, which shows areas"):
+        begun(tmp_path, "instance", overwrite=True)
+    noise = np.random.default_rng(0).integers(0, 255, colours.shape).astype(np.uint8)
+    grey(tmp_path / "drawn" / "a_mask.png", noise)
+    text, _, _ = begun(tmp_path, "semantic", overwrite=True)
+    assert "colours, which is no mask" in text
+
+
+@pytest.mark.parametrize("palette", [False, True])
+def test_numbers_of_classes_beside_255_are_not_taken_for_black_and_white(tmp_path, palette):
+    slides(tmp_path / "slides", ["a.png", "b.png"])
+    values = np.zeros((HEIGHT, WIDTH), np.uint8)
+    values[5:20, 5:20], values[30:40, 30:40], values[0] = 1, 2, 255
+    colour = [(k, k, k) for k in range(256)]
+    if palette:
+        colour[1], colour[2], colour[255] = (128, 0, 0), (0, 128, 0), (224, 224, 192)
+    for name in "ab":
+        image = Image.fromarray(values, "P" if palette else None)
+        if palette:
+            image.putpalette([channel for one in colour for channel in one])
+        (tmp_path / "drawn").mkdir(exist_ok=True)
+        image.save(tmp_path / "drawn" / f"{name}_mask.png")
+    _, pipeline, _ = begun(tmp_path, "semantic")
+    assert {one.color for one in pipeline.data.mask_colours} == {
+        colour[1], colour[2], colour[255]
+    }  # fmt: skip
+
+
 def test_label_images_in_a_folder_beside_the_slides(tmp_path):
     values = np.zeros((HEIGHT, WIDTH), np.uint16)
     values[5:20, 5:20], values[30:40, 30:40] = 1, 700
