@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from quadrat.annotations.drawn import Annotations
 from quadrat.annotations.formats.geojson import records_of
+from quadrat.annotations.orientation import turn_of
 from quadrat.annotations.record import to_annotations
 from quadrat.core.errors import AnnotationError
 from quadrat.core.objects import Frame
@@ -47,14 +48,27 @@ class Regions:
 
 
 def load_regions(
-    path: Path, *, include: Sequence[str] = INCLUDE, exclude: Sequence[str] = EXCLUDE
+    path: Path,
+    *,
+    include: Sequence[str] = INCLUDE,
+    exclude: Sequence[str] = EXCLUDE,
+    picture: str = "",
 ) -> Regions:
     """Read the regions of a QuPath GeoJSON file. Detections and cells in it are ignored.
+    ``picture``: the slide's file, "" for one that is surely stored upright.
 
     Raises:
-        AnnotationError: the file cannot be read or has no regions, or a region has no class, has no
+        AnnotationError: the picture is shown turned, and nobody can tell on what the regions were
+            drawn; the file cannot be read or has no regions, or a region has no class, has no
             area, or has a class that is neither included nor excluded, or both.
     """
+    turn = turn_of(picture)
+    if turn is not None:
+        raise AnnotationError(
+            f"{path}: the picture {picture} is shown turned (EXIF orientation {turn.orientation}), "
+            "and nobody can tell whether the regions were drawn on that or on the pixels as they "
+            "are stored; save the picture upright and draw on that"
+        )
     records = records_of(path, kind="region")
     nameless = sum(not record.name for record in records)
     if nameless:

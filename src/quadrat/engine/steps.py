@@ -165,7 +165,13 @@ def analysed_part(work: SlideWork, slide: Slide, *, slide_mpp: float, frame: Fra
     if not work.ref.regions:
         return tissue
     return restrict(
-        tissue, load_regions(Path(work.ref.regions), include=how.include, exclude=how.exclude)
+        tissue,
+        load_regions(
+            Path(work.ref.regions),
+            include=how.include,
+            exclude=how.exclude,
+            picture=work.ref.path,
+        ),
     )
 
 

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from quadrat.annotations.regions import EXCLUDE, INCLUDE, inside, load_regions, restrict
 from quadrat.config.pipeline import SlideSection
@@ -211,3 +212,16 @@ def test_the_pipeline_and_the_functions_have_the_same_defaults() -> None:
         0.0,
         THRESHOLD,
     )
+
+
+def test_regions_of_a_picture_that_is_shown_turned_are_refused(tmp_path: Path) -> None:
+    path, exif = written(tmp_path, rectangle(0, 0, 9, 9, "ROI")), Image.Exif()
+    for orientation in (1, 6):
+        exif[274] = orientation
+        Image.new("RGB", (30, 20)).save(tmp_path / "a.jpg", exif=exif)
+        picture = str(tmp_path / "a.jpg")
+        if orientation == 1:
+            assert load_regions(path, picture=picture).includes
+            continue
+        with pytest.raises(AnnotationError, match=r"a\.jpg is shown turned \(EXIF orientation 6\)"):
+            load_regions(path, picture=picture)
