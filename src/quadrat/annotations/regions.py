@@ -19,9 +19,11 @@ import numpy.typing as npt
 from quadrat.annotations.drawn import Annotations
 from quadrat.annotations.formats.geojson import records_of
 from quadrat.annotations.orientation import turn_of
+from quadrat.annotations.origin import move
 from quadrat.annotations.record import to_annotations
 from quadrat.core.errors import AnnotationError
 from quadrat.core.objects import Frame
+from quadrat.slides.scanned_part import scanned_part
 from quadrat.slides.tissue.mask import OUTSIDE_INCLUSION, USER_EXCLUSION, TissueMap
 
 INCLUDE = ("Include", "ROI", "Region*", "Tissue")
@@ -58,18 +60,22 @@ def load_regions(
     ``picture``: the slide's file, "" for one that is surely stored upright.
 
     Raises:
-        AnnotationError: the picture is shown turned, and nobody can tell on what the regions were
-            drawn; the file cannot be read or has no regions, or a region has no class, has no
-            area, or has a class that is neither included nor excluded, or both.
+        AnnotationError: the picture is shown turned, or only a part of it was scanned, and nobody
+            can tell on what the regions were drawn; the file cannot be read or has no regions, or a
+            region has no class, has no area, or has a class that is neither included nor excluded,
+            or both.
     """
     turn = turn_of(picture)
     if turn is not None:
         raise AnnotationError(
-            f"{path}: the picture {picture} is shown turned (EXIF orientation {turn.orientation}), "
-            "and nobody can tell whether the regions were drawn on that or on the pixels as they "
-            "are stored; save the picture upright and draw on that"
+            f"{path}: the picture {picture} is shown turned (EXIF orientation "
+            f"{turn.orientation.value}), and nobody can tell whether the regions were drawn on that "
+            "or on the pixels as they are stored; save the picture upright and draw on that"
         )
     records = records_of(path, kind="region")
+    part = scanned_part(picture)
+    if part is not None and records:
+        records = list(move(records, part, origin="auto", where=str(path))[0])
     nameless = sum(not record.name for record in records)
     if nameless:
         raise AnnotationError(

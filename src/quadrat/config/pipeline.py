@@ -126,6 +126,10 @@ class DataSection:
     """Of flat pictures with an EXIF orientation: whether annotations were drawn on what viewers
     show or on the pixels as they are stored. ``auto``: the size that their file states tells it,
     and where it cannot they are refused."""
+    origin: Literal["auto", "slide", "scanned"] = "auto"
+    """Of slides of which only a part was scanned (MIRAX): whether coordinates count from the corner
+    of the slide or of that part, as in QuPath. ``auto``: their place tells it, and where it cannot
+    they are refused."""
     mask_threshold: int | None = None
     """Values of a mask above it are the first class. null: values up to that of the last class are
     class numbers; if there is one class, it is what is white of black and white."""

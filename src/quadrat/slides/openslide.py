@@ -35,6 +35,7 @@ from quadrat.slides.protocol import (
 )
 from quadrat.slides.recognise import Found
 from quadrat.slides.same_picture import shows_same, unlike_note
+from quadrat.slides.scanned_part import bounds_of
 from quadrat.slides.self_check import refuse_reason
 from quadrat.slides.tiff_directory import tiff_directory
 from quadrat.slides.tiff_mpp import Stated, stated_mpp
@@ -330,13 +331,6 @@ def _info(
         objective: float | None = float(properties["openslide.objective-power"])
     except (KeyError, ValueError):
         objective = None
-    try:
-        left, top, width, height = (
-            int(properties[f"openslide.bounds-{key}"]) for key in ("x", "y", "width", "height")
-        )
-        bounds: Box | None = Box(top, left, top + height, left + width)
-    except (KeyError, ValueError):
-        bounds = None
     associated = tuple(sorted(handle.associated_images))
     profile = handle_profile(handle)
     return SlideInfo(
@@ -344,7 +338,7 @@ def _info(
         reader,
         objective,
         associated,
-        bounds,
+        bounds_of(handle),
         icc_profile=profile,
         mpp_source=mpp_source,
         notes=notes,

@@ -15,6 +15,7 @@ from quadrat.config.manifest import SlideRef
 from quadrat.config.pipeline import DataSection
 from quadrat.core.errors import AnnotationError
 from quadrat.core.geometry import Box, Scale
+from quadrat.slides.orientation import Orientation
 
 STORED = (30, 50)
 PLACE = (slice(4, 9), slice(20, 32))
@@ -70,7 +71,7 @@ def test_a_turn_leads_from_the_stored_picture_to_the_shown_one(tmp_path, orienta
     if orientation == 1:
         assert turn is None
         return
-    assert turn == Turn(orientation, STORED)
+    assert turn == Turn(Orientation(orientation), STORED)
     assert turn.shown == shown.shape
     stored = np.zeros(STORED, np.uint8)
     stored[PLACE] = 1
@@ -123,7 +124,7 @@ def test_where_nobody_can_tell_the_frame_it_is_refused_unless_the_pipeline_says(
 
 
 def test_a_word_that_the_stated_size_contradicts_is_refused():
-    turn = Turn(6, STORED)
+    turn = Turn(Orientation(6), STORED)
     with pytest.raises(
         AnnotationError, match=r"x: .*states a picture of 30 x 50 px; .* as it is st"
     ):

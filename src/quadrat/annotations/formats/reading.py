@@ -17,11 +17,13 @@ from quadrat.annotations.formats.table import pictures_of_parquet, read_parquet
 from quadrat.annotations.formats.text import GZIP, is_packed, read_bytes, read_xml, unpacked
 from quadrat.annotations.formats.voc import read_voc
 from quadrat.annotations.orientation import DrawnOn, turn_of, upright
+from quadrat.annotations.origin import Origin, placed
 from quadrat.annotations.record import Sheet
 from quadrat.config.pipeline import DataSection
 from quadrat.core.errors import AnnotationError
 from quadrat.core.text import UTF16
 from quadrat.core.xml import root_tag
+from quadrat.slides.scanned_part import scanned_part
 
 READ = (
     "QuPath GeoJSON, COCO JSON, Pascal VOC XML, ASAP XML, CSV or text of points or boxes, "
@@ -68,6 +70,8 @@ class Choice:
     """The foreground of a mask lies above it. None: see ``mask_image.mask_of``."""
     drawn_on: DrawnOn = "auto"
     """On what the annotations of a picture that is shown turned were drawn."""
+    origin: Origin = "auto"
+    """From which corner the coordinates count where only a part of the slide was scanned."""
     mpp: float | None = None
     """um per level-0 px, for tables in um; None if nobody states it."""
     colours: Colours = field(default_factory=dict)
@@ -84,6 +88,7 @@ class Choice:
             threshold=data.mask_threshold,
             colours=colours_of(data),
             drawn_on=data.drawn_on,
+            origin=data.origin,
         )
 
 
@@ -92,10 +97,11 @@ def read_sheet(path: Path, *, choice: Choice) -> Sheet:
 
     Raises:
         AnnotationError: unreadable, of no known format, or without the slide; or nobody can tell
-            whether they were drawn on the picture as it is shown.
+            whether they were drawn on the picture as it is shown, or from which corner they count.
     """
     sheet = _READERS[recognise(path)](path, choice)
-    return upright(sheet, turn_of(choice.picture), drawn_on=choice.drawn_on)
+    shown = upright(sheet, turn_of(choice.picture), drawn_on=choice.drawn_on)
+    return placed(shown, scanned_part(choice.picture), origin=choice.origin)
 
 
 def pictures(path: Path) -> list[str]:
