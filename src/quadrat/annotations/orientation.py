@@ -19,12 +19,13 @@ from quadrat.annotations.record import Record, Sheet
 from quadrat.annotations.types import F64
 from quadrat.core.errors import AnnotationError
 from quadrat.slides.flat import pillow_limit_lifted
+from quadrat.slides.orientation import ORIENTATION, Orientation
 from quadrat.slides.tiff_directory import UNREADABLE
 
 DrawnOn = Literal["auto", "shown", "stored"]
 """``data.drawn_on``."""
-_TAG, _WIDTH, _HEIGHT = 274, 256, 257
-_EXCHANGED = (5, 6, 7, 8)
+_WIDTH, _HEIGHT = 256, 257
+"""Tags of a TIFF."""
 Number = TypeVar("Number", bound=np.generic)
 
 
@@ -32,43 +33,22 @@ Number = TypeVar("Number", bound=np.generic)
 class Turn:
     """How a picture that is stored turned becomes upright."""
 
-    orientation: int
-    """2 to 8 (TIFF 6.0, Orientation)."""
+    orientation: Orientation
+    """What its tag states; never upright."""
     stored: tuple[int, int]
     """(height, width) of the picture as it is stored."""
 
     @property
     def shown(self) -> tuple[int, int]:
         """(height, width) of the picture as it is shown."""
-        height, width = self.stored
-        return (width, height) if self.orientation in _EXCHANGED else self.stored
+        return self.orientation.shown(self.stored)
 
     def points(self, xy: F64) -> F64:
         """(k, 2) x, y, corner-based: of the stored picture to the shown one."""
-        (height, width), (x, y) = self.stored, (xy[:, 0], xy[:, 1])
-        across, down = {
-            2: (width - x, y),
-            3: (width - x, height - y),
-            4: (x, height - y),
-            5: (y, x),
-            6: (height - y, x),
-            7: (height - y, width - x),
-            8: (y, width - x),
-        }[self.orientation]
-        return np.column_stack([across, down])
-
-    def pixels(self, values: npt.NDArray[Number]) -> npt.NDArray[Number]:
-        """(h, w) of the stored picture to the shown one."""
-        upright: npt.NDArray[Number] = {
-            2: values[:, ::-1],
-            3: values[::-1, ::-1],
-            4: values[::-1],
-            5: values.T,
-            6: values[::-1].T,
-            7: values[::-1, ::-1].T,
-            8: values[:, ::-1].T,
-        }[self.orientation]
-        return np.ascontiguousarray(upright)
+        transpose, flip_rows, flip_cols = self.orientation.turns
+        height, width = self.shown
+        x, y = (xy[:, 1], xy[:, 0]) if transpose else (xy[:, 0], xy[:, 1])
+        return np.column_stack([width - x if flip_cols else x, height - y if flip_rows else y])
 
 
 def turn_of(picture: str) -> Turn | None:
@@ -79,10 +59,8 @@ def turn_of(picture: str) -> Turn | None:
         return None
     try:
         with pillow_limit_lifted(), Image.open(path) as image:
-            orientation = image.getexif().get(_TAG, 1)
-            if orientation not in range(2, 9):
-                return None
-            return Turn(int(orientation), _stored_size(image))
+            orientation = Orientation(int(image.getexif().get(ORIENTATION, 1)))
+            return None if orientation.is_upright else Turn(orientation, _stored_size(image))
     except (*UNREADABLE, SyntaxError):
         return None  # no flat picture; or a damaged one, of which the reader of slides says so
 
@@ -106,7 +84,7 @@ def is_stored_frame(
             message begins with ``where``.
     """
     height, width = turn.stored
-    about = f"{where}: its picture is shown turned (EXIF orientation {turn.orientation})"
+    about = f"{where}: its picture is shown turned (EXIF orientation {turn.orientation.value})"
     if drawn_on != "auto":
         wanted = turn.stored if drawn_on == "stored" else turn.shown
         if stated is not None and not _alike(stated, wanted):
@@ -155,14 +133,14 @@ def upright_pixels(
     size = (values.shape[0], values.shape[1])
     if turn is None or not is_stored_frame(size, turn, drawn_on=drawn_on, where=where):
         return values, ()
-    return turn.pixels(values), (_note(turn),)
+    return turn.orientation.upright(values), (_note(turn),)
 
 
 def _note(turn: Turn) -> str:
     height, width = turn.stored
     return (
         f"drawn on the picture as it is stored ({width} x {height} px), and turned as its EXIF "
-        f"orientation ({turn.orientation}) says"
+        f"orientation ({turn.orientation.value}) says"
     )
 
 

@@ -65,9 +65,9 @@ def load_regions(
     turn = turn_of(picture)
     if turn is not None:
         raise AnnotationError(
-            f"{path}: the picture {picture} is shown turned (EXIF orientation {turn.orientation}), "
-            "and nobody can tell whether the regions were drawn on that or on the pixels as they "
-            "are stored; save the picture upright and draw on that"
+            f"{path}: the picture {picture} is shown turned (EXIF orientation "
+            f"{turn.orientation.value}), and nobody can tell whether the regions were drawn on "
+            "that or on the pixels as they are stored; save the picture upright and draw on that"
         )
     records = records_of(path, kind="region")
     nameless = sum(not record.name for record in records)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from quadrat.core.geometry import Box
 
 Number = TypeVar("Number", int, float)
+Pixel = TypeVar("Pixel", bound=np.generic)
 ORIENTATION = 274
 """The number of the tag."""
 _TURNS = {
@@ -54,7 +55,7 @@ class Orientation:
         the shown one."""
         return (pair[1], pair[0]) if self.turns[0] else pair
 
-    def upright(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    def upright(self, pixels: npt.NDArray[Pixel]) -> npt.NDArray[Pixel]:
         """Stored pixels (h, w, ...) as they are shown."""
         transpose, rows, cols = self.turns
         turned = pixels.swapaxes(0, 1) if transpose else pixels
