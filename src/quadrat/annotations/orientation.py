@@ -25,6 +25,7 @@ from quadrat.slides.tiff_directory import UNREADABLE
 DrawnOn = Literal["auto", "shown", "stored"]
 """``data.drawn_on``."""
 _WIDTH, _HEIGHT = 256, 257
+"""Tags of a TIFF."""
 Number = TypeVar("Number", bound=np.generic)
 
 
@@ -33,7 +34,7 @@ class Turn:
     """How a picture that is stored turned becomes upright."""
 
     orientation: Orientation
-    """Not the upright one."""
+    """What its tag states; never upright."""
     stored: tuple[int, int]
     """(height, width) of the picture as it is stored."""
 
@@ -44,15 +45,10 @@ class Turn:
 
     def points(self, xy: F64) -> F64:
         """(k, 2) x, y, corner-based: of the stored picture to the shown one."""
-        transpose, rows, cols = self.orientation.turns
-        (height, width), turned = self.shown, xy[:, ::-1] if transpose else xy
-        across = width - turned[:, 0] if cols else turned[:, 0]
-        down = height - turned[:, 1] if rows else turned[:, 1]
-        return np.column_stack([across, down])
-
-    def pixels(self, values: npt.NDArray[Number]) -> npt.NDArray[Number]:
-        """(h, w) of the stored picture to the shown one."""
-        return self.orientation.upright(values)
+        transpose, flip_rows, flip_cols = self.orientation.turns
+        height, width = self.shown
+        x, y = (xy[:, 1], xy[:, 0]) if transpose else (xy[:, 0], xy[:, 1])
+        return np.column_stack([width - x if flip_cols else x, height - y if flip_rows else y])
 
 
 def turn_of(picture: str) -> Turn | None:
@@ -137,7 +133,7 @@ def upright_pixels(
     size = (values.shape[0], values.shape[1])
     if turn is None or not is_stored_frame(size, turn, drawn_on=drawn_on, where=where):
         return values, ()
-    return turn.pixels(values), (_note(turn),)
+    return turn.orientation.upright(values), (_note(turn),)
 
 
 def _note(turn: Turn) -> str:

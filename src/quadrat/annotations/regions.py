@@ -69,8 +69,8 @@ def load_regions(
     if turn is not None:
         raise AnnotationError(
             f"{path}: the picture {picture} is shown turned (EXIF orientation "
-            f"{turn.orientation.value}), and nobody can tell whether the regions were drawn on that "
-            "or on the pixels as they are stored; save the picture upright and draw on that"
+            f"{turn.orientation.value}), and nobody can tell whether the regions were drawn on "
+            "that or on the pixels as they are stored; save the picture upright and draw on that"
         )
     records = records_of(path, kind="region")
     part = scanned_part(picture)

@@ -23,8 +23,8 @@ from quadrat.annotations.types import Kind, SlideTruth
 from quadrat.config.manifest import SlideRef
 from quadrat.config.pipeline import DataSection
 from quadrat.core.errors import AnnotationError, ConfigError, SlideError
-from quadrat.core.geometry import check_mpp
 from quadrat.slides.opening import open_slide
+from quadrat.slides.source import believable_mpp
 
 LISTED = 5
 """How many bad records a message names one by one."""
@@ -114,8 +114,8 @@ def mpp_of(ref: SlideRef) -> float | None:
     """um/px of a slide: of its row, else what its file states; None if neither says so, or the file
     cannot be opened."""
     try:
-        with open_slide(ref.path, mpp=ref.mpp) as slide:
-            return None if slide.mpp is None else check_mpp(slide.mpp, slide=ref.path)
+        with open_slide(ref.path, mpp=ref.mpp, scene=ref.scene) as slide:
+            return None if slide.mpp is None else believable_mpp(slide)
     except SlideError:
         return ref.mpp
 

@@ -15,6 +15,7 @@ from quadrat.config.manifest import SlideRef
 from quadrat.config.pipeline import DataSection
 from quadrat.core.errors import AnnotationError
 from quadrat.core.geometry import Box, Scale
+from quadrat.slides.opening import open_slide
 from quadrat.slides.orientation import Orientation
 
 STORED = (30, 50)
@@ -75,7 +76,7 @@ def test_a_turn_leads_from_the_stored_picture_to_the_shown_one(tmp_path, orienta
     assert turn.shown == shown.shape
     stored = np.zeros(STORED, np.uint8)
     stored[PLACE] = 1
-    np.testing.assert_array_equal(turn.pixels(stored), shown)
+    np.testing.assert_array_equal(turn.orientation.upright(stored), shown)
     corners = turn.points(np.array([[20.0, 4], [32, 9]]))
     assert [*corners.min(axis=0), *corners.max(axis=0)] == light(shown)
 
@@ -90,6 +91,8 @@ def test_the_stated_size_tells_the_frame_and_the_box_lies_on_what_it_was_drawn_o
         coco(tmp_path / "a.json", light(shown), shown.shape)
     else:
         coco(tmp_path / "a.json", [20, 4, 32, 9], STORED)
+    with open_slide(str(tmp_path / "a.jpg"), mpp=0.5) as slide:
+        assert slide.levels[0].box.shape == shown.shape  # what is analysed is what is shown
     sheet = read(tmp_path)
     assert sheet.size == shown.shape
     for record in sheet.records[:2]:
