@@ -61,7 +61,9 @@ def test_the_root_of_an_xml_file_is_found_wherever_it_stands(tmp_path, start):
 
 
 @pytest.mark.parametrize(
-    "content", [bz2.compress(b"[]"), lzma.compress(b"[]"), gzip.compress(gzip.compress(b"[]"))]
+    "content",
+    [bz2.compress(b"[]"), lzma.compress(b"[]"), gzip.compress(gzip.compress(b"[]"))],
+    ids=["bzip2", "xz", "gzip twice"],
 )
 def test_a_compressed_file_is_refused_with_the_remedy(tmp_path, content):
     (tmp_path / "a.geojson.gz").write_bytes(content)
