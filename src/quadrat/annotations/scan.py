@@ -7,13 +7,14 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from quadrat.core.kernel import kernel
 
 F64 = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.int64]
 
 
-@njit(cache=True)
+@kernel
 def scan_fill(
     out: npt.NDArray[np.int32],
     row0: int,
@@ -64,7 +65,7 @@ def scan_fill(
                 toggles[r, right] = False
 
 
-@njit(cache=True)
+@kernel
 def compact(labels: npt.NDArray[np.int32], count: int) -> npt.NDArray[np.intp]:
     """Renumber ``labels`` (ids 0..count) in place, so that those present are 1..k in order. Returns
     their old ids minus one."""
@@ -81,7 +82,7 @@ def compact(labels: npt.NDArray[np.int32], count: int) -> npt.NDArray[np.intp]:
     return present
 
 
-@njit(cache=True)
+@kernel
 def centroids(
     xy: F64, ring_starts: Ids, polygon_starts: Ids, index: npt.NDArray[np.intp]
 ) -> tuple[F64, F64]:

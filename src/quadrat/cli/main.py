@@ -3,6 +3,7 @@ imported before a command needs it."""
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -111,6 +112,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _stop)
     if hasattr(signal, "SIGUSR1"):
         signal.signal(signal.SIGUSR1, _stop)  # SLURM's warning before the walltime ends
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a class may have a name beyond ASCII
     tokens = list(sys.argv[1:] if argv is None else argv)
     try:
         return _run(tokens)

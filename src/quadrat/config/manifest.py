@@ -73,6 +73,13 @@ class SlideRef:
                 "cannot be the name of their folder; rename the slide, or fill the manifest's "
                 "column 'name'"
             )
+        try:
+            f"{self.name}{self.path}".encode()
+        except UnicodeEncodeError:
+            raise ConfigError(
+                f"the path of the slide {self.path!r} is not UTF-8, so no result can name it; "
+                "rename the file or folder, or set LC_ALL=C.UTF-8 if the name looks right elsewhere"
+            ) from None
 
 
 def read_manifest(path: Path) -> list[SlideRef]:

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from numba import njit
 
 from quadrat.core.columns import Columns
+from quadrat.core.kernel import kernel
 from quadrat.core.objects import Polygons
 from quadrat.core.runs import Runs
 
@@ -198,7 +199,7 @@ _KEY_BITS = 63
 _CLOSED, _OPEN, _MANY = 0, 1, 2
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _labelled_runs(labels: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
     """(3, m) row, col0, col1 of the horizontal runs of labelled pixels inside a padded array, in
     raster order."""
@@ -223,7 +224,7 @@ def _labelled_runs(labels: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
     return out
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _scan_edges(
     labels: npt.NDArray[np.int32],
     places: npt.NDArray[np.int32],
@@ -287,7 +288,7 @@ def _scan_edges(
     return count
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(nogil=True, inline="always")
 def _put(
     runs: npt.NDArray[np.int64],
     at: int,
@@ -305,7 +306,7 @@ def _put(
         runs[at, 4] = length
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _next(
     rows: npt.NDArray[np.int32],
     cols: npt.NDArray[np.int32],
@@ -332,7 +333,7 @@ def _next(
     return low + 1 if also and directions[low + 1] == left else low
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _link(
     starts: npt.NDArray[np.int64],
     rows: npt.NDArray[np.int32],

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from quadrat.core.columns import Columns
 from quadrat.core.geometry import Box
+from quadrat.core.kernel import kernel
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ def paint(
     return out
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _count_runs(labels: npt.NDArray[np.int32], counts: npt.NDArray[np.int64]) -> int:
     """Add the number of runs of label i to ``counts[i]``. Returns the first label out of range,
     else 0."""
@@ -125,7 +125,7 @@ def _count_runs(labels: npt.NDArray[np.int32], counts: npt.NDArray[np.int64]) ->
     return 0
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _fill_runs(
     labels: npt.NDArray[np.int32],
     row0: int,
@@ -152,7 +152,7 @@ def _fill_runs(
             out[3, place[before - 1] - 1] = col0 + labels.shape[1]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _paint(
     objects: npt.NDArray[np.int32],
     rows: npt.NDArray[np.int32],

@@ -22,6 +22,7 @@ from quadrat.core.errors import (
     WriteError,
 )
 from quadrat.core.files import drop_partials, recover_folder
+from quadrat.core.kernel import is_kept
 from quadrat.engine.cluster import open_executor
 from quadrat.engine.executor import Executor, Failure
 from quadrat.engine.fingerprint import Fingerprints, fingerprints
@@ -49,6 +50,11 @@ from quadrat.outputs.summary import SUMMARY, PackageNote, Provenance, Summary, r
 from quadrat.outputs.tables import SummaryRow
 from quadrat.slides.identity import slide_identity
 from quadrat.tasks import build_network, get_task
+
+NOT_KEPT = (
+    "note: no folder for compiled functions can be written, so every process compiles them again "
+    "(some ten seconds); NUMBA_CACHE_DIR can name one"
+)
 
 
 def package_folder(pipeline: Pipeline) -> Path:
@@ -158,6 +164,8 @@ def run(
             why = "finished before" if row.status == "done" else row.reason
             reporter.say(f"{row.slide}: {row.status} ({why})")
         if todo:
+            if not is_kept():
+                reporter.say(NOT_KEPT)
             how = pipeline.run
             executor = executor or stack.enter_context(
                 open_executor(how.executor, workers=how.workers, threads=how.threads)

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from quadrat.core.kernel import kernel
 from quadrat.metrics.matching import Pairs
 from quadrat.metrics.protocol import Curve
 from quadrat.metrics.ratios import F64, Ids, mean_defined
@@ -80,7 +80,7 @@ def scored_hits(
     return hits
 
 
-@njit(cache=True)
+@kernel
 def _take(order: Ids, starts: Ids, truth: Ids, value: F64, thresholds: F64, n_truth: int) -> Hits:
     hits = np.zeros(len(order), np.uint16)
     for k in range(len(thresholds)):

@@ -17,9 +17,9 @@ from typing import Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from quadrat.core.files import new_file
+from quadrat.core.kernel import kernel
 from quadrat.core.objects import ClassInfo, Frame, ObjectTable, Polygons
 from quadrat.outputs.objects import check_append, slice_polygons
 
@@ -173,7 +173,7 @@ def _class_json(info: ClassInfo, *, object_type: str, score: str) -> bytes:
     return text.encode("utf-8")
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _render(
     hundredths: npt.NDArray[np.int64],
     ring_starts: npt.NDArray[np.int64],
@@ -212,7 +212,7 @@ def _render(
     return at
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _number(hundredths: int, text: npt.NDArray[np.uint8], at: int) -> int:
     """Write a number of hundredths as a decimal without trailing zeros. Returns the place behind
     it."""

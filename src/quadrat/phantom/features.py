@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import label
 
-from quadrat.phantom.noise import hash3, kernel
+from quadrat.core.kernel import kernel
+from quadrat.phantom.noise import hash3
 from quadrat.phantom.outlines import trace
 from quadrat.phantom.spec import NUCLEUS_COLOURS, NUCLEUS_NAMES, REGION_COLOURS, REGION_NAMES
 

@@ -11,7 +11,8 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from quadrat.phantom.noise import draw, hash3, kernel, smooth_noise
+from quadrat.core.kernel import kernel
+from quadrat.phantom.noise import draw, hash3, smooth_noise
 from quadrat.phantom.spec import REGION_NAMES, PhantomSpec
 
 #: Region codes, as in the region map.

@@ -8,27 +8,19 @@ gradient noise (Perlin 2002, doi:10.1145/566654.566636).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar, cast
 
 import numpy as np
-from numba import njit, uint64
+from numba import uint64
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-P = ParamSpec("P")
-T = TypeVar("T")
+from quadrat.core.kernel import kernel
 
 _A = np.uint64(0x9E3779B97F4A7C15)
 _B = np.uint64(0xBF58476D1CE4E5B9)
 _C = np.uint64(0x94D049BB133111EB)
 _S30, _S27, _S31, _S11 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(11)
 _UNIT = 1.0 / 9007199254740992.0
-
-
-def kernel(function: Callable[P, T]) -> Callable[P, T]:
-    """numba's njit with a cache on disk, keeping the types of the function for the type checker."""
-    return cast(Callable[P, T], njit(cache=True)(function))
 
 
 @kernel

@@ -17,6 +17,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from quadrat.core.kernel import kernel
 from quadrat.phantom.field import (
     GLAND,
     GLASS,
@@ -29,7 +30,7 @@ from quadrat.phantom.field import (
     region_at,
     tissue_value,
 )
-from quadrat.phantom.noise import draw, hash3, kernel, smooth_noise
+from quadrat.phantom.noise import draw, hash3, smooth_noise
 
 LYMPHOCYTE: Final = 0
 EPITHELIAL: Final = 1

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quadrat.phantom.noise import kernel
+from quadrat.core.kernel import kernel
 from quadrat.phantom.nuclei import STROMAL
 from quadrat.phantom.spec import MIN_AREA_PX
 

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from quadrat.core.kernel import kernel
 from quadrat.phantom.field import (
     GLAND,
     TUMOUR,
@@ -23,7 +24,7 @@ from quadrat.phantom.field import (
     region_values,
     tissue_value,
 )
-from quadrat.phantom.noise import draw, hash3, kernel, smooth_noise, texture
+from quadrat.phantom.noise import draw, hash3, smooth_noise, texture
 from quadrat.phantom.nuclei import EPITHELIAL, LYMPHOCYTE, fibre_phase
 
 #: Distance of the nodes on which smooth fields are computed, level-0 px.

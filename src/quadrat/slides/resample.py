@@ -10,10 +10,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from quadrat.core.kernel import kernel
 from quadrat.slides.protocol import Rgb
 
 WEIGHT_BITS = 11
@@ -89,7 +89,7 @@ def separable(pixels: Rgb, rows: Taps, cols: Taps) -> Rgb:
     return out
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def _block_mean(pixels, rows, cols, out):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
     count = rows * cols
     sums = np.empty((out.shape[1], 3), np.int64)
@@ -112,7 +112,7 @@ def _block_mean(pixels, rows, cols, out):  # type: ignore[no-untyped-def]  # pra
                 out[r, c, k] = (2 * sums[c, k] + count) // (2 * count)
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def _along_columns(pixels, index, weight, out):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
     for r in range(out.shape[0]):
         for c in range(out.shape[1]):
@@ -125,7 +125,7 @@ def _along_columns(pixels, index, weight, out):  # type: ignore[no-untyped-def] 
             out[r, c, 0], out[r, c, 1], out[r, c, 2] = red, green, blue
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def _along_rows(middle, index, weight, out):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
     half, shift = 1 << (2 * WEIGHT_BITS - 1), 2 * WEIGHT_BITS
     sums = np.empty((out.shape[1], 3), np.int32)

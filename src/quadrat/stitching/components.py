@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from quadrat.core.kernel import kernel
 from quadrat.core.lattice import Cell
 
 Strips = dict[str, npt.NDArray[np.int64]]
@@ -34,7 +34,7 @@ def face_pairs(strips: dict[Cell, Strips], first: dict[Cell, int]) -> npt.NDArra
     return np.concatenate(pairs)
 
 
-@numba.njit(cache=True)
+@kernel
 def union_find(n, pairs):  # type: ignore[no-untyped-def]
     """For each of 0..n-1, the least member of its set after joining ``pairs`` (m, 2): int64 (n,).
     The order of pairs does not matter."""

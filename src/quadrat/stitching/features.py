@@ -16,10 +16,10 @@ from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 from scipy.spatial import cKDTree
 
 from quadrat.core.columns import Columns
+from quadrat.core.kernel import kernel
 from quadrat.core.objects import ObjectTable
 from quadrat.core.runs import Runs
 
@@ -294,7 +294,7 @@ _QUERY = 1 << 17
 """Objects per query; this bounds its memory."""
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _accumulate(
     labels: npt.NDArray[np.int32],
     sides: npt.NDArray[np.integer],
@@ -336,7 +336,7 @@ def _accumulate(
     return 0
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _accumulate_runs(
     padded: npt.NDArray[np.int32],
     maps: npt.NDArray[np.uint8],

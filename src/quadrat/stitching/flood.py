@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from quadrat.core.kernel import kernel
 
 Labels = npt.NDArray[np.int32]
 Maps = npt.NDArray[np.uint8]
@@ -115,7 +116,7 @@ _OPEN = -1
 """A pixel that the flood has not reached."""
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _runs(channel, level):  # type: ignore[no-untyped-def]
     height, width = channel.shape
     count = 0
@@ -145,7 +146,7 @@ def _runs(channel, level):  # type: ignore[no-untyped-def]
     return row, col0, col1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _runs_inside(channel, level, row, col0, col1, label, out):  # type: ignore[no-untyped-def]
     """Write (row, col0, col1, label) of the runs at or above ``level`` until ``out`` is full.
     Returns how many there are."""
@@ -171,7 +172,7 @@ def _runs_inside(channel, level, row, col0, col1, label, out):  # type: ignore[n
     return count
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _join(row, col0, col1):  # type: ignore[no-untyped-def]
     """Label runs (in raster order) by their component, 1..n by first run. Also returns n."""
     m = len(row)
@@ -210,7 +211,7 @@ def _join(row, col0, col1):  # type: ignore[no-untyped-def]
     return label, n
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _describe(row, col0, col1, label, height, width, first, sides):  # type: ignore[no-untyped-def]
     seen = 0
     for i in range(len(row)):
@@ -228,7 +229,7 @@ def _describe(row, col0, col1, label, height, width, first, sides):  # type: ign
             sides[k] |= RIGHT
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _fill(labels, row, col0, col1, value):  # type: ignore[no-untyped-def]
     """Write the value of each run into the padded array. Returns how many pixels stay open."""
     waiting = 0
@@ -242,7 +243,7 @@ def _fill(labels, row, col0, col1, value):  # type: ignore[no-untyped-def]
     return waiting
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _flood(distance, labels, row, col0, col1, waiting):  # type: ignore[no-untyped-def]
     """Seeds act first, in raster order. Then pixels act from the highest to the lowest, equal ones
     in order of arrival."""

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from quadrat.core.kernel import kernel
 from quadrat.core.objects import ObjectTable, Polygons
 from quadrat.core.outlines import concatenate_polygons, trace
 from quadrat.core.predictions import BOX_UNIT, SCORE_MAX, MaskCandidates, mask_boxes, mask_bytes
@@ -116,7 +116,7 @@ def _moved(moments: Moments, shift: npt.NDArray[np.int64]) -> Moments:
     )
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _unpack(bits, starts, heights, widths, top, labels):  # type: ignore[no-untyped-def]
     for i in range(heights.shape[0]):
         for r in range(heights[i]):
@@ -126,7 +126,7 @@ def _unpack(bits, starts, heights, widths, top, labels):  # type: ignore[no-unty
                     labels[top[i] + r, c] = i + 1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _paste(probability, box, pixels, starts, bits, area):  # type: ignore[no-untyped-def]
     for i in range(box.shape[0]):
         x0, y0, x1, y1 = box[i]
@@ -147,7 +147,7 @@ def _paste(probability, box, pixels, starts, bits, area):  # type: ignore[no-unt
                 bits[starts[i] + (at >> 3)] |= 128 >> (at & 7)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _value(cells, v, u):  # type: ignore[no-untyped-def]
     """Bilinear value of cells (side, side) at (v, u) in 0-1, row and column."""
     side = cells.shape[0]
@@ -159,7 +159,7 @@ def _value(cells, v, u):  # type: ignore[no-untyped-def]
     return above * (1 - fy) + below * fy
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _keep_largest(inside, height, width):  # type: ignore[no-untyped-def]
     """Keep only the largest 4-connected component of a flat mask (0 and 1), in place. Returns its
     area."""

@@ -20,9 +20,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from quadrat.core.geometry import Box
+from quadrat.core.kernel import kernel
 from quadrat.core.objects import FLAG_CAPPED
 from quadrat.core.runs import Runs
 from quadrat.stitching.flood import (
@@ -255,7 +255,7 @@ def _owns(read: Read, box: Box, found: _Found, index: int, *, slide: Box, rule: 
     )
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _areas(padded, row, col0, col1, n):  # type: ignore[no-untyped-def]
     """Pixels of each label 1..n, and how many runs they form."""
     area = np.zeros(n, np.int64)
@@ -271,7 +271,7 @@ def _areas(padded, row, col0, col1, n):  # type: ignore[no-untyped-def]
     return area, pieces
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _renumber(padded, row, col0, col1, number, runs, row0, left):  # type: ignore[no-untyped-def]
     """Give labels their final numbers, and write (object, row, col0, col1) of those that remain.
     Returns how many runs there are."""

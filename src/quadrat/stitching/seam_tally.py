@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 from scipy.spatial import cKDTree
 
+from quadrat.core.kernel import kernel
 from quadrat.core.objects import ObjectTable, Polygons
 
 FLANK = 4
@@ -225,7 +225,7 @@ def tally_edges(
     return out
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _count_edges(  # type: ignore[no-untyped-def]
     bbox,
     centroid,
@@ -278,7 +278,7 @@ def _count_edges(  # type: ignore[no-untyped-def]
                         out[where + 1, block] += 1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _longest(xy, ring_starts, first_ring, last_ring, across, at):  # type: ignore[no-untyped-def]
     """Length of the longest unbroken part of a polygon's rings on the line ``xy[:, across]
     == at``."""

@@ -8,10 +8,10 @@ integers. So neither the order of boxes nor the schedule can change it.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from quadrat.core.kernel import kernel
 from quadrat.core.predictions import Candidates
 
 IOU_DENOMINATOR = 1000
@@ -46,7 +46,7 @@ def suppress(
     return result
 
 
-@numba.njit(cache=True)
+@kernel
 def _greedy(box, class_id, threshold, bin_size, class_aware):  # type: ignore[no-untyped-def]
     """Boxes (n, 4) int64 x0, y0, x1, y1, best first, to bool (n,). Each kept box is entered in
     every bin that it meets."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from quadrat.core.kernel import kernel
 
 Reduce = Literal["mean", "mode", "nearest"]
 Array = npt.NDArray[Any]
@@ -52,7 +53,7 @@ def _mean(four: list[Array], dtype: np.dtype[Any]) -> Array:
     return (total >> 2).astype(dtype)
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def _mode(a, b, c, d, out):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
     for i in range(out.size):
         w, x, y, z = a[i], b[i], c[i], d[i]

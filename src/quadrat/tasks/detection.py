@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torchvision.ops import generalized_box_iou_loss
 
+from quadrat.core.kernel import kernel
 from quadrat.core.lattice import CoreIndex, ShardIndex
 from quadrat.core.objects import ObjectTable, Polygons
 from quadrat.core.predictions import (
@@ -163,7 +163,7 @@ class DetectionTask(Task):
         return Stitched(objects=[partial(boxed, table, rows) for rows in chunks])
 
 
-@numba.njit(cache=True)
+@kernel
 def dense_targets(boxes, box_class, rows, cols, classes):  # type: ignore[no-untyped-def]
     """Boxes (n, 4) row0, col0, row1, col1 in crop px -> heat (classes, rows, cols), exactly 1 in
     the cell of each centre; sides (4, rows, cols) in px to top, left, bottom, right of the object

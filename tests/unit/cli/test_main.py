@@ -1,5 +1,6 @@
 """The command line as a whole: pages, wrong usage, exit codes, what the shell can complete."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -206,3 +207,16 @@ def test_the_completion_is_installed_where_the_shell_looks_for_it(tmp_path, monk
     assert quadrat("--install-completion", "--shell", "bash").code == 0
     installed = tmp_path / ".local/share/bash-completion/completions/quadrat"
     assert "complete -F _quadrat quadrat" in installed.read_text()
+
+
+def test_what_a_terminal_cannot_show_is_escaped():
+    done = subprocess.run(
+        [sys.executable, "-m", "quadrat", "inspect", "no_such_ä.svs"],
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert done.stdout.startswith(b"no_such_\\xe4.svs\n  cannot be read: ")
+    assert done.stderr == b""

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from quadrat.annotations.drawn import points_inside
 from quadrat.annotations.extents import Extents
@@ -19,6 +18,7 @@ from quadrat.annotations.formats.pixels import labels_in, read_pixels
 from quadrat.annotations.types import F64, Ids, Kind
 from quadrat.core.errors import AnnotationError
 from quadrat.core.geometry import Box, Scale
+from quadrat.core.kernel import kernel
 
 _LOOKUP_END = 1 << 26
 """Label values below this are renumbered by a table, larger ones by sorting."""
@@ -203,7 +203,7 @@ def _nearest(labels: npt.NDArray[np.integer], box: Box, scale: Scale) -> npt.NDA
     return out
 
 
-@njit(cache=True)
+@kernel
 def _measure(labels: npt.NDArray[np.int32], count: int) -> tuple[Ids, F64]:
     """Extent (count, 4) int64 row0, col0, row1, col1 and centre (count, 2) x, y of the labels
     1..count."""
