@@ -323,7 +323,8 @@ def run_schedule(
     task = get_task(work.task)
     work.path.mkdir(parents=True)
     shards = steps.plan_slide(work).shards
-    with open_executor(schedule.executor, workers=schedule.workers, threads=1) as executor:
+    workers = schedule.workers if schedule.executor == "dask" else 0
+    with open_executor(workers=workers, threads=1) as executor:
 
         def do(fn: Any, cut: list[tuple[ShardIndex, ...]], make: Any) -> None:
             for outcome in executor.run(

@@ -57,7 +57,7 @@ pytestmark = pytest.mark.timeout(90)
 
 @pytest.fixture(scope="module")
 def cluster():
-    with open_executor("dask", workers=2, threads=1) as opened:
+    with open_executor(workers=2, threads=1) as opened:
         yield opened
 
 
@@ -256,6 +256,6 @@ def test_a_failure_without_words_still_has_a_message():
     assert guarded(fail, Job("a", None)).failure.message == "ValueError()"
 
 
-def test_an_unknown_executor_is_refused():
-    with pytest.raises(ConfigError, match=r"run\.executor is 'slurm'"):
-        open_executor("slurm", workers=1, threads=1)
+def test_a_number_of_workers_below_0_is_refused():
+    with pytest.raises(ConfigError, match="workers is -1; it must be 0 "):
+        open_executor(workers=-1, threads=1)

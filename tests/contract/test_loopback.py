@@ -28,7 +28,7 @@ def listening() -> set[str]:
 )
 def test_the_embedded_cluster_listens_on_loopback_only():
     before = listening()
-    with open_executor("dask", workers=1, threads=1):
+    with open_executor(workers=1, threads=1):
         new = listening() - before
     assert new, "the cluster must be listening somewhere, or this test sees nothing"
     assert all(address.split(":")[0] in LOOPBACK for address in new), new

@@ -101,7 +101,7 @@ def make_lab(folder):
 
 @pytest.fixture(scope="session")
 def cluster():
-    with open_executor("dask", workers=2, threads=1) as executor:
+    with open_executor(workers=2, threads=1) as executor:
         yield executor
 
 

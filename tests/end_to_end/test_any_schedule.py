@@ -116,6 +116,6 @@ def test_a_restless_run_on_two_dask_workers_writes_the_same_bytes(
 def test_a_restless_run_on_any_number_of_dask_workers_writes_the_same_bytes(
     workers, lab, reference, tmp_path
 ):
-    with open_executor("dask", workers=workers, threads=1) as executor:
+    with open_executor(workers=workers, threads=1) as executor:
         found = run(lab, "instance", tmp_path, Restless(executor, workers), per_unit=2)
     assert difference(found, contents(reference("instance"))) == []

@@ -97,7 +97,7 @@ def demo(out: Path, *, scale: str, workers: int, reporter: Reporter) -> int:
     pipelines = [demo_pipeline(task, out, size) for task in TASKS]
     test = out / "phantoms" / "test.csv"
     reports = []
-    with open_executor("dask", workers=workers, threads=1) as executor:
+    with open_executor(workers=workers, threads=1) as executor:
         reporter.say("writing phantom slides with exact truth")
         make_phantoms(out / "phantoms", size, executor)
         lap("phantoms")

@@ -151,7 +151,12 @@ def train(
             [plan.training_of(one)] if folds is False else plan.folds_of(one, _count(folds) or None)
         )
     ]
-    made = plan.train_all(trainings, overwrite=overwrite, reporter=options.reporter())
+    made = plan.train_all(
+        trainings,
+        overwrite=overwrite,
+        workers=trainings[0].pipeline.run.processes,
+        reporter=options.reporter(),
+    )
     for name, folder in made.items():
         print(f"{name}: {folder}")
     return EXIT_OK
@@ -209,6 +214,7 @@ def evaluate(
         ranking=not no_ap,
         pictures=pictures,
         overwrite=overwrite,
+        workers=loaded.run.processes,
     )
     jobs = evaluate.evaluation_jobs(
         loaded, manifest, out, how, folds=None if folds is False else _count(folds)

@@ -208,6 +208,7 @@ def _run(
         until=until,
         overwrite=options.overwrite,
         infer=infer,
+        workers=pipeline.run.processes,
         reporter=options.reporter(),
     )
     for line in _table(report):

@@ -1,10 +1,13 @@
-"""Opens the executor that a pipeline names."""
+"""Opens the executor of a run: a loop in this process, or worker processes."""
 
 from __future__ import annotations
 
+import multiprocessing
+import sys
 from contextlib import AbstractContextManager
+from pathlib import Path
 
-from quadrat.core.errors import ConfigError
+from quadrat.core.errors import EXIT_USAGE, ConfigError
 from quadrat.engine.executor import Executor, Serial
 
 
@@ -16,13 +19,44 @@ class _SerialContext(AbstractContextManager[Executor]):
         return None
 
 
-def open_executor(name: str, *, workers: int, threads: int) -> AbstractContextManager[Executor]:
-    """A context that gives the executor called ``name``: ``serial``, or ``dask`` (``workers``
-    processes on loopback)."""
-    if name == "serial":
-        return _SerialContext()
-    if name == "dask":
-        from quadrat.engine.dask import local_cluster
+def check_workers(workers: int) -> None:
+    """Refuse worker processes where none can be started; call it before anything is done.
 
-        return local_cluster(workers=workers, threads=threads)
-    raise ConfigError(f"run.executor is '{name}'; it must be 'serial' or 'dask'")
+    In a worker that has just been started, which imports the script that asks for workers, this
+    ends the process without a word: the process that started it says what is wrong.
+
+    Raises:
+        ConfigError: a number below 0, this process may not start others, or the program is in no
+            file.
+    """
+    if workers < 0:
+        raise ConfigError(f"workers is {workers}; it must be 0 (all in this process) or more")
+    here = multiprocessing.current_process()
+    if workers and here.daemon:
+        raise ConfigError(
+            f"{workers} worker processes are asked for inside a worker of another pool or cluster "
+            f"({here.name}), which may start none; use workers=0 (--set run.executor=serial)"
+        )
+    if workers and getattr(here, "_inheriting", False):
+        sys.exit(EXIT_USAGE)
+    program = getattr(sys.modules["__main__"], "__file__", None)  # none in a notebook
+    if workers and program is not None and not Path(program).exists():
+        raise ConfigError(
+            f"{workers} worker processes are asked for by a program that is in no file "
+            f"({program}), but each of them imports it; save it to a file, or use workers=0"
+        )
+
+
+def open_executor(*, workers: int, threads: int) -> AbstractContextManager[Executor]:
+    """A context that gives an executor: a loop in this process (``workers`` 0), or an embedded dask
+    cluster of worker processes on loopback.
+
+    Raises:
+        ConfigError: see :func:`check_workers`; or, when it is entered, the workers do not start.
+    """
+    check_workers(workers)
+    if not workers:
+        return _SerialContext()
+    from quadrat.engine.dask import local_cluster
+
+    return local_cluster(workers=workers, threads=threads)

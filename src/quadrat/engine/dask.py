@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,6 +28,7 @@ from distributed import Client, Future, LocalCluster, wait
 from distributed.protocol import pickle
 from distributed.scheduler import KilledWorker
 
+from quadrat.core.errors import ConfigError
 from quadrat.engine.executor import (
     Executor,
     Failure,
@@ -277,22 +279,36 @@ def local_cluster(*, workers: int, threads: int) -> Iterator[Executor]:
     }
     with (
         dask.config.set(SETTINGS | {"distributed.nanny.pre-spawn-environ": environment}),
-        _deaf_to_ctrl_c(
-            lambda: LocalCluster(
-                n_workers=workers,
-                threads_per_worker=1,
-                processes=True,
-                host="127.0.0.1",
-                # without it the status server listens on every interface
-                dashboard_address="127.0.0.1:0",
-                worker_dashboard_address="127.0.0.1:0",
-                memory_limit=0,
-                silence_logs=50,
-            )
-        ) as cluster,
+        _deaf_to_ctrl_c(partial(_start, workers)) as cluster,
         Client(cluster) as client,
     ):
         yield DaskExecutor(client, cluster, workers=workers, devices=gpus())
+
+
+def _start(workers: int) -> LocalCluster:
+    """The scheduler in this process, and its workers.
+
+    Raises:
+        ConfigError: they do not start.
+    """
+    try:
+        return LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            # without it the status server listens on every interface
+            dashboard_address="127.0.0.1:0",
+            worker_dashboard_address="127.0.0.1:0",
+            memory_limit=0,
+            silence_logs=50,
+        )
+    except (RuntimeError, OSError, TimeoutError) as error:
+        raise ConfigError(
+            f"{workers} worker processes could not be started ({error}); a script that asks for "
+            "workers does so below 'if __name__ == \"__main__\":', because each worker imports it; "
+            "or use workers=0 (--set run.executor=serial), or fewer"
+        ) from None
 
 
 def gpus() -> tuple[str, ...]:

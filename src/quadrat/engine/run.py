@@ -23,7 +23,7 @@ from quadrat.core.errors import (
 )
 from quadrat.core.files import drop_partials, recover_folder
 from quadrat.core.kernel import is_kept
-from quadrat.engine.cluster import open_executor
+from quadrat.engine.cluster import check_workers, open_executor
 from quadrat.engine.executor import Executor, Failure
 from quadrat.engine.fingerprint import Fingerprints, fingerprints
 from quadrat.engine.flow import UNTIL, Batch
@@ -137,6 +137,7 @@ def run(
     until: str = "results",
     overwrite: bool = False,
     infer: bool = True,
+    workers: int = 0,
     reporter: Reporter | None = None,
     executor: Executor | None = None,
 ) -> RunReport:
@@ -144,6 +145,8 @@ def run(
 
     A slide with results of the same fingerprint is skipped; an interrupted one goes on where its
     journal ends. Without ``infer`` the predictions must be there already (kept by an earlier run).
+    ``workers``: processes to start for it, whatever the pipeline says of its command; 0: all is
+    done in this one. ``executor``: one that is open already, in their place.
 
     Raises:
         ConfigError, PackageError: nothing was run, and nothing of earlier work was removed.
@@ -151,6 +154,7 @@ def run(
             written.
         KeyboardInterrupt: stopped on request; run again to go on.
     """
+    check_workers(workers)
     asked = _asked(pipeline, out, until=until, overwrite=overwrite, infer=infer)
     with contextlib.ExitStack() as stack:
         stack.enter_context(driver_lock(out))
@@ -166,13 +170,12 @@ def run(
         if todo:
             if not is_kept():
                 reporter.say(NOT_KEPT)
-            how = pipeline.run
             executor = executor or stack.enter_context(
-                open_executor(how.executor, workers=how.workers, threads=how.threads)
+                open_executor(workers=workers, threads=pipeline.run.threads)
             )
             batch = Batch(asked.settings, executor, reporter)
             states = [_begin(asked, batch, slide) for slide in todo]
-            for group in _groups(states, how.slides_in_flight):
+            for group in _groups(states, pipeline.run.slides_in_flight):
                 batch.advance(group, until=until)
                 for state in group:
                     rows[state.name] = _conclude(asked, batch, state)

@@ -72,6 +72,8 @@ class EvaluationOptions:
     """Write overlays and GeoJSON as a run does."""
     overwrite: bool = False
     """Replace results of other settings."""
+    workers: int = 0
+    """Processes to start for the runs; 0: all is done in this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,7 +296,14 @@ def _run(
     results, failed = [], dict[str, str]()
     for job in jobs:
         pipeline = for_evaluation(job.pipeline, pictures=options.pictures)
-        report = run(pipeline, job.slides, job.out, overwrite=options.overwrite, reporter=reporter)
+        report = run(
+            pipeline,
+            job.slides,
+            job.out,
+            overwrite=options.overwrite,
+            workers=options.workers,
+            reporter=reporter,
+        )
         failed |= {row.slide: row.reason for row in report.rows if row.status == "failed"}
         if report.exit_code == EXIT_OUTPUT:
             raise WriteError("; ".join(f"{slide}: {reason}" for slide, reason in failed.items()))

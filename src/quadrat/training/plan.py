@@ -14,7 +14,7 @@ from quadrat.config.pipeline import Pipeline, manifest_of
 from quadrat.config.splits import assign_folds, fold_split
 from quadrat.core.errors import ConfigError, QuadratError, SlideError, StoreError, WriteError
 from quadrat.core.files import recover_folder, remove
-from quadrat.engine.cluster import open_executor
+from quadrat.engine.cluster import check_workers, open_executor
 from quadrat.engine.executor import Executor, Failure, Job, Outcome
 from quadrat.engine.fingerprint import fingerprints
 from quadrat.engine.flow import Batch
@@ -143,12 +143,14 @@ def train_all(
     trainings: Sequence[Training],
     *,
     overwrite: bool = False,
+    workers: int = 0,
     reporter: Reporter | None = None,
     executor: Executor | None = None,
     train_one: TrainOne = train_package,
 ) -> dict[str, Path]:
-    """Plan the slides of all trainings, then train: one job per package, at the same time on the
-    executor's workers. Returns the package folders by name.
+    """Plan the slides of all trainings, then train: one job per package, at the same time on
+    ``workers`` processes (0: one after the other, in this one) or on the ``executor``'s. Returns
+    the package folders by name.
 
     A package that exists is left alone unless ``overwrite``; an interrupted training goes on from
     its checkpoint. ``train_one``: what a worker runs.
@@ -157,6 +159,7 @@ def train_all(
         ConfigError, AnnotationError: before any time is spent. StoreError: another training is at
             work on a package. KeyboardInterrupt: run again to go on.
     """
+    check_workers(workers)
     made: dict[str, Path] = {}
     _check_apart(trainings)
     with contextlib.ExitStack() as stack:
@@ -186,10 +189,8 @@ def train_all(
         if not jobs:
             return made
         if executor is None:
-            run = todo[0].pipeline.run
-            executor = stack.enter_context(
-                open_executor(run.executor, workers=run.workers, threads=run.threads)
-            )
+            threads = todo[0].pipeline.run.threads
+            executor = stack.enter_context(open_executor(workers=workers, threads=threads))
         for _, job in jobs:
             _plan(job, executor, reporter)
         run_jobs = [Job(training.name, job) for training, job in jobs]

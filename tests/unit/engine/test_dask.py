@@ -34,7 +34,7 @@ ACT = recorder()
 
 @pytest.fixture(scope="module")
 def cluster():
-    with open_executor("dask", workers=3, threads=1) as opened:
+    with open_executor(workers=3, threads=1) as opened:
         yield opened
 
 
