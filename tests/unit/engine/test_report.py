@@ -41,10 +41,12 @@ def test_the_files_of_a_run_name_no_places_and_keep_reasons_and_times(tiny):
     assert [line["status"] for line in lines] == ["done", "failed"]
     assert lines[1]["reason"] == "plan: b.svs: torn; see run/work/b"
     failures = lines_of(out / "run" / "failures.jsonl")
-    assert failures == [{"slide": "b", "reason": f"plan: /data/b.svs: torn; see {out}/run/work/b"}]
+    reason = f"plan: /data/b.svs: torn; see {out}/run/work/b"
+    line = {"slide": "b", "reason": reason, "task": "instance", "path": "/data/b.svs"}
+    assert failures == [line]
     times = lines_of(out / "run" / "timings.jsonl")
     assert times == [{"slide": "a", "seconds": state.seconds}]
     write_run_files(out, rows[:1], [state], paths={"a": "/data/a.svs"})
-    assert (out / "run" / "failures.jsonl").read_text() == ""
+    assert lines_of(out / "run" / "failures.jsonl") == [line]
     assert len((out / "run" / "timings.jsonl").read_text().splitlines()) == 2
     assert json.loads((out / "run" / "timings.jsonl").read_text().splitlines()[1])

@@ -1,13 +1,15 @@
 """Whole runs of tiny slides: what is done, skipped, refused, and what one slide's failure stops."""
 
 import os
+import shutil
 
 import pytest
 
 from helpers.faults import FAULTY, disk
-from helpers.runs import contents, difference
+from helpers.runs import contents, difference, lines_of, table
 from quadrat.config.manifest import SlideRef
 from quadrat.core.errors import ConfigError
+from quadrat.core.files import place_folder, remove
 from quadrat.engine import run as engine_run
 from quadrat.engine.executor import Serial
 from quadrat.engine.journal import Journal
@@ -211,3 +213,129 @@ def test_tiles_can_be_filled_before_there_is_a_package(tiny, monkeypatch):
 def test_groups_of_slides_go_through_the_steps_one_after_the_other(tiny):
     report = tiny.run("a", "b", "c", pipeline=tiny.pipeline(slides_in_flight=2))
     assert [row.status for row in report.rows] == ["done"] * 3
+
+
+# -- several commands in one folder
+
+
+def rows_of(tiny):
+    """slide: (status, reason) of summary.csv, in its order."""
+    rows = table(tiny.out / "results" / "summary.csv")
+    return {row["slide"]: (row["status"], row["reason"]) for row in rows}
+
+
+def failed_in(tiny):
+    return [line["slide"] for line in lines_of(tiny.out / "run" / "failures.jsonl")]
+
+
+def none(tiny):
+    """A run of a slide that is not there, which fails."""
+    slides = [SlideRef(path=str(tiny.folder / "none.svs"), name="none")]
+    return engine_run.run(tiny.pipeline(), slides, tiny.out, reporter=Reporter(quiet=True))
+
+
+def test_the_rows_of_earlier_commands_stay_as_they_were_and_stand_in_front_by_name(tiny):
+    for names in (("c",), ("b", "a")):
+        tiny.run(*names)
+    rows = table(tiny.out / "results" / "summary.csv")
+    assert [row["slide"] for row in rows] == ["c", "b", "a"]
+    tiny.run("d")
+    again = table(tiny.out / "results" / "summary.csv")
+    assert [row["slide"] for row in again] == ["a", "b", "c", "d"]
+    assert sorted(rows, key=str) == sorted(again[:3], key=str)
+
+
+def test_one_command_after_another_gives_the_table_that_one_command_gives(tiny):
+    tiny.run("a", "b", "c")
+    want = (tiny.out / "results" / "summary.csv").read_bytes()
+    remove(tiny.out)
+    for name in "abc":
+        tiny.run(name)
+    assert (tiny.out / "results" / "summary.csv").read_bytes() == want
+
+
+def test_a_failure_holds_until_a_command_takes_the_slide_again(tiny):
+    assert none(tiny).exit_code == 1
+    reason = rows_of(tiny)["none"][1]
+    assert tiny.run("a").exit_code == 0
+    assert rows_of(tiny) == {"none": ("failed", reason), "a": ("done", "")}
+    assert reason.startswith("open: there is no slide none.svs")
+    assert failed_in(tiny) == ["none"]
+    tiny.slide("none")
+    tiny.run("none")
+    assert rows_of(tiny) == {"a": ("done", ""), "none": ("done", "")}
+    assert failed_in(tiny) == []
+
+
+def test_a_failed_replacement_stays_failed_though_the_old_results_are_there(tiny):
+    tiny.run("a")
+    (tiny.folder / "a.png").write_bytes(b"")
+    assert tiny.run("a", overwrite=True).exit_code == 1
+    tiny.run("b")
+    assert [status for status, _ in rows_of(tiny).values()] == ["failed", "done"]
+    assert (results_folder(tiny.out, "a") / "summary.json").exists()
+
+
+def test_results_that_were_removed_have_no_row_and_results_without_a_row_get_one(tiny):
+    tiny.run("a", "b")
+    remove(results_folder(tiny.out, "a"))
+    (tiny.out / "results" / "summary.csv").unlink()
+    tiny.run("c")
+    assert list(rows_of(tiny)) == ["b", "c"]
+
+
+def test_slides_that_were_taken_to_a_stage_before_results_keep_their_row(tiny):
+    tiny.run("a", until="predict", pipeline=tiny.pipeline(keep=KEEP))
+    (before,) = table(tiny.out / "results" / "summary.csv")
+    tiny.run("b")
+    after = table(tiny.out / "results" / "summary.csv")
+    assert [(row["slide"], row["status"]) for row in after] == [("a", "predict"), ("b", "done")]
+    assert {key: after[0][key] for key in before} == before
+    remove(tiny.out / "run" / "work" / "a")
+    tiny.run("c")
+    assert list(rows_of(tiny)) == ["b", "c"]
+
+
+def test_slides_of_two_tasks_share_the_table(tiny, tiny_of):
+    tiny.run("a")
+    other = tiny_of("classification", side=32)
+    place_folder(tiny.out, other.out)
+    other.run("b")
+    rows = table(other.out / "results" / "summary.csv")
+    assert [(row["slide"], row["task"]) for row in rows] == [
+        ("a", "instance"),
+        ("b", "classification"),
+    ]
+    assert [(bool(row["count"]), bool(row["class"])) for row in rows] == [
+        (True, False),
+        (False, True),
+    ]
+
+
+@pytest.mark.parametrize("file", ["results/summary.csv", "run/failures.jsonl"])
+@pytest.mark.parametrize(
+    "content", [b"", b"slide;status\na;done\n", b"\xff\xfe", b'{"slide": 1}\n']
+)
+def test_files_that_were_saved_in_another_way_stop_nothing(tiny, file, content):
+    tiny.run("a")
+    (tiny.out / file).write_bytes(content)
+    assert tiny.run("b").exit_code == 0
+    assert rows_of(tiny) == {"a": ("done", ""), "b": ("done", "")}
+
+
+def test_a_damaged_summary_of_an_earlier_command_is_a_row_that_says_so(tiny):
+    tiny.run("a")
+    (results_folder(tiny.out, "a") / "summary.json").write_text("{}")
+    assert tiny.run("b").exit_code == 0
+    status, reason = rows_of(tiny)["a"]
+    assert status == "failed"
+    assert reason.startswith("results: its summary.json cannot be read; ")
+
+
+def test_what_a_crash_left_in_the_folder_of_results_has_no_row(tiny):
+    tiny.run("a")
+    place = results_folder(tiny.out, "a")
+    for name in (".z.old", "z.1.ab.partial"):
+        shutil.copytree(place, place.with_name(name))
+    tiny.run("b")
+    assert list(rows_of(tiny)) == ["a", "b"]
