@@ -30,7 +30,7 @@ from skimage.filters import threshold_otsu
 from skimage.morphology import disk
 from tissue_cases import CONDITIONS, MPP, UNSEEN, Case, cases
 
-from quadrat.slides.tissue.overview import ANALYSED, HOLE_MAX_MM2, SPECK_MAX_MM2, classify_overview
+from quadrat.slides.tissue.overview import HOLE_MAX_MM2, SPECK_MAX_MM2, classify_overview, is_tissue
 
 Rgb = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -55,7 +55,7 @@ def _large(mask: Mask, mm2: float) -> Mask:
 
 def quadrat(rgb: Rgb) -> Mask:
     """What quadrat does."""
-    return np.asarray(classify_overview(rgb, mpp=MPP) == ANALYSED)
+    return is_tissue(classify_overview(rgb, mpp=MPP))
 
 
 def otsu_grey(rgb: Rgb) -> Mask:

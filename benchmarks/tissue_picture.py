@@ -28,7 +28,7 @@ from quadrat.core.geometry import check_mpp, plan_read
 from quadrat.slides.opening import open_slide
 from quadrat.slides.source import SlideSource
 from quadrat.slides.tissue.mask import find_tissue, read_strips
-from quadrat.slides.tissue.overview import ANALYSED, classify_overview
+from quadrat.slides.tissue.overview import classify_overview, is_tissue
 
 TINTS = np.array(
     [(255, 255, 255), (90, 90, 255), (120, 120, 120), (0, 200, 0), (0, 0, 0), (255, 0, 255)],
@@ -58,7 +58,7 @@ Rgb = NDArray[np.uint8]
 def pair(rgb: Rgb, codes: NDArray[np.uint8], height: int) -> Rgb:
     """The picture, and beside it what was found, scaled to ``height`` px."""
     found = rgb.copy()
-    left = codes != ANALYSED
+    left = ~is_tissue(codes)
     found[left] = (found[left] * 0.65 + TINTS[codes][left] * 0.35).astype(np.uint8)
     thick = max(1, round(rgb.shape[0] / 200))
     found[~left & ndimage.binary_dilation(left, iterations=thick)] = (0, 190, 0)

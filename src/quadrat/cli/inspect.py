@@ -79,7 +79,8 @@ def describe_text(facts: dict[str, Any]) -> str:
             (
                 "tissue",
                 f"{facts['tissue_mm2']:.2f} of {facts['area_mm2']:.2f} mm2"
-                + (f" ({left_out})" if left_out else ""),
+                + (f" ({left_out})" if left_out else "")
+                + f"; {facts['tissue_filled_mm2']:.2f} of it are filled gaps and holes",
             )
         )
     if facts["icc_profile"]:
@@ -138,6 +139,7 @@ def _tissue(slide: Slide, facts: dict[str, Any]) -> TissueMap | None:
         facts["tissue_problem"] = str(error)
         return None
     facts["tissue_mm2"] = round(tissue.area_mm2, 4)
+    facts["tissue_filled_mm2"] = round(tissue.filled_mm2, 4)
     facts["excluded_mm2"] = {part.reason: round(part.mm2, 4) for part in tissue.excluded}
     return tissue
 

@@ -254,6 +254,10 @@ class SlideSection:
     """Windows with less tissue than this share of their core are left out."""
     tissue_min_mm2: Annotated[float, Field(ge=0, le=1000), _unit("mm2")] = 0.02
     """Smaller pieces of the mask are specks and are left out."""
+    tissue_fill_um: Annotated[float, Field(ge=0, le=1000), _unit("um")] = 64.0
+    """Narrower gaps in the tissue count as tissue; 0: none is filled."""
+    tissue_hole_mm2: Annotated[float, Field(ge=0, le=1000), _unit("mm2")] = 0.05
+    """Smaller holes in the tissue count as tissue; 0: none is filled."""
     tissue_margin_um: Annotated[float, Field(ge=0, le=5000), _unit("um")] = 0.0
     """Glass around the tissue that is analysed too."""
     tissue_threshold: Annotated[float, Field(ge=0.01, le=1)] = 0.06

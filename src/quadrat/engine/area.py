@@ -12,6 +12,7 @@ from quadrat.core.geometry import Box
 from quadrat.core.objects import Frame
 from quadrat.engine.work import SlidePlan, SlideWork
 from quadrat.outputs.summary import AreaFigures
+from quadrat.slides.tissue.overview import FILLED
 
 DAMAGED = "damaged tiles"
 
@@ -26,12 +27,15 @@ class AnalysedArea:
     """(reason, mm2) of the rest."""
     lost: tuple[Box, ...]
     """Damaged tiles in grid px, in raster order."""
+    filled_mm2: float
+    """How much of the tissue is gaps and holes that were filled."""
 
     def figures(self, frame: Frame) -> AreaFigures:
         """The account as results state it, in level-0 px."""
         corners = (frame.scale.box_l0(box) for box in self.lost)
         return AreaFigures(
             tissue_mm2=round(self.analysed_mm2, 6),
+            tissue_filled_mm2=round(self.filled_mm2, 6),
             excluded_mm2={reason: round(mm2, 6) for reason, mm2 in self.excluded},
             damaged_tiles_l0=tuple(
                 (round(x0, 3), round(y0, 3), round(x1, 3), round(y1, 3))
@@ -51,7 +55,7 @@ def analysed_area(work: SlideWork, plan: SlidePlan, lost: Sequence[Box]) -> Anal
         b for b in set(lost) if any(cell in cells for cell in lattice.cores(b.pad(lattice.halo)))
     )
     if not met:
-        return AnalysedArea(plan.tissue_mm2, plan.excluded, ())
+        return AnalysedArea(plan.tissue_mm2, plan.excluded, (), plan.filled_mm2)
     tissue = work.load_tissue()
     rows, cols = tissue.frame.centres_in(plan.frame)
     gone = np.zeros(tissue.mask.shape, np.bool_)
@@ -59,5 +63,11 @@ def analysed_area(work: SlideWork, plan: SlidePlan, lost: Sequence[Box]) -> Anal
         gone |= ((rows >= b.row0) & (rows < b.row1))[:, None] & (
             (cols >= b.col0) & (cols < b.col1)
         )[None, :]
-    mm2 = float((gone & tissue.mask).sum()) * (tissue.um_per_px / 1000) ** 2
-    return AnalysedArea(plan.tissue_mm2 - mm2, (*plan.excluded, (DAMAGED, mm2)), tuple(met))
+    mm2 = float((gone & tissue.mask).sum()) * tissue.px_mm2
+    filled = float((gone & (tissue.codes == FILLED)).sum()) * tissue.px_mm2
+    return AnalysedArea(
+        plan.tissue_mm2 - mm2,
+        (*plan.excluded, (DAMAGED, mm2)),
+        tuple(met),
+        plan.filled_mm2 - filled,
+    )

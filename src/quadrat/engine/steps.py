@@ -143,6 +143,7 @@ def plan_slide(work: SlideWork) -> Planned:
             slide_mpp=slide_mpp,
             mpp_source="override" if overridden else slide.info.mpp_source or "file",
             excluded=tuple((part.reason, part.mm2) for part in tissue.excluded),
+            filled_mm2=tissue.filled_mm2,
         )
     work.save_plan(plan, tissue)
     return Planned(tuple(work.spec.lattice.by_shard(cells)))
@@ -156,6 +157,8 @@ def analysed_part(work: SlideWork, slide: Slide, *, slide_mpp: float, frame: Fra
             slide,
             slide_mpp=slide_mpp,
             min_mm2=how.tissue_min_mm2,
+            fill_um=how.tissue_fill_um,
+            hole_mm2=how.tissue_hole_mm2,
             margin_um=how.tissue_margin_um,
             threshold=how.tissue_threshold,
             damaged=_damaged(work),

@@ -61,6 +61,8 @@ class SlidePlan:
     """Where the file states it, or "override"."""
     excluded: tuple[tuple[str, float], ...] = ()
     """(reason, mm2) of what is left out."""
+    filled_mm2: float = 0.0
+    """How much of the tissue is gaps and holes that were filled."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,8 @@ class AreaFigures:
     """The rest, by reason."""
     damaged_tiles_l0: tuple[tuple[float, float, float, float], ...]
     """x0, y0, x1, y1 in level-0 px of tiles that could not be decoded."""
+    tissue_filled_mm2: float | None = None
+    """Gaps and holes that were filled, within ``tissue_mm2``; None: an older version wrote it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,7 @@ def test_the_facts_of_a_slide_are_json_and_a_table_for_people(slide: Path) -> No
     text = describe_text(facts)
     assert "1200 x 1000 px" in text
     assert "of 1.20 mm2 (glass" in text
+    assert "; 0.00 of it are filled gaps and holes" in text
 
 
 def test_a_given_mpp_is_used_and_said_to_be_given(slide: Path) -> None:

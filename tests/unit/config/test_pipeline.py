@@ -311,6 +311,8 @@ def test_a_colour_is_three_values_from_0_to_255(tmp_path):
     ("slide", "words"),
     [
         ({"tissue_min_mm2": -1}, r"slide.tissue_min_mm2 is -1; it must lie in 0 to 1000"),
+        ({"tissue_fill_um": -1}, r"slide.tissue_fill_um is -1; it must lie in 0 to 1000"),
+        ({"tissue_hole_mm2": 1001}, r"slide.tissue_hole_mm2 is 1001; it must lie in 0 to 1000"),
         ({"tissue_threshold": 0}, r"slide.tissue_threshold is 0; it must lie in 0.01 to 1"),
         ({"min_tissue": 2}, r"slide.min_tissue is 2; it must lie in 0 to 1"),
         ({"include": ["Pen"]}, "slide.include and slide.exclude both name pen"),

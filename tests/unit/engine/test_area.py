@@ -10,6 +10,7 @@ from quadrat.core.objects import Frame
 from quadrat.engine.area import DAMAGED, analysed_area
 from quadrat.engine.work import SlidePlan
 from quadrat.slides.tissue.mask import TissueMap
+from quadrat.slides.tissue.overview import FILLED
 
 FRAME = Frame(height=64, width=64, mpp=0.5, scale_row=2.0, scale_col=4.0)
 COARSE = Frame(height=16, width=16, mpp=2.0, scale_row=8.0, scale_col=16.0)
@@ -52,6 +53,21 @@ def test_tissue_in_a_damaged_tile_was_not_analysed(work):
     assert area.lost == (tile,)
     assert area.analysed_mm2 == pytest.approx(plan.tissue_mm2 - 16 * PX_MM2)
     assert area.excluded == (("glass", 0.5), (DAMAGED, pytest.approx(16 * PX_MM2)))
+
+
+def test_what_is_filled_in_a_damaged_tile_is_not_analysed_either(work):
+    tissue = work.load_tissue()
+    codes = tissue.codes.copy()
+    codes[2:6, 2:5] = FILLED  # 12 px, of which 4 (2 x 2) lie in the tile
+    work.save_plan(
+        replace(work.load_plan(), filled_mm2=12 * PX_MM2), TissueMap.of_codes(codes, frame=COARSE)
+    )
+    plan = work.load_plan()
+    assert analysed_area(work, plan, ()).filled_mm2 == 12 * PX_MM2
+    area = analysed_area(work, plan, (Box(0, 0, 16, 16),))
+    assert area.analysed_mm2 == pytest.approx(plan.tissue_mm2 - 16 * PX_MM2)
+    assert area.filled_mm2 == pytest.approx(8 * PX_MM2)
+    assert area.figures(FRAME).tissue_filled_mm2 == round(8 * PX_MM2, 6)
 
 
 def test_overlapping_tiles_and_glass_are_not_counted_twice(work):

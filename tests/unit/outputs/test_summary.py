@@ -12,7 +12,7 @@ from quadrat.outputs.summary import SUMMARY, read_summary, write_summary
 FRAME = Frame(height=64, width=60, mpp=0.5, scale_row=2.0, scale_col=2.5)
 FIXED = {
     *("slide", "task", "fingerprint", "frame", "reader", "slide_mpp", "cores", "thresholds"),
-    *("tissue_mm2", "excluded_mm2", "damaged_tiles_l0"),
+    *("tissue_mm2", "tissue_filled_mm2", "excluded_mm2", "damaged_tiles_l0"),
     *("package", "classes", "pipeline", "versions", "threads", "device"),
 }
 
@@ -80,7 +80,14 @@ def test_a_damaged_summary_is_a_value_error_that_says_why(tmp_path, text, why):
         read_summary(tmp_path)
 
 
-@pytest.mark.parametrize("key", sorted(FIXED))
+def test_a_summary_of_before_the_filled_area_was_stated_is_read(tmp_path):
+    values = written(tmp_path)
+    del values["tissue_filled_mm2"]
+    (tmp_path / SUMMARY).write_text(json.dumps(values))
+    assert read_summary(tmp_path).figures.area.tissue_filled_mm2 is None
+
+
+@pytest.mark.parametrize("key", sorted(FIXED - {"tissue_filled_mm2"}))
 def test_no_key_may_be_missing(tmp_path, key):
     values = written(tmp_path)
     del values[key]

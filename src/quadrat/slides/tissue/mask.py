@@ -24,12 +24,16 @@ from quadrat.slides.source import PixelSource, SlideSource
 from quadrat.slides.tissue.absorption import dark_field
 from quadrat.slides.tissue.overview import (
     ANALYSED,
+    FILL_UM,
+    FILLED,
     GLASS,
+    HOLE_MAX_MM2,
     REASONS,
     SPECK_MAX_MM2,
     THRESHOLD,
     Codes,
     classify_overview,
+    is_tissue,
 )
 
 OVERVIEW_MPP = 8.0
@@ -67,26 +71,26 @@ class TissueMap:
     frame: Frame
     """Places the mask on the slide."""
     reasons: Codes | None = None
-    """uint8 (h, w): why a pixel is not analysed, 0 where it is. The lower bits are an index into
-    ``overview.REASONS``; USER_EXCLUSION and OUTSIDE_INCLUSION are added. None: everything outside
-    the mask is glass."""
+    """uint8 (h, w): why a pixel is not analysed; ANALYSED or FILLED where it is. The lower bits are
+    an index into ``overview.REASONS``, or FILLED; USER_EXCLUSION and OUTSIDE_INCLUSION are added.
+    None: everything outside the mask is glass."""
 
     def __post_init__(self) -> None:
         if self.mask.dtype != np.bool_ or self.mask.shape != (self.frame.height, self.frame.width):
             raise ValueError(
                 f"TissueMap.mask is {self.mask.dtype}{self.mask.shape}, its frame {self.frame}"
             )
-        if self.reasons is not None and not np.array_equal(self.reasons == ANALYSED, self.mask):
-            raise ValueError("TissueMap.reasons must be 0 where the mask is and nowhere else")
+        if self.reasons is not None and not np.array_equal(is_tissue(self.reasons), self.mask):
+            raise ValueError("TissueMap.reasons must name tissue where the mask is, only there")
 
     @staticmethod
     def of_codes(codes: Codes, *, frame: Frame) -> TissueMap:
         """The map of codes uint8 (h, w), as ``codes`` returns them."""
-        return TissueMap(np.asarray(codes == ANALYSED), frame, codes)
+        return TissueMap(is_tissue(codes), frame, codes)
 
     @property
     def codes(self) -> Codes:
-        """Why each pixel is what it is, uint8 (h, w), 0 analysed. Codes and frame are all that has
+        """Why each pixel is what it is, uint8 (h, w). Codes and frame are all that has
         to be stored."""
         return (
             np.where(self.mask, np.uint8(ANALYSED), np.uint8(GLASS))
@@ -115,6 +119,11 @@ class TissueMap:
         return float(np.count_nonzero(self.mask)) * self.px_mm2
 
     @property
+    def filled_mm2(self) -> float:
+        """How much of it is gaps and holes that were filled."""
+        return float(np.count_nonzero(self.codes == FILLED)) * self.px_mm2
+
+    @property
     def slide_mm2(self) -> float:
         """Area of the whole mask: that of the slide, except for less than one mask px at its right
         and lower edge."""
@@ -135,15 +144,17 @@ class TissueMap:
             Excluded(REASONS[code], float(by_picture[code]) * self.px_mm2)
             for code in range(1, len(REASONS))
         ]
+        tissue = counts[:, [ANALYSED, FILLED]].sum(axis=1)
         found.append(
-            Excluded(USER_REASONS[USER_EXCLUSION], float(counts[1, 0] + counts[3, 0]) * self.px_mm2)
+            Excluded(USER_REASONS[USER_EXCLUSION], float(tissue[1] + tissue[3]) * self.px_mm2)
         )
-        found.append(Excluded(USER_REASONS[OUTSIDE_INCLUSION], float(counts[2, 0]) * self.px_mm2))
+        found.append(Excluded(USER_REASONS[OUTSIDE_INCLUSION], float(tissue[2]) * self.px_mm2))
         return tuple(part for part in found if part.mm2 > 0)
 
     def account(self) -> str:
         """Where the area of the slide went, in one line. Parts below 0.005 mm2 are not named."""
-        parts = [f"{self.area_mm2:.2f} of {self.slide_mm2:.2f} mm2 analysed"]
+        filled = f" ({self.filled_mm2:.2f} of them filled)" if self.filled_mm2 >= 0.005 else ""
+        parts = [f"{self.area_mm2:.2f} of {self.slide_mm2:.2f} mm2 analysed{filled}"]
         parts += [f"{part.reason} {part.mm2:.2f}" for part in self.excluded if part.mm2 >= 0.005]
         return "; ".join(parts)
 
@@ -168,6 +179,8 @@ def find_tissue(
     *,
     slide_mpp: float,
     min_mm2: float = SPECK_MAX_MM2,
+    fill_um: float = FILL_UM,
+    hole_mm2: float = HOLE_MAX_MM2,
     margin_um: float = 0.0,
     threshold: float = THRESHOLD,
     damaged: Literal["fail", "mark"] = "fail",
@@ -175,8 +188,8 @@ def find_tissue(
     """The tissue of a slide of ``slide_mpp`` um/px at level 0, from an overview read in strips
     (bounded memory).
 
-    min_mm2, margin_um, threshold: see ``overview.classify_overview``; damaged: see
-    ``SlideSource``. A slide without tissue gives a map without tissue; its ``excluded`` says
+    min_mm2, fill_um, hole_mm2, margin_um, threshold: see ``overview.classify_overview``; damaged:
+    see ``SlideSource``. A slide without tissue gives a map without tissue; its ``excluded`` says
     what is there instead.
 
     Raises:
@@ -199,7 +212,13 @@ def find_tissue(
             "with --set slide.tissue=all, alone or together with a file of regions to include"
         )
     codes = classify_overview(
-        rgb, mpp=source.frame.mpp, min_mm2=min_mm2, margin_um=margin_um, threshold=threshold
+        rgb,
+        mpp=source.frame.mpp,
+        min_mm2=min_mm2,
+        fill_um=fill_um,
+        hole_mm2=hole_mm2,
+        margin_um=margin_um,
+        threshold=threshold,
     )
     return TissueMap.of_codes(codes, frame=source.frame)
 

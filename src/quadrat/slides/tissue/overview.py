@@ -26,6 +26,8 @@ BORDER: Final = 4
 SPECKS: Final = 5
 REASONS: Final = ("", "glass", "shadow, dust", "pen", "dark border", "specks")
 """What a code means: the code is the index."""
+FILLED: Final = 6
+"""Tissue as well: a gap or hole that is filled."""
 
 SMOOTH_UM = 6.0
 THRESHOLD = 0.06
@@ -38,8 +40,9 @@ CHROMA_MIN, CHROMA_SHARE = 0.015, 0.15
 strongest."""
 PEN_MIN_MM2, PEN_MARGIN_UM = 0.01, 32.0
 BORDER_MIN_MM2, BORDER_MARGIN_UM = 0.01, 24.0
-CLOSE_UM, OPEN_UM = 32.0, 12.0
-HOLE_MAX_MM2, SPECK_MAX_MM2 = 0.05, 0.02
+OPEN_UM = 12.0
+FILL_UM, HOLE_MAX_MM2 = 64.0, 0.05
+SPECK_MAX_MM2 = 0.02
 SPECK_MAX_SHARE = 0.05
 """In small images, a speck is at most this share of the image."""
 
@@ -51,16 +54,20 @@ def classify_overview(
     *,
     mpp: float,
     min_mm2: float = SPECK_MAX_MM2,
+    fill_um: float = FILL_UM,
+    hole_mm2: float = HOLE_MAX_MM2,
     margin_um: float = 0.0,
     threshold: float = THRESHOLD,
 ) -> Codes:
-    """Codes uint8 (h, w) of an overview uint8 (h, w, 3): 0 is tissue, else the index in
-    ``REASONS``. For transmitted light only (see ``absorption.dark_field``).
+    """Codes uint8 (h, w) of an overview uint8 (h, w, 3): 0 is tissue, ``FILLED`` tissue too, else
+    the index in ``REASONS``. For transmitted light only (see ``absorption.dark_field``).
 
     Args:
         rgb: the overview.
         mpp: um/px of the overview, best 4-16.
         min_mm2: smaller pieces are specks (in small images at most a share of the image).
+        fill_um: gaps that are narrower count as tissue, except along the border of the overview.
+        hole_mm2: smaller holes do, except at the border.
         margin_um: how much glass around the tissue counts as tissue.
         threshold: the least tissue score (optical density): lower for pale stain, higher for dirt.
     """
@@ -75,9 +82,9 @@ def classify_overview(
     banned = frame | pen
     score, coloured = _score(smooth)
     dense = score > _edge(np.where(banned, 0, score), threshold, mpp=mpp)
-    found = _open(dense & coloured & ~banned, OPEN_UM / mpp)
-    found = _close(found, CLOSE_UM / mpp) & ~banned
-    found = ~_without_small(~found, HOLE_MAX_MM2 * per_mm2) & ~banned
+    seen = dense & coloured & ~banned
+    found = _close(_open(seen, OPEN_UM / mpp), fill_um / 2 / mpp) & ~banned
+    found = _without_holes(found, hole_mm2 * per_mm2) & ~banned
     tissue = _without_small(found, min(min_mm2 * per_mm2, SPECK_MAX_SHARE * found.size))
     if margin_um > 0:
         tissue = _grown(tissue, margin_um / mpp) & ~banned
@@ -87,7 +94,13 @@ def classify_overview(
     codes[pen] = PEN
     codes[frame] = BORDER
     codes[tissue] = ANALYSED
+    codes[tissue & found & ~seen] = FILLED
     return codes
+
+
+def is_tissue(codes: Codes) -> Mask:
+    """Which codes say that a pixel is tissue; a bool array of the same shape."""
+    return np.asarray((codes == ANALYSED) | (codes == FILLED))
 
 
 def _score(density: Floats) -> tuple[Floats, Mask]:
@@ -119,8 +132,21 @@ def _open(mask: Mask, radius: float) -> Mask:
 
 
 def _close(mask: Mask, radius: float) -> Mask:
-    """Fill everything that a disc of ``radius`` px does not fit into."""
-    return ~_open(~mask, radius)
+    """Fill everything that a disc of ``radius`` px does not fit into. Outside the image there is
+    room for it, so a strip along the border is not filled."""
+    room = int(radius) + 1
+    gaps = _open(np.pad(~mask, room, constant_values=True), radius)
+    return ~gaps[room:-room, room:-room]
+
+
+def _without_holes(mask: Mask, min_px: float) -> Mask:
+    """The mask, with 4-connected holes of less than ``min_px`` px filled that do not touch the
+    border of the image."""
+    holes = np.pad(~mask, 1, constant_values=True)
+    labels, count = ndimage.label(holes)
+    keep = np.bincount(labels.ravel(), minlength=count + 1) >= min_px
+    keep[labels[0, 0]] = True
+    return np.asarray(~(holes & keep[labels])[1:-1, 1:-1])
 
 
 def _distance(mask: Mask) -> Floats:

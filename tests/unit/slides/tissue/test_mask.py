@@ -13,7 +13,15 @@ from quadrat.slides.array import ArraySlide
 from quadrat.slides.opening import open_slide
 from quadrat.slides.source import source_of
 from quadrat.slides.tissue import mask as tissue_module
-from quadrat.slides.tissue.mask import TissueMap, find_tissue, tissue_cells, whole_slide
+from quadrat.slides.tissue.mask import (
+    OUTSIDE_INCLUSION,
+    USER_EXCLUSION,
+    TissueMap,
+    find_tissue,
+    tissue_cells,
+    whole_slide,
+)
+from quadrat.slides.tissue.overview import ANALYSED, FILLED
 
 LATTICE = Lattice(core=64, halo=16, stride=16, shard=256)
 
@@ -175,3 +183,34 @@ def test_the_real_fluorescence_slide_is_refused() -> None:
         pytest.raises(SlideError, match="bright-field"),
     ):
         find_tissue(slide, slide_mpp=check_mpp(slide.mpp, slide=slide.name))
+
+
+def test_what_is_filled_is_a_part_of_the_tissue_and_stays_so_when_it_is_kept() -> None:
+    image = glass(500, 700)
+    disc = paint(image, (200, 300), 120, PURPLE)
+    image[195:205, 290:310] = 242  # a hole of 0.0128 mm2
+    slide = ArraySlide(image, mpp=8.0)
+    filled = find_tissue(slide, slide_mpp=8.0)
+    bare = find_tissue(slide, slide_mpp=8.0, fill_um=0, hole_mm2=0)
+    assert filled.filled_mm2 == pytest.approx(0.0128, rel=0.3)
+    assert bare.filled_mm2 == 0
+    assert filled.area_mm2 - bare.area_mm2 == pytest.approx(filled.filled_mm2, abs=0.001)
+    assert filled.area_mm2 == pytest.approx(disc.sum() * 64e-6, rel=0.02)
+    assert "(0.01 of them filled)" in filled.account()
+    assert "filled" not in bare.account()
+    for tissue in (filled, bare):
+        whole = tissue.area_mm2 + sum(part.mm2 for part in tissue.excluded)
+        assert whole == pytest.approx(tissue.slide_mm2)
+        again = TissueMap.of_codes(tissue.codes, frame=tissue.frame)
+        assert (again.area_mm2, again.filled_mm2) == (tissue.area_mm2, tissue.filled_mm2)
+
+
+def test_filled_tissue_that_the_user_excludes_is_excluded_by_the_user() -> None:
+    frame = Frame(height=1, width=4, mpp=1000.0, scale_row=1.0, scale_col=1.0)
+    codes = np.array([[FILLED, FILLED | USER_EXCLUSION, OUTSIDE_INCLUSION | FILLED, ANALYSED]])
+    tissue = TissueMap.of_codes(codes.astype(np.uint8), frame=frame)
+    assert (tissue.area_mm2, tissue.filled_mm2) == (2, 1)
+    assert [(part.reason, part.mm2) for part in tissue.excluded] == [
+        ("user exclusion", 1),
+        ("outside user inclusion", 1),
+    ]

@@ -16,7 +16,16 @@ from helpers.tissue_pictures import (
     glass,
     paint,
 )
-from quadrat.slides.tissue.overview import ANALYSED, BORDER, GREY, PEN, SPECKS, classify_overview
+from quadrat.slides.tissue.overview import (
+    ANALYSED,
+    BORDER,
+    FILLED,
+    GREY,
+    PEN,
+    SPECKS,
+    classify_overview,
+    is_tissue,
+)
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> float:
@@ -24,7 +33,7 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def tissue_mask(image: np.ndarray, *, mpp: float, **options: float) -> np.ndarray:
-    return np.asarray(classify_overview(image, mpp=mpp, **options) == ANALYSED)
+    return is_tissue(classify_overview(image, mpp=mpp, **options))
 
 
 def test_an_empty_slide_has_no_tissue() -> None:
@@ -156,3 +165,83 @@ def test_a_higher_threshold_asks_for_denser_tissue() -> None:
     found = tissue_mask(image, mpp=MPP, threshold=0.5)
     assert found[200, 150]
     assert not found[200, 430]
+
+
+# -- what is filled
+
+
+def fields(gap: int, *, count: int = 4, side: int = 40) -> tuple[np.ndarray, np.ndarray]:
+    """Square fields of tissue in rows and columns, ``gap`` px apart, and where they lie."""
+    image = glass()
+    truth = np.zeros(image.shape[:2], bool)
+    for row in range(count):
+        for col in range(count):
+            top, left = 60 + row * (side + gap), 60 + col * (side + gap)
+            truth[top : top + side, left : left + side] = True
+    image[truth] = np.where(np.ones((truth.sum(), 1)), PINK, 0)
+    return image, truth
+
+
+@pytest.mark.parametrize("gap", [3, 5, 7])
+def test_fields_that_lie_close_are_apart_where_nothing_is_to_be_filled(gap: int) -> None:
+    image, truth = fields(gap)
+    apart = classify_overview(image, mpp=MPP, fill_um=0, hole_mm2=0)
+    assert is_tissue(apart).sum() == pytest.approx(truth.sum(), rel=0.03)
+    assert not (apart == FILLED).any()
+    filled = classify_overview(image, mpp=MPP)
+    assert is_tissue(filled).sum() > 1.1 * truth.sum()
+    extra = (filled == FILLED).sum()
+    assert (filled == ANALYSED).sum() == pytest.approx(truth.sum(), rel=0.03)
+    assert extra == pytest.approx(is_tissue(filled).sum() - truth.sum(), abs=0.03 * truth.sum())
+
+
+@pytest.mark.parametrize(("fill_um", "closed"), [(0, False), (32, False), (48, True), (64, True)])
+def test_gaps_are_filled_if_they_are_narrower_than_is_asked_for(
+    fill_um: float, closed: bool
+) -> None:
+    image, _ = fields(5)  # 40 um
+    found = tissue_mask(image, mpp=MPP, fill_um=fill_um, hole_mm2=0)
+    middle = found[80, 60:235]
+    assert middle.all() == closed
+
+
+@pytest.mark.parametrize(("hole_mm2", "closed"), [(0, False), (0.005, False), (0.01, True)])
+def test_holes_are_filled_if_they_are_smaller_than_is_asked_for(
+    hole_mm2: float, closed: bool
+) -> None:
+    image = glass()
+    paint(image, (200, 300), 160, PINK)
+    image[190:200, 290:300] = GLASS  # 0.0064 mm2
+    found = classify_overview(image, mpp=MPP, fill_um=0, hole_mm2=hole_mm2)
+    assert (found[195, 295] == FILLED) == closed
+    assert is_tissue(found)[195, 295] == closed
+
+
+@pytest.mark.parametrize("side", [0, 1, 2, 3])
+@pytest.mark.parametrize("width", [2, 3, 4, 6])
+def test_a_strip_of_glass_along_the_border_stays_glass(side: int, width: int) -> None:
+    image = glass()
+    paint(image, (200, 300), 1000, PINK)
+    image = np.rot90(image, side).copy()
+    image[:width, 100:-100] = GLASS  # a bay that opens to the border
+    found = tissue_mask(image, mpp=MPP)
+    assert found[:width, 110:-110].mean() < 0.01
+    assert found[width + 2 :].all()
+
+
+@pytest.mark.parametrize("size", [(20, 20), (12, 30)])
+def test_a_small_piece_of_glass_in_a_corner_stays_glass(size: tuple[int, int]) -> None:
+    image = glass()
+    paint(image, (200, 300), 1000, PINK)
+    image[: size[0], : size[1]] = GLASS
+    assert size[0] * size[1] * (MPP / 1000) ** 2 < 0.05
+    found = tissue_mask(image, mpp=MPP)
+    assert found[: size[0] - 2, : size[1] - 2].mean() < 0.02
+
+
+def test_pen_and_frame_are_not_filled() -> None:
+    image = glass()
+    paint(image, (200, 300), 160, PINK)
+    image[190:200, 200:400] = PENS["blue"]
+    found = classify_overview(image, mpp=MPP)
+    assert (found[192:198, 210:390] == PEN).all()
