@@ -180,7 +180,7 @@ def test_a_folder_of_two_dicom_series_is_refused_and_a_file_of_it_is_not(
 ) -> None:
     shutil.copyfile(next((wsi / DICOM_GOOD).glob("*.dcm")), tmp_path / "a.dcm")
     shutil.copyfile(wsi / DICOM_BAD / "level-2-frames-0-4.dcm", tmp_path / "b.dcm")
-    with pytest.raises(SlideError, match="holds 2 DICOM series; keep one"):
+    with pytest.raises(SlideError, match=r"holds 2 DICOM series: .*--scene"):
         open_slide(tmp_path)
     with open_slide(tmp_path / "b.dcm") as slide:
         assert slide.levels[0].box.shape == (741, 555)

@@ -101,15 +101,18 @@ def found(given: Sequence[Path], *, quiet: bool = False) -> list[Path]:
 
 def _in_folder(folder: Path) -> list[Path]:
     from quadrat.cli.init.finding import slides_below, slides_in
+    from quadrat.slides.dicom_series import holds_dicom
     from quadrat.slides.recognise import recognise
 
     try:
-        recognise(folder)
+        places = {file.parent for file in recognise(folder).files}
+        if len(places) == 1 and places != {folder}:  # its DICOM slide has a folder of its own
+            return list(slides_in(folder)) or [folder]
     except SlideError:
         with contextlib.suppress(OSError):  # then the error of the folder itself is reported
             inside = list(slides_in(folder))
             below = [] if inside else list(slides_below(folder))
-            if below:
+            if below and not any(map(holds_dicom, filter(Path.is_dir, below))):
                 raise ConfigError(
                     f"{folder} holds no slide itself, but the folders below it hold {len(below)}; "
                     f"name them by a pattern in quotes: '{folder}/**/*{below[0].suffix}'"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import struct
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -21,10 +22,12 @@ WSI_CLASS = "1.2.840.10008.5.1.4.1.1.77.1.6"
 """VL Whole Slide Microscopy Image Storage."""
 DEFLATED, BIG_ENDIAN = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
 JPEG = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
-SUFFIXES = (".dcm", ".dicom", "")
 HEADER_BYTES, ELEMENT_BYTES = 1 << 30, 2048
 """The memory that a header may take, and what pydicom needs for an element besides its value."""
-_WANTED = [0x00080016, 0x0020000E, 0x00280004, 0x00480006, 0x00480007]
+_WANTED = [
+    *(0x00080008, 0x00080016, 0x0008103E, 0x0020000E),
+    *(0x00280004, 0x00400512, 0x00480006, 0x00480007),
+]
 _PER_FRAME, _PIXELS = 0x52000000, 0x7FE00010
 _PIXEL_ELEMENT = re.compile(rb"\xe0\x7f\x10\x00O[BW]\0\0")
 """How pixel data begin where value representations are explicit: tag, OB or OW, two zero bytes."""
@@ -53,6 +56,11 @@ class Instance:
     """The first bytes of the first frame; empty if frames are not compressed."""
     missing_bytes: int = 0
     """How many bytes of the frames are missing at the end of the file."""
+    name: str = ""
+    """What the header calls the series (SeriesDescription), or else its glass (Container
+    Identifier)."""
+    associated: bool = False
+    """Whether it is a label or an overview, not a level of the slide."""
 
     @property
     def is_slide(self) -> bool:
@@ -82,42 +90,19 @@ def _read(path: Path, stamp: tuple[int, int, int]) -> Instance | None:
         return _instance(file, path) if file.read(4) == b"DICM" else None
 
 
-def series_instances(path: Path) -> list[tuple[Path, Instance]]:
-    """The slide instances in a folder, or those of the series of a file; by name.
-
-    Raises:
-        SlideError: one of them cannot be read or is truncated.
-    """
-    folder = path if path.is_dir() else path.parent
-    wanted = None if path.is_dir() else read_instance(path)
-    found = []
-    for file in sorted(p for p in folder.iterdir() if p.is_file() and p.suffix.lower() in SUFFIXES):
-        instance = read_instance(file)
-        if (
-            instance is None
-            or not instance.is_slide
-            or (wanted is not None and instance.series != wanted.series)
-        ):
-            continue
-        if instance.missing_bytes:
-            size = file.stat().st_size
-            raise SlideError(
-                f"{file}: truncated: its frames end at byte {size + instance.missing_bytes} or "
-                f"later, the file has {size}"
-            )
-        found.append((file, instance))
-    return found
-
-
-def mistagged_sizes(path: Path) -> frozenset[tuple[int, int]]:
-    """(height, width) of the levels with a header that states RGB and JPEG frames that are YCbCr.
+def mistagged_sizes(files: Iterable[Path]) -> frozenset[tuple[int, int]]:
+    """(height, width) of those files of a slide with a header that states RGB and JPEG frames that
+    are YCbCr.
 
     Raises:
         SlideError: the reverse (header YBR, frames RGB). OpenSlide's conversion clips colours, so
             they cannot be restored.
     """
     found = set()
-    for file, instance in series_instances(path):
+    for file in files:
+        instance = read_instance(file)
+        if instance is None:
+            continue
         colours = jpeg_colours(instance.frame_head) if instance.syntax in JPEG else None
         if colours == "rgb" and instance.photometric.startswith("YBR"):
             raise SlideError(
@@ -244,6 +229,10 @@ def _header(file: BinaryIO) -> tuple[Instance, bool]:
             str(data.get("SeriesInstanceUID", "")),
             str(data.get("PhotometricInterpretation", "")),
             (int(data.get("TotalPixelMatrixRows", 0)), int(data.get("TotalPixelMatrixColumns", 0))),
+            name=str(
+                data.get("SeriesDescription") or data.get("ContainerIdentifier") or ""
+            ).strip(),
+            associated=re.search(r"\b(LABEL|OVERVIEW)\b", str(data.get("ImageType"))) is not None,
         )
     return found, not data.original_encoding[0]
 

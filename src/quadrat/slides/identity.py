@@ -10,6 +10,7 @@ from pathlib import Path
 
 from quadrat.core.errors import SlideError
 from quadrat.core.files import sha256_of
+from quadrat.slides.dicom_series import is_dicom
 
 END_BYTES = 2**20
 
@@ -57,7 +58,7 @@ def slide_files(path: Path) -> list[Path]:
     elif kind in (".vms", ".vmu"):
         found = [path, *path.parent.glob(f"{glob.escape(path.stem)}*")]
     else:
-        found = [path, *(path.parent.glob("*.dcm") if kind == ".dcm" else ())]
+        found = [path, *(filter(is_dicom, path.parent.iterdir()) if is_dicom(path) else ())]
     return sorted({p for p in found if p.is_file()} | (set() if path.is_dir() else {path}))
 
 

@@ -13,9 +13,9 @@ def open_slide(path: str | Path, *, mpp: float | None = None, scene: str = "") -
     or a folder of DICOM instances. docs/formats.md lists what can be read.
 
     ``scene`` names one of several pictures in a TIFF file, by name or number; without it, the
-    largest is the slide. ``mpp`` (um/px of rows and columns) replaces what the file states. The mpp
-    of a slide is not checked here: it may be missing or absurd, and ``core.geometry.check_mpp``
-    judges it.
+    largest is the slide. In a folder of several DICOM series it names one of them. ``mpp`` (um/px
+    of rows and columns) replaces what the file states. The mpp of a slide is not checked here: it
+    may be missing or absurd, and ``core.geometry.check_mpp`` judges it.
 
     Raises:
         SlideError: the path is missing, empty, truncated, unreadable, or not a picture that can be

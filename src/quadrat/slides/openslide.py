@@ -9,7 +9,9 @@ starts. So pixels are cut from blocks at fixed places: a region is the same whol
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from threading import Lock
 
 import numpy as np
@@ -21,6 +23,7 @@ from quadrat.slides.blocks import from_blocks
 from quadrat.slides.cache import BlockCache
 from quadrat.slides.colour_profile import handle_profile
 from quadrat.slides.dicom import mistagged_sizes
+from quadrat.slides.dicom_series import links_to
 from quadrat.slides.native import NativeTiles, pages_by_size
 from quadrat.slides.ome_xml import OmeImage, parse_ome
 from quadrat.slides.protocol import (
@@ -75,6 +78,18 @@ class OpenSlideSlide(Reopened):
     """
 
     def __init__(self, found: Found, *, mpp: tuple[float, float] | None = None) -> None:
+        self._links = links_to(found.files, slide=found.path)
+        if self._links is None:
+            self._set_up(found, mpp)
+            return
+        try:
+            self._set_up(replace(found, file=min(Path(self._links.name).iterdir())), mpp)
+        except BaseException:
+            self._links.cleanup()
+            raise
+
+    def _set_up(self, found: Found, mpp: tuple[float, float] | None) -> None:
+        """Open the file and learn what it states of itself."""
         self._found = found
         self._override = mpp
         self._lock = Lock()
@@ -91,9 +106,7 @@ class OpenSlideSlide(Reopened):
         )
         stated = _stated_mpp(self._handle, found)
         self.mpp = mpp or (None if stated is None else stated.mpp)
-        self._ycbcr = (
-            mistagged_sizes(found.file) if found.format == "dicom" else frozenset[tuple[int, int]]()
-        )
+        self._ycbcr = mistagged_sizes(found.files)
         self._native, reader = self._open_native()
         try:
             notes = self._drop_unlike()
@@ -123,6 +136,8 @@ class OpenSlideSlide(Reopened):
         self._handle.close()
         if self._native is not None:
             self._native.close()
+        if self._links is not None:
+            self._links.cleanup()
 
     def _drop_unlike(self) -> tuple[str, ...]:
         """Of a generic TIFF, keep the levels down to the first one that shows something else; a
@@ -267,8 +282,10 @@ def _open(found: Found) -> openslide.OpenSlide:
     try:
         return openslide.OpenSlide(str(found.file))
     except openslide.OpenSlideError as error:
+        one_of_many = found.format == "dicom" and found.path == found.file
+        remedy = "; give the folder that holds all its files" if one_of_many else ""
         raise SlideError(
-            f"{found.path}: OpenSlide cannot open this {found.format} slide ({error})"
+            f"{found.path}: OpenSlide cannot open this {found.format} slide ({error}){remedy}"
         ) from error
 
 

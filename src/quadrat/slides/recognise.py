@@ -12,7 +12,8 @@ from typing import Literal
 import openslide
 
 from quadrat.core.errors import SlideError
-from quadrat.slides.dicom import BIG_ENDIAN, DEFLATED, read_instance, series_instances
+from quadrat.slides.dicom import BIG_ENDIAN, DEFLATED, read_instance
+from quadrat.slides.dicom_series import Series, choose_series, series_in, series_of
 from quadrat.slides.tiff_directory import tiff_directory
 from quadrat.slides.tiff_extent import MAGIC as TIFF_MAGIC
 from quadrat.slides.tiff_extent import missing_bytes
@@ -46,6 +47,8 @@ class Found:
     """Vendor or file format."""
     scene: str = ""
     """Which of its pictures is meant, by name or number; "": the only one, or the largest."""
+    files: tuple[Path, ...] = ()
+    """All files of a DICOM slide."""
 
 
 def recognise(path: Path, *, scene: str = "") -> Found:
@@ -56,7 +59,7 @@ def recognise(path: Path, *, scene: str = "") -> Found:
             a folder that is neither one DICOM series nor an OME-Zarr image.
     """
     found = _recognise(path, scene)
-    if scene and found.reader not in ("tiff", "ome-zarr"):
+    if scene and found.reader not in ("tiff", "ome-zarr") and not path.is_dir():
         raise SlideError(
             f"{path}: {found.format} is read as one picture, so it has no scene '{scene}'; leave "
             "the scene out"
@@ -66,7 +69,7 @@ def recognise(path: Path, *, scene: str = "") -> Found:
 
 def _recognise(path: Path, scene: str) -> Found:
     if path.is_dir():
-        return _recognise_folder(path)
+        return _recognise_folder(path, scene)
     if path.name in ("zarr.json", ".zattrs", ".zgroup"):
         raise SlideError(f"{path}: the metadata of a zarr folder; give the folder that it lies in")
     head = _head(path)
@@ -131,7 +134,7 @@ def is_zarr(folder: Path) -> bool:
     return any((folder / name).is_file() for name in ("zarr.json", ".zgroup", ".zattrs", ".zarray"))
 
 
-def _recognise_folder(folder: Path) -> Found:
+def _recognise_folder(folder: Path, scene: str) -> Found:
     try:
         names = [path.name for path in folder.iterdir()]
     except PermissionError:
@@ -140,19 +143,14 @@ def _recognise_folder(folder: Path) -> Found:
         return Found(folder, folder, _called(folder), "ome-zarr", "OME-Zarr")
     if not names:
         raise SlideError(f"{folder}: the folder is empty")
-    instances = series_instances(folder)
-    series = {instance.series for _, instance in instances}
-    if len(series) > 1:
+    series = series_in(folder)
+    if not series:
         raise SlideError(
-            f"{folder}: holds {len(series)} DICOM series; keep one in a folder, or give one of its "
-            "files"
+            f"{folder}: a folder without DICOM slide files and not an OME-Zarr image; give a slide "
+            "file instead"
         )
-    if not instances:
-        raise SlideError(
-            f"{folder}: a folder without DICOM slide files (.dcm) and not an OME-Zarr image; give "
-            "a slide file instead"
-        )
-    return _found_dicom(folder, instances[0][0], name=_called(folder))
+    chosen = choose_series(series, scene=scene, path=folder)
+    return _found_dicom(folder, chosen.files[0], chosen, name=_called(folder))
 
 
 def _called(folder: Path) -> str:
@@ -174,17 +172,17 @@ def _recognise_dicom(path: Path) -> Found:
             f"{path}: a DICOM file that is not a whole-slide image (SOP class "
             f"{instance.sop_class or 'unstated'})"
         )
-    series_instances(path)
-    return _found_dicom(path, path, name=_called(path.parent))
+    return _found_dicom(path, path, series_of(path), name=_called(path.parent))
 
 
-def _found_dicom(path: Path, file: Path, *, name: str) -> Found:
+def _found_dicom(path: Path, file: Path, series: Series, *, name: str) -> Found:
+    series.check_whole()
     if _vendor(file) != "dicom":
         raise SlideError(
             f"{path}: a DICOM whole-slide image that OpenSlide does not read (damaged, or of an "
             "unknown kind)"
         )
-    return Found(path, file, name, "openslide", "dicom")
+    return Found(path, file, name, "openslide", "dicom", files=series.files)
 
 
 def check_complete(path: Path) -> None:

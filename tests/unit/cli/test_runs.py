@@ -1,5 +1,6 @@
 """Which slides the arguments of a run name."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -97,3 +98,37 @@ def test_a_folder_whose_slides_lie_in_folders_below_says_how_to_name_them(folder
     with pytest.raises(ConfigError, match=r"below it hold 1; name .* in quotes: '.*/\*\*/\*\.svs'"):
         found([outer])
     assert names(found([outer / "**" / "*.svs"])) == ["a.svs"]
+
+
+@pytest.mark.parametrize(
+    ("files", "slides"),
+    [
+        (["IM1", "IM2"], ["."]),
+        (["a/IM1", "b/IM2"], ["."]),
+        (["a/IM1", "IM2"], ["."]),
+        (["a/IM1", "a/IM2"], ["a"]),
+        (["p/s/a/IM1", "p/s/a/IM2"], ["."]),
+        (["a/IM1", "a/IM2", "b.svs"], ["a", "b.svs"]),
+        (["a/IM1", "b/other"], ["a", "b"]),
+        (["p/a/IM1", "p/b/other"], ["."]),
+        (["IM1", "other"], ["."]),
+    ],
+)
+def test_dicom_files_are_one_slide_or_the_folders_of_several(tmp_path, files, slides):
+    """IM1 and IM2 are of one series, ``other`` is of another; a folder of both is left to whoever
+    opens it, who says which series there are."""
+    data = os.environ.get("QUADRAT_DATA")
+    if data is None:
+        pytest.skip("QUADRAT_DATA names no folder of real slides")
+    wsi = Path(data) / "wsi"
+    first = wsi / "dicom_cmu-1-small-region_mistagged_rgb"
+    contents = {
+        "IM1": (first / "level-2-frames-0-4.dcm").read_bytes(),
+        "IM2": (first / "level-3-frames-0-1.dcm").read_bytes(),
+        "other": next((wsi / "dicom_camelyon_jpeg").iterdir()).read_bytes(),
+        "b.svs": b"",
+    }
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(contents[Path(name).name])
+    assert found([tmp_path]) == [tmp_path / slide for slide in slides]

@@ -24,7 +24,8 @@ from pydicom.uid import (
 
 from quadrat.core.errors import SlideError
 from quadrat.core.geometry import Box
-from quadrat.slides.dicom import WSI_CLASS, jpeg_colours, read_instance, series_instances
+from quadrat.slides.dicom import WSI_CLASS, jpeg_colours, read_instance
+from quadrat.slides.dicom_series import series_in, series_of
 from quadrat.slides.opening import open_slide
 from quadrat.slides.recognise import recognise
 
@@ -122,7 +123,7 @@ def test_frames_that_do_not_end_the_file_are_followed_to_their_end(tmp_path: Pat
 def refusal(file: Path) -> str:
     """The sentence on a file that is refused; empty if its series is read."""
     try:
-        series_instances(file)
+        series_of(file).check_whole()
     except SlideError as error:
         return str(error)
     return ""
@@ -137,7 +138,7 @@ def test_a_file_cut_anywhere_is_truncated_or_no_dicom(tmp_path: Path) -> None:
         assert refusal(file).startswith((f"{file}: truncated", f"{file}: damaged"))
     for length in range(0, 360, 7):  # within the file meta group, which says what the file is
         file.write_bytes(whole[:length])
-        assert refusal(file).startswith(str(file)) or not series_instances(file)
+        assert refusal(file).startswith(str(file)) or not series_of(file).files
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -163,7 +164,7 @@ def test_a_deflated_file_is_not_inflated(tmp_path: Path) -> None:
     try:
         with pytest.raises(SlideError, match=r"bomb\.dcm: DICOM in the transfer .*deflated"):
             recognise(file)
-        assert series_instances(tmp_path) == []
+        assert series_in(tmp_path) == []
         assert tracemalloc.get_traced_memory()[1] < 1 << 25
     finally:
         tracemalloc.stop()
@@ -183,7 +184,7 @@ def test_a_length_beyond_the_file_is_truncated(tmp_path: Path) -> None:
     huge = content[:series] + b"\x20\x00\x0e\x00UT\0\0" + struct.pack("<I", 0xFFFFFFF0)
     file.write_bytes(huge + content[series + 8 :])
     with pytest.raises(SlideError, match=r"a\.dcm: truncated: its DICOM header reaches"):
-        series_instances(file)
+        series_of(file).check_whole()
 
 
 def test_thousands_of_nested_sequences_are_damage(tmp_path: Path) -> None:
@@ -259,7 +260,7 @@ def test_other_dicom_files_are_no_slides_and_need_no_pixels(tmp_path: Path) -> N
     found = read_instance(file)
     assert found is not None
     assert (found.sop_class, found.is_slide) == (SR_CLASS, False)
-    assert [path.name for path, _ in series_instances(tmp_path)] == ["b.dcm"]
+    assert [file.name for one in series_in(tmp_path) for file in one.files] == ["b.dcm"]
     with pytest.raises(SlideError, match=rf"a\.dcm: .*not a whole-slide image .*{SR_CLASS}"):
         recognise(file)
 

@@ -24,6 +24,7 @@ from quadrat.annotations.scale import diameter_px
 from quadrat.annotations.types import F64
 from quadrat.cli.init.matching import match_pictures
 from quadrat.core.errors import AnnotationError, SlideError
+from quadrat.slides.dicom_series import holds_dicom
 from quadrat.slides.opening import open_slide
 from quadrat.slides.recognise import is_zarr
 from quadrat.slides.source import believable_mpp
@@ -92,7 +93,7 @@ def one_slide(path: Path) -> Path | None:
     mrxs = folder.with_name(f"{folder.name}.mrxs")
     if (folder / "Slidedat.ini").is_file() and mrxs.is_file():
         return mrxs
-    dicom = any(folder.glob("*.dcm")) and next(slides_below(folder), None) is None
+    dicom = holds_dicom(folder) and next(slides_below(folder), None) is None
     return folder if is_zarr(folder) or dicom else None
 
 
@@ -123,7 +124,7 @@ def _below(
         if path.name.startswith("."):
             continue
         if path.is_dir():
-            if is_zarr(path) or (suffixes is SLIDES and any(path.glob("*.dcm"))):
+            if is_zarr(path) or (suffixes is SLIDES and holds_dicom(path)):
                 yield path
             elif deep:
                 yield from _below(path, suffixes, seen)
