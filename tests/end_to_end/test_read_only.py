@@ -66,6 +66,7 @@ def mine():
         yield Path(name)
 
 
+DASK = ("--set", "run.executor=dask", "-j", 1)
 NOTHING = {
     "HOME": "/nonexistent",
     "LC_ALL": "C",
@@ -91,7 +92,7 @@ def test_every_module_is_imported_and_nothing_is_written(installed, mine, variab
 
 def test_a_run_there_gives_the_bytes_that_it_gives_elsewhere(installed, mine, reference):
     slide, pipeline = installed.parent / "square.tiff", installed.parent / "detection.yaml"
-    words = (*PYTHON, "run", pipeline, slide, "--out", mine / "out", "-j", 1)
+    words = (*PYTHON, "run", pipeline, slide, "--out", mine / "out", *DASK)
     done = command(installed, mine, *words, umask=0o077, **NOTHING)
     assert done.returncode == 0, done.stderr
     assert "NUMBA_CACHE_DIR" in done.stderr
