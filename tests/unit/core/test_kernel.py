@@ -8,6 +8,7 @@ import numba
 import pytest
 from numba.core.caching import NullCache
 
+import quadrat
 from helpers.runs import small_files
 from quadrat.core.kernel import is_kept, kernel
 
@@ -94,6 +95,11 @@ def test_a_full_disk_does_not_stop_a_function(cache, twice):
     with small_files(10):
         assert twice()(21) == 42
     assert hits(twice()) == 0
+
+
+def test_no_function_is_compiled_with_a_cache_of_its_own():
+    source = Path(quadrat.__file__).parent
+    assert [path for path in source.rglob("*.py") if "cache=True" in path.read_text("utf-8")] == []
 
 
 def _locators():
