@@ -6,10 +6,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from quadrat.core.geometry import Box
+from quadrat.core.kernel import kernel
 
 BLOCK_PX, GROUPS = 236, 4
 """A block holds GROUPS x GROUPS groups of one or two nuclei, or one large object."""
@@ -92,7 +92,7 @@ def render(nuclei: Nuclei, box: Box) -> NDArray[np.uint8]:
     return maps
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _render(values, row0, col0, maps):  # type: ignore[no-untyped-def]
     height, width = maps.shape[1:]
     for i in range(len(values)):

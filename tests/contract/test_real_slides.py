@@ -76,9 +76,8 @@ STATED = [
         None,
         (),
     ),
-    Stated(
-        "small_HE_levels.tiff", "generic-tiff", (300, 250), (37, 31), 4, (352.86, 352.86), None, ()
-    ),
+    # it states 28.35 px/cm, which is 72 dots per inch and no microscope's
+    Stated("small_HE_levels.tiff", "generic-tiff", (300, 250), (37, 31), 4, None, None, ()),
     Stated(
         "test3-TRITC-2-560.ndpi",
         "hamamatsu",
