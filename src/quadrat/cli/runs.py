@@ -50,7 +50,7 @@ class Options(Common):
         Raises:
             ConfigError: both, none, a pattern without a file, or ``--regions`` for several.
         """
-        from quadrat.config.manifest import read_manifest, slides_from_paths
+        from quadrat.config.manifest import read_manifest, slides_from_paths, with_mpp
 
         if self.manifest is not None and given:
             raise ConfigError("give slides or --manifest, not both")
@@ -63,14 +63,8 @@ class Options(Common):
         if self.manifest is None:
             refs = slides_from_paths(list(map(str, paths)), mpp=self.mpp)
             return [replace(ref, regions=str(self.regions or ""), scene=self.scene) for ref in refs]
-        return [
-            replace(
-                ref,
-                mpp=self.mpp if ref.mpp is None else ref.mpp,
-                scene=ref.scene or self.scene,
-            )
-            for ref in read_manifest(self.manifest)
-        ]
+        refs = with_mpp(read_manifest(self.manifest), self.mpp)
+        return [replace(ref, scene=ref.scene or self.scene) for ref in refs]
 
 
 DEFAULTS = Options()
