@@ -158,7 +158,10 @@ def test_a_slide_given_by_two_dots_has_the_name_of_its_folder_and_harms_no_other
         assert done.code == 1
         assert "Traceback" not in done.err
         rows = table(out / "results" / "summary.csv")
-        assert [(row["slide"], row["status"]) for row in rows] == [("case_1", "failed")]
+        assert [(row["slide"], row["status"]) for row in rows] == [
+            ("oblong", "predict"),
+            ("case_1", "failed"),
+        ]
     assert contents(out / "run" / "work" / "oblong") == before
 
 

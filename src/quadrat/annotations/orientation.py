@@ -13,19 +13,19 @@ from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, TiffImagePlugin
+from PIL import Image
 
 from quadrat.annotations.record import Record, Sheet
 from quadrat.annotations.types import F64
-from quadrat.core.errors import AnnotationError
-from quadrat.slides.flat import pillow_limit_lifted
+from quadrat.core.errors import AnnotationError, SlideError
+from quadrat.slides.flat import orientation_of, pillow_limit_lifted
 from quadrat.slides.orientation import ORIENTATION, Orientation
-from quadrat.slides.tiff_directory import UNREADABLE
+from quadrat.slides.tiff_directory import UNREADABLE, tiff_directory
+from quadrat.slides.tiff_extent import MAGIC as TIFF_MAGIC
+from quadrat.slides.tiff_pictures import choose, pictures_of
 
 DrawnOn = Literal["auto", "shown", "stored"]
 """``data.drawn_on``."""
-_WIDTH, _HEIGHT = 256, 257
-"""Tags of a TIFF."""
 Number = TypeVar("Number", bound=np.generic)
 
 
@@ -58,18 +58,26 @@ def turn_of(picture: str) -> Turn | None:
     if not picture or not path.is_file():
         return None
     try:
-        with pillow_limit_lifted(), Image.open(path) as image:
-            orientation = Orientation(int(image.getexif().get(ORIENTATION, 1)))
-            return None if orientation.is_upright else Turn(orientation, _stored_size(image))
-    except (*UNREADABLE, SyntaxError):
+        with path.open("rb") as stream:
+            is_tiff = stream.read(4) in TIFF_MAGIC
+        return _of_tiff(path) if is_tiff else _of_flat(path)
+    except (*UNREADABLE, SyntaxError, SlideError):
         return None  # no flat picture; or a damaged one, of which the reader of slides says so
 
 
-def _stored_size(image: Image.Image) -> tuple[int, int]:
-    """(height, width); of a TIFF by its tags, since Pillow exchanges them."""
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        return int(image.tag_v2[_HEIGHT]), int(image.tag_v2[_WIDTH])
-    return image.height, image.width
+def _of_flat(path: Path) -> Turn | None:
+    with pillow_limit_lifted(), Image.open(path) as image:
+        orientation = orientation_of(image)
+        size = image.height, image.width
+    return None if orientation.is_upright else Turn(orientation, size)
+
+
+def _of_tiff(path: Path) -> Turn | None:
+    """Of the picture that is the slide, as the reader of slides chooses it."""
+    with tiff_directory(path) as tiff:
+        main = choose(pictures_of(tiff), scene="", path=path).main
+        orientation = Orientation(int(main.levels[0].keyframe.tags.valueof(ORIENTATION) or 1))
+        return None if orientation.is_upright else Turn(orientation, main.size)
 
 
 def is_stored_frame(

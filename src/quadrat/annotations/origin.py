@@ -23,6 +23,8 @@ Origin = Literal["auto", "slide", "scanned"]
 """``data.origin``."""
 SURE = 0.99
 """The share of records that must lie in a part for it to be meant: some hang over its edge."""
+LEAST = 0.5
+"""Where fewer lie in either part, they are of another scale, or of another slide."""
 
 
 def placed(sheet: Sheet, part: Box | None, *, origin: Origin) -> Sheet:
@@ -34,20 +36,25 @@ def placed(sheet: Sheet, part: Box | None, *, origin: Origin) -> Sheet:
     """
     if part is None or not sheet.records:
         return sheet
-    records, note = move(sheet.records, part, origin=origin, where=sheet.source)
-    return replace(sheet, records=records, notes=(*sheet.notes, *([note] if note else [])))
+    if origin == "auto" and sheet.size is not None:
+        origin = "scanned" if _alike(sheet.size, part.shape) else "slide"
+    records, note = move(sheet.records, part, origin=origin, where=sheet.source, key="data.origin")
+    if not note:
+        return sheet
+    return replace(sheet, records=records, size=None, notes=(*sheet.notes, note))
 
 
 def move(
-    records: Sequence[Record], part: Box, *, origin: Origin, where: str
+    records: Sequence[Record], part: Box, *, origin: Origin, where: str, key: str
 ) -> tuple[tuple[Record, ...], str]:
     """The records in px from the corner of the slide, and a note; "" if they were so before.
 
     Raises:
-        AnnotationError: see ``placed``; the message begins with ``where``.
+        AnnotationError: see ``placed``; the message begins with ``where`` and names the ``key`` to
+            set.
     """
     if origin == "auto":
-        origin = _meant(records, part, where)
+        origin = _meant(records, part, where, key)
     if origin == "slide":
         return tuple(records), ""
     shift = np.array([part.col0, part.row0], np.float64)
@@ -58,21 +65,27 @@ def move(
     return tuple(_moved(record, shift) for record in records), note
 
 
-def _meant(records: Sequence[Record], part: Box, where: str) -> Origin:
+def _meant(records: Sequence[Record], part: Box, where: str, key: str) -> Origin:
     boxes = [box for box in map(extent, records) if box is not None]
     if not boxes:
         return "slide"
     middles = (np.array(boxes)[:, :2] + np.array(boxes)[:, 2:]) / 2
     in_part = _share(middles, part)
     in_same_size = _share(middles, Box(0, 0, part.height, part.width))
-    if min(in_part, in_same_size) >= SURE:
+    here, there = in_part >= SURE, in_same_size >= SURE
+    unclear = max(in_part, in_same_size) > LEAST  # else it is of another scale, or another slide's
+    if here == there and unclear:
         raise AnnotationError(
             f"{where}: of its slide only the part at x {part.col0}, y {part.row0} was scanned "
             f"({part.width} x {part.height} px), and nobody can tell whether its coordinates count "
-            "from the corner of that, as in QuPath, or from that of the slide; set data.origin to "
+            f"from the corner of that, as in QuPath, or from that of the slide; set {key} to "
             "'scanned' or 'slide'"
         )
-    return "scanned" if in_same_size >= SURE else "slide"
+    return "scanned" if there else "slide"
+
+
+def _alike(a: tuple[int, int], b: tuple[int, int]) -> bool:
+    return max(abs(p - q) for p, q in zip(a, b, strict=True)) <= 1
 
 
 def _share(points: F64, box: Box) -> float:

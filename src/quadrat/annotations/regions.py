@@ -19,7 +19,7 @@ import numpy.typing as npt
 from quadrat.annotations.drawn import Annotations
 from quadrat.annotations.formats.geojson import records_of
 from quadrat.annotations.orientation import turn_of
-from quadrat.annotations.origin import move
+from quadrat.annotations.origin import Origin, move
 from quadrat.annotations.record import to_annotations
 from quadrat.core.errors import AnnotationError
 from quadrat.core.objects import Frame
@@ -55,9 +55,11 @@ def load_regions(
     include: Sequence[str] = INCLUDE,
     exclude: Sequence[str] = EXCLUDE,
     picture: str = "",
+    origin: Origin = "auto",
 ) -> Regions:
     """Read the regions of a QuPath GeoJSON file. Detections and cells in it are ignored.
-    ``picture``: the slide's file, "" for one that is surely stored upright.
+    ``picture``: the slide's file, "" for one that is surely stored upright. ``origin``: from which
+    corner they count, where only a part of the slide was scanned.
 
     Raises:
         AnnotationError: the picture is shown turned, or only a part of it was scanned, and nobody
@@ -75,7 +77,8 @@ def load_regions(
     records = records_of(path, kind="region")
     part = scanned_part(picture)
     if part is not None and records:
-        records = list(move(records, part, origin="auto", where=str(path))[0])
+        key = "slide.regions_origin"
+        records = list(move(records, part, origin=origin, where=str(path), key=key)[0])
     nameless = sum(not record.name for record in records)
     if nameless:
         raise AnnotationError(

@@ -22,7 +22,7 @@ from typing_extensions import TypedDict
 
 from quadrat.config.reference import faults
 from quadrat.core.errors import ConfigError
-from quadrat.core.geometry import MPP_MAX, MPP_MIN
+from quadrat.core.limits import MPP_MAX, MPP_MIN
 from quadrat.core.text import did_you_mean
 
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
@@ -250,6 +250,8 @@ class SlideSection:
     recorded, and taken off the analysed area."""
     tissue: Literal["auto", "all"] = "auto"
     """``auto``: analyse where a mask shows tissue; ``all``: no mask."""
+    regions_origin: Literal["auto", "slide", "scanned"] = "auto"
+    """From which corner the coordinates of the regions count; see ``data.origin``."""
     min_tissue: Share = 0.0
     """Windows with less tissue than this share of their core are left out."""
     tissue_min_mm2: Annotated[float, Field(ge=0, le=1000), _unit("mm2")] = 0.02

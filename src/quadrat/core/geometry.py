@@ -16,11 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from quadrat.core.errors import ConfigError, SlideError
+from quadrat.core.limits import MPP_MAX, MPP_MIN
 
 F64 = npt.NDArray[np.float64]
 
-MPP_MIN, MPP_MAX = 0.05, 40.0
-"""Plausible range of um/px. Values outside come from a broken header, not from a microscope."""
 REUSE_TOLERANCE = 0.05
 """An integer reduction of a level this close to the wanted mpp is used as it is (no resampling)."""
 ANISOTROPY_LIMIT = 0.01

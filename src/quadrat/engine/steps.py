@@ -174,6 +174,7 @@ def analysed_part(work: SlideWork, slide: Slide, *, slide_mpp: float, frame: Fra
             include=how.include,
             exclude=how.exclude,
             picture=work.ref.path,
+            origin=how.regions_origin,
         ),
     )
 

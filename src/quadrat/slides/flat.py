@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from threading import Lock
 
 import numpy as np
 from PIL import Image
@@ -67,17 +68,44 @@ def _check_size(found: Found, height: int, width: int) -> None:
         )
 
 
+def orientation_of(image: Image.Image) -> Orientation:
+    """What an open picture states, without decoding it. EXIF that cannot be read states nothing,
+    nor does EXIF that follows the pixels of a PNG."""
+    if image.format == "PNG" and not image.info.keys() & {"exif", "Raw profile type exif"}:
+        return Orientation()
+    try:
+        return Orientation(int(image.getexif().get(ORIENTATION, 1)))
+    except Exception:  # Pillow raises whatever a damaged block leads to
+        return Orientation()
+
+
+class _Lifted:
+    """How many are within ``pillow_limit_lifted``, and what holds outside."""
+
+    lock = Lock()
+    inside = 0
+    outside = ExitStack()
+
+
 @contextmanager
 def pillow_limit_lifted() -> Iterator[None]:
-    """Pillow refuses images of 179 Mpx and more. Within this context only our own limit counts."""
-    before = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = None
-    try:
-        with warnings.catch_warnings():
+    """Pillow refuses images of 179 Mpx and more. Within this context only our own limit counts.
+    The limit is one for all threads: it holds again when the last one leaves."""
+    with _Lifted.lock:
+        if _Lifted.inside == 0:
+            _Lifted.outside = ExitStack()
+            _Lifted.outside.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore")
-            yield
+            _Lifted.outside.callback(setattr, Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+            Image.MAX_IMAGE_PIXELS = None
+        _Lifted.inside += 1
+    try:
+        yield
     finally:
-        Image.MAX_IMAGE_PIXELS = before
+        with _Lifted.lock:
+            _Lifted.inside -= 1
+            if _Lifted.inside == 0:
+                _Lifted.outside.close()
 
 
 def _read(found: Found) -> tuple[Rgb, bytes | None, Orientation]:
@@ -96,7 +124,7 @@ def _read(found: Found) -> tuple[Rgb, bytes | None, Orientation]:
                     "convert it first"
                 )
             profile = image.info.get("icc_profile")
-            turn = Orientation(int(image.getexif().get(ORIENTATION, 1)))
+            turn = orientation_of(image)
             if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
                 return on_white(np.asarray(image.convert("RGBA"))), profile, turn
             return np.asarray(image.convert("RGB")), profile, turn

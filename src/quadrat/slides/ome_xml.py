@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from itertools import islice
 
-from quadrat.core.geometry import MPP_MAX, MPP_MIN
+from quadrat.core.limits import MPP_MAX, MPP_MIN
 from quadrat.core.xml import Element, XmlError, parse_xml
 from quadrat.slides.units import micrometres
 
@@ -30,8 +30,10 @@ class OmeImage:
     """RRGGBB of each channel that states a colour."""
 
 
-def parse_ome(xml: str | None, *, index: int = 0) -> OmeImage:
-    """The ``index``-th Image of an OME-XML document.
+def parse_ome(xml: str | None, *, index: int = 0, size: tuple[int, int] | None = None) -> OmeImage:
+    """The ``index``-th Image of an OME-XML document. With ``size`` (height, width), it has to be of
+    that size; if it is not, the only Image of that size counts (tifffile skips Images without
+    pixels).
 
     The result states nothing if there is no such image, if the document is not well-formed, or if
     it declares a document type (``tiff_directory`` refuses such a file).
@@ -40,7 +42,13 @@ def parse_ome(xml: str | None, *, index: int = 0) -> OmeImage:
         root = parse_xml(xml or "")
     except XmlError:
         return OmeImage()
-    image = next(islice(root.iterfind("{*}Image"), index, None), None)
+    images = list(root.iterfind("{*}Image"))
+    if size is not None:
+        alike = [image for image in images if _size_px(image) == size]
+        own = images[index : index + 1]
+        images = own if own and own[0] in alike else alike if len(alike) == 1 else []
+        index = 0
+    image = next(islice(images, index, None), None)
     pixels = None if image is None else image.find("{*}Pixels")
     if image is None or pixels is None:
         return OmeImage()
@@ -58,6 +66,14 @@ def colours_are_rgb(colours: tuple[str, ...]) -> bool:
     return tuple(c.upper() for c in colours) == RED_GREEN_BLUE or all(
         c.upper() == _WHITE for c in colours
     )
+
+
+def _size_px(image: Element) -> tuple[int, int] | None:
+    """(height, width) of an Image, or None."""
+    pixels = image.find("{*}Pixels")
+    sides = [None if pixels is None else _number(pixels.get(f"Size{axis}")) for axis in "YX"]
+    height, width = sides
+    return None if height is None or width is None else (int(height), int(width))
 
 
 def _number(text: str | None) -> float | None:

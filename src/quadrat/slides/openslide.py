@@ -311,8 +311,10 @@ def _stated_mpp(handle: openslide.OpenSlide, found: Found) -> Stated | None:
     properties = handle.properties
     if found.format == "generic-tiff":
         with tiff_directory(found.file) as tiff:
-            ome = parse_ome(tiff.ome_metadata) if tiff.is_ome else OmeImage()
-            return stated_mpp(tiff, tiff.pages.first, ome)
+            page, columns_rows = tiff.pages.first, handle.dimensions
+            size = columns_rows[1], columns_rows[0]
+            ome = parse_ome(tiff.ome_metadata, size=size) if tiff.is_ome else OmeImage()
+            return stated_mpp(tiff, page, ome)
     for source, names in MPP_PROPERTIES.items():
         row, col = (_number(properties.get(name)) for name in names)
         row, col = row or col, col or row

@@ -6,6 +6,7 @@ import os
 import re
 import struct
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -119,9 +120,15 @@ def _vendor(path: Path) -> str | None:
 
 def _openslide_shows(path: Path) -> bool:
     """Whether OpenSlide shows the picture of a generic tiled TIFF, with its levels."""
+    at = path.stat()
+    return _shows(path, (at.st_ino, at.st_size, at.st_mtime_ns))
+
+
+@lru_cache(maxsize=256)
+def _shows(path: Path, stamp: tuple[int, int, int]) -> bool:
+    """A worker opens a slide again and again, and some files have thousands of pages."""
     with tiff_directory(path) as tiff:
-        pictures = pictures_of(tiff)
-        return openslide_shows(pictures, choose(pictures, scene="", path=path))
+        return openslide_shows(tiff, choose(pictures_of(tiff), scene="", path=path))
 
 
 def _is_ome(path: Path) -> bool:

@@ -28,7 +28,8 @@ Read = Callable[[int, Box], Rgb]
 
 def shows_same(read: Read, *, small: int, large: int, sizes: dict[int, tuple[int, int]]) -> bool:
     """Compare two levels of one file. ``read`` gives the pixels of a box of a level, ``sizes`` the
-    (height, width) of levels. A place that cannot be decoded proves nothing."""
+    (height, width) of levels. A place that cannot be decoded proves nothing; if that is all of
+    them, they are not the same."""
     (height, width), whole = sizes[small], Box(0, 0, *sizes[large])
     down = sizes[large][0] / height, sizes[large][1] / width
     side = min(SIDE_PX, height, width)
@@ -52,7 +53,7 @@ def shows_same(read: Read, *, small: int, large: int, sizes: dict[int, tuple[int
         ours.append(_cells(pair[0]))
         theirs.append(_cells(pair[1]))
     if not ours:
-        return True
+        return False
     a, b = np.stack(ours), np.stack(theirs)
     return bool(np.abs(a - b).mean() <= SHARE * b.std() + FLOOR)
 

@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from quadrat.core.geometry import MPP_MIN, plan_read
+from quadrat.core.geometry import plan_read
+from quadrat.core.limits import MPP_MIN
 from quadrat.core.objects import Frame
 from quadrat.slides.protocol import Slide
 from quadrat.slides.source import SlideSource

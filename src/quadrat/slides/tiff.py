@@ -8,6 +8,7 @@ is never whole in memory (except a compressed picture in one strip). Layout: TIF
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import partial
 
 import numpy as np
@@ -24,7 +25,7 @@ from quadrat.slides.recognise import Found
 from quadrat.slides.same_picture import shows_same, unlike_note
 from quadrat.slides.tiff_directory import tiff_directory
 from quadrat.slides.tiff_mpp import stated_mpp
-from quadrat.slides.tiff_pictures import choose, listed, pictures_of
+from quadrat.slides.tiff_pictures import Picture, choose, listed, pictures_of, refuse_like
 from quadrat.slides.tiff_planes import plane_levels, unsupported
 
 _ICC = 34675
@@ -50,6 +51,7 @@ class TiffSlide(Reopened):
             planes = picture.planes()
             self._turn, stated = picture.orientation(), picture.stated
             levels = _alike(found, planes, picture.chosen.unsure)
+            picture.refuse_unlike(levels)
             self.info = picture.info(levels, mpp_given=mpp is not None)
         sizes = [self._turn.shown(picture.chosen.sizes[level]) for level in levels]
         self.levels: tuple[Level, ...] = pyramid_levels(sizes)
@@ -90,14 +92,18 @@ def _blank(level: int, box: Box) -> Rgb:
     return white(box.shape)
 
 
-def _alike(found: Found, planes: list[dict[int, NativeLevel]], unsure: frozenset[int]) -> list[int]:
-    """The levels that show the same picture; those that are ``unsure`` are compared with the next
-    larger one."""
+def _alike(
+    found: Found, planes: list[dict[int, NativeLevel]], unsure: Collection[int]
+) -> list[int]:
+    """The levels that show the same picture, one of each size; those that are ``unsure`` are
+    compared with the next larger one."""
     kept = [0]
     tiles = NativeTiles(found.file, planes[0], missing=_blank)
     sizes = {index: level.size for index, level in planes[0].items()}
     try:
-        for index in range(1, len(sizes)):
+        for index in list(sizes)[1:]:
+            if sizes[index] == sizes[kept[-1]]:
+                continue
             if index not in unsure or shows_same(
                 tiles.read, small=index, large=kept[-1], sizes=sizes
             ):
@@ -121,8 +127,10 @@ class _Picture:
         self.chosen = choose(pictures_of(tiff), scene=found.scene, path=found.path)
         self.series = self.chosen.main.levels[0]
         self.page: tifffile.TiffPage = self.series.keyframe
-        index = self.chosen.main.index
-        self.ome = parse_ome(tiff.ome_metadata, index=index) if tiff.is_ome else OmeImage()
+        main = self.chosen.main
+        self.ome = OmeImage()
+        if tiff.is_ome:
+            self.ome = parse_ome(tiff.ome_metadata, index=main.index, size=main.size)
         self.stated = stated_mpp(tiff, self.page, self.ome)
 
     def planes(self) -> list[dict[int, NativeLevel]]:
@@ -147,8 +155,27 @@ class _Picture:
         problem = unsupported(self.page)
         if problem is not None:
             raise SlideError(f"{path}: {problem}; convert it first ({CONVERT})")
-        found = [plane_levels(level, tiff=self.tiff, path=path) for level in self.chosen.levels]
-        return [dict(enumerate(levels)) for levels in zip(*found, strict=True)]
+        found = {
+            at: plane_levels(level, tiff=self.tiff, path=path)
+            for at, level in enumerate(self.chosen.levels)
+            if unsupported(level.keyframe) is None
+        }
+        number = len(found[0])
+        usable = {at: levels for at, levels in found.items() if len(levels) == number}
+        return [{at: levels[plane] for at, levels in usable.items()} for plane in range(number)]
+
+    def refuse_unlike(self, levels: list[int]) -> None:
+        """Refuse a file with a picture of like size that is no level after all. ``levels``: which
+        of the levels are used.
+
+        Raises:
+            SlideError: it names the pictures.
+        """
+        if not self.found.scene:
+            refuse_like(self.chosen.main, self._unlike(levels), self.found.path)
+
+    def _unlike(self, levels: list[int]) -> list[Picture]:
+        return [picture for at, picture in self.chosen.unsure.items() if at not in levels]
 
     def orientation(self) -> Orientation:
         """How the picture is turned for showing.
@@ -157,7 +184,7 @@ class _Picture:
             SlideError: it is turned, and tiled: programs do not agree on what that means.
         """
         turn = Orientation(int(self.page.tags.valueof(ORIENTATION) or 1))
-        if not turn.is_upright and (self.page.is_tiled or len(self.chosen.levels) > 1):
+        if not turn.is_upright and self.page.is_tiled:
             raise SlideError(
                 f"{self.found.path}: a tiled picture with the orientation {turn.value}, which "
                 "programs show in different ways; turn its pixels and set tag 274 to 1 "
@@ -169,12 +196,13 @@ class _Picture:
         """What the file states about itself. ``levels``: which of the levels are used.
         ``mpp_given``: the user states the mpp, so what the file states does not count."""
         chosen = self.chosen
+        others = sorted([*chosen.others, *self._unlike(levels)], key=lambda picture: picture.index)
         unlike = [size for at, size in enumerate(chosen.sizes) if at not in levels]
         turn, notes = self.orientation(), list[str]()
-        if chosen.others:
+        if others:
             notes.append(
-                f"the file holds {len(chosen.others) + 1} pictures; shown is "
-                f"{chosen.main.called}; others: {listed(chosen.others)}"
+                f"the file holds {len(others) + 1} pictures; shown is {chosen.main.called}; "
+                f"others: {listed(others)}"
             )
         if unlike:
             notes.append(unlike_note(unlike))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import tifffile
 
-from quadrat.core.geometry import MPP_MAX, MPP_MIN
+from quadrat.core.limits import MPP_MAX, MPP_MIN
 from quadrat.slides.ome_xml import OmeImage
 from quadrat.slides.units import micrometres
 
@@ -24,6 +24,7 @@ INCH_MPP_MAX = 10.0
 """More um/px than that, stated per inch, are no microscope's."""
 _INCH, _CENTIMETRE = 2, 3
 _UM_PER = {_INCH: 25400.0, _CENTIMETRE: 10000.0}
+_MILLIMETRE = 1000.0
 _ROW, _COL, _UNIT = 283, 282, 296
 _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
 
@@ -50,15 +51,14 @@ def stated_mpp(tiff: tifffile.TiffFile, page: tifffile.TiffPage, ome: OmeImage) 
         unit = _ESCAPE.sub(lambda at: chr(int(at[1], 16)), str(_imagej(tiff).get("unit", "")))
         length = micrometres(unit)
         found = None if length is None else _per_unit(page, length)
-        if found is not None and all(MPP_MIN <= value <= MPP_MAX for value in found):
+        if length is not None and found is not None and _is_microscopes(found, length):
             return Stated(found, f"ImageJ unit {unit}")
     unit_tag = page.tags.valueof(_UNIT)
     number = _INCH if unit_tag is None else int(unit_tag)
     if number not in _UM_PER:
         return None
     found = _per_unit(page, _UM_PER[number])
-    limit = INCH_MPP_MAX if number == _INCH else MPP_MAX
-    if found is None or any(_is_printers(v) or not MPP_MIN <= v <= limit for v in found):
+    if found is None or not _is_microscopes(found, _UM_PER[number]):
         return None
     return Stated(found, f"TIFF resolution per {'inch' if number == _INCH else 'centimetre'}")
 
@@ -76,6 +76,14 @@ def _per_unit(page: tifffile.TiffPage, length: float) -> tuple[float, float] | N
 
 def _resolution(value: tuple[int, int] | None) -> float | None:
     return value[0] / value[1] if value and value[0] and value[1] else None
+
+
+def _is_microscopes(mpp: tuple[float, float], length: float) -> bool:
+    """Whether um/px stated per ``length`` um can be a microscope's. Scanners of paper state theirs
+    per mm or more."""
+    limit = INCH_MPP_MAX if length == _UM_PER[_INCH] else MPP_MAX
+    paper = length >= _MILLIMETRE
+    return all(MPP_MIN <= v <= limit and not (paper and _is_printers(v)) for v in mpp)
 
 
 def _is_printers(mpp: float) -> bool:

@@ -8,7 +8,8 @@ shows the same is checked where the pixels are read (``tiff.py``).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import tifffile
@@ -19,8 +20,8 @@ from quadrat.slides.orientation import ORIENTATION
 LIKE = 4
 """A picture with more than a 4th of the largest one's pixels is of like size."""
 SHOWN = 8
-ASSOCIATED = ("label", "macro", "thumbnail", "overview")
-"""What names say of pictures that are not the slide."""
+ASSOCIATED = re.compile(r"(?<![a-z])(label|macro|thumbnail|overview)(?![a-z])", re.IGNORECASE)
+"""The words, whole ones, by which names say that a picture is not the slide."""
 _BY_PAGE = ("generic", "uniform")
 """Kinds of file, as tifffile names them, that state nothing on how pages belong together."""
 _OPENSLIDE_CODECS = (1, 5, 7, 8, 32773, 32946)
@@ -55,7 +56,7 @@ class Picture:
     @property
     def is_associated(self) -> bool:
         """Whether its name says that it is a label, a macro or a thumbnail."""
-        return any(word in self.name.lower() for word in ASSOCIATED)
+        return ASSOCIATED.search(self.name) is not None
 
     @property
     def called(self) -> str:
@@ -71,9 +72,9 @@ class Chosen:
     main: Picture
     """The slide."""
     levels: tuple[tifffile.TiffPageSeries, ...]
-    """The slide and what may be its smaller levels, largest first."""
-    unsure: frozenset[int]
-    """Which levels are taken by their size alone, as indices: what they show is not known."""
+    """The slide and what may be its smaller levels, largest first; several may be of one size."""
+    unsure: Mapping[int, Picture]
+    """Levels that are taken by their size alone, by index: what they show is not known."""
     others: tuple[Picture, ...]
     """The other pictures."""
 
@@ -109,25 +110,26 @@ def choose(pictures: Sequence[Picture], *, scene: str, path: object) -> Chosen:
         raise SlideError(f"{path}: no page of the TIFF file holds pixels of a known kind")
     main = _named(pictures, scene, path) if scene else _largest(pictures)
     size, kind = main.size, _kind(main.levels[0])
-    stated = {_size(level): level for level in main.levels if is_reduction(_size(level), size)}
-    similar: dict[tuple[int, int], tifffile.TiffPageSeries] = {}
+    found: list[tuple[tifffile.TiffPageSeries, Picture | None]] = [
+        (level, None) for level in main.levels[1:] if is_reduction(_size(level), size)
+    ]
+    sure = {_size(level) for level, _ in found}
     others: list[Picture] = []
     for picture in pictures:
         if picture is main:
             continue
         alike = _kind(picture.levels[0]) == kind and not picture.is_associated
-        if alike and is_reduction(picture.size, size):
-            similar.setdefault(picture.size, picture.levels[0])
+        if alike and is_reduction(picture.size, size) and picture.size not in sure:
+            found.append((picture.levels[0], picture))
         else:
             others.append(picture)
     if not scene:
-        _refuse_like(main, others, path)
-    below = similar | stated
-    order = sorted(below, reverse=True)
+        refuse_like(main, others, path)
+    found.sort(key=lambda pair: _size(pair[0]), reverse=True)
     return Chosen(
         main,
-        (main.levels[0], *(below[at] for at in order)),
-        frozenset(number for number, at in enumerate(order, start=1) if at not in stated),
+        (main.levels[0], *(level for level, _ in found)),
+        {at: picture for at, (_, picture) in enumerate(found, start=1) if picture is not None},
         tuple(others),
     )
 
@@ -139,18 +141,22 @@ def is_reduction(small: tuple[int, int], large: tuple[int, int]) -> bool:
     return low <= high and high > 1 and small[0] < large[0] and small[1] < large[1]
 
 
-def openslide_shows(pictures: Sequence[Picture], chosen: Chosen) -> bool:
-    """Whether OpenSlide's reader of generic tiled TIFF shows this picture with these levels, in
-    these colours.
+def openslide_shows(tiff: tifffile.TiffFile, chosen: Chosen) -> bool:
+    """Whether OpenSlide's reader of generic tiled TIFF shows this picture of an open file with
+    these levels, in these colours.
 
     It takes the first page and the tiled pages that are flagged as reduced, whatever their sides.
     It shows the first plane of separate channels as if it were the picture, takes a fourth sample
     of no stated meaning for alpha, scales 16 bits, and turns each tile by itself where the
-    orientation is not 1.
+    orientation is not 1. A level that may be another picture of like size is not left to it.
     """
-    if chosen.main.index or chosen.main.is_reduced or len(chosen.main.levels) > 1:
+    main = chosen.main
+    if main.levels[0].keyframe.index != 0 or main.is_reduced or len(main.levels) > 1:
         return False
-    shown = [p.size for p in pictures[1:] if p.is_reduced and p.levels[0].keyframe.is_tiled]
+    if any(is_like(picture, main) for picture in chosen.unsure.values()):
+        return False
+    pages = (page.aspage() for page in tiff.pages[1:])
+    shown = [_page_size(page) for page in pages if page.is_reduced and page.is_tiled]
     return sorted(shown, reverse=True) == chosen.sizes[1:] and all(
         _openslide_reads(level) for level in chosen.levels
     )
@@ -190,7 +196,11 @@ def _page_name(page: tifffile.TiffPage) -> str:
 
 
 def _size(level: tifffile.TiffPageSeries) -> tuple[int, int]:
-    return int(level.keyframe.imagelength), int(level.keyframe.imagewidth)
+    return _page_size(level.keyframe)
+
+
+def _page_size(page: tifffile.TiffPage) -> tuple[int, int]:
+    return int(page.imagelength), int(page.imagewidth)
 
 
 def _kind(level: tifffile.TiffPageSeries) -> tuple[object, ...]:
@@ -217,15 +227,21 @@ def _named(pictures: Sequence[Picture], scene: str, path: object) -> Picture:
     return found[0]
 
 
-def _refuse_like(main: Picture, others: Sequence[Picture], path: object) -> None:
-    kind = _kind(main.levels[0])  # a mask of the slide is not another slide
-    like = [
-        picture
-        for picture in others
-        if picture.area * LIKE > main.area
-        and _kind(picture.levels[0]) == kind
-        and not picture.is_associated
-    ]
+def is_like(picture: Picture, main: Picture) -> bool:
+    """Whether a picture is of like size and kind, so that it could be the slide as well."""
+    named = picture.is_associated and not main.is_associated
+    # a mask of the slide is not another slide
+    alike = _kind(picture.levels[0]) == _kind(main.levels[0])
+    return picture.area * LIKE > main.area and alike and not named
+
+
+def refuse_like(main: Picture, others: Sequence[Picture], path: object) -> None:
+    """Refuse a file whose slide may be another picture.
+
+    Raises:
+        SlideError: it names the pictures of like size.
+    """
+    like = [picture for picture in others if is_like(picture, main)]
     if like:
         both = sorted([main, *like], key=lambda picture: picture.index)
         raise SlideError(

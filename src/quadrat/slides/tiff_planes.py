@@ -189,15 +189,20 @@ def _grey_jpeg(tables: bytes, data: bytes, index: int) -> Rgb:
     return np.asarray(simplejpeg.decode_jpeg(stream, colorspace="GRAY", strict=True), np.uint8)
 
 
+def palette_colours(page: tifffile.TiffPage) -> Rgb:
+    """The colours of a palette, uint8 (entries, 3). TIFF says 16 bits. Some writers put 8 bits
+    there, and viewers then take them so."""
+    colours = np.asarray(page.colormap, np.uint16).T
+    return (colours if colours.max(initial=0) < 256 else colours >> 8).astype(np.uint8)
+
+
 def _finish(page: tifffile.TiffPage) -> Callable[[Rgb], Rgb]:
     """From samples (h, w, 1, 3 or 4) as stored to colours (h, w, 1 or 3)."""
     photometric, samples = int(page.photometric), int(page.samplesperpixel)
     if photometric == WHITE_IS_ZERO:
         return lambda pixels: np.uint8(255) - pixels
     if photometric == PALETTE:
-        colours = np.asarray(page.colormap, np.uint16).T
-        # TIFF says 16 bits. Some writers put 8 bits there, and all viewers then take them so.
-        table = (colours if colours.max(initial=0) < 256 else colours >> 8).astype(np.uint8)
+        table = palette_colours(page)
         return lambda pixels: table[pixels[..., 0]]
     extra = int(page.extrasamples[0]) if samples == 4 and page.extrasamples else 0
     if samples == 4 and extra == _ALPHA:

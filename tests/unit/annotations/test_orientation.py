@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image, ImageOps
 
 from helpers.annotation_files import check, feature, square
@@ -169,3 +170,23 @@ def test_check_names_a_file_of_which_nobody_can_tell_the_frame(tmp_path, capsys)
     code, lines = check(capsys, tmp_path / "slides.csv")
     assert code == 1
     assert "a.geojson: unreadable: its picture is shown turned (EXIF orientation 6)" in lines[0]
+
+
+@pytest.mark.parametrize("codec", ["jpegxl", "jpeg2000", "png", "zstd", None])
+@pytest.mark.parametrize("thumbnail", [False, True])
+def test_a_tiff_is_turned_as_the_reader_of_slides_turns_it(tmp_path, codec, thumbnail):
+    path, pixels = tmp_path / "a.tif", np.zeros((64, 96, 3), np.uint8)
+    with tifffile.TiffWriter(path) as out:
+        if thumbnail:
+            out.write(pixels[::4, ::4], photometric="rgb", metadata=None)
+        tags = [(274, 3, 1, 6, True)]
+        out.write(pixels, photometric="rgb", metadata=None, compression=codec, extratags=tags)
+    with open_slide(path) as slide:
+        assert slide.levels[0].box.shape == (96, 64)
+    assert turn_of(str(path)) == Turn(Orientation(6), (64, 96))
+
+
+def test_a_png_is_not_decoded_to_learn_how_it_is_turned(tmp_path, monkeypatch):
+    Image.new("RGB", (30, 20)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("it was decoded"))
+    assert turn_of(str(tmp_path / "a.png")) is None

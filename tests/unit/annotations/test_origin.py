@@ -64,6 +64,15 @@ def test_where_both_corners_fit_the_user_says_which_is_meant(tmp_path, monkeypat
     part = Box(100, 50, 900, 1250)
     monkeypatch.setattr(reading, "scanned_part", lambda path: part)
     path = drawn(tmp_path, (200.0, 300.0))
+    region = drawn(tmp_path, (200.0, 300.0), name="include")
+    monkeypatch.setattr(regions, "scanned_part", lambda path: part)
+    with pytest.raises(AnnotationError, match=r"set slide\.regions_origin"):
+        load_regions(region, include=("include",), exclude=(), picture="slide.mrxs")
+    found = load_regions(
+        region, include=("include",), exclude=(), picture="slide.mrxs", origin=origin
+    )
+    assert found.drawn.bbox[0, :2].tolist() == [300.0 + 100 * moved, 200.0 + 50 * moved]
+    path = drawn(tmp_path, (200.0, 300.0))
     with pytest.raises(AnnotationError, match=r"x 50, y 100 was scanned .* set data\.origin"):
         read_sheet(path, choice=Choice(picture="slide.mrxs"))
     sheet = read_sheet(path, choice=Choice(picture="slide.mrxs", origin=origin))
@@ -71,8 +80,30 @@ def test_where_both_corners_fit_the_user_says_which_is_meant(tmp_path, monkeypat
 
 
 @pytest.mark.usefixtures("margin")
+def test_records_of_which_some_fit_neither_corner_are_not_guessed_at(tmp_path):
+    places = [(100.0 + 5 * i, 200.0) for i in range(40)] + [(9000.0, 9000.0)]
+    with pytest.raises(AnnotationError, match=r"set data\.origin"):
+        read_sheet(drawn(tmp_path, *places), choice=Choice(picture="slide.mrxs"))
+
+
+@pytest.mark.usefixtures("margin")
+@pytest.mark.parametrize(("size", "moved"), [((800, 1200), 1), ((9000, 9000), 0)])
+def test_the_size_that_a_file_states_tells_which_corner_is_meant(tmp_path, size, moved):
+    height, width = size
+    coco = {
+        "images": [{"id": 1, "file_name": "slide.mrxs", "height": height, "width": width}],
+        "categories": [{"id": 1, "name": "cell"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [10, 20, 30, 40]}],
+    }
+    (tmp_path / "a.json").write_text(json.dumps(coco))
+    sheet = read_sheet(tmp_path / "a.json", choice=Choice(picture="slide.mrxs"))
+    assert corners(sheet.records) == [(10.0 + 3000 * moved, 20.0 + 1000 * moved)]
+    assert sheet.size == (None if moved else size)
+
+
+@pytest.mark.usefixtures("margin")
 def test_records_that_fit_neither_corner_are_left_as_they_are(tmp_path):
-    places = [(9000.0, 9000.0), (100.0, 100.0)]
+    places = [(9000.0, 9000.0), (8000.0, 100.0), (100.0, 100.0)]
     sheet = read_sheet(drawn(tmp_path, *places), choice=Choice(picture="slide.mrxs"))
     assert corners(sheet.records) == places
 

@@ -3,7 +3,9 @@
 import io
 import struct
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier, Event
 
 import numpy as np
 import pytest
@@ -88,3 +90,30 @@ def test_an_animation_is_refused_with_the_number_of_its_pictures(
     frames[0].save(tmp_path / f"a.{suffix}", save_all=True, append_images=frames[1:])
     with pytest.raises(SlideError, match=r"holds 3 pictures \(an animation\); save the one"):
         open_slide(tmp_path / f"a.{suffix}")
+
+
+@pytest.mark.parametrize("suffix", ["webp", "jpg", "png"])
+def test_exif_that_makes_no_sense_does_not_damage_a_picture(tmp_path: Path, suffix: str) -> None:
+    Image.new("RGB", (30, 20), (9, 99, 199)).save(tmp_path / f"a.{suffix}", exif=b"Exif\0\0junk")
+    with open_slide(tmp_path / f"a.{suffix}") as slide:
+        assert slide.levels[0].box.shape == (20, 30)
+
+
+def test_the_limit_of_pillow_holds_again_when_the_last_thread_has_left() -> None:
+    before = Image.MAX_IMAGE_PIXELS
+    started, leave = Barrier(9), Event()
+
+    def enter() -> None:
+        with flat_module.pillow_limit_lifted():
+            started.wait()
+            leave.wait()
+            assert Image.MAX_IMAGE_PIXELS is None
+
+    with ThreadPoolExecutor(8) as pool:
+        done = [pool.submit(enter) for _ in range(8)]
+        started.wait()
+        assert Image.MAX_IMAGE_PIXELS is None
+        leave.set()
+        for one in done:
+            one.result()
+    assert before == Image.MAX_IMAGE_PIXELS

@@ -7,6 +7,7 @@ import pytest
 import tifffile
 from PIL import Image, ImageOps
 
+from helpers.tiffs import picture
 from quadrat.core.errors import SlideError
 from quadrat.core.geometry import Box
 from quadrat.slides.opening import open_slide
@@ -65,6 +66,19 @@ def test_an_orientation_that_nobody_knows_is_upright(tmp_path: Path) -> None:
     assert Orientation(9).is_upright
     with open_slide(written(tmp_path / "a.png", 9)) as slide:
         np.testing.assert_array_equal(slide.read(0, slide.levels[0].box), PICTURE)
+
+
+def test_a_smaller_level_is_turned_with_the_picture(tmp_path: Path) -> None:
+    file, tags = tmp_path / "a.tif", [(ORIENTATION, 3, 1, 6, True)]
+    with tifffile.TiffWriter(file) as out:
+        smooth = picture(40, 70)
+        for pixels in (smooth, smooth[::2, ::2]):
+            out.write(pixels, photometric="rgb", metadata=None, extratags=tags)
+    with open_slide(file) as slide:
+        assert [level.box.shape for level in slide.levels] == [(70, 40), (35, 20)]
+        np.testing.assert_array_equal(
+            slide.read(1, slide.levels[1].box), np.rot90(smooth[::2, ::2], -1)
+        )
 
 
 def test_the_mpp_of_rows_and_columns_turns_with_the_picture(tmp_path: Path) -> None:

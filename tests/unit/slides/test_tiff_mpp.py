@@ -74,6 +74,16 @@ def test_imagej_without_a_unit_of_length_states_no_mpp(tmp_path: Path, unit: str
     assert stated(tmp_path / "a.tif", photometric=None, **options) == (None, "")
 
 
+@pytest.mark.parametrize(("unit", "um"), [("inch", 25400.0), ("cm", 1e4), ("mm", 1e3)])
+@pytest.mark.parametrize("dpi", [1200, 2400])
+def test_a_scan_of_paper_that_imagej_saved_states_no_mpp(
+    tmp_path: Path, unit: str, um: float, dpi: int
+) -> None:
+    resolution = dpi * um / 25400, dpi * um / 25400
+    options = {"imagej": True, "resolution": resolution, "metadata": {"unit": unit}}
+    assert stated(tmp_path / "a.tif", photometric=None, **options) == (None, "")
+
+
 @pytest.mark.parametrize("axis", "XY")
 def test_where_one_axis_alone_is_stated_pixels_are_square(tmp_path: Path, axis: str) -> None:
     metadata = {"axes": "YXS", f"PhysicalSize{axis}": 0.25, f"PhysicalSize{axis}Unit": "µm"}

@@ -107,6 +107,78 @@ def test_an_ome_image_that_is_no_slide_by_its_name_or_size_is_listed(
         assert slide.info.associated == (name,)
 
 
+@pytest.mark.parametrize("name", ["CD68 macrophages 40x", "unlabelled", "overviews"])
+def test_a_word_inside_another_word_says_nothing_of_a_picture(tmp_path: Path, name: str) -> None:
+    small = image(halved(picture(200, 320, seed=3), 4), "Image 2")
+    with open_slide(written(tmp_path / "a.ome.tif", small, image(SLIDE, name), ome=True)) as slide:
+        assert shows_the_slide(slide)
+
+
+@pytest.mark.parametrize("ome", [True, False])
+@pytest.mark.parametrize("flag", [0, 1])
+def test_pictures_of_like_size_and_the_same_shape_are_refused_unless_one_is_a_level(
+    tmp_path: Path, ome: bool, flag: int
+) -> None:
+    core, other = picture(250, 250), picture(200, 200, seed=5)
+    pages = [
+        (pixels, {"tile": TILE, "subfiletype": flag * at})
+        for at, pixels in enumerate((core, other))
+    ]
+    images = [image(core, "core A"), image(other, "core B")]
+    file = written(tmp_path / "a.ome.tif", *(images if ome else pages), ome=ome)
+    with pytest.raises(SlideError, match=r"2 pictures of like size: 0.* \(250 x 250 px\), 1"):
+        open_slide(file)
+    with open_slide(file, scene="1") as slide:
+        np.testing.assert_array_equal(slide.read(0, slide.levels[0].box), other)
+
+
+@pytest.mark.parametrize("order", permutations(range(3)))
+def test_of_several_pages_of_the_size_of_a_level_the_one_that_shows_the_slide_is_it(
+    tmp_path: Path, order: tuple[int, ...]
+) -> None:
+    pages = (SLIDE, LEVELS[1], halved(picture(256, 320, seed=7), 2))
+    file = written(tmp_path / "a.tif", *((pages[at], {"tile": TILE}) for at in order))
+    with open_slide(file) as slide:
+        assert sizes(slide) == SIZES[:2]
+        np.testing.assert_array_equal(slide.read(1, slide.levels[1].box), LEVELS[1])
+        assert any(f"others: {order.index(2)} (160 x 128 px)" in note for note in slide.info.notes)
+
+
+def test_the_image_of_ome_is_known_by_its_plane_and_not_by_its_place_in_the_list(
+    tmp_path: Path,
+) -> None:
+    def described(number: int, name: str, ifd: int, size: tuple[int, int], um: float) -> str:
+        sides = f'SizeX="{size[1]}" SizeY="{size[0]}" SizeC="3" SizeZ="1" SizeT="1"'
+        return (
+            f'<Image ID="Image:{number}" Name="{name}"><Pixels ID="Pixels:{number}" '
+            f'DimensionOrder="XYCZT" Type="uint8" {sides} PhysicalSizeX="{um}" '
+            f'PhysicalSizeY="{um}"><Channel ID="Channel:{number}" SamplesPerPixel="3"/>'
+            f'<TiffData IFD="{ifd}" PlaneCount="1"/></Pixels></Image>'
+        )
+
+    small = picture(128, 160, seed=9)
+    xml = (
+        '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">'
+        + described(0, "slide", 1, SLIDE.shape[:2], 0.5)
+        + described(1, "other", 0, small.shape[:2], 8.0)
+        + "</OME>"
+    )
+    pages = [(small, {"tile": TILE, "description": xml}), (SLIDE, {"tile": TILE})]
+    with open_slide(written(tmp_path / "a.ome.tif", *pages)) as slide:
+        assert shows_the_slide(slide)
+        assert slide.mpp == (0.5, 0.5)
+
+
+def test_a_level_that_cannot_be_read_is_left_out_and_the_slide_is_read(tmp_path: Path) -> None:
+    pages = [
+        (SLIDE, {"tile": TILE}),
+        (np.moveaxis(LEVELS[1], -1, 0), {"tile": TILE, "planarconfig": "separate"}),
+        (LEVELS[2], {"tile": TILE}),
+    ]
+    with open_slide(written(tmp_path / "a.tif", *pages)) as slide:
+        assert sizes(slide) == [SIZES[0], SIZES[2]]
+
+
 def test_the_mpp_is_that_of_the_picture_that_is_shown(tmp_path: Path) -> None:
     def sized(um: float) -> dict[str, float]:
         return {f"PhysicalSize{axis}": um for axis in "XY"}

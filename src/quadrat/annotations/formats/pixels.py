@@ -14,6 +14,7 @@ from PIL import Image
 from quadrat.core.errors import AnnotationError
 from quadrat.slides.flat import MAX_PIXELS, pillow_limit_lifted
 from quadrat.slides.tiff_directory import UNREADABLE, refuse_document_type
+from quadrat.slides.tiff_planes import palette_colours
 
 _DAMAGED = (*UNREADABLE, SyntaxError, MemoryError)
 """What Pillow, tifffile and their codecs raise at damaged files."""
@@ -118,7 +119,9 @@ def _of_flat(path: Path) -> Pixels:
             return Pixels(np.asarray(image.convert("RGBA")), jpeg=jpeg)
         palette = None
         if image.mode == "P":
-            palette = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
+            stated = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
+            palette = np.zeros((256, 3), np.uint8)  # an index beyond the stated ones is black
+            palette[: len(stated)] = stated
         return Pixels(np.asarray(image), palette, jpeg)
 
 
@@ -152,7 +155,7 @@ def _of_tiff(path: Path) -> Pixels:
             )
         palette = None
         if first.photometric == tifffile.PHOTOMETRIC.PALETTE and first.colormap is not None:
-            palette = (first.colormap.T >> 8).astype(np.uint8)
+            palette = palette_colours(first)
         return Pixels(values, palette, int(first.compression) in _TIFF_JPEG)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from quadrat.annotations.types import F64
 from quadrat.cli.init.finding import AnnotationFound, SlideFound
 from quadrat.core.errors import ConfigError
-from quadrat.core.geometry import MPP_MAX, MPP_MIN
+from quadrat.core.limits import MPP_MAX, MPP_MIN
 
 OBJECTS = "objects"
 """The name that stands for the objects of all classes."""

@@ -1,5 +1,8 @@
 """Label images and masks as they lie in files: their values are exact, or they are refused."""
 
+import struct
+from zlib import compress, crc32
+
 import numpy as np
 import pytest
 import tifffile
@@ -150,3 +153,31 @@ def test_pictures_that_are_neither_numbers_nor_colours_are_refused(tmp_path, sor
         )
     with pytest.raises(AnnotationError, match=message):
         pixels.read_pixels(path)
+
+
+def test_an_index_beyond_the_palette_of_a_png_is_black(tmp_path):
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", 3, 1, 8, 3, 0, 0, 0)  # 3 x 1 px, 8 bits, with a palette
+    parts = [chunk(b"IHDR", header), chunk(b"PLTE", bytes([0, 0, 0, 200, 10, 10]))]
+    parts += [chunk(b"IDAT", compress(bytes([0, 0, 1, 255]))), chunk(b"IEND", b"")]
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    found = pixels.read_pixels(tmp_path / "a.png")
+    assert found.values.tolist() == [[0, 1, 255]]
+    assert found.palette[found.values].tolist() == [[[0, 0, 0], [200, 10, 10], [0, 0, 0]]]
+
+
+@pytest.mark.parametrize("factor", [1, 257])
+def test_a_palette_of_a_tiff_has_the_colours_that_viewers_show(tmp_path, factor):
+    colours = np.zeros((3, 256), np.uint16)
+    colours[:, 1:3] = [[255, 0], [0, 255], [0, 7]]
+    values = np.array([[0, 1], [2, 1]], np.uint8)
+    tifffile.imwrite(
+        tmp_path / "a.tif",
+        values,
+        photometric="palette",
+        colormap=(colours * factor).astype(np.uint16),
+    )
+    palette = pixels.read_pixels(tmp_path / "a.tif").palette
+    assert palette[1:3].tolist() == [[255, 0, 0], [0, 255, 7]]
