@@ -59,7 +59,7 @@ def pair(rgb: Rgb, codes: NDArray[np.uint8], height: int) -> Rgb:
     """The picture, and beside it what was found, scaled to ``height`` px."""
     found = rgb.copy()
     left = ~is_tissue(codes)
-    found[left] = (found[left] * 0.65 + TINTS[codes][left] * 0.35).astype(np.uint8)
+    found[left] = (found[left] * 0.65 + TINTS[codes[left]] * 0.35).astype(np.uint8)
     thick = max(1, round(rgb.shape[0] / 200))
     found[~left & ndimage.binary_dilation(left, iterations=thick)] = (0, 190, 0)
     both = Image.fromarray(np.hstack([rgb, found]))
