@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from quadrat.annotations.record import Record, Sheet
+from quadrat.annotations.record import Record, Sheet, same_size
 from quadrat.annotations.types import F64
 from quadrat.core.errors import AnnotationError, SlideError
 from quadrat.slides.flat import orientation_of, pillow_limit_lifted
@@ -95,7 +95,7 @@ def is_stored_frame(
     about = f"{where}: its picture is shown turned (EXIF orientation {turn.orientation.value})"
     if drawn_on != "auto":
         wanted = turn.stored if drawn_on == "stored" else turn.shown
-        if stated is not None and not _alike(stated, wanted):
+        if stated is not None and not same_size(stated, wanted):
             raise AnnotationError(
                 f"{about}, and it states a picture of {stated[1]} x {stated[0]} px; that is not "
                 f"the picture as it is {drawn_on}, as data.drawn_on says"
@@ -108,7 +108,7 @@ def is_stored_frame(
             f"are stored ({why}); set data.drawn_on to 'shown' or 'stored', or save the picture "
             "upright and draw on that"
         )
-    return _alike(stated, turn.stored) and not _alike(stated, turn.shown)
+    return same_size(stated, turn.stored) and not same_size(stated, turn.shown)
 
 
 def upright(sheet: Sheet, turn: Turn | None, *, drawn_on: DrawnOn) -> Sheet:
@@ -155,7 +155,3 @@ def _note(turn: Turn) -> str:
 def _turned(record: Record, turn: Turn) -> Record:
     parts = tuple(tuple(turn.points(ring) for ring in part) for part in record.parts)
     return replace(record, parts=parts, points=turn.points(record.points))
-
-
-def _alike(a: tuple[int, int], b: tuple[int, int]) -> bool:
-    return max(abs(p - q) for p, q in zip(a, b, strict=True)) <= 1

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from quadrat.annotations.faults import extent
-from quadrat.annotations.record import Record, Sheet
+from quadrat.annotations.record import Record, Sheet, same_size
 from quadrat.annotations.types import F64
 from quadrat.core.errors import AnnotationError
 from quadrat.core.geometry import Box
@@ -37,7 +37,7 @@ def placed(sheet: Sheet, part: Box | None, *, origin: Origin) -> Sheet:
     if part is None or not sheet.records:
         return sheet
     if origin == "auto" and sheet.size is not None:
-        origin = "scanned" if _alike(sheet.size, part.shape) else "slide"
+        origin = "scanned" if same_size(sheet.size, part.shape) else "slide"
     records, note = move(sheet.records, part, origin=origin, where=sheet.source, key="data.origin")
     if not note:
         return sheet
@@ -82,10 +82,6 @@ def _meant(records: Sequence[Record], part: Box, where: str, key: str) -> Origin
             "'scanned' or 'slide'"
         )
     return "scanned" if there else "slide"
-
-
-def _alike(a: tuple[int, int], b: tuple[int, int]) -> bool:
-    return max(abs(p - q) for p, q in zip(a, b, strict=True)) <= 1
 
 
 def _share(points: F64, box: Box) -> float:

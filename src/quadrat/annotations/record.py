@@ -180,3 +180,8 @@ def to_annotations(
         points_l0=np.array(points, np.float64).reshape(-1, 2),
         object_id=np.array(object_id, np.int64),
     )
+
+
+def same_size(a: tuple[int, int], b: tuple[int, int]) -> bool:
+    """Whether two sizes (height, width) are the same up to a pixel, which writers round away."""
+    return max(abs(p - q) for p, q in zip(a, b, strict=True)) <= 1

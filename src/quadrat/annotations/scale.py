@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from quadrat.annotations.faults import extent
-from quadrat.annotations.record import Problem, Record, Sheet
+from quadrat.annotations.record import Problem, Record, Sheet, same_size
 from quadrat.annotations.shapes import geometry_of
 from quadrat.annotations.types import F64
 
@@ -32,11 +32,7 @@ def scale_problems(
     cannot be judged.
     """
     found = []
-    if (
-        size is not None
-        and sheet.size is not None
-        and max(abs(a - b) for a, b in zip(size, sheet.size, strict=True)) > 1
-    ):
+    if size is not None and sheet.size is not None and not same_size(size, sheet.size):
         stated = (
             f"the file is of a picture of {sheet.size[1]} x {sheet.size[0]} px, the slide has "
             f"{size[1]} x {size[0]}"

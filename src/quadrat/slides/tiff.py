@@ -52,7 +52,7 @@ class TiffSlide(Reopened):
             self._turn, stated = picture.orientation(), picture.stated
             levels = _alike(found, planes, picture.chosen.unsure)
             picture.refuse_unlike(levels)
-            self.info = picture.info(levels, mpp_given=mpp is not None)
+            self.info = picture.info(levels, turn=self._turn, mpp_given=mpp is not None)
         sizes = [self._turn.shown(picture.chosen.sizes[level]) for level in levels]
         self.levels: tuple[Level, ...] = pyramid_levels(sizes)
         self.mpp = mpp or (None if stated is None else self._turn.shown(stated.mpp))
@@ -192,13 +192,14 @@ class _Picture:
             )
         return turn
 
-    def info(self, levels: list[int], *, mpp_given: bool) -> SlideInfo:
-        """What the file states about itself. ``levels``: which of the levels are used.
-        ``mpp_given``: the user states the mpp, so what the file states does not count."""
+    def info(self, levels: list[int], *, turn: Orientation, mpp_given: bool) -> SlideInfo:
+        """What the file states about itself. ``levels``: which of the levels are used. ``turn``:
+        see ``orientation``. ``mpp_given``: the user states the mpp, so the file's does not
+        count."""
         chosen = self.chosen
         others = sorted([*chosen.others, *self._unlike(levels)], key=lambda picture: picture.index)
         unlike = [size for at, size in enumerate(chosen.sizes) if at not in levels]
-        turn, notes = self.orientation(), list[str]()
+        notes = list[str]()
         if others:
             notes.append(
                 f"the file holds {len(others) + 1} pictures; shown is {chosen.main.called}; "
