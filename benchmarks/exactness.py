@@ -47,7 +47,7 @@ from quadrat.core.objects import Frame, ObjectTable
 from quadrat.core.predictions import Candidates
 from quadrat.engine import images, steps
 from quadrat.engine.cluster import open_executor
-from quadrat.engine.executor import Job
+from quadrat.engine.executor import run_all
 from quadrat.engine.tables import MergeJob, merge_slide
 from quadrat.engine.work import SlideWork
 from quadrat.models.inference import normalise, predict_cells
@@ -327,9 +327,8 @@ def run_schedule(
     with open_executor(workers=workers, threads=1) as executor:
 
         def do(fn: Any, cut: list[tuple[ShardIndex, ...]], make: Any) -> None:
-            for outcome in executor.run(
-                fn, [Job(f"{fn.__name__}/{i}", make(unit)) for i, unit in enumerate(cut)]
-            ):
+            jobs = {f"{fn.__name__}/{i}": make(unit) for i, unit in enumerate(cut)}
+            for outcome in run_all(executor, fn, jobs):
                 if outcome.failure is not None:
                     raise RuntimeError(
                         f"{schedule.name}: {outcome.failure.message}\n{outcome.failure.trace}"

@@ -13,12 +13,12 @@ from quadrat.config.pipeline import SlideSection
 from quadrat.core.geometry import Box
 from quadrat.core.lattice import Lattice
 from quadrat.core.objects import ClassInfo
+from quadrat.engine.opened import open_work_source
 from quadrat.engine.steps import (
     TileJob,
     create_predictions,
     create_tiles,
     infer_shards,
-    open_work_source,
     plan_slide,
     tile_shards,
     windows_of,

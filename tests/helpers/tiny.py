@@ -15,9 +15,9 @@ from quadrat.config.pipeline import (
 )
 from quadrat.engine import run as engine_run
 from quadrat.engine import steps
+from quadrat.engine.batch import Batch
 from quadrat.engine.executor import Serial
 from quadrat.engine.fingerprint import fingerprints
-from quadrat.engine.flow import Batch
 from quadrat.engine.progress import Reporter
 from quadrat.engine.resume import open_journal
 from quadrat.engine.state import RunSettings, SlideState

@@ -21,7 +21,7 @@ from quadrat.core.errors import EXIT_OK, QuadratError, WriteError
 from quadrat.core.files import write_file
 from quadrat.core.text import aligned
 from quadrat.engine.cluster import open_executor
-from quadrat.engine.executor import Executor, Job
+from quadrat.engine.executor import Executor, run_all
 from quadrat.engine.progress import Reporter
 from quadrat.engine.run import run
 from quadrat.evaluation.evaluate import (
@@ -152,13 +152,15 @@ def make_phantoms(folder: Path, size: Scale, executor: Executor) -> None:
     tested = [(_spec(f"small_{i}", 200 + i, SMALL_PX), "test") for i in range(size.test)]
     tested.append((_spec("large_0", 300, size.large_px), "test"))
     groups = {"train": trained, "test": tested}
-    jobs = [
-        Job(f"{group}/{spec.name}", (folder / group, spec))
+    todo = [
+        (folder / group, spec)
         for group, members in groups.items()
         for spec, _ in members
         if not PhantomFiles.of(folder / group, spec.name).facts.exists()
     ]
-    for outcome in executor.run(_write, sorted(jobs, key=lambda job: -job.payload[1].width)):
+    todo.sort(key=lambda one: -one[1].width)
+    jobs = {f"{place.name}/{spec.name}": (place, spec) for place, spec in todo}
+    for outcome in run_all(executor, _write, jobs):
         if outcome.failure is not None:
             kind = WriteError if outcome.failure.unwritten else QuadratError
             raise kind(f"phantom {outcome.key}: {outcome.failure.message}\n{outcome.failure.trace}")

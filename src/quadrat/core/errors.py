@@ -44,6 +44,10 @@ class WriteError(StoreError):
     missing (exit code 74). ``core/files.py`` makes it of what the system says."""
 
 
+class ClusterError(QuadratError):
+    """The cluster that a run uses is gone; what is done is kept, and the same command goes on."""
+
+
 class PackageError(QuadratError):
     """A model package that is incomplete, changed, or made for another task."""
 

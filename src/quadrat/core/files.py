@@ -265,17 +265,22 @@ def sha256_of(*paths: Path) -> str:
     return digest.hexdigest()
 
 
+def free_bytes(path: str | Path) -> int:
+    """Room that a user has on the disk where ``path`` is or would be."""
+    place = Path(path).absolute()
+    while not place.exists():
+        place = place.parent
+    status = os.statvfs(place)
+    return status.f_bavail * status.f_frsize
+
+
 def check_free_space(path: str | Path, needed_bytes: int, *, what: str) -> None:
     """Refuse to begin what would fill the disk; ``path`` need not exist yet.
 
     Raises:
         WriteError: less is free than needed, with both figures.
     """
-    place = Path(path).absolute()
-    while not place.exists():
-        place = place.parent
-    status = os.statvfs(place)
-    free = status.f_bavail * status.f_frsize
+    free = free_bytes(path)
     if free < needed_bytes:
         raise WriteError(
             f"{path}: {what} needs about {needed_bytes / 1e9:.2f} GB but {free / 1e9:.2f} GB are "

@@ -57,6 +57,6 @@ def open_executor(*, workers: int, threads: int) -> AbstractContextManager[Execu
     check_workers(workers)
     if not workers:
         return _SerialContext()
-    from quadrat.engine.dask import local_cluster
+    from quadrat.engine.local import local_cluster
 
     return local_cluster(workers=workers, threads=threads)

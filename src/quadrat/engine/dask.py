@@ -1,334 +1,244 @@
-"""The embedded dask cluster behind the seam: worker processes on loopback, a small window of jobs
-in flight.
+"""A dask cluster behind the seam: worker processes, and a few jobs in flight for each.
 
-Facts it leans on (docs/decisions.md): the scheduler blames a killed worker on every job it held and
-computes again what it had finished, so a job leaves files that say whether it was running and what
-came of it, and the scheduler retries none; a job that was running is tried again by itself; a job
-must be submitted with ``pure=False``; a deadline is kept by the worker itself, since finding and
-killing a worker from outside goes through three tables that need not agree.
+Facts it leans on (docs/decisions.md): the scheduler blames a killed worker on every job it held, so
+a job whose worker died is sent again, then alone, and fails only if it ends its process each time;
+a finished result that dies with its worker is computed again, which does no harm; a job must be
+submitted with ``pure=False``; a deadline is kept by the worker itself.
 """
 
 from __future__ import annotations
 
-import faulthandler
-import os
-import signal
-import threading
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+import queue
+import time
+from collections import Counter, deque
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-import dask
-from distributed import Client, Future, LocalCluster, wait
+from distributed import Client, Future
 from distributed.protocol import pickle
 from distributed.scheduler import KilledWorker
 
-from quadrat.core.errors import ConfigError
-from quadrat.engine.executor import (
-    Executor,
-    Failure,
-    Job,
-    Needs,
-    Outcome,
-    Payload,
-    Receipt,
-    guarded,
-)
-from quadrat.models.device import DEVICE
+from quadrat.core.errors import ClusterError
+from quadrat.engine import crew
+from quadrat.engine.crew import CPU, GPU, Crew, Member, last_begun, trace_of
+from quadrat.engine.executor import Failure, Job, Outcome, Source
+from quadrat.engine.flow import ANYWHERE, Needs
 
 POLL_S = 0.5
-TRIES_ALONE = 2
-SETTINGS = {
-    "distributed.scheduler.allowed-failures": 0,
-    "distributed.worker.daemon": False,
-    "distributed.worker.memory.pause": False,
-    "distributed.worker.memory.target": False,
-    "distributed.worker.memory.spill": False,
-    "distributed.comm.timeouts.connect": "60s",
-    "distributed.scheduler.worker-ttl": None,
-    # else a worker that is down 15 s after a crash is dropped for good
-    "distributed.deploy.lost-worker-timeout": "1000h",
-    "distributed.logging.distributed": "error",
-}
+LOOK_S = 2.0
+"""How often the scheduler is asked which workers there are."""
+PATIENCE_S = 60.0
+"""How long there may be no connection or no worker while work waits."""
+EACH = 2
+"""Jobs that a worker holds: one that runs, one that waits."""
+TRIES, ALONE = 2, 1
+"""How often a job is sent among others, and alone, before it fails because its process died."""
+
+
+@dataclass(slots=True)
+class _Flight:
+    """A job that is underway."""
+
+    job: Job
+    kind: str
+    """The resource it takes of a worker; "": any worker."""
+    deaths: int = 0
+    """How many processes died with it."""
+    alone: bool = False
+    """Whether nothing else is underway."""
+
+
+@dataclass(slots=True)
+class _Places:
+    """Which workers there are."""
+
+    count: Counter[str] = field(default_factory=Counter)
+    """By the resource that they announce."""
+    seen: set[str] = field(default_factory=set)
+    """Resources that any worker has had. Work for a device waits for one that died and starts
+    again."""
+
+    def update(self, resources: Iterable[str]) -> None:
+        """Take note of the workers that there are now."""
+        self.count = Counter(resources)
+        self.seen |= set(self.count)
+
+    @property
+    def kinds(self) -> dict[str, frozenset[Needs]]:
+        """What the workers of each resource take: where some have a device and some have none,
+        each kind has its own work. Those without are asked first, since they let slides in."""
+        if self.seen == {GPU, CPU}:
+            return {CPU: frozenset(("cpu",)), GPU: frozenset(("gpu",))}
+        return {"": ANYWHERE}
+
+    def of(self, kind: str) -> int:
+        """How many workers take work of a kind."""
+        return self.count[kind] if kind else self.count.total()
 
 
 class DaskExecutor:
-    """Feeds a cluster from a window of ``workers + 1`` jobs, or of one per device where each job
-    has its own. ``devices``: names of GPUs."""
+    """Feeds the workers of a cluster.
 
-    def __init__(
-        self, client: Client, cluster: LocalCluster, *, workers: int, devices: Sequence[str] = ()
-    ) -> None:
-        self._client = client
-        self._cluster = cluster
-        self._workers = workers
-        self._devices = tuple(devices)
+    ``logs``: folder of the workers' logs, as they see it. ``threads``: of a job.
+    """
 
-    def run(
-        self,
-        fn: Callable[[Payload], Receipt],
-        jobs: Iterable[Job[Payload]],
-        *,
-        needs: Needs = "cpu",
-        deadline_s: float | None = None,
-    ) -> Iterator[Outcome[Receipt]]:
-        suspects: list[Job[Payload]] = []
-        window = self._workers + 1
-        if needs == "own gpu":
-            window = min(self._workers, len(self._devices) or self._workers)
-        with TemporaryDirectory(prefix="quadrat-") as folder:
-            pool = DevicePool(deadline_s, Path(folder), () if needs == "cpu" else self._devices)
-            for outcome, job in self._feed(fn, jobs, pool, window=window):
-                if outcome is None:
-                    suspects.append(job)
-                else:
-                    yield outcome
-            for suspect in suspects:
-                yield self._alone(fn, suspect, pool)
+    def __init__(self, client: Client, *, logs: str = "", threads: int = 1, gpus: bool = True):
+        self._client, self._logs = client, logs
+        self._places = _Places()
+        self._looked, self._seen = -float("inf"), time.monotonic()
+        client.register_plugin(Crew(logs, threads=threads, gpus=gpus))
+        self._look()
 
-    def _alone(
-        self, fn: Callable[[Payload], Receipt], job: Job[Payload], pool: DevicePool
-    ) -> Outcome[Receipt]:
-        """Run a job alone after its process died: all memory is its own. More than once, since
-        somebody may have killed the process."""
-        for _ in range(TRIES_ALONE):
-            for outcome, _ in self._feed(fn, [job], pool, window=1):
-                if outcome is not None:
-                    return outcome
-        deaths = 1 + TRIES_ALONE
-        return _lost(
-            job,
-            f"its worker process died {deaths} times (out of memory, or a crash in native code)",
-        )
+    @property
+    def ahead(self) -> int:
+        """Jobs that should lie ready for workers with a device, where others have none."""
+        self._look()
+        return EACH * self._places.count[GPU] if len(self._places.kinds) > 1 else 0
 
-    def _feed(
-        self,
-        fn: Callable[[Payload], Receipt],
-        jobs: Iterable[Job[Payload]],
-        pool: DevicePool,
-        *,
-        window: int,
-    ) -> Iterator[tuple[Outcome[Receipt] | None, Job[Payload]]]:
-        """(outcome, job) as they come; outcome None: the process died while the job ran. A job that
-        only waited there is sent again."""
-        source = iter(jobs)
-        again: list[Job[Payload]] = []
-        pending: dict[Future[Any], tuple[Job[Payload], _Slot]] = {}
+    def members(self) -> list[Member]:
+        """What each worker says of itself."""
+        found = self._client.run(crew.members)
+        return [member for member in found.values() if member is not None]
+
+    def run(self, source: Source) -> Iterator[Outcome[Any]]:
+        pending: dict[Future[Any], _Flight] = {}
+        again: deque[_Flight] = deque()
+        landed: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
         try:
             while True:
-                while (
-                    len(pending) < window
-                    and (job := again.pop() if again else next(source, None)) is not None
-                ):
-                    slot = pool.slot()
-                    pending[self._client.submit(_within, slot, fn, job, pure=False, retries=0)] = (
-                        job,
-                        slot,
-                    )
-                if not pending:
+                exhausted = self._fill(source, pending, again, landed)
+                if exhausted and not pending and not again:
                     return
-                for future in _first_done(list(pending)):
-                    job, slot = pending.pop(future)
-                    outcome = slot.outcome() or _refused(future, job) or slot.too_late(job)
+                for future in self._landed(landed, pending.values()):
+                    flight = pending.pop(future, None)
+                    if flight is None:
+                        continue
+                    outcome = self._outcome(future, flight)
                     future.release()
-                    if outcome is None and slot.waiting.exists():
-                        again.append(job)
+                    if outcome is None:
+                        again.append(flight)
                     else:
-                        yield outcome, job
-                    pool.give_back(slot)
+                        yield outcome
         finally:
             self._client.cancel(list(pending), force=True)
 
+    def _fill(
+        self,
+        source: Source,
+        pending: dict[Future[Any], _Flight],
+        again: deque[_Flight],
+        landed: queue.SimpleQueue[Future[Any]],
+    ) -> bool:
+        """Send as much as the workers hold: first what is tried again, then what the source
+        gives. Whether the source gave nothing to workers of any kind."""
+        self._look()
+        if any(flight.alone for flight in pending.values()):
+            return False
+        while again and not again[0].alone:
+            self._send(again.popleft(), pending, landed)
+        if again:  # what killed its process among others gets the machine to itself
+            if not pending:
+                self._send(again.popleft(), pending, landed)
+            return False
+        exhausted = self._places.count.total() > 0
+        busy = Counter(flight.kind for flight in pending.values())
+        for kind, needs in self._places.kinds.items():
+            while busy[kind] < EACH * self._places.of(kind):
+                job = source.next(needs)
+                if job is None:
+                    break
+                exhausted = False
+                busy[kind] += 1
+                self._send(_Flight(job, kind), pending, landed)
+        return exhausted
 
-@dataclass(frozen=True)
-class _Slot:
-    """What is known of one job, in files, so that it outlives a process. One of the three is there,
-    and each only once."""
-
-    waiting: Path
-    """There until a worker takes the job."""
-    running: Path
-    """There while the job runs, or since its process died. Holds the stack of one that ran too
-    long."""
-    done: Path
-    """Holds the outcome."""
-    deadline_s: float | None
-    device: str = ""
-    """The GPU that the job has; "" for none."""
-
-    def outcome(self) -> Outcome[Any] | None:
-        if not self.done.exists():
-            return None
-        outcome: Outcome[Any] = pickle.loads(self.done.read_bytes())
-        return outcome
-
-    def too_late(self, job: Job[Any]) -> Outcome[Any] | None:
-        """The failure of a job that exceeded its deadline; None: it did not."""
-        trace = self.running.read_text() if self.running.exists() else ""
-        if not trace:
-            return None
-        return _lost(job, f"it ran longer than run.deadline_s = {self.deadline_s:g}", trace=trace)
-
-    def clear(self) -> None:
-        for file in (self.waiting, self.running, self.done):
-            file.unlink(missing_ok=True)
-
-
-@dataclass
-class DevicePool:
-    """Gives each job of a run its slot, with a device."""
-
-    deadline_s: float | None
-    """Of each job."""
-    folder: Path
-    """Where the slots lie."""
-    devices: tuple[str, ...] = ()
-    """Names of the GPUs to share out; none: jobs have no device."""
-    jobs: int = 0
-    """How many slots were given so far."""
-    busy: Counter[str] = field(default_factory=Counter)
-    """Running jobs of each device."""
-
-    def slot(self) -> _Slot:
-        """A place for a job, with the device that has the fewest jobs."""
-        self.jobs += 1
-        device = min(self.devices, key=lambda d: self.busy[d], default="")
-        self.busy[device] += 1
-        waiting, running, done = (
-            self.folder / f"{self.jobs}.{state}" for state in ("waiting", "running", "done")
+    def _send(
+        self,
+        flight: _Flight,
+        pending: dict[Future[Any], _Flight],
+        landed: queue.SimpleQueue[Future[Any]],
+    ) -> None:
+        resources = {flight.kind: 1} if flight.kind else None
+        future = self._client.submit(
+            crew.work, flight.job, pure=False, retries=0, resources=resources
         )
-        waiting.touch()
-        return _Slot(waiting, running, done, self.deadline_s, device)
+        pending[future] = flight
+        future.add_done_callback(landed.put)
 
-    def give_back(self, slot: _Slot) -> None:
-        """The job is over."""
-        self.busy[slot.device] -= 1
-        slot.clear()
+    def _landed(
+        self, landed: queue.SimpleQueue[Future[Any]], pending: Collection[_Flight]
+    ) -> Iterator[Future[Any]]:
+        """Futures that are over; none after a while.
 
-
-def _within(slot: _Slot, fn: Callable[[Payload], Receipt], job: Job[Payload]) -> None:
-    """Run a job in a worker. A job that is not done in time ends its process, which first writes
-    where it hung.
-
-    The watchdog is faulthandler's own thread. It needs no GIL, so a hang in native code ends as
-    well. A job is taken once, though the scheduler computes again what a dead worker had finished.
-    """
-    try:
-        slot.waiting.rename(slot.running)
-    except FileNotFoundError:
-        return
-    os.environ[DEVICE] = slot.device
-    with open(slot.running, "w") as file:
-        if slot.deadline_s is not None:
-            faulthandler.dump_traceback_later(slot.deadline_s, exit=True, file=file)
+        Raises:
+            ClusterError: the scheduler or all workers are gone for too long.
+        """
         try:
-            outcome = guarded(fn, job)
-        finally:
-            faulthandler.cancel_dump_traceback_later()
-    try:
-        packed = pickle.dumps(outcome)
-    except Exception as error:  # a receipt that cannot travel
-        packed = pickle.dumps(_failed(job, error))
-    part = slot.done.with_suffix(".part")
-    part.write_bytes(packed)
-    part.rename(slot.done)
-    slot.running.unlink()
+            yield landed.get(timeout=POLL_S)
+            while True:
+                yield landed.get_nowait()
+        except queue.Empty:
+            pass
+        now = time.monotonic()
+        kinds = {flight.kind for flight in pending} or {""}
+        if self._client.status == "running" and all(map(self._places.of, kinds)):
+            self._seen = now
+        elif now - self._seen > PATIENCE_S:
+            raise ClusterError(
+                f"the cluster has had no scheduler, or no worker for what is to be done, for "
+                f"{PATIENCE_S:.0f} s; what is done is kept: run the same command again"
+            )
 
-
-def _first_done(futures: list[Future[Any]]) -> list[Future[Any]]:
-    try:
-        return list(wait(futures, timeout=POLL_S, return_when="FIRST_COMPLETED").done)
-    except TimeoutError:
-        return []
-
-
-def _refused(future: Future[Any], job: Job[Any]) -> Outcome[Any] | None:
-    """The failure of a job that could not even be begun, such as one that cannot be sent; None: its
-    process died."""
-    if future.status != "error" or isinstance(error := future.exception(), KilledWorker):
+    def _outcome(self, future: Future[Any], flight: _Flight) -> Outcome[Any] | None:
+        """What became of a job; None: its process died, and it is tried again."""
+        job = flight.job
+        if future.status == "finished":
+            outcome: Outcome[Any] = pickle.loads(future.result())
+            return outcome
+        if future.status != "error":  # cancelled or lost: the scheduler forgot it
+            return None
+        error = future.exception()
+        if not isinstance(error, KilledWorker):
+            failure = Failure(type(error).__name__, str(error), refused=False, trace="")
+            return Outcome(job.key, 0.0, failure=failure)
+        address = getattr(error.last_worker, "address", "")
+        self._looked = -float("inf")
+        begun = last_begun(self._logs, address) if self._logs else job.key
+        if begun is not None and begun != job.key:
+            return None  # another one ran there
+        trace = self._trace(address)
+        if trace:
+            reason = f"it ran longer than run.deadline_s = {job.deadline_s:g}"
+            return _lost(job, reason, trace=trace)
+        flight.deaths += 1
+        if flight.deaths >= TRIES + ALONE:
+            return _lost(
+                job,
+                f"its worker process died {flight.deaths} times (out of memory, or a crash in "
+                "native code)",
+            )
+        flight.alone = flight.deaths >= TRIES
         return None
-    return _failed(job, error)
 
+    def _trace(self, address: str) -> str:
+        """Where a job hung that ran too long; "" if none did."""
+        try:
+            return trace_of(self._logs, address).read_text(encoding="utf-8") if self._logs else ""
+        except OSError:
+            return ""
 
-def _failed(job: Job[Any], error: BaseException) -> Outcome[Any]:
-    return Outcome(
-        job.key, 0.0, failure=Failure(type(error).__name__, str(error), refused=False, trace="")
-    )
-
-
-def _lost(job: Job[Any], reason: str, *, trace: str = "") -> Outcome[Any]:
-    return Outcome(
-        job.key,
-        0.0,
-        failure=Failure("LostJob", f"{job.key} was given up: {reason}", refused=True, trace=trace),
-    )
-
-
-@contextmanager
-def local_cluster(*, workers: int, threads: int) -> Iterator[Executor]:
-    """``workers`` spawned processes on 127.0.0.1, one job at a time each, with ``threads`` native
-    threads per job; no dashboard."""
-    environment = {
-        name: str(threads)
-        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    }
-    with (
-        dask.config.set(SETTINGS | {"distributed.nanny.pre-spawn-environ": environment}),
-        _deaf_to_ctrl_c(partial(_start, workers)) as cluster,
-        Client(cluster) as client,
-    ):
-        yield DaskExecutor(client, cluster, workers=workers, devices=gpus())
-
-
-def _start(workers: int) -> LocalCluster:
-    """The scheduler in this process, and its workers.
-
-    Raises:
-        ConfigError: they do not start.
-    """
-    try:
-        return LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            host="127.0.0.1",
-            # without it the status server listens on every interface
-            dashboard_address="127.0.0.1:0",
-            worker_dashboard_address="127.0.0.1:0",
-            memory_limit=0,
-            silence_logs=50,
+    def _look(self) -> None:
+        """Which workers there are now."""
+        if time.monotonic() - self._looked < LOOK_S or self._client.status != "running":
+            return
+        self._looked = time.monotonic()
+        workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
+        self._places.update(
+            kind for w in workers for kind in (GPU, CPU) if (w.get("resources") or {}).get(kind)
         )
-    except (RuntimeError, OSError, TimeoutError) as error:
-        raise ConfigError(
-            f"{workers} worker processes could not be started ({error}); a script that asks for "
-            "workers does so below 'if __name__ == \"__main__\":', because each worker imports it; "
-            "or use workers=0 (--set run.executor=serial), or fewer"
-        ) from None
 
 
-def gpus() -> tuple[str, ...]:
-    """The names of this machine's GPUs that CUDA_VISIBLE_DEVICES leaves."""
-    import torch  # here: a worker that starts again after a crash is not to wait for it
-
-    return tuple(f"cuda:{i}" for i in range(torch.cuda.device_count()))
-
-
-def _deaf_to_ctrl_c(start: Callable[[], LocalCluster]) -> LocalCluster:
-    """Start processes that ignore Ctrl-C, which a terminal sends to all: stopping them is the
-    driver's to do.
-
-    An ignored signal stays ignored in children; a worker that is started later, after a crash,
-    would hear it.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        return start()
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        return start()
-    finally:
-        signal.signal(signal.SIGINT, before)
+def _lost(job: Job, reason: str, *, trace: str = "") -> Outcome[Any]:
+    text = f"{job.key} was given up: {reason}"
+    return Outcome(job.key, 0.0, failure=Failure("LostJob", text, refused=True, trace=trace))

@@ -1,9 +1,8 @@
-"""The one seam between what is to be done and where it runs: ``Executor.run(fn, jobs)`` yields
-outcomes, unordered.
+"""The one seam between what is to be done and where it runs: ``Executor.run(source)`` draws
+jobs from a source as places for them become free, and yields their outcomes, unordered.
 
-``fn`` is a module-level function of one picklable payload; it returns a small receipt. Behind the
-seam are a loop in this process and an embedded dask cluster; the code in front of it is the same
-for both.
+A job is a module-level function and one picklable payload; it returns a small receipt. Behind the
+seam are a loop in this process and dask clusters; the code in front of it is the same for all.
 """
 
 from __future__ import annotations
@@ -11,29 +10,33 @@ from __future__ import annotations
 import resource
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Generic, Literal, Protocol, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
 
-from quadrat.core.errors import QuadratError, WriteError
+from quadrat.core.clock import spent_since, spent_so_far
+from quadrat.core.errors import QuadratError, SlideError, StoreError, WriteError
+from quadrat.engine.flow import ANYWHERE, Needs
 
-Needs = Literal["cpu", "gpu", "own gpu"]
-"""Where a job runs: "gpu" shares the machine's GPUs with others, "own gpu" has one to itself.
-Without a GPU all are "cpu"."""
-Payload = TypeVar("Payload")
-Payload_co = TypeVar("Payload_co", covariant=True)
-Receipt = TypeVar("Receipt")
+READING = (SlideError, StoreError, OSError)
+"""Errors of reading, which may go well the next time."""
 Receipt_co = TypeVar("Receipt_co", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Job(Generic[Payload_co]):
+class Job:
     """One unit of work."""
 
     key: str
-    """Unique among the jobs of one call."""
-    payload: Payload_co
+    """Unique among the jobs of one source."""
+    fn: Callable[[Any], Any]
+    """What a worker runs. It may run twice without harm."""
+    payload: Any
     """What the function gets; it can be pickled."""
+    needs: Needs = "cpu"
+    """Where it runs, if there is a GPU."""
+    deadline_s: float | None = None
+    """A job that runs longer is given up and fails (not in-process)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,9 @@ class Failure:
     trace: str
     """Text of the traceback, or where a job hung at its deadline; "" if neither is known."""
 
+    may_pass: bool = False
+    """Whether the same may go well the next time: a file that could not be read."""
+
     @property
     def unwritten(self) -> bool:
         """Whether an output could not be written."""
@@ -60,7 +66,8 @@ class Failure:
         knowingly."""
         knowing = isinstance(error, QuadratError)
         trace = "" if knowing else "".join(traceback.format_exception(error))
-        return Failure(type(error).__name__, str(error) or repr(error), knowing, trace)
+        may_pass = isinstance(error, READING) and not isinstance(error, WriteError)
+        return Failure(type(error).__name__, str(error) or repr(error), knowing, trace, may_pass)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,51 +84,82 @@ class Outcome(Generic[Receipt_co]):
     """Why the job failed; None if it did not."""
     peak_mb: float = 0.0
     """Largest size of its process so far, in MiB."""
+    spent: Mapping[str, float] = field(default_factory=dict)
+    """Seconds of it by what they went into (see :mod:`quadrat.core.clock`)."""
+
+
+class Source(Protocol):
+    """Gives out jobs."""
+
+    def next(self, needs: frozenset[Needs]) -> Job | None:
+        """A job for a worker that takes such jobs; None: there is none now. After an outcome there
+        may be one."""
+        ...
 
 
 class Executor(Protocol):
     """Runs jobs; a failing job never stops the others."""
 
-    def run(
-        self,
-        fn: Callable[[Payload], Receipt],
-        jobs: Iterable[Job[Payload]],
-        *,
-        needs: Needs = "cpu",
-        deadline_s: float | None = None,
-    ) -> Iterator[Outcome[Receipt]]:
-        """Outcomes as they come.
-
-        ``deadline_s``: a job that runs longer is given up and fails (not in-process).
-        """
+    @property
+    def ahead(self) -> int:
+        """Jobs that should lie ready for workers with a device, where others have none; else 0."""
         ...
+
+    def run(self, source: Source) -> Iterator[Outcome[Any]]:
+        """Outcomes as they come, until the source gives nothing and nothing is underway."""
+        ...
+
+
+class JobList:
+    """A source of jobs that are known, drawn one by one."""
+
+    def __init__(self, jobs: Iterable[Job]) -> None:
+        self._jobs = iter(jobs)
+        self._first: Job | None = None
+
+    def next(self, needs: frozenset[Needs]) -> Job | None:
+        if self._first is None:
+            self._first = next(self._jobs, None)
+        if self._first is None or self._first.needs not in needs:
+            return None
+        job, self._first = self._first, None
+        return job
 
 
 class Serial:
     """A loop in this process."""
 
-    def run(
-        self,
-        fn: Callable[[Payload], Receipt],
-        jobs: Iterable[Job[Payload]],
-        *,
-        needs: Needs = "cpu",
-        deadline_s: float | None = None,
-    ) -> Iterator[Outcome[Receipt]]:
-        for job in jobs:
-            yield guarded(fn, job)
+    ahead = 0
+
+    def run(self, source: Source) -> Iterator[Outcome[Any]]:
+        while (job := source.next(ANYWHERE)) is not None:
+            yield guarded(job)
 
 
-def guarded(fn: Callable[[Payload], Receipt], job: Job[Payload]) -> Outcome[Receipt]:
+def run_all(
+    executor: Executor,
+    fn: Callable[[Any], Any],
+    payloads: Mapping[str, Any],
+    *,
+    needs: Needs = "cpu",
+    deadline_s: float | None = None,
+) -> Iterator[Outcome[Any]]:
+    """Outcomes of one function on many payloads, by key, as they come."""
+    jobs = (Job(key, fn, payload, needs, deadline_s) for key, payload in payloads.items())
+    return executor.run(JobList(jobs))
+
+
+def guarded(job: Job) -> Outcome[Any]:
     """Run one job; an exception becomes a Failure. This is the boundary that keeps one bad slide
     from ending a batch."""
-    start = time.perf_counter()
+    start, before = time.perf_counter(), spent_so_far()
     receipt, failure = None, None
     try:
-        receipt = fn(job.payload)
+        receipt = job.fn(job.payload)
     except Exception as error:
         failure = Failure.of(error)
-    return Outcome(job.key, time.perf_counter() - start, receipt, failure, _peak_mb())
+    seconds = time.perf_counter() - start
+    return Outcome(job.key, seconds, receipt, failure, _peak_mb(), spent_since(before))
 
 
 def _peak_mb() -> float:

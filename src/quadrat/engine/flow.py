@@ -1,288 +1,330 @@
-"""A batch of slides on its way: every step's jobs of several slides are in flight at once.
+"""Which work on which slide is next. Pure: no files, no workers, no clock.
 
-Progress is what the journals say. A failed slide is set aside with its reason, and the others go
-on.
+A slide takes its steps in their order. A step begins when the one before it is complete; a step
+that can begin early takes a shard as soon as the step before it has that shard and its eight
+neighbours. Slides overlap without barriers: the oldest slide comes first, and of its work the
+deepest, so that slides end one after the other; a younger slide enters when there would be nothing
+to do otherwise.
 """
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
 
-from quadrat.config.pipeline import Pipeline
-from quadrat.core.errors import WriteError
-from quadrat.core.files import check_free_space
-from quadrat.core.lattice import Cell, ShardIndex, work_units
-from quadrat.engine.executor import Executor, Failure, Job, Outcome
-from quadrat.engine.images import COPY, IMAGE, LABELS, PAINT, PYRAMID
-from quadrat.engine.journal import Receipt
-from quadrat.engine.pictures import FINISH
-from quadrat.engine.progress import Reporter
-from quadrat.engine.state import (
-    AnyStep,
-    RunSettings,
-    ShardReceipts,
-    ShardStep,
-    SlideState,
-    Step,
-)
-from quadrat.engine.steps import (
-    LAYOUT,
-    PLAN,
-    PREDICT,
-    SEAL,
-    SELECT,
-    STITCH,
-    STORE,
-    TILE,
-    PredictJob,
-    ShardJob,
-    planned,
-    predict_or_stitch,
-)
-from quadrat.engine.tables import MERGE
-from quadrat.models.task import Merges
-from quadrat.tasks import get_task
+from quadrat.core.lattice import Cell
 
-UNTIL = ("tile", "predict", "results")
-"""Where a run can end."""
+Needs = Literal["cpu", "gpu"]
+"""Where a job runs: "gpu" on a worker that has a device, if there is one."""
+Place = Cell | None
+"""A shard of a step; None: the one job of a step that has no shards."""
+ANYWHERE: frozenset[Needs] = frozenset(("cpu", "gpu"))
+TRIES = 2
+"""How often work that failed is tried before its slide is given up."""
 
 
-def steps_of(task: Merges, pipeline: Pipeline, *, until: str) -> list[AnyStep]:
-    """The steps of a slide in their order, up to the end of ``until`` ("plan" or one of UNTIL)."""
-    steps: list[AnyStep] = [PLAN]
-    if until == "tile" or (until != "plan" and pipeline.run.source == "stored"):
-        steps += [STORE, TILE, SEAL]
-    if until in ("plan", "tile"):
-        return steps
-    steps += [LAYOUT, PREDICT]
-    if until == "predict":
-        return steps
-    if task.parts is not None:
-        steps += [STITCH] if task.parts.select is None else [SELECT, STITCH]
-    steps += [MERGE]
-    if pipeline.outputs.image:
-        steps += [IMAGE, COPY]
-    if task.label_image is not None:
-        steps += [LABELS, PAINT]
-    return [*steps, PYRAMID, FINISH]
+class StepShape(Protocol):
+    """What the flow knows of a step."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def needs(self) -> Needs: ...
+    @property
+    def can_be_early(self) -> bool:
+        """Whether a shard can be done when the step before is done around it."""
+        ...
+
+    @property
+    def by_shard(self) -> bool:
+        """Whether it has many jobs per slide, or one."""
+        ...
+
+
+class Record(Protocol):
+    """What is known of a slide's finished work."""
+
+    def places(self, step: int) -> Sequence[Cell]:
+        """All shards of a step; asked when the step before is complete, or is underway and has the
+        same shards."""
+        ...
+
+    def is_done(self, step: int, place: Place) -> bool:
+        """Whether it was done before, by an earlier run."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """Some shards of one slide that make one job."""
+    """Work for one job."""
 
-    state: SlideState
-    """The slide; it gets the job's receipts, or its failure."""
-    shards: tuple[Any, ...]
-    """(row, column) of each: in the lattice, or in the store of pixels that is filled."""
+    slide: str
+    """Name of the slide."""
+    step: int
+    """Index among the slide's steps."""
+    places: tuple[Place, ...]
+    """Shards, in the order in which they became ready."""
+    early: bool = False
+    """Whether the step before is complete only around these shards: one that needs more is given
+    back."""
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Takes slides through their steps."""
+@dataclass(slots=True)
+class _Open:
+    """A step that has begun."""
 
-    run: RunSettings
-    """What the jobs of all slides have in common."""
-    executor: Executor
-    """Where the jobs run: in this process, or in worker processes."""
-    reporter: Reporter
-    """Gets progress, failures and the memory that jobs took."""
+    ready: deque[Place]
+    """Can be done now."""
+    waits: dict[Cell, set[Cell]] = field(default_factory=dict)
+    """Shards that the step before must still do, by the shard that waits for them."""
+    late: list[Place] = field(default_factory=list)
+    """Shards that were tried early in vain."""
+    left: int = 0
+    """How many are not done, underway or not."""
+    failures: dict[Place, int] = field(default_factory=dict)
+    """How often a place has failed."""
 
-    def advance(self, states: Sequence[SlideState], *, until: str) -> None:
-        """Take the slides through the steps; afterwards each is done or has its failure."""
-        steps = steps_of(get_task(self.run.pipeline.task), self.run.pipeline, until=until)
-        early = STITCH in steps and SELECT not in steps
-        for step in steps:
-            if step is TILE:
-                self._check_room(states)
-            if step is PREDICT and early:
-                self._predict_and_stitch(states)
-            elif isinstance(step, ShardStep):
-                self._run_shards(states, step)
-            else:
-                self._run_slides(states, step)
 
-    def _check_room(self, states: Sequence[SlideState]) -> None:
-        """Refuse to fill stores that together do not fit: each alone was found to."""
-        empty = [s for s in states if s.failure is None and not s.done(SEAL)]
-        needed = sum(state.receipt(STORE).nbytes for state in empty)
-        if empty:
-            what = f"filling {len(empty)} tile stores at a time (run.slides_in_flight)"
-            check_free_space(empty[0].work.path, needed, what=what)
+class SlideFlow:
+    """One slide among its steps. It is given up by :meth:`stop`."""
 
-    def _run_slides(self, states: Sequence[SlideState], step: Step[Any, Any]) -> None:
-        """One job per slide."""
-        todo = {
-            f"{state.name}/{step.name}": state
-            for state in states
-            if state.failure is None and not state.done(step)
-        }
-        jobs = (Job(key, step.job(state, self.run)) for key, state in todo.items())
-        with self.reporter.phase(step.name, len(todo)) as bar:
-            for outcome in self.executor.run(step.fn, jobs, deadline_s=self._deadline_s):
-                state = todo[outcome.key]
-                self._settle(state, step, outcome)
-                if outcome.receipt is not None:
-                    self._note(state, step, outcome.receipt)
-                bar.advance(note=state.name)
-
-    def _run_shards(self, states: Sequence[SlideState], step: ShardStep[Any, Any]) -> None:
-        """Jobs of ``run.shards_per_unit`` shards; shards with a receipt are not done again."""
-        todo = self._open_units(states, step)
-        with self.reporter.phase(step.name, len(todo)) as bar:
-            for outcome in self.executor.run(
-                step.fn, self._jobs(todo, step), needs=step.needs, deadline_s=self._deadline_s
-            ):
-                self._note_shards(todo[outcome.key].state, step, outcome)
-                bar.advance(note=todo[outcome.key].state.name)
-
-    def _predict_and_stitch(self, states: Sequence[SlideState]) -> None:
-        """Inference. What is ready is stitched meanwhile by workers that are free, so that the
-        network never waits for stitching: at most as many jobs stitch as infer."""
-        todo, stitching = self._open_units(states, PREDICT), dict[str, Unit]()
-        ready = {s.name: ReadyShards.of(s) for s in states if s.failure is None}
-        in_flight = Counter[str]()
-
-        def next_stitch() -> Unit | None:
-            for state in states:
-                if state.failure is None and (
-                    shards := ready[state.name].take(self.run.pipeline.run.shards_per_unit)
-                ):
-                    return Unit(state, shards)
-            return None
-
-        def jobs() -> Iterator[Job[PredictJob | ShardJob]]:
-            for job in self._jobs(todo, PREDICT):
-                while in_flight["stitch"] <= in_flight["predict"] and (unit := next_stitch()):
-                    key = f"{unit.state.name}/stitch early/{len(stitching)}"
-                    stitching[key] = unit
-                    in_flight["stitch"] += 1
-                    yield Job(key, STITCH.job(unit.state, self.run, unit.shards))
-                in_flight["predict"] += 1
-                yield job
-
-        with self.reporter.phase(PREDICT.name, len(todo)) as bar:
-            for outcome in self.executor.run(
-                predict_or_stitch, jobs(), needs=PREDICT.needs, deadline_s=self._deadline_s
-            ):
-                if outcome.key in stitching:
-                    in_flight["stitch"] -= 1
-                    self._note_shards(stitching[outcome.key].state, STITCH, outcome)
-                    continue
-                in_flight["predict"] -= 1
-                unit = todo[outcome.key]
-                self._note_shards(unit.state, PREDICT, outcome)
-                if outcome.failure is None:
-                    ready[unit.state.name].predicted(unit.shards)
-                bar.advance(note=unit.state.name)
+    def __init__(self, name: str, steps: Sequence[StepShape], record: Record) -> None:
+        self.name = name
+        self.steps = steps
+        self.stopped = False
+        self.in_flight = 0
+        self._record = record
+        self._open: dict[int, _Open] = {}
+        self._complete = 0
+        """Number of complete steps."""
+        self._begin(0)
+        self._advance()
 
     @property
-    def _deadline_s(self) -> float:
-        return self.run.pipeline.run.deadline_s
+    def over(self) -> bool:
+        """Whether nothing of the slide is left to do, or is done anywhere."""
+        return not self.in_flight and (self.stopped or self._complete == len(self.steps))
 
-    def _open_units(
-        self, states: Sequence[SlideState], step: ShardStep[Any, Any]
-    ) -> dict[str, Unit]:
-        """What is still to be done of a step, by the key of the job."""
-        todo = {}
-        for state in states:
-            if state.failure is None:
-                left = [s for s in step.shards(state) if not state.done(step, s)]
-                units = work_units(left, per_unit=self.run.pipeline.run.shards_per_unit)
-                for number, shards in enumerate(units):
-                    todo[f"{state.name}/{step.name}/{number}"] = Unit(state, shards)
-        return todo
+    @property
+    def at(self) -> int:
+        """Index of the first step that is not complete."""
+        return self._complete
 
-    def _jobs(self, todo: dict[str, Unit], step: ShardStep[Any, Any]) -> Iterator[Job[Any]]:
-        """The jobs of units, made as they are asked for: a slide that failed meanwhile gets no
-        more work."""
-        for key, unit in todo.items():
-            if unit.state.failure is None:
-                yield Job(key, step.job(unit.state, self.run, unit.shards))
+    def left(self, step: int) -> int | None:
+        """How many jobs' worth of places of a step are not done; None: it has not begun."""
+        if step < self._complete:
+            return 0
+        return self._open[step].left if step in self._open else None
 
-    def _note_shards(
-        self, state: SlideState, step: AnyStep, outcome: Outcome[ShardReceipts]
-    ) -> None:
-        """A receipt per shard, or the failure."""
-        self._settle(state, step, outcome)
-        for receipt in outcome.receipt or ():
-            self._note(state, step, receipt, receipt.cell)
+    def ready(self, needs: Collection[Needs], *, before: int | None = None) -> int | None:
+        """The deepest step with work for such workers; None: there is none. ``before``: only steps
+        with a smaller index."""
+        if self.stopped:
+            return None
+        for index in sorted(self._open, reverse=True):
+            wanted = self.steps[index].needs in needs and (before is None or index < before)
+            if wanted and self._open[index].ready:
+                return index
+        return None
 
-    def _note(
-        self, state: SlideState, step: AnyStep, receipt: Receipt, shard: Cell | None = None
-    ) -> None:
-        """Into the slide's journal; a slide with a journal that cannot be written has failed."""
-        try:
-            state.journal.add(state.key(step, shard), receipt)
-        except WriteError as error:
-            self.fail(state, step.name, Failure.of(error))
+    def count(self, step: int) -> int:
+        """How many places of a step can be done now."""
+        return len(self._open[step].ready) if step in self._open and not self.stopped else 0
 
-    def _settle(self, state: SlideState, step: AnyStep, outcome: Outcome[Any]) -> None:
-        """Add up what a job took, and set its slide aside if it failed."""
-        spent = state.seconds.get(step.name, 0.0) + outcome.seconds
-        state.seconds[step.name] = round(spent, 3)
-        self.reporter.saw_memory(outcome.peak_mb)
-        if outcome.failure is not None:
-            self.fail(state, step.name, outcome.failure)
+    def take(self, step: int, most: int) -> Unit:
+        """Up to ``most`` ready places of a step; each is given out once."""
+        ready = self._open[step].ready
+        places = tuple(ready.popleft() for _ in range(min(most, len(ready))))
+        self.in_flight += 1
+        return Unit(self.name, step, places, early=step > self._complete)
 
-    def fail(self, state: SlideState, stage: str, failure: Failure) -> None:
-        """Set a slide aside; the first reason counts."""
-        if state.failure is None:
-            state.failure, state.stage = failure, stage
-            self.reporter.say(f"{state.name}: failed in {stage}: {failure.message}")
-            if failure.trace:
-                self.reporter.event("traceback", slide=state.name, stage=stage, trace=failure.trace)
+    def finished(self, unit: Unit, done: Iterable[Place]) -> None:
+        """A unit came back with some places done. The others' turn comes again when the step before
+        is complete."""
+        self.in_flight -= 1
+        mine, done = self._open[unit.step], list(done)
+        mine.left -= len(done)
+        rest = [place for place in unit.places if place not in set(done)]
+        if rest:
+            (mine.late if unit.step > self._complete else mine.ready).extend(rest)
+        after = self._open.get(unit.step + 1)
+        if after is not None:
+            for place in done:
+                for near in sorted(_around(place)) if place is not None else ():
+                    missing = after.waits.get(near)
+                    if missing is not None and place in missing:
+                        missing.remove(place)
+                        if not missing:
+                            del after.waits[near]
+                            after.ready.append(near)
+        if not self.stopped:
+            self._advance()
+
+    def failed(self, unit: Unit) -> bool:
+        """A unit failed. Whether it is tried again, after what is ready now."""
+        self.in_flight -= 1
+        mine = self._open[unit.step]
+        for place in unit.places:
+            mine.failures[place] = mine.failures.get(place, 0) + 1
+        again = all(mine.failures[place] < TRIES for place in unit.places)
+        if again:
+            mine.ready.extend(unit.places)
+        return again
+
+    def stop(self) -> None:
+        """Give the slide up: no more of its work is given out."""
+        self.stopped = True
+
+    def _advance(self) -> None:
+        while self._complete in self._open and not self._open[self._complete].left:
+            del self._open[self._complete]
+            self._complete += 1
+            if self._complete == len(self.steps):
+                return
+            begun = self._open.get(self._complete)
+            if begun is None:
+                self._begin(self._complete)
+            else:
+                begun.ready.extend(sorted([*begun.waits, *begun.late]))  # type: ignore[type-var]
+                begun.waits.clear()
+                begun.late.clear()
+        here, after = self._complete, self._complete + 1
+        if (
+            here in self._open
+            and after < len(self.steps)
+            and after not in self._open
+            and self.steps[here].by_shard
+            and self.steps[after].can_be_early
+        ):
+            self._begin(after)
+
+    def _begin(self, step: int) -> None:
+        record = self._record
+        every: Sequence[Place] = record.places(step) if self.steps[step].by_shard else (None,)
+        todo = [place for place in every if not record.is_done(step, place)]
+        opened = self._open[step] = _Open(deque(todo), left=len(todo))
+        if step > self._complete:
+            missing = {p for p in every if not record.is_done(step - 1, p)}
+            waits = {p: _around(p) & missing for p in todo if p is not None}
+            opened.waits = {place: near for place, near in waits.items() if near}
+            opened.ready = deque(place for place in todo if place not in opened.waits)
 
 
-class ReadyShards:
-    """Shards of one slide that can be stitched while others are still being predicted: those with
-    all their neighbours predicted, in the order in which they became so.
+class Flow:
+    """All slides of a run on their way.
 
-    An object that a shard owns rarely reaches beyond the eight shards around it; the few that do
-    wait until all is predicted.
+    ``admit`` gives the next slide, or None where there is none now. ``most``: how many slides are
+    underway at the same time. ``per_unit``: shards that make a unit. ``room``: free bytes for work,
+    and ``weight`` what a slide will take of it, asked before the step called ``gate``: a slide
+    waits there while others that passed it hold what it needs. ``ahead``: while less than so many
+    places are ready for workers with a device, other workers first do what leads there.
     """
 
     def __init__(
         self,
-        shards: Iterable[ShardIndex],
+        admit: Callable[[], SlideFlow | None],
         *,
-        predicted: Iterable[ShardIndex],
-        stitched: Iterable[ShardIndex],
+        most: int,
+        per_unit: int = 1,
+        ahead: int = 0,
+        gate: str = "",
+        weight: Callable[[str], int] = lambda name: 0,
+        room: Callable[[], int] | None = None,
     ) -> None:
-        every, there = set(shards), set(predicted)
-        waiting = sorted(every - set(stitched))
-        self._waits_for = {shard: (_around(shard) & every) - there for shard in waiting}
-        self._ready = deque(s for s, missing in self._waits_for.items() if not missing)
+        self.slides: dict[str, SlideFlow] = {}
+        self.ahead = ahead
+        self._admit = admit
+        self._most = most
+        self._per_unit = per_unit
+        self._gate = gate
+        self._weight = weight
+        self._room = room
+        self._held: dict[str, int] = {}
+        """Bytes that each slide which passed the gate may take."""
 
-    @staticmethod
-    def of(state: SlideState) -> ReadyShards:
-        """Those of a slide, as its journal says."""
-        shards = planned(state)
-        return ReadyShards(
-            shards,
-            predicted=[s for s in shards if state.done(PREDICT, s)],
-            stitched=[s for s in shards if state.done(STITCH, s)],
+    def next(self, needs: frozenset[Needs]) -> Unit | None:
+        """Work for a worker that takes such jobs; None: nothing is ready for it now."""
+        if needs == {"cpu"} and self._backlog() < self.ahead:
+            unit = self._first(needs, leading=True)
+            if unit is not None:
+                return unit
+        return self._first(needs)
+
+    def finished(self, unit: Unit, done: Iterable[Place]) -> None:
+        """A unit came back with these of its places done."""
+        self.slides[unit.slide].finished(unit, done)
+
+    def failed(self, unit: Unit) -> bool:
+        """A unit failed; whether it is tried again."""
+        return self.slides[unit.slide].failed(unit)
+
+    def ended(self) -> list[str]:
+        """Names of the slides that are complete or were given up; they leave."""
+        names = [name for name, slide in self.slides.items() if slide.over]
+        for name in names:
+            del self.slides[name]
+            self._held.pop(name, None)
+        return names
+
+    @property
+    def network_left(self) -> bool:
+        """Whether a slide underway still has work for workers with a device."""
+        return any(
+            slide.at <= step
+            for slide in self.slides.values()
+            if not slide.stopped
+            for step in (_network(slide),)
+            if step is not None
         )
 
-    def predicted(self, shards: Iterable[ShardIndex]) -> None:
-        """The predictions of some shards are there."""
-        for shard in shards:
-            for near in sorted(_around(shard)):
-                missing = self._waits_for.get(near, set())
-                if shard in missing:
-                    missing.remove(shard)
-                    if not missing:
-                        self._ready.append(near)
+    def _first(self, needs: frozenset[Needs], *, leading: bool = False) -> Unit | None:
+        for slide in self.slides.values():
+            unit = self._of(slide, needs, leading=leading)
+            if unit is not None:
+                return unit
+        while "cpu" in needs and sum(not s.over for s in self.slides.values()) < self._most:
+            entered = self._admit()
+            if entered is None:
+                return None
+            self.slides[entered.name] = entered
+            unit = self._of(entered, needs, leading=leading)
+            if unit is not None:
+                return unit
+        return None
 
-    def take(self, most: int) -> tuple[ShardIndex, ...]:
-        """Up to ``most`` ready shards, each given out once; none if there are none."""
-        return tuple(self._ready.popleft() for _ in range(min(most, len(self._ready))))
+    def _of(self, slide: SlideFlow, needs: frozenset[Needs], *, leading: bool) -> Unit | None:
+        before = _network(slide) if leading else None
+        if leading and before is None:
+            return None
+        step = slide.ready(needs, before=before)
+        if step is None or not self._passes(slide, step):
+            return None
+        return slide.take(step, self._per_unit if slide.steps[step].by_shard else 1)
+
+    def _passes(self, slide: SlideFlow, step: int) -> bool:
+        """Whether a slide may go beyond the gate: its work fits with that of those which did."""
+        if slide.steps[step].name != self._gate or self._room is None:
+            return True
+        if slide.name not in self._held:
+            weight, others = self._weight(slide.name), sum(self._held.values())
+            if others and weight > self._room() - others:
+                return False
+            self._held[slide.name] = weight
+        return True
+
+    def _backlog(self) -> int:
+        """Places that are ready for workers with a device."""
+        found = ((slide, _network(slide)) for slide in self.slides.values())
+        return sum(slide.count(step) for slide, step in found if step is not None)
 
 
-def _around(shard: ShardIndex) -> set[ShardIndex]:
+def _network(slide: SlideFlow) -> int | None:
+    """Index of the step for workers with a device; None: it has none."""
+    return next((i for i, step in enumerate(slide.steps) if step.needs == "gpu"), None)
+
+
+def _around(shard: Cell) -> set[Cell]:
     """A shard and its eight neighbours."""
-    steps = (-1, 0, 1)
-    return {ShardIndex((shard[0] + i, shard[1] + j)) for i in steps for j in steps}
+    return {(shard[0] + i, shard[1] + j) for i in (-1, 0, 1) for j in (-1, 0, 1)}

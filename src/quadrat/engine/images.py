@@ -6,15 +6,16 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from quadrat.core.clock import spent_on
 from quadrat.core.files import remove
 from quadrat.core.geometry import plan_read
 from quadrat.core.objects import Frame
 from quadrat.engine.journal import Done, StoreLaid
+from quadrat.engine.opened import opened
 from quadrat.engine.state import ShardStep, Step
 from quadrat.engine.steps import (
     ShardJob,
     TileJob,
-    open_work_source,
     planned,
     some_shards,
     some_tiles,
@@ -22,7 +23,7 @@ from quadrat.engine.steps import (
     windows_of,
 )
 from quadrat.engine.view import WorkView
-from quadrat.engine.work import SlideWork, unchanged
+from quadrat.engine.work import SlideWork
 from quadrat.slides.source import SlideSource
 from quadrat.store.ome_zarr import (
     build_pyramid,
@@ -57,8 +58,8 @@ def image_shards(job: TileJob) -> list[ShardReceipt]:
     """Copy some shards of the image from the slide (a store of moved tiles holds other pixels
     around the tissue)."""
     image = TileStore.open(job.work.image)
-    with unchanged(job.work), open_work_source(job.work) as source:
-        return [fill_shard(source, image, shard) for shard in job.shards]
+    with opened(job.work, reading=True) as at_hand, spent_on("read"):
+        return [fill_shard(at_hand.source, image, shard) for shard in job.shards]
 
 
 def create_labels(work: SlideWork) -> Done:
@@ -109,7 +110,8 @@ def write_overview(work: SlideWork, frame: Frame) -> None:
 
 def read_overview(work: SlideWork, frame: Frame) -> tuple[Rgb, float]:
     """The whole slide at about OVERVIEW_PX a side, and its mpp."""
-    with unchanged(work), open_work_source(work) as source:
+    with opened(work, reading=True) as at_hand, spent_on("read"):
+        source = at_hand.source
         mpp = frame.mpp * max(1.0, max(frame.height, frame.width) / OVERVIEW_PX)
         plan = plan_read(
             source.slide.levels,

@@ -7,6 +7,7 @@ A file's presence proves nothing (a missing zarr shard reads as fill); a receipt
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +52,8 @@ class Planned:
 
     shards: tuple[ShardIndex, ...]
     """Those with analysed cores."""
+    cores: int = 0
+    """How many analysed cores there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +100,15 @@ _KINDS: tuple[type[Receipt], ...] = (
 _KIND = {kind.__name__: kind for kind in _KINDS}
 
 
+SYNC_S, SYNC_RECEIPTS = 0.2, 64
+"""Receipts are forced to the disk together: when the first of them is so old, or there are so
+many."""
+
+
 class Journal:
-    """Append-only; each receipt is on disk (fsync) before :meth:`add` returns. A torn last line is
-    ignored."""
+    """Append-only; the file has each receipt when :meth:`add` returns, and the disk has it (fsync)
+    a moment later, or when :meth:`close` returns. A receipt that a failure of the power takes costs
+    the same work again, and nothing else. A torn last line is ignored."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -108,6 +117,9 @@ class Journal:
         """Whether another version of quadrat wrote it; it must be removed before it is used."""
         self._file: OutputFile | None = None
         self._whole = 0
+        self._unsynced = 0
+        """Receipts that only the file has so far."""
+        self._synced_at = time.monotonic()
         lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
         if lines and lines[0] != FORMAT:
             self.foreign = lines[0].endswith(b"\n")  # else the first write was torn
@@ -137,15 +149,35 @@ class Journal:
             self._file = open_append(self.path, length=self._whole)
         try:
             self._file.write(line)
-            self._file.sync()
+            self._unsynced += 1
+            age = time.monotonic() - self._synced_at
+            if age > SYNC_S or self._unsynced >= SYNC_RECEIPTS:
+                self._sync()
         except WriteError:
-            self.close()
+            self._drop()
             raise
         self._whole += len(line)
         self.receipts[key] = receipt
 
     def close(self) -> None:
-        """Give the file handle back; adding opens it again."""
+        """Force the receipts to the disk and give the file handle back; adding opens it again.
+
+        Raises:
+            WriteError: the disk does not take them.
+        """
+        try:
+            if self._unsynced:
+                self._sync()
+        finally:
+            self._drop()
+
+    def _sync(self) -> None:
+        if self._file is not None:
+            self._file.sync()
+        self._unsynced, self._synced_at = 0, time.monotonic()
+
+    def _drop(self) -> None:
+        self._unsynced = 0
         if self._file is not None:
             self._file.close()
             self._file = None

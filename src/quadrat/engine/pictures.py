@@ -15,11 +15,11 @@ from quadrat.core.outlines import concatenate_polygons, take_polygons
 from quadrat.core.predictions import SCORE_MAX, TileScores
 from quadrat.engine.images import read_overview
 from quadrat.engine.journal import Done
+from quadrat.engine.opened import opened
 from quadrat.engine.state import RunSettings, SlideState, Step
-from quadrat.engine.steps import open_work_source
 from quadrat.engine.tables import MERGE
 from quadrat.engine.view import WorkView
-from quadrat.engine.work import SlidePlan, SlideWork, unchanged
+from quadrat.engine.work import SlidePlan, SlideWork
 from quadrat.models.task import LabelImage, ModelSpec, ObjectParts, Stitched
 from quadrat.outputs.figures import LegendEntry, compose_map, compose_overlay, save_png
 from quadrat.outputs.overlay import blend_classes, density_map, draw_dots, draw_overlay
@@ -119,8 +119,8 @@ def draw_objects(
         tinted = draw_dots(canvas.rgb, dots, class_id=table.class_id, colors=colors, radius=1.5)
     box = busiest_box(table, frame, plan, spec)
     near, outlines = gather(parts, box)
-    with unchanged(work), open_work_source(work) as source:
-        pixels = source.read(box)
+    with opened(work, reading=True) as at_hand:
+        pixels = at_hand.source.read(box)
     detail = draw_overlay(pixels, polygons=outlines, class_id=near.class_id, colors=colors, zoom=2)
     found, area = job.figures.answer, job.figures.area.tissue_mm2
     assert isinstance(found, ObjectFigures)

@@ -82,7 +82,7 @@ class Phase:
     """One bar; a context manager. ``advance`` after each job, ``note`` for text next to the bar."""
 
     def __init__(self, reporter: Reporter, name: str, total: int) -> None:
-        self._reporter, self._name, self._total, self._done = reporter, name, total, 0
+        self._reporter, self._name, self._total, self._done = reporter, name, total, 0.0
         self._started = self._spoken = time.monotonic()
         self._bar: Any = None
         self._task: Any = None
@@ -108,17 +108,20 @@ class Phase:
             self._task = self._bar.add_task(name, total=total, note="")
 
     def advance(self, count: int = 1, *, note: str = "") -> None:
-        self._done += count
+        self.show(self._done + count, note=note)
+
+    def show(self, done: float, *, note: str = "") -> None:
+        """Set how much is done; a part of a job may count."""
+        self._done = done
         if self._bar is not None:
             self._bar.update(self._task, completed=self._done, note=note)
         elif time.monotonic() - self._spoken > LINE_EVERY_S:
             self._spoken = time.monotonic()
-            rate = (time.monotonic() - self._started) / max(1, self._done)
-            left = rate * (self._total - self._done)
-            self._reporter.say(
-                f"{self._name}: {self._done} of {self._total}, "
-                f"about {left:.0f} s to go {note}".rstrip()
-            )
+            text = f"{self._name}: {int(self._done)} of {self._total}"
+            if self._done > 0:
+                rate = (time.monotonic() - self._started) / self._done
+                text += f", about {rate * (self._total - self._done):.0f} s to go"
+            self._reporter.say(f"{text} {note}".rstrip())
 
     def __enter__(self) -> Self:
         if self._bar is not None:
@@ -133,5 +136,5 @@ class Phase:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
-        self._reporter.event("phase", name=self._name, done=self._done, of=self._total,
+        self._reporter.event("phase", name=self._name, done=round(self._done, 3), of=self._total,
                              seconds=round(time.monotonic() - self._started, 3))  # fmt: skip

@@ -12,7 +12,7 @@ from typing import Any
 from quadrat.config.manifest import NO_FOLDERS
 from quadrat.core.files import open_append, write_file
 from quadrat.core.records import from_json, to_json
-from quadrat.engine.flow import UNTIL
+from quadrat.engine.route import UNTIL
 from quadrat.engine.state import SlideState
 from quadrat.engine.work import work_folder
 from quadrat.outputs.summary import SUMMARY, ObjectFigures, Summary, read_summary

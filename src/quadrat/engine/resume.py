@@ -4,6 +4,7 @@ a slide's results."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from quadrat.core.errors import ConfigError, StoreError
@@ -21,7 +22,7 @@ from quadrat.engine.journal import (
     write_journal,
 )
 from quadrat.engine.pictures import FINISH
-from quadrat.engine.state import AnyStep
+from quadrat.engine.state import AnyStep, RunSettings, SlideState, Step
 from quadrat.engine.steps import LAYOUT, PLAN, PREDICT, SEAL, SELECT, STITCH, TILE
 from quadrat.engine.work import SlideWork
 from quadrat.store.predictions import PredictionStore
@@ -185,6 +186,28 @@ def keep_stores(work: SlideWork, prints: Fingerprints, keep: Sequence[str]) -> N
                 journal.add(kept, Done())
 
 
+@dataclass(frozen=True, slots=True)
+class CommitJob:
+    """A slide with its whole result in the working folder."""
+
+    work: SlideWork
+    """The slide and its folder."""
+    prints: Fingerprints
+    """Of the slide in this run."""
+    out: str
+    """The run's folder."""
+    keep: tuple[str, ...]
+    """Stores that stay (``run.keep``)."""
+
+
+def commit_slide(job: CommitJob) -> Done:
+    """Deliver a slide's results (see :func:`commit_result`); nothing is left to do where that was
+    done, and the answer was lost."""
+    if job.work.path.exists():
+        commit_result(job.work, job.prints, Path(job.out), keep=job.keep)
+    return Done()
+
+
 def commit_result(work: SlideWork, prints: Fingerprints, out: Path, *, keep: Sequence[str]) -> Path:
     """Give a finished slide its place under results/ by one rename. Of the working folder stays
     what is to be kept, or was kept by an earlier command. The journal goes when the results are on
@@ -194,9 +217,19 @@ def commit_result(work: SlideWork, prints: Fingerprints, out: Path, *, keep: Seq
         WriteError: a folder cannot be renamed or removed. Run again to finish.
     """
     target = results_folder(out, work.ref.name)
-    place_folder(work.result, target)
+    if work.result.exists():
+        place_folder(work.result, target)
     _leave(work, prints, keep)
     return target
+
+
+def _commit_job(state: SlideState, run: RunSettings) -> CommitJob:
+    state.journal.close()  # the worker may go on with it
+    return CommitJob(state.work, state.prints, run.out, run.pipeline.run.keep)
+
+
+COMMIT = Step("commit", "result", commit_slide, _commit_job, is_booked=False)
+"""The last step of a slide with results."""
 
 
 def finish_commit(work: SlideWork, prints: Fingerprints, *, keep: Sequence[str]) -> None:

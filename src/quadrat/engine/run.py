@@ -4,7 +4,7 @@ folder."""
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,23 +23,24 @@ from quadrat.core.errors import (
 )
 from quadrat.core.files import drop_partials, recover_folder
 from quadrat.core.kernel import is_kept
+from quadrat.engine.batch import Batch
 from quadrat.engine.cluster import check_workers, open_executor
 from quadrat.engine.executor import Executor, Failure
 from quadrat.engine.fingerprint import Fingerprints, fingerprints
-from quadrat.engine.flow import UNTIL, Batch
 from quadrat.engine.journal import Journal
 from quadrat.engine.lock import driver_lock
 from quadrat.engine.progress import Reporter
 from quadrat.engine.report import RunReport, done_row, failed_row, write_run_files
 from quadrat.engine.resume import (
+    COMMIT,
     check_kept,
-    commit_result,
     finish_commit,
     is_predicted,
     keep_stores,
     open_journal,
     results_folder,
 )
+from quadrat.engine.route import UNTIL, steps_of
 from quadrat.engine.state import RunSettings, SlideState
 from quadrat.engine.work import SlideWork, work_folder
 from quadrat.models.device import pick_device
@@ -126,7 +127,7 @@ class _Run:
             threads=self.pipeline.run.threads,
             device=self.device,
         )
-        return RunSettings(self.pipeline, str(self.package), self.device, provenance)
+        return RunSettings(self.pipeline, str(self.package), self.device, provenance, str(self.out))
 
 
 def run(
@@ -174,13 +175,22 @@ def run(
                 open_executor(workers=workers, threads=pipeline.run.threads)
             )
             batch = Batch(asked.settings, executor, reporter)
-            states = [_begin(asked, batch, slide) for slide in todo]
-            for group in _groups(states, pipeline.run.slides_in_flight):
-                batch.advance(group, until=until)
-                for state in group:
-                    rows[state.name] = _conclude(asked, batch, state)
-                    if state.failure is None:
-                        reporter.say(f"{state.name}: {rows[state.name].status}")
+            waiting = iter(todo)
+
+            def begin() -> SlideState | None:
+                slide = next(waiting, None)
+                return None if slide is None else _begin(asked, batch, slide)
+
+            def ended(state: SlideState) -> None:
+                states.append(state)
+                rows[state.name] = _conclude(asked, batch, state)
+                if state.failure is None:
+                    reporter.say(f"{state.name}: {rows[state.name].status}")
+
+            steps = steps_of(get_task(pipeline.task), pipeline, until=until)
+            if until == "results":
+                steps.append(COMMIT)
+            batch.drive(begin, steps, total=len(todo), ended=ended)
         ordered = tuple(rows[s.name] for s in slides)
         write_run_files(out, ordered, states, paths={s.name: s.path for s in slides})
     failed = any(row.status == "failed" for row in ordered)
@@ -302,14 +312,8 @@ def _begin(asked: _Run, batch: Batch, slide: _Todo) -> SlideState:
         return state
 
 
-def _groups(todo: Sequence[SlideState], size: int) -> Iterator[Sequence[SlideState]]:
-    for start in range(0, len(todo), size):
-        yield todo[start : start + size]
-
-
 def _conclude(asked: _Run, batch: Batch, state: SlideState) -> SummaryRow:
-    """Commit a finished slide, or record its failure; what the commit cannot do fails the slide."""
-    state.journal.close()
+    """The row of a slide that is done or has failed."""
     task, keep = asked.task, asked.pipeline.run.keep
     if state.failure is None:
         try:
@@ -317,8 +321,7 @@ def _conclude(asked: _Run, batch: Batch, state: SlideState) -> SummaryRow:
                 keep_stores(state.work, state.prints, keep)
                 plan = state.work.load_plan()
                 return SummaryRow(state.name, asked.until, task, plan.frame.mpp, plan.tissue_mm2)
-            place = commit_result(state.work, state.prints, asked.out, keep=keep)
-            return done_row(read_summary(place))
+            return done_row(read_summary(results_folder(asked.out, state.name)))
         except Exception as error:
             batch.fail(state, "commit", Failure.of(error))
     assert state.failure is not None

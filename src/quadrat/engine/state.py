@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from quadrat.config.pipeline import Pipeline
 from quadrat.core.geometry import Box
 from quadrat.core.lattice import Cell
-from quadrat.engine.executor import Failure, Needs
+from quadrat.engine.executor import Failure, Outcome
 from quadrat.engine.fingerprint import Fingerprints
+from quadrat.engine.flow import Needs
 from quadrat.engine.journal import Journal, Key, Level, PartReceipt, Receipt
 from quadrat.engine.work import SlideWork
 from quadrat.outputs.summary import Provenance
@@ -34,6 +35,8 @@ class RunSettings:
     """Type of the device that inference runs on."""
     provenance: Provenance | None = None
     """For the summaries; None where no results are made."""
+    out: str = ""
+    """The run's folder, where results are delivered; "": they are not."""
 
 
 @dataclass(slots=True)
@@ -51,7 +54,7 @@ class SlideState:
     stage: str = ""
     """The step that failed."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """Spent by workers, by step."""
+    """Spent by workers, by step, and of it by what it went into ("predict: network")."""
 
     @property
     def name(self) -> str:
@@ -67,6 +70,14 @@ class SlideState:
             for box in receipt.lost
         }
         return tuple(sorted(found))
+
+    def spend(self, step: AnyStep, outcome: Outcome[Any]) -> None:
+        """Add up what a job of a step took."""
+        for what, seconds in (
+            (step.name, outcome.seconds),
+            *((f"{step.name}: {part}", s) for part, s in outcome.spent.items()),
+        ):
+            self.seconds[what] = round(self.seconds.get(what, 0.0) + seconds, 3)
 
     def key(self, step: AnyStep, shard: Cell | None = None) -> Key:
         """What a receipt of a step is called."""
@@ -98,6 +109,12 @@ class Step(Generic[Payload, Kind]):
     """What a worker runs. It may run twice without harm."""
     job: Callable[[SlideState, RunSettings], Payload]
     """What it is given."""
+    is_booked: bool = True
+    """Whether its receipt goes into the slide's journal; not that of the step which removes it."""
+
+    needs: ClassVar[Needs] = "cpu"
+    can_be_early: ClassVar[bool] = False
+    by_shard: ClassVar[bool] = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +133,16 @@ class ShardStep(Generic[Index, Payload]):
     """All that the slide has; those with a receipt are not done again."""
     needs: Needs = "cpu"
     """Where its jobs run, if there is a GPU."""
+    early: Callable[[Payload], ShardReceipts] | None = None
+    """What a worker runs for shards around which the step before is done, while it is not complete;
+    it gives no receipt for a shard that needs more. None: the step waits."""
+
+    is_booked: ClassVar[bool] = True
+    by_shard: ClassVar[bool] = True
+
+    @property
+    def can_be_early(self) -> bool:
+        return self.early is not None
 
 
 AnyStep = Step[Any, Any] | ShardStep[Any, Any]

@@ -6,16 +6,16 @@ writes, and may run twice without harm.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
 
 import torch
 
 from quadrat.annotations.regions import load_regions, restrict
+from quadrat.core.clock import spent_on
 from quadrat.core.errors import SlideError
 from quadrat.core.files import remove
 from quadrat.core.geometry import Box
@@ -23,16 +23,17 @@ from quadrat.core.lattice import Cell, CoreIndex, ShardIndex
 from quadrat.core.objects import Frame
 from quadrat.core.predictions import Prediction
 from quadrat.engine.journal import Done, PartReceipt, Planned, Sealed, Selected, StoreLaid
-from quadrat.engine.state import RunSettings, ShardStep, SlideState, Step
+from quadrat.engine.opened import Opened, damage_mode, opened
+from quadrat.engine.state import AnyStep, RunSettings, ShardStep, SlideState, Step
 from quadrat.engine.view import WorkView, save_part
-from quadrat.engine.work import SlidePlan, SlideWork, unchanged
+from quadrat.engine.work import SlidePlan, SlideWork
 from quadrat.models.device import pick_device
 from quadrat.models.inference import predict_cells
 from quadrat.models.package import CARD, Package, load_package
 from quadrat.slides.protocol import Slide
-from quadrat.slides.source import PixelSource, SlideSource, believable_mpp, open_source
+from quadrat.slides.source import PixelSource, SlideSource, believable_mpp
 from quadrat.slides.tissue.mask import TissueMap, find_tissue, tissue_cells, whole_slide
-from quadrat.store.predictions import Layout, PredictionMissing, PredictionStore
+from quadrat.store.predictions import Layout, PredictionMissing
 from quadrat.store.seal import seal
 from quadrat.store.shard import ShardReceipt
 from quadrat.store.tiles import TileStore
@@ -90,22 +91,6 @@ class ShardJob:
     """(row, column) of each in the lattice; each has analysed cores."""
 
 
-def open_work_source(work: SlideWork) -> SlideSource:
-    """The slide itself at the model's mpp, by its one read plan."""
-    return open_source(
-        work.ref.path,
-        scene=work.ref.scene,
-        mpp=work.spec.mpp,
-        slide_mpp=work.ref.mpp if work.ref.mpp is not None else work.slide.mpp,
-        allow_upsampling=work.slide.allow_upsampling,
-        damaged=_damaged(work),
-    )
-
-
-def _damaged(work: SlideWork) -> Literal["fail", "mark"]:
-    return "mark" if work.slide.damaged == "mark" else "fail"
-
-
 def windows_of(work: SlideWork, cells: Sequence[CoreIndex]) -> list[Box]:
     """What is read of the slide for these cores: their windows, and the margin that training
     needs."""
@@ -118,7 +103,8 @@ def plan_slide(work: SlideWork) -> Planned:
     Raises:
         SlideError: unreadable, no usable mpp, or no tissue.
     """
-    with unchanged(work), open_work_source(work) as source:
+    with opened(work, reading=True) as at_hand:
+        source = at_hand.source
         slide, frame = source.slide, source.frame
         slide_mpp = believable_mpp(slide)
         tissue = analysed_part(work, slide, slide_mpp=slide_mpp, frame=frame)
@@ -146,7 +132,7 @@ def plan_slide(work: SlideWork) -> Planned:
             filled_mm2=tissue.filled_mm2,
         )
     work.save_plan(plan, tissue)
-    return Planned(tuple(work.spec.lattice.by_shard(cells)))
+    return Planned(tuple(work.spec.lattice.by_shard(cells)), len(cells))
 
 
 def analysed_part(work: SlideWork, slide: Slide, *, slide_mpp: float, frame: Frame) -> TissueMap:
@@ -161,7 +147,7 @@ def analysed_part(work: SlideWork, slide: Slide, *, slide_mpp: float, frame: Fra
             hole_mm2=how.tissue_hole_mm2,
             margin_um=how.tissue_margin_um,
             threshold=how.tissue_threshold,
-            damaged=_damaged(work),
+            damaged=damage_mode(work),
         )
     else:
         tissue = whole_slide(frame)
@@ -185,22 +171,21 @@ def create_tiles(work: SlideWork) -> StoreLaid:
     Raises:
         WriteError: the disk has too little room.
     """
-    with unchanged(work), open_work_source(work) as source:
+    with opened(work, reading=True) as at_hand:
+        frame = at_hand.source.frame
         tiles = plan_tiles(
-            windows_of(work, work.load_plan().cells),
-            frame=source.frame,
-            tiles=movable_tiles(source),
+            windows_of(work, at_hand.plan.cells), frame=frame, tiles=movable_tiles(at_hand.source)
         )
     remove(work.tiles)
-    TileStore.create(work.tiles, frame=source.frame, slide=work.ref.name, plan=tiles)
+    TileStore.create(work.tiles, frame=frame, slide=work.ref.name, plan=tiles)
     return StoreLaid(tiles.shards, tiles.nbytes)
 
 
 def tile_shards(job: TileJob) -> list[ShardReceipt]:
     """Read the tissue of some shards from the slide into the tile store."""
     store = TileStore.open(job.work.tiles)
-    with unchanged(job.work), open_work_source(job.work) as source:
-        return [fill_shard(source, store, shard) for shard in job.shards]
+    with opened(job.work, reading=True) as at_hand, spent_on("read"):
+        return [fill_shard(at_hand.source, store, shard) for shard in job.shards]
 
 
 def seal_tiles(job: SealJob) -> Sealed:
@@ -232,11 +217,12 @@ def predict_shards(job: PredictJob) -> list[ShardReceipt]:
     model, device = _package(job.package, card).model, pick_device(job.device)
     if job.stored:
         tiles = TileStore.open(job.work.tiles)
-        receipts = infer_shards(job.work, model, job.shards, tiles, device=device)
+        with opened(job.work) as at_hand:
+            receipts = infer_shards(job.work, model, job.shards, tiles, at_hand, device=device)
         # the predictions may outlive the tile store
         return [replace(receipt, lost=job.lost) for receipt in receipts]
-    with unchanged(job.work), open_work_source(job.work) as source:
-        return infer_shards(job.work, model, job.shards, source, device=device)
+    with opened(job.work, reading=True) as at_hand:
+        return infer_shards(job.work, model, job.shards, at_hand.source, at_hand, device=device)
 
 
 def infer_shards(
@@ -244,20 +230,20 @@ def infer_shards(
     model: torch.nn.Module,
     shards: Sequence[ShardIndex],
     source: PixelSource,
+    at_hand: Opened,
     *,
     device: torch.device,
 ) -> list[ShardReceipt]:
     """Infer all analysed cores of some shards and store the quantised predictions."""
-    task = get_task(work.task)
-    store: PredictionStore = task.storage(work.spec).open(work.predictions)
-    groups = work.spec.lattice.by_shard(work.load_plan().cells)
-    receipts = []
+    task, receipts = get_task(work.task), []
     for shard in shards:
         found: dict[CoreIndex, Prediction] = dict(
-            predict_cells(model, task, work.spec, source, groups[shard], device=device)
+            predict_cells(model, task, work.spec, source, at_hand.cells[shard], device=device)
         )
         lost = source.damage if isinstance(source, SlideSource) else ()
-        receipts.append(replace(store.write(shard, found), lost=tuple(lost)))
+        with spent_on("write"):
+            receipt = at_hand.predictions.write(shard, found)
+        receipts.append(replace(receipt, lost=tuple(lost)))
     return receipts
 
 
@@ -277,25 +263,31 @@ def stitch_shards(job: ShardJob) -> list[PartReceipt]:
     Raises:
         PredictionMissing: an object of a shard reaches predictions that are not there yet.
     """
-    parts, view, receipts = get_task(job.work.task).parts, WorkView(job.work), []
+    return list(_stitched(job))
+
+
+def stitch_early(job: ShardJob) -> list[PartReceipt]:
+    """Stitch while others are still being predicted: a shard with objects that reach what is not
+    predicted yet gets no receipt."""
+    return list(_stitched(job, missing=suppress(PredictionMissing)))
+
+
+def _stitched(
+    job: ShardJob, *, missing: AbstractContextManager[object] | None = None
+) -> Iterator[PartReceipt]:
+    """``missing``: what happens to a shard that is not stitched because predictions are missing;
+    None: it is an error."""
+    parts = get_task(job.work.task).parts
     assert parts is not None
-    for shard in job.shards:
-        part = parts.stitch(view, shard)
-        save_part(job.work.part(shard), part)
-        receipts.append(PartReceipt(shard, len(part["class_id"])))
-    return receipts
-
-
-def predict_or_stitch(job: PredictJob | ShardJob) -> list[ShardReceipt] | list[PartReceipt]:
-    """Inference, or what can be stitched meanwhile. A shard with objects that reach what is not
-    predicted yet gets no receipt: its turn comes again later."""
-    if isinstance(job, PredictJob):
-        return predict_shards(job)
-    receipts: list[PartReceipt] = []
-    for shard in job.shards:
-        with suppress(PredictionMissing):
-            receipts += stitch_shards(replace(job, shards=(shard,)))
-    return receipts
+    with opened(job.work) as at_hand:
+        view = WorkView(job.work, at_hand.predictions)
+        for shard in job.shards:
+            with missing or nullcontext():
+                with spent_on("stitch"):
+                    part = parts.stitch(view, shard)
+                with spent_on("write"):
+                    save_part(job.work.part(shard), part)
+                yield PartReceipt(shard, len(part["class_id"]))
 
 
 def the_slide(state: SlideState, run: RunSettings) -> SlideWork:
@@ -315,7 +307,8 @@ def some_tiles(state: SlideState, run: RunSettings, shards: tuple[Cell, ...]) ->
 
 def _predict_job(state: SlideState, run: RunSettings, shards: tuple[ShardIndex, ...]) -> PredictJob:
     threads, stored = run.pipeline.run.threads, state.done(SEAL)
-    return PredictJob(state.work, shards, run.package, run.device, threads, stored, state.lost)
+    lost = state.lost if stored else ()
+    return PredictJob(state.work, shards, run.package, run.device, threads, stored, lost)
 
 
 def _seal_job(state: SlideState, run: RunSettings) -> SealJob:
@@ -327,6 +320,15 @@ def planned(state: SlideState) -> tuple[ShardIndex, ...]:
     return state.receipt(PLAN).shards
 
 
+def work_bytes(state: SlideState, steps: Sequence[AnyStep]) -> int:
+    """About what the work on a planned slide takes on disk before it is compressed, in bytes."""
+    work, lattice = state.work, state.work.spec.lattice
+    a_core = get_task(work.task).storage(work.spec).core_bytes(lattice) if PREDICT in steps else 0
+    if STORE in steps and not state.done(SEAL):
+        a_core += 3 * lattice.core**2
+    return state.receipt(PLAN).cores * a_core
+
+
 PLAN = Step("plan", "tile", plan_slide, the_slide)
 STORE = Step("store", "tile", create_tiles, the_slide)
 TILE = ShardStep("tile", "tile", tile_shards, some_tiles, lambda state: state.receipt(STORE).shards)
@@ -334,4 +336,4 @@ SEAL = Step("seal", "tile", seal_tiles, _seal_job)
 LAYOUT = Step("layout", "predict", create_predictions, the_slide)
 PREDICT = ShardStep("predict", "predict", predict_shards, _predict_job, planned, needs="gpu")
 SELECT = Step("select", "result", select_slide, the_slide)
-STITCH = ShardStep("stitch", "result", stitch_shards, some_shards, planned)
+STITCH = ShardStep("stitch", "result", stitch_shards, some_shards, planned, early=stitch_early)

@@ -19,15 +19,19 @@ from quadrat.core.predictions import Array, Arrays
 from quadrat.engine.work import SlideWork
 from quadrat.models.task import ModelSpec
 from quadrat.slides.tissue.mask import TissueMap
+from quadrat.store.predictions import PredictionStore
 from quadrat.tasks import get_task
 
 
 class WorkView:
     """A slide as stitching sees it (see :class:`quadrat.models.task.SlideView`)."""
 
-    def __init__(self, work: SlideWork) -> None:
+    def __init__(self, work: SlideWork, predictions: PredictionStore | None = None) -> None:
+        """``predictions``: the slide's store, if it is open already."""
         self.work = work
-        self.predictions: Any = get_task(work.task).storage(work.spec).open(work.predictions)
+        self.predictions: Any = predictions or get_task(work.task).storage(work.spec).open(
+            work.predictions
+        )
 
     @property
     def spec(self) -> ModelSpec:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from quadrat.core.clock import spent_on
 from quadrat.core.errors import QuadratError
 from quadrat.core.lattice import CoreIndex
 from quadrat.core.predictions import Prediction
@@ -36,8 +37,9 @@ def read_windows(
     """uint8 (batch, window, window, 3); white fills the places beyond the last cell."""
     side = spec.lattice.window
     batch = np.full((spec.batch, side, side, 3), 255, np.uint8)
-    for index, cell in enumerate(cells):
-        batch[index] = source.read(spec.lattice.window_box(cell))
+    with spent_on("read"):
+        for index, cell in enumerate(cells):
+            batch[index] = source.read(spec.lattice.window_box(cell))
     return batch
 
 
@@ -64,8 +66,10 @@ def predict_cells(
             windows = ahead.result()
             if index + 1 < len(batches):
                 ahead = reader.submit(read_windows, source, batches[index + 1], spec)
-            output = model(normalise(torch.from_numpy(windows).to(device), spec))[: len(batch)]
-            if not is_finite(output):
+            with spent_on("network"):
+                output = model(normalise(torch.from_numpy(windows).to(device), spec))[: len(batch)]
+                finite = is_finite(output)
+            if not finite:
                 raise QuadratError(
                     f"the network gave NaN or infinity near core {batch[0]}; its weights are not "
                     "usable"

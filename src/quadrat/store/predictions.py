@@ -30,6 +30,8 @@ from quadrat.store.array import ShardedArray
 from quadrat.store.shard import ShardReceipt
 
 ABOUT = "about.json"
+ROW_BYTES, ROWS_A_CORE = 40, 1000
+"""For an estimate: of one candidate, and how many a crowded core has."""
 
 
 class PredictionMissing(StoreError):
@@ -90,6 +92,10 @@ Store_co = TypeVar("Store_co", bound=PredictionStore, covariant=True)
 class Storage(Protocol[Store_co]):
     """How the predictions of a model lie on disk."""
 
+    def core_bytes(self, lattice: Lattice) -> int:
+        """About what the predictions of one core take at most, in bytes."""
+        ...
+
     def create(self, folder: Path, layout: Layout) -> Store_co:
         """An empty store."""
         ...
@@ -109,6 +115,9 @@ class MapStorage:
 
     channels: int
     """How many maps the network answers for a core."""
+
+    def core_bytes(self, lattice: Lattice) -> int:
+        return self.channels * lattice.core**2
 
     def create(self, folder: Path, layout: Layout) -> MapStore:
         """An empty store, 0 everywhere."""
@@ -180,6 +189,9 @@ class TableStorage(Generic[Row]):
     kind: type[Row]
     """Class of the rows, which knows their columns."""
 
+    def core_bytes(self, lattice: Lattice) -> int:
+        return ROW_BYTES * ROWS_A_CORE
+
     def create(self, folder: Path, layout: Layout) -> TableStore[Row]:
         """An empty store."""
         layout.write(folder)
@@ -221,6 +233,9 @@ class TableStore(Generic[Row]):
 @dataclass(frozen=True, slots=True)
 class MaskStorage:
     """Candidates with masks, as one parquet file per shard."""
+
+    def core_bytes(self, lattice: Lattice) -> int:
+        return ROW_BYTES * ROWS_A_CORE + lattice.core**2
 
     def create(self, folder: Path, layout: Layout) -> MaskStore:
         """An empty store."""

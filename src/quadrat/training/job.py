@@ -15,7 +15,8 @@ from pydantic import TypeAdapter
 from quadrat.config.pipeline import Pipeline
 from quadrat.core.errors import ConfigError
 from quadrat.core.files import write_file
-from quadrat.engine.steps import create_predictions, infer_shards, open_work_source
+from quadrat.engine.opened import Opened, open_work_source
+from quadrat.engine.steps import create_predictions, infer_shards
 from quadrat.engine.view import WorkView
 from quadrat.engine.work import SlideWork
 from quadrat.models.device import pick_device
@@ -260,7 +261,8 @@ def _inferred(
         of_model = replace(work, spec=replace(spec, batch=min(spec.batch, len(slide.cells))))
         create_predictions(of_model)
         view = WorkView(of_model)
-        infer_shards(of_model, model, view.shards, slide.source, device=device)
+        at_hand = Opened(of_model)
+        infer_shards(of_model, model, view.shards, slide.source, at_hand, device=device)
         inferred.append((view, slide.truth))
     return inferred
 

@@ -4,7 +4,7 @@ workers; k folds if they are asked for."""
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,10 +14,10 @@ from quadrat.config.pipeline import Pipeline, manifest_of
 from quadrat.config.splits import assign_folds, fold_split
 from quadrat.core.errors import ConfigError, QuadratError, SlideError, StoreError, WriteError
 from quadrat.core.files import recover_folder, remove
+from quadrat.engine.batch import Batch
 from quadrat.engine.cluster import check_workers, open_executor
-from quadrat.engine.executor import Executor, Failure, Job, Outcome
+from quadrat.engine.executor import Executor, Failure, Outcome, run_all
 from quadrat.engine.fingerprint import fingerprints
-from quadrat.engine.flow import Batch
 from quadrat.engine.lock import locked
 from quadrat.engine.progress import Reporter
 from quadrat.engine.resume import open_journal
@@ -193,19 +193,19 @@ def train_all(
             executor = stack.enter_context(open_executor(workers=workers, threads=threads))
         for _, job in jobs:
             _plan(job, executor, reporter)
-        run_jobs = [Job(training.name, job) for training, job in jobs]
-        return made | _train_jobs(run_jobs, executor, reporter, train_one)
+        named = {training.name: job for training, job in jobs}
+        return made | _train_jobs(named, executor, reporter, train_one)
 
 
 def _train_jobs(
-    jobs: Sequence[Job[TrainJob]], executor: Executor, reporter: Reporter, train_one: TrainOne
+    jobs: Mapping[str, TrainJob], executor: Executor, reporter: Reporter, train_one: TrainOne
 ) -> dict[str, Path]:
     """Run the training jobs. The first failure is raised when the others have ended (their packages
     are kept)."""
     made: dict[str, Path] = {}
     failures: list[Exception] = []
-    steps = sum(job.payload.pipeline.train.steps for job in jobs)
-    paths = [Path(job.payload.folder) / PROGRESS for job in jobs]
+    steps = sum(job.pipeline.train.steps for job in jobs.values())
+    paths = [Path(job.folder) / PROGRESS for job in jobs.values()]
     with reporter.phase("train", steps) as bar, shown(paths, bar):
         for outcome in _run_each(jobs, executor, train_one):
             reporter.saw_memory(outcome.peak_mb)
@@ -235,15 +235,14 @@ def _summary(receipt: TrainReceipt) -> Iterator[str]:
 
 
 def _run_each(
-    jobs: Sequence[Job[TrainJob]], executor: Executor, train_one: TrainOne
+    jobs: Mapping[str, TrainJob], executor: Executor, train_one: TrainOne
 ) -> Iterator[Outcome[TrainReceipt]]:
     """One job per device, at the same time. Those that use several devices each (train.processes)
     run one after the other."""
-    together = [job for job in jobs if job.payload.pipeline.train.processes == 1]
-    yield from executor.run(train_one, together, needs="own gpu")
-    for job in jobs:
-        if job not in together:
-            yield from executor.run(train_one, [job], needs="own gpu")
+    alone = {name: job for name, job in jobs.items() if job.pipeline.train.processes > 1}
+    together = {name: job for name, job in jobs.items() if name not in alone}
+    for group in (together, *({name: job} for name, job in alone.items())):
+        yield from run_all(executor, train_one, group, needs="gpu")
 
 
 def _as_error(failure: Failure, name: str) -> Exception:

@@ -7,15 +7,15 @@ import sys
 import pytest
 
 from quadrat.core.errors import ConfigError
-from quadrat.engine import dask
+from quadrat.engine import local
 from quadrat.engine.cluster import check_workers, open_executor
-from quadrat.engine.executor import Job, Serial
+from quadrat.engine.executor import Serial, run_all
 
 
 def test_no_workers_are_a_loop_in_this_process():
     with open_executor(workers=0, threads=1) as executor:
         assert isinstance(executor, Serial)
-        assert [o.receipt for o in executor.run(abs, [Job("a", -1)])] == [1]
+        assert [o.receipt for o in run_all(executor, abs, {"a": -1})] == [1]
 
 
 def test_a_worker_of_another_pool_may_start_none():
@@ -38,7 +38,7 @@ def test_workers_that_the_system_does_not_give_are_said_in_a_sentence(monkeypatc
     def refuse(**_):
         raise OSError(11, "Resource temporarily unavailable")
 
-    monkeypatch.setattr(dask, "LocalCluster", refuse)
+    monkeypatch.setattr(local, "LocalCluster", refuse)
     with (
         pytest.raises(ConfigError, match=r"^9 worker .*temporarily unavailable.*workers=0"),
         open_executor(workers=9, threads=1),

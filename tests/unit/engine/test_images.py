@@ -15,7 +15,8 @@ from quadrat.engine.images import (
     paint_shards,
     read_overview,
 )
-from quadrat.engine.steps import ShardJob, TileJob, open_work_source
+from quadrat.engine.opened import open_work_source
+from quadrat.engine.steps import ShardJob, TileJob
 from quadrat.engine.view import WorkView
 from quadrat.store.seal import verify
 from quadrat.tasks import get_task

@@ -8,9 +8,12 @@ from hypothesis import strategies as st
 from helpers.faults import NO_ROOM, disk
 from helpers.summaries import OBJECTS, SCORES
 from quadrat.core.errors import WriteError
+from quadrat.core.files import OutputFile
 from quadrat.core.geometry import Box
+from quadrat.engine import journal
 from quadrat.engine.journal import (
     FORMAT,
+    SYNC_RECEIPTS,
     Done,
     Journal,
     Key,
@@ -78,9 +81,9 @@ def test_journals_of_a_large_batch_hold_no_file_open_until_they_are_written_to(t
     before = len(os.listdir("/proc/self/fd"))
     journals = [Journal(tmp_path / str(i) / "journal.jsonl") for i in range(50)]
     assert len(os.listdir("/proc/self/fd")) == before
-    for journal in journals:
-        journal.add(A, Done())
-        journal.close()
+    for one in journals:
+        one.add(A, Done())
+        one.close()
     assert len(os.listdir("/proc/self/fd")) == before
 
 
@@ -192,7 +195,30 @@ def test_a_journal_of_another_version_is_told_apart_and_none_of_it_counts(tmp_pa
     assert journal.receipts == {}
 
 
-def test_each_receipt_is_written_and_synced_before_add_returns(tmp_path, monkeypatch):
+def test_receipts_are_forced_to_the_disk_together_and_all_when_the_journal_is_closed(
+    tmp_path, monkeypatch
+):
+    path, synced = tmp_path / "journal.jsonl", []
+    sync = OutputFile.sync
+    monkeypatch.setattr(OutputFile, "sync", lambda file: (synced.append(1), sync(file)))
+    monkeypatch.setattr(journal, "SYNC_S", 1e9)
+    with Journal(path) as opened:
+        for i in range(SYNC_RECEIPTS + 5):
+            opened.add(key("b", (1, i)), PartReceipt((1, i), 7))
+            assert path.read_bytes().count(b"\n") == i + 2, "each is written at once"
+        assert len(synced) == 1
+        monkeypatch.setattr(journal, "SYNC_S", 0.0)
+        opened.add(A, Done())
+        assert len(synced) == 2, "or when the first of them is old"
+        monkeypatch.setattr(journal, "SYNC_S", 1e9)
+        opened.add(C, Done())
+    assert len(synced) == 3
+    opened.close()
+    assert len(synced) == 3, "there is nothing left to force"
+
+
+def test_a_new_journal_and_each_receipt_are_on_the_disk_after_a_sync(tmp_path, monkeypatch):
+    monkeypatch.setattr(journal, "SYNC_S", -1.0)
     path = tmp_path / "journal.jsonl"
     synced = []
     sync = os.fsync
@@ -207,10 +233,10 @@ def test_each_receipt_is_written_and_synced_before_add_returns(tmp_path, monkeyp
 
     folders = []
     monkeypatch.setattr(os, "fsync", watched)
-    with Journal(path) as journal:
-        journal.add(A, Done())
+    with Journal(path) as opened:
+        opened.add(A, Done())
         assert folders == [True], "the name of a new journal is on the disk as well"
-        journal.add(key("b", (1, 2)), PartReceipt((1, 2), 7))
+        opened.add(key("b", (1, 2)), PartReceipt((1, 2), 7))
         assert len(synced) == 2
         assert synced[1] == path.read_bytes()
     lines = synced[-1].splitlines(keepends=True)
@@ -227,18 +253,21 @@ def test_each_receipt_is_written_and_synced_before_add_returns(tmp_path, monkeyp
 
 @pytest.mark.parametrize("call", ["write", "fsync"])
 @pytest.mark.parametrize("first", [True, False])
-def test_a_receipt_that_cannot_be_written_does_not_count_and_is_written_over(tmp_path, call, first):
+def test_a_receipt_that_cannot_be_written_does_not_count_and_is_written_over(
+    tmp_path, monkeypatch, call, first
+):
+    monkeypatch.setattr(journal, "SYNC_S", -1.0)
     path = tmp_path / "journal.jsonl"
-    with Journal(path) as journal:
+    with Journal(path) as opened:
         if not first:
-            journal.add(A, Done())
+            opened.add(A, Done())
         with (
             disk(tmp_path, names=(call,), at=0, error=NO_ROOM),
             pytest.raises(WriteError, match=rf"{tmp_path}.*: cannot be written \(No space left"),
         ):
-            journal.add(C, ShardReceipt((0, 0), 1, "a" * 100))
-        assert C not in journal
-        journal.add(B, Sealed(2))
+            opened.add(C, ShardReceipt((0, 0), 1, "a" * 100))
+        assert C not in opened
+        opened.add(B, Sealed(2))
     want = {B: Sealed(2)} if first else {A: Done(), B: Sealed(2)}
     assert Journal(path).receipts == want
     assert path.read_bytes().count(b"\n") == 1 + len(want)

@@ -10,6 +10,7 @@ from helpers.runs import contents, difference, lines_of, table
 from quadrat.config.manifest import SlideRef
 from quadrat.core.errors import ConfigError
 from quadrat.core.files import place_folder, remove
+from quadrat.engine import resume
 from quadrat.engine import run as engine_run
 from quadrat.engine.executor import Serial
 from quadrat.engine.journal import Journal
@@ -155,14 +156,14 @@ def test_a_rename_that_fails_at_the_commit_fails_its_slide_alone_and_the_summary
 
 
 def test_anything_else_that_goes_wrong_at_the_commit_fails_its_slide_alone(tiny, monkeypatch):
-    commit = engine_run.commit_result
+    commit = resume.commit_result
 
     def broken(work, *words, **options):
         if work.ref.name == "a":
             raise RuntimeError("nobody thought of this")
         return commit(work, *words, **options)
 
-    monkeypatch.setattr(engine_run, "commit_result", broken)
+    monkeypatch.setattr(resume, "commit_result", broken)
     report = tiny.run("a", "b")
     assert report.exit_code == 1
     assert report.rows[0].reason == "commit: nobody thought of this"

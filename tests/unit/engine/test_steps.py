@@ -8,6 +8,7 @@ import pytest
 from quadrat.core.errors import SlideError
 from quadrat.core.geometry import Box
 from quadrat.engine import steps
+from quadrat.engine.opened import open_work_source
 from quadrat.engine.steps import (
     LAYOUT,
     PLAN,
@@ -19,12 +20,11 @@ from quadrat.engine.steps import (
     TileJob,
     create_predictions,
     create_tiles,
-    open_work_source,
     plan_slide,
-    predict_or_stitch,
     predict_shards,
     seal_tiles,
     select_slide,
+    stitch_early,
     stitch_shards,
     tile_shards,
 )
@@ -120,10 +120,10 @@ def test_stitching_waits_for_predictions_that_an_object_reaches_and_gives_no_rec
     predict_shards(predict_job(tiny, work, shards[:1]))
     with pytest.raises(PredictionMissing, match="run again to infer it"):
         stitch_shards(ShardJob(work, shards[:1]))
-    assert predict_or_stitch(ShardJob(work, shards[:2])) == []
+    assert stitch_early(ShardJob(work, shards[:2])) == []
     assert not work.part(shards[0]).exists()
-    assert predict_or_stitch(predict_job(tiny, work, shards[1:]))[0].cell == shards[1]
-    receipts = predict_or_stitch(ShardJob(work, shards))
+    assert predict_shards(predict_job(tiny, work, shards[1:]))[0].cell == shards[1]
+    receipts = stitch_early(ShardJob(work, shards))
     assert [receipt.cell for receipt in receipts] == list(shards)
     counts = [len(WorkView(work).part(shard)["class_id"]) for shard in shards]
     assert [receipt.objects for receipt in receipts] == counts

@@ -1,0 +1,97 @@
+"""Worker processes on this machine: a dask cluster on loopback that nobody else can use."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from tempfile import TemporaryDirectory
+
+import dask
+from distributed import Client, LocalCluster
+from distributed.security import Security
+
+from quadrat.core.errors import ConfigError
+from quadrat.engine.dask import DaskExecutor
+from quadrat.engine.executor import Executor
+
+SETTINGS = {
+    "distributed.scheduler.allowed-failures": 0,
+    "distributed.worker.daemon": False,
+    "distributed.worker.memory.pause": False,
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+    "distributed.comm.timeouts.connect": "60s",
+    "distributed.scheduler.worker-ttl": None,
+    # else a worker that is down 15 s after a crash is dropped for good
+    "distributed.deploy.lost-worker-timeout": "1000h",
+    "distributed.logging.distributed": "error",
+}
+
+
+@contextmanager
+def local_cluster(*, workers: int, threads: int, logs: str = "") -> Iterator[Executor]:
+    """``workers`` spawned processes on 127.0.0.1, one job at a time each, with ``threads`` native
+    threads per job; no dashboard. Connections are encrypted with a certificate of this run, so that
+    no other user of the machine can send work to them.
+
+    ``logs``: folder for the workers' logs; "": one that goes with the cluster.
+    """
+    environment = {
+        name: str(threads)
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    }
+    security = Security.temporary()
+    with (
+        TemporaryDirectory(prefix="quadrat-") as folder,
+        dask.config.set(SETTINGS | {"distributed.nanny.pre-spawn-environ": environment}),
+        _deaf_to_ctrl_c(partial(_start, workers, folder, security)) as cluster,
+        Client(cluster, security=security) as client,
+    ):
+        yield DaskExecutor(client, logs=logs or folder, threads=threads)
+
+
+def _start(workers: int, folder: str, security: Security) -> LocalCluster:
+    """The scheduler in this process, and its workers.
+
+    Raises:
+        ConfigError: they do not start.
+    """
+    try:
+        return LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            host="tls://127.0.0.1",
+            # without it the status server listens on every interface
+            dashboard_address="127.0.0.1:0",
+            worker_dashboard_address="127.0.0.1:0",
+            memory_limit=0,
+            silence_logs=50,
+            local_directory=folder,
+            security=security,
+        )
+    except (RuntimeError, OSError, TimeoutError) as error:
+        raise ConfigError(
+            f"{workers} worker processes could not be started ({error}); a script that asks for "
+            "workers does so below 'if __name__ == \"__main__\":', because each worker imports it; "
+            "or use workers=0 (--set run.executor=serial), or fewer"
+        ) from None
+
+
+def _deaf_to_ctrl_c(start: Callable[[], LocalCluster]) -> LocalCluster:
+    """Start processes that ignore Ctrl-C, which a terminal sends to all: stopping them is the
+    driver's to do.
+
+    An ignored signal stays ignored in children; a worker that is started later, after a crash,
+    would hear it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return start()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        return start()
+    finally:
+        signal.signal(signal.SIGINT, before)
