@@ -200,12 +200,12 @@ def of_stage(keys, stage):
 
 
 def phases(out, *, since=0):
-    """How many work units each stage had, over the log's lines from ``since`` on."""
+    """How many work units each step had, over the log's lines from ``since`` on."""
     units = Counter()
     for line in log_lines(out)[since:]:
         record = json.loads(line)
-        if record["event"] == "phase":
-            units[record["name"]] += record["of"]
+        if record["event"] == "work":
+            units[record["step"]] += 1
     return units
 
 

@@ -13,6 +13,7 @@ from quadrat.config.pipeline import (
     RunSection,
     SlideSection,
 )
+from quadrat.core.numerics import cpu_numerics
 from quadrat.engine import run as engine_run
 from quadrat.engine import steps
 from quadrat.engine.batch import Batch
@@ -29,6 +30,7 @@ from quadrat.slides.identity import slide_identity
 LAYOUT = planted.LAYOUTS[0]
 SIDE = planted.SHARDS * LAYOUT.shard
 WEIGHTS = "0" * 64
+NUMERICS = cpu_numerics(1).text
 
 
 class Tiny:
@@ -87,10 +89,9 @@ class Tiny:
             identity=slide_identity(ref.path),
         )
 
-    def prints(self, work, pipeline=None, *, weights=WEIGHTS, device="cpu"):
-        return fingerprints(
-            work, pipeline or self.pipeline(), weights_sha256=weights, device=device
-        )
+    def prints(self, work, pipeline=None, *, weights=WEIGHTS, machine=NUMERICS):
+        prints = fingerprints(work, pipeline or self.pipeline(), weights_sha256=weights)
+        return prints.on(machine)
 
     def state(self, name="a", pipeline=None):
         """Where a slide stands, as its folder says."""
@@ -101,7 +102,7 @@ class Tiny:
     def batch(self, executor=None, pipeline=None):
         provenance = Provenance(PackageNote(WEIGHTS), self.spec.classes, "tiny", {}, 1, "cpu")
         settings = RunSettings(
-            pipeline or self.pipeline(), str(self.folder / "package"), "cpu", provenance
+            pipeline or self.pipeline(), str(self.folder / "package"), provenance
         )
         return Batch(settings, executor or Serial(), Reporter(quiet=True))
 

@@ -136,6 +136,9 @@ class _Driving:
         unit = self._units.pop(outcome.key)
         state, step = self._states[unit.slide], self._steps[unit.step]
         state.spend(step, outcome)
+        event = "failed" if outcome.failure is not None else "work"
+        seconds = round(outcome.seconds, 3)
+        self._batch.reporter.event(event, slide=state.name, step=step.name, seconds=seconds)
         self._batch.reporter.saw_memory(outcome.peak_mb)
         if outcome.failure is not None:
             self._lose(unit, outcome.failure)

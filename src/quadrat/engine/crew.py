@@ -23,11 +23,10 @@ from distributed.protocol import pickle
 
 from quadrat import __version__
 from quadrat.core.files import OutputFile, open_append
+from quadrat.core.numerics import Numerics, device_numerics
 from quadrat.engine.executor import Failure, Job, Outcome, guarded
 from quadrat.models.device import DEVICE
 
-GPU, CPU = "GPU", "CPU"
-"""Resources that workers announce to the scheduler."""
 PLUGIN = "quadrat"
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
@@ -42,27 +41,32 @@ class Member:
     """Its process."""
     device: str
     """The torch device that is its own; "" if it has none."""
+    numerics: Numerics
+    """What it computes the network with."""
     version: str
     """Of quadrat there."""
 
 
 class Crew(WorkerPlugin):
     """Makes a worker ready: it takes a device of its machine if one is free, says so, and opens its
-    log. ``logs``: the folder of the logs; "": none. ``gpus``: whether to look for a device.
-    ``threads``: of torch and of BLAS for one job."""
+    log. ``logs``: the folder of the logs; "": none. ``threads``: of torch for one job. ``device``:
+    ``run.device``, which says whether to look for a GPU, and for which."""
 
     name = PLUGIN
     idempotent = True
 
-    def __init__(self, logs: str, *, threads: int, gpus: bool = True) -> None:
-        self.logs, self.threads, self.gpus = logs, threads, gpus
+    def __init__(self, logs: str, *, threads: int, device: str = "auto") -> None:
+        self.logs, self.threads, self.device = logs, threads, device
 
     async def setup(self, worker: Worker) -> None:
-        device = claim_device() if self.gpus else ""
+        kind, _, number = self.device.partition(":")
+        only = int(number) if number else None
+        device = claim_device(only) if kind in ("auto", "cuda") else ""
         os.environ[DEVICE] = device or "cpu"
-        member = Member(socket.gethostname(), os.getpid(), device, __version__)
+        name = device or (kind if kind == "mps" else "cpu")
+        numerics = device_numerics(name, self.threads)
+        member = Member(socket.gethostname(), os.getpid(), device, numerics, __version__)
         Station.open(worker.address, self.logs, member)
-        await worker.set_resources(**{GPU if device else CPU: 1})
 
     def teardown(self, worker: Worker) -> None:
         Station.close()
@@ -125,13 +129,14 @@ def work(job: Job) -> bytes:
     """What the scheduler sends to a worker; the outcome, pickled."""
     outcome = Station.here.work(job) if Station.here is not None else guarded(job)
     try:
-        return pickle.dumps(outcome)
+        packed: bytes = pickle.dumps(outcome)
     except Exception as error:  # a receipt that cannot travel
         failure = Failure(type(error).__name__, str(error), refused=False, trace="")
-        return pickle.dumps(Outcome(job.key, outcome.seconds, failure=failure))
+        packed = pickle.dumps(Outcome(job.key, outcome.seconds, failure=failure))
+    return packed
 
 
-def members() -> Member | None:
+def member() -> Member | None:
     """What this worker says of itself."""
     return Station.here.member if Station.here is not None else None
 
@@ -173,12 +178,15 @@ _claims: list[IO[bytes]] = []
 """Lock files of this process; they free themselves when it ends."""
 
 
-def claim_device() -> str:
+def claim_device(only: int | None = None) -> str:
     """Take a GPU of this machine that no other worker of this user has, for life; "" if there is
-    none. CUDA is not touched before a device file says that there is a GPU."""
+    none. CUDA is not touched before a device file says that there is a GPU. ``only``: the one of
+    that number."""
     devices = visible_devices()
     folder = Path(tempfile.gettempdir()) / f"quadrat-devices-{os.getuid()}"
     for index, device in enumerate(devices):
+        if only is not None and index != only:
+            continue
         folder.mkdir(mode=0o700, exist_ok=True)
         claim = open(folder / f"{device}.lock", "wb")  # noqa: SIM115
         try:

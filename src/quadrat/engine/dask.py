@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import queue
 import time
-from collections import Counter, deque
-from collections.abc import Collection, Iterable, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,9 +19,10 @@ from distributed import Client, Future
 from distributed.protocol import pickle
 from distributed.scheduler import KilledWorker
 
-from quadrat.core.errors import ClusterError
+from quadrat.core.errors import ClusterError, QuadratError
+from quadrat.core.numerics import Numerics
 from quadrat.engine import crew
-from quadrat.engine.crew import CPU, GPU, Crew, Member, last_begun, trace_of
+from quadrat.engine.crew import Crew, Member, last_begun, trace_of
 from quadrat.engine.executor import Failure, Job, Outcome, Source
 from quadrat.engine.flow import ANYWHERE, Needs
 
@@ -30,6 +31,10 @@ LOOK_S = 2.0
 """How often the scheduler is asked which workers there are."""
 PATIENCE_S = 60.0
 """How long there may be no connection or no worker while work waits."""
+NETWORK, OTHERS = "network", "others"
+"""Kinds of workers: those that infer, and those that do the rest."""
+FETCH_S = 10.0
+"""How long it may take to fetch a receipt."""
 EACH = 2
 """Jobs that a worker holds: one that runs, one that waits."""
 TRIES, ALONE = 2, 1
@@ -42,39 +47,51 @@ class _Flight:
 
     job: Job
     kind: str
-    """The resource it takes of a worker; "": any worker."""
+    """NETWORK or OTHERS: which workers may take it."""
     deaths: int = 0
     """How many processes died with it."""
     alone: bool = False
     """Whether nothing else is underway."""
+    addresses: frozenset[str] = frozenset()
+    """The workers that may take it."""
 
 
 @dataclass(slots=True)
-class _Places:
-    """Which workers there are."""
+class Workers:
+    """Which workers there are, and which of them infer: those with a device if any has one, and of
+    them those that compute alike. The others do the rest of the work."""
 
-    count: Counter[str] = field(default_factory=Counter)
-    """By the resource that they announce."""
-    seen: set[str] = field(default_factory=set)
-    """Resources that any worker has had. Work for a device waits for one that died and starts
-    again."""
+    members: dict[str, Member] = field(default_factory=dict)
+    """What each worker says of itself, by address."""
+    numerics: Numerics | None = None
+    """What the network is computed with, for as long as the run lasts: that of most workers at its
+    beginning."""
 
-    def update(self, resources: Iterable[str]) -> None:
+    def update(self, found: Mapping[str, Member]) -> None:
         """Take note of the workers that there are now."""
-        self.count = Counter(resources)
-        self.seen |= set(self.count)
+        self.members = dict(found)
+        if self.numerics is None and found:
+            able = [m.numerics for m in found.values() if m.device] or [
+                m.numerics for m in found.values()
+            ]
+            self.numerics = Counter(able).most_common(1)[0][0]
 
     @property
     def kinds(self) -> dict[str, frozenset[Needs]]:
-        """What the workers of each resource take: where some have a device and some have none,
-        each kind has its own work. Those without are asked first, since they let slides in."""
-        if self.seen == {GPU, CPU}:
-            return {CPU: frozenset(("cpu",)), GPU: frozenset(("gpu",))}
-        return {"": ANYWHERE}
+        """What the workers of each kind take. Those that do not infer are asked first, since they
+        let slides in."""
+        with_device = self.numerics is not None and self.numerics.device == "cuda"
+        if with_device and self.of(OTHERS):
+            return {OTHERS: frozenset(("cpu",)), NETWORK: frozenset(("gpu",))}
+        return {OTHERS: frozenset(("cpu",)), NETWORK: ANYWHERE}
 
-    def of(self, kind: str) -> int:
-        """How many workers take work of a kind."""
-        return self.count[kind] if kind else self.count.total()
+    def of(self, kind: str) -> frozenset[str]:
+        """The addresses of the workers of a kind."""
+        return frozenset(
+            address
+            for address, member in self.members.items()
+            if (member.numerics == self.numerics) == (kind == NETWORK)
+        )
 
 
 class DaskExecutor:
@@ -83,27 +100,51 @@ class DaskExecutor:
     ``logs``: folder of the workers' logs, as they see it. ``threads``: of a job.
     """
 
-    def __init__(self, client: Client, *, logs: str = "", threads: int = 1, gpus: bool = True):
+    def __init__(
+        self, client: Client, *, logs: str = "", threads: int = 1, device: str = "auto"
+    ) -> None:
         self._client, self._logs = client, logs
-        self._places = _Places()
+        self._workers = Workers()
+        self._before: frozenset[str] = frozenset()
+        """The workers at the look before."""
         self._looked, self._seen = -float("inf"), time.monotonic()
-        client.register_plugin(Crew(logs, threads=threads, gpus=gpus))
+        client.register_plugin(Crew(logs, threads=threads, device=device))
         self._look()
 
     @property
     def ahead(self) -> int:
         """Jobs that should lie ready for workers with a device, where others have none."""
         self._look()
-        return EACH * self._places.count[GPU] if len(self._places.kinds) > 1 else 0
+        apart = self._workers.kinds[NETWORK] != ANYWHERE
+        return EACH * len(self._workers.of(NETWORK)) if apart else 0
 
+    @property
     def members(self) -> list[Member]:
         """What each worker says of itself."""
-        found = self._client.run(crew.members)
-        return [member for member in found.values() if member is not None]
+        self._look()
+        return list(self._workers.members.values())
+
+    def numerics(self, device: str, threads: int) -> Numerics:
+        """What the network is computed with where jobs run.
+
+        Raises:
+            ClusterError: no worker came.
+            QuadratError: no worker has the device that is asked for.
+        """
+        until = time.monotonic() + PATIENCE_S
+        while self._workers.numerics is None:
+            if time.monotonic() > until:
+                raise ClusterError(f"no worker came to the cluster within {PATIENCE_S:.0f} s")
+            time.sleep(0.1)
+            self._look(again=True)
+        found = self._workers.numerics
+        if device.startswith("cuda") and found.device != "cuda":
+            raise QuadratError(f"run.device is {device}, but no worker has a GPU; use 'auto'")
+        return found
 
     def run(self, source: Source) -> Iterator[Outcome[Any]]:
         pending: dict[Future[Any], _Flight] = {}
-        again: deque[_Flight] = deque()
+        again: list[_Flight] = []
         landed: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
         try:
             while True:
@@ -127,24 +168,31 @@ class DaskExecutor:
         self,
         source: Source,
         pending: dict[Future[Any], _Flight],
-        again: deque[_Flight],
+        again: list[_Flight],
         landed: queue.SimpleQueue[Future[Any]],
     ) -> bool:
         """Send as much as the workers hold: first what is tried again, then what the source
         gives. Whether the source gave nothing to workers of any kind."""
         self._look()
+        for future in [future for future, flight in pending.items() if self._is_stranded(flight)]:
+            again.append(pending.pop(future))
+            future.cancel()
         if any(flight.alone for flight in pending.values()):
             return False
-        while again and not again[0].alone:
-            self._send(again.popleft(), pending, landed)
-        if again:  # what killed its process among others gets the machine to itself
-            if not pending:
-                self._send(again.popleft(), pending, landed)
+        for flight in [flight for flight in again if not flight.alone]:
+            if self._workers.of(flight.kind):
+                again.remove(flight)
+                self._send(flight, pending, landed)
+        lonely = next((flight for flight in again if flight.alone), None)
+        if lonely is not None:  # what killed its process among others gets the machine to itself
+            if not pending and self._workers.of(lonely.kind):
+                again.remove(lonely)
+                self._send(lonely, pending, landed)
             return False
-        exhausted = self._places.count.total() > 0
+        exhausted = bool(frozenset(self._workers.members))
         busy = Counter(flight.kind for flight in pending.values())
-        for kind, needs in self._places.kinds.items():
-            while busy[kind] < EACH * self._places.of(kind):
+        for kind, needs in self._workers.kinds.items():
+            while busy[kind] < EACH * len(self._workers.of(kind)):
                 job = source.next(needs)
                 if job is None:
                     break
@@ -159,9 +207,9 @@ class DaskExecutor:
         pending: dict[Future[Any], _Flight],
         landed: queue.SimpleQueue[Future[Any]],
     ) -> None:
-        resources = {flight.kind: 1} if flight.kind else None
+        flight.addresses = self._workers.of(flight.kind)
         future = self._client.submit(
-            crew.work, flight.job, pure=False, retries=0, resources=resources
+            crew.work, flight.job, pure=False, retries=0, workers=sorted(flight.addresses)
         )
         pending[future] = flight
         future.add_done_callback(landed.put)
@@ -181,8 +229,8 @@ class DaskExecutor:
         except queue.Empty:
             pass
         now = time.monotonic()
-        kinds = {flight.kind for flight in pending} or {""}
-        if self._client.status == "running" and all(map(self._places.of, kinds)):
+        kinds = {flight.kind for flight in pending} or {NETWORK}
+        if self._client.status == "running" and all(map(self._workers.of, kinds)):
             self._seen = now
         elif now - self._seen > PATIENCE_S:
             raise ClusterError(
@@ -194,7 +242,10 @@ class DaskExecutor:
         """What became of a job; None: its process died, and it is tried again."""
         job = flight.job
         if future.status == "finished":
-            outcome: Outcome[Any] = pickle.loads(future.result())
+            try:
+                outcome: Outcome[Any] = pickle.loads(future.result(timeout=FETCH_S))
+            except TimeoutError:  # it died with its worker
+                return None
             return outcome
         if future.status != "error":  # cancelled or lost: the scheduler forgot it
             return None
@@ -221,6 +272,11 @@ class DaskExecutor:
         flight.alone = flight.deaths >= TRIES
         return None
 
+    def _is_stranded(self, flight: _Flight) -> bool:
+        """Whether no worker is left that may take a job. The scheduler fails what a dead worker had
+        not finished, but keeps what it had, to be computed again by a worker that never comes."""
+        return not flight.addresses & (frozenset(self._workers.members) | self._before)
+
     def _trace(self, address: str) -> str:
         """Where a job hung that ran too long; "" if none did."""
         try:
@@ -228,14 +284,20 @@ class DaskExecutor:
         except OSError:
             return ""
 
-    def _look(self) -> None:
-        """Which workers there are now."""
-        if time.monotonic() - self._looked < LOOK_S or self._client.status != "running":
+    def _look(self, *, again: bool = False) -> None:
+        """Which workers there are now; ``again``: though it was asked a moment ago."""
+        recent = not again and time.monotonic() - self._looked < LOOK_S
+        if recent or self._client.status != "running":
             return
         self._looked = time.monotonic()
-        workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
-        self._places.update(
-            kind for w in workers for kind in (GPU, CPU) if (w.get("resources") or {}).get(kind)
+        known = self._workers.members
+        self._before = frozenset(known)
+        there = self._client.scheduler_info(n_workers=-1)["workers"]
+        new = [address for address in there if address not in known]
+        told = self._client.run(crew.member, workers=new, on_error="ignore") if new else {}
+        self._workers.update(
+            {address: known[address] for address in there if address in known}
+            | {address: member for address, member in told.items() if member is not None}
         )
 
 

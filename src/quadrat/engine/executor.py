@@ -16,7 +16,9 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from quadrat.core.clock import spent_since, spent_so_far
 from quadrat.core.errors import QuadratError, SlideError, StoreError, WriteError
+from quadrat.core.numerics import Numerics, device_numerics
 from quadrat.engine.flow import ANYWHERE, Needs
+from quadrat.models.device import pick_device
 
 READING = (SlideError, StoreError, OSError)
 """Errors of reading, which may go well the next time."""
@@ -105,6 +107,14 @@ class Executor(Protocol):
         """Jobs that should lie ready for workers with a device, where others have none; else 0."""
         ...
 
+    def numerics(self, device: str, threads: int) -> Numerics:
+        """What the network is computed with where jobs run, for ``run.device`` and ``run.threads``.
+
+        Raises:
+            QuadratError: there is no such device.
+        """
+        ...
+
     def run(self, source: Source) -> Iterator[Outcome[Any]]:
         """Outcomes as they come, until the source gives nothing and nothing is underway."""
         ...
@@ -130,6 +140,9 @@ class Serial:
     """A loop in this process."""
 
     ahead = 0
+
+    def numerics(self, device: str, threads: int) -> Numerics:
+        return device_numerics(str(pick_device(device)), threads)
 
     def run(self, source: Source) -> Iterator[Outcome[Any]]:
         while (job := source.next(ANYWHERE)) is not None:

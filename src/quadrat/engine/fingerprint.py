@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from quadrat.config.pipeline import Pipeline
@@ -13,8 +13,8 @@ from quadrat.engine.work import SlideWork
 from quadrat.slides.identity import regions_digest
 
 RESULT_SCHEMA = 3
-SHOWN = 16
-"""Characters of a fingerprint in a receipt's key."""
+SHOWN, MACHINE = 16, 4
+"""Characters of a fingerprint in a receipt's key, and how many of them are the machine's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,20 +27,35 @@ class Fingerprints:
     """Of the predictions."""
     result: str
     """Of the results."""
+    machine: str = ""
+    """Of what the network is computed with (see :meth:`on`); it is in receipts only, because a
+    finished slide stays finished on another machine."""
+
+    def on(self, numerics: str) -> Fingerprints:
+        """Those of work on a machine: what another kind of machine inferred is not gone on with.
+        ``numerics``: see :mod:`quadrat.core.numerics`."""
+        return replace(self, machine=hashlib.sha256(numerics.encode()).hexdigest()[:MACHINE])
 
     def of(self, level: Level) -> str:
         """The first characters of the one of a level, as receipts carry it."""
         fingerprint: str = getattr(self, level)
-        return fingerprint[:SHOWN]
+        machine = "" if level == "tile" else self.machine
+        return fingerprint[: SHOWN - len(machine)] + machine
+
+    def elsewhere(self, key: Key) -> Fingerprints | None:
+        """These fingerprints on the machine that a receipt was given on; None: it was given for
+        other pixels, models or settings."""
+        if key.level == "tile" or len(key.fingerprint) != SHOWN:
+            return None
+        there = replace(self, machine=key.fingerprint[SHOWN - MACHINE :])
+        return there if there.own(key) else None
 
     def own(self, key: Key) -> bool:
         """Whether a receipt was given for what this slide is now, under these settings."""
         return key.fingerprint == self.of(key.level)
 
 
-def fingerprints(
-    work: SlideWork, pipeline: Pipeline, *, weights_sha256: str, device: str
-) -> Fingerprints:
+def fingerprints(work: SlideWork, pipeline: Pipeline, *, weights_sha256: str) -> Fingerprints:
     """The three fingerprints of a slide in this run.
 
     Raises:
@@ -59,7 +74,7 @@ def fingerprints(
         schema=RESULT_SCHEMA,
     )
     frozen = {k: v for k, v in asdict(spec).items() if k != "thresholds"}
-    predict = _digest(tile, frozen, weights_sha256, pipeline.run.threads, device)
+    predict = _digest(tile, frozen, weights_sha256)
     result = _digest(predict, dict(spec.thresholds), asdict(pipeline.outputs))
     return Fingerprints(tile=tile, predict=predict, result=result)
 

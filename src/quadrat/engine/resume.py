@@ -97,6 +97,13 @@ def valid_receipts(
     return found
 
 
+def begun_on(work: SlideWork, prints: Fingerprints) -> Fingerprints:
+    """The fingerprints on the machine that has inferred what lies there of a slide; as they are
+    given if nothing does."""
+    found = map(prints.elsewhere, Journal(work.journal).receipts)
+    return next((there for there in found if there is not None), prints)
+
+
 def is_predicted(work: SlideWork, prints: Fingerprints) -> bool:
     """Whether the predictions of this model and these settings are there, all of them."""
     found = valid_receipts(work, prints, Journal(work.journal).receipts)

@@ -23,6 +23,7 @@ from quadrat.core.errors import (
 )
 from quadrat.core.files import drop_partials, recover_folder
 from quadrat.core.kernel import is_kept
+from quadrat.core.numerics import Numerics
 from quadrat.engine.batch import Batch
 from quadrat.engine.cluster import check_workers, open_executor
 from quadrat.engine.executor import Executor, Failure
@@ -33,6 +34,7 @@ from quadrat.engine.progress import Reporter
 from quadrat.engine.report import RunReport, done_row, failed_row, write_run_files
 from quadrat.engine.resume import (
     COMMIT,
+    begun_on,
     check_kept,
     finish_commit,
     is_predicted,
@@ -43,7 +45,6 @@ from quadrat.engine.resume import (
 from quadrat.engine.route import UNTIL, steps_of
 from quadrat.engine.state import RunSettings, SlideState
 from quadrat.engine.work import SlideWork, work_folder
-from quadrat.models.device import pick_device
 from quadrat.models.package import CARD, load_package
 from quadrat.models.spec import spec_of, versions
 from quadrat.models.task import ModelSpec
@@ -108,16 +109,13 @@ class _Run:
     weights_sha256: str
     exactness: Any
     """As the package's card states it."""
-    device: str
-    """Type of the device that inference runs on."""
 
     @property
     def task(self) -> str:
         """What the task calls itself: the same in all tables."""
         return get_task(self.pipeline.task).name
 
-    @property
-    def settings(self) -> RunSettings:
+    def settings(self, numerics: Numerics) -> RunSettings:
         """What the jobs have in common."""
         provenance = Provenance(
             package=PackageNote(self.weights_sha256, self.exactness),
@@ -125,9 +123,9 @@ class _Run:
             pipeline=self.pipeline.name,
             versions=versions() | {"quadrat": __version__},
             threads=self.pipeline.run.threads,
-            device=self.device,
+            device=numerics.device,
         )
-        return RunSettings(self.pipeline, str(self.package), self.device, provenance, str(self.out))
+        return RunSettings(self.pipeline, str(self.package), provenance, str(self.out))
 
 
 def run(
@@ -174,12 +172,13 @@ def run(
             executor = executor or stack.enter_context(
                 open_executor(workers=workers, threads=pipeline.run.threads)
             )
-            batch = Batch(asked.settings, executor, reporter)
+            numerics = executor.numerics(pipeline.run.device, pipeline.run.threads)
+            batch = Batch(asked.settings(numerics), executor, reporter)
             waiting = iter(todo)
 
             def begin() -> SlideState | None:
                 slide = next(waiting, None)
-                return None if slide is None else _begin(asked, batch, slide)
+                return None if slide is None else _begin(asked, batch, slide, numerics)
 
             def ended(state: SlideState) -> None:
                 states.append(state)
@@ -204,7 +203,6 @@ def _asked(pipeline: Pipeline, out: Path, *, until: str, overwrite: bool, infer:
     if until not in UNTIL:
         raise ConfigError(f"until is '{until}'; it must be one of {', '.join(UNTIL)}")
     package = package_folder(pipeline)
-    device = pick_device(pipeline.run.device).type
     card: dict[str, Any] = {"weights_sha256": ""}
     if until == "tile" and not (package / CARD).is_file():
         spec = spec_of(pipeline, get_task(pipeline.task))
@@ -220,7 +218,6 @@ def _asked(pipeline: Pipeline, out: Path, *, until: str, overwrite: bool, infer:
         spec=spec,
         weights_sha256=str(card["weights_sha256"]),
         exactness=card.get("exactness"),
-        device=device,
     )
 
 
@@ -230,6 +227,9 @@ class _Todo:
 
     work: SlideWork
     prints: Fingerprints
+    """On the machine that began it, if one did."""
+    predicted: bool
+    """Whether all of it is inferred."""
     anew: bool
     """Whether nothing of earlier work counts."""
 
@@ -266,7 +266,8 @@ def _look_at(asked: _Run, ref: SlideRef) -> _Todo | SummaryRow:
     folder = work_folder(asked.out, ref.name)
     identity = slide_identity(ref.path)
     work = SlideWork(ref, str(folder), asked.spec, pipeline.slide, pipeline.task, identity)
-    prints = fingerprints(work, pipeline, weights_sha256=asked.weights_sha256, device=asked.device)
+    prints = fingerprints(work, pipeline, weights_sha256=asked.weights_sha256)
+    prints = begun_on(work, prints)
     place = results_folder(asked.out, ref.name)
     recover_folder(place, tidy=True)
     summary = _summary_in(place)
@@ -281,14 +282,15 @@ def _look_at(asked: _Run, ref: SlideRef) -> _Todo | SummaryRow:
                 f"{place} holds results of another model, setting or file; give another --out, or "
                 "--overwrite to replace them"
             )
-    if not asked.infer and not is_predicted(work, prints):
+    predicted = is_predicted(work, prints)
+    if not asked.infer and not predicted:
         raise ConfigError(
             f"{ref.name}: there are no kept predictions of this model and these settings; "
             "make them with 'quadrat predict'"
         )
     if not asked.overwrite:
         check_kept(work, prints, until=until)
-    return _Todo(work, prints, damaged and asked.infer)
+    return _Todo(work, prints, predicted, damaged and asked.infer)
 
 
 def _summary_in(folder: Path) -> Summary | None:
@@ -299,9 +301,17 @@ def _summary_in(folder: Path) -> Summary | None:
         return None
 
 
-def _begin(asked: _Run, batch: Batch, slide: _Todo) -> SlideState:
-    """Give up what of earlier work is outdated; if that fails, the slide has failed."""
-    work, prints = slide.work, slide.prints
+def _begin(asked: _Run, batch: Batch, slide: _Todo, numerics: Numerics) -> SlideState:
+    """Give up what of earlier work is outdated; if that fails, the slide has failed. What another
+    kind of machine has inferred is gone on with if it is complete, and else not."""
+    work, prints = slide.work, slide.prints.on(numerics.text)
+    if slide.predicted:
+        prints = slide.prints
+    elif slide.prints.machine not in ("", prints.machine):
+        batch.reporter.say(
+            f"{work.ref.name}: was begun on another kind of machine, or with another version of "
+            f"torch; its inference begins anew ({numerics.text})"
+        )
     try:
         return SlideState(
             work, prints, open_journal(work, prints, until=asked.until, anew=slide.anew)

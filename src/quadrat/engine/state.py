@@ -31,8 +31,6 @@ class RunSettings:
     """Its task, and how it runs and what it delivers; the model is in each ``SlideWork``."""
     package: str
     """Folder of the model package."""
-    device: str
-    """Type of the device that inference runs on."""
     provenance: Provenance | None = None
     """For the summaries; None where no results are made."""
     out: str = ""

@@ -72,7 +72,7 @@ class PredictJob:
     package: str
     """Folder of the model package."""
     device: str = "cpu"
-    """Type of the torch device ("cpu", "cuda"); which GPU is up to the executor."""
+    """``run.device``; "auto" is the worker's own."""
     threads: int = 1
     """Of torch."""
     stored: bool = False
@@ -308,7 +308,9 @@ def some_tiles(state: SlideState, run: RunSettings, shards: tuple[Cell, ...]) ->
 def _predict_job(state: SlideState, run: RunSettings, shards: tuple[ShardIndex, ...]) -> PredictJob:
     threads, stored = run.pipeline.run.threads, state.done(SEAL)
     lost = state.lost if stored else ()
-    return PredictJob(state.work, shards, run.package, run.device, threads, stored, lost)
+    return PredictJob(
+        state.work, shards, run.package, run.pipeline.run.device, threads, stored, lost
+    )
 
 
 def _seal_job(state: SlideState, run: RunSettings) -> SealJob:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
 
 DEVICE = "QUADRAT_DEVICE"
-"""Environment variable: the device of a worker's running job, for ``run.device: auto``."""
+"""Environment variable: the device of a worker, for ``run.device: auto``."""
 
 
 def pick_device(name: str) -> torch.device:
@@ -24,10 +24,11 @@ def pick_device(name: str) -> torch.device:
     """
     import torch
 
-    if name in ("auto", "cuda"):
-        name = os.environ.get(DEVICE) or (
-            "cuda" if name == "cuda" or torch.cuda.is_available() else "cpu"
-        )
+    given = os.environ.get(DEVICE)
+    if name == "auto":
+        name = given or ("cuda" if torch.cuda.is_available() else "cpu")
+    elif name == "cuda" and given != "cpu":  # a worker without a GPU cannot do what was asked for
+        name = given or name
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)

@@ -362,9 +362,9 @@ def _plan(job: TrainJob, executor: Executor, reporter: Reporter) -> None:
     fails ends the training (its data would be missing)."""
     states = []
     for work in job.works:
-        prints = fingerprints(work, job.pipeline, weights_sha256="", device="")
+        prints = fingerprints(work, job.pipeline, weights_sha256="")
         states.append(SlideState(work=work, prints=prints, journal=open_journal(work, prints)))
-    batch = Batch(RunSettings(job.pipeline, job.package, "cpu"), executor, reporter)
+    batch = Batch(RunSettings(job.pipeline, job.package), executor, reporter)
     batch.advance(states, until="tile" if job.pipeline.train.source == "stored" else "plan")
     for state in states:
         state.journal.close()

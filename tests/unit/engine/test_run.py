@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections import Counter
 
 import pytest
 
@@ -10,10 +11,11 @@ from helpers.runs import contents, difference, lines_of, table
 from quadrat.config.manifest import SlideRef
 from quadrat.core.errors import ConfigError
 from quadrat.core.files import place_folder, remove
+from quadrat.core.numerics import Numerics
 from quadrat.engine import resume
 from quadrat.engine import run as engine_run
 from quadrat.engine.executor import Serial
-from quadrat.engine.journal import Journal
+from quadrat.engine.journal import Journal, write_journal
 from quadrat.engine.progress import Reporter
 from quadrat.engine.resume import results_folder
 
@@ -47,10 +49,9 @@ def test_a_finished_slide_is_skipped_and_the_row_is_the_same(tiny):
     }
 
 
-@pytest.mark.parametrize("change", [{"outputs": {"geojson": False}}, {"threads": 2}])
-def test_results_of_other_settings_are_replaced_only_on_request(tiny, change):
+def test_results_of_other_settings_are_replaced_only_on_request(tiny):
     tiny.run("a")
-    before, other = contents(tiny.out), tiny.pipeline(**change)
+    before, other = contents(tiny.out), tiny.pipeline(outputs={"geojson": False})
     with pytest.raises(ConfigError, match=r"results of another model.*--overwrite"):
         tiny.run("a", pipeline=other)
     assert difference(contents(tiny.out), before) == []
@@ -86,22 +87,66 @@ def test_another_slide_setting_does_not_remove_kept_stores_unasked(tiny, kept, u
     assert tiny.run("a", until=until, pipeline=other, overwrite=True).exit_code == 0
 
 
-@pytest.mark.parametrize("change", ["model", "threads", "device"])
 @pytest.mark.parametrize("until", ["predict", "results"])
-def test_another_model_thread_count_or_device_does_not_remove_kept_predictions_unasked(
-    tiny, monkeypatch, until, change
-):
+def test_another_model_does_not_remove_kept_predictions_unasked(tiny, monkeypatch, until):
     tiny.run("a", until="predict", pipeline=tiny.pipeline(keep=KEEP))
     before = contents(tiny.out / "run" / "work")
-    other = tiny.pipeline(keep=KEEP, **({"threads": 2} if change == "threads" else {}))
-    if change == "model":
-        card = {"weights_sha256": "1" * 64}
-        monkeypatch.setattr(engine_run, "run_spec", lambda p, f: (tiny.spec, card))
-    if change == "device":
-        monkeypatch.setattr(engine_run, "pick_device", lambda name: type("Gpu", (), {"type": "g"}))
+    card = {"weights_sha256": "1" * 64}
+    monkeypatch.setattr(engine_run, "run_spec", lambda p, f: (tiny.spec, card))
     with pytest.raises(ConfigError, match=r"keeps predictions of another .* --overwrite"):
-        tiny.run("a", until=until, pipeline=other)
+        tiny.run("a", until=until, pipeline=tiny.pipeline(keep=KEEP))
     assert difference(contents(tiny.out / "run" / "work"), before) == []
+
+
+# -- another kind of machine goes on
+
+
+@pytest.fixture
+def elsewhere(monkeypatch):
+    """Whatever runs now is on another kind of machine."""
+
+    def move():
+        there = Numerics("cpu", "an older processor")
+        monkeypatch.setattr(Serial, "numerics", lambda self, device, threads: there)
+
+    return move
+
+
+def predicted_by(tiny):
+    keys = Journal(tiny.work().journal).receipts
+    return Counter(key.fingerprint[-4:] for key in keys if key.step == "predict")
+
+
+def test_complete_predictions_of_another_machine_are_gone_on_with(tiny, elsewhere):
+    keep = tiny.pipeline(keep=KEEP)
+    tiny.run("a", until="predict", pipeline=keep)
+    before = predicted_by(tiny)
+    elsewhere()
+    assert tiny.run("a", pipeline=keep).exit_code == 0
+    assert predicted_by(tiny) == before
+    assert tiny.run("a", pipeline=keep).rows[0].status == "done"
+
+
+def test_a_slide_is_not_inferred_half_on_one_machine_and_half_on_another(tiny, elsewhere, capsys):
+    (state,) = tiny.advanced("a", until="predict")
+    receipts = dict(list(state.journal.receipts.items())[:4])
+    state.journal.close()
+    write_journal(state.journal.path, receipts).close()
+    elsewhere()
+    keep = tiny.pipeline(keep=KEEP)
+    with Reporter() as loud:
+        report = engine_run.run(keep, [tiny.slide()], tiny.out, executor=Serial(), reporter=loud)
+    assert report.exit_code == 0
+    assert "was begun on another kind of machine" in capsys.readouterr().err
+    (machine,) = predicted_by(tiny)
+    assert machine != state.prints.machine
+    assert predicted_by(tiny)[machine] == 4
+
+
+def test_a_finished_slide_stays_finished_on_another_machine(tiny, elsewhere):
+    first = tiny.run("a")
+    elsewhere()
+    assert tiny.run("a", pipeline=tiny.pipeline(threads=2)).rows == first.rows
 
 
 def test_one_slide_with_something_to_lose_stops_the_run_before_any_is_begun_anew(tiny):

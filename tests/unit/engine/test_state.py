@@ -21,7 +21,7 @@ def test_a_step_is_done_when_it_has_its_receipt_under_the_fingerprint_of_its_lev
     assert state.done(PLAN)
     assert state.receipt(PLAN).shards == ((1, 2),)
     assert state.key(PREDICT, (1, 2)) == Key(
-        "predict", state.prints.predict[:16], "predict", (1, 2)
+        "predict", state.prints.of("predict"), "predict", (1, 2)
     )
 
 
@@ -37,7 +37,7 @@ def test_damage_is_gathered_from_tiles_and_predictions_of_this_very_slide(state)
     state.journal.add(state.key(TILE, (0, 0)), ShardReceipt((0, 0), 1, "", (b, a)))
     state.journal.add(state.key(PREDICT, (0, 0)), ShardReceipt((0, 0), 1, "", (a,)))
     state.journal.add(Key("tile", "other", "tile", (0, 0)), ShardReceipt((0, 0), 1, "", (c,)))
-    painted = Key("result", state.prints.result[:16], "paint", (0, 0))
+    painted = Key("result", state.prints.of("result"), "paint", (0, 0))
     state.journal.add(painted, ShardReceipt((0, 0), 1, "", (c,)))
     assert state.lost == (a, b)
     assert [receipt.lost for receipt in state.receipts(TILE)] == [(b, a)]
