@@ -98,8 +98,10 @@ class _Watch:
     """Whether one has."""
 
     def again(self, path: Path) -> None:
-        self.moved = self.moved or _look(path) != self.look
-        self.silent += not self.moved
+        if _look(path) == self.look:
+            self.silent += 1
+        else:
+            self.moved = True
 
 
 class Lease:

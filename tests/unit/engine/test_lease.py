@@ -2,7 +2,6 @@
 
 import errno
 import json
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -486,57 +485,72 @@ def test_the_block_waits_for_a_sign_and_says_so(tmp_path):
     timer.join()
 
 
-def race(folder, rounds, start, seen):
-    """Take "a" in each round once; whoever gets it must be alone in the block."""
-    with Leases(folder, beat_s=0.2, silence_s=3600) as leases:
-        for number in range(rounds):
-            start.wait()
-            wins, alone = 0, True
-            for _ in range(3):
-                lease = leases.take("a")
-                if isinstance(lease, Lease):
-                    inside = folder / "inside"
-                    try:
-                        inside.mkdir()
-                    except FileExistsError:
-                        alone = False
-                    wins += 1
-                    alone = alone and lease.held()
-                    if number % 2:
-                        break
+RACER = """
+import sys, time
+from pathlib import Path
+from quadrat.engine.lease import Lease, Leases
+folder = Path(sys.argv[1])
+inside = folder / "inside"
+with Leases(folder, beat_s=0.2, silence_s=3600) as leases:
+    print(flush=True)
+    for line in sys.stdin:
+        at, keep = line.split()
+        while time.monotonic() < float(at):
+            pass
+        wins, alone, lease = 0, True, None
+        for _ in range(1 if keep == "True" else 4):
+            got = leases.take("a")
+            if isinstance(got, Lease):
+                try:
+                    inside.mkdir()
+                except FileExistsError:
+                    alone = False
+                wins, alone, lease = wins + 1, alone and got.held(), got
+                if keep == "False":
                     inside.rmdir()
-                    lease.release()
-            start.wait()
-            if wins and number % 2:
-                inside.rmdir()
-                lease.release()
-            seen.put((number, wins, alone))
-            start.wait()
-
-
-ROUNDS, RACERS = 120, 6
+                    got.release()
+        print(wins, alone, flush=True)
+        sys.stdin.readline()
+        if lease is not None:
+            lease.release()
+        print(flush=True)
+"""
+ROUNDS, RACERS = 120, 5
 
 
 def test_of_processes_that_race_for_a_dead_lease_exactly_one_wins(tmp_path):
-    """In the odd rounds the winner keeps it until all have tried; in the even ones it is taken and
-    given back many times meanwhile. Nobody ever meets another one inside."""
-    context = multiprocessing.get_context("fork")
-    start, seen = context.Barrier(RACERS + 1), context.Queue()
-    racers = [
-        context.Process(target=race, args=(tmp_path, ROUNDS, start, seen)) for _ in range(RACERS)
-    ]
-    for racer in racers:
-        racer.start()
-    found = []
-    for number in range(ROUNDS):
-        signed(tmp_path / "a", number=1 + number % 4, pid=NOBODY)
-        for _ in range(3):
-            start.wait(60)
-        found += [seen.get(timeout=60) for _ in racers]
-    for racer in racers:
-        racer.join(60)
-    assert all(alone for _, _, alone in found)
-    for number in range(ROUNDS):
-        wins = sum(won for round_, won, _ in found if round_ == number)
-        assert wins == 1 if number % 2 else wins >= 1, number
-    assert files(tmp_path) == []
+    """In the odd rounds the winner keeps it until all have tried. In the even ones it is taken and
+    given back many times meanwhile, and nobody ever meets another one inside."""
+    with ExitStack() as stack:
+        racers = [
+            subprocess.Popen(
+                [sys.executable, "-c", RACER, tmp_path],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for _ in range(RACERS)
+        ]
+        for racer in racers:
+            stack.callback(racer.communicate)
+            stack.callback(racer.kill)
+
+        def tell(line):
+            for racer in racers:
+                racer.stdin.write(f"{line}\n")
+                racer.stdin.flush()
+            return [racer.stdout.readline().split() for racer in racers]
+
+        for racer in racers:
+            racer.stdout.readline()
+        for number in range(ROUNDS):
+            signed(tmp_path / "a", number=1 + number % 4, pid=NOBODY)
+            keep = number % 2 == 1
+            found = tell(f"{time.monotonic() + 0.003} {keep}")
+            assert [alone for _, alone in found] == ["True"] * RACERS, number
+            wins = sum(int(won) for won, _ in found)
+            assert wins == 1 if keep else wins >= 1, number
+            if keep:
+                (tmp_path / "inside").rmdir()
+            tell("")
+        assert files(tmp_path) == []
