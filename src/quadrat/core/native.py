@@ -4,7 +4,7 @@ keeps the memory that it has.
 A network on CPUs takes and frees blocks of hundreds of MB for each layer. By default glibc gives
 each back to the kernel and takes it anew, page by page: with the shipped ``nuclei`` network
 (windows of 864 px, one thread) 190,000 page faults a window, and as much time in the kernel as in
-the network. Memory that is kept costs nothing more: the largest need has to fit anyway.
+the network. What it costs is memory: the peak of a worker is a third higher (docs/decisions.md).
 """
 
 from __future__ import annotations
