@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 
+from helpers.leases import signed
 from helpers.runs import (
     TASKS,
     contents,
@@ -160,7 +161,7 @@ def assert_it_ends_well(process, tmp_path):
     assert gone_within(process.pid, 2), "processes were left behind"
     assert "run the same command again to go on" in said.read_text()
     assert "Traceback" not in said.read_text()
-    assert not (tmp_path / "out" / "run" / "driver.lock").exists()
+    assert not list((tmp_path / "out" / "run").glob("*.lease.*"))
 
 
 @pytest.mark.parametrize(
@@ -217,7 +218,7 @@ def test_a_run_that_dies_once_in_every_stage_gives_the_bytes_of_a_run_that_never
     )
 
 
-def test_two_drivers_in_one_folder_are_refused_and_the_lock_of_a_dead_one_is_taken_over(
+def test_two_drivers_in_one_folder_are_refused_and_the_lease_of_a_dead_one_is_taken_over(
     lab, tmp_path
 ):
     words = (
@@ -229,16 +230,16 @@ def test_two_drivers_in_one_folder_are_refused_and_the_lock_of_a_dead_one_is_tak
         "--set",
         "outputs.overlay=false",
     )
-    lock = tmp_path / "run" / "driver.lock"
-    lock.parent.mkdir(parents=True)
-    lock.write_text(json.dumps({"host": os.uname().nodename, "pid": os.getppid()}))
+    driver = tmp_path / "run" / "driver"
+    lease = signed(driver, pid=os.getppid())
     done = quadrat(*words)
     assert done.code == 74
     assert "another quadrat is working in" in done.err
     assert "Traceback" not in done.err
-    assert lock.exists()
-    lock.write_text(json.dumps({"host": os.uname().nodename, "pid": 2**22 + 1}))
+    assert lease.exists()
+    signed(driver)
     assert quadrat(*words).code == 0
+    assert not lease.exists()
 
 
 def test_a_training_killed_after_a_checkpoint_goes_on_from_it_to_the_same_weights(

@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from helpers.faults import NO_ROOM, disk
+from helpers.leases import signed
 from helpers.places import COLUMNS, SIDE, THREE, Place, write_pictures
 from helpers.runs import contents, quadrat
 from helpers.trainings import no_step
@@ -412,18 +413,16 @@ def test_an_ended_training_of_another_aim_chooses_thresholds_anew_without_a_step
 
 
 def test_a_package_that_another_training_is_at_work_on_is_left_to_it(place):
-    lock = place.folder / "package.training" / "driver.lock"
-    lock.parent.mkdir()
-    lock.write_text(json.dumps({"host": os.uname().nodename, "pid": os.getppid()}))
+    lease = signed(place.folder / "package.training" / "driver", pid=os.getppid())
     refused = place.train("--overwrite")
     assert refused.code == 74
     told = f"p: another training is at work on {place.folder / 'package'} ("
     assert told in refused.err
-    assert "; wait for it, give this one another model.package, or delete " in refused.err
-    assert lock.exists()
-    lock.unlink()
+    assert "; wait for it, or give this one another model.package" in refused.err
+    assert lease.exists()
+    lease.unlink()
     assert place.train().code == 0
-    assert not lock.exists()
+    assert not list(lease.parent.glob("*.lease.*"))
 
 
 def test_overwrite_that_is_refused_forgets_nothing(place):

@@ -129,7 +129,7 @@ def demo(
     *,
     scale: Literal["small", "full"] = "full",
     out: Path = Path("demo"),
-    workers: Annotated[int, Parameter(name=("--workers", "-j"), metavar="N")] = 2,
+    workers: Annotated[int | None, Parameter(name=("--workers", "-j"), metavar="N")] = None,
     quiet: Annotated[bool, Parameter(name=("--quiet", "-q"))] = False,
     verbose: Annotated[bool, Parameter(name=("--verbose", "-v"))] = False,
 ) -> int:
@@ -141,13 +141,16 @@ def demo(
     Args:
         scale: small takes about 4 minutes on two cores
         out: folder of the demo
-        workers: worker processes
+        workers: worker processes; as many as there are CPUs and memory for
         quiet: no progress, only results and errors
         verbose: print what goes into the log as well
     """
     from quadrat.cli.demo import demo
+    from quadrat.engine.cluster import default_workers
     from quadrat.engine.progress import Reporter
 
+    if workers is None:
+        workers = default_workers(threads=1)
     if workers < 1:
         raise ConfigError(f"--workers is {workers}; it must be at least 1")
     with Reporter(out / "log.jsonl", quiet=quiet, verbose=verbose) as reporter:

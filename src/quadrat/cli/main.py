@@ -25,6 +25,7 @@ from quadrat.core.errors import (
     QuadratError,
     StoreError,
 )
+from quadrat.core.native import keep_freed_memory
 
 EXAMPLES = """\
 examples:
@@ -109,6 +110,7 @@ def show_completion(shell: Literal["bash", "zsh", "fish"] = "bash", /) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the exit code."""
+    keep_freed_memory()  # a command without workers computes in this process
     signal.signal(signal.SIGTERM, _stop)
     if hasattr(signal, "SIGUSR1"):
         signal.signal(signal.SIGUSR1, _stop)  # SLURM's warning before the walltime ends

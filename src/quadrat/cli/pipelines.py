@@ -142,6 +142,7 @@ def train(
     """
     first = [f"train.init={json.dumps(str(init))}"] if init else []
     loaded = [options.pipeline(name, *first) for name in (pipeline, *pipelines)]
+    from quadrat.engine.cluster import processes
     from quadrat.training import plan
 
     trainings = [
@@ -154,7 +155,7 @@ def train(
     made = plan.train_all(
         trainings,
         overwrite=overwrite,
-        workers=trainings[0].pipeline.run.processes,
+        workers=processes(trainings[0].pipeline.run),
         reporter=options.reporter(),
     )
     for name, folder in made.items():
@@ -203,6 +204,7 @@ def evaluate(
         as_json: one JSON object, the content of metrics.json
     """
     loaded = options.pipeline(pipeline)
+    from quadrat.engine.cluster import processes
     from quadrat.evaluation import evaluate
     from quadrat.metrics.protocol import MetricSettings
 
@@ -214,7 +216,7 @@ def evaluate(
         ranking=not no_ap,
         pictures=pictures,
         overwrite=overwrite,
-        workers=loaded.run.processes,
+        workers=processes(loaded.run),
     )
     jobs = evaluate.evaluation_jobs(
         loaded, manifest, out, how, folds=None if folds is False else _count(folds)

@@ -196,6 +196,7 @@ def _run(
 ) -> int:
     pipeline = options.pipeline(name, *keep)
     slides = options.slides(given)
+    from quadrat.engine.cluster import processes
     from quadrat.engine.run import run
 
     report = run(
@@ -205,7 +206,7 @@ def _run(
         until=until,
         overwrite=options.overwrite,
         infer=infer,
-        workers=pipeline.run.processes,
+        workers=processes(pipeline.run),
         reporter=options.reporter(),
     )
     for line in _table(report):

@@ -289,8 +289,9 @@ class RunSection:
     source: Literal["streamed", "stored"] = "streamed"
     """Inference reads from the slide (``streamed``), or from a tile store that is filled first
     (``stored``). A complete store that was kept is always used."""
-    workers: Count = 2
-    """Worker processes of a command (also ``-j``); in Python, ``run(..., workers=N)``."""
+    workers: Count | None = None
+    """Worker processes of a command (also ``-j``); left out: as many as the job, or the machine,
+    has CPUs and memory for. In Python, ``run(..., workers=N)``."""
     threads: Count = 1
     """Threads of torch per worker."""
     device: Annotated[
@@ -309,11 +310,6 @@ class RunSection:
     """A job that runs longer is ended, and its slide fails."""
     keep: tuple[Literal["tiles", "predictions"], ...] = ()
     """What is kept under ``run/`` after a slide is done, until the folder is deleted."""
-
-    @property
-    def processes(self) -> int:
-        """How many worker processes a command starts; 0: it does all in its own."""
-        return self.workers if self.executor == "dask" else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)

@@ -80,6 +80,46 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
     _sync_folder(path.parent)
 
 
+def claim_file(path: Path, data: bytes) -> bool:
+    """Make a file that must not be there yet; whether it was not. Of several processes on any
+    machine that claim one name, exactly one makes the file (O_EXCL). Folders above it are made.
+
+    A reader may see it before its content is in it; a process that is killed here leaves it so.
+
+    Raises:
+        WriteError: it cannot be written, and is not there.
+    """
+    make_folder(path.parent)
+    try:
+        file = OutputFile(path, os.O_EXCL)
+    except WriteError as error:
+        if isinstance(error.__cause__, FileExistsError):
+            return False
+        raise
+    try:
+        file.write(data)
+        file.sync()
+        with _reported(path):
+            file.close()
+    except BaseException:
+        with contextlib.suppress(OSError):
+            file.close()
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+        raise
+    return True
+
+
+def touch(path: Path) -> None:
+    """Give a file that is there the time of now, as its file system counts it.
+
+    Raises:
+        WriteError: it cannot.
+    """
+    with _reported(path):
+        os.utime(path)
+
+
 class OutputFile(io.FileIO):
     """A file that is open for writing, without a buffer. Its errors are :class:`WriteError`."""
 

@@ -7,8 +7,13 @@ import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from quadrat.config.pipeline import RunSection
+from quadrat.core.allocation import cpus, memory_bytes
 from quadrat.core.errors import EXIT_USAGE, ConfigError
 from quadrat.engine.executor import Executor, Serial
+
+WORKER_BYTES = 3 << 30
+"""What a worker may need: with the shipped networks 2.2 GB were measured."""
 
 
 class _SerialContext(AbstractContextManager[Executor]):
@@ -17,6 +22,23 @@ class _SerialContext(AbstractContextManager[Executor]):
 
     def __exit__(self, *_: object) -> None:
         return None
+
+
+def processes(run: RunSection) -> int:
+    """How many worker processes a command starts; 0: it does all in its own.
+
+    Raises:
+        ConfigError: what the job may use is said by a variable of the scheduler that is no number.
+    """
+    if run.executor == "serial":
+        return 0
+    return run.workers or default_workers(threads=run.threads)
+
+
+def default_workers(*, threads: int) -> int:
+    """As many workers of so many threads as this process may use CPUs and memory for; 1 or
+    more."""
+    return max(1, min(cpus().value // threads, memory_bytes().value // WORKER_BYTES))
 
 
 def check_workers(workers: int) -> None:

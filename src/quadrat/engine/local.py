@@ -14,12 +14,14 @@ from distributed import Client, LocalCluster
 from distributed.security import Security
 
 from quadrat.core.errors import ConfigError
+from quadrat.core.native import worker_environment
 from quadrat.engine.dask import DaskExecutor
 from quadrat.engine.executor import Executor
 
 SETTINGS = {
     "distributed.scheduler.allowed-failures": 0,
     "distributed.worker.daemon": False,
+    "distributed.worker.profile.enabled": False,  # 5 % of a core in every worker
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
@@ -41,10 +43,7 @@ def local_cluster(
 
     ``logs``: folder for the workers' logs; "": one that goes with the cluster.
     """
-    environment = {
-        name: str(threads)
-        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    }
+    environment = worker_environment(threads)
     security = Security.temporary()
     with (
         TemporaryDirectory(prefix="quadrat-") as folder,

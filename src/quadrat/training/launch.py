@@ -17,6 +17,7 @@ import torch
 
 from quadrat.core.errors import ConfigError, QuadratError, WriteError
 from quadrat.core.files import open_append, write_file
+from quadrat.core.native import worker_environment
 
 JOB, REFUSED = "job.json", "refused.txt"
 """Files in the folder that the ranks are given: what they read, and why they refused."""
@@ -80,7 +81,7 @@ def _torchrun(folder: Path, log: Path, *, processes: int, threads: int) -> int:
     command = [sys.executable, "-m", "torch.distributed.run"]
     command += [word for name, value in options.items() for word in (f"--{name}", value)]
     command += ["-m", "quadrat.training.rank", str(folder)]
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "GLOO_SOCKET_IFNAME": "lo"}
+    environment = os.environ | worker_environment(threads) | {"GLOO_SOCKET_IFNAME": "lo"}
     with (
         open_append(log, length=0) as stream,
         # the pipe closes with this process, however it ends, and the ranks end with the pipe

@@ -18,7 +18,7 @@ from quadrat.engine.batch import Batch
 from quadrat.engine.cluster import check_workers, open_executor
 from quadrat.engine.executor import Executor, Failure, Outcome, run_all
 from quadrat.engine.fingerprint import fingerprints
-from quadrat.engine.lock import locked
+from quadrat.engine.lease import held
 from quadrat.engine.progress import Reporter
 from quadrat.engine.resume import open_journal
 from quadrat.engine.state import RunSettings, SlideState
@@ -181,9 +181,11 @@ def train_all(
         jobs = [(training, _job(training, reporter)) for training in todo]
         for training, _ in jobs:
             busy = f"{training.name}: another training is at work on {training.package}"
-            lock = training.folder / "driver.lock"
             otherwise = "give this one another model.package"
-            stack.enter_context(locked(lock, busy, otherwise=otherwise))
+            lease = held(
+                training.folder / "driver", busy=busy, otherwise=otherwise, say=reporter.say
+            )
+            stack.enter_context(lease)
         for training, job in jobs:
             _make_way(training, job, reporter, overwrite=overwrite)
         if not jobs:

@@ -13,6 +13,7 @@ from quadrat.core import files
 from quadrat.core.errors import StoreError, WriteError
 from quadrat.core.files import (
     check_free_space,
+    claim_file,
     drop_partials,
     make_folder,
     new_file,
@@ -23,6 +24,7 @@ from quadrat.core.files import (
     recover_folder,
     remove,
     sha256_of,
+    touch,
     write_file,
 )
 
@@ -455,6 +457,50 @@ def test_a_source_on_another_file_system_is_refused_and_stays(tmp_path, monkeypa
 
 
 # -- sums and room
+
+
+def test_a_file_that_is_claimed_has_one_maker(tmp_path):
+    path = tmp_path / "new" / "a"
+    assert claim_file(path, NEW)
+    assert not claim_file(path, OLD)
+    assert path.read_bytes() == NEW
+
+
+def test_of_threads_that_claim_one_file_one_makes_it(tmp_path):
+    made, start = [], threading.Barrier(8)
+
+    def claim(number):
+        start.wait()
+        if claim_file(tmp_path / "a", b"%d" % number):
+            made.append(number)
+
+    threads = [threading.Thread(target=claim, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [b"%d" % number for number in made] == [(tmp_path / "a").read_bytes()]
+
+
+@pytest.mark.parametrize("call", ["open", "write", "fsync"])
+def test_a_claimed_file_that_cannot_be_written_is_not_there(tmp_path, call):
+    with (
+        disk(tmp_path, fails=lambda seen: seen.name == call, error=NO_ROOM),
+        pytest.raises(WriteError, match=r"a: cannot be written .* make room"),
+    ):
+        claim_file(tmp_path / "a", NEW)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_touched_has_a_new_time_and_must_be_there(tmp_path):
+    fill(tmp_path, {"a": OLD})
+    path = tmp_path / "a"
+    os.utime(path, (1.0, 1.0))
+    touch(path)
+    assert path.stat().st_mtime > 1e9
+    assert path.read_bytes() == OLD
+    with pytest.raises(WriteError, match="b: cannot be written"):
+        touch(tmp_path / "b")
 
 
 def test_the_sha256_of_several_files_is_that_of_their_bytes_one_after_the_other(tmp_path):

@@ -6,9 +6,11 @@ import sys
 
 import pytest
 
+from quadrat.config.pipeline import RunSection
+from quadrat.core.allocation import Amount
 from quadrat.core.errors import ConfigError
-from quadrat.engine import local
-from quadrat.engine.cluster import check_workers, open_executor
+from quadrat.engine import cluster, local
+from quadrat.engine.cluster import check_workers, open_executor, processes
 from quadrat.engine.executor import Serial, run_all
 
 
@@ -44,3 +46,20 @@ def test_workers_that_the_system_does_not_give_are_said_in_a_sentence(monkeypatc
         open_executor(workers=9, threads=1),
     ):
         pytest.fail("it was opened")
+
+
+def test_a_run_without_a_number_of_workers_takes_what_the_job_has(monkeypatch):
+    def given(cores, gigabytes):
+        monkeypatch.setattr(cluster, "cpus", lambda: Amount(cores, "the job"))
+        monkeypatch.setattr(cluster, "memory_bytes", lambda: Amount(gigabytes << 30, "the job"))
+
+    given(16, 256)
+    assert processes(RunSection()) == 16
+    assert processes(RunSection(threads=4)) == 4
+    assert processes(RunSection(threads=32)) == 1
+    assert processes(RunSection(workers=3)) == 3
+    assert processes(RunSection(executor="serial", workers=3)) == 0
+    given(16, 20)
+    assert processes(RunSection()) == 6
+    given(16, 1)
+    assert processes(RunSection()) == 1

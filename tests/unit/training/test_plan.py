@@ -1,7 +1,7 @@
 """What is planned before a training: which slides, which folds, which jobs; and what becomes of
 jobs that fail."""
 
-import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import pytest
 from helpers.places import THREE, refuse
 from quadrat.core.errors import AnnotationError, ConfigError, SlideError, StoreError
 from quadrat.engine.executor import Serial
+from quadrat.engine.lease import Leases
 from quadrat.training.job import TrainReceipt
 from quadrat.training.plan import folds_of, train_all, training_manifest, training_of
 
@@ -224,13 +225,13 @@ def test_two_trainings_must_have_names_and_packages_of_their_own(place):
     assert not one.folder.exists()
 
 
-def test_a_training_that_is_locked_is_left_alone_and_the_lock_goes_with_the_training(place):
+def test_a_training_holds_its_folder_and_gives_it_back_at_its_end(place):
     held = []
 
     def look(job):
-        held.append(json.loads((place.folder / "package.training/driver.lock").read_text()))
+        held.append(Leases(place.folder / "package.training").holder("driver"))
         return Trainer()(job)
 
     train_all([training_of(place.load())], train_one=look)
-    assert held[0].keys() == {"host", "pid"}
-    assert not (place.folder / "package.training" / "driver.lock").exists()
+    assert held[0].holder.pid == os.getpid()
+    assert Leases(place.folder / "package.training").holders() == {}
