@@ -48,6 +48,10 @@ class ClusterError(QuadratError):
     """The cluster that a run uses is gone; what is done is kept, and the same command goes on."""
 
 
+class OvertakenError(QuadratError):
+    """Another driver has taken over what this one was stopped at for too long."""
+
+
 class PackageError(QuadratError):
     """A model package that is incomplete, changed, or made for another task."""
 

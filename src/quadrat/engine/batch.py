@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from quadrat.core.errors import WriteError
+from quadrat.core.errors import OvertakenError, WriteError
 from quadrat.core.files import free_bytes
 from quadrat.core.lattice import Cell
 from quadrat.engine.executor import Executor, Failure, Job, Outcome
@@ -123,6 +123,8 @@ class _Driving:
                 self._numbers[key] += 1
                 key = f"{key}/{self._numbers[key] - 1}"
             try:
+                if state.lease is not None and state.lease.over:
+                    raise OvertakenError(state.name)
                 job = self._job(key, state, step, unit)
             except Exception as error:
                 self._lose(unit, Failure.of(error))
@@ -141,7 +143,7 @@ class _Driving:
         self._batch.reporter.event(event, slide=state.name, step=step.name, seconds=seconds)
         self._batch.reporter.saw_memory(outcome.peak_mb)
         if outcome.failure is not None:
-            self._lose(unit, outcome.failure)
+            self._lose(unit, outcome.failure, outcome)
         else:
             try:
                 self._book(state, step, unit, outcome.receipt)
@@ -191,7 +193,7 @@ class _Driving:
         if not unit.early and len(done) < len(unit.places):
             raise RuntimeError(f"{step.name} gave {len(done)} receipts for {len(unit.places)}")
 
-    def _lose(self, unit: Unit, failure: Failure) -> None:
+    def _lose(self, unit: Unit, failure: Failure, outcome: Outcome[Any] | None = None) -> None:
         """A unit failed: once more, if that may help; else its slide is set aside."""
         state, step = self._states[unit.slide], self._steps[unit.step]
         again = self._flow.failed(unit) and failure.may_pass
@@ -201,6 +203,9 @@ class _Driving:
             )
         else:
             self._flow.slides[unit.slide].stop()
+            if outcome is not None and state.failure is None:
+                state.worker = outcome.worker
+                state.tries = self._flow.slides[unit.slide].tries(unit)
             self._batch.fail(state, step.name, failure)
 
     def _admit(self) -> SlideFlow | None:

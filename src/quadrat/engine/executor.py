@@ -7,7 +7,9 @@ seam are a loop in this process and dask clusters; the code in front of it is th
 
 from __future__ import annotations
 
+import os
 import resource
+import socket
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -86,6 +88,10 @@ class Outcome(Generic[Receipt_co]):
     """Why the job failed; None if it did not."""
     peak_mb: float = 0.0
     """Largest size of its process so far, in MiB."""
+    worker: str = ""
+    """Where it ran: machine and process; "": unknown."""
+    tries: int = 1
+    """How often it was sent to a worker."""
     spent: Mapping[str, float] = field(default_factory=dict)
     """Seconds of it by what they went into (see :mod:`quadrat.core.clock`)."""
 
@@ -172,7 +178,15 @@ def guarded(job: Job) -> Outcome[Any]:
     except Exception as error:
         failure = Failure.of(error)
     seconds = time.perf_counter() - start
-    return Outcome(job.key, seconds, receipt, failure, _peak_mb(), spent_since(before))
+    return Outcome(
+        job.key,
+        seconds,
+        receipt,
+        failure,
+        peak_mb=_peak_mb(),
+        worker=f"{socket.gethostname()}:{os.getpid()}",
+        spent=spent_since(before),
+    )
 
 
 def _peak_mb() -> float:

@@ -31,6 +31,10 @@ class Fingerprints:
     """Of what the network is computed with (see :meth:`on`); it is in receipts only, because a
     finished slide stays finished on another machine."""
 
+    def of_run(self, until: str) -> str:
+        """The one that decides on what a run to ``until`` comes to."""
+        return {"tile": self.tile, "predict": self.predict}.get(until, self.result)
+
     def on(self, numerics: str) -> Fingerprints:
         """Those of work on a machine: what another kind of machine inferred is not gone on with.
         ``numerics``: see :mod:`quadrat.core.numerics`."""

@@ -173,6 +173,11 @@ class SlideFlow:
             mine.ready.extend(unit.places)
         return again
 
+    def tries(self, unit: Unit) -> int:
+        """How often a unit's work has failed."""
+        failures = self._open[unit.step].failures if unit.step in self._open else {}
+        return max((failures.get(place, 0) for place in unit.places), default=0)
+
     def stop(self) -> None:
         """Give the slide up: no more of its work is given out."""
         self.stopped = True

@@ -25,6 +25,11 @@ FORMAT = b'{"quadrat journal": 2}\n'
 """The first line. A journal with another one is of another version, and none of it counts."""
 Level = Literal["tile", "predict", "result"]
 """Which of a slide's three fingerprints decides whether a receipt still counts."""
+UNTIL = ("tile", "predict", "results")
+"""Where a run can end."""
+KEPT = "kept"
+"""The step of a receipt that says: the store of this level is complete, and the user asked to keep
+it (``run.keep``)."""
 
 
 @dataclass(frozen=True, slots=True)

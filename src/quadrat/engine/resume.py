@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from quadrat.core.errors import ConfigError, StoreError
+from quadrat.core.errors import ConfigError, OvertakenError, StoreError
 from quadrat.core.files import drop_partials, place_folder, remove
 from quadrat.core.lattice import ShardIndex
 from quadrat.engine.fingerprint import Fingerprints
 from quadrat.engine.journal import (
+    KEPT,
     Done,
     Journal,
     Key,
@@ -30,9 +31,6 @@ from quadrat.store.shard import ShardReceipt
 from quadrat.store.tiles import TileStore
 from quadrat.tasks import get_task
 
-KEPT = "kept"
-"""The step of a receipt that says: the store of this level is complete, and the user asked to keep
-it (``run.keep``)."""
 COMPLETE: Mapping[str, AnyStep] = {"tiles": SEAL, "predictions": LAYOUT}
 """By the name of a store in ``run.keep``: the step of a store that may be kept."""
 LEVELS: tuple[Level, ...] = ("tile", "predict", "result")
@@ -231,6 +229,8 @@ def commit_result(work: SlideWork, prints: Fingerprints, out: Path, *, keep: Seq
 
 
 def _commit_job(state: SlideState, run: RunSettings) -> CommitJob:
+    if state.lease is not None and not state.lease.held():
+        raise OvertakenError(state.name)
     state.journal.close()  # the worker may go on with it
     return CommitJob(state.work, state.prints, run.out, run.pipeline.run.keep)
 

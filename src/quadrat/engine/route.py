@@ -10,9 +10,6 @@ from quadrat.engine.steps import LAYOUT, PLAN, PREDICT, SEAL, SELECT, STITCH, ST
 from quadrat.engine.tables import MERGE
 from quadrat.models.task import Merges
 
-UNTIL = ("tile", "predict", "results")
-"""Where a run can end."""
-
 
 def steps_of(task: Merges, pipeline: Pipeline, *, until: str) -> list[AnyStep]:
     """The steps of a slide in their order, up to the end of ``until`` ("plan" or one of UNTIL)."""

@@ -1,11 +1,13 @@
 """A run: what the command line and a Python program call. One slide list, one pipeline, one
-folder."""
+folder, and any number of drivers that share the slides."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from quadrat.core.errors import (
     EXIT_OK,
     EXIT_OUTPUT,
     ConfigError,
+    OvertakenError,
     PackageError,
     SlideError,
     WriteError,
@@ -27,11 +30,18 @@ from quadrat.core.numerics import Numerics
 from quadrat.engine.batch import Batch
 from quadrat.engine.cluster import check_workers, open_executor
 from quadrat.engine.executor import Executor, Failure
+from quadrat.engine.failures import (
+    FailedSlide,
+    forget_failure,
+    read_failure,
+    remedy_of,
+    write_failure,
+)
 from quadrat.engine.fingerprint import Fingerprints, fingerprints
-from quadrat.engine.journal import Journal
-from quadrat.engine.lock import driver_lock
+from quadrat.engine.journal import UNTIL, Journal
+from quadrat.engine.lease import Held, Lease, Leases
 from quadrat.engine.progress import Reporter
-from quadrat.engine.report import RunReport, done_row, failed_row, write_run_files
+from quadrat.engine.report import RunReport, done_row, note_timings, summarise
 from quadrat.engine.resume import (
     COMMIT,
     begun_on,
@@ -42,7 +52,7 @@ from quadrat.engine.resume import (
     open_journal,
     results_folder,
 )
-from quadrat.engine.route import UNTIL, steps_of
+from quadrat.engine.route import steps_of
 from quadrat.engine.state import RunSettings, SlideState
 from quadrat.engine.work import SlideWork, work_folder
 from quadrat.models.package import CARD, load_package
@@ -57,6 +67,11 @@ NOT_KEPT = (
     "note: no folder for compiled functions can be written, so every process compiles them again "
     "(some ten seconds); NUMBA_CACHE_DIR can name one"
 )
+LEASES, FOLDER = "leases", ".folder"
+"""Folder of the leases under ``run/``, and the name of the one for the folder's own files. A slide
+cannot be called so (see :class:`SlideRef`)."""
+POLL_S = 2.0
+"""How often it is looked whether a slide that another driver works on is done."""
 
 
 def package_folder(pipeline: Pipeline) -> Path:
@@ -104,6 +119,8 @@ class _Run:
     overwrite: bool
     infer: bool
     """False: the predictions must be there already."""
+    retry_failed: bool
+    """Whether slides are taken again that failed before with the same settings."""
     package: Path
     spec: ModelSpec
     weights_sha256: str
@@ -136,36 +153,41 @@ def run(
     until: str = "results",
     overwrite: bool = False,
     infer: bool = True,
+    retry_failed: bool = False,
+    max_failures: int | None = None,
     workers: int = 0,
     reporter: Reporter | None = None,
     executor: Executor | None = None,
 ) -> RunReport:
     """Take slides from file to results (or only to ``until``: "tile", "predict").
 
-    A slide with results of the same fingerprint is skipped; an interrupted one goes on where its
-    journal ends. Without ``infer`` the predictions must be there already (kept by an earlier run).
+    A slide with results of the same fingerprint is skipped, and so is one that failed with it,
+    unless ``retry_failed``; an interrupted one goes on where its journal ends. A slide that another
+    driver works on in the same folder is waited for. Without ``infer`` the predictions must be
+    there already (kept by an earlier run). After ``max_failures`` failed slides no other is begun.
     ``workers``: processes to start for it, whatever the pipeline says of its command; 0: all is
     done in this one. ``executor``: one that is open already, in their place.
 
     Raises:
         ConfigError, PackageError: nothing was run, and nothing of earlier work was removed.
-        StoreError: another driver works in the folder. WriteError: the run's own files cannot be
-            written.
+        WriteError: the run's own files cannot be written.
+        ClusterError: the cluster is gone; run again to go on.
         KeyboardInterrupt: stopped on request; run again to go on.
     """
     check_workers(workers)
-    asked = _asked(pipeline, out, until=until, overwrite=overwrite, infer=infer)
+    asked = _asked(
+        pipeline, out, until=until, overwrite=overwrite, infer=infer, retry_failed=retry_failed
+    )
     with contextlib.ExitStack() as stack:
-        stack.enter_context(driver_lock(out))
-        for folder in (out / "results", out / "run", out / "run" / "work"):
-            drop_partials(folder, deep=False)
+        leases = stack.enter_context(Leases(out / "run" / LEASES))
+        _tidy(out, leases)
         log = out / "run" / "log.jsonl"
         reporter = stack.enter_context((reporter or Reporter()).into(log))
         todo, rows = _prepare(asked, slides)
-        states: list[SlideState] = []
         for row in rows.values():
             why = "finished before" if row.status == "done" else row.reason
             reporter.say(f"{row.slide}: {row.status} ({why})")
+        unwritten = False
         if todo:
             if not is_kept():
                 reporter.say(NOT_KEPT)
@@ -174,31 +196,45 @@ def run(
             )
             numerics = executor.numerics(pipeline.run.device, pipeline.run.threads)
             batch = Batch(asked.settings(numerics), executor, reporter)
-            waiting = iter(todo)
-
-            def begin() -> SlideState | None:
-                slide = next(waiting, None)
-                return None if slide is None else _begin(asked, batch, slide, numerics)
-
-            def ended(state: SlideState) -> None:
-                states.append(state)
-                rows[state.name] = _conclude(asked, batch, state)
-                if state.failure is None:
-                    reporter.say(f"{state.name}: {rows[state.name].status}")
-
-            steps = steps_of(get_task(pipeline.task), pipeline, until=until)
-            if until == "results":
-                steps.append(COMMIT)
-            batch.drive(begin, steps, total=len(todo), ended=ended)
-        ordered = tuple(rows[s.name] for s in slides)
-        write_run_files(out, ordered, states, paths={s.name: s.path for s in slides})
-    failed = any(row.status == "failed" for row in ordered)
-    unwritten = any(s.failure is not None and s.failure.unwritten for s in states)
+            crossing = _Crossing(asked, batch, numerics, leases, rows, max_failures)
+            crossing.take(todo)
+            unwritten = crossing.unwritten
+        with _alone(leases):
+            summarise(out)
+    ordered = tuple(rows[s.name] for s in slides if s.name in rows)
+    failed = any(row.status == "failed" for row in ordered) or len(ordered) < len(slides)
     code = EXIT_OUTPUT if unwritten else EXIT_FAILED if failed else EXIT_OK
     return RunReport(rows=ordered, exit_code=code)
 
 
-def _asked(pipeline: Pipeline, out: Path, *, until: str, overwrite: bool, infer: bool) -> _Run:
+def _tidy(out: Path, leases: Leases) -> None:
+    """Remove what killed processes left half written, unless another driver may be writing."""
+    with _alone(leases):
+        if set(leases.holders()) == {FOLDER}:
+            for folder in (out / "results", out / "run", out / "run" / "work"):
+                drop_partials(folder, deep=False)
+
+
+@contextlib.contextmanager
+def _alone(leases: Leases) -> Iterator[None]:
+    """The folder's own files are written by one driver at a time; another one needs a moment."""
+    while isinstance(lease := leases.take(FOLDER), Held):
+        time.sleep(min(POLL_S, 0.1 + lease.again_in_s))
+    try:
+        yield
+    finally:
+        lease.release()
+
+
+def _asked(
+    pipeline: Pipeline,
+    out: Path,
+    *,
+    until: str,
+    overwrite: bool,
+    infer: bool,
+    retry_failed: bool,
+) -> _Run:
     """What is asked for, with the model. Tiles can be filled before there is a package."""
     if until not in UNTIL:
         raise ConfigError(f"until is '{until}'; it must be one of {', '.join(UNTIL)}")
@@ -214,6 +250,7 @@ def _asked(pipeline: Pipeline, out: Path, *, until: str, overwrite: bool, infer:
         until=until,
         overwrite=overwrite,
         infer=infer,
+        retry_failed=retry_failed,
         package=package,
         spec=spec,
         weights_sha256=str(card["weights_sha256"]),
@@ -235,53 +272,55 @@ class _Todo:
 
 
 def _prepare(asked: _Run, slides: Sequence[SlideRef]) -> tuple[list[_Todo], dict[str, SummaryRow]]:
-    """The slides that need work, and rows of the others (done already, or not even
-    readable).
-
-    All that is to be refused is refused before any earlier work is given up.
+    """The slides that need work, and rows of the others (done or failed already, or not even
+    readable). All that is to be refused is refused before anything is changed.
     """
-    rows: dict[str, SummaryRow] = {}
-    todo: list[_Todo] = []
-    for ref in slides:
-        try:
-            found = _look_at(asked, ref)
-        except SlideError as error:
-            found = failed_row(ref.name, asked.task, "open", str(error))
-        if isinstance(found, _Todo):
-            todo.append(found)
-        else:
-            rows[ref.name] = found
-    return todo, rows
+    found = {ref.name: _look_at(asked, ref) for ref in slides}
+    todo = [one for one in found.values() if isinstance(one, _Todo)]
+    over = {name: one for name, one in found.items() if not isinstance(one, _Todo)}
+    return todo, {name: _row(asked, one) for name, one in over.items()}
 
 
-def _look_at(asked: _Run, ref: SlideRef) -> _Todo | SummaryRow:
-    """Whether there is anything to do for a slide; changes nothing but what a crash left.
+def _row(asked: _Run, over: SummaryRow | FailedSlide) -> SummaryRow:
+    """The row of a slide that is done, or of one that failed, which is put down."""
+    if isinstance(over, SummaryRow):
+        return over
+    return write_failure(asked.out, over).row(asked.out)
+
+
+def _look_at(asked: _Run, ref: SlideRef) -> _Todo | SummaryRow | FailedSlide:
+    """Whether there is anything to do for a slide; changes nothing.
 
     Raises:
-        SlideError: its file cannot be read.
         ConfigError: it has results or kept stores of other settings, and they are not to be
             overwritten; or predictions that must be there are not.
     """
     pipeline, until = asked.pipeline, asked.until
     folder = work_folder(asked.out, ref.name)
-    identity = slide_identity(ref.path)
-    work = SlideWork(ref, str(folder), asked.spec, pipeline.slide, pipeline.task, identity)
-    prints = fingerprints(work, pipeline, weights_sha256=asked.weights_sha256)
-    prints = begun_on(work, prints)
+    try:
+        identity = slide_identity(ref.path)
+        work = SlideWork(ref, str(folder), asked.spec, pipeline.slide, pipeline.task, identity)
+        prints = fingerprints(work, pipeline, weights_sha256=asked.weights_sha256)
+    except SlideError as error:
+        return FailedSlide(ref.name, "open", str(error), asked.task, ref.path)
     place = results_folder(asked.out, ref.name)
-    recover_folder(place, tidy=True)
     summary = _summary_in(place)
     # the file may be a better one now
     damaged = asked.overwrite and summary is not None and summary.damaged > 0
     if until == "results" and (place / SUMMARY).exists():
-        if summary is not None and summary.fingerprint == prints.result and not damaged:
-            finish_commit(work, prints, keep=pipeline.run.keep)
+        same = summary is not None and summary.fingerprint == prints.result and not damaged
+        if same and not folder.exists():
+            assert summary is not None
             return done_row(summary)
-        if not asked.overwrite:
+        if not same and not asked.overwrite:
             raise ConfigError(
                 f"{place} holds results of another model, setting or file; give another --out, or "
                 "--overwrite to replace them"
             )
+    failed = None if asked.retry_failed else read_failure(asked.out, ref.name)
+    if failed is not None and failed.fingerprint == prints.of_run(until) and not failed.again:
+        return failed
+    prints = begun_on(work, prints)
     predicted = is_predicted(work, prints)
     if not asked.infer and not predicted:
         raise ConfigError(
@@ -301,38 +340,156 @@ def _summary_in(folder: Path) -> Summary | None:
         return None
 
 
-def _begin(asked: _Run, batch: Batch, slide: _Todo, numerics: Numerics) -> SlideState:
-    """Give up what of earlier work is outdated; if that fails, the slide has failed. What another
-    kind of machine has inferred is gone on with if it is complete, and else not."""
-    work, prints = slide.work, slide.prints.on(numerics.text)
-    if slide.predicted:
-        prints = slide.prints
-    elif slide.prints.machine not in ("", prints.machine):
-        batch.reporter.say(
-            f"{work.ref.name}: was begun on another kind of machine, or with another version of "
-            f"torch; its inference begins anew ({numerics.text})"
-        )
-    try:
-        return SlideState(
-            work, prints, open_journal(work, prints, until=asked.until, anew=slide.anew)
-        )
-    except WriteError as error:
-        state = SlideState(work, prints, Journal(work.journal))
-        batch.fail(state, "open", Failure.of(error))
-        return state
+@dataclass(slots=True)
+class _Crossing:
+    """The slides that need work, taken one after the other as their leases can be had."""
 
+    asked: _Run
+    batch: Batch
+    numerics: Numerics
+    leases: Leases
+    rows: dict[str, SummaryRow]
+    """Of the slides that are over; gets those of the others."""
+    max_failures: int | None
+    waiting: deque[_Todo] = field(default_factory=deque)
+    """Slides to be taken."""
+    elsewhere: dict[str, _Todo] = field(default_factory=dict)
+    """Slides that another driver works on, by name."""
+    failures: int = 0
+    unwritten: bool = False
+    """Whether an output could not be written."""
 
-def _conclude(asked: _Run, batch: Batch, state: SlideState) -> SummaryRow:
-    """The row of a slide that is done or has failed."""
-    task, keep = asked.task, asked.pipeline.run.keep
-    if state.failure is None:
+    def take(self, todo: Sequence[_Todo]) -> None:
+        """Take all slides to their end, here or by another driver."""
+        pipeline, until = self.asked.pipeline, self.asked.until
+        steps = steps_of(get_task(pipeline.task), pipeline, until=until)
+        if until == "results":
+            steps.append(COMMIT)
+        self.waiting.extend(todo)
+        while self.waiting and not self._enough:
+            before = len(self.rows)
+            self.batch.drive(self._begin, steps, total=len(self.waiting), ended=self._ended)
+            self.waiting.extend(self.elsewhere.values())
+            self.elsewhere.clear()
+            if self.waiting and len(self.rows) == before:
+                time.sleep(POLL_S)
+        if self.waiting and self._enough:
+            left = len(self.waiting)
+            self.batch.reporter.say(f"{self.failures} slides failed: {left} more are not begun")
+
+    @property
+    def _enough(self) -> bool:
+        return self.max_failures is not None and self.failures >= self.max_failures
+
+    def _begin(self) -> SlideState | None:
+        """The next slide that no other driver has."""
+        while self.waiting and not self._enough:
+            slide = self.waiting.popleft()
+            name = slide.work.ref.name
+            got = self.leases.take(name)
+            if isinstance(got, Held):
+                if name not in self.rows:
+                    self.batch.reporter.event("elsewhere", slide=name, holder=str(got))
+                self.elsewhere[name] = slide
+                continue
+            found = self._look_again(slide)
+            if not isinstance(found, _Todo):
+                got.release()
+                self.rows[name] = _row(self.asked, found)
+                self.batch.reporter.say(f"{name}: {self.rows[name].status} (by another driver)")
+                continue
+            return self._state(found, got)
+        return None
+
+    def _look_again(self, slide: _Todo) -> _Todo | SummaryRow | FailedSlide:
+        """What is to be done of a slide, now that no other driver can be at work on it. What an
+        interrupted commit left is put right."""
+        work, prints = slide.work, slide.prints
+        place = results_folder(self.asked.out, work.ref.name)
+        recover_folder(place, tidy=True)
+        summary = _summary_in(place)
+        if summary is not None and summary.fingerprint == prints.result and not slide.anew:
+            finish_commit(work, begun_on(work, prints), keep=self.asked.pipeline.run.keep)
+        return _look_at(self.asked, work.ref)
+
+    def _state(self, slide: _Todo, lease: Lease) -> SlideState:
+        """Give up what of earlier work is outdated; if that fails, the slide has failed. What
+        another kind of machine has inferred is gone on with if it is complete, and else not."""
+        work, prints = slide.work, slide.prints.on(self.numerics.text)
+        if slide.predicted:
+            prints = slide.prints
+        elif slide.prints.machine not in ("", prints.machine):
+            self.batch.reporter.say(
+                f"{work.ref.name}: was begun on another kind of machine, or with another version "
+                f"of torch; its inference begins anew ({self.numerics.text})"
+            )
         try:
-            if asked.until != "results":
-                keep_stores(state.work, state.prints, keep)
-                plan = state.work.load_plan()
-                return SummaryRow(state.name, asked.until, task, plan.frame.mpp, plan.tissue_mm2)
-            return done_row(read_summary(results_folder(asked.out, state.name)))
-        except Exception as error:
-            batch.fail(state, "commit", Failure.of(error))
-    assert state.failure is not None
-    return failed_row(state.name, task, state.stage, state.failure.message)
+            forget_failure(self.asked.out, work.ref.name)
+            journal = open_journal(work, prints, until=self.asked.until, anew=slide.anew)
+            return SlideState(work, prints, journal, lease=lease)
+        except WriteError as error:
+            state = SlideState(work, prints, Journal(work.journal), lease=lease)
+            self.batch.fail(state, "open", Failure.of(error))
+            return state
+
+    def _ended(self, state: SlideState) -> None:
+        """A slide is done or has failed: its row, and its lease is given back."""
+        if state.failure is not None and state.failure.kind == OvertakenError.__name__:
+            self.elsewhere[state.name] = _todo_of(state)
+            return
+        try:
+            row = self._conclude(state)
+            if state.lease is not None:
+                state.lease.release()
+        except WriteError as error:
+            self.unwritten = True
+            row = FailedSlide(state.name, "results", str(error), self.asked.task).row(
+                self.asked.out
+            )
+        self.rows[state.name] = row
+        if row.status == "failed":
+            self.failures += 1
+        else:
+            self.batch.reporter.say(f"{state.name}: {row.status}")
+
+    def _conclude(self, state: SlideState) -> SummaryRow:
+        asked = self.asked
+        if state.failure is None:
+            try:
+                if asked.until != "results":
+                    keep_stores(state.work, state.prints, asked.pipeline.run.keep)
+                    plan = state.work.load_plan()
+                    row = SummaryRow(
+                        state.name, asked.until, asked.task, plan.frame.mpp, plan.tissue_mm2
+                    )
+                else:
+                    row = done_row(read_summary(results_folder(asked.out, state.name)))
+                note_timings(asked.out, state.name, state.seconds)
+            except Exception as error:
+                self.batch.fail(state, "commit", Failure.of(error))
+            else:
+                return row
+        failure = state.failure
+        assert failure is not None
+        self.unwritten |= failure.unwritten
+        host, _, _ = state.worker.partition(":")
+        record = FailedSlide(
+            slide=state.name,
+            stage=state.stage,
+            reason=failure.message,
+            task=asked.task,
+            path=state.work.ref.path,
+            kind=failure.kind,
+            remedy=remedy_of(failure),
+            worker=state.worker,
+            host=host,
+            tries=state.tries,
+            fingerprint=state.prints.of_run(asked.until),
+            again=failure.unwritten,
+        )
+        return write_failure(asked.out, record, trace=failure.trace).row(asked.out)
+
+
+def _todo_of(state: SlideState) -> _Todo:
+    """A slide that another driver has taken over."""
+    return _Todo(state.work, replace(state.prints, machine=""), predicted=False, anew=False)

@@ -13,6 +13,7 @@ from quadrat.engine.executor import Failure, Outcome
 from quadrat.engine.fingerprint import Fingerprints
 from quadrat.engine.flow import Needs
 from quadrat.engine.journal import Journal, Key, Level, PartReceipt, Receipt
+from quadrat.engine.lease import Lease
 from quadrat.engine.work import SlideWork
 from quadrat.outputs.summary import Provenance
 from quadrat.store.shard import ShardReceipt
@@ -51,6 +52,12 @@ class SlideState:
     """Why the slide was set aside; None: it goes on."""
     stage: str = ""
     """The step that failed."""
+    worker: str = ""
+    """The worker that met it; "": this process."""
+    tries: int = 1
+    """How often the work that failed was tried."""
+    lease: Lease | None = None
+    """What says that no other driver works on it; None: there can be no other."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Spent by workers, by step, and of it by what it went into ("predict: network")."""
 

@@ -130,6 +130,7 @@ def plan_slide(work: SlideWork) -> Planned:
             mpp_source="override" if overridden else slide.info.mpp_source or "file",
             excluded=tuple((part.reason, part.mm2) for part in tissue.excluded),
             filled_mm2=tissue.filled_mm2,
+            task=get_task(work.task).name,
         )
     work.save_plan(plan, tissue)
     return Planned(tuple(work.spec.lattice.by_shard(cells)), len(cells))

@@ -3,7 +3,8 @@
 ::
 
     run/work/<slide>/
-        plan.json       frame, cores, analysed area (written last: a plan is complete or absent)
+        plan.json       frame, analysed area (written last: a plan is complete or absent)
+        cells.npy       the analysed cores, int32 (n, 2)
         tissue.npy      the tissue mask, as codes that say why not
         journal.jsonl   receipts of finished shards
         tiles.zarr      the tile store, if the run has one
@@ -18,14 +19,14 @@ import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from quadrat.config.manifest import SlideRef
 from quadrat.config.pipeline import SlideSection
-from quadrat.core.errors import QuadratError, SlideError
+from quadrat.core.errors import QuadratError, SlideError, StoreError
 from quadrat.core.files import write_file
 from quadrat.core.lattice import CoreIndex, ShardIndex
 from quadrat.core.objects import Frame
@@ -34,7 +35,7 @@ from quadrat.models.task import ModelSpec
 from quadrat.slides.identity import slide_identity
 from quadrat.slides.tissue.mask import TissueMap
 
-PLAN, JOURNAL = "plan.json", "journal.jsonl"
+PLAN, CELLS, JOURNAL = "plan.json", "cells.npy", "journal.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,8 @@ class SlidePlan:
     """(reason, mm2) of what is left out."""
     filled_mm2: float = 0.0
     """How much of the tissue is gaps and holes that were filled."""
+    task: str = ""
+    """What the task that planned it calls itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +134,10 @@ class SlideWork:
         stream = io.BytesIO()  # numpy writes to a file without naming the reason of a failure
         np.save(stream, tissue.codes)
         write_file(self.path / "tissue.npy", stream.getvalue())
-        write_file(self.path / PLAN, json.dumps(to_json(plan)))
+        stream = io.BytesIO()
+        np.save(stream, np.array(plan.cells, np.int32).reshape(-1, 2))
+        write_file(self.path / CELLS, stream.getvalue())
+        write_file(self.path / PLAN, json.dumps(to_json(replace(plan, cells=()))))
 
     @property
     def has_plan(self) -> bool:
@@ -139,12 +145,31 @@ class SlideWork:
         return (self.path / PLAN).exists()
 
     def load_plan(self) -> SlidePlan:
-        return from_json(SlidePlan, json.loads((self.path / PLAN).read_text()))
+        """The plan.
+
+        Raises:
+            StoreError: there is none that can be read.
+        """
+        plan = read_plan(self.path)
+        if plan is None:
+            raise StoreError(f"{self.path} has no plan that can be read; run again to make it")
+        return plan
 
     def load_tissue(self) -> TissueMap:
         return TissueMap.of_codes(
             np.load(self.path / "tissue.npy"), frame=self.load_plan().tissue_frame
         )
+
+
+def read_plan(folder: Path) -> SlidePlan | None:
+    """The plan in a working folder; None: there is none that can be read."""
+    try:
+        cells = np.load(folder / CELLS, allow_pickle=False).tolist()
+        values = json.loads((folder / PLAN).read_text()) | {"cells": ()}
+        plan = from_json(SlidePlan, values)
+    except (OSError, ValueError, TypeError):
+        return None
+    return replace(plan, cells=tuple(CoreIndex((row, col)) for row, col in cells))
 
 
 def work_folder(out: Path, name: str) -> Path:

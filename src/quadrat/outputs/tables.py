@@ -249,34 +249,6 @@ def write_run_summary(path: Path, rows: Sequence[SummaryRow]) -> None:
     _write(path, (*_SUMMARY_COLUMNS, *names, "reason"), lines)
 
 
-def read_run_summary(path: Path) -> list[SummaryRow]:
-    """Read summary.csv back.
-
-    Raises:
-        OSError: there is none. ValueError: it is not as :func:`write_run_summary` wrote it.
-    """
-    with path.open(encoding="utf-8", newline="") as file:
-        header, *lines = [*csv.reader(file)] or [[]]
-    fixed = len(_SUMMARY_COLUMNS)
-    if (*header[:fixed], *header[fixed:][-1:]) != (*_SUMMARY_COLUMNS, "reason"):
-        raise ValueError(f"{path}: its columns are {', '.join(header)}")
-    rows = []
-    for slide, status, task, mpp, tissue, *figures, reason in lines:
-        pairs = zip(header[fixed:-1], figures, strict=True)
-        rows.append(
-            SummaryRow(
-                slide,
-                status,
-                task,
-                float(mpp) if mpp else None,
-                float(tissue) if tissue else None,
-                tuple((name, value) for name, value in pairs if value),
-                reason,
-            )
-        )
-    return rows
-
-
 def _decimal(value: float | None, decimals: int) -> str:
     return "" if value is None else f"{value:.{decimals}f}"
 

@@ -1,12 +1,10 @@
 """Rows and files that say what a run came to."""
 
-import json
-
 from helpers.runs import lines_of, table
 from helpers.summaries import SCORES, summary_of
 from quadrat.core.objects import Frame
-from quadrat.engine.report import done_row, failed_row, write_run_files
-from quadrat.outputs.tables import SummaryRow
+from quadrat.engine.failures import FailedSlide, forget_failure, write_failure
+from quadrat.engine.report import done_row, summarise
 
 FRAME = Frame(height=64, width=60, mpp=0.5, scale_row=2.0, scale_col=2.5)
 
@@ -29,24 +27,41 @@ def test_damage_is_the_remark_of_a_finished_slide():
     assert row.reason == "2 damaged tiles read as white"
 
 
-def test_the_files_of_a_run_name_no_places_and_keep_reasons_and_times(tiny):
-    (state,) = tiny.advanced("a", until="plan")
+def test_the_tables_are_made_from_what_is_in_the_folder(tiny):
     out = tiny.out
-    rows = [
-        SummaryRow("a", "done", "instance", 0.5, 1.0, (("count", "3"),)),
-        failed_row("b", "instance", "plan", f"/data/b.svs: torn; see {out}/run/work/b"),
+    tiny.run("b")
+    tiny.run("p", until="predict", pipeline=tiny.pipeline(keep=("predictions",)))
+    reason = f"/data/c.svs: torn; see {out}/run/work/c"
+    failed = FailedSlide("c", "plan", reason, "instance", "/data/c.svs", kind="SlideError")
+    write_failure(out, failed, trace="where it was")
+    for path in ("results/summary.csv", "run/failures.jsonl"):
+        (out / path).unlink(missing_ok=True)
+    rows = summarise(out)
+    assert [(row.slide, row.status) for row in rows] == [
+        *(("b", "done"), ("c", "failed"), ("p", "predict"))
     ]
-    write_run_files(out, rows, [state], paths={"a": "/data/a.svs", "b": "/data/b.svs"})
-    lines = table(out / "results" / "summary.csv")
-    assert [line["status"] for line in lines] == ["done", "failed"]
-    assert lines[1]["reason"] == "plan: b.svs: torn; see run/work/b"
-    failures = lines_of(out / "run" / "failures.jsonl")
-    reason = f"plan: /data/b.svs: torn; see {out}/run/work/b"
-    line = {"slide": "b", "reason": reason, "task": "instance", "path": "/data/b.svs"}
-    assert failures == [line]
-    times = lines_of(out / "run" / "timings.jsonl")
-    assert times == [{"slide": "a", "seconds": state.seconds}]
-    write_run_files(out, rows[:1], [state], paths={"a": "/data/a.svs"})
-    assert lines_of(out / "run" / "failures.jsonl") == [line]
-    assert len((out / "run" / "timings.jsonl").read_text().splitlines()) == 2
-    assert json.loads((out / "run" / "timings.jsonl").read_text().splitlines()[1])
+    lines = {line["slide"]: line for line in table(out / "results" / "summary.csv")}
+    assert lines["c"]["reason"] == "plan: c.svs: torn; see run/work/c", "it names no places"
+    assert (lines["p"]["task"], float(lines["p"]["mpp"])) == (lines["b"]["task"], 0.5)
+    (failure,) = lines_of(out / "run" / "failures.jsonl")
+    assert (failure["slide"], failure["reason"]) == ("c", reason)
+    assert (out / "run" / "failed" / failure["trace"]).read_text() == "where it was"
+    forget_failure(out, "c")
+    assert [row.slide for row in summarise(out)] == ["b", "p"]
+    assert [path.name for path in (out / "run" / "failed").iterdir()] == []
+
+
+def test_results_with_a_summary_that_cannot_be_read_are_said(tiny):
+    tiny.run("a")
+    (tiny.out / "results" / "a" / "summary.json").write_text("{}")
+    (row,) = summarise(tiny.out)
+    assert row.status == "failed"
+    assert "--overwrite" in row.reason
+
+
+def test_what_a_slide_took_is_noted_when_it_is_over(tiny):
+    tiny.run("a")
+    tiny.run("a", "b")
+    lines = lines_of(tiny.out / "run" / "timings.jsonl")
+    assert [line["slide"] for line in lines] == ["a", "b"]
+    assert lines[0]["seconds"]["predict"] > 0

@@ -37,7 +37,7 @@ def test_a_run_gives_every_slide_its_results_and_its_row(tiny):
     assert one["counts.csv"] == other["counts.csv"]
     assert not (tiny.out / "run" / "work" / "a").exists()
     lines = (tiny.out / "results" / "summary.csv").read_text().splitlines()
-    assert [line.split(",")[0] for line in lines] == ["slide", "b", "a"]
+    assert [line.split(",")[0] for line in lines] == ["slide", "a", "b"]
 
 
 def test_a_finished_slide_is_skipped_and_the_row_is_the_same(tiny):
@@ -280,11 +280,11 @@ def none(tiny):
     return engine_run.run(tiny.pipeline(), slides, tiny.out, reporter=Reporter(quiet=True))
 
 
-def test_the_rows_of_earlier_commands_stay_as_they_were_and_stand_in_front_by_name(tiny):
+def test_the_rows_of_earlier_commands_stay_as_they_were_and_all_stand_by_name(tiny):
     for names in (("c",), ("b", "a")):
         tiny.run(*names)
     rows = table(tiny.out / "results" / "summary.csv")
-    assert [row["slide"] for row in rows] == ["c", "b", "a"]
+    assert [row["slide"] for row in rows] == ["a", "b", "c"]
     tiny.run("d")
     again = table(tiny.out / "results" / "summary.csv")
     assert [row["slide"] for row in again] == ["a", "b", "c", "d"]
