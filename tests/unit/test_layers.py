@@ -13,9 +13,10 @@ FLOORS = (
     "tasks", "engine", "training", "evaluation", "cli", "__init__.py __main__.py",
 )  # fmt: skip
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}
+DASK = tuple(f"engine/{name}.py" for name in ("dask", "crew", "local", "remote"))
 PLACES = {
-    "dask": ("engine/dask.py",),
-    "distributed": ("engine/dask.py",),
+    "dask": DASK,
+    "distributed": DASK,
     "zarr": ("store/", "slides/ome_zarr", "slides/zarr_files.py"),
     "openslide": ("slides/",),
 }

@@ -9,7 +9,6 @@ import pytest
 SRC = Path(__file__).parents[2] / "src" / "quadrat"
 ALLOWED = {
     "core/files.py": "the one way",
-    "engine/dask.py": "word between processes, in a temporary folder that goes with the run",
     "training/launch.py": "the output of a process that it starts",
 }
 FILES = sorted({path.relative_to(SRC).as_posix() for path in SRC.rglob("*.py")} - ALLOWED.keys())

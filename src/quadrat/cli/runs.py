@@ -41,8 +41,17 @@ class Options(Common):
     regions: Annotated[Path | None, Parameter(metavar="GEOJSON")] = None
     """regions to include or exclude on the one given slide (QuPath; for a batch: manifest column
     'regions')"""
+    part: Annotated[str, Parameter(metavar="I/N")] = ""
+    """only every N-th slide from the I-th on, for the tasks of a job array; 'array': I and N as
+    SLURM says"""
     overwrite: bool = False
     """replace results and kept stores of other settings"""
+    retry_failed: bool = False
+    """take slides again that failed before with the same file and settings"""
+    max_failures: Annotated[int | None, Parameter(metavar="N")] = None
+    """begin no more slides when so many have failed"""
+    fail_fast: bool = False
+    """the same as --max-failures 1"""
 
     def slides(self, given: Sequence[Path]) -> list[SlideRef]:
         """The slides of the arguments, or of the manifest.
@@ -68,6 +77,28 @@ class Options(Common):
 
 
 DEFAULTS = Options()
+
+
+def part_of(slides: Sequence[SlideRef], part: str) -> Sequence[SlideRef]:
+    """Every N-th slide from the I-th on; all parts together are all slides.
+
+    Raises:
+        ConfigError: ``part`` is not I/N with 1 <= I <= N, or "array" outside a job array.
+    """
+    if part == "array":
+        words = [os.environ.get(f"SLURM_ARRAY_TASK_{name}") for name in ("ID", "MIN", "COUNT")]
+        if None in words:
+            raise ConfigError(
+                "--part array is for the tasks of a SLURM job array (SLURM_ARRAY_TASK_ID is not "
+                "set); give it as --part 1/4"
+            )
+        step = int(os.environ.get("SLURM_ARRAY_TASK_STEP", "1"))
+        task, first, count = (int(word) for word in words if word is not None)
+        part = f"{(task - first) // step + 1}/{count}"
+    number, _, count_word = part.partition("/")
+    if not (number.isdecimal() and count_word.isdecimal() and 1 <= int(number) <= int(count_word)):
+        raise ConfigError(f"--part is {part}; it must be I/N with I from 1 to N, such as 2/4")
+    return slides[int(number) - 1 :: int(count_word)]
 
 
 def found(given: Sequence[Path], *, quiet: bool = False) -> list[Path]:
@@ -201,11 +232,13 @@ def _run(
 
     report = run(
         pipeline,
-        slides,
+        part_of(slides, options.part) if options.part else slides,
         options.out,
         until=until,
         overwrite=options.overwrite,
         infer=infer,
+        retry_failed=options.retry_failed,
+        max_failures=1 if options.fail_fast else options.max_failures,
         workers=processes(pipeline.run),
         reporter=options.reporter(),
     )

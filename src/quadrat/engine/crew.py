@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from distributed import Worker, WorkerPlugin
 from distributed.protocol import pickle
@@ -81,10 +81,10 @@ class Station:
     def __init__(self, address: str, logs: str, member: Member) -> None:
         self.member = member
         self._log: OutputFile | None = None
-        self._trace: IO[str] | None = None
+        self._trace: OutputFile | None = None
         if logs:
             self._log = open_append(log_of(logs, address))
-            self._trace = open(trace_of(logs, address), "w", encoding="utf-8")  # noqa: SIM115
+            self._trace = open_append(trace_of(logs, address), length=0)
             self.event("worker", host=member.host, pid=member.pid, device=member.device)
 
     @classmethod
@@ -174,7 +174,7 @@ def last_begun(logs: str, address: str) -> str | None:
     return None
 
 
-_claims: list[IO[bytes]] = []
+_claims: list[OutputFile] = []
 """Lock files of this process; they free themselves when it ends."""
 
 
@@ -188,7 +188,7 @@ def claim_device(only: int | None = None) -> str:
         if only is not None and index != only:
             continue
         folder.mkdir(mode=0o700, exist_ok=True)
-        claim = open(folder / f"{device}.lock", "wb")  # noqa: SIM115
+        claim = open_append(folder / f"{device}.lock")
         try:
             fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the folder is local to the machine
         except OSError:

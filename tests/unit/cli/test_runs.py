@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from helpers.runs import quadrat
-from quadrat.cli.runs import Options, found
+from quadrat.cli.runs import Options, found, part_of
 from quadrat.core.errors import ConfigError
 
 
@@ -132,3 +132,20 @@ def test_dicom_files_are_one_slide_or_the_folders_of_several(tmp_path, files, sl
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(contents[Path(name).name])
     assert found([tmp_path]) == [tmp_path / slide for slide in slides]
+
+
+def test_the_parts_of_an_array_are_all_slides_each_once(monkeypatch):
+    slides = list(range(10))
+    parts = [part_of(slides, f"{i}/3") for i in (1, 2, 3)]
+    assert sorted(slide for part in parts for slide in part) == slides
+    assert part_of(slides, "11/12") == []
+    for name, value in {"ID": "7", "MIN": "5", "COUNT": "3", "STEP": "1"}.items():
+        monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", value)
+    assert part_of(slides, "array") == parts[2]
+
+
+@pytest.mark.parametrize("part", ["0/3", "4/3", "1", "a/b", "1/0", "-1/3", "array"])
+def test_a_part_that_is_none_is_refused(part, monkeypatch):
+    monkeypatch.delenv("SLURM_ARRAY_TASK_ID", raising=False)
+    with pytest.raises(ConfigError, match=r"--part"):
+        part_of([1, 2, 3], part)

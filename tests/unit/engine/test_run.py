@@ -3,6 +3,8 @@
 import os
 import shutil
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
@@ -12,10 +14,11 @@ from quadrat.config.manifest import SlideRef
 from quadrat.core.errors import ConfigError
 from quadrat.core.files import place_folder, remove
 from quadrat.core.numerics import Numerics
-from quadrat.engine import resume
+from quadrat.engine import resume, route
 from quadrat.engine import run as engine_run
 from quadrat.engine.executor import Serial
 from quadrat.engine.journal import Journal, write_journal
+from quadrat.engine.lease import Lease
 from quadrat.engine.progress import Reporter
 from quadrat.engine.resume import results_folder
 
@@ -385,3 +388,82 @@ def test_what_a_crash_left_in_the_folder_of_results_has_no_row(tiny):
         shutil.copytree(place, place.with_name(name))
     tiny.run("b")
     assert list(rows_of(tiny)) == ["a", "b"]
+
+
+# -- failures
+
+
+def test_a_slide_that_failed_is_not_tried_again_unless_that_is_asked_for(tiny):
+    tiny.slide("bad")
+    (tiny.folder / "bad.png").write_bytes(b"no picture")
+    first = tiny.run("bad", "a")
+    (failure,) = lines_of(tiny.out / "run" / "failures.jsonl")
+    assert (failure["stage"], failure["kind"], failure["tries"]) == ("plan", "SlideError", 2)
+    assert failure["worker"].endswith(f":{os.getpid()}")
+    said = len((tiny.out / "run" / "log.jsonl").read_text().splitlines())
+    assert tiny.run("bad", "a").rows == first.rows
+    lines = (tiny.out / "run" / "log.jsonl").read_text().splitlines()[said:]
+    assert not [line for line in lines if '"event": "failed"' in line]
+    tiny.run("bad", "a", retry_failed=True)
+    lines = (tiny.out / "run" / "log.jsonl").read_text().splitlines()[said:]
+    assert len([line for line in lines if '"event": "failed"' in line]) == 2
+    os.remove(tiny.folder / "bad.png")
+    tiny.slide("bad")
+    assert tiny.run("bad").exit_code == 0, "another file is another slide"
+
+
+def test_a_traceback_is_a_file_of_its_own(tiny, monkeypatch):
+    def fails(job):
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(route, "PREDICT", replace(route.PREDICT, fn=fails))
+    assert tiny.run("a").exit_code == 1
+    (failure,) = lines_of(tiny.out / "run" / "failures.jsonl")
+    trace = (tiny.out / "run" / "failed" / failure["trace"]).read_text()
+    assert "ZeroDivisionError: a bug" in trace
+    assert "report it" in failure["remedy"]
+
+
+def test_after_so_many_failures_no_slide_is_begun(tiny):
+    names = ["b0", "b1", "b2", "b3", "good"]
+    for name in names:
+        tiny.slide(name)
+        if name != "good":
+            (tiny.folder / f"{name}.png").write_bytes(b"no picture")
+    report = tiny.run(*names, max_failures=2, pipeline=tiny.pipeline(slides_in_flight=1))
+    assert report.exit_code == 1
+    assert [row.slide for row in report.rows] == ["b0", "b1"]
+    assert tiny.run(*names).rows[-1].status == "done"
+
+
+# -- several drivers
+
+
+def test_two_drivers_in_one_folder_share_the_slides_and_both_report_all(tiny):
+    names = [f"s{i}" for i in range(8)]
+    tiny.run(*names)
+    want = contents(tiny.out / "results")
+    remove(tiny.out)
+    with ThreadPoolExecutor(2) as pool:
+        reports = list(pool.map(lambda _: tiny.run(*names), range(2)))
+    assert [report.exit_code for report in reports] == [0, 0]
+    assert reports[0].rows == reports[1].rows
+    assert difference(contents(tiny.out / "results"), want) == []
+    done = Counter(line["slide"] for line in lines_of(tiny.out / "run" / "timings.jsonl"))
+    assert done == dict.fromkeys(names, 1), "each is done once"
+    assert list((tiny.out / "run" / "leases").iterdir()) == []
+
+
+def test_a_driver_that_was_overtaken_leaves_the_slide_to_the_other_one(tiny, monkeypatch):
+    real = Lease.held
+    asked = []
+
+    def held(self):
+        asked.append(self)
+        if self.holder.name == "a" and len([one for one in asked if one is self]) == 4:
+            remove(self.path)  # as another driver would
+        return real(self)
+
+    monkeypatch.setattr(Lease, "held", held)
+    assert tiny.run("a").exit_code == 0
+    assert rows_of(tiny) == {"a": ("done", "")}
