@@ -237,10 +237,10 @@ class _Driving:
         self._bar.show(done, note=f"{state.name}: {step.name}")
 
     def _share(self, name: str) -> float:
-        """How much of a slide is inferred, 0 to 1."""
+        """About how much of a slide is done: inference is nearly all of it."""
         slide = self._flow.slides.get(name)
         at = next((i for i, step in enumerate(self._steps) if step is PREDICT), None)
         left = slide.left(at) if slide is not None and at is not None else None
         if left is None:
             return 0.0
-        return 1 - left / max(1, len(planned(self._states[name])))
+        return 0.9 * (1 - left / max(1, len(planned(self._states[name]))))
