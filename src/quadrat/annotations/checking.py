@@ -15,6 +15,7 @@ from quadrat.annotations.record import Code, Problem, Record, Sheet
 from quadrat.annotations.scale import scale_problems
 from quadrat.annotations.selection import bounding_records, record_problems, sort_records
 from quadrat.config.pipeline import Pipeline
+from quadrat.core.unit import um_or_none
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ def check_item(loaded: Loaded, *, pipeline: Pipeline | None) -> Checked:
         looked_at = replace(sheet, records=tuple(record for record, _ in judged))
         whole += [*_nothing_used(sheet, judged, whole, notes), *_nothing_painted(sheet)]
         whole += [
-            *scale_problems(looked_at, size=loaded.size, mpp=loaded.mpp),
+            *scale_problems(looked_at, size=loaded.size, mpp=um_or_none(loaded.mpp)),
             *_picture_problems(loaded, sheet),
         ]
         judged = [(record, [*own, *_piece_problems(record, sheet)]) for record, own in judged]

@@ -20,6 +20,7 @@ from quadrat.config.pipeline import Pipeline
 from quadrat.config.splits import case_of
 from quadrat.core.errors import AnnotationError, ConfigError, QuadratError, SlideError
 from quadrat.core.text import UTF16, mark_of
+from quadrat.core.unit import PX, Mpp
 from quadrat.slides.opening import open_slide
 from quadrat.slides.source import believable_mpp
 
@@ -70,8 +71,8 @@ class Loaded:
     """Its records, or None."""
     size: tuple[int, int] | None
     """(height, width) of the slide in px, if known."""
-    mpp: float | None
-    """um/px of the slide, if known."""
+    mpp: Mpp | None
+    """um/px of the slide, if known; "px" in pixel work."""
     label: str = ""
     """Class of the whole slide; "" for none."""
     unreadable: tuple[str, ...] = ()
@@ -152,9 +153,9 @@ def is_manifest(path: Path) -> bool:
     ) and not draws(columns)
 
 
-def load(item: Item, *, mpp: float | None) -> Loaded:
+def load(item: Item, *, mpp: Mpp | None) -> Loaded:
     """Read the file of an item and, if a manifest names it, size and mpp of its slide. ``mpp`` is
-    used if neither the manifest nor the slide states one.
+    used if neither the manifest nor the slide states one; "px": whatever they state.
 
     Nothing is raised for what cannot be read: it is reported in ``unreadable``.
     """
@@ -165,7 +166,7 @@ def load(item: Item, *, mpp: float | None) -> Loaded:
         try:
             with open_slide(item.ref.path, mpp=item.ref.mpp, scene=item.ref.scene) as slide:
                 size = (slide.levels[0].height, slide.levels[0].width)
-                if slide.mpp is not None:
+                if slide.mpp is not None and mpp != PX:
                     mpp = believable_mpp(slide)
         except SlideError as error:
             of_slide.append(f"the slide: {error}")

@@ -23,6 +23,7 @@ from quadrat.annotations.types import Kind, SlideTruth
 from quadrat.config.manifest import SlideRef
 from quadrat.config.pipeline import DataSection
 from quadrat.core.errors import AnnotationError, ConfigError, SlideError
+from quadrat.core.unit import Mpp, um_or_none
 from quadrat.slides.opening import open_slide
 from quadrat.slides.source import believable_mpp
 
@@ -36,7 +37,7 @@ def load_truth(
     classes: Sequence[str],
     *,
     size: tuple[int, int] | None = None,
-    mpp: float | None = None,
+    mpp: Mpp | None = None,
     tolerance: int = 1,
 ) -> SlideTruth:
     """Objects, regions, bounds and label of a slide.
@@ -49,7 +50,7 @@ def load_truth(
         data: what is learnt.
         classes: the class names of the pipeline.
         size: (height, width) of the slide in level-0 px.
-        mpp: um per level-0 px.
+        mpp: um per level-0 px, or "px" where the pipeline works in pixels.
         tolerance: how many px of ``size`` may be missing (those of a grid px, if only the grid is
             known).
 
@@ -69,7 +70,7 @@ def load_truth(
             f"'{data.annotations}'"
         )
     if data.annotations in ("labels", "mask"):
-        return _of_pixels(ref, data, classes, label, size, mpp, tolerance)
+        return _of_pixels(ref, data, classes, label, size, um_or_none(mpp), tolerance)
     if data.annotations == "points" and data.point_diameter_um <= 0:
         raise ConfigError(
             "data.annotations is 'points': state their size with data.point_diameter_um"
@@ -89,7 +90,7 @@ def load_truth(
     )  # fmt: skip
     other = other_picture(sheet.picture, ref.path, called=ref.name)
     notes = [*sheet.notes, *picked.notes, *([other] if other else [])]
-    notes += _judge(picked, sheet, ref, data, size=size, mpp=mpp)
+    notes += _judge(picked, sheet, ref, data, size=size, mpp=um_or_none(mpp))
     bounds, bad_bounds = select_bounds(sheet, ref.annotated, size=limits)
     if bad_bounds:  # a wrong bound is never skipped, because it decides what counts as background
         raise AnnotationError(

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from quadrat.cli.options import Mpp, Name
+from quadrat.cli.options import MppOrPx, Name
 from quadrat.core.errors import EXIT_FAILED, EXIT_OK, ConfigError
 from quadrat.core.text import aligned
+from quadrat.core.unit import PX, um_or_none
+from quadrat.core.unit import Mpp as Scale
 
 if TYPE_CHECKING:
     from quadrat.annotations.checking import Finding
@@ -26,7 +28,7 @@ AsJson = Annotated[bool, Parameter(name="--json")]
 
 
 def check(
-    *inputs: Inputs, pipeline: Name | None = None, mpp: Mpp = None, as_json: AsJson = False
+    *inputs: Inputs, pipeline: Name | None = None, mpp: MppOrPx = None, as_json: AsJson = False
 ) -> int:
     """Name every bad record with file and place; nothing is repaired.
 
@@ -39,7 +41,7 @@ def check(
     Args:
         inputs: a manifest, or annotation files
         pipeline: the classes and the data section that count (and its manifest)
-        mpp: um per level-0 px where no slide states it
+        mpp: um per level-0 px where no slide states it; px: work in pixels, as model.mpp px
         as_json: one JSON object
     """
     from quadrat.annotations.checking import (
@@ -51,6 +53,7 @@ def check(
     from quadrat.annotations.items import load
 
     work, items = _items(inputs, pipeline)
+    mpp = _scale(work, mpp)
     findings: list[Finding] = []
     loaded: list[Loaded] = []
     records, notes = 0, list[str]()
@@ -136,7 +139,7 @@ def _counts(codes: Counter[Any]) -> str:
 def stats(
     *inputs: Inputs,
     pipeline: Name | None = None,
-    mpp: Mpp = None,
+    mpp: MppOrPx = None,
     by: Literal["all", "split", "case", "slide"] = "split",
     as_json: AsJson = False,
 ) -> int:
@@ -152,7 +155,7 @@ def stats(
     Args:
         inputs: a manifest, or annotation files
         pipeline: the classes that count (and its manifest)
-        mpp: um per level-0 px where no slide states it
+        mpp: um per level-0 px where no slide states it; px: work in pixels, as model.mpp px
         by: what has a row of its own
         as_json: one JSON object
     """
@@ -160,6 +163,7 @@ def stats(
     from quadrat.annotations.statistics import LEVELS, Measures, measure, summaries
 
     work, items = _items(inputs, pipeline)
+    mpp = _scale(work, mpp)
     measures: list[Measures] = []
     left_out, notes = list[str](), list[str]()
     for item in items:
@@ -173,7 +177,7 @@ def stats(
                 slide=item.slide,
                 case=item.case,
                 split=item.split,
-                mpp=one.mpp,
+                mpp=um_or_none(one.mpp),
             )
     if as_json:
         tables = {level: summaries(measures, level) for level in LEVELS}
@@ -190,7 +194,7 @@ def export(
     to: Literal["geojson", "coco", "csv", "parquet"],
     out: Path,
     pipeline: Name | None = None,
-    mpp: Mpp = None,
+    mpp: MppOrPx = None,
     overwrite: bool = False,
 ) -> int:
     """Write all records as they are in another format.
@@ -208,13 +212,14 @@ def export(
         to: the other format
         out: a file; for geojson a folder, with one file per slide
         pipeline: the classes that count (and its manifest)
-        mpp: um per level-0 px where no slide states it
+        mpp: um per level-0 px where no slide states it; px: work in pixels, as model.mpp px
         overwrite: replace files that exist
     """
     from quadrat.annotations.formats.table import Entry
     from quadrat.annotations.items import load
 
     work, items = _items(inputs, pipeline)
+    mpp = _scale(work, mpp)
     read = {
         path.resolve()
         for path in (*inputs, *(item.path for item in items if item.path is not None))
@@ -285,6 +290,22 @@ def _items(inputs: Sequence[Path], pipeline: str | None) -> tuple[Pipeline | Non
     if missing is not None:
         raise ConfigError(f"there is no file {missing}")
     return work, items_of(inputs, pipeline=work)
+
+
+def _scale(pipeline: Pipeline | None, mpp: Scale | None) -> Scale | None:
+    """The scale as ``--mpp`` and the pipeline say it.
+
+    Raises:
+        ConfigError: the one is in um, the other in px.
+    """
+    if pipeline is None or mpp is None:
+        return PX if pipeline is not None and pipeline.model.unit == PX else mpp
+    if (mpp == PX) != (pipeline.model.unit == PX):
+        raise ConfigError(
+            f"--mpp is {mpp}, but model.mpp of {pipeline.name} is {pipeline.model.mpp}: one is in "
+            "um, the other in pixels; leave --mpp out"
+        )
+    return mpp
 
 
 def _named(one: Loaded, pipeline: Pipeline | None) -> Loaded:

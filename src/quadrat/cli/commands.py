@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from quadrat.cli.options import Mpp
+from quadrat.cli.options import MppOrPx
 from quadrat.cli.runs import Slide, found
 from quadrat.core.errors import (
     EXIT_FAILED,
@@ -25,7 +25,7 @@ AsJson = Annotated[bool, Parameter(name="--json")]
 def inspect(
     *slides: Slide,
     as_json: AsJson = False,
-    mpp: Mpp = None,
+    mpp: MppOrPx = None,
     scene: str = "",
     pictures: Path | None = None,
 ) -> int:
@@ -43,7 +43,8 @@ def inspect(
     Args:
         slides: slides, folders of slides, or quoted patterns
         as_json: one JSON object per slide
-        mpp: um/px of all given slides, instead of what the files state
+        mpp: um/px of all given slides, instead of what the files state; px: as a model with
+            model.mpp px sees them
         scene: which of several pictures in a file, by name or number
         pictures: folder for a thumbnail and a tissue overlay of each slide
     """
@@ -101,7 +102,7 @@ def seams(
         0.0,
         0.0,
     ),
-    mpp: Annotated[float | None, Parameter(metavar="UM/PX")] = None,
+    mpp: Annotated[float | Literal["px"] | None, Parameter(metavar="UM/PX")] = None,
     as_json: AsJson = False,
 ) -> int:
     """Whether a result shows where the slide was cut into tiles.
@@ -114,14 +115,15 @@ def seams(
         result: a slide's folder under results/, or a GeoJSON file
         tile: side of the tiles in level-0 px (needed for a GeoJSON file)
         origin: corner of a tile in level-0 px (0 0)
-        mpp: um per level-0 px (needed for a GeoJSON file)
+        mpp: um per level-0 px, or px where nobody knows it (needed for a GeoJSON file)
         as_json: one JSON object
     """
     from quadrat.core.records import to_json
     from quadrat.evaluation.seam_files import read_seams, seams_text
 
-    report = read_seams(result, tile=tile, origin=origin, mpp=mpp)
-    print(json.dumps(to_json(report), indent=2) if as_json else seams_text(report))
+    report, unit = read_seams(result, tile=tile, origin=origin, mpp=mpp)
+    values = to_json(report, unit=unit)
+    print(json.dumps(values, indent=2) if as_json else seams_text(report, unit))
     return EXIT_OK
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from quadrat.core.errors import DamagedTileError, QuadratError, SlideError
+from quadrat.core.unit import PX, Mpp, um_or_none
 from quadrat.outputs.figures import save_png
 from quadrat.slides.opening import open_slide
 from quadrat.slides.protocol import Slide
@@ -18,7 +19,7 @@ from quadrat.slides.tissue.mask import TissueMap, find_tissue
 def describe(
     path: str,
     *,
-    mpp: float | None = None,
+    mpp: Mpp | None = None,
     scene: str = "",
     pictures: Path | None = None,
     taken: Collection[str] = (),
@@ -26,18 +27,22 @@ def describe(
     """Facts of one slide as JSON values.
 
     ``mpp_problem`` says why its mpp cannot be used, ``tissue_problem`` why no tissue can be found,
-    ``error`` that pixels could not be read, if so. ``mpp`` (um/px) stands in for the file's.
+    ``error`` that pixels could not be read, if so. ``mpp`` (um/px) stands in for the file's; "px":
+    none is used, areas are megapixels (``area_mpx``), and no tissue is looked for.
     ``scene`` names one of several pictures in the file. ``pictures`` is a folder for a thumbnail
     and a tissue overlay, named after the slide; names in ``taken`` are avoided.
 
     Raises:
         SlideError: the file cannot be opened.
     """
-    with open_slide(path, mpp=mpp, scene=scene) as slide:
-        facts = _facts(slide, Path(path)) | {"path": path, "mpp_given": mpp is not None}
+    with open_slide(path, mpp=um_or_none(mpp), scene=scene) as slide:
+        facts = _facts(slide, Path(path)) | {"path": path, "mpp_given": mpp not in (None, PX)}
         tissue = None
         try:
-            tissue = _tissue(slide, facts)
+            if mpp == PX:
+                facts |= _in_px(facts)
+            else:
+                tissue = _tissue(slide, facts)
             if pictures is not None:
                 facts["pictures"] = _write_pictures(slide, tissue, pictures, taken=taken)
         except DamagedTileError as error:  # the rest of what is known is worth telling all the same
@@ -49,11 +54,11 @@ def describe_text(facts: dict[str, Any]) -> str:
     """The same as lines for people."""
     if "format" not in facts:
         return f"{facts['path']}\n  cannot be read: {facts['error']}"
-    mpp = (
-        "none"
-        if facts["mpp"] is None
-        else " x ".join(f"{v:.4f}" for v in facts["mpp"]) + " um/px (rows x columns)"
-    )
+    mpp = "none"
+    if "area_mpx" in facts:
+        mpp = f"not used, work is in pixels ({facts['area_mpx']:.2f} Mpx)"
+    elif facts["mpp"] is not None:
+        mpp = " x ".join(f"{v:.4f}" for v in facts["mpp"]) + " um/px (rows x columns)"
     source = f" ({facts['mpp_source']})" if facts["mpp_source"] else ""
     lines = [
         (
@@ -120,6 +125,12 @@ def _facts(slide: Slide, path: Path) -> dict[str, Any]:
         "notes": list(info.notes),
         "bytes": sum(f.stat().st_size for f in _files(path)),
     }
+
+
+def _in_px(facts: dict[str, Any]) -> dict[str, Any]:
+    """What is otherwise of a slide in pixel work: no scale, and an area in megapixels."""
+    area = round(facts["height"] * facts["width"] / 1e6, 6)
+    return {"mpp": None, "mpp_source": "", "objective": None, "area_mpx": area}
 
 
 def _tissue(slide: Slide, facts: dict[str, Any]) -> TissueMap | None:

@@ -6,7 +6,7 @@ import glob
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 def above_zero(name: str, unit: str) -> Parameter:
     """An option that must be a number above 0."""
 
-    def check(_: object, value: float | None) -> None:
-        if value is not None and not 0 < value < float("inf"):
+    def check(_: object, value: float | str | None) -> None:
+        if isinstance(value, float | int) and not 0 < value < float("inf"):
             raise ConfigError(f"{name} is {value:g}; it must be a number of {unit} above 0")
 
     return Parameter(validator=check, metavar=unit.upper())
@@ -40,6 +40,8 @@ def _pipeline_names(context: CompletionContext) -> list[str]:
 
 Name = Annotated[str, Parameter(metavar="PIPELINE", completer=_pipeline_names)]
 Mpp = Annotated[float | None, above_zero("--mpp", "um/px")]
+MppOrPx = Annotated[float | Literal["px"] | None, above_zero("--mpp", "um/px")]
+"""As :data:`Mpp`, or px: for pictures without a scale, as ``model.mpp: px``."""
 
 
 @Parameter(name="*")

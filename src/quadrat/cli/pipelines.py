@@ -8,9 +8,10 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from quadrat.cli.options import Common, Mpp, Name, above_zero
+from quadrat.cli.options import Common, MppOrPx, Name, above_zero
 from quadrat.core.errors import EXIT_OK
 from quadrat.core.text import aligned
+from quadrat.core.unit import PX
 
 DEFAULTS = Common()
 Folds = Annotated[bool | int, Parameter(metavar="[K]")]
@@ -35,7 +36,7 @@ def pipelines() -> int:
             [
                 one.name,
                 one.task,
-                f"{one.model.mpp:g}",
+                one.model.mpp if one.model.mpp == PX else f"{one.model.mpp:g}",
                 "shipped" if card.is_file() else "to train",
                 ", ".join(c.name for c in one.classes),
                 one.description,
@@ -54,7 +55,7 @@ def init(
     annotations: Annotated[Path | None, Parameter(metavar="DIR")] = None,
     out: Path = Path(),
     case: Annotated[str | None, Parameter(metavar="REGEX")] = None,
-    mpp: Mpp = None,
+    mpp: MppOrPx = None,
     mpp_from: Annotated[str | None, Parameter(metavar="NAME=SIZE")] = None,
     overwrite: bool = False,
 ) -> int:
@@ -91,7 +92,7 @@ def init(
         out: folder for manifest.csv and pipeline.yaml
         case: finds the patient in a slide's path below --slides: the first group, or the whole
             match (left out: every slide is a case of its own, except TCGA's)
-        mpp: um/px of slides that state none
+        mpp: um/px of slides that state none; px: work in pixels, without any scale
         mpp_from: the same from the median diameter of what is annotated: objects=7um, or of
             one class, RBC=7um
         overwrite: replace a manifest.csv and a pipeline.yaml that are there
@@ -172,7 +173,7 @@ def evaluate(
     folds: Folds = False,
     out: Path = Path("quadrat_evaluation"),
     results: Annotated[tuple[Path, ...], Parameter(consume_multiple=1, metavar="DIR")] = (),
-    distance_um: Annotated[float, above_zero("--distance-um", "um")] = 6.0,
+    distance_um: Annotated[float | None, above_zero("--distance-um", "um")] = None,
     allow_seen: bool = False,
     no_ap: bool = False,
     pictures: bool = False,
@@ -196,7 +197,8 @@ def evaluate(
             has not seen, pooled
         out: folder of the evaluation
         results: finished results; nothing is run
-        distance_um: greatest distance of a matched point
+        distance_um: greatest distance of a matched point (6; where model.mpp is px in px, and half
+            of data.point_diameter_um)
         allow_seen: evaluate although the model may have seen these cases
         no_ap: do not run a second time for average precision
         pictures: write overlays and GeoJSON of each slide as well
@@ -206,13 +208,12 @@ def evaluate(
     loaded = options.pipeline(pipeline)
     from quadrat.engine.cluster import processes
     from quadrat.evaluation import evaluate
-    from quadrat.metrics.protocol import MetricSettings
 
     how = evaluate.EvaluationOptions(
         split=split,
         results=results,
         allow_seen=allow_seen,
-        settings=MetricSettings(distance_um=distance_um),
+        settings=evaluate.settings_of(loaded, distance_um=distance_um),
         ranking=not no_ap,
         pictures=pictures,
         overwrite=overwrite,

@@ -16,6 +16,7 @@ from cyclopts import Parameter
 from quadrat.cli.options import Common, Mpp, Name
 from quadrat.core.errors import ConfigError, SlideError
 from quadrat.core.text import aligned
+from quadrat.core.unit import PX, plain_area
 
 if TYPE_CHECKING:
     from quadrat.config.manifest import SlideRef
@@ -226,6 +227,11 @@ def _run(
     infer: bool = True,
 ) -> int:
     pipeline = options.pipeline(name, *keep)
+    if options.mpp is not None and pipeline.model.unit == PX:
+        raise ConfigError(
+            f"--mpp is {options.mpp:g}, but model.mpp of {pipeline.name} is px: in pixels no scale "
+            "is used; leave --mpp out"
+        )
     slides = options.slides(given)
     from quadrat.engine.cluster import processes
     from quadrat.engine.run import run
@@ -253,7 +259,10 @@ def _table(report: RunReport) -> list[str]:
     """Slides by rows, in aligned columns; a failed slide shows its reason instead of figures."""
     rows = report.rows
     names = list(dict.fromkeys(name for row in rows for name, _ in row.figures))
-    cells = [["slide", "status", "tissue mm2", *(name.removeprefix("count_") for name in names)]]
+    area = plain_area("px" if any(row.unit == PX for row in rows) else "um")
+    cells = [
+        ["slide", "status", f"tissue {area}", *(name.removeprefix("count_") for name in names)]
+    ]
     for row in rows:
         figures = dict(row.figures)
         tissue = "" if row.tissue_mm2 is None else f"{row.tissue_mm2:.2f}"

@@ -8,6 +8,7 @@ sentences on wrong values from it.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import field
@@ -15,15 +16,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
-from pydantic.json_schema import SkipJsonSchema
+from pydantic.json_schema import SkipJsonSchema, WithJsonSchema
 from typing_extensions import TypedDict
 
 from quadrat.config.reference import faults
 from quadrat.core.errors import ConfigError
 from quadrat.core.limits import MPP_MAX, MPP_MIN
 from quadrat.core.text import did_you_mean
+from quadrat.core.unit import MPP_OF_PX, PX, Mpp, Unit
 
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 Count = Annotated[int, Field(ge=1)]
@@ -35,6 +37,33 @@ Share = Annotated[float, Field(ge=0, le=1)]
 def _unit(name: str) -> Any:
     """A value's unit in the schema and the reference."""
     return Field(json_schema_extra={"unit": name})
+
+
+def _model_mpp(value: object) -> Mpp:
+    """The value of ``model.mpp``."""
+    if value == PX:
+        return PX
+    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+        raise ValueError(f"model.mpp is {value!r}; it must be a number, or px")
+    low, high = MODEL_MPP
+    if not low <= value <= high:
+        raise ValueError(f"model.mpp is {value}; it must lie in {low:g} to {high:g}, or be px")
+    return float(value)
+
+
+MODEL_MPP = 0.01, 1000.0
+ModelMpp = Annotated[
+    Mpp,
+    PlainValidator(_model_mpp),
+    WithJsonSchema({
+        "anyOf": [
+            {"type": "number", "minimum": MODEL_MPP[0], "maximum": MODEL_MPP[1]},
+            {"const": PX},
+        ],
+        "values": f"{MODEL_MPP[0]:g} to {MODEL_MPP[1]:g}, or `{PX}`",
+        "unit": "um/px",
+    }),
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
@@ -53,8 +82,12 @@ class ModelSection:
 
     package: str
     """Folder of the package, relative to the pipeline file's folder or to the working folder."""
-    mpp: Annotated[float, Field(ge=0.01, le=1000), _unit("um/px")] = 0.5
-    """Scale at which the model sees the slide."""
+    mpp: ModelMpp = 0.5
+    """Scale at which the model sees the slide. ``px``, for pictures without a scale: the model sees
+    the pixels of the largest level as they are, what slides and manifests state of a scale is not
+    used, and no figure in um is written. Then all keys that end in ``_um``, ``_um2`` and ``_mm2``
+    are in pixels, square pixels and megapixels, thresholds among them have no default and are
+    stated in the file, and all of a picture is analysed (``tissue: all``)."""
     core: Annotated[int, _unit("px")] = 512
     """Side of the square that a window answers for; a multiple of ``stride``."""
     halo: Annotated[int, _unit("px")] = 48
@@ -84,6 +117,16 @@ class ModelSection:
     """Licence of the weights, for the package's card."""
     limits: str = "not stated"
     """What the model must not be used for, for the package's card."""
+
+    @property
+    def unit(self) -> Unit:
+        """The unit of lengths."""
+        return "px" if self.mpp == PX else "um"
+
+    @property
+    def grid_mpp(self) -> float:
+        """um per grid px, or the number that stands for it in pixel work."""
+        return MPP_OF_PX if self.mpp == PX else self.mpp
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
@@ -249,7 +292,8 @@ class SlideSection:
     """A slide with a tile that cannot be decoded: ``fail``, or ``mark``: the tile is read as white,
     recorded, and taken off the analysed area."""
     tissue: Literal["auto", "all"] = "auto"
-    """``auto``: analyse where a mask shows tissue; ``all``: no mask."""
+    """``auto``: analyse where a mask shows tissue; ``all``: no mask. Where ``model.mpp`` is px,
+    ``all`` is the default and the only choice."""
     regions_origin: Literal["auto", "slide", "scanned"] = "auto"
     """From which corner the coordinates of the regions count; see ``data.origin``."""
     min_tissue: Share = 0.0
@@ -394,6 +438,23 @@ class Pipeline:
                 f"data.mask_colours names '{unknown[0]}', which is none of the classes "
                 f"{', '.join(names)}, nor 'none'{did_you_mean(unknown[0], names)}"
             )
+        if self.model.unit == PX:
+            self._check_px()
+
+    def _check_px(self) -> None:
+        """Refuse what is of um, or finds tissue by it, where the model works in pixels."""
+        for key, value in (("data.mpp", self.data.mpp), ("slide.mpp", self.slide.mpp)):
+            if value is not None:
+                raise ValueError(
+                    f"{key} is {value:g}, but model.mpp is px: in pixels no scale is used; leave "
+                    f"{key} out, or give model.mpp in um/px"
+                )
+        for key, tissue in (("slide", self.slide.tissue), ("data", self.data.tissue)):
+            if tissue != "all":
+                raise ValueError(
+                    f"{key}.tissue is {tissue}, but model.mpp is px: tissue is found by sizes in "
+                    f"um; say {key}.tissue: all, and draw regions where a part is to be left out"
+                )
 
 
 def shipped_pipelines() -> Path:
@@ -454,6 +515,7 @@ def load_pipeline(name: str, overrides: Sequence[str] = ()) -> Pipeline:
         raise ConfigError(f"{path} must hold keys and values, not {type(content).__name__}")
     for override in overrides:
         _apply(content, override)
+    _analyse_all_in_px(content)
     content = {"name": path.stem, "folder": str(path.resolve().parent)} | content
     try:
         text = json.dumps(content, default=str)  # JSON's lists and sections are what is strict here
@@ -468,6 +530,16 @@ def load_pipeline(name: str, overrides: Sequence[str] = ()) -> Pipeline:
         if len(wrong) == 1:
             raise ConfigError(f"{path}: {wrong[0]}") from error
         raise ConfigError("\n  ".join([f"{path}: {len(wrong)} faults", *wrong])) from error
+
+
+def _analyse_all_in_px(content: dict[str, Any]) -> None:
+    """The default of ``tissue`` where the model works in pixels."""
+    model = content.get("model")
+    if isinstance(model, dict) and model.get("mpp") == PX:
+        for name in ("slide", "data"):
+            section = content.setdefault(name, {})
+            if isinstance(section, dict):
+                section.setdefault("tissue", "all")
 
 
 class _Yaml(yaml.SafeLoader):

@@ -137,7 +137,7 @@ def _tables(name: str, section: Schema, schema: Schema) -> Iterator[str]:
             f"`{key}`",
             default or "needed" * (key in section.get("required", ())),
             value.get("unit", ""),
-            _values(value, items) + " or null" * ("anyOf" in part),
+            _values(value, items) + " or null" * ({"type": "null"} in part.get("anyOf", ())),
             _line(part),
         )
         yield f"| {' | '.join(cells)} |"

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from quadrat.core.columns import Columns
 from quadrat.core.geometry import F64, Box, Scale
+from quadrat.core.unit import PX, Mpp, Unit
 
 FLAG_CAPPED = 1
 """Larger than what is decoded at once (the cap, or a mask model's window): counted once, but its
@@ -42,6 +43,8 @@ class Frame:
     """Level-0 px per grid px along rows."""
     scale_col: float
     """Level-0 px per grid px along columns."""
+    unit: Unit = "um"
+    """Of lengths: where it is "px", ``mpp`` is px per grid px and there are no um."""
 
     @property
     def box(self) -> Box:
@@ -56,6 +59,11 @@ class Frame:
     def mpp_l0(self) -> float:
         """um per level-0 px, along rows."""
         return self.mpp / self.scale_row
+
+    @property
+    def stated_mpp(self) -> Mpp:
+        """The same, or "px" where there are no um."""
+        return "px" if self.unit == PX else self.mpp_l0
 
     def centres_in(self, other: Frame) -> tuple[F64, F64]:
         """Where the centres of all pixels lie, in px of another frame: rows (h,), columns (w,)."""

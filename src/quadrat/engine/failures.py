@@ -14,6 +14,7 @@ from pathlib import Path
 
 from quadrat.core.files import remove, write_file
 from quadrat.core.records import from_json, to_json
+from quadrat.core.unit import Unit
 from quadrat.engine.executor import Failure
 from quadrat.outputs.tables import SummaryRow
 
@@ -51,13 +52,15 @@ class FailedSlide:
     """Of the slide and the settings that failed; "": the file could not be read."""
     again: bool = False
     """Whether the next command tries it again by itself."""
+    unit: Unit = "um"
+    """Of lengths in the run."""
 
     def row(self, out: Path) -> SummaryRow:
         """Its row of summary.csv, where files have names and no places."""
         reason = f"{self.stage}: {self.reason}"
         reason = reason.replace(self.path, Path(self.path).name) if self.path else reason
         reason = reason.replace(f"{out}{os.sep}", "")
-        return SummaryRow(self.slide, "failed", self.task, None, None, (), reason)
+        return SummaryRow(self.slide, "failed", self.task, None, None, (), reason, self.unit)
 
 
 def write_failure(out: Path, failure: FailedSlide, *, trace: str = "") -> FailedSlide:

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from quadrat.config.pipeline import Pipeline
+from quadrat.core.records import to_json
+from quadrat.core.unit import PX
 from quadrat.engine.journal import Key, Level
 from quadrat.engine.work import SlideWork
 from quadrat.slides.identity import regions_digest
@@ -68,16 +70,17 @@ def fingerprints(work: SlideWork, pipeline: Pipeline, *, weights_sha256: str) ->
     spec, lattice = work.spec, work.spec.lattice
     tile = _digest(
         work.identity,
-        work.ref.mpp,
+        work.ref.mpp if spec.unit != PX else None,
         *((work.ref.scene,) if work.ref.scene else ()),
         regions_digest(work.ref.regions),
         asdict(work.slide),
         spec.mpp,
+        *((spec.unit,) if spec.unit == PX else ()),
         asdict(lattice),
         work.margin,
         schema=RESULT_SCHEMA,
     )
-    frozen = {k: v for k, v in asdict(spec).items() if k != "thresholds"}
+    frozen = {k: v for k, v in to_json(spec).items() if k != "thresholds"}
     predict = _digest(tile, frozen, weights_sha256)
     result = _digest(predict, dict(spec.thresholds), asdict(pipeline.outputs))
     return Fingerprints(tile=tile, predict=predict, result=result)

@@ -3,6 +3,8 @@ their pyramids."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
@@ -88,7 +90,8 @@ def create_labels(work: SlideWork) -> Done:
 def write_overview(work: SlideWork, frame: Frame) -> None:
     """The slide at low power as the image of the result; its corner is that of the grid."""
     rgb, mpp = read_overview(work, frame)
-    coarse = Frame(
+    coarse = replace(
+        frame,
         height=rgb.shape[0],
         width=rgb.shape[1],
         mpp=mpp,

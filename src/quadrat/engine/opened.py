@@ -117,6 +117,7 @@ def open_work_source(work: SlideWork) -> SlideSource:
         slide_mpp=work.ref.mpp if work.ref.mpp is not None else work.slide.mpp,
         allow_upsampling=work.slide.allow_upsampling,
         damaged=damage_mode(work),
+        unit=work.spec.unit,
     )
 
 
@@ -131,6 +132,7 @@ def _key(work: SlideWork) -> tuple[object, ...]:
     return (
         *(work.folder, work.identity, work.task, work.margin, work.ref.path, work.ref.scene),
         *(work.ref.mpp, how.mpp, how.allow_upsampling, how.damaged, work.spec.mpp),
+        work.spec.unit,
         work.spec.lattice,
         _stamp(work.path / PLAN),
         _stamp(work.predictions / ABOUT),

@@ -13,6 +13,7 @@ from quadrat.core.geometry import Box
 from quadrat.core.objects import Frame, ObjectTable, Polygons
 from quadrat.core.outlines import concatenate_polygons, take_polygons
 from quadrat.core.predictions import SCORE_MAX, TileScores
+from quadrat.core.unit import PX, Unit, large_area
 from quadrat.engine.images import read_overview
 from quadrat.engine.journal import Done
 from quadrat.engine.opened import opened
@@ -38,6 +39,7 @@ from quadrat.tasks import get_task
 
 DETAIL_PX = 360
 DENSITY_CELL_UM = 50.0
+"""Side of a cell of density.png: um, or px in pixel work."""
 Rgb = npt.NDArray[np.uint8]
 
 
@@ -67,6 +69,8 @@ class Canvas:
     """um per px of it."""
     title: str
     """Heading of the pictures: the names of the slide and the task."""
+    unit: Unit = "um"
+    """Of lengths."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -79,7 +83,7 @@ def finish_slide(job: FinishJob) -> Done:
     task, view, plan = get_task(job.work.task), WorkView(job.work), job.work.load_plan()
     if job.outputs.overlay:
         rgb, mpp = read_overview(job.work, plan.frame)
-        canvas = Canvas(rgb, mpp, f"{plan.name}   {task.name}")
+        canvas = Canvas(rgb, mpp, f"{plan.name}   {task.name}", plan.frame.unit)
         stitched, tissue_mm2 = task.merge(view), job.figures.area.tissue_mm2
         if stitched.tiles is not None:
             draw_tiles(job.work, stitched.tiles, plan, canvas, tissue_mm2)
@@ -91,7 +95,7 @@ def finish_slide(job: FinishJob) -> Done:
         fingerprint=job.fingerprint,
         frame=plan.frame,
         reader=ReaderNote(plan.format, plan.reader),
-        slide_mpp=MppNote(plan.slide_mpp, plan.mpp_source),
+        slide_mpp=mpp_note(plan),
         cores=len(plan.cells),
         thresholds=dict(job.work.spec.thresholds),
         figures=job.figures,
@@ -99,6 +103,11 @@ def finish_slide(job: FinishJob) -> Done:
     )
     write_summary(job.work.result, summary)
     return Done()
+
+
+def mpp_note(plan: SlidePlan) -> MppNote:
+    """The slide's scale; none in pixel work."""
+    return MppNote(None if plan.frame.unit == PX else plan.slide_mpp, plan.mpp_source)
 
 
 def draw_objects(
@@ -125,7 +134,7 @@ def draw_objects(
     found, area = job.figures.answer, job.figures.area.tissue_mm2
     assert isinstance(found, ObjectFigures)
     entries = [
-        LegendEntry(c.name, c.color, _amount(row, regions=regions))
+        LegendEntry(c.name, c.color, _amount(row, frame.unit, regions=regions))
         for c, row in zip(spec.classes, found.counts, strict=False)
     ]
     page = compose_overlay(
@@ -136,17 +145,23 @@ def draw_objects(
         detail_mpp=frame.mpp / 2,
         detail_box=(box.col0 * scale, box.row0 * scale, box.col1 * scale, box.row1 * scale),
         title=canvas.title,
-        subtitle=f"{len(table):,} {'regions' if regions else 'objects'} on {area:.2f} mm² of "
-        "tissue",
+        subtitle=f"{len(table):,} {'regions' if regions else 'objects'} on "
+        f"{_analysed_area(area, frame.unit)}",
+        unit=frame.unit,
     )
     save_png(page, work.result / "overlay.png")
     if not regions:
         draw_density(work, table, plan, canvas)
 
 
-def _amount(row: CountRow, *, regions: bool) -> str:
+def _amount(row: CountRow, unit: Unit, *, regions: bool) -> str:
     """Objects are counted, regions are measured."""
-    return f"{row.area_mm2:.3f} mm²" if regions else f"{row.count:,}"
+    return f"{row.area_mm2:.3f} {large_area(unit)}" if regions else f"{row.count:,}"
+
+
+def _analysed_area(area_mm2: float, unit: Unit) -> str:
+    """How much was analysed; in pixel work that need not be tissue."""
+    return f"{area_mm2:.2f} {large_area(unit)}" + (" analysed" if unit == PX else " of tissue")
 
 
 def draw_density(work: SlideWork, table: ObjectTable, plan: SlidePlan, canvas: Canvas) -> None:
@@ -158,10 +173,11 @@ def draw_density(work: SlideWork, table: ObjectTable, plan: SlidePlan, canvas: C
         mask=_analysed(plan, work.spec, density.shape),
         low=0.0,
         high=max(1.0, float(np.percentile(density, 99.5))),
-        label="objects / mm²",
+        label=f"objects / {large_area(canvas.unit)}",
         cell_um=DENSITY_CELL_UM,
         overview_mpp=canvas.mpp,
         title=f"{canvas.title} density",
+        unit=canvas.unit,
     )
     save_png(page, work.result / "density.png")
 
@@ -203,6 +219,7 @@ def draw_tiles(
         cell_um=core * plan.frame.mpp,
         overview_mpp=canvas.mpp,
         title=f"{canvas.title} heatmap",
+        unit=canvas.unit,
     )
     save_png(page, work.result / "heatmap.png")
     side = core * plan.frame.mpp / canvas.mpp
@@ -225,8 +242,9 @@ def draw_tiles(
         detail_mpp=canvas.mpp,
         detail_box=box,
         title=canvas.title,
-        subtitle=f"{len(rows):,} tiles on {tissue_mm2:.2f} mm² of tissue; slide: "
+        subtitle=f"{len(rows):,} tiles on {_analysed_area(tissue_mm2, canvas.unit)}; slide: "
         f"{spec.classes[top].name}",
+        unit=canvas.unit,
     )
     save_png(page, work.result / "overlay.png")
 

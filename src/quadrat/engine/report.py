@@ -12,9 +12,10 @@ from typing import Any
 from quadrat.config.manifest import NO_FOLDERS
 from quadrat.core.files import open_append, write_file
 from quadrat.core.records import to_json
+from quadrat.core.unit import PX
 from quadrat.engine.failures import read_failures
 from quadrat.engine.journal import KEPT, Journal
-from quadrat.engine.work import JOURNAL, read_plan
+from quadrat.engine.work import JOURNAL, SlidePlan, read_plan
 from quadrat.outputs.summary import SUMMARY, ObjectFigures, Summary, read_summary
 from quadrat.outputs.tables import ALL, SummaryRow, write_run_summary
 
@@ -45,11 +46,19 @@ def done_row(summary: Summary) -> SummaryRow:
         slide=summary.slide,
         status="done",
         task=summary.task,
-        mpp=summary.frame.mpp,
+        mpp=None if summary.frame.unit == PX else summary.frame.mpp,
         tissue_mm2=summary.figures.area.tissue_mm2,
         figures=figures,
         reason=f"{damaged} damaged tiles read as white" if damaged else "",
+        unit=summary.frame.unit,
     )
+
+
+def stage_row(status: str, task: str, plan: SlidePlan) -> SummaryRow:
+    """The row of a slide that was taken to a stage before results."""
+    unit = plan.frame.unit
+    mpp = None if unit == PX else plan.frame.mpp
+    return SummaryRow(plan.name, status, task, mpp, plan.tissue_mm2, unit=unit)
 
 
 def summarise(out: Path) -> list[SummaryRow]:
@@ -105,4 +114,4 @@ def _kept(out: Path) -> Iterator[SummaryRow]:
         plan = read_plan(path.parent)
         if levels and plan is not None:
             status = "predict" if "predict" in levels else "tile"
-            yield SummaryRow(plan.name, status, plan.task, plan.frame.mpp, plan.tissue_mm2)
+            yield stage_row(status, plan.task, plan)

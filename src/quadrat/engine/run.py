@@ -27,6 +27,7 @@ from quadrat.core.errors import (
 from quadrat.core.files import drop_partials, recover_folder
 from quadrat.core.kernel import is_kept
 from quadrat.core.numerics import Numerics
+from quadrat.core.unit import PX
 from quadrat.engine.batch import Batch
 from quadrat.engine.cluster import check_workers, open_executor
 from quadrat.engine.executor import Executor, Failure
@@ -41,7 +42,7 @@ from quadrat.engine.fingerprint import Fingerprints, fingerprints
 from quadrat.engine.journal import UNTIL, Journal
 from quadrat.engine.lease import Held, Lease, Leases
 from quadrat.engine.progress import Reporter
-from quadrat.engine.report import RunReport, done_row, note_timings, summarise
+from quadrat.engine.report import RunReport, done_row, note_timings, stage_row, summarise
 from quadrat.engine.resume import (
     COMMIT,
     begun_on,
@@ -56,7 +57,7 @@ from quadrat.engine.route import steps_of
 from quadrat.engine.state import RunSettings, SlideState
 from quadrat.engine.work import SlideWork, work_folder
 from quadrat.models.package import CARD, load_package
-from quadrat.models.spec import spec_of, versions
+from quadrat.models.spec import IN_PX, need_unit, spec_of, versions
 from quadrat.models.task import ModelSpec
 from quadrat.outputs.summary import SUMMARY, PackageNote, Provenance, Summary, read_summary
 from quadrat.outputs.tables import SummaryRow
@@ -99,6 +100,7 @@ def run_spec(pipeline: Pipeline, package: Path) -> tuple[ModelSpec, dict[str, An
         )
     # whole and unaltered? It is better said now than by every worker
     loaded = load_package(package, build_network, task=pipeline.task)
+    need_unit(pipeline, loaded.spec, package)
     spec, card = loaded.spec, dict(loaded.card)
     wanted = tuple(c.name for c in pipeline.classes)
     if spec.class_names != wanted:
@@ -183,6 +185,8 @@ def run(
         _tidy(out, leases)
         log = out / "run" / "log.jsonl"
         reporter = stack.enter_context((reporter or Reporter()).into(log))
+        if asked.spec.unit == PX:
+            reporter.say(IN_PX)
         todo, rows = _prepare(asked, slides)
         for row in rows.values():
             why = "finished before" if row.status == "done" else row.reason
@@ -302,7 +306,8 @@ def _look_at(asked: _Run, ref: SlideRef) -> _Todo | SummaryRow | FailedSlide:
         work = SlideWork(ref, str(folder), asked.spec, pipeline.slide, pipeline.task, identity)
         prints = fingerprints(work, pipeline, weights_sha256=asked.weights_sha256)
     except SlideError as error:
-        return FailedSlide(ref.name, "open", str(error), asked.task, ref.path)
+        unit = asked.spec.unit
+        return FailedSlide(ref.name, "open", str(error), asked.task, ref.path, unit=unit)
     place = results_folder(asked.out, ref.name)
     summary = _summary_in(place)
     # the file may be a better one now
@@ -443,9 +448,9 @@ class _Crossing:
                 state.lease.release()
         except WriteError as error:
             self.unwritten = True
-            row = FailedSlide(state.name, "results", str(error), self.asked.task).row(
-                self.asked.out
-            )
+            task, unit = self.asked.task, self.asked.spec.unit
+            failed = FailedSlide(state.name, "results", str(error), task, unit=unit)
+            row = failed.row(self.asked.out)
         self.rows[state.name] = row
         if row.status == "failed":
             self.failures += 1
@@ -458,10 +463,7 @@ class _Crossing:
             try:
                 if asked.until != "results":
                     keep_stores(state.work, state.prints, asked.pipeline.run.keep)
-                    plan = state.work.load_plan()
-                    row = SummaryRow(
-                        state.name, asked.until, asked.task, plan.frame.mpp, plan.tissue_mm2
-                    )
+                    row = stage_row(asked.until, asked.task, state.work.load_plan())
                 else:
                     row = done_row(read_summary(results_folder(asked.out, state.name)))
                 note_timings(asked.out, state.name, state.seconds)
@@ -486,6 +488,7 @@ class _Crossing:
             tries=state.tries,
             fingerprint=state.prints.of_run(asked.until),
             again=failure.unwritten,
+            unit=asked.spec.unit,
         )
         return write_failure(asked.out, record, trace=failure.trace).row(asked.out)
 

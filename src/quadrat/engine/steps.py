@@ -22,6 +22,7 @@ from quadrat.core.geometry import Box
 from quadrat.core.lattice import Cell, CoreIndex, ShardIndex
 from quadrat.core.objects import Frame
 from quadrat.core.predictions import Prediction
+from quadrat.core.unit import PX
 from quadrat.engine.journal import Done, PartReceipt, Planned, Sealed, Selected, StoreLaid
 from quadrat.engine.opened import Opened, damage_mode, opened
 from quadrat.engine.state import AnyStep, RunSettings, ShardStep, SlideState, Step
@@ -117,7 +118,6 @@ def plan_slide(work: SlideWork) -> Planned:
                 "look at it with 'quadrat inspect --pictures', or analyse everything with --set "
                 "slide.tissue=all"
             )
-        overridden = work.ref.mpp is not None or work.slide.mpp is not None
         plan = SlidePlan(
             name=work.ref.name,
             frame=frame,
@@ -127,13 +127,22 @@ def plan_slide(work: SlideWork) -> Planned:
             reader=slide.info.reader,
             format=slide.info.format,
             slide_mpp=slide_mpp,
-            mpp_source="override" if overridden else slide.info.mpp_source or "file",
+            mpp_source=_mpp_source(work, slide),
             excluded=tuple((part.reason, part.mm2) for part in tissue.excluded),
             filled_mm2=tissue.filled_mm2,
             task=get_task(work.task).name,
         )
     work.save_plan(plan, tissue)
     return Planned(tuple(work.spec.lattice.by_shard(cells)), len(cells))
+
+
+def _mpp_source(work: SlideWork, slide: Slide) -> str:
+    """Where the scale of a slide comes from, for its summary."""
+    if work.spec.unit == PX:
+        return "not used: model.mpp is px"
+    if work.ref.mpp is not None or work.slide.mpp is not None:
+        return "override"
+    return slide.info.mpp_source or "file"
 
 
 def analysed_part(work: SlideWork, slide: Slide, *, slide_mpp: float, frame: Frame) -> TissueMap:

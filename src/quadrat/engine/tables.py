@@ -83,7 +83,7 @@ def write_objects(
                 writer.append(rows, polygons, near, first_id=start + 1)
             start += len(rows)
     counts = count_rows(table, nearest, classes=classes, frame=frame, tissue_mm2=area_mm2)
-    write_counts(folder / "counts.csv", counts)
+    write_counts(folder / "counts.csv", counts, unit=frame.unit)
     lattice, cells = job.work.spec.lattice, plan.cells
     seams = slide_seams(table, parts, lattice=lattice, frame=frame, cells=cells)
     return ObjectFigures(tuple(counts), int((table.flags & FLAG_CAPPED > 0).sum()), seams)

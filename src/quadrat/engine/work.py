@@ -59,7 +59,7 @@ class SlidePlan:
     slide_mpp: float
     """um per level-0 px."""
     mpp_source: str
-    """Where the file states it, or "override"."""
+    """Where the file states it, "override", or that it is not used."""
     excluded: tuple[tuple[str, float], ...] = ()
     """(reason, mm2) of what is left out."""
     filled_mm2: float = 0.0
@@ -137,7 +137,9 @@ class SlideWork:
         stream = io.BytesIO()
         np.save(stream, np.array(plan.cells, np.int32).reshape(-1, 2))
         write_file(self.path / CELLS, stream.getvalue())
-        write_file(self.path / PLAN, json.dumps(to_json(replace(plan, cells=()))))
+        write_file(
+            self.path / PLAN, json.dumps(to_json(replace(plan, cells=()), unit=plan.frame.unit))
+        )
 
     @property
     def has_plan(self) -> bool:

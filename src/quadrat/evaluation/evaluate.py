@@ -24,6 +24,7 @@ from quadrat.core.errors import (
     WriteError,
 )
 from quadrat.core.text import aligned
+from quadrat.core.unit import renamed
 from quadrat.engine.progress import Reporter
 from quadrat.engine.run import package_folder, run, run_spec
 from quadrat.evaluation.pooling import (
@@ -41,7 +42,7 @@ from quadrat.evaluation.report import (
 )
 from quadrat.evaluation.results import finished_summary
 from quadrat.metrics.bootstrap import DRAWS, LEAST_CASES, SEED
-from quadrat.metrics.protocol import DEFAULT_SETTINGS, MetricSettings
+from quadrat.metrics.protocol import DEFAULT_SETTINGS, MetricSettings, point_distance
 from quadrat.models.package import CARD, read_card
 from quadrat.models.task import Task
 from quadrat.tasks import get_task
@@ -64,8 +65,8 @@ class EvaluationOptions:
     """Folders of finished results; then nothing is run."""
     allow_seen: bool = False
     """Evaluate even if the package may have seen the slides."""
-    settings: MetricSettings = DEFAULT_SETTINGS
-    """How results and annotations are compared."""
+    settings: MetricSettings | None = None
+    """How results and annotations are compared; None: as :func:`settings_of` says."""
     ranking: bool = True
     """Run a second time for average precision, if the task can."""
     pictures: bool = False
@@ -157,6 +158,14 @@ def for_evaluation(pipeline: Pipeline, *, pictures: bool = False) -> Pipeline:
     )
 
 
+def settings_of(pipeline: Pipeline, *, distance_um: float | None = None) -> MetricSettings:
+    """The settings of a comparison. ``distance_um``: of matched points, um or px; None: the
+    default in the pipeline's unit."""
+    if distance_um is None:
+        distance_um = point_distance(pipeline.model.unit, pipeline.data.point_diameter_um)
+    return replace(DEFAULT_SETTINGS, distance_um=distance_um)
+
+
 def evaluation_jobs(
     pipeline: Pipeline,
     manifest: Path | None,
@@ -210,7 +219,9 @@ def evaluate(
     cards, truths = [], dict[str, SlideTruth]()
     for job in jobs:
         cards.append(_checked_card(job, options))
-        truths |= read_truths(job.slides, job.pipeline.data, classes)  # before time is spent
+        own = job.pipeline  # read before time is spent
+        truths |= read_truths(job.slides, own.data, classes, unit=own.model.unit)
+    settings = options.settings or settings_of(first)
     sums = [str(card["weights_sha256"]) for card in cards]
     if options.results:
         results, failed = _finished(jobs, sums, options), dict[str, str]()
@@ -219,20 +230,21 @@ def evaluate(
         results, failed = _run(jobs, options, reporter)
         lower = _run_ranking(jobs, task, failed, options, reporter)
     measured, ranked = (
-        measure_slides(parts, truths, task=task, classes=classes, settings=options.settings)
+        measure_slides(parts, truths, task=task, classes=classes, settings=settings)
         for parts in (results, lower)
     )
-    evaluation = pool(measured, task=task, classes=classes, ranked=ranked)
+    unit = first.model.unit
+    evaluation = pool(measured, task=task, classes=classes, ranked=ranked, unit=unit)
     details = EvaluationDetails(
         pipeline=first.name,
         split="left-out folds" if len(jobs) > 1 else options.split,
-        settings=asdict(options.settings)
+        settings=renamed(asdict(settings), unit)
         | {"bootstrap_draws": DRAWS, "bootstrap_seed": SEED, "allow_seen": options.allow_seen},
         packages=[
             {"name": Path(job.pipeline.model.package).name, "weights_sha256": sha256}
             for job, sha256 in zip(jobs, sums, strict=True)
         ],
-        thresholds=_thresholds(results),
+        thresholds=renamed(_thresholds(results), unit),
         notes=_notes(evaluation, task, options, ranked=bool(ranked)),
         failed=failed,
     )

@@ -18,6 +18,7 @@ from quadrat.config.manifest import SlideRef
 from quadrat.config.pipeline import DataSection
 from quadrat.config.splits import case_of
 from quadrat.core.errors import QuadratError
+from quadrat.core.unit import PX, Mpp, Unit, named
 from quadrat.evaluation.results import read_answer
 from quadrat.metrics.bootstrap import DRAWS, Interval, case_intervals
 from quadrat.metrics.counts import Counted, count_agreement
@@ -74,6 +75,8 @@ class Evaluation:
     """Name of the task."""
     main: str
     """Name of the main figure."""
+    unit: Unit
+    """Of lengths, in the names of figures."""
     classes: tuple[str, ...]
     """Names of the classes."""
     slides: tuple[SlideMetrics, ...]
@@ -99,10 +102,10 @@ class Evaluation:
 
 
 def read_truths(
-    slides: Iterable[SlideRef], data: DataSection, classes: Sequence[str]
+    slides: Iterable[SlideRef], data: DataSection, classes: Sequence[str], *, unit: Unit = "um"
 ) -> dict[str, SlideTruth]:
     """The truth of each slide, by name, as the manifest and the pipeline's ``data`` section say.
-    Each annotation file is read once.
+    Each annotation file is read once. ``unit``: that of the model.
 
     Raises:
         ConfigError: the manifest names no annotation or label.
@@ -111,7 +114,9 @@ def read_truths(
     """
     truths = {}
     for ref in slides:
-        mpp = mpp_of(ref) if data.annotations == "points" else None  # points may be in um
+        mpp: Mpp | None = PX if unit == PX else None
+        if unit == "um" and data.annotations == "points":  # points may be in um
+            mpp = mpp_of(ref)
         truths[ref.name] = load_truth(ref, data, classes, mpp=mpp)
         need_annotated(
             truths[ref.name], ref, otherwise="objects that are found elsewhere cannot be evaluated"
@@ -159,8 +164,9 @@ def pool(
     classes: Sequence[str],
     ranked: Sequence[SlideMetrics] = (),
     draws: int = DRAWS,
+    unit: Unit = "um",
 ) -> Evaluation:
-    """All figures of measured slides, with intervals, by slide and by case.
+    """All figures of measured slides, with intervals, by slide and by case; named in ``unit``.
 
     ``ranked``: the same slides run with a lower threshold. Average precision is taken from them, if
     there are any.
@@ -176,7 +182,7 @@ def pool(
 
     def alone(index: Sequence[int]) -> dict[str, float]:
         sizes = metrics.sizes([slides[i].measured for i in index], classes=names)
-        return additive(index) | sizes
+        return additive(index) | {_figure(name, unit): value for name, value in sizes.items()}
 
     figures = metrics.summarise([slide.measured for slide in slides], classes=names)
     if ranked:
@@ -188,6 +194,7 @@ def pool(
     return Evaluation(
         task=task.name,
         main=metrics.main,
+        unit=unit,
         classes=names,
         slides=tuple(slides),
         figures=figures,
@@ -201,6 +208,12 @@ def pool(
         agreement=agreement,
         agreement_intervals=agreement_intervals,
     )
+
+
+def _figure(name: str, unit: Unit) -> str:
+    """The name of a figure, of all or of a class (``annotated_mm2.tumor``), in a unit."""
+    base, dot, of = name.partition(".")
+    return named(base, unit) + dot + of
 
 
 def _counts(

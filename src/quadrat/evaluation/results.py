@@ -20,7 +20,7 @@ from quadrat.core.geometry import Box
 from quadrat.core.objects import Frame, ObjectTable
 from quadrat.core.predictions import SCORE_MAX, TileScores
 from quadrat.metrics.protocol import Answer, Labels
-from quadrat.outputs.objects import OBJECT_COLUMNS, object_table, read_rows
+from quadrat.outputs.objects import object_columns, object_table, read_rows
 from quadrat.outputs.summary import SUMMARY, Summary, read_summary
 from quadrat.outputs.tables import read_tiles
 from quadrat.store.array import ShardedArray
@@ -80,7 +80,7 @@ def read_objects(path: Path, frame: Frame, *, classes: Sequence[str]) -> ObjectT
     Raises:
         QuadratError: it cannot be read, ids are not 1 to n, or its classes are not ``classes``.
     """
-    rows = read_rows(path, OBJECT_COLUMNS).sort_by("id")
+    rows = read_rows(path, object_columns(frame)).sort_by("id")
     if not np.array_equal(rows["id"].to_numpy(), np.arange(1, len(rows) + 1)):
         raise QuadratError(
             f"{path}: ids are not 1 to {len(rows)}; run the slide again with --overwrite"

@@ -17,8 +17,9 @@ from quadrat.core.errors import ConfigError, QuadratError
 from quadrat.core.objects import Frame, ObjectTable, Polygons
 from quadrat.core.seams import SeamFigures
 from quadrat.core.text import aligned
+from quadrat.core.unit import MPP_OF_PX, PX, Mpp, Unit, plain_area
 from quadrat.evaluation.results import finished_summary
-from quadrat.outputs.objects import OBJECT_COLUMNS, object_table, read_rows, row_groups
+from quadrat.outputs.objects import object_columns, object_table, read_rows, row_groups
 from quadrat.outputs.summary import SUMMARY, ObjectFigures
 from quadrat.stitching.seams import Parts, seam_report, tile_lattice
 
@@ -28,22 +29,22 @@ LEAST_TILE_PX = 32
 
 
 def read_seams(
-    result: Path, *, tile: float | None, origin: tuple[float, float], mpp: float | None
-) -> SeamFigures:
-    """The seam report (as in ``summary.json``) of a result.
+    result: Path, *, tile: float | None, origin: tuple[float, float], mpp: Mpp | None
+) -> tuple[SeamFigures, Unit]:
+    """The seam report (as in ``summary.json``) of a result, and the unit of its lengths.
 
     Args:
         result: a slide's folder under results/, or a GeoJSON file (level-0 px).
         tile: side of the tiles in level-0 px; None: take the report from the result's summary.
         origin: level-0 (x, y) of the corner of any tile.
-        mpp: um per level-0 px; None: that of the result's summary.
+        mpp: um per level-0 px, or "px"; None: that of the result's summary.
 
     Raises:
         ConfigError: an option is missing or is not a length.
         QuadratError: a file is missing or broken, or its summary has no seam report.
     """
     for name, value in (("--tile", tile), ("--mpp", mpp)):
-        if value is not None and not 0 < value < float("inf"):
+        if isinstance(value, float | int) and not 0 < value < float("inf"):
             raise ConfigError(f"{name} is {value:g}; it must be a number above 0")
     if tile is not None and tile < LEAST_TILE_PX:
         raise ConfigError(f"--tile is {tile:g} px; it must be at least {LEAST_TILE_PX} level-0 px")
@@ -61,20 +62,27 @@ def read_seams(
                     "objects, or an older version wrote it); state --tile to have one made from "
                     "objects.parquet"
                 )
-            return answer.seams
+            return answer.seams, summary.frame.unit
         frame = summary.frame
         table, parts = read_objects(result / "objects.parquet", frame)
-        mpp = frame.mpp / frame.scale_col if mpp is None else mpp
+        if mpp is None:
+            mpp = PX if frame.unit == PX else frame.mpp / frame.scale_col
+        elif (mpp == PX) != (frame.unit == PX):
+            raise ConfigError(
+                f"--mpp is {mpp}, but the lengths of {result} are in {frame.unit}; leave --mpp out"
+            )
     else:
         if tile is None or mpp is None:
             missing = "--tile" if tile is None else "--mpp"
             raise ConfigError(
                 f"{result} does not say how it was cut into tiles; state {missing} (level-0 px, um "
-                "per level-0 px)"
+                "per level-0 px, or px where nobody knows it)"
             )
         table, parts = read_geojson(result)
     lattice = tile_lattice(table, tile=tile, origin=(origin[1], origin[0]))
-    return seam_report(table, parts, lattice, mpp=mpp).figures()
+    if mpp == PX:
+        return seam_report(table, parts, lattice, mpp=MPP_OF_PX).figures(), PX
+    return seam_report(table, parts, lattice, mpp=mpp).figures(), "um"
 
 
 def read_objects(path: Path, frame: Frame) -> tuple[ObjectTable, Parts]:
@@ -88,11 +96,11 @@ def read_objects(path: Path, frame: Frame) -> tuple[ObjectTable, Parts]:
     level0 = replace(frame, mpp=frame.mpp / side, scale_row=1.0, scale_col=1.0)
 
     def part(group: int) -> tuple[ObjectTable, Polygons]:
-        rows = read_rows(path, [*OBJECT_COLUMNS, "geometry"], group=group)
+        rows = read_rows(path, [*object_columns(frame), "geometry"], group=group)
         outlines = shapely.from_wkb(rows["geometry"].to_numpy(zero_copy_only=False))
         return object_table(rows, level0), polygons_of(outlines)
 
-    table = object_table(read_rows(path, OBJECT_COLUMNS), level0)
+    table = object_table(read_rows(path, object_columns(frame)), level0)
     return table, [partial(part, group) for group in range(row_groups(path))]
 
 
@@ -148,13 +156,13 @@ def read_geojson(path: Path) -> tuple[ObjectTable, Parts]:
     return table, [lambda: (table, polygons)]
 
 
-def seams_text(report: SeamFigures) -> str:
+def seams_text(report: SeamFigures, unit: Unit) -> str:
     """The report as a small table under its verdict."""
     rows = [
         ("", "near seams", "inside", "", f"{100 * report.confidence:.0f} % interval", "objects")
     ]
     for one, title, compared in (
-        (report.density, "objects per mm2", "ratio"),
+        (report.density, f"objects per {plain_area(unit)}", "ratio"),
         (report.straight_edges, "share with a straight edge on the line", "difference"),
         (report.duplicates, "duplicates per 1,000 objects", "difference"),
     ):
@@ -169,9 +177,8 @@ def seams_text(report: SeamFigures) -> str:
                 f"{one.objects:,}",
             )
         )
-    about = (
-        f"{report.seams:,} seams, every {report.pitch_px:g} px; near: within {report.near_um:g} um"
-    )
+    near = f"{report.near_um:g} {unit}"
+    about = f"{report.seams:,} seams, every {report.pitch_px:g} px; near: within {near}"
     return "\n".join([report.verdict, about, *aligned(rows)])
 
 

@@ -18,6 +18,7 @@ from quadrat.annotations.types import SlideTruth, Truth
 from quadrat.core.geometry import Box, Scale
 from quadrat.core.objects import Frame, ObjectTable
 from quadrat.core.predictions import TileScores
+from quadrat.core.unit import PX, Unit
 
 Labels = Callable[[Box], npt.NDArray[Any]]
 """The label image of a box of the grid, (h, w): object ids (1 + row of the object table, 0 none),
@@ -56,7 +57,7 @@ class MetricSettings:
     """
 
     distance_um: float = 6.0
-    """Greatest distance of two matched points, um."""
+    """Greatest distance of two matched points, um (px in pixel work)."""
     iou: float = 0.5
     """Least IoU of two matched boxes, in (0, 1]."""
     tile_share: float = 0.5
@@ -78,6 +79,13 @@ class MetricSettings:
 
 
 DEFAULT_SETTINGS = MetricSettings()
+
+
+def point_distance(unit: Unit, point_diameter_um: float) -> float:
+    """How far apart matched points may be unless somebody says so: 6 um; in pixel work, where the
+    data alone say how large things are, half the diameter of a point."""
+    in_px = unit == PX and point_diameter_um > 0
+    return point_diameter_um / 2 if in_px else DEFAULT_SETTINGS.distance_um
 
 
 @dataclass(frozen=True, slots=True)

@@ -208,6 +208,11 @@ def begin_from(
     """
     loaded = load_package(folder, build)
     theirs = loaded.spec
+    if theirs.unit != spec.unit:
+        raise PackageError(
+            f"{folder} works in {theirs.unit}, the pipeline in {spec.unit} (model.mpp): what it "
+            "has learnt is of another scale; begin from a package of the same unit"
+        )
     for name in ("task", "encoder", "widths"):
         if getattr(theirs, name) != getattr(spec, name):
             raise PackageError(

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.metadata
 import platform
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 
 from quadrat.config.pipeline import ModelSection, Pipeline
-from quadrat.core.errors import ConfigError
+from quadrat.core.errors import ConfigError, PackageError
 from quadrat.core.lattice import Lattice
 from quadrat.core.objects import ClassInfo
+from quadrat.core.records import to_json
+from quadrat.core.unit import MPP_OF_PX, PX, in_um, named, renamed
 from quadrat.models.encoders import Normalisation, encoder_normalisation
 from quadrat.models.task import Builds, ModelSpec
 
 STAINED: Normalisation = (0.75, 0.6, 0.72), (0.2, 0.22, 0.18)
 """Mean and standard deviation of RGB of H&E tissue."""
+IN_PX = (
+    "model.mpp is px: lengths are in px, areas in px^2 and Mpx; what slides and manifest state of "
+    "a scale is not used"
+)
+"""What a command that works in pixels says."""
 VERSIONS = ("torch", "numpy", "scikit-image", "numba", "openslide-python", "zarr")
 """Libraries that numbers depend on."""
 
@@ -42,7 +49,7 @@ def spec_of(pipeline: Pipeline, task: Builds) -> ModelSpec:
         classes=tuple(
             ClassInfo(c.name, cast(tuple[int, int, int], c.color)) for c in pipeline.classes
         ),
-        mpp=model.mpp,
+        mpp=model.grid_mpp,
         lattice=Lattice(core=model.core, halo=model.halo, stride=model.stride, shard=model.shard),
         widths=model.widths,
         thresholds=dict(task.default_thresholds) | pipeline.thresholds,
@@ -51,7 +58,52 @@ def spec_of(pipeline: Pipeline, task: Builds) -> ModelSpec:
         batch=model.batch,
         encoder=model.encoder,
         dropout=model.dropout,
+        unit=model.unit,
     )
+
+
+def need_stated(pipeline: Pipeline, task: Builds) -> None:
+    """Refuse to train in pixels with thresholds that are the task's defaults in um.
+
+    Raises:
+        ConfigError: one is not stated, or could not be told from one in um in the package's card.
+    """
+    unit = pipeline.model.unit
+    unclear = [name for name in task.default_thresholds if in_um(name, unit) != name]
+    if unclear:
+        raise ConfigError(
+            f"the task {task.name} has a threshold {unclear[0]}, whose name ends like that of one "
+            "in um where model.mpp is px; call it otherwise to train the task in pixels"
+        )
+    missing = [
+        name
+        for name in task.default_thresholds
+        if named(name, unit) != name and name not in pipeline.thresholds
+    ]
+    if missing:
+        name = missing[0]
+        what = "square pixels" if name.endswith("2") else "pixels"
+        raise ConfigError(
+            f"{pipeline.name}: thresholds.{name} is not stated; where model.mpp is px its default "
+            f"of {task.default_thresholds[name]:g} in um says nothing, so state it in {what}"
+        )
+
+
+def need_unit(pipeline: Pipeline, spec: ModelSpec, package: Path) -> None:
+    """Refuse a package that works in another unit than the pipeline.
+
+    Raises:
+        PackageError: it does.
+    """
+    if spec.unit != pipeline.model.unit:
+        theirs, wanted = (
+            "in pixels (model.mpp px)" if unit == PX else "in um"
+            for unit in (spec.unit, pipeline.model.unit)
+        )
+        raise PackageError(
+            f"{package} works {theirs}, the pipeline {pipeline.name} {wanted}: its figures would "
+            "be given another unit; set model.mpp as the package has it, or train anew"
+        )
 
 
 def normalisation(model: ModelSection) -> Normalisation:
@@ -87,21 +139,23 @@ def versions() -> dict[str, str]:
 
 def spec_to_dict(spec: ModelSpec) -> dict[str, Any]:
     """The specification as JSON holds it."""
-    return dataclasses.asdict(spec) | {"thresholds": dict(spec.thresholds)}
+    return to_json(spec) | {"thresholds": renamed(spec.thresholds, spec.unit)}
 
 
 def spec_from_dict(values: Mapping[str, Any]) -> ModelSpec:
     """The inverse of :func:`spec_to_dict`."""
+    unit = values.get("unit", "um")
     return ModelSpec(
         task=values["task"],
         classes=tuple(ClassInfo(c["name"], tuple(c["color"])) for c in values["classes"]),
-        mpp=float(values["mpp"]),
+        mpp=MPP_OF_PX if unit == PX else float(values["mpp"]),
         lattice=Lattice(**values["lattice"]),
         widths=tuple(values["widths"]),
-        thresholds=dict(values["thresholds"]),
+        thresholds={in_um(name, unit): value for name, value in values["thresholds"].items()},
         mean=tuple(values["mean"]),
         std=tuple(values["std"]),
         batch=int(values["batch"]),
         encoder=values["encoder"],
         dropout=float(values.get("dropout", 0.0)),  # cards of before it was there
+        unit=unit,
     )

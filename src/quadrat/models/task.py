@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from quadrat.core.lattice import CoreIndex, Lattice, ShardIndex
 from quadrat.core.objects import ClassInfo, Frame, ObjectTable, Polygons
 from quadrat.core.predictions import Array, Arrays, Prediction, TileScores
+from quadrat.core.unit import Unit
 from quadrat.metrics.protocol import Metrics
 from quadrat.store.predictions import PredictionStore, Storage
 
@@ -56,6 +57,8 @@ class ModelSpec:
     """A name of :mod:`quadrat.models.encoders`."""
     dropout: float = 0.0
     """In training, before the head of a classifier."""
+    unit: Unit = "um"
+    """Of lengths: where it is "px", grid px are level-0 px, and there are no um."""
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from quadrat.core.files import write_file
+from quadrat.core.unit import PX, Unit, length
 from quadrat.outputs.overlay import BLANK, Rgb, colorize
 
 PANEL = 720
@@ -54,6 +55,7 @@ def compose_overlay(
     detail_box: tuple[float, float, float, float],
     title: str,
     subtitle: str = "",
+    unit: Unit = "um",
 ) -> Rgb:
     """The whole slide on the left with a frame around the detail, the detail on the right, the
     legend below.
@@ -67,11 +69,12 @@ def compose_overlay(
         detail_box: (x0, y0, x1, y1) of the detail in px of ``overview``.
         title: first line of the page.
         subtitle: small text next to it.
+        unit: of lengths, for the scale bars.
     """
     left, scale = _fit(overview, (_WIDEST, PANEL))
     right, detail_scale = _fit(detail, (_WIDEST, PANEL))
-    _scale_bar(left, overview_mpp / scale)
-    _scale_bar(right, detail_mpp / detail_scale)
+    _scale_bar(left, overview_mpp / scale, unit)
+    _scale_bar(right, detail_mpp / detail_scale, unit)
     _locate(left, [v * scale for v in detail_box])
     ImageDraw.Draw(right).rectangle(
         (0, 0, right.width - 1, right.height - 1), outline=_INK, width=3
@@ -98,6 +101,7 @@ def compose_map(
     overview_mpp: float,
     title: str,
     subtitle: str = "",
+    unit: Unit = "um",
 ) -> Rgb:
     """The slide on the left, a map of it on the right (a density or a heatmap of tiles), a colour
     bar below.
@@ -114,6 +118,7 @@ def compose_map(
         overview_mpp: um per px of ``overview``.
         title: first line of the page.
         subtitle: small text next to it.
+        unit: of lengths, for the scale bars.
     """
     left, scale = _fit(overview, (_WIDEST, PANEL))
     rows, cols = (
@@ -126,7 +131,7 @@ def compose_map(
     ImageDraw.Draw(right).rectangle(
         (0, 0, right.width - 1, right.height - 1), outline=(205, 207, 210)
     )
-    _scale_bar(left, overview_mpp / scale)
+    _scale_bar(left, overview_mpp / scale, unit)
     page, top = _page([left, right], title=title, subtitle=subtitle, footer=2)
     _draw_color_bar(page, low=low, high=high, label=label, top=top)
     return np.asarray(page)
@@ -226,11 +231,12 @@ def _page(
     return page, top
 
 
-def _scale_bar(panel: Image.Image, mpp: float) -> None:
+def _scale_bar(panel: Image.Image, mpp: float, unit: Unit) -> None:
     """A labelled bar of a round length in the lower left corner of a panel with pixels of ``mpp``
-    um."""
+    um (px of the slide in pixel work)."""
     length_um = nice_length_um(panel.width * mpp / 4)
-    text = f"{length_um / 1000:g} mm" if length_um >= 1000 else f"{length_um:g} µm"
+    in_mm = unit != PX and length_um >= 1000
+    text = f"{length_um / 1000:g} mm" if in_mm else f"{length_um:,.10g} {length(unit)}"
     bar = length_um / mpp
     draw = ImageDraw.Draw(panel, "RGBA")
     wide = max(bar, _length(text, _SMALL))

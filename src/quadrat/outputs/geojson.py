@@ -21,6 +21,7 @@ import numpy.typing as npt
 from quadrat.core.files import new_file
 from quadrat.core.kernel import kernel
 from quadrat.core.objects import ClassInfo, Frame, ObjectTable, Polygons
+from quadrat.core.unit import length, small_area
 from quadrat.outputs.objects import check_append, slice_polygons
 
 DECIMALS = 2
@@ -68,6 +69,8 @@ class GeoJSONWriter:
         self._n_classes = len(classes)
         score = "Detection probability" if object_type == "detection" else "Probability"
         self._heads = [_class_json(c, object_type=object_type, score=score) for c in classes]
+        unit = frame.unit
+        self._sizes = f'"Area {small_area(unit)}":%.3f,"Perimeter {length(unit)}":%.3f'.encode()
         self._first = True
 
     def __enter__(self) -> Self:
@@ -137,9 +140,15 @@ class GeoJSONWriter:
         )
         for name, outline, class_id, score, area, perimeter in columns:
             yield (
-                b'{"type":"Feature","id":"%b","geometry":{"type":"Polygon","coordinates":%b},%b%.4f,'
-                b'"Area \xc2\xb5m^2":%.3f,"Perimeter \xc2\xb5m":%.3f}}}'
-                % (name.encode("ascii"), outline, self._heads[class_id], score, area, perimeter)
+                b'{"type":"Feature","id":"%b","geometry":{"type":"Polygon","coordinates":%b},'
+                b"%b%.4f,%b}}}"
+                % (
+                    name.encode("ascii"),
+                    outline,
+                    self._heads[class_id],
+                    score,
+                    self._sizes % (area, perimeter),
+                )
             )
 
 

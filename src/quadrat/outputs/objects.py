@@ -24,12 +24,14 @@ import shapely
 from quadrat.core.errors import QuadratError
 from quadrat.core.files import new_file
 from quadrat.core.objects import ClassInfo, Frame, ObjectTable, Polygons
+from quadrat.core.unit import PX, Unit, named
 
 OBJECT_COLUMNS = (
     "id", "class", "class_id", "score", "area_um2", "perimeter_um",
     "x_l0", "y_l0", "x0_l0", "y0_l0", "x1_l0", "y1_l0", "flags",
 )  # fmt: skip
-"""The columns that an :class:`ObjectTable` is made of, with ids and class names."""
+"""The columns that an :class:`ObjectTable` is made of, with ids and class names, as they are called
+in um."""
 ROW_GROUP = 32_768
 """Objects per row group; this bounds the memory of the writer (about 1 kB per object)."""
 
@@ -85,7 +87,7 @@ class ObjectWriter:
     ) -> None:
         self._path, self._frame, self._classes = Path(path), frame, tuple(classes)
         self._names = pa.array([c.name for c in self._classes], pa.string())
-        self._schema = _schema(self._classes)
+        self._schema = _schema(self._classes, frame.unit)
         self._slide = slide
         self._waiting: list[pa.Table] = []
         self._waiting_rows = 0
@@ -199,12 +201,12 @@ class ObjectWriter:
         about = {
             "slide": self._slide,
             "coordinates": "level-0 px, x right, y down",
-            "mpp": self._frame.mpp,
+            **({"unit": "px"} if self._frame.unit == PX else {"mpp": self._frame.mpp}),
         }
         self._writer.add_key_value_metadata({"geo": json.dumps(geo), "quadrat": json.dumps(about)})
 
 
-def _schema(classes: Sequence[ClassInfo]) -> pa.Schema:
+def _schema(classes: Sequence[ClassInfo], unit: Unit) -> pa.Schema:
     names = [c.name for c in classes]
     if len(set(names)) != len(names):
         raise ValueError(f"class names {names} are not distinct")
@@ -215,12 +217,12 @@ def _schema(classes: Sequence[ClassInfo]) -> pa.Schema:
             pa.field("class", pa.dictionary(pa.int32(), pa.string())),
             pa.field("class_id", pa.uint8()),
             pa.field("score", pa.float32()),
-            pa.field("area_um2", pa.float64()),
-            pa.field("perimeter_um", pa.float64()),
+            pa.field(named("area_um2", unit), pa.float64()),
+            pa.field(named("perimeter_um", unit), pa.float64()),
             *(pa.field(name, pa.float64()) for name in floats),
             pa.field("flags", pa.uint8()),
-            pa.field("nearest_same_um", pa.float32()),
-            *(pa.field(f"nearest_um.{name}", pa.float32()) for name in names),
+            pa.field(named("nearest_same_um", unit), pa.float32()),
+            *(pa.field(f"{named('nearest_um', unit)}.{name}", pa.float32()) for name in names),
             pa.field("geometry", pa.binary()),
         ]
     )
@@ -228,6 +230,11 @@ def _schema(classes: Sequence[ClassInfo]) -> pa.Schema:
 
 def _nullable(column: npt.NDArray[np.float32]) -> pa.Array:
     return pa.array(np.ascontiguousarray(column), mask=np.isnan(column))
+
+
+def object_columns(frame: Frame) -> list[str]:
+    """``OBJECT_COLUMNS`` by their names in the unit of a frame."""
+    return [named(name, frame.unit) for name in OBJECT_COLUMNS]
 
 
 def read_rows(path: Path, columns: Sequence[str], *, group: int | None = None) -> pa.Table:
@@ -253,11 +260,14 @@ def row_groups(path: Path) -> int:
 
 
 def object_table(rows: pa.Table, frame: Frame) -> ObjectTable:
-    """Rows with the columns ``OBJECT_COLUMNS`` as a table in px of ``frame``, in their order.
+    """Rows with the columns of :func:`object_columns` as a table in px of ``frame``, in their
+    order.
 
     Anchors are not in the file. They are the pixels of the centroids.
     """
-    column = {name: rows[name].to_numpy() for name in OBJECT_COLUMNS if name != "class"}
+    column = {
+        name: rows[named(name, frame.unit)].to_numpy() for name in OBJECT_COLUMNS if name != "class"
+    }
     centre, corners = (
         frame.scale.from_l0(np.stack([column[f"{name}_l0"] for name in names], axis=1))
         for names in (("x", "y"), ("x0", "y0", "x1", "y1"))

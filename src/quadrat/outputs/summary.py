@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from quadrat.core.files import write_file
 from quadrat.core.objects import ClassInfo, Frame
 from quadrat.core.records import from_json, to_json
 from quadrat.core.seams import SeamFigures
+from quadrat.core.unit import in_um, renamed
 from quadrat.outputs.tables import CountRow
 
 SUMMARY = "summary.json"
@@ -107,10 +108,10 @@ class ReaderNote:
 class MppNote:
     """The slide's mpp and where it comes from."""
 
-    value: float
-    """um per level-0 px."""
+    value: float | None
+    """um per level-0 px; None in pixel work."""
     source: str
-    """Where the file states it (such as "OME PhysicalSize"), or "override"."""
+    """Where the file states it (such as "OME PhysicalSize"), "override", or that it is not used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,12 +146,13 @@ class Summary:
 
 
 def write_summary(folder: Path, summary: Summary) -> None:
-    """Write summary.json of a slide; keys are sorted.
+    """Write summary.json of a slide; keys are sorted, and named in the unit of its frame.
 
     Raises:
         WriteError: it cannot be written.
     """
-    values = to_json(summary)
+    unit = summary.frame.unit
+    values = to_json(summary, unit=unit) | {"thresholds": renamed(summary.thresholds, unit)}
     figures, provenance = values.pop("figures"), values.pop("provenance")
     answer = figures["answer"]
     if isinstance(summary.figures.answer, ScoreFigures):
@@ -181,4 +183,6 @@ def read_summary(folder: Path) -> Summary:
         "figures": SlideFigures(area, answer),
         "provenance": from_json(Provenance, values),
     }
-    return from_json(Summary, values | groups)
+    found = from_json(Summary, values | groups)
+    thresholds = {in_um(name, found.frame.unit): v for name, v in found.thresholds.items()}
+    return replace(found, thresholds=thresholds)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ import numpy.typing as npt
 from quadrat.core.files import write_file
 from quadrat.core.objects import ClassInfo, Frame, ObjectTable
 from quadrat.core.predictions import SCORE_MAX, TileScores
+from quadrat.core.unit import Unit, named
 
 ALL = "all"
 """Name of the row over all classes in counts.csv."""
@@ -25,7 +27,12 @@ AREA_DECIMALS, DENSITY_DECIMALS, FRACTION_DECIMALS, UM_DECIMALS = 6, 3, 6, 3
 PROBABILITY_DECIMALS, PIXEL_DECIMALS, MPP_DECIMALS = 6, 2, 6
 _COUNT_COLUMNS = ("class", "count", "per_mm2", "area_mm2", "covered_fraction", "median_nearest_um")
 _TILE_COLUMNS = ("row", "col", "x0_l0", "y0_l0", "x1_l0", "y1_l0", "class")
-_SUMMARY_COLUMNS = ("slide", "status", "task", "mpp", "tissue_mm2")
+_SUMMARY_COLUMNS = ("slide", "status", "task")
+_SCALE_COLUMNS: Mapping[Unit, tuple[str, ...]] = {
+    "um": ("mpp", "tissue_mm2"),
+    "px": ("tissue_mpx",),
+}
+"""What summary.csv has besides of rows in a unit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +88,8 @@ class SummaryRow:
     """(name, value) of the columns of the task."""
     reason: str = ""
     """Why there is no result; else empty."""
+    unit: Unit = "um"
+    """Of lengths. In pixel work ``mpp`` is None, and ``tissue_mm2`` are megapixels."""
 
 
 def count_rows(
@@ -133,8 +142,8 @@ def _count_row(
     )
 
 
-def write_counts(path: Path, rows: Sequence[CountRow]) -> None:
-    """Write counts.csv."""
+def write_counts(path: Path, rows: Sequence[CountRow], *, unit: Unit = "um") -> None:
+    """Write counts.csv; its columns are named in ``unit``."""
     lines = [
         (
             row.class_name,
@@ -146,7 +155,7 @@ def write_counts(path: Path, rows: Sequence[CountRow]) -> None:
         )
         for row in rows
     ]
-    _write(path, _COUNT_COLUMNS, lines)
+    _write(path, [named(name, unit) for name in _COUNT_COLUMNS], lines)
 
 
 def write_classes(
@@ -229,24 +238,26 @@ def read_tiles(path: Path) -> TileRows:
 def write_run_summary(path: Path, rows: Sequence[SummaryRow]) -> None:
     """Write summary.csv: one row per slide in the given order.
 
-    The columns of figures stand in order of first appearance between ``tissue_mm2`` and ``reason``.
+    Rows in um have the columns ``mpp`` and ``tissue_mm2``, those in px ``tissue_mpx``; where both
+    are in one folder each leaves those of the other empty. The columns of figures stand in order of
+    first appearance between these and ``reason``.
     """
+    units: list[Unit] = [u for u in _SCALE_COLUMNS if any(row.unit == u for row in rows)] or ["um"]
+    scale = [name for unit in units for name in _SCALE_COLUMNS[unit]]
     names = list(dict.fromkeys(name for row in rows for name, _ in row.figures))
-    clash = set(names) & {*_SUMMARY_COLUMNS, "reason"}
+    clash = set(names) & {*_SUMMARY_COLUMNS, *chain(*_SCALE_COLUMNS.values()), "reason"}
     if clash:
         raise ValueError(f"figures {sorted(clash)} have the name of a fixed column of summary.csv")
     lines = []
     for row in rows:
         figures = dict(row.figures)
-        fixed = (
-            row.slide,
-            row.status,
-            row.task,
-            _decimal(row.mpp, MPP_DECIMALS),
-            _decimal(row.tissue_mm2, AREA_DECIMALS),
-        )
+        own = {
+            "mpp": _decimal(row.mpp, MPP_DECIMALS),
+            named("tissue_mm2", row.unit): _decimal(row.tissue_mm2, AREA_DECIMALS),
+        }
+        fixed = (row.slide, row.status, row.task, *(own.get(name, "") for name in scale))
         lines.append((*fixed, *(figures.get(name, "") for name in names), row.reason))
-    _write(path, (*_SUMMARY_COLUMNS, *names, "reason"), lines)
+    _write(path, (*_SUMMARY_COLUMNS, *scale, *names, "reason"), lines)
 
 
 def _decimal(value: float | None, decimals: int) -> str:

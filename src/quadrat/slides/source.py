@@ -11,6 +11,7 @@ import numpy as np
 from quadrat.core.errors import DamagedTileError, SlideError
 from quadrat.core.geometry import Box, ReadPlan, check_mpp, plan_read
 from quadrat.core.objects import Frame
+from quadrat.core.unit import MPP_OF_PX, PX, Unit
 from quadrat.slides.opening import open_slide
 from quadrat.slides.protocol import Closing, Rgb, Slide, on_canvas, white
 from quadrat.slides.resample import block_mean, separable, taps
@@ -47,7 +48,12 @@ class SlideSource(Closing):
     __slots__ = ("_lost", "damaged", "frame", "plan", "slide")
 
     def __init__(
-        self, slide: Slide, plan: ReadPlan, *, damaged: Literal["fail", "mark"] = "fail"
+        self,
+        slide: Slide,
+        plan: ReadPlan,
+        *,
+        damaged: Literal["fail", "mark"] = "fail",
+        unit: Unit = "um",
     ) -> None:
         self.slide = slide
         self.plan = plan
@@ -58,6 +64,7 @@ class SlideSource(Closing):
             mpp=plan.mpp,
             scale_row=plan.scale_row,
             scale_col=plan.scale_col,
+            unit=unit,
         )
         self._lost: set[Box] = set()
 
@@ -162,17 +169,21 @@ def open_source(
     scene: str = "",
     allow_upsampling: bool = False,
     damaged: Literal["fail", "mark"] = "fail",
+    unit: Unit = "um",
 ) -> SlideSource:
     """Open a slide to be read at ``mpp`` um/px; ``slide_mpp`` stands in for the level-0 mpp that
-    the file states, ``scene`` names one of several pictures.
+    the file states, ``scene`` names one of several pictures. With the unit "px" the scale of the
+    file or the user has no say: px of the grid are px of level 0.
 
     Raises:
         SlideError: unreadable, no believable mpp, or finer than the slide is (see ``open_slide``,
             ``check_mpp``, ``plan_read``).
     """
-    slide = open_slide(path, mpp=slide_mpp, scene=scene)
+    slide = open_slide(path, mpp=MPP_OF_PX if unit == PX else slide_mpp, scene=scene)
     try:
-        return source_of(slide, mpp=mpp, allow_upsampling=allow_upsampling, damaged=damaged)
+        return source_of(
+            slide, mpp=mpp, allow_upsampling=allow_upsampling, damaged=damaged, unit=unit
+        )
     except BaseException:
         slide.close()
         raise
@@ -205,6 +216,7 @@ def source_of(
     mpp: float,
     allow_upsampling: bool = False,
     damaged: Literal["fail", "mark"] = "fail",
+    unit: Unit = "um",
 ) -> SlideSource:
     """An open slide read at ``mpp`` um/px.
 
@@ -219,4 +231,4 @@ def source_of(
         slide=slide.path or slide.name,
         allow_upsampling=allow_upsampling,
     )
-    return SlideSource(slide, plan, damaged=damaged)
+    return SlideSource(slide, plan, damaged=damaged, unit=unit)

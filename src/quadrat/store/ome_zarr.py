@@ -19,6 +19,7 @@ from quadrat.core.errors import StoreError
 from quadrat.core.geometry import Box
 from quadrat.core.lattice import Cell
 from quadrat.core.objects import Frame
+from quadrat.core.unit import PX, Unit
 from quadrat.slides.zarr_files import DurableStore
 from quadrat.store.array import UNREADABLE, ShardedArray
 from quadrat.store.pyramid import Reduce, halve, pyramid_depth
@@ -68,7 +69,12 @@ def create_image_group(
             "version": VERSION,
             "multiscales": [
                 multiscale(
-                    name, axes=axes, mpp=frame.mpp, finest_mpp=finest_mpp or frame.mpp, levels=1
+                    name,
+                    axes=axes,
+                    mpp=frame.mpp,
+                    finest_mpp=finest_mpp or frame.mpp,
+                    levels=1,
+                    unit=frame.unit,
                 )
             ],
             **(ome or {}),
@@ -101,14 +107,16 @@ def multiscale(
     finest_mpp: float,
     levels: int,
     method: str | None = None,
+    unit: Unit = "um",
 ) -> dict[str, Any]:
     """The multiscales entry of ``levels`` levels, each half of the one before. The corners of all
     levels coincide.
 
     OME-Zarr places pixel *centres* at index * scale + translation. The origin is the centre of the
-    first pixel of ``finest_mpp``, so every coarser level has a translation.
+    first pixel of ``finest_mpp``, so every coarser level has a translation. The format knows no
+    unit of px: axes without a unit are in px.
     """
-    spatial = {"type": "space", "unit": "micrometer"}
+    spatial = {"type": "space"} if unit == PX else {"type": "space", "unit": "micrometer"}
     leading = len(axes) - 2
     datasets = []
     for level in range(levels):
@@ -270,10 +278,15 @@ def finish_pyramid(group: Path, *, levels: int, reduce: Reduce) -> None:
     scale, *shift = entry["datasets"][0]["coordinateTransformations"]
     mpp = scale["scale"][-1]
     finest_mpp = mpp - 2 * shift[0]["translation"][-1] if shift else mpp
-    axes = tuple(axis["name"] for axis in entry["axes"])
     attributes["ome"]["multiscales"] = [
         multiscale(
-            entry["name"], axes=axes, mpp=mpp, finest_mpp=finest_mpp, levels=levels, method=reduce
+            entry["name"],
+            axes=tuple(axis["name"] for axis in entry["axes"]),
+            mpp=mpp,
+            finest_mpp=finest_mpp,
+            levels=levels,
+            method=reduce,
+            unit="um" if "unit" in entry["axes"][-1] else "px",
         )
     ]
     write_group(group, attributes)

@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -26,6 +26,7 @@ from quadrat.core.geometry import Box
 from quadrat.core.lattice import CoreIndex, Lattice, ShardIndex
 from quadrat.core.objects import Frame
 from quadrat.core.predictions import Candidates, MaskCandidates, Prediction, TileScores
+from quadrat.core.records import from_json, to_json
 from quadrat.store.array import ShardedArray
 from quadrat.store.shard import ShardReceipt
 
@@ -51,7 +52,7 @@ class Layout:
 
     def write(self, folder: Path) -> None:
         """Write it as about.json, which makes the folder a prediction store."""
-        values = asdict(self) | {"shards": sorted(self.shards)}
+        values = to_json(self) | {"shards": sorted(self.shards)}
         write_file(folder / ABOUT, json.dumps(values, sort_keys=True))
 
     @staticmethod
@@ -64,7 +65,7 @@ class Layout:
         try:
             about = json.loads((folder / ABOUT).read_text())
             return Layout(
-                frame=Frame(**about["frame"]),
+                frame=from_json(Frame, about["frame"]),
                 lattice=Lattice(**about["lattice"]),
                 shards=tuple(ShardIndex((row, col)) for row, col in about["shards"]),
             )

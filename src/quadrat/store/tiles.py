@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from quadrat.core.files import check_free_space
 from quadrat.core.geometry import Box
 from quadrat.core.lattice import Cell
 from quadrat.core.objects import Frame
+from quadrat.core.records import from_json, to_json
 from quadrat.slides.cache import BlockCache
 from quadrat.slides.protocol import Rgb, white
 from quadrat.slides.tile_codec import TileCodec
@@ -120,7 +121,7 @@ class TileStore:
             stored[row, col] = True
         check_free_space(place, plan.nbytes, what=f"the tile store of {slide}")
         own = {
-            "frame": asdict(frame),
+            "frame": to_json(frame),
             "slide": slide,
             "stored": {
                 "shape": list(stored.shape),
@@ -158,7 +159,7 @@ class TileStore:
         bits = np.frombuffer(base64.b64decode(own["stored"]["bits"]), np.uint8)
         return TileStore(
             path=place,
-            frame=Frame(**own["frame"]),
+            frame=from_json(Frame, own["frame"]),
             slide=own["slide"],
             stored=np.unpackbits(bits, count=rows * cols).astype(np.bool_).reshape(rows, cols),
             array=MovedTiles.open(place / "0")

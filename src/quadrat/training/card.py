@@ -12,6 +12,7 @@ from quadrat.config.leakage import Seen, seen_by
 from quadrat.config.manifest import SlideRef
 from quadrat.config.pipeline import Pipeline
 from quadrat.config.splits import case_of
+from quadrat.core.unit import renamed
 from quadrat.models.package import read_card
 from quadrat.models.spec import versions
 from quadrat.training.loop import Trained
@@ -38,13 +39,14 @@ def card_of(
         notes: what was left out of the annotations.
     """
     model, data = pipeline.model, pipeline.data
+    trials = [asdict(t) | {"thresholds": renamed(t.thresholds, model.unit)} for t in tried]
     validation = {} if final is None else {**final.figures, "count_error": final.count_error}
     weights = model.encoder_weights and Path(model.encoder_weights).name
     return {
         "metrics": {
             "training_loss": dict(trained.losses),
             "validation": validation,
-            "calibration": {"aim": pipeline.train.calibrate, "tried": [asdict(t) for t in tried]},
+            "calibration": {"aim": pipeline.train.calibrate, "tried": trials},
         },
         "training": {
             "slides": [ref.name for ref in refs if ref.split != "val"],

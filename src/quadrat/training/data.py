@@ -13,6 +13,7 @@ from quadrat.config.manifest import SlideRef
 from quadrat.config.pipeline import Pipeline
 from quadrat.core.errors import AnnotationError
 from quadrat.core.lattice import CoreIndex
+from quadrat.core.unit import PX, Mpp
 from quadrat.models.task import ModelSpec, Task
 from quadrat.slides.opening import open_slide
 from quadrat.slides.source import PixelSource, believable_mpp
@@ -37,7 +38,7 @@ def training_slide(
     _, _, width, height = frame.scale.box_l0(frame.box)
     size = round(height), round(width)
     missing = math.ceil(max(frame.scale_row, frame.scale_col)) + 1
-    truth = truth_of(ref, pipeline, size=size, mpp=frame.mpp_l0, tolerance=missing)
+    truth = truth_of(ref, pipeline, size=size, mpp=frame.stated_mpp, tolerance=missing)
     return TrainingSlide(ref.name, source, cells, truth)
 
 
@@ -46,7 +47,7 @@ def truth_of(
     pipeline: Pipeline,
     *,
     size: tuple[int, int],
-    mpp: float | None = None,
+    mpp: Mpp | None = None,
     tolerance: int = 1,
 ) -> SlideTruth:
     """What is known of a slide; ``size``, ``mpp`` and ``tolerance`` as for
@@ -81,7 +82,7 @@ def known_of(ref: SlideRef, pipeline: Pipeline) -> Known:
             opened or states no mpp.
     """
     with open_slide(ref.path, mpp=ref.mpp, scene=ref.scene) as slide:
-        mpp = believable_mpp(slide)
+        mpp: Mpp = PX if pipeline.model.unit == PX else believable_mpp(slide)
         size = slide.levels[0].height, slide.levels[0].width
     truth = truth_of(ref, pipeline, size=size, mpp=mpp)
     classes = {truth.label} if truth.label >= 0 else set()

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from quadrat.config.pipeline import TrainSection
 from quadrat.core.errors import QuadratError
+from quadrat.core.records import to_json
 from quadrat.models.inference import normalise
 from quadrat.models.task import ModelSpec, Output, Task
 from quadrat.training.batches import Batch, Samples, batches
@@ -109,7 +110,7 @@ def key_of(spec: ModelSpec, cfg: TrainSection) -> Key:
     # keyed elsewhere, or, as the batch of inference, of no influence on weights
     elsewhere = ("task", "classes", "lattice", "thresholds", "batch")
     model = {
-        f"model.{name}": value for name, value in asdict(spec).items() if name not in elsewhere
+        f"model.{name}": value for name, value in to_json(spec).items() if name not in elsewhere
     }
     model |= {f"model.{name}": value for name, value in asdict(spec.lattice).items()}
     thresholds = {f"thresholds.{name}": value for name, value in spec.thresholds.items()}

@@ -17,7 +17,7 @@ from quadrat.annotations.types import SlideTruth
 from quadrat.core.geometry import Box
 from quadrat.core.predictions import SCORE_MAX
 from quadrat.metrics.matching import match_boxes, match_points
-from quadrat.metrics.protocol import Answer, MetricSettings, blocks, inside_bounds
+from quadrat.metrics.protocol import Answer, blocks, inside_bounds, point_distance
 from quadrat.outputs.plots import save_figure
 
 Rgb = npt.NDArray[np.uint8]
@@ -175,7 +175,7 @@ def _object_mistakes(
             truth_class=wanted_class,
             found_class=found_class,
             mpp=frame.mpp,
-            distance_um=MetricSettings().distance_um,
+            distance_um=point_distance(frame.unit, expected.point_diameter_um),
         )
     else:
         wanted, wanted_class = truth.boxes(frame.box, answer.scale)

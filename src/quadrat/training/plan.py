@@ -14,6 +14,7 @@ from quadrat.config.pipeline import Pipeline, manifest_of
 from quadrat.config.splits import assign_folds, fold_split
 from quadrat.core.errors import ConfigError, QuadratError, SlideError, StoreError, WriteError
 from quadrat.core.files import recover_folder, remove
+from quadrat.core.unit import PX
 from quadrat.engine.batch import Batch
 from quadrat.engine.cluster import check_workers, open_executor
 from quadrat.engine.executor import Executor, Failure, Outcome, run_all
@@ -24,7 +25,7 @@ from quadrat.engine.resume import open_journal
 from quadrat.engine.state import RunSettings, SlideState
 from quadrat.engine.work import SlideWork
 from quadrat.models.package import CARD, check_stride, read_card
-from quadrat.models.spec import spec_of
+from quadrat.models.spec import IN_PX, need_stated, spec_of
 from quadrat.slides.identity import slide_identity
 from quadrat.tasks import get_task
 from quadrat.training.checkpoint import changed_since, check_same_training, read_about
@@ -331,10 +332,12 @@ def _job(training: Training, reporter: Reporter) -> TrainJob:
     """The job of a training, checked as far as is possible without reading slides."""
     pipeline = training.pipeline
     task = get_task(pipeline.task)
+    need_stated(pipeline, task)
     spec = spec_of(pipeline, task)
     network = task.build(spec)
     check_stride(network, spec, patch=pipeline.train.patch)
-    for note in (*load_first_weights(network, spec, pipeline), *training.notes):
+    in_px = [IN_PX] if spec.unit == PX else []
+    for note in (*in_px, *load_first_weights(network, spec, pipeline), *training.notes):
         reporter.say(f"{training.name}: {note}")
     # slide.mpp is of a run's slides: that of training slides stands in their manifest or data.mpp
     reading = replace(pipeline.slide, mpp=None, tissue=pipeline.data.tissue)

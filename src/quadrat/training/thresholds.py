@@ -16,7 +16,7 @@ from quadrat.core.lattice import ShardIndex
 from quadrat.core.objects import ObjectTable
 from quadrat.core.predictions import Array
 from quadrat.engine.view import WorkView
-from quadrat.metrics.protocol import Answer
+from quadrat.metrics.protocol import DEFAULT_SETTINGS, Answer, point_distance
 from quadrat.models.task import LabelImage, ModelSpec, Stitched, Task
 
 Aim = Literal["f1", "count"]
@@ -104,7 +104,11 @@ def figures_of(task: Task, spec: ModelSpec, slides: InferredSlides) -> Trial:
     measured, errors = [], []
     for view, expected in slides:
         answer = TrialView(view, task, spec).answer()
-        measured.append(task.metrics.measure(answer, expected, classes=spec.class_names))
+        distance = point_distance(spec.unit, expected.point_diameter_um)
+        settings = replace(DEFAULT_SETTINGS, distance_um=distance)
+        measured.append(
+            task.metrics.measure(answer, expected, classes=spec.class_names, settings=settings)
+        )
         errors.append(count_error(measured[-1]))
     figures = task.metrics.additive(measured, classes=spec.class_names)
     return Trial(dict(spec.thresholds), figures, float(np.mean(errors)) if errors else 0.0)

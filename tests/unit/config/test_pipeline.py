@@ -361,7 +361,7 @@ slid: {}
     assert sorted(line.strip() for line in lines) == [
         "classes[0]: unknown key 'colour'; did you mean 'color'?",
         "classes[1].color[2] is 256; it must lie in 0 to 255",
-        "model.mpp is 0; it must lie in 0.01 to 1000",
+        "model.mpp is 0; it must lie in 0.01 to 1000, or be px",
         "model: unknown key 'haloo'; did you mean 'halo'?",
         "run.device is 'tpu'; it must be auto, cpu, mps, cuda, or cuda:N",
         "run.keep[0] is 'all'; it must be one of tiles, predictions",

@@ -41,6 +41,7 @@ from quadrat.annotations.shapes import record_of
 from quadrat.annotations.types import Kind
 from quadrat.core.errors import AnnotationError
 from quadrat.core.text import mark_of
+from quadrat.core.unit import PX, Mpp
 
 Layout = Literal["x y class", "y x class"]
 """Order of the first three columns of a file without a header. BRCA-M2C has "y x class"."""
@@ -62,7 +63,7 @@ def read_delimited(
     classes: Sequence[str] = (),
     layout: str = "x y class",
     first_class: int | None = None,
-    mpp: float | None = None,
+    mpp: Mpp | None = None,
 ) -> Sheet:
     """The points or boxes of a text file. ``line N`` counts from 1, including the header.
 
@@ -104,17 +105,20 @@ def read_delimited(
     )
 
 
-def _unit(
-    table: _Table, columns: Columns, mpp: float | None, path: Path
-) -> tuple[float, list[str]]:
+def _unit(table: _Table, columns: Columns, mpp: Mpp | None, path: Path) -> tuple[float, list[str]]:
     """By what coordinates are divided to be in level-0 px, and a note if that is not 1.
 
     Raises:
-        AnnotationError: they are in um, and nobody knows how large a px is.
+        AnnotationError: they are in um, and nobody knows how large a px is, or no um are wanted.
     """
     if not columns.um:
         return 1.0, []
     where = f"column '{table.header[columns.numbers[0]]}'"
+    if mpp == PX:
+        raise AnnotationError(
+            f"{path}: its coordinates are in um ({where}), but model.mpp is px, where a px has no "
+            "size; export coordinates in px"
+        )
     if mpp is None:
         raise AnnotationError(
             f"{path}: its coordinates are in um ({where}), and nobody states how large a px is; "

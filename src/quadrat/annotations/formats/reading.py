@@ -22,6 +22,7 @@ from quadrat.annotations.record import Sheet
 from quadrat.config.pipeline import DataSection
 from quadrat.core.errors import AnnotationError
 from quadrat.core.text import UTF16
+from quadrat.core.unit import Mpp
 from quadrat.core.xml import root_tag
 from quadrat.slides.scanned_part import scanned_part
 
@@ -72,8 +73,9 @@ class Choice:
     """On what the annotations of a picture that is shown turned were drawn."""
     origin: Origin = "auto"
     """From which corner the coordinates count where only a part of the slide was scanned."""
-    mpp: float | None = None
-    """um per level-0 px, for tables in um; None if nobody states it."""
+    mpp: Mpp | None = None
+    """um per level-0 px, for tables in um; None if nobody states it, "px" in pixel work, where such
+    tables are refused."""
     colours: Colours = field(default_factory=dict)
     """What the colours of a mask mean; empty if they are not stated."""
 

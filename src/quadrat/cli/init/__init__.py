@@ -9,6 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
+from quadrat.annotations.types import F64
 from quadrat.cli.init.files import manifest_text, names_for, pipeline_text, relative, shape_for
 from quadrat.cli.init.finding import (
     PICTURES,
@@ -34,6 +37,7 @@ from quadrat.config.splits import split_by_case
 from quadrat.core.errors import AnnotationError, ConfigError, SlideError
 from quadrat.core.files import write_file
 from quadrat.core.text import did_you_mean
+from quadrat.core.unit import PX, Mpp, um_or_none
 
 LISTED = 10
 """Names that a line of the report gives before it counts."""
@@ -75,7 +79,7 @@ def start(
     annotations: Path | None,
     out: Path,
     case: str | None = None,
-    mpp: float | None = None,
+    mpp: Mpp | None = None,
     mpp_from: str | None = None,
     overwrite: bool = False,
     seed: int = 0,
@@ -84,7 +88,8 @@ def start(
 
     ``slides``: a folder, or one slide. ``case``: a regular expression; its first group (or the
     whole match) in a slide's path below ``slides`` is the slide's case. ``mpp``: um/px of slides
-    that state none; ``mpp_from``: the same from what is annotated ("objects=7um").
+    that state none, or "px" to work in pixels; ``mpp_from``: the same from what is annotated
+    ("objects=7um").
 
     Raises:
         ConfigError: an unknown task, a folder that is not there, files that would be overwritten,
@@ -93,7 +98,7 @@ def start(
     """
     if mpp is not None and mpp_from is not None:
         raise ConfigError("--mpp states the scale, and --mpp-from finds it; give one of them")
-    if mpp is not None:
+    if mpp is not None and mpp != PX:
         need_possible(mpp, f"--mpp {mpp:g}")
     measure = None if mpp_from is None else measure_of(mpp_from)
     if task not in TASKS:
@@ -155,7 +160,7 @@ def _write_manifest(path: Path, rows: Sequence[SlideRef]) -> None:
         raise
 
 
-def _gather(task: str, slides: Path, annotations: Path | None, *, mpp: float | None) -> _Gathered:
+def _gather(task: str, slides: Path, annotations: Path | None, *, mpp: Mpp | None) -> _Gathered:
     one = one_slide(slides)
     seen = _Gathered(slides if one is None else one.parent)
     files = _annotation_files(annotations, seen.root)
@@ -286,7 +291,7 @@ def _texts(
     division = split_by_case(refs, seed=seed, objects=objects)
     looks = [seen.slides[s] for s in used]
     flat, mpp = are_flat(looks), model_mpp(task, looks)
-    longest = max((max(one.size) * (one.mpp or mpp) / mpp for one in looks), default=0.0)
+    longest = max((_longest_px(one, mpp) for one in looks), default=0.0)
     notes = [
         *seen.scale,
         *proposal.notes,
@@ -297,7 +302,8 @@ def _texts(
     if missing:
         notes.append(
             f"mpp: {missing} of {len(refs)} slides state none that can be used; fill the "
-            "manifest's column mpp, or run init with --mpp X or --mpp-from objects=7um"
+            "manifest's column mpp, or run init with --mpp X, with --mpp-from objects=7um, or with "
+            "--mpp px to work in pixels, without any scale"
         )
     name, package = names_for(task, out, Path())
     text = pipeline_text(
@@ -309,6 +315,7 @@ def _texts(
         shape=shape_for(task, flat=flat, largest_px=longest),
         flat=flat,
         slides_state_mpp=not missing,
+        sizes=np.concatenate([np.zeros(0), *_sizes(seen, used)]),
         notes=notes,
     )
     lines = [
@@ -317,6 +324,17 @@ def _texts(
         *(f"CHECK {note}" for note in notes),
     ]
     return division.slides, text, lines
+
+
+def _longest_px(slide: SlideFound, mpp: Mpp) -> float:
+    """The longer side of a slide in px of the model."""
+    own = um_or_none(slide.mpp)
+    return max(slide.size) * (1.0 if mpp == PX or own is None else own / mpp)
+
+
+def _sizes(seen: _Gathered, used: Sequence[Path]) -> list[F64]:
+    """Diameters in px of all that is annotated with an outline."""
+    return [own for path in used if path in seen.drawn for own in seen.drawn[path].sizes.values()]
 
 
 def _refs(
@@ -336,7 +354,7 @@ def _refs(
             SlideRef(
                 name=name,
                 path=str(path),
-                mpp=seen.slides[path].mpp,
+                mpp=um_or_none(seen.slides[path].mpp),
                 annotation=str(file) if file and path in seen.drawn else "",
                 label=seen.labels.get(path, ""),
                 case=case_in(below[path], pattern)

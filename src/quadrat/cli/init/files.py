@@ -6,13 +6,18 @@ import csv
 import hashlib
 import io
 import json
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from quadrat.annotations.types import F64
 from quadrat.cli.init.proposal import Proposal, colours
 from quadrat.config.manifest import COLUMNS, SlideRef, slide_name
+from quadrat.core.unit import PX, Mpp
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,12 @@ SHAPES = {
         core=512, halo=96, shard=2048, patch=384, batch=4, stride=32, widths=(24, 48, 96, 128, 128)
     ),
 }
+LEAST_SHARE = 10
+"""What is smaller than this part of the median area is left out, in pixel work."""
+LEAST_PX2 = 100
+"""The same where no area is known."""
+CAP_TIMES, LEAST_CAP_PX = 4, 500
+"""``thresholds.cap_um`` in pixel work: so many times the largest diameter, and at least."""
 FLAT_CORE_PX = 512  # a flat image up to this size is one window of a classifier
 
 
@@ -117,13 +128,15 @@ def pipeline_text(
     *,
     name: str,
     package: str,
-    mpp: float,
+    mpp: Mpp,
     shape: Shape,
     flat: bool,
     slides_state_mpp: bool,
+    sizes: F64,
     notes: Sequence[str],
 ) -> str:
-    """The pipeline as YAML, with comments on what to check."""
+    """The pipeline as YAML, with comments on what to check. ``sizes``: diameters in px of what is
+    annotated, for the thresholds of pixel work."""
     lines = [
         f"# Made by `quadrat init {task}` from what it found. See to the lines with CHECK before "
         "you train.",
@@ -136,8 +149,7 @@ def pipeline_text(
         "model:",
         f"  package: {_quoted(package)}  # where the trained model goes, seen from where quadrat "
         "is run",
-        f"  mpp: {mpp:g}  # um/px to learn at; coarser is faster, finer shows more. "
-        + _mpp_remark(slides_state_mpp),
+        _mpp_line(mpp, slides_state_mpp),
         f"  core: {shape.core}",
         f"  halo: {shape.halo}",
         f"  stride: {shape.stride}",
@@ -146,8 +158,8 @@ def pipeline_text(
         '  license: "not stated"  # CHECK: of the model; what the data allow',
         "data:",
         "  manifest: manifest.csv",
-        *_data_lines(proposal),
-        f"  tissue: {'all  # small pictures without glass' if flat else 'auto'}",
+        *_data_lines(proposal, mpp),
+        *_tissue_lines(mpp, flat),
         '  source: "not stated"  # CHECK: whose slides and annotations these are; it stands in the '
         "model card",
         '  license: "not stated"',
@@ -157,8 +169,10 @@ def pipeline_text(
     ]
     if task == "classification" and not flat:
         lines += ["slide:", "  min_tissue: 0.25  # a tile that is mostly glass has no say"]
-    elif flat:
+    elif flat and mpp != PX:
         lines += ["slide:", "  tissue: all"]
+    if mpp == PX:
+        lines += _threshold_lines(task, sizes)
     return "\n".join(lines) + "\n"
 
 
@@ -166,12 +180,40 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def _mpp_remark(slides_state_mpp: bool) -> str:
-    return (
+def _mpp_line(mpp: Mpp, slides_state_mpp: bool) -> str:
+    if mpp == PX:
+        return (
+            "  mpp: px  # the pixels as they are, without a scale: keys in _um are pixels, _um2 "
+            "square pixels, _mm2 megapixels"
+        )
+    remark = (
         "The slides state theirs"
         if slides_state_mpp
         else "CHECK: slides state none; fill the manifest's column mpp"
     )
+    return f"  mpp: {mpp:g}  # um/px to learn at; coarser is faster, finer shows more. {remark}"
+
+
+def _tissue_lines(mpp: Mpp, flat: bool) -> list[str]:
+    """In pixel work there is no choice, and no key."""
+    if mpp == PX:
+        return []
+    return [f"  tissue: {'all  # small pictures without glass' if flat else 'auto'}"]
+
+
+def _threshold_lines(task: str, sizes: F64) -> list[str]:
+    """The thresholds that have no default in pixel work, from what is annotated."""
+    median, largest = (float(np.quantile(sizes, q)) if len(sizes) else 0.0 for q in (0.5, 1))
+    area, seen = math.pi * median**2 / 4, f"what is annotated is {median:.3g} px wide (median)"
+    least = max(1, round(area / LEAST_SHARE)) if area else LEAST_PX2
+    lines = [
+        f"  min_area_um2: {least}  # CHECK: smaller ones are left out; square pixels. "
+        + (seen if area else "No outline tells their size")
+    ]
+    if task == "instance":
+        cap = max(LEAST_CAP_PX, CAP_TIMES * math.ceil(largest))
+        lines.append(f"  cap_um: {cap}  # larger objects have no certain shape; pixels")
+    return ["thresholds:", *lines] if task in ("semantic", "instance", "instance_masks") else []
 
 
 def _class_lines(classes: Sequence[str]) -> list[str]:
@@ -181,7 +223,7 @@ def _class_lines(classes: Sequence[str]) -> list[str]:
     ]
 
 
-def _data_lines(proposal: Proposal) -> list[str]:
+def _data_lines(proposal: Proposal, mpp: Mpp) -> list[str]:
     lines = [f"  annotations: {proposal.annotations}"]
     if proposal.annotations == "objects":
         lines.append(f"  objects_as: {proposal.objects_as}")
@@ -199,9 +241,10 @@ def _data_lines(proposal: Proposal) -> list[str]:
             for name, colour in proposal.mask_colours
         ]
     if proposal.annotations == "points":
+        size, unit = ("20.0", " in pixels") if mpp == PX else ("10.0", "")
         lines.append(
-            "  point_diameter_um: 10.0  # CHECK: points are learnt as discs of this size, about "
-            "that of the cells"
+            f"  point_diameter_um: {size}  # CHECK: points are learnt as discs of this size{unit}, "
+            "about that of the cells"
         )
         lines.append(f"  point_layout: {proposal.point_layout}")
     if proposal.first_class is not None:

@@ -24,6 +24,7 @@ from quadrat.annotations.scale import diameter_px
 from quadrat.annotations.types import F64
 from quadrat.cli.init.matching import match_pictures
 from quadrat.core.errors import AnnotationError, SlideError
+from quadrat.core.unit import Mpp
 from quadrat.slides.dicom_series import holds_dicom
 from quadrat.slides.opening import open_slide
 from quadrat.slides.recognise import is_zarr
@@ -51,8 +52,8 @@ class SlideFound:
 
     size: tuple[int, int]
     """(height, width) of level 0 in px."""
-    mpp: float | None
-    """um per level-0 px; None if the file states none that can be used."""
+    mpp: Mpp | None
+    """um per level-0 px; None if the file states none that can be used, "px" in pixel work."""
     levels: int = 1
     """How many resolutions the file has; a flat picture has 1."""
 
@@ -158,7 +159,7 @@ def look_at_slide(path: Path) -> SlideFound:
     """
     with open_slide(path) as slide:
         try:
-            mpp = believable_mpp(slide)
+            mpp: float | None = believable_mpp(slide)
         except SlideError:
             mpp = (
                 None  # missing or absurd: the manifest's column stays empty, and the report says so

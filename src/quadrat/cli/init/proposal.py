@@ -13,6 +13,7 @@ from pathlib import Path
 from quadrat.annotations.formats.mask_image import Colour
 from quadrat.cli.init.finding import AnnotationFound, Drawn, SlideFound
 from quadrat.core.errors import ConfigError
+from quadrat.core.unit import PX, Mpp, um_or_none
 
 TARGET_MPP = {
     "semantic": 2.0,
@@ -383,10 +384,13 @@ def colours(n: int) -> list[tuple[int, int, int]]:
     return [*COLOURS, *((round(255 * r), round(255 * g), round(255 * b)) for r, g, b in more)][:n]
 
 
-def model_mpp(task: str, slides: Iterable[SlideFound]) -> float:
+def model_mpp(task: str, slides: Iterable[SlideFound]) -> Mpp:
     """um/px to learn at: the task's usual one, or the coarsest slide's where that is coarser,
-    rounded up to two digits."""
-    coarsest = max((slide.mpp for slide in slides if slide.mpp is not None), default=0.0)
+    rounded up to two digits; px in pixel work."""
+    scales = [slide.mpp for slide in slides]
+    if PX in scales:
+        return PX
+    coarsest = max(map(um_or_none, scales), key=lambda mpp: mpp or 0.0, default=0.0) or 0.0
     if coarsest <= TARGET_MPP[task]:
         return TARGET_MPP[task]
     digits = 1 - math.floor(math.log10(coarsest))

@@ -14,6 +14,7 @@ from quadrat.annotations.types import F64
 from quadrat.cli.init.finding import AnnotationFound, SlideFound
 from quadrat.core.errors import ConfigError
 from quadrat.core.limits import MPP_MAX, MPP_MIN
+from quadrat.core.unit import PX, Mpp
 
 OBJECTS = "objects"
 """The name that stands for the objects of all classes."""
@@ -61,8 +62,15 @@ def need_possible(mpp: float, where: str) -> None:
         raise ConfigError(f"{where}: slides of {MPP_MIN:g} to {MPP_MAX:g} um/px can be analysed")
 
 
-def stated(slides: Slides, mpp: float) -> tuple[Slides, list[str]]:
-    """The slides, of the scale ``mpp`` where they state none, and a note."""
+def stated(slides: Slides, mpp: Mpp) -> tuple[Slides, list[str]]:
+    """The slides, of the scale ``mpp`` where they state none, and a note; "px": whatever they
+    state."""
+    if mpp == PX:
+        own = sum(one.mpp is not None for one in slides.values())
+        return _given(slides, list(slides), PX), [
+            f"mpp: work is in pixels; the scale that {own} of {len(slides)} slides state is not "
+            "used"
+        ]
     without = [path for path, one in slides.items() if one.mpp is None]
     own = len(slides) - len(without)
     return _given(slides, without, mpp), [
@@ -92,7 +100,7 @@ def measured(
     return _given(slides, without, mpp), [note]
 
 
-def _given(slides: Slides, paths: Sequence[Path], mpp: float) -> Slides:
+def _given(slides: Slides, paths: Sequence[Path], mpp: Mpp) -> Slides:
     return slides | {path: replace(slides[path], mpp=mpp) for path in paths}
 
 

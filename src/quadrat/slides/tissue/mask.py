@@ -19,6 +19,7 @@ from quadrat.core.errors import SlideError
 from quadrat.core.geometry import Box, plan_read
 from quadrat.core.lattice import CoreIndex, Lattice
 from quadrat.core.objects import Frame
+from quadrat.core.unit import plain_area
 from quadrat.slides.protocol import Slide
 from quadrat.slides.source import PixelSource, SlideSource
 from quadrat.slides.tissue.absorption import dark_field
@@ -152,9 +153,11 @@ class TissueMap:
         return tuple(part for part in found if part.mm2 > 0)
 
     def account(self) -> str:
-        """Where the area of the slide went, in one line. Parts below 0.005 mm2 are not named."""
+        """Where the area of the slide went, in one line. Parts below 0.005 mm2 (or Mpx, in pixel
+        work) are not named."""
         filled = f" ({self.filled_mm2:.2f} of them filled)" if self.filled_mm2 >= 0.005 else ""
-        parts = [f"{self.area_mm2:.2f} of {self.slide_mm2:.2f} mm2 analysed{filled}"]
+        unit = plain_area(self.frame.unit)
+        parts = [f"{self.area_mm2:.2f} of {self.slide_mm2:.2f} {unit} analysed{filled}"]
         parts += [f"{part.reason} {part.mm2:.2f}" for part in self.excluded if part.mm2 >= 0.005]
         return "; ".join(parts)
 
