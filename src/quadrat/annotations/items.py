@@ -20,7 +20,7 @@ from quadrat.config.pipeline import Pipeline
 from quadrat.config.splits import case_of
 from quadrat.core.errors import AnnotationError, ConfigError, QuadratError, SlideError
 from quadrat.core.text import UTF16, mark_of
-from quadrat.core.unit import PX, Mpp
+from quadrat.core.unit import PX, Mpp, um_or_none
 from quadrat.slides.opening import open_slide
 from quadrat.slides.source import believable_mpp
 
@@ -154,8 +154,8 @@ def is_manifest(path: Path) -> bool:
 
 
 def load(item: Item, *, mpp: Mpp | None) -> Loaded:
-    """Read the file of an item and, if a manifest names it, size and mpp of its slide. ``mpp`` is
-    used if neither the manifest nor the slide states one; "px": whatever they state.
+    """Read the file of an item and, if a manifest names it, size and mpp of its slide. ``mpp``
+    stands in for what the slide states, where the manifest states none; "px": whatever they state.
 
     Nothing is raised for what cannot be read: it is reported in ``unreadable``.
     """
@@ -163,8 +163,9 @@ def load(item: Item, *, mpp: Mpp | None) -> Loaded:
     sheet, size = None, None
     label = item.ref.label if item.ref is not None else ""
     if item.ref is not None:
+        stated = um_or_none(mpp) if item.ref.mpp is None else item.ref.mpp
         try:
-            with open_slide(item.ref.path, mpp=item.ref.mpp, scene=item.ref.scene) as slide:
+            with open_slide(item.ref.path, mpp=stated, scene=item.ref.scene) as slide:
                 size = (slide.levels[0].height, slide.levels[0].width)
                 if slide.mpp is not None and mpp != PX:
                     mpp = believable_mpp(slide)

@@ -41,7 +41,8 @@ def check(
     Args:
         inputs: a manifest, or annotation files
         pipeline: the classes and the data section that count (and its manifest)
-        mpp: um per level-0 px where no slide states it; px: work in pixels, as model.mpp px
+        mpp: um per level-0 px where the manifest states none, instead of what slides state; px:
+            work in pixels, as model.mpp px
         as_json: one JSON object
     """
     from quadrat.annotations.checking import (
@@ -155,7 +156,8 @@ def stats(
     Args:
         inputs: a manifest, or annotation files
         pipeline: the classes that count (and its manifest)
-        mpp: um per level-0 px where no slide states it; px: work in pixels, as model.mpp px
+        mpp: um per level-0 px where the manifest states none, instead of what slides state; px:
+            work in pixels, as model.mpp px
         by: what has a row of its own
         as_json: one JSON object
     """
@@ -212,7 +214,8 @@ def export(
         to: the other format
         out: a file; for geojson a folder, with one file per slide
         pipeline: the classes that count (and its manifest)
-        mpp: um per level-0 px where no slide states it; px: work in pixels, as model.mpp px
+        mpp: um per level-0 px where the manifest states none, instead of what slides state; px:
+            work in pixels, as model.mpp px
         overwrite: replace files that exist
     """
     from quadrat.annotations.formats.table import Entry

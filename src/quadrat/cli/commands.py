@@ -121,9 +121,9 @@ def seams(
     from quadrat.core.records import to_json
     from quadrat.evaluation.seam_files import read_seams, seams_text
 
-    report, unit = read_seams(result, tile=tile, origin=origin, mpp=mpp)
-    values = to_json(report, unit=unit)
-    print(json.dumps(values, indent=2) if as_json else seams_text(report, unit))
+    report = read_seams(result, tile=tile, origin=origin, mpp=mpp)
+    values = to_json(report, unit=report.unit)
+    print(json.dumps(values, indent=2) if as_json else seams_text(report))
     return EXIT_OK
 
 

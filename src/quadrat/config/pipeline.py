@@ -392,10 +392,10 @@ else:  # a dictionary at run time too, with these keys and any other that holds 
         """detection, instance_masks: 1: only boxes of one class exclude each other (0)."""
         min_area_um2: Annotated[float, Field(ge=0), _unit("um2")]
         """instance (8), instance_masks (8), semantic (400): smaller objects or regions are left
-        out."""
+        out. Needed where ``model.mpp`` is px."""
         cap_um: Annotated[float, Field(ge=1, le=100_000), _unit("um")]
         """instance: an object that is larger is counted once, and its shape is not certain
-        (1000)."""
+        (1000). Needed where ``model.mpp`` is px."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from quadrat.core.unit import Unit
+
 
 @dataclass(frozen=True, slots=True)
 class Contrast:
@@ -57,3 +59,5 @@ class SeamFigures:
     """Share of the objects that meet a seam with a straight edge on it; a difference."""
     duplicates: Contrast
     """Pairs of one class that lie too close, per 1,000 objects; a difference."""
+    unit: Unit = "um"
+    """Of lengths: where it is "px", ``near_um`` is in px and densities are per Mpx."""

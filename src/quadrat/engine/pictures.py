@@ -95,7 +95,7 @@ def finish_slide(job: FinishJob) -> Done:
         fingerprint=job.fingerprint,
         frame=plan.frame,
         reader=ReaderNote(plan.format, plan.reader),
-        slide_mpp=mpp_note(plan),
+        slide_mpp=MppNote(plan.slide_mpp, plan.mpp_source),
         cores=len(plan.cells),
         thresholds=dict(job.work.spec.thresholds),
         figures=job.figures,
@@ -103,11 +103,6 @@ def finish_slide(job: FinishJob) -> Done:
     )
     write_summary(job.work.result, summary)
     return Done()
-
-
-def mpp_note(plan: SlidePlan) -> MppNote:
-    """The slide's scale; none in pixel work."""
-    return MppNote(None if plan.frame.unit == PX else plan.slide_mpp, plan.mpp_source)
 
 
 def draw_objects(
@@ -287,7 +282,9 @@ def busiest_box(table: ObjectTable, frame: Frame, plan: SlidePlan, spec: ModelSp
     core."""
     side = DETAIL_PX
     if len(table):
-        cells = (table.centroid // side).astype(np.int64)
+        # of a mask that reaches beyond the slide the middle may lie outside
+        last = frame.height // side, frame.width // side
+        cells = np.clip((table.centroid // side).astype(np.int64), 0, last)
         width = frame.width // side + 1
         at = int(np.argmax(np.bincount(cells[:, 0] * width + cells[:, 1])))
         row, col = at // width * side, at % width * side

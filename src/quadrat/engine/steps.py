@@ -126,7 +126,7 @@ def plan_slide(work: SlideWork) -> Planned:
             tissue_frame=tissue.frame,
             reader=slide.info.reader,
             format=slide.info.format,
-            slide_mpp=slide_mpp,
+            slide_mpp=None if frame.unit == PX else slide_mpp,
             mpp_source=_mpp_source(work, slide),
             excluded=tuple((part.reason, part.mm2) for part in tissue.excluded),
             filled_mm2=tissue.filled_mm2,

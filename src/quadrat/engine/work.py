@@ -56,8 +56,8 @@ class SlidePlan:
     """What decodes the pixels (``SlideInfo.reader``)."""
     format: str
     """Vendor or file format (``SlideInfo.format``)."""
-    slide_mpp: float
-    """um per level-0 px."""
+    slide_mpp: float | None
+    """um per level-0 px; None in pixel work."""
     mpp_source: str
     """Where the file states it, "override", or that it is not used."""
     excluded: tuple[tuple[str, float], ...] = ()

@@ -374,7 +374,13 @@ def _finished(
                 named = ", ".join(str(f) for f in found or members)
                 what = "several results" if found else "no result"
                 raise ConfigError(f"the slide '{ref.name}' has {what} in {named}")
-            made_by = finished_summary(found[0] / ref.name).provenance.package.weights_sha256
+            summary = finished_summary(found[0] / ref.name)
+            if summary.frame.unit != job.pipeline.model.unit:
+                raise ConfigError(
+                    f"{found[0] / ref.name} has lengths in {summary.frame.unit}, the pipeline in "
+                    f"{job.pipeline.model.unit} (model.mpp): figures of both cannot be pooled"
+                )
+            made_by = summary.provenance.package.weights_sha256
             if made_by != sha256 and not options.allow_seen:
                 raise ConfigError(
                     f"{found[0] / ref.name} was made by another model than the pipeline's package, "

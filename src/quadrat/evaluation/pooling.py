@@ -182,7 +182,7 @@ def pool(
 
     def alone(index: Sequence[int]) -> dict[str, float]:
         sizes = metrics.sizes([slides[i].measured for i in index], classes=names)
-        return additive(index) | {_figure(name, unit): value for name, value in sizes.items()}
+        return _in_unit(additive(index) | sizes, unit)
 
     figures = metrics.summarise([slide.measured for slide in slides], classes=names)
     if ranked:
@@ -197,7 +197,7 @@ def pool(
         unit=unit,
         classes=names,
         slides=tuple(slides),
-        figures=figures,
+        figures=_in_unit(figures, unit),
         intervals=case_intervals(cases, additive, draws=draws),
         per_slide={slide.slide: alone([i]) for i, slide in enumerate(slides)},
         per_case={
@@ -210,10 +210,10 @@ def pool(
     )
 
 
-def _figure(name: str, unit: Unit) -> str:
-    """The name of a figure, of all or of a class (``annotated_mm2.tumor``), in a unit."""
-    base, dot, of = name.partition(".")
-    return named(base, unit) + dot + of
+def _in_unit(figures: Mapping[str, float], unit: Unit) -> dict[str, float]:
+    """Figures, of all or of a class (``annotated_mm2.tumor``), with their names in a unit."""
+    parts = {name: name.partition(".") for name in figures}
+    return {named(base, unit) + dot + of: figures[name] for name, (base, dot, of) in parts.items()}
 
 
 def _counts(

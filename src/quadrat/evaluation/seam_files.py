@@ -30,8 +30,8 @@ LEAST_TILE_PX = 32
 
 def read_seams(
     result: Path, *, tile: float | None, origin: tuple[float, float], mpp: Mpp | None
-) -> tuple[SeamFigures, Unit]:
-    """The seam report (as in ``summary.json``) of a result, and the unit of its lengths.
+) -> SeamFigures:
+    """The seam report (as in ``summary.json``) of a result.
 
     Args:
         result: a slide's folder under results/, or a GeoJSON file (level-0 px).
@@ -62,7 +62,7 @@ def read_seams(
                     "objects, or an older version wrote it); state --tile to have one made from "
                     "objects.parquet"
                 )
-            return answer.seams, summary.frame.unit
+            return answer.seams
         frame = summary.frame
         table, parts = read_objects(result / "objects.parquet", frame)
         if mpp is None:
@@ -80,9 +80,9 @@ def read_seams(
             )
         table, parts = read_geojson(result)
     lattice = tile_lattice(table, tile=tile, origin=(origin[1], origin[0]))
-    if mpp == PX:
-        return seam_report(table, parts, lattice, mpp=MPP_OF_PX).figures(), PX
-    return seam_report(table, parts, lattice, mpp=mpp).figures(), "um"
+    unit: Unit = "px" if mpp == PX else "um"
+    own = MPP_OF_PX if mpp == PX else mpp
+    return seam_report(table, parts, lattice, mpp=own).figures(unit)
 
 
 def read_objects(path: Path, frame: Frame) -> tuple[ObjectTable, Parts]:
@@ -156,13 +156,13 @@ def read_geojson(path: Path) -> tuple[ObjectTable, Parts]:
     return table, [lambda: (table, polygons)]
 
 
-def seams_text(report: SeamFigures, unit: Unit) -> str:
+def seams_text(report: SeamFigures) -> str:
     """The report as a small table under its verdict."""
     rows = [
         ("", "near seams", "inside", "", f"{100 * report.confidence:.0f} % interval", "objects")
     ]
     for one, title, compared in (
-        (report.density, f"objects per {plain_area(unit)}", "ratio"),
+        (report.density, f"objects per {plain_area(report.unit)}", "ratio"),
         (report.straight_edges, "share with a straight edge on the line", "difference"),
         (report.duplicates, "duplicates per 1,000 objects", "difference"),
     ):
@@ -177,7 +177,7 @@ def seams_text(report: SeamFigures, unit: Unit) -> str:
                 f"{one.objects:,}",
             )
         )
-    near = f"{report.near_um:g} {unit}"
+    near = f"{report.near_um:g} {report.unit}"
     about = f"{report.seams:,} seams, every {report.pitch_px:g} px; near: within {near}"
     return "\n".join([report.verdict, about, *aligned(rows)])
 

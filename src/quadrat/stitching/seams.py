@@ -20,6 +20,7 @@ from scipy import special
 from quadrat.core.lattice import CoreIndex, Lattice
 from quadrat.core.objects import Frame, ObjectTable, Polygons
 from quadrat.core.seams import Contrast, SeamFigures
+from quadrat.core.unit import Unit
 from quadrat.stitching.seam_tally import (
     COLUMNS,
     SeamLattice,
@@ -102,8 +103,8 @@ class SeamReport:
             )
         return f"no sign of seams (density near them is {_ratio(self.density)} of that inside)"
 
-    def figures(self) -> SeamFigures:
-        """The report as results state it: rounded, with its verdict."""
+    def figures(self, unit: Unit = "um") -> SeamFigures:
+        """The report as results state it: rounded, with its verdict. ``unit``: of its lengths."""
         return SeamFigures(
             verdict=self.verdict,
             sign_of_seams=bool(self.signs()),
@@ -115,6 +116,7 @@ class SeamReport:
             density=_rounded(self.density),
             straight_edges=_rounded(self.straight_edges),
             duplicates=_rounded(self.duplicates),
+            unit=unit,
         )
 
 
@@ -126,9 +128,10 @@ def slide_seams(
     ``table``: all objects (centroid, class_id and area_px are used). ``parts``: the same with all
     columns and outlines, part by part; they are gone through once. ``cells``: analysed cores.
     """
-    return seam_report(
+    report = seam_report(
         table, parts, core_lattice(lattice, frame=frame, cells=cells), mpp=frame.mpp
-    ).figures()
+    )
+    return report.figures(frame.unit)
 
 
 def core_lattice(lattice: Lattice, *, frame: Frame, cells: Sequence[CoreIndex]) -> SeamLattice:

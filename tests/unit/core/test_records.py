@@ -7,6 +7,7 @@ import pytest
 
 from quadrat.core.geometry import Box
 from quadrat.core.lattice import ShardIndex
+from quadrat.core.objects import Frame
 from quadrat.core.records import from_json, to_json
 
 
@@ -64,3 +65,48 @@ def test_values_are_checked_by_the_class_itself_too():
     values["inner"]["box"]["row1"] = -5
     with pytest.raises(ValueError, match="negative side"):
         from_json(Outer, values)
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    deep_um: float
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A record with lengths, in a frame, and with names that are the user's."""
+
+    frame: Frame
+    near_um: float
+    area_mm2: float | None
+    parts: tuple[Inner | None, ...]
+    side_px: int
+    of_class: dict[str, float]
+    deeper: Depth | Inner
+
+
+def measured(unit):
+    frame = Frame(height=3, width=4, mpp=1.0, scale_row=1.0, scale_col=1.0, unit=unit)
+    inner = Inner(Box(0, 1, 2, 3), 0.5)
+    return Measured(frame, 2.5, 0.1, (inner, None), 7, {"cell_um": 1.0, "cell_px": 2.0}, Depth(3.0))
+
+
+def test_a_record_in_px_has_other_names_no_mpp_and_comes_back():
+    values = json.loads(json.dumps(to_json(measured("px"), unit="px")))
+    assert values["frame"] == {
+        "height": 3, "width": 4, "scale_row": 1.0, "scale_col": 1.0, "unit": "px"
+    }  # fmt: skip
+    assert set(values) == {"frame", "near_px", "area_mpx", "parts", "side_px", "of_class", "deeper"}
+    assert values["of_class"] == {"cell_um": 1.0, "cell_px": 2.0}, "names of users stay"
+    assert values["deeper"] == {"deep_px": 3.0}
+    assert from_json(Measured, values) == measured("px")
+
+
+def test_a_record_in_um_does_not_speak_of_units():
+    values = json.loads(json.dumps(to_json(measured("um"))))
+    assert "unit" not in values["frame"]
+    assert values["frame"]["mpp"] == 1.0
+    assert from_json(Measured, values) == measured("um")
+    del values["frame"]["mpp"]
+    with pytest.raises(ValueError, match=r"frame\.mpp: field required"):
+        from_json(Measured, values)

@@ -129,7 +129,7 @@ def start(
     if measure is not None:
         seen.slides, seen.scale = measured(task, seen.slides, seen.drawn, measure)
     rows, text, told = _texts(task, seen, out, pattern=pattern, seed=seed)
-    _write_manifest(manifest, rows)
+    _write_manifest(manifest, rows, in_px=mpp == PX)
     write_file(pipeline, text)
     lines = (
         *told,
@@ -140,13 +140,13 @@ def start(
     return Report(manifest, pipeline, lines)
 
 
-def _write_manifest(path: Path, rows: Sequence[SlideRef]) -> None:
+def _write_manifest(path: Path, rows: Sequence[SlideRef], *, in_px: bool) -> None:
     """Write a manifest that reads as it was meant.
 
     Raises:
         ConfigError: it does not, and is taken away again.
     """
-    write_file(path, manifest_text(rows, path.parent))
+    write_file(path, manifest_text(rows, path.parent, in_px=in_px))
     try:
         for row, again in zip(rows, read_manifest(path), strict=True):
             if manifest_text([row], path.parent) != manifest_text([again], path.parent):

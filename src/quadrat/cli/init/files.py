@@ -67,9 +67,9 @@ def shape_for(task: str, *, flat: bool, largest_px: float) -> Shape:
     return SHAPES[task]
 
 
-def manifest_text(slides: Sequence[SlideRef], folder: Path) -> str:
+def manifest_text(slides: Sequence[SlideRef], folder: Path, *, in_px: bool = False) -> str:
     """The manifest as CSV, paths relative to ``folder``, where it will lie; columns that are empty
-    throughout are left out."""
+    throughout are left out, except those that are to be filled (``in_px``: not the mpp)."""
     rows = []
     for ref in slides:
         rows.append({
@@ -84,7 +84,7 @@ def manifest_text(slides: Sequence[SlideRef], folder: Path) -> str:
         })  # fmt: skip
     always = (
         "slide",
-        "mpp",
+        *(() if in_px else ("mpp",)),
         "case",
         "split",
         *(["annotated"] if any(ref.annotation for ref in slides) else []),
@@ -204,15 +204,13 @@ def _tissue_lines(mpp: Mpp, flat: bool) -> list[str]:
 def _threshold_lines(task: str, sizes: F64) -> list[str]:
     """The thresholds that have no default in pixel work, from what is annotated."""
     median, largest = (float(np.quantile(sizes, q)) if len(sizes) else 0.0 for q in (0.5, 1))
-    area, seen = math.pi * median**2 / 4, f"what is annotated is {median:.3g} px wide (median)"
+    area = math.pi * median**2 / 4
     least = max(1, round(area / LEAST_SHARE)) if area else LEAST_PX2
-    lines = [
-        f"  min_area_um2: {least}  # CHECK: smaller ones are left out; square pixels. "
-        + (seen if area else "No outline tells their size")
-    ]
+    seen = f"what is annotated is {median:.3g} px wide" if area else "no outline tells a size"
+    lines = [f"  min_area_um2: {least}  # CHECK: square pixels; smaller ones are left out ({seen})"]
     if task == "instance":
         cap = max(LEAST_CAP_PX, CAP_TIMES * math.ceil(largest))
-        lines.append(f"  cap_um: {cap}  # larger objects have no certain shape; pixels")
+        lines.append(f"  cap_um: {cap}  # pixels; larger objects have no certain shape")
     return ["thresholds:", *lines] if task in ("semantic", "instance", "instance_masks") else []
 
 

@@ -67,10 +67,8 @@ def stated(slides: Slides, mpp: Mpp) -> tuple[Slides, list[str]]:
     state."""
     if mpp == PX:
         own = sum(one.mpp is not None for one in slides.values())
-        return _given(slides, list(slides), PX), [
-            f"mpp: work is in pixels; the scale that {own} of {len(slides)} slides state is not "
-            "used"
-        ]
+        note = f"; the scale that {own} of {len(slides)} slides state is not used" if own else ""
+        return _given(slides, list(slides), PX), [f"mpp: work is in pixels{note}"]
     without = [path for path, one in slides.items() if one.mpp is None]
     own = len(slides) - len(without)
     return _given(slides, without, mpp), [

@@ -9,7 +9,7 @@ the overview, keeps the codes with the frame that places them on the slide, and 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -239,7 +239,8 @@ def read_strips(source: PixelSource) -> npt.NDArray[np.uint8]:
 def whole_slide(frame: Frame) -> TissueMap:
     """A map where everything is tissue, for images that are known to be."""
     factor = math.ceil(max(frame.height, frame.width) / MAX_MASK_PX)
-    coarse = Frame(
+    coarse = replace(
+        frame,
         height=max(1, frame.height // factor),
         width=max(1, frame.width // factor),
         mpp=frame.mpp * factor,
