@@ -210,7 +210,6 @@ def test_a_picture_of_one_um_a_px_has_the_same_numbers_in_um_and_in_px(task, tmp
     package = load_package(annotated.write_package(tmp_path / "p", task), build_network)
     done = {}
     for unit in ("um", "px"):
-        thresholds = package.spec.thresholds
         spec = replace(package.spec, mpp=1.0, unit=unit)
         save_package(tmp_path / unit, package.model, spec, about={})
         file = annotated.write_pipeline(tmp_path / f"{unit}.yaml", task, tmp_path / unit, manifest)

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from helpers.annotation_files import check, export, feature, project, read, square
@@ -106,3 +107,40 @@ def test_the_scale_of_all_slides_may_stand_in_the_pipeline(tmp_path, capsys):
     assert "wrong scale: the median diameter of 1 objects is 1.35e+03 um at 40 um/px" in lines[0]
     given = project(tmp_path, cell, pipeline="annotations: objects, mpp: 40", mpp=0.5)
     assert check(capsys, *given)[0] == 0  # the row of a slide counts before it
+
+
+def test_an_mpp_of_the_command_line_stands_in_for_what_a_slide_states(tmp_path, capsys):
+    cell = feature(square(2, 2, 30), kind="detection")
+    given = project(tmp_path, cell, pipeline="annotations: objects", mpp="")
+    tifffile.imwrite(
+        tmp_path / "a.tif",
+        np.full((80, 100, 3), 200, np.uint8),
+        photometric="rgb",
+        resolution=(40_000, 20_000),  # 0.25 and 0.5 um/px
+        resolutionunit="CENTIMETER",
+    )
+    manifest = tmp_path / "slides.csv"
+    manifest.write_text(manifest.read_text().replace("a.png", "a.tif"))
+    code, lines = check(capsys, *given)
+    assert code == 1
+    assert "give one with --mpp VALUE" in lines[0]
+    assert check(capsys, *given, "--mpp", "0.5")[0] == 0
+    assert "wrong scale" in check(capsys, *given, "--mpp", "40")[1][0]
+
+
+def test_annotations_of_pixel_work_are_judged_and_measured_in_pixels(tmp_path, capsys):
+    cell = feature(square(2, 2, 30), kind="detection")
+    manifest, *given = project(tmp_path, cell, pipeline="annotations: objects", mpp=0.001)
+    pipeline = tmp_path / "p.yaml"
+    pipeline.write_text(pipeline.read_text().replace("{package: p}", "{package: p, mpp: px}"))
+    assert check(capsys, manifest, *given) == (0, ["1 records of 1 slides: none is bad"])
+    assert main(["annotations", "stats", manifest, *given]) == 0
+    assert "area_px2" in capsys.readouterr().out
+    assert main(["annotations", "stats", manifest, "--mpp", "px"]) == 0
+    assert "area_px2" in capsys.readouterr().out
+    for option, unit in (("0.5", "px"), ("px", "0.5")):
+        text = pipeline.read_text()
+        pipeline.write_text(text.replace("mpp: px", f"mpp: {unit}"))
+        assert main(["annotations", "check", manifest, *given, "--mpp", option]) == 2
+        told = capsys.readouterr().err
+        assert f"--mpp is {option}, but model.mpp of p is {unit}: one is in um" in told

@@ -136,3 +136,15 @@ def test_the_fluorescence_slide_is_described_without_tissue(tmp_path: Path) -> N
     facts = describe(str(Path(folder) / "wsi" / "test3-TRITC-2-560.ndpi"))
     assert "bright-field" in facts["tissue_problem"]
     assert facts["objective"] == 40
+
+
+def test_a_slide_in_pixel_work_has_an_area_in_megapixels_and_no_scale(
+    slide: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    facts = describe(str(slide), mpp="px")
+    assert (facts["mpp"], facts["mpp_source"], facts["mpp_given"]) == (None, "", False)
+    assert facts["area_mpx"] == 1.2
+    assert not {"tissue_mm2", "area_mm2", "mpp_problem", "tissue_problem"} & set(facts)
+    assert "not used, work is in pixels (1.20 Mpx)" in describe_text(facts)
+    assert main(["inspect", str(slide), "--mpp", "px"]) == 0
+    assert main(["inspect", str(slide), "--mpp", "um"]) == 2

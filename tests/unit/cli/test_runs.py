@@ -82,6 +82,15 @@ def test_an_mpp_of_the_command_line_is_for_slides_of_the_manifest_that_state_non
         Options(manifest=manifest).slides([Path("a.svs")])
 
 
+def test_an_mpp_of_the_command_line_is_refused_where_the_model_works_in_pixels(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("task: detection\nclasses: [{name: a}]\nmodel: {package: p, mpp: px}\n")
+    done = quadrat("run", file, "a.png", "--mpp", "0.5", "--out", tmp_path / "out")
+    assert done.code == 2
+    assert "--mpp is 0.5, but model.mpp of mine is px" in done.err
+    assert not (tmp_path / "out").exists()
+
+
 def test_all_slides_of_a_folder_are_inspected(tmp_path):
     for name in ("b.png", "a.png"):
         Image.fromarray(np.full((40, 50, 3), 200, np.uint8)).save(tmp_path / name)

@@ -409,9 +409,51 @@ def test_a_section_checks_itself_when_it_is_made_or_replaced_in_python():
 
 def test_the_schema_knows_what_the_loader_knows():
     keys = SCHEMA["$defs"]["ModelSection"]["properties"]
-    assert (keys["mpp"]["minimum"], keys["mpp"]["unit"]) == (0.01, "um/px")
+    number, px = keys["mpp"]["anyOf"]
+    assert (number["minimum"], px["const"], keys["mpp"]["unit"]) == (0.01, "px", "um/px")
     assert "folder" not in SCHEMA["properties"]
     assert SCHEMA["required"] == ["task", "classes", "model"]
     parts = [SCHEMA, *SCHEMA["$defs"].values()]
     closed = [part.get("additionalProperties") is False for part in parts]
     assert closed.count(False) == 1  # thresholds, which a task of its own may name as it likes
+
+
+def in_px(**more):
+    return LEAST | {"model": {"package": "p", "mpp": "px"}} | more
+
+
+def test_work_in_pixels_has_a_unit_a_grid_of_level_0_and_analyses_all(tmp_path):
+    pipeline = load_pipeline(written(tmp_path, in_px()))
+    assert (pipeline.model.mpp, pipeline.model.unit, pipeline.model.grid_mpp) == ("px", "px", 1.0)
+    assert (pipeline.slide.tissue, pipeline.data.tissue) == ("all", "all")
+    assert pipeline == load_pipeline(written(tmp_path, in_px()), ["model.mpp=px"])
+    micro = load_pipeline(written(tmp_path, LEAST))
+    assert (micro.model.unit, micro.model.grid_mpp, micro.slide.tissue) == ("um", 0.5, "auto")
+    assert load_pipeline(written(tmp_path, LEAST), ["model.mpp=px"]) == pipeline
+
+
+@pytest.mark.parametrize(
+    ("sections", "words"),
+    [
+        ({"data": {"mpp": 0.5}}, r"data\.mpp is 0\.5, but model\.mpp is px: .* leave data\.mpp"),
+        ({"slide": {"mpp": 2}}, r"slide\.mpp is 2, but model\.mpp is px"),
+        ({"slide": {"tissue": "auto"}}, r"slide\.tissue is auto, but model\.mpp is px"),
+        ({"data": {"tissue": "auto"}}, r"data\.tissue is auto, but .* say data\.tissue: all"),
+    ],
+)
+def test_what_is_in_um_is_refused_in_pixel_work(tmp_path, sections, words):
+    with pytest.raises(ConfigError, match=words):
+        load_pipeline(written(tmp_path, in_px(**sections)))
+
+
+@pytest.mark.parametrize("value", ["um", "PX", True, [1], None])
+def test_another_word_for_the_scale_of_a_model_is_refused(tmp_path, value):
+    content = LEAST | {"model": {"package": "p", "mpp": value}}
+    with pytest.raises(ConfigError, match=r"model\.mpp is .*; it must be a number, or px"):
+        load_pipeline(written(tmp_path, content))
+
+
+def test_pixel_work_in_python_needs_tissue_all_as_well(tmp_path):
+    pipeline = load_pipeline(written(tmp_path, LEAST))
+    with pytest.raises(ValidationError, match=r"slide\.tissue is auto"):
+        replace(pipeline, model=replace(pipeline.model, mpp="px"))

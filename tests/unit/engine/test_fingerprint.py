@@ -100,3 +100,11 @@ def test_a_receipts_key_is_own_if_its_level_has_the_same_fingerprint():
     assert prints.own(Key("predict", "2" * 16, "predict", (0, 0)))
     assert not prints.own(Key("predict", "1" * 16, "predict", (0, 0)))
     assert prints.of("result") == "3" * 16
+
+
+def test_the_unit_counts_and_in_pixel_work_no_scale_of_a_slide_does(tiny):
+    work = tiny.work()
+    in_px = replace(work, spec=replace(work.spec, unit="px"))
+    assert changed(tiny.prints(work), tiny.prints(in_px)) == [*LEVELS]
+    other = replace(in_px, ref=replace(in_px.ref, mpp=0.25))
+    assert changed(tiny.prints(in_px), tiny.prints(other)) == []

@@ -58,6 +58,8 @@ def test_the_detail_shows_the_most_objects_and_lies_on_the_slide(tiny):
     assert box == Box(360, 720, 720, 1080)
     edge, _ = objects_at((990, 1190))
     assert busiest_box(edge, FRAME, plan, spec) == Box(640, 840, 1000, 1200)
+    beyond, _ = objects_at((-3, -2), (-1, 500), (1003, 1201))  # of masks that reach over the border
+    assert busiest_box(beyond, FRAME, plan, spec) == Box(0, 0, 360, 360)
 
 
 def test_without_objects_the_detail_is_the_middle_core(tiny):

@@ -10,7 +10,7 @@ from helpers.seam_fields import clustered_boxes, octagons, pieces, table_of
 from helpers.summaries import OBJECTS, SEAMS, summary_of
 from quadrat.core.errors import ConfigError, QuadratError
 from quadrat.core.objects import ClassInfo, Frame, Polygons
-from quadrat.core.records import from_json
+from quadrat.core.records import from_json, to_json
 from quadrat.core.seams import SeamFigures
 from quadrat.evaluation.seam_files import read_objects, read_seams, seams_text
 from quadrat.outputs.geojson import GeoJSONWriter
@@ -160,3 +160,18 @@ def test_the_command_prints_a_table_or_json(tmp_path, boxes):
 def test_a_result_that_is_not_there_is_said_to_be_missing(tmp_path):
     with pytest.raises(QuadratError, match="there is no result"):
         read_seams(tmp_path / "none", tile=None, origin=(0.0, 0.0), mpp=None)
+
+
+def test_the_report_of_pixel_work_speaks_of_px(boxes, tmp_path):
+    polygons = octagons(boxes)
+    path = tmp_path / "s.geojson"
+    write_geojson(path, boxes, polygons)
+    um, px = (read_seams(path, tile=512, origin=(0, 0), mpp=mpp) for mpp in (1.0, "px"))
+    assert replace(px, unit="um") == um
+    assert "objects per Mpx" in seams_text(px)
+    assert seams_text(px).splitlines()[1].endswith(" px")
+    assert from_json(SeamFigures, to_json(px, unit="px")) == px
+    assert "near_px" in to_json(px, unit="px")
+    folder = write_result(tmp_path / "r", boxes, polygons)
+    with pytest.raises(ConfigError, match=r"--mpp is px, but the lengths of .* are in um"):
+        read_seams(folder, tile=512, origin=(0, 0), mpp="px")

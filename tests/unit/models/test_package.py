@@ -420,6 +420,7 @@ def test_a_network_of_other_classes_keeps_its_own_head_and_takes_the_rest(task, 
     [
         ({"widths": (4, 6, 10)}, r"model\.widths \(4, 6, 8\), the pipeline \(4, 6, 10\)"),
         ({"task": "semantic"}, r"model\.task instance"),
+        ({"unit": "px", "mpp": 1.0}, "works in um, the pipeline in px"),
     ],
 )
 def test_a_package_of_another_network_is_refused_with_both_sides(changes, named, tmp_path):

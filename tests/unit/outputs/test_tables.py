@@ -104,3 +104,26 @@ def test_the_summary_has_a_column_for_each_figure_and_keeps_reasons(tmp_path):
         tables.write_run_summary(
             tmp_path / "s", [tables.SummaryRow("a", "done", "t", None, None, (("status", "1"),))]
         )
+
+
+def test_rows_in_px_have_their_own_columns_and_leave_those_of_um_empty(tmp_path):
+    um = tables.SummaryRow("a", "done", "instance", 0.5, 12.25, (("count", "7"),))
+    px = tables.SummaryRow("b", "done", "instance", None, 0.5, (("count", "3"),), unit="px")
+    bad = tables.SummaryRow("c", "failed", "instance", None, None, (), "torn", unit="px")
+    file = tmp_path / "summary.csv"
+    for rows, columns in (
+        ([px, bad], "tissue_mpx"),
+        ([bad], "tissue_mpx"),
+        ([um], "mpp,tissue_mm2"),
+        ([um, px], "mpp,tissue_mm2,tissue_mpx"),
+    ):
+        tables.write_run_summary(file, rows)
+        header = file.read_text().splitlines()[0]
+        assert header.startswith(f"slide,status,task,{columns},")
+        assert "mpp" not in header.replace("tissue_mpx", "") or um in rows
+        assert tables.read_run_summary(file) == rows
+    both = table_of(file)
+    assert [(row["mpp"], row["tissue_mm2"], row["tissue_mpx"]) for row in both] == [
+        ("0.500000", "12.250000", ""),
+        ("", "", "0.500000"),
+    ]

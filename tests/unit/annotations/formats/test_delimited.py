@@ -170,6 +170,13 @@ def test_a_table_of_measurements_in_px_needs_no_mpp_and_one_in_um_does(tmp_path)
         read(measured(tmp_path, cell("10", "20.5")))
 
 
+def test_a_table_of_measurements_in_um_is_refused_in_pixel_work(tmp_path):
+    with pytest.raises(AnnotationError, match=r"in um \(.*, but model\.mpp is px.* in px$"):
+        read(measured(tmp_path, cell("10", "20.5")), mpp="px")
+    (record,) = read(measured(tmp_path, cell("10", "20.5"), unit="px"), mpp="px").records
+    assert record.points.tolist() == [[10, 20.5]]
+
+
 def test_of_a_table_of_measurements_only_detections_and_cells_are_points(tmp_path):
     sorts = ["Annotation", "Tile", "Tile", "TMA core", "PathDetectionObject", "Blob"]
     sheet = read(measured(tmp_path, *(cell("1", "2", sort=s) for s in sorts)), mpp=0.25)

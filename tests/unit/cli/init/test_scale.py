@@ -14,7 +14,10 @@ from quadrat.cli.init.finding import AnnotationFound
 from quadrat.cli.init.scale import Measure, measure_of, mpp_of_objects
 from quadrat.cli.main import main
 from quadrat.config.manifest import read_manifest
+from quadrat.config.pipeline import load_pipeline
 from quadrat.core.errors import ConfigError
+from quadrat.models.spec import need_stated
+from quadrat.tasks import get_task
 
 
 @pytest.mark.parametrize(
@@ -181,3 +184,24 @@ def test_a_scale_that_cannot_be_had_is_refused_before_anything_is_written(tmp_pa
         assert main(["init", "detection", *given, "--out", str(tmp_path / "out"), *options]) == 2
         assert words in capsys.readouterr().err
         assert not (tmp_path / "out/manifest.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("task", "thresholds"),
+    [("detection", {}), ("instance", {"min_area_um2": 8, "cap_um": 500})],
+)
+def test_pictures_without_a_scale_can_be_worked_on_in_pixels(tmp_path, capsys, task, thresholds):
+    given = [task, *boxes(tmp_path), "--out", str(tmp_path / "out")]
+    assert main(["init", *given]) == 0
+    assert "or with --mpp px to work in pixels" in capsys.readouterr().out
+    assert main(["init", *given, "--mpp", "px", "--overwrite"]) == 0
+    told = capsys.readouterr().out
+    assert "mpp: work is in pixels\n" in told
+    assert "manifest's column mpp" not in told
+    assert (tmp_path / "out/manifest.csv").read_text().startswith("slide,annotation,case,")
+    pipeline = load_pipeline(str(tmp_path / "out/pipeline.yaml"))
+    assert (pipeline.model.mpp, pipeline.slide.tissue) == ("px", "all")
+    assert pipeline.thresholds == thresholds  # a tenth of a disc of 10 px
+    need_stated(pipeline, get_task(task))
+    assert main(["init", *given, "--mpp", "px", "--mpp-from", "RBC=7um", "--overwrite"]) == 2
+    assert "give one of them" in capsys.readouterr().err
