@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import tifffile
 import yaml
 from PIL import Image
 
@@ -255,3 +256,102 @@ def test_a_picture_of_one_um_a_px_has_the_same_numbers_in_um_and_in_px(task, tmp
 
 def _in_px(name):
     return name.replace("um2", "px2").replace("_um", "_px")
+
+
+@pytest.fixture(scope="module")
+def detections(tmp_path_factory):
+    """(folder, pipelines, manifest) of a detector in um and the same in px; never changed."""
+    folder = tmp_path_factory.mktemp("detections")
+    manifest = annotated.write_images(folder / "images", ["a", "b"], task="detection")
+    package = load_package(annotated.write_package(folder / "p", "detection"), build_network)
+    files = {}
+    for unit, mpp in (("um", 1.0), ("px", "px")):
+        spec = replace(package.spec, mpp=1.0, unit=unit)
+        about = {"training": annotated.ABOUT}
+        save_package(folder / unit, package.model, spec, about=about)
+        file = folder / f"{unit}.yaml"
+        annotated.write_pipeline(file, "detection", folder / unit, manifest)
+        content = yaml.safe_load(file.read_text())
+        content["model"]["mpp"] = mpp
+        content["slide"] = {"tissue": "all"}
+        content["thresholds"] = LOW["detection"]
+        file.write_text(yaml.safe_dump(content))
+        files[unit] = file
+    return folder, files, manifest
+
+
+def test_what_a_slide_or_a_manifest_states_of_a_scale_is_not_used_and_that_is_said(
+    detections, tmp_path
+):
+    folder, files, _ = detections
+    rgb = np.asarray(Image.open(folder / "images" / "a.png"))
+    Image.fromarray(rgb).save(tmp_path / "a.png")
+    tifffile.imwrite(
+        tmp_path / "b.tif",
+        rgb,
+        photometric="rgb",
+        resolution=(40_000, 20_000),  # not even one mpp
+        resolutionunit="CENTIMETER",
+    )
+    (tmp_path / "m.csv").write_text("slide,mpp\na.png,0.25\nb.tif,\n")
+    (tmp_path / "plain.csv").write_text("slide\na.png\n")
+    ran = quadrat("run", files["px"], "--manifest", tmp_path / "m.csv", "--out", tmp_path / "out")
+    assert ran.code == 0, ran.err
+    said = "what slides and manifest state of a scale is not used"
+    assert said in ran.err
+    assert said in (tmp_path / "out" / "run" / "log.jsonl").read_text()
+    one, other = (read_summary(tmp_path / "out" / "results" / name) for name in "ab")
+    assert one.figures == other.figures
+    assert one.slide_mpp == other.slide_mpp
+    assert one.slide_mpp.value is None
+    again = quadrat(
+        "run", files["px"], "--manifest", tmp_path / "plain.csv", "--out", tmp_path / "out"
+    )
+    assert "a: done (finished before)" in again.err
+
+
+def test_the_summary_of_a_folder_of_both_units_mixes_no_figures(detections, tmp_path):
+    folder, files, _ = detections
+    for unit, name, ways in (("um", "a", ["--mpp", 1]), ("px", "b", [])):
+        picture = folder / "images" / f"{name}.png"
+        assert quadrat("run", files[unit], picture, "--out", tmp_path, *ways).code == 0
+    with (tmp_path / "results" / "summary.csv").open() as stream:
+        a, b = csv.DictReader(stream)
+    area = f"{annotated.SIDE**2 / 1e6:.6f}"
+    assert (a["mpp"], a["tissue_mm2"], a["tissue_mpx"]) == ("1.000000", area, "")
+    assert (b["mpp"], b["tissue_mm2"], b["tissue_mpx"]) == ("", "", area)
+    refused = quadrat("run", files["px"], folder / "images" / "a.png", "--out", tmp_path)
+    assert "results of another model, setting or file" in refused.err
+
+
+@pytest.mark.parametrize(("pipeline", "package"), [("um", "px"), ("px", "um")])
+def test_units_do_not_meet(detections, tmp_path, pipeline, package):
+    folder, files, manifest = detections
+    other = ("--set", f"model.package={folder / package}")
+    picture, out = folder / "images" / "a.png", tmp_path / "out"
+    done = quadrat("run", files[pipeline], picture, "--out", out, *other)
+    assert done.code == 2
+    assert f"{folder / package} works in" in done.err
+    assert done.err.count("\n") == 1
+    made = quadrat("run", files[package], "--manifest", manifest, "--out", tmp_path / "made")
+    assert made.code == 0, made.err
+    ways = ("--results", tmp_path / "made" / "results", "--allow-seen", "--out", tmp_path / "e")
+    done = quadrat("evaluate", files[pipeline], *ways)
+    assert done.code == 2
+    assert "figures of both cannot be pooled" in done.err
+    assert not (tmp_path / "e").exists()
+
+
+def test_a_training_in_pixels_without_its_thresholds_is_refused_before_anything(
+    detections, tmp_path
+):
+    _, files, _ = detections
+    content = yaml.safe_load(files["px"].read_text()) | {"task": "instance", "thresholds": {}}
+    images = annotated.write_images(tmp_path / "i", ["a", "b"], task="instance", split="train")
+    content["data"]["manifest"] = str(images)
+    content["model"]["package"] = str(tmp_path / "new")
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump(content))
+    done = quadrat("train", tmp_path / "p.yaml")
+    assert done.code == 2
+    assert "p: thresholds.min_area_um2 is not stated; where model.mpp is px" in done.err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["i", "p.yaml"]

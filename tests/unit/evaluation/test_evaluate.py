@@ -13,7 +13,14 @@ from helpers.faults import NO_ROOM, disk
 from helpers.runs import quadrat
 from quadrat.annotations.truth import load_truth
 from quadrat.config.manifest import SlideRef, read_manifest
-from quadrat.config.pipeline import DataSection, load_pipeline
+from quadrat.config.pipeline import (
+    ClassSection,
+    DataSection,
+    ModelSection,
+    Pipeline,
+    SlideSection,
+    load_pipeline,
+)
 from quadrat.core.errors import ConfigError
 from quadrat.evaluation import pooling
 from quadrat.evaluation.evaluate import (
@@ -23,6 +30,7 @@ from quadrat.evaluation.evaluate import (
     for_evaluation,
     need_unseen,
     of_split,
+    settings_of,
 )
 from quadrat.evaluation.pooling import ResultFolder, measure_slides, pool, read_truths
 from quadrat.tasks import get_task
@@ -333,3 +341,25 @@ def test_each_annotation_file_is_read_once(evaluated, tmp_path, monkeypatch):
     done = evaluate(jobs, tmp_path, options)
     assert not done.details.notes  # average precision is of a second folder of results
     assert sorted(read) == SLIDES
+
+
+@pytest.mark.parametrize(
+    ("mpp", "data", "stated", "distance"),
+    [
+        (0.5, {}, None, 6.0),
+        (0.5, {"annotations": "points", "point_diameter_um": 30.0}, None, 6.0),
+        (0.5, {}, 4.0, 4.0),
+        ("px", {"annotations": "points", "point_diameter_um": 30.0}, None, 15.0),
+        ("px", {"annotations": "points", "point_diameter_um": 30.0}, 4.0, 4.0),
+    ],
+)
+def test_the_distance_of_points_is_as_stated_or_as_the_unit_has_it(mpp, data, stated, distance):
+    pipeline = Pipeline(
+        name="p",
+        task="detection",
+        classes=(ClassSection(name="a"),),
+        model=ModelSection(package="p", mpp=mpp),
+        data=DataSection(tissue="all", **data),
+        slide=SlideSection(tissue="all"),
+    )
+    assert settings_of(pipeline, distance_um=stated).distance_um == distance
