@@ -42,6 +42,8 @@ class Regions:
     """Class 0 is included, class 1 excluded, in this order."""
     name: str
     """The file, for messages."""
+    notes: tuple[str, ...] = ()
+    """How the file was understood otherwise than it stands there."""
 
     @property
     def includes(self) -> bool:
@@ -76,9 +78,11 @@ def load_regions(
         )
     records = records_of(path, kind="region")
     part = scanned_part(picture)
+    moved = ""
     if part is not None and records:
         key = "slide.regions_origin"
-        records = list(move(records, part, origin=origin, where=str(path), key=key)[0])
+        found, moved = move(records, part, origin=origin, where=str(path), key=key)
+        records = list(found)
     nameless = sum(not record.name for record in records)
     if nameless:
         raise AnnotationError(
@@ -99,7 +103,7 @@ def load_regions(
     records.sort(key=lambda record: meaning[record.name])  # a later region covers an earlier one
     targets = [meaning[record.name] for record in records]
     drawn = to_annotations(records, targets, classes=("include", "exclude"), kind="region")
-    return Regions(drawn, str(path))
+    return Regions(drawn, str(path), (f"the regions: {moved}",) if moved else ())
 
 
 def restrict(tissue: TissueMap, regions: Regions) -> TissueMap:

@@ -52,7 +52,7 @@ class Common:
     overrides: Annotated[tuple[str, ...], Parameter(name="--set", metavar="KEY=VALUE")] = ()
     """override a key of the pipeline, e.g. run.executor=serial (docs/pipeline.md)"""
     workers: Annotated[int | None, Parameter(name=("--workers", "-j"), metavar="N")] = None
-    """worker processes, in place of run.workers"""
+    """worker processes, in place of run.workers (and of run.executor: serial)"""
     device: Annotated[str | None, Parameter(metavar="NAME")] = None
     """where the network runs, in place of run.device: auto, cpu, cuda, cuda:1, mps"""
     quiet: Annotated[bool, Parameter(name=("--quiet", "-q"))] = False
@@ -64,13 +64,23 @@ class Common:
         """The pipeline with ``first``, then with the user's overrides.
 
         Raises:
-            ConfigError: see :func:`quadrat.config.pipeline.load_pipeline`.
+            ConfigError: see :func:`quadrat.config.pipeline.load_pipeline`; or workers are asked for
+                and none.
         """
         from quadrat.config.pipeline import load_pipeline
 
         last = [f"run.workers={self.workers}"] if self.workers is not None else []
         last += [f"run.device={json.dumps(self.device)}"] if self.device is not None else []
-        return load_pipeline(name, [*first, *self.overrides, *last])
+        by_hand = any(text.partition("=")[0].strip() == "run.executor" for text in self.overrides)
+        if self.workers is not None and not by_hand:
+            last.append("run.executor=dask")
+        pipeline = load_pipeline(name, [*first, *self.overrides, *last])
+        if self.workers is not None and not pipeline.run.processes:
+            raise ConfigError(
+                f"--workers {self.workers} asks for processes, and --set run.executor=serial for "
+                "none; leave one of them out"
+            )
+        return pipeline
 
     def reporter(self) -> Reporter:
         """Reports progress as loudly as is asked for."""

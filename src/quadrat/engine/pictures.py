@@ -100,6 +100,7 @@ def finish_slide(job: FinishJob) -> Done:
         thresholds=dict(job.work.spec.thresholds),
         figures=job.figures,
         provenance=job.provenance,
+        notes=plan.notes,
     )
     write_summary(job.work.result, summary)
     return Done()

@@ -35,6 +35,7 @@ class RunReport:
 def done_row(summary: Summary) -> SummaryRow:
     """The row of a finished slide."""
     answer, damaged = summary.figures.answer, summary.damaged
+    lost = [f"{damaged} damaged tiles read as white"] if damaged else []
     if isinstance(answer, ObjectFigures):
         counts = {row.class_name: str(row.count) for row in answer.counts}
         total = ("count", counts.pop(ALL))
@@ -49,7 +50,7 @@ def done_row(summary: Summary) -> SummaryRow:
         mpp=None if summary.frame.unit == PX else summary.frame.mpp,
         tissue_mm2=summary.figures.area.tissue_mm2,
         figures=figures,
-        reason=f"{damaged} damaged tiles read as white" if damaged else "",
+        reason="; ".join([*lost, *summary.notes]),
         unit=summary.frame.unit,
     )
 

@@ -108,7 +108,7 @@ def plan_slide(work: SlideWork) -> Planned:
         source = at_hand.source
         slide, frame = source.slide, source.frame
         slide_mpp = believable_mpp(slide)
-        tissue = analysed_part(work, slide, slide_mpp=slide_mpp, frame=frame)
+        tissue, notes = analysed_part(work, slide, slide_mpp=slide_mpp, frame=frame)
         cells = tissue_cells(
             tissue, lattice=work.spec.lattice, frame=frame, min_fraction=work.slide.min_tissue
         )
@@ -131,6 +131,7 @@ def plan_slide(work: SlideWork) -> Planned:
             excluded=tuple((part.reason, part.mm2) for part in tissue.excluded),
             filled_mm2=tissue.filled_mm2,
             task=get_task(work.task).name,
+            notes=notes,
         )
     work.save_plan(plan, tissue)
     return Planned(tuple(work.spec.lattice.by_shard(cells)), len(cells))
@@ -145,8 +146,11 @@ def _mpp_source(work: SlideWork, slide: Slide) -> str:
     return slide.info.mpp_source or "file"
 
 
-def analysed_part(work: SlideWork, slide: Slide, *, slide_mpp: float, frame: Frame) -> TissueMap:
-    """The tissue as the run's settings find it, inside what the user's regions allow."""
+def analysed_part(
+    work: SlideWork, slide: Slide, *, slide_mpp: float, frame: Frame
+) -> tuple[TissueMap, tuple[str, ...]]:
+    """The tissue as the run's settings find it, inside what the user's regions allow; and notes on
+    these."""
     how = work.slide
     if how.tissue == "auto":
         tissue = find_tissue(
@@ -162,17 +166,15 @@ def analysed_part(work: SlideWork, slide: Slide, *, slide_mpp: float, frame: Fra
     else:
         tissue = whole_slide(frame)
     if not work.ref.regions:
-        return tissue
-    return restrict(
-        tissue,
-        load_regions(
-            Path(work.ref.regions),
-            include=how.include,
-            exclude=how.exclude,
-            picture=work.ref.path,
-            origin=how.regions_origin,
-        ),
+        return tissue, ()
+    regions = load_regions(
+        Path(work.ref.regions),
+        include=how.include,
+        exclude=how.exclude,
+        picture=work.ref.path,
+        origin=how.regions_origin,
     )
+    return restrict(tissue, regions), regions.notes
 
 
 def create_tiles(work: SlideWork) -> StoreLaid:

@@ -66,6 +66,8 @@ class SlidePlan:
     """How much of the tissue is gaps and holes that were filled."""
     task: str = ""
     """What the task that planned it calls itself."""
+    notes: tuple[str, ...] = ()
+    """How the user's regions were understood otherwise than they stand in their file."""
 
 
 @dataclass(frozen=True, slots=True)

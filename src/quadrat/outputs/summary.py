@@ -138,6 +138,8 @@ class Summary:
     """Areas and the answer; in the file they are not nested."""
     provenance: Provenance
     """Package, versions and settings; in the file they are not nested."""
+    notes: tuple[str, ...] = ()
+    """What a user should know of how the slide was analysed; not in the file if there is none."""
 
     @property
     def damaged(self) -> int:
@@ -154,6 +156,8 @@ def write_summary(folder: Path, summary: Summary) -> None:
     unit = summary.frame.unit
     values = to_json(summary, unit=unit) | {"thresholds": renamed(summary.thresholds, unit)}
     figures, provenance = values.pop("figures"), values.pop("provenance")
+    if not summary.notes:
+        del values["notes"]
     answer = figures["answer"]
     if isinstance(summary.figures.answer, ScoreFigures):
         answer["class"] = answer.pop("top_class")

@@ -87,7 +87,7 @@ class SummaryRow:
     figures: tuple[tuple[str, str], ...] = ()
     """(name, value) of the columns of the task."""
     reason: str = ""
-    """Why there is no result; else empty."""
+    """Why there is no result, or what a user should know of it; else empty."""
     unit: Unit = "um"
     """Of lengths. In pixel work ``mpp`` is None, and ``tissue_mm2`` are megapixels."""
 

@@ -114,6 +114,8 @@ def test_regions_that_a_user_draws_count_from_either_corner_too(tmp_path):
         path = drawn(tmp_path, corner, name="include")
         found = load_regions(path, include=("include",), exclude=(), picture="slide.mrxs")
         assert found.drawn.bbox.tolist() == [[1200.0, 3100.0, 1220.0, 3120.0]]
+        moved = corner[0] < 3000
+        assert [("moved by 3000, 1000 px" in note) for note in found.notes] == [True] * moved
 
 
 def test_the_scanned_part_is_what_openslide_states(tmp_path, monkeypatch):

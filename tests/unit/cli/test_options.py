@@ -1,7 +1,10 @@
 """Options that several commands have."""
 
+import pytest
+
 from quadrat.cli.options import Common
 from quadrat.config.pipeline import load_pipeline
+from quadrat.core.errors import ConfigError
 
 
 def test_workers_and_device_come_last_and_stand_for_their_keys():
@@ -9,3 +12,18 @@ def test_workers_and_device_come_last_and_stand_for_their_keys():
     run = chosen.pipeline("nuclei", "run.workers=4").run
     assert (run.workers, run.threads, run.device) == (7, 3, "cuda:1")
     assert Common().pipeline("nuclei") == load_pipeline("nuclei")
+
+
+def test_workers_that_are_asked_for_are_started_whatever_the_pipeline_says(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "task: detection\nclasses: [{name: a}]\nmodel: {package: p}\nrun: {executor: serial}\n"
+    )
+    assert Common().pipeline(str(file)).run.processes == 0
+    assert Common(workers=3).pipeline(str(file)).run.processes == 3
+    serial = ("run.executor=serial",)
+    assert Common(overrides=serial).pipeline("nuclei").run.processes == 0
+    with pytest.raises(ConfigError, match="--workers 3 asks for processes, and --set"):
+        Common(overrides=serial, workers=3).pipeline("nuclei")
+    dask = Common(overrides=("run.executor=dask",), workers=3)
+    assert dask.pipeline(str(file)).run.processes == 3

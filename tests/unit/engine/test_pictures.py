@@ -1,11 +1,14 @@
 """The pictures of a slide, and the summary that is written last."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from helpers.annotation_files import feature, square
+from quadrat.annotations import regions
 from quadrat.core.geometry import Box
 from quadrat.core.lattice import Lattice
 from quadrat.core.objects import Frame, ObjectTable, Polygons
@@ -138,3 +141,24 @@ def test_the_summary_is_written_last(tiny, monkeypatch):
     with pytest.raises(RuntimeError, match="no picture"):
         finish_slide(job)
     assert not (state.work.result / "summary.json").exists()
+
+
+def test_regions_that_count_from_the_scanned_part_are_moved_and_the_result_says_so(
+    tiny, monkeypatch
+):
+    half = tiny.case.rgb.shape[0] // 2
+    part = Box(half, half, 2 * half, 2 * half)
+    monkeypatch.setattr(regions, "scanned_part", lambda path: part)
+    drawn = tiny.folder / "r.geojson"
+    shape = feature(square(1, 1, half // 2), name="ROI")
+    drawn.write_text(json.dumps({"type": "FeatureCollection", "features": [shape]}))
+    ref = replace(tiny.slide(), regions=str(drawn))
+    monkeypatch.setattr(tiny, "slide", lambda name="a": ref)
+    report = tiny.run("a", pipeline=tiny.pipeline(slide={"regions_origin": "scanned"}))
+    assert report.exit_code == 0
+    (note,) = read_summary(tiny.out / "results" / "a").notes
+    assert note.startswith("the regions: its coordinates count from the corner of the scanned part")
+    assert f"moved by {half}, {half} px" in note
+    assert report.rows[0].reason == note
+    values = json.loads((tiny.out / "results" / "a" / "summary.json").read_text())
+    assert values["notes"] == [note]
