@@ -62,7 +62,7 @@ class Frame:
 
     @property
     def stated_mpp(self) -> Mpp:
-        """The same, or "px" where there are no um."""
+        """um per level-0 px, or "px" where there are no um."""
         return "px" if self.unit == PX else self.mpp_l0
 
     def centres_in(self, other: Frame) -> tuple[F64, F64]:

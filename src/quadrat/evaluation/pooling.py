@@ -18,7 +18,7 @@ from quadrat.config.manifest import SlideRef
 from quadrat.config.pipeline import DataSection
 from quadrat.config.splits import case_of
 from quadrat.core.errors import QuadratError
-from quadrat.core.unit import PX, Mpp, Unit, named
+from quadrat.core.unit import PX, Mpp, Unit, Value, named
 from quadrat.evaluation.results import read_answer
 from quadrat.metrics.bootstrap import DRAWS, Interval, case_intervals
 from quadrat.metrics.counts import Counted, count_agreement
@@ -193,12 +193,12 @@ def pool(
     agreement, agreement_intervals, counts = _counts(slides, names, draws)
     return Evaluation(
         task=task.name,
-        main=metrics.main,
+        main=named(metrics.main, unit),
         unit=unit,
         classes=names,
         slides=tuple(slides),
         figures=_in_unit(figures, unit),
-        intervals=case_intervals(cases, additive, draws=draws),
+        intervals=_in_unit(case_intervals(cases, additive, draws=draws), unit),
         per_slide={slide.slide: alone([i]) for i, slide in enumerate(slides)},
         per_case={
             case: alone([i for i, c in enumerate(cases) if c == case])
@@ -210,7 +210,7 @@ def pool(
     )
 
 
-def _in_unit(figures: Mapping[str, float], unit: Unit) -> dict[str, float]:
+def _in_unit(figures: Mapping[str, Value], unit: Unit) -> dict[str, Value]:
     """Figures, of all or of a class (``annotated_mm2.tumor``), with their names in a unit."""
     parts = {name: name.partition(".") for name in figures}
     return {named(base, unit) + dot + of: figures[name] for name, (base, dot, of) in parts.items()}

@@ -192,3 +192,16 @@ def test_points_in_um_are_compared_at_the_scale_of_the_row_or_of_the_file(tmp_pa
     assert points.tolist() == [[8, 6]]
     with pytest.raises(AnnotationError, match="coordinates are in um"):
         read_truths([replace(ref, mpp=None)], data, NAMES)
+
+
+def test_figures_of_pixel_work_have_the_same_values_under_the_names_of_px(tmp_path):
+    slides = measured(tmp_path, "semantic")
+    task = get_task("semantic")
+    um, px = (pool(slides, task=task, classes=NAMES, draws=5, unit=unit) for unit in ("um", "px"))
+    assert {"annotated_mpx", "annotated_mpx.a", "found_mpx"} <= set(px.figures)
+    pairs = [(um.figures, px.figures), (um.intervals, px.intervals)]
+    pairs += [(um.per_slide[name], px.per_slide[name]) for name in um.per_slide]
+    pairs += [(um.per_case[name], px.per_case[name]) for name in um.per_case]
+    for one, other in pairs:
+        assert [name.replace("mm2", "mpx") for name in one] == list(other)
+        np.testing.assert_equal([*other.values()], [*one.values()])

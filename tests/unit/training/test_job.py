@@ -29,10 +29,13 @@ CPU = torch.device("cpu")
 SHIPPED = ("nuclei", "cells", "masks", "demo_semantic", "demo_classification", "demo_detection")
 
 
-def job_of(name):
+IN_PX = ("model.mpp=px", "slide.mpp=null", "slide.tissue=all", "data.tissue=all")
+
+
+def job_of(name, *more):
     """A job of a shipped pipeline, with a slide that has every field filled and one that has
     none."""
-    pipeline = load_pipeline(name, ["train.validate_every=7", "slide.mpp=0.3"])
+    pipeline = load_pipeline(name, ["train.validate_every=7", "slide.mpp=0.3", *more])
     spec = spec_of(pipeline, get_task(pipeline.task))
     full = SlideRef(
         "a", "dir/a b.svs", mpp=0.1 + 0.2, annotation="é.json", label="x", case="c", split="val",
@@ -45,9 +48,10 @@ def job_of(name):
     return TrainJob(pipeline, works, "package", "folder")
 
 
+@pytest.mark.parametrize("more", [(), IN_PX], ids=["um", "px"])
 @pytest.mark.parametrize("name", SHIPPED)
-def test_a_job_as_text_and_back_is_the_same_job(name):
-    job = job_of(name)
+def test_a_job_as_text_and_back_is_the_same_job(name, more):
+    job = job_of(name, *more)
     text = job_to_json(job)
     again = job_from_json(text)
     assert again == job
