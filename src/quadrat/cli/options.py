@@ -75,7 +75,7 @@ class Common:
         if self.workers is not None and not by_hand:
             last.append("run.executor=dask")
         pipeline = load_pipeline(name, [*first, *self.overrides, *last])
-        if self.workers is not None and not pipeline.run.processes:
+        if self.workers is not None and pipeline.run.executor == "serial":
             raise ConfigError(
                 f"--workers {self.workers} asks for processes, and --set run.executor=serial for "
                 "none; leave one of them out"

@@ -19,11 +19,15 @@ def test_workers_that_are_asked_for_are_started_whatever_the_pipeline_says(tmp_p
     file.write_text(
         "task: detection\nclasses: [{name: a}]\nmodel: {package: p}\nrun: {executor: serial}\n"
     )
-    assert Common().pipeline(str(file)).run.processes == 0
-    assert Common(workers=3).pipeline(str(file)).run.processes == 3
-    serial = ("run.executor=serial",)
-    assert Common(overrides=serial).pipeline("nuclei").run.processes == 0
+
+    def asked(**options):
+        run = Common(**options).pipeline(str(file)).run
+        return run.executor, run.workers
+
+    assert asked() == ("serial", None)
+    assert asked(workers=3) == ("dask", 3)
+    serial, dask = ("run.executor=serial",), ("run.executor=dask",)
+    assert asked(overrides=serial) == ("serial", None)
+    assert asked(overrides=dask, workers=3) == ("dask", 3)
     with pytest.raises(ConfigError, match="--workers 3 asks for processes, and --set"):
-        Common(overrides=serial, workers=3).pipeline("nuclei")
-    dask = Common(overrides=("run.executor=dask",), workers=3)
-    assert dask.pipeline(str(file)).run.processes == 3
+        asked(overrides=serial, workers=3)
