@@ -25,6 +25,7 @@ from quadrat.core.outlines import concatenate_polygons, take_polygons
 from quadrat.core.predictions import TileScores
 from quadrat.core.records import to_json
 from quadrat.engine import images, steps, tables
+from quadrat.engine.opened import Opened, open_work_source
 from quadrat.engine.work import SlideWork
 from quadrat.models import inference
 from quadrat.slides.array import ArraySlide
@@ -284,8 +285,8 @@ class OnDisk:
         planned = steps.plan_slide(work).shards
         steps.create_predictions(work)
         for unit in schedule.units(planned):
-            with steps.open_work_source(work) as source:
-                steps.infer_shards(work, self.case.model, unit, source, device=CPU)
+            with open_work_source(work) as source:
+                steps.infer_shards(work, self.case.model, unit, source, Opened(work), device=CPU)
         if task.parts is not None:
             again = replace(schedule, seed=None if schedule.seed is None else schedule.seed + 1)
             for unit in again.units(planned):

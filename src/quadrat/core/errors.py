@@ -35,6 +35,10 @@ class DamagedTileError(SlideError):
         return _damaged_tile, (str(self), self.level, self.box)
 
 
+class SlideChangedError(SlideError):
+    """A slide's file was replaced or written to while it was read."""
+
+
 class StoreError(QuadratError):
     """A store with missing or damaged data, or a read outside what is stored."""
 

@@ -239,6 +239,15 @@ COMMIT = Step("commit", "result", commit_slide, _commit_job, is_booked=False)
 """The last step of a slide with results."""
 
 
+def is_committing(work: SlideWork, prints: Fingerprints, *, keep: Sequence[str]) -> bool:
+    """Whether a slide's whole result was made and its commit has not come to its end."""
+    if not work.path.exists():
+        return False
+    journal = Journal(work.journal)
+    finish = Key(FINISH.level, prints.of(FINISH.level), FINISH.name)
+    return finish in journal and any(path.exists() for path in _to_go(work, prints, keep)[0])
+
+
 def finish_commit(work: SlideWork, prints: Fingerprints, *, keep: Sequence[str]) -> None:
     """Go on with a commit that was interrupted when the results had their place.
 
@@ -252,15 +261,23 @@ def finish_commit(work: SlideWork, prints: Fingerprints, *, keep: Sequence[str])
 
 def _leave(work: SlideWork, prints: Fingerprints, keep: Sequence[str]) -> None:
     """Leave of a working folder what this run or an earlier command was asked to keep."""
+    gone, stay = _to_go(work, prints, keep)
+    for path in gone:
+        remove(path)
+    if stay:
+        keep_stores(work, prints, stay)
+
+
+def _to_go(
+    work: SlideWork, prints: Fingerprints, keep: Sequence[str]
+) -> tuple[list[Path], list[str]]:
+    """What of a working folder goes when its slide is done, and the names of the stores that
+    stay."""
     kept = _kept_levels(Journal(work.journal), prints)
     stay = [name for name, step in COMPLETE.items() if name in keep or step.level in kept]
-    if not stay:
-        remove(work.path)
-        return
     stores = {"tiles": [work.tiles], "predictions": [work.predictions, work.parts]}
-    for path in (path for name, paths in stores.items() if name not in stay for path in paths):
-        remove(path)
-    keep_stores(work, prints, stay)
+    gone = [path for name, paths in stores.items() if name not in stay for path in paths]
+    return (gone if stay else [work.path]), stay
 
 
 def _kept_levels(journal: Journal, prints: Fingerprints) -> set[Level]:

@@ -21,6 +21,7 @@ from quadrat.core.errors import (
     ConfigError,
     OvertakenError,
     PackageError,
+    SlideChangedError,
     SlideError,
     WriteError,
 )
@@ -48,6 +49,7 @@ from quadrat.engine.resume import (
     begun_on,
     check_kept,
     finish_commit,
+    is_committing,
     is_predicted,
     keep_stores,
     open_journal,
@@ -314,7 +316,7 @@ def _look_at(asked: _Run, ref: SlideRef) -> _Todo | SummaryRow | FailedSlide:
     damaged = asked.overwrite and summary is not None and summary.damaged > 0
     if until == "results" and (place / SUMMARY).exists():
         same = summary is not None and summary.fingerprint == prints.result and not damaged
-        if same and not folder.exists():
+        if same and not is_committing(work, begun_on(work, prints), keep=pipeline.run.keep):
             assert summary is not None
             return done_row(summary)
         if not same and not asked.overwrite:
@@ -487,7 +489,7 @@ class _Crossing:
             host=host,
             tries=state.tries,
             fingerprint=state.prints.of_run(asked.until),
-            again=failure.unwritten,
+            again=failure.unwritten or failure.kind == SlideChangedError.__name__,
             unit=asked.spec.unit,
         )
         return write_failure(asked.out, record, trace=failure.trace).row(asked.out)

@@ -26,7 +26,7 @@ import numpy as np
 
 from quadrat.config.manifest import SlideRef
 from quadrat.config.pipeline import SlideSection
-from quadrat.core.errors import QuadratError, SlideError, StoreError
+from quadrat.core.errors import QuadratError, SlideChangedError, StoreError
 from quadrat.core.files import write_file
 from quadrat.core.lattice import CoreIndex, ShardIndex
 from quadrat.core.objects import Frame
@@ -200,7 +200,7 @@ def unchanged(work: SlideWork) -> Iterator[None]:
 
 def _check_identity(work: SlideWork) -> None:
     if slide_identity(work.ref.path) != work.identity:
-        raise SlideError(
+        raise SlideChangedError(
             f"{work.ref.path}: the file was replaced or changed while the run was reading it; "
             "run again when it is complete (the slide is then begun anew)"
         )

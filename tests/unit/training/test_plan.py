@@ -9,7 +9,8 @@ import pytest
 
 from helpers.places import THREE, refuse
 from quadrat.core.errors import AnnotationError, ConfigError, SlideError, StoreError
-from quadrat.engine.executor import Serial
+from quadrat.engine.executor import Serial, guarded
+from quadrat.engine.flow import ANYWHERE
 from quadrat.engine.lease import Leases
 from quadrat.training.job import TrainReceipt
 from quadrat.training.plan import folds_of, train_all, training_manifest, training_of
@@ -23,11 +24,14 @@ class Recording(Serial):
     def __init__(self):
         self.together = []
 
-    def run(self, fn, jobs, *, needs="cpu", deadline_s=None):
-        jobs = list(jobs)
-        if needs == "own gpu":
-            self.together.append([job.key for job in jobs])
-        return super().run(fn, jobs, needs=needs, deadline_s=deadline_s)
+    def run(self, source):
+        together = []
+        while (job := source.next(ANYWHERE)) is not None:
+            if job.needs == "gpu":
+                together.append(job.key)
+            yield guarded(job)
+        if together:
+            self.together.append(together)
 
 
 class Trainer:

@@ -18,6 +18,7 @@ from quadrat.core.lattice import Lattice
 from quadrat.core.objects import ClassInfo, Frame
 from quadrat.core.predictions import BOX_UNIT, Candidates, quantise_score
 from quadrat.engine import images, steps, tables
+from quadrat.engine.opened import Opened, open_work_source
 from quadrat.engine.view import WorkView
 from quadrat.engine.work import SlideWork
 from quadrat.models.task import ModelSpec
@@ -205,8 +206,8 @@ def finished(request, tmp_path_factory):
     shards = steps.plan_slide(work).shards
     assert len(shards) == 6
     steps.create_predictions(work)
-    with steps.open_work_source(work) as source:
-        steps.infer_shards(work, network(spec), shards, source, device=CPU)
+    with open_work_source(work) as source:
+        steps.infer_shards(work, network(spec), shards, source, Opened(work), device=CPU)
     if task.parts.select is not None:
         steps.select_slide(work)
     steps.stitch_shards(steps.ShardJob(work, tuple(shards)))
