@@ -18,16 +18,16 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
-
-from pydantic import TypeAdapter, ValidationError
+from typing import TYPE_CHECKING, Any
 
 from quadrat.config.manifest import SlideRef
-from quadrat.config.pipeline import Pipeline
 from quadrat.core.errors import WriteError
 from quadrat.core.files import remove, touch, write_file
 from quadrat.core.records import from_json, to_json
 from quadrat.engine.holder import Holder, this_process
+
+if TYPE_CHECKING:
+    from quadrat.config.pipeline import Pipeline
 
 ASKED, DRIVERS, WORKERS = "asked", "drivers", "workers"
 LOGS_KEPT = 16
@@ -127,6 +127,10 @@ def names_asked(out: Path) -> dict[str, str]:
 def read_asked(out: Path) -> Iterator[Asked]:
     """What commands were asked for, the last one first. Records of another version are left
     out."""
+    from pydantic import TypeAdapter
+
+    from quadrat.config.pipeline import Pipeline  # here: it takes long to import
+
     adapter = TypeAdapter(Pipeline)
     for path in reversed(_by_age(out / "run" / ASKED)):
         try:
@@ -134,7 +138,7 @@ def read_asked(out: Path) -> Iterator[Asked]:
             pipeline = adapter.validate_json(json.dumps(values["pipeline"]))
             slides = tuple(SlideRef(**ref) for ref in values["slides"])
             yield Asked(str(values["until"]), pipeline, slides)
-        except (OSError, ValueError, KeyError, TypeError, ValidationError):
+        except (OSError, ValueError, KeyError, TypeError):  # pydantic's is a ValueError
             continue
 
 
