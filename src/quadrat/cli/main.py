@@ -16,6 +16,7 @@ from quadrat import __version__
 from quadrat.cli import commands, pipelines, runs
 from quadrat.cli.annotations import check, export, stats
 from quadrat.cli.help import Columns
+from quadrat.cli.status import status
 from quadrat.core.errors import (
     EXIT_AGAIN,
     EXIT_OK,
@@ -58,7 +59,7 @@ examples:
 COMMANDS: dict[str, Sequence[Callable[..., int]]] = {
     "Slides to results": (runs.run, runs.tile, runs.predict, runs.stitch, commands.inspect),
     "Models": (pipelines.pipelines, pipelines.init, pipelines.train, pipelines.evaluate),
-    "Checks": (commands.verify, commands.seams),
+    "Checks": (status, commands.verify, commands.seams),
     "Phantoms": (commands.demo, commands.phantom),
 }
 GROUPS: dict[str, tuple[str, Sequence[Callable[..., int]]]] = {

@@ -69,9 +69,12 @@ def check_workers(workers: int) -> None:
         )
 
 
-def open_executor(*, workers: int, threads: int) -> AbstractContextManager[Executor]:
+def open_executor(
+    *, workers: int, threads: int, logs: str = ""
+) -> AbstractContextManager[Executor]:
     """A context that gives an executor: a loop in this process (``workers`` 0), or an embedded dask
-    cluster of worker processes on loopback.
+    cluster of worker processes on loopback. ``logs``: folder of the workers' logs; "": they go with
+    the workers.
 
     Raises:
         ConfigError: see :func:`check_workers`; or, when it is entered, the workers do not start.
@@ -81,4 +84,4 @@ def open_executor(*, workers: int, threads: int) -> AbstractContextManager[Execu
         return _SerialContext()
     from quadrat.engine.local import local_cluster
 
-    return local_cluster(workers=workers, threads=threads)
+    return local_cluster(workers=workers, threads=threads, logs=logs)

@@ -32,7 +32,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -65,6 +65,9 @@ class Held:
     "dead", or "unknown"."""
     again_in_s: float
     """When it may be had if the holder gives no further sign; 0: now."""
+    sign_s: float = field(default=0.0, compare=False)
+    """When the holder gave its last sign, in seconds since 1970 by the clock of the file system; 0:
+    not known."""
 
     def __str__(self) -> str:
         """The holder, as messages name it."""
@@ -268,16 +271,17 @@ class Leases:
         holder = look.holder
         known: Fate = "unknown" if holder is None else fate(holder, here)
         silent = 0
+        sign_s = look.modified_ns / 1e9
         if known == "dead":
-            return look, Held(holder, "dead", 0.0)
+            return look, Held(holder, "dead", 0.0, sign_s)
         if watch is not None and not watch.moved and watch.look == look:
             silent = watch.silent
         else:
             known = known if watch is None else "alive"
             self._watches[path] = _Watch(look)
         if silent >= self._beats:
-            return look, Held(holder, "dead", 0.0)
-        return look, Held(holder, known, (self._beats - silent) * self._beat_s)
+            return look, Held(holder, "dead", 0.0, sign_s)
+        return look, Held(holder, known, (self._beats - silent) * self._beat_s, sign_s)
 
     def _live(self) -> None:
         """The thread: signs of life of the own leases, and looks for those of others."""

@@ -4,13 +4,12 @@ that were run one by one, by the tasks of an array or by several drivers end in 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from quadrat.config.manifest import NO_FOLDERS
-from quadrat.core.files import open_append, write_file
+from quadrat.core.files import write_file
 from quadrat.core.records import to_json
 from quadrat.core.unit import PX
 from quadrat.engine.failures import read_failures
@@ -19,7 +18,7 @@ from quadrat.engine.work import JOURNAL, SlidePlan, read_plan
 from quadrat.outputs.summary import SUMMARY, ObjectFigures, Summary, read_summary
 from quadrat.outputs.tables import ALL, SummaryRow, write_run_summary
 
-SUMMARY_CSV, FAILURES, TIMINGS = "summary.csv", "failures.jsonl", "timings.jsonl"
+SUMMARY_CSV, FAILURES = "summary.csv", "failures.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,19 +77,6 @@ def summarise(out: Path) -> list[SummaryRow]:
     lines = (json.dumps(to_json(failures[name])) + "\n" for name in sorted(failures))
     write_file(out / "run" / FAILURES, "".join(lines))
     return ordered
-
-
-def note_timings(out: Path, slide: str, seconds: Mapping[str, float], **values: Any) -> None:
-    """One line for a slide that is over into run/timings.jsonl: what its steps took, in seconds of
-    workers.
-
-    Raises:
-        WriteError: it cannot be written.
-    """
-    with open_append(out / "run" / TIMINGS) as stream:
-        stream.write(
-            json.dumps({"slide": slide, "seconds": dict(seconds)} | values).encode() + b"\n"
-        )
 
 
 def _done(out: Path) -> Iterator[SummaryRow]:

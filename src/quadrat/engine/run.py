@@ -31,6 +31,7 @@ from quadrat.core.numerics import Numerics
 from quadrat.core.unit import PX
 from quadrat.engine.batch import Batch
 from quadrat.engine.cluster import check_workers, open_executor
+from quadrat.engine.drivers import at_work, drop_logs, note_asked
 from quadrat.engine.executor import Executor, Failure
 from quadrat.engine.failures import (
     FailedSlide,
@@ -43,7 +44,7 @@ from quadrat.engine.fingerprint import Fingerprints, fingerprints
 from quadrat.engine.journal import UNTIL, Journal
 from quadrat.engine.lease import Held, Lease, Leases
 from quadrat.engine.progress import Reporter
-from quadrat.engine.report import RunReport, done_row, note_timings, stage_row, summarise
+from quadrat.engine.report import RunReport, done_row, stage_row, summarise
 from quadrat.engine.resume import (
     COMMIT,
     begun_on,
@@ -56,23 +57,22 @@ from quadrat.engine.resume import (
     results_folder,
 )
 from quadrat.engine.route import steps_of
+from quadrat.engine.seen import FOLDER, LEASES
 from quadrat.engine.state import RunSettings, SlideState
+from quadrat.engine.timings import Timing, note_timing
 from quadrat.engine.work import SlideWork, work_folder
 from quadrat.models.package import CARD, load_package
 from quadrat.models.spec import IN_PX, need_unit, spec_of, versions
 from quadrat.models.task import ModelSpec
 from quadrat.outputs.summary import SUMMARY, PackageNote, Provenance, Summary, read_summary
 from quadrat.outputs.tables import SummaryRow
-from quadrat.slides.identity import slide_identity
+from quadrat.slides.identity import slide_bytes, slide_identity
 from quadrat.tasks import build_network, get_task
 
 NOT_KEPT = (
     "note: no folder for compiled functions can be written, so every process compiles them again "
     "(some ten seconds); NUMBA_CACHE_DIR can name one"
 )
-LEASES, FOLDER = "leases", ".folder"
-"""Folder of the leases under ``run/``, and the name of the one for the folder's own files. A slide
-cannot be called so (see :class:`SlideRef`)."""
 POLL_S = 2.0
 """How often it is looked whether a slide that another driver works on is done."""
 
@@ -190,6 +190,7 @@ def run(
         if asked.spec.unit == PX:
             reporter.say(IN_PX)
         todo, rows = _prepare(asked, slides)
+        digest = note_asked(out, pipeline, slides, package=asked.package, until=until)
         for row in rows.values():
             why = "finished before" if row.status == "done" else row.reason
             reporter.say(f"{row.slide}: {row.status} ({why})")
@@ -197,14 +198,19 @@ def run(
         if todo:
             if not is_kept():
                 reporter.say(NOT_KEPT)
+            here = stack.enter_context(at_work(out, digest, workers=workers))
             executor = executor or stack.enter_context(
-                open_executor(workers=workers, threads=pipeline.run.threads)
+                open_executor(workers=workers, threads=pipeline.run.threads, logs=str(here.logs))
             )
             numerics = executor.numerics(pipeline.run.device, pipeline.run.threads)
+            here.note(numerics=numerics.text)
             batch = Batch(asked.settings(numerics), executor, reporter)
-            crossing = _Crossing(asked, batch, numerics, leases, rows, max_failures)
+            crossing = _Crossing(
+                asked, batch, numerics, leases, rows, max_failures, driver=here.driver.id
+            )
             crossing.take(todo)
             unwritten = crossing.unwritten
+            here.note(peak_mb=reporter.peak_mb)
         with _alone(leases):
             summarise(out)
     ordered = tuple(rows[s.name] for s in slides if s.name in rows)
@@ -219,6 +225,7 @@ def _tidy(out: Path, leases: Leases) -> None:
         if set(leases.holders()) == {FOLDER}:
             for folder in (out / "results", out / "run", out / "run" / "work"):
                 drop_partials(folder, deep=False)
+            drop_logs(out)
 
 
 @contextlib.contextmanager
@@ -358,6 +365,8 @@ class _Crossing:
     rows: dict[str, SummaryRow]
     """Of the slides that are over; gets those of the others."""
     max_failures: int | None
+    driver: str
+    """Its name in the records of the folder."""
     waiting: deque[_Todo] = field(default_factory=deque)
     """Slides to be taken."""
     elsewhere: dict[str, _Todo] = field(default_factory=dict)
@@ -468,7 +477,7 @@ class _Crossing:
                     row = stage_row(asked.until, asked.task, state.work.load_plan())
                 else:
                     row = done_row(read_summary(results_folder(asked.out, state.name)))
-                note_timings(asked.out, state.name, state.seconds)
+                note_timing(asked.out, self._timing(state, row))
             except Exception as error:
                 self.batch.fail(state, "commit", Failure.of(error))
             else:
@@ -493,6 +502,19 @@ class _Crossing:
             unit=asked.spec.unit,
         )
         return write_failure(asked.out, record, trace=failure.trace).row(asked.out)
+
+    def _timing(self, state: SlideState, row: SummaryRow) -> Timing:
+        return Timing(
+            slide=state.name,
+            seconds=state.seconds,
+            time=round(time.time(), 3),
+            wall_s=round(time.time() - state.began, 3),
+            tissue_mm2=row.tissue_mm2 or 0.0,
+            file_bytes=slide_bytes(state.work.ref.path),
+            peak_mb=state.peak_mb,
+            driver=self.driver,
+            machine=state.prints.machine,
+        )
 
 
 def _todo_of(state: SlideState) -> _Todo:

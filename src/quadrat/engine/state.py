@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar, cast
@@ -60,6 +61,10 @@ class SlideState:
     """What says that no other driver works on it; None: there can be no other."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Spent by workers, by step, and of it by what it went into ("predict: network")."""
+    peak_mb: float = 0.0
+    """Largest size of a process that worked on it, in MiB."""
+    began: float = field(default_factory=time.time)
+    """When this run took it up, in seconds since 1970."""
 
     @property
     def name(self) -> str:
@@ -78,6 +83,7 @@ class SlideState:
 
     def spend(self, step: AnyStep, outcome: Outcome[Any]) -> None:
         """Add up what a job of a step took."""
+        self.peak_mb = max(self.peak_mb, outcome.peak_mb)
         for what, seconds in (
             (step.name, outcome.seconds),
             *((f"{step.name}: {part}", s) for part, s in outcome.spent.items()),

@@ -32,6 +32,14 @@ def slide_identity(path: str) -> str:
         raise SlideError(f"{path} cannot be read: {error.strerror}") from error
 
 
+def slide_bytes(path: str) -> int:
+    """Size of all files of a slide together; 0 if they cannot be looked at."""
+    try:
+        return sum(file.stat().st_size for file in slide_files(Path(path)))
+    except OSError:
+        return 0
+
+
 def regions_digest(path: str) -> str:
     """sha256 of the user's regions file; "" if there is none.
 
