@@ -21,6 +21,7 @@ from quadrat.core.errors import (
     EXIT_OK,
     EXIT_OUTPUT,
     EXIT_USAGE,
+    ClusterError,
     ConfigError,
     QuadratError,
     StoreError,
@@ -126,6 +127,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         page = " ".join(("quadrat", *(error.command_chain or ()), "--help"))
         print(f"quadrat: {error} See '{page}'.", file=sys.stderr)
         return EXIT_USAGE
+    except ClusterError as error:
+        print(f"quadrat: {error}", file=sys.stderr)
+        return EXIT_AGAIN
     except StoreError as error:
         print(f"quadrat: {error}", file=sys.stderr)
         return EXIT_OUTPUT

@@ -29,7 +29,7 @@ from quadrat.core.kernel import is_kept
 from quadrat.core.numerics import Numerics
 from quadrat.core.unit import PX
 from quadrat.engine.batch import Batch
-from quadrat.engine.cluster import check_workers, open_executor
+from quadrat.engine.cluster import HERE, check_cluster, open_executor
 from quadrat.engine.executor import Executor, Failure
 from quadrat.engine.failures import (
     FailedSlide,
@@ -144,7 +144,7 @@ class _Run:
             threads=self.pipeline.run.threads,
             device=numerics.device,
         )
-        return RunSettings(self.pipeline, str(self.package), provenance, str(self.out))
+        return RunSettings(self.pipeline, str(self.package.absolute()), provenance, str(self.out))
 
 
 def run(
@@ -158,6 +158,7 @@ def run(
     retry_failed: bool = False,
     max_failures: int | None = None,
     workers: int = 0,
+    cluster: str = "local",
     reporter: Reporter | None = None,
     executor: Executor | None = None,
 ) -> RunReport:
@@ -168,7 +169,8 @@ def run(
     driver works on in the same folder is waited for. Without ``infer`` the predictions must be
     there already (kept by an earlier run). After ``max_failures`` failed slides no other is begun.
     ``workers``: processes to start for it, whatever the pipeline says of its command; 0: all is
-    done in this one. ``executor``: one that is open already, in their place.
+    done in this one. ``cluster``: where they are, as ``run.cluster`` may say it. ``executor``: one
+    that is open already, in their place.
 
     Raises:
         ConfigError, PackageError: nothing was run, and nothing of earlier work was removed.
@@ -176,7 +178,10 @@ def run(
         ClusterError: the cluster is gone; run again to go on.
         KeyboardInterrupt: stopped on request; run again to go on.
     """
-    check_workers(workers)
+    section = pipeline.run
+    check_cluster(cluster, workers=workers, insecure=section.insecure_cluster)
+    if cluster not in HERE:  # workers may have another working folder
+        out, slides = out.absolute(), [ref.absolute() for ref in slides]
     asked = _asked(
         pipeline, out, until=until, overwrite=overwrite, infer=infer, retry_failed=retry_failed
     )
@@ -196,9 +201,18 @@ def run(
             if not is_kept():
                 reporter.say(NOT_KEPT)
             executor = executor or stack.enter_context(
-                open_executor(workers=workers, threads=pipeline.run.threads)
+                open_executor(
+                    workers=workers,
+                    threads=section.threads,
+                    cluster=cluster,
+                    device=section.device,
+                    folder=out / "run",
+                    interface=section.interface,
+                    insecure=section.insecure_cluster,
+                    ask=pipeline.slurm,
+                )
             )
-            numerics = executor.numerics(pipeline.run.device, pipeline.run.threads)
+            numerics = executor.numerics(section.device, section.threads)
             batch = Batch(asked.settings(numerics), executor, reporter)
             crossing = _Crossing(asked, batch, numerics, leases, rows, max_failures)
             crossing.take(todo)
