@@ -1,5 +1,5 @@
-"""A real SLURM of one node on loopback: munge, controller and node daemon with a configuration of
-their own in a temporary folder. Needs root and Debian's packages slurm-wlm and munge."""
+"""A real SLURM on loopback: munge, controller and two node daemons with a configuration of their
+own in a temporary folder. Needs root and Debian's packages slurm-wlm and munge."""
 
 import os
 import shutil
@@ -12,25 +12,25 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-CPUS = 8
-"""What the node says it has, so that a few jobs run together on any machine."""
+CPUS = 4
+"""What a node says it has, so that a few jobs run together on any machine."""
+NODES = ("one", "two")
 DAEMONS = ("munged", "slurmctld", "slurmd")
 CONF = """\
 ClusterName=loopback
 SlurmctldHost=localhost(127.0.0.1)
 SlurmctldPort={controller}
-SlurmdPort={node}
 CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
 SlurmUser=root
 AuthType=auth/munge
 AuthInfo=socket={folder}/munge/socket,cred_expire=5
 CredType=cred/munge
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/spool-%n
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/slurmd.log
+SlurmdLogFile={folder}/slurmd-%n.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/none
@@ -46,8 +46,8 @@ SlurmdTimeout=300
 KillWait=10
 OverTimeLimit=0
 JobRequeue=1
-NodeName=localhost NodeHostname={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory}
-PartitionName=main Nodes=localhost Default=YES MaxTime=60 State=UP
+{nodes}
+PartitionName=main Nodes=ALL Default=YES MaxTime=60 State=UP
 """
 
 
@@ -121,23 +121,31 @@ class Slurm:
         logs = sorted(self.folder.glob("*.log"))
         return "\n".join(f"--- {log.name}\n{log.read_text()[-2000:]}" for log in logs)
 
-    def start_node(self):
-        """Start the node's daemon, and wait until jobs can run."""
-        self.daemons["slurmd"] = self._start("slurmd", "-D", "-N", "localhost")
-        self._until_idle()
+    def start_nodes(self, *names):
+        """Start the daemons of nodes, and wait until jobs can run there."""
+        for name in names:
+            self.daemons[name] = self._start("slurmd", "-D", "-N", name)
+        for name in names:
+            self._until_up(name)
 
-    def kill_node(self):
-        """The node fails: its daemon and all that it had started end at once, and the controller
-        is told so, as it would find out itself later."""
-        daemon = self.daemons["slurmd"]
-        for pid in [daemon.pid, *self.processes()]:
+    def node_of(self, job):
+        """The node that a job runs on."""
+        words = self.details(job).split()
+        return next(w.removeprefix("BatchHost=") for w in words if w.startswith("BatchHost="))
+
+    def kill_node(self, name):
+        """A node fails: its daemon and all that it had started end at once, and the controller is
+        told so, as it would find out itself later."""
+        daemon = self.daemons[name]
+        for pid in [daemon.pid, *self.processes(name)]:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         daemon.wait()
-        self.command("scontrol", "update", "NodeName=localhost", "State=DOWN", "Reason=killed")
+        self.command("scontrol", "update", f"NodeName={name}", "State=DOWN", "Reason=killed")
 
-    def processes(self):
-        """Processes of the node's jobs: each step's daemon, and all below it."""
+    def processes(self, node=None):
+        """Processes of the nodes' jobs: each step's daemon, and all below it."""
+        of_node = f"SLURMD_NODENAME={node}".encode()
         conf = f"SLURM_CONF={self.folder / 'slurm.conf'}".encode()
         found = []
         for entry in Path("/proc").iterdir():
@@ -147,7 +155,8 @@ class Slurm:
                 words = (entry / "environ").read_bytes().split(b"\0")
                 command = (entry / "cmdline").read_bytes()
                 is_of_job = any(word.startswith(b"SLURM_JOB_ID=") for word in words)
-                if conf in words and (is_of_job or b"slurmstepd" in command):
+                is_there = node is None or of_node in words or b"slurmstepd" in command
+                if conf in words and is_there and (is_of_job or b"slurmstepd" in command):
                     found.append(int(entry.name))
         return found
 
@@ -158,11 +167,11 @@ class Slurm:
                 words, env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
 
-    def _until_idle(self, seconds=30.0):
+    def _until_up(self, name, seconds=30.0):
         end = time.monotonic() + seconds
         while True:
             done = subprocess.run(
-                ("sinfo", "--noheader", "--format=%T"),
+                ("sinfo", "--noheader", "--format=%T", f"--nodes={name}"),
                 env=self.environment, capture_output=True, text=True,
             )  # fmt: skip
             if done.stdout.strip() in ("idle", "mixed"):
@@ -177,21 +186,19 @@ def slurm():
     # munge wants a path that nobody else can write, and a socket's path is to be short
     folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/run"))
     folder.chmod(0o755)
-    for name in ("munge", "state", "spool"):
+    for name in ("munge", "state", *(f"spool-{node}" for node in NODES)):
         (folder / name).mkdir()
     (folder / "munge" / "key").write_bytes(os.urandom(128))
     (folder / "munge" / "key").chmod(0o600)
-    controller, node = _free_ports(2)
+    controller, *ports = _free_ports(1 + len(NODES))
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
+    host = socket.gethostname().partition(".")[0]
+    common = f"NodeHostname={host} NodeAddr=127.0.0.1 CPUs={CPUS} RealMemory={memory}"
+    lines = [
+        f"NodeName={name} Port={port} {common}" for name, port in zip(NODES, ports, strict=True)
+    ]
     (folder / "slurm.conf").write_text(
-        CONF.format(
-            folder=folder,
-            controller=controller,
-            node=node,
-            host=socket.gethostname().partition(".")[0],
-            cpus=CPUS,
-            memory=memory,
-        )
+        CONF.format(folder=folder, controller=controller, nodes="\n".join(lines))
     )
     it = Slurm(folder, {})
     try:
@@ -200,7 +207,7 @@ def slurm():
         where = [f"--{name}={folder / 'munge' / file}" for name, file in places.items()]
         it.daemons["munged"] = it._start("munged", "--foreground", "--force", *where)
         it.daemons["slurmctld"] = it._start("slurmctld", "-D", "-c")
-        it.start_node()
+        it.start_nodes(*NODES)
         yield it
     finally:
         for pid in it.processes():

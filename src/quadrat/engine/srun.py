@@ -36,8 +36,8 @@ from quadrat.engine.workers import (
 
 Lost = Callable[[], str]
 SCHEDULER = "scheduler.json"
-END_S = 10.0
-"""How long workers have to end by themselves."""
+END_S = 8.0
+"""How long workers have to end by themselves, and then after a signal."""
 LOOPBACK = "127.0.0.1"
 
 
@@ -58,11 +58,15 @@ def srun_cluster(
     with (
         private_folder(folder / f"cluster-{job}-{life}-{os.getpid()}") as private,
         dask.config.set(settings(threads)),
-        scheduler(private, interface=interface, host=_host(os.environ)) as cluster,
+        scheduler(private, interface=interface, host=address_here(os.environ)) as cluster,
         Client(cluster, security=cluster.security, set_as_default=False) as client,
         _workers(private, logs, workers=workers, interface=interface) as lost,
     ):
-        yield DaskExecutor(client, logs=str(logs), threads=threads, device=device, lost=lost)
+        try:
+            yield DaskExecutor(client, logs=str(logs), threads=threads, device=device, lost=lost)
+        finally:
+            client.close()
+            cluster.close()  # the scheduler tells the nannies to end
 
 
 def check_srun() -> None:
@@ -113,7 +117,7 @@ def cpus_of_node(environ: Mapping[str, str]) -> int:
     return min(int(part.partition("(")[0]) for part in text.split(","))
 
 
-def _host(environ: Mapping[str, str]) -> str:
+def address_here(environ: Mapping[str, str]) -> str:
     """The address under which the nodes of an allocation reach this one.
 
     Raises:
@@ -166,11 +170,12 @@ def _workers(private: Path, logs: Path, *, workers: int, interface: str) -> Iter
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a step: srun passes the signal on, and the nannies end their workers."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        if process.poll() is None:
+    """Wait for a step to end, and see to it that it does: srun passes a signal on."""
+    for number in (None, signal.SIGTERM, signal.SIGKILL):
+        if number is not None:
             process.send_signal(number)
-            try:
-                process.wait(timeout=END_S)
-            except subprocess.TimeoutExpired:
-                continue
+        try:
+            process.wait(timeout=END_S)
+        except subprocess.TimeoutExpired:
+            continue
+        return
