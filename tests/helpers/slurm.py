@@ -47,7 +47,7 @@ KillWait=10
 OverTimeLimit=0
 JobRequeue=1
 {nodes}
-PartitionName=main Nodes=ALL Default=YES MaxTime=60 State=UP
+PartitionName=main Nodes=ALL Default=YES MaxTime=UNLIMITED State=UP
 """
 
 

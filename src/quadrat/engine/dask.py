@@ -138,6 +138,12 @@ class DaskExecutor:
         return EACH * len(self._workers.of(NETWORK)) if apart else 0
 
     @property
+    def addresses(self) -> list[str]:
+        """Where scheduler and workers listen."""
+        self._look()
+        return [self._client.scheduler.address, *self._workers.members]
+
+    @property
     def members(self) -> list[Member]:
         """What each worker says of itself."""
         self._look()
