@@ -140,12 +140,12 @@ def test_an_array_of_four_shares_the_slides(batch):
 
 
 def test_the_signal_before_the_walltime_ends_a_job_with_75_and_it_goes_on(batch):
-    script = batch.init("--cluster", "srun", "--time", "00:10:00")
-    job = batch.submit(script, "--signal=B:USR1@540")
+    script = batch.init("--cluster", "srun", "--time", "01:00:00")
+    job = batch.submit(script, "--signal=B:USR1@1800")
     batch.until_it_predicts()
     (driver,) = drivers(batch.farm)
     os.kill(driver, signal.SIGSTOP)  # as if it had work for longer than SLURM takes to look
-    batch.farm.command("scontrol", "update", f"JobId={job}", "TimeLimit=2")
+    batch.farm.command("scontrol", "update", f"JobId={job}", "TimeLimit=25")
     batch.until(lambda: is_pending(driver, signal.SIGUSR1), seconds=100)
     os.kill(driver, signal.SIGCONT)
     sent = time.monotonic()

@@ -58,7 +58,7 @@ def srun_cluster(
     with (
         private_folder(folder / f"cluster-{job}-{life}-{os.getpid()}") as private,
         dask.config.set(settings(threads)),
-        scheduler(private, interface=interface, host=address_here(os.environ)) as cluster,
+        scheduler(private, interface=interface) as cluster,
         Client(cluster, security=cluster.security, set_as_default=False) as client,
         _workers(private, logs, workers=workers, interface=interface) as lost,
     ):
@@ -82,14 +82,15 @@ def check_srun() -> None:
         )
 
 
-def scheduler(private: Path, *, interface: str, host: str) -> LocalCluster:
+def scheduler(private: Path, *, interface: str) -> LocalCluster:
     """A scheduler in this process, with certificates and a scheduler file in a private folder.
 
     Raises:
-        ConfigError: there is no such interface.
+        ConfigError: there is no such interface, or the other nodes cannot reach this one.
     """
     security: Security = write_certificates(private)
-    place = {"interface": interface} if interface else {"host": f"tls://{host}"}
+    host = "" if interface else f"tls://{address_here(os.environ)}"
+    place = {"interface": interface} if interface else {"host": host}
     try:
         cluster = LocalCluster(
             n_workers=0,
