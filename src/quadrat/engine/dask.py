@@ -141,7 +141,8 @@ class DaskExecutor:
     def addresses(self) -> list[str]:
         """Where scheduler and workers listen."""
         self._look()
-        return [self._client.scheduler.address, *self._workers.members]
+        there: dict[str, Any] = self._client.scheduler_info(n_workers=-1)
+        return [str(there["address"]), *self._workers.members]
 
     @property
     def members(self) -> list[Member]:

@@ -21,10 +21,14 @@ from quadrat.engine.workers import PLACES, memory_of_each, settings
 
 
 @contextmanager
-def local_cluster(*, workers: int, threads: int, device: str = "auto") -> Iterator[Executor]:
+def local_cluster(
+    *, workers: int, threads: int, logs: str = "", device: str = "auto"
+) -> Iterator[Executor]:
     """``workers`` spawned processes on 127.0.0.1, one job at a time each, with ``threads`` native
     threads per job; no dashboard. Connections are encrypted with a certificate of this run, so that
     no other user of the machine can send work to them.
+
+    ``logs``: folder for the workers' logs; "": one that goes with the cluster.
     """
     security = Security.temporary()
     with (
@@ -33,7 +37,7 @@ def local_cluster(*, workers: int, threads: int, device: str = "auto") -> Iterat
         _deaf_to_ctrl_c(partial(_start, workers, folder, security)) as cluster,
         Client(cluster, security=security) as client,
     ):
-        yield DaskExecutor(client, logs=folder, threads=threads, device=device)
+        yield DaskExecutor(client, logs=logs or folder, threads=threads, device=device)
 
 
 def _start(workers: int, folder: str, security: Security) -> LocalCluster:
