@@ -12,7 +12,7 @@ RUN_STAMP := $(VENV)/.stamp-run
 DEV_STAMP := $(VENV)/.stamp-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test bench oldest check docs clean distclean
+.PHONY: help env demo test slurm bench oldest check docs clean distclean
 
 help: ## show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ demo: $(RUN_STAMP) ## train the four models on phantom slides, run them on unsee
 
 test: $(DEV_STAMP) ## run the tests (PYTEST_ARGS="-m slow" and the like are passed on)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
+
+slurm: $(DEV_STAMP) ## run the tests that start a SLURM on this machine (root; apt install slurm-wlm munge)
+	$(BIN)/python -m pytest -m slurm
 
 bench: $(DEV_STAMP) ## run every benchmark with --quick: does it still work?
 	$(BIN)/python benchmarks/run_all.py

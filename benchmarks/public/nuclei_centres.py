@@ -80,7 +80,7 @@ def quick(folder: Path) -> tuple[Path, Path]:
             points = f"labels/{image.removesuffix('.png')}_gt_class_coords.txt"
             out.writerow((place / "images" / image, place / points, row["mpp"], "all", "test"))
     run = ["run", "nuclei", "--manifest", str(manifest), "--out", str(folder / "out")]
-    settings = ("slide.tissue=all", "run.executor=serial", "run.threads=1")
+    settings = ("slide.tissue=all", "run.cluster=serial", "run.threads=1")
     for setting in settings:
         run += ["--set", setting]
     subprocess.run([sys.executable, "-m", "quadrat", *run], check=True)

@@ -179,7 +179,7 @@ DRAW = {"tissue": draw_tissue, "tiles": draw_tiles, "cells": draw_objects, "nucl
 
 def run(pipeline: str, slides: list[Path], out: str, work: Path) -> Path:
     """Run a pipeline on slides, on one thread; the folder of the results."""
-    settings = ("--set", "run.executor=serial", "--set", "run.threads=1")
+    settings = ("--set", "run.cluster=serial", "--set", "run.threads=1")
     quadrat("run", pipeline, *slides, "--out", out, *settings, work=work)
     return work / out / "results"
 

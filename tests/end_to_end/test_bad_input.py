@@ -223,7 +223,7 @@ WRONG = {
     "an unknown section": ("run {good} {slide} --set runs.workers=2", "did you mean 'run'"),
     "a key below a value": ("run {good} {slide} --set task.name=2", "not a section"),
     "an unknown threshold": ("run {good} {slide} --set thresholds.sede=0.5", "sede"),
-    "an unknown executor": ("run {good} {slide} --set run.executor=ray", "serial, dask"),
+    "an unknown cluster": ("run {good} {slide} --cluster ray", "local, serial, srun, slurm"),
     "an unknown device": ("run {good} {slide} --set run.device=tpu9", "tpu9"),
     "no shards a unit": ("run {good} {slide} --set run.shards_per_unit=0", "shards_per_unit"),
     "no slides in flight": ("run {good} {slide} --set run.slides_in_flight=0", "slides_in_flight"),

@@ -113,7 +113,7 @@ def test_the_points_are_the_peaks_of_the_whole_map_at_once(finished):
     "words",
     [
         ("--set", "run.shards_per_unit=3", "--set", "run.source=stored"),
-        ("--set", "run.executor=dask", "--set", "run.workers=2"),
+        ("--cluster", "local", "--set", "run.workers=2"),
     ],
 )
 def test_any_schedule_gives_the_same_bytes(trained, finished, tmp_path, words):

@@ -51,13 +51,11 @@ def begin(tmp_path):
         end_session(process)
 
 
-def interrupted_while_predicting(begin, lab, out, *, executor, stop):
+def interrupted_while_predicting(begin, lab, out, *, cluster, stop):
     """A run of one slide, stopped by ``stop(process)`` when the first predictions have their
     receipts."""
     words = ("run", lab.pipeline("instance"), lab.slides[0], "--out", out)
-    process = begin(
-        *words, "--set", f"run.executor={executor}", "--set", "run.workers=2", "--set", KEEP
-    )
+    process = begin(*words, "--cluster", cluster, "--set", "run.workers=2", "--set", KEEP)
     wait_until(lambda: of_stage(journal(out, "oblong"), "predict"), process=process)
     stop(process)
     return process
@@ -88,41 +86,37 @@ def test_a_run_killed_in_the_middle_goes_on_where_its_journal_ends(begin, lab, r
         process.kill()
         process.wait(timeout=10)
 
-    process = interrupted_while_predicting(begin, lab, tmp_path / "out", executor="dask", stop=kill)
+    process = interrupted_while_predicting(begin, lab, tmp_path / "out", cluster="local", stop=kill)
     assert process.returncode == -signal.SIGKILL
     assert gone_within(process.pid, 20), "worker processes outlive their driver"
     assert not (tmp_path / "out" / "results").exists()
     assert_the_next_run_goes_on(lab, reference, tmp_path / "out")
 
 
-SERIAL_OR_DASK = [pytest.param("serial", marks=pytest.mark.slow), "dask"]
+SERIAL_OR_LOCAL = [pytest.param("serial", marks=pytest.mark.slow), "local"]
 
 
-@pytest.mark.parametrize("executor", SERIAL_OR_DASK)
+@pytest.mark.parametrize("cluster", SERIAL_OR_LOCAL)
 def test_a_run_that_is_told_to_stop_ends_with_75_within_seconds_and_can_go_on(
-    begin, lab, reference, tmp_path, executor
+    begin, lab, reference, tmp_path, cluster
 ):
     def stop(process):
         process.send_signal(signal.SIGTERM)
 
-    process = interrupted_while_predicting(
-        begin, lab, tmp_path / "out", executor=executor, stop=stop
-    )
+    process = interrupted_while_predicting(begin, lab, tmp_path / "out", cluster=cluster, stop=stop)
     assert_it_ends_well(process, tmp_path)
     assert_the_next_run_goes_on(lab, reference, tmp_path / "out")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("executor", ["serial", "dask"])
+@pytest.mark.parametrize("cluster", ["serial", "local"])
 def test_ctrl_c_in_a_terminal_reaches_all_processes_and_ends_with_75(
-    begin, lab, reference, tmp_path, executor
+    begin, lab, reference, tmp_path, cluster
 ):
     def stop(process):
         os.killpg(process.pid, signal.SIGINT)
 
-    process = interrupted_while_predicting(
-        begin, lab, tmp_path / "out", executor=executor, stop=stop
-    )
+    process = interrupted_while_predicting(begin, lab, tmp_path / "out", cluster=cluster, stop=stop)
     assert_it_ends_well(process, tmp_path)
     assert_the_next_run_goes_on(lab, reference, tmp_path / "out")
 

@@ -14,7 +14,7 @@ from quadrat.config.manifest import slides_from_paths
 from quadrat.config.pipeline import load_pipeline
 from quadrat.engine.run import run
 
-pipeline = load_pipeline({pipeline!r}, ["run.executor=dask"])
+pipeline = load_pipeline({pipeline!r}, ["run.cluster=local"])
 report = run(pipeline, slides_from_paths([{slide!r}], mpp=None), Path("out"){more})
 print(report.exit_code)
 """

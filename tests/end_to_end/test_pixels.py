@@ -37,7 +37,7 @@ SMALL = {
     "train.warmup": 1,
     "train.precision": "fp32",
     "train.validate_every": 3,
-    "run.executor": "serial",
+    "run.cluster": "serial",
     "run.device": "cpu",
     "run.keep": ["tiles", "predictions"],
     "outputs.image": True,

@@ -66,7 +66,7 @@ def mine():
         yield Path(name)
 
 
-DASK = ("--set", "run.executor=dask", "-j", 1)
+DASK = ("--cluster", "local", "-j", 1)
 NOTHING = {
     "HOME": "/nonexistent",
     "LC_ALL": "C",

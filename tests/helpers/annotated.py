@@ -162,7 +162,7 @@ def write_pipeline(path, task, package, manifest, *, thresholds=None):
             "widths": [8, 12, 16],
         },
         "data": {"manifest": str(manifest), "annotations": ANNOTATIONS[task], "tissue": "all"},
-        "run": {"executor": "serial", "device": "cpu"},
+        "run": {"cluster": "serial", "device": "cpu"},
         "thresholds": thresholds or {},
     }
     path.write_text(yaml.safe_dump(content))

@@ -55,7 +55,7 @@ FOR_ALL = {
         "calibrate": "none",
         "validate_every": 0,
     },
-    "run": {"executor": "serial", "threads": 1, "device": "cpu"},
+    "run": {"cluster": "serial", "threads": 1, "device": "cpu"},
 }
 
 

@@ -73,7 +73,7 @@ class Tiny:
                 shard=lattice.shard,
             ),
             slide=SlideSection(**{"tissue": "all"} | (slide or {})),
-            run=RunSection(**{"executor": "serial", "device": "cpu"} | run),
+            run=RunSection(**{"cluster": "serial", "device": "cpu"} | run),
             outputs=OutputsSection(**{"overlay": False} | (outputs or {})),
         )
 

@@ -13,7 +13,10 @@ FLOORS = (
     "tasks", "engine", "training", "evaluation", "cli", "__init__.py __main__.py",
 )  # fmt: skip
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}
-DASK = tuple(f"engine/{name}.py" for name in ("dask", "crew", "local", "remote"))
+DASK = tuple(
+    f"engine/{name}.py"
+    for name in ("dask", "crew", "workers", "certificates", "local", "remote", "srun", "slurm")
+)
 PLACES = {
     "dask": DASK,
     "distributed": DASK,

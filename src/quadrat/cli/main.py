@@ -13,7 +13,7 @@ from typing import Literal
 from cyclopts import App, CycloptsError, Group, Parameter
 
 from quadrat import __version__
-from quadrat.cli import commands, pipelines, runs
+from quadrat.cli import commands, hpc, pipelines, runs
 from quadrat.cli.annotations import check, export, stats
 from quadrat.cli.help import Columns
 from quadrat.cli.status import status
@@ -22,6 +22,7 @@ from quadrat.core.errors import (
     EXIT_OK,
     EXIT_OUTPUT,
     EXIT_USAGE,
+    ClusterError,
     ConfigError,
     QuadratError,
     StoreError,
@@ -56,6 +57,12 @@ examples:
   quadrat config schema > quadrat.schema.json
   quadrat config docs > pipeline.md"""
 
+ABOUT_HPC = """\
+Run a batch on a computing cluster (docs/hpc.md).
+
+examples:
+  quadrat hpc init nuclei slides.csv --out out --partition gpu --gpus 1"""
+
 COMMANDS: dict[str, Sequence[Callable[..., int]]] = {
     "Slides to results": (runs.run, runs.tile, runs.predict, runs.stitch, commands.inspect),
     "Models": (pipelines.pipelines, pipelines.init, pipelines.train, pipelines.evaluate),
@@ -64,6 +71,7 @@ COMMANDS: dict[str, Sequence[Callable[..., int]]] = {
 }
 GROUPS: dict[str, tuple[str, Sequence[Callable[..., int]]]] = {
     "annotations": (ABOUT_ANNOTATIONS, (check, stats, export)),
+    "hpc": (ABOUT_HPC, (hpc.init,)),
     "config": (ABOUT_CONFIG, (pipelines.schema, pipelines.docs)),
 }
 
@@ -127,6 +135,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         page = " ".join(("quadrat", *(error.command_chain or ()), "--help"))
         print(f"quadrat: {error} See '{page}'.", file=sys.stderr)
         return EXIT_USAGE
+    except ClusterError as error:
+        print(f"quadrat: {error}", file=sys.stderr)
+        return EXIT_AGAIN
     except StoreError as error:
         print(f"quadrat: {error}", file=sys.stderr)
         return EXIT_OUTPUT

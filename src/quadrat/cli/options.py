@@ -50,9 +50,14 @@ class Common:
     """What every command has that runs a pipeline."""
 
     overrides: Annotated[tuple[str, ...], Parameter(name="--set", metavar="KEY=VALUE")] = ()
-    """override a key of the pipeline, e.g. run.executor=serial (docs/pipeline.md)"""
+    """override a key of the pipeline, e.g. run.threads=2 (docs/pipeline.md)"""
     workers: Annotated[int | None, Parameter(name=("--workers", "-j"), metavar="N")] = None
-    """worker processes, in place of run.workers (and of run.executor: serial)"""
+    """worker processes, in place of run.workers (and of run.cluster: serial)"""
+    cluster: Annotated[str | None, Parameter(metavar="WHERE")] = None
+    """where jobs run, in place of run.cluster: local, serial, srun, slurm, an address, or a
+    scheduler file (docs/hpc.md)"""
+    insecure_cluster: bool = False
+    """let a cluster without TLS be used"""
     device: Annotated[str | None, Parameter(metavar="NAME")] = None
     """where the network runs, in place of run.device: auto, cpu, cuda, cuda:1, mps"""
     quiet: Annotated[bool, Parameter(name=("--quiet", "-q"))] = False
@@ -69,18 +74,21 @@ class Common:
         """
         from quadrat.config.pipeline import load_pipeline
 
-        last = [f"run.workers={self.workers}"] if self.workers is not None else []
-        last += [f"run.device={json.dumps(self.device)}"] if self.device is not None else []
-        by_hand = any(text.partition("=")[0].strip() == "run.executor" for text in self.overrides)
-        if self.workers is not None and not by_hand:
-            last.append("run.executor=dask")
+        options = {"workers": self.workers, "device": self.device, "cluster": self.cluster}
+        given = {key: value for key, value in options.items() if value is not None}
+        if self.insecure_cluster:
+            given["insecure_cluster"] = True
+        last = [f"run.{key}={json.dumps(value)}" for key, value in given.items()]
         pipeline = load_pipeline(name, [*first, *self.overrides, *last])
-        if self.workers is not None and pipeline.run.executor == "serial":
+        if self.workers is None or pipeline.run.cluster != "serial":
+            return pipeline
+        by_hand = any(text.partition("=")[0].strip() == "run.cluster" for text in self.overrides)
+        if self.cluster is not None or by_hand:
             raise ConfigError(
-                f"--workers {self.workers} asks for processes, and --set run.executor=serial for "
-                "none; leave one of them out"
+                f"--workers {self.workers} asks for processes, and run.cluster=serial for none; "
+                "leave one of them out"
             )
-        return pipeline
+        return load_pipeline(name, [*first, *self.overrides, *last, "run.cluster=local"])
 
     def reporter(self) -> Reporter:
         """Reports progress as loudly as is asked for."""

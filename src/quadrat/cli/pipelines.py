@@ -143,7 +143,7 @@ def train(
     """
     first = [f"train.init={json.dumps(str(init))}"] if init else []
     loaded = [options.pipeline(name, *first) for name in (pipeline, *pipelines)]
-    from quadrat.engine.cluster import processes
+    from quadrat.engine.cluster import processes_here
     from quadrat.training import plan
 
     trainings = [
@@ -156,7 +156,7 @@ def train(
     made = plan.train_all(
         trainings,
         overwrite=overwrite,
-        workers=processes(trainings[0].pipeline.run),
+        workers=processes_here(trainings[0].pipeline.run),
         reporter=options.reporter(),
     )
     for name, folder in made.items():
@@ -206,7 +206,7 @@ def evaluate(
         as_json: one JSON object, the content of metrics.json
     """
     loaded = options.pipeline(pipeline)
-    from quadrat.engine.cluster import processes
+    from quadrat.engine.cluster import processes_here
     from quadrat.evaluation import evaluate
 
     how = evaluate.EvaluationOptions(
@@ -217,7 +217,7 @@ def evaluate(
         ranking=not no_ap,
         pictures=pictures,
         overwrite=overwrite,
-        workers=processes(loaded.run),
+        workers=processes_here(loaded.run),
     )
     jobs = evaluate.evaluation_jobs(
         loaded, manifest, out, how, folds=None if folds is False else _count(folds)

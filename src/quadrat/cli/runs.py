@@ -246,6 +246,7 @@ def _run(
         retry_failed=options.retry_failed,
         max_failures=1 if options.fail_fast else options.max_failures,
         workers=processes(pipeline.run),
+        cluster=pipeline.run.cluster,
         reporter=options.reporter(),
     )
     for line in _table(report):

@@ -7,7 +7,7 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from os.path import expanduser
+from os.path import abspath, expanduser
 from pathlib import Path, PureWindowsPath
 
 from quadrat.core.errors import ConfigError
@@ -65,6 +65,11 @@ class SlideRef:
     """Fold of a cross-validation, from 0, or None."""
     scene: str = ""
     """Which picture of a file with several, by name or number; "": the only or largest one."""
+
+    def absolute(self) -> SlideRef:
+        """With paths that hold from any working folder."""
+        regions = self.regions and abspath(self.regions)
+        return replace(self, path=abspath(self.path), regions=regions)
 
     def __post_init__(self) -> None:
         if NO_FOLDERS.fullmatch(self.name):

@@ -328,14 +328,33 @@ class RunSection:
     """The machine's side. Nothing here can be seen in ``results/``, except ``threads`` and
     ``device``."""
 
-    executor: Literal["serial", "dask"] = "dask"
-    """``dask``: worker processes on this machine; ``serial``: all in one process."""
+    cluster: Annotated[
+        str,
+        Field(
+            pattern=r"^(local|serial|srun|slurm|(tls|tcp)://\S+|.+\.json)$",
+            json_schema_extra={
+                "values": "local, serial, srun, slurm, tls://HOST:PORT, tcp://HOST:PORT, or a "
+                "scheduler file (FILE.json)"
+            },
+        ),
+    ] = "local"
+    """Where jobs run (also ``--cluster``, docs/hpc.md). ``local``: worker processes on this
+    machine; ``serial``: all in one process; ``srun``: workers on all nodes of the allocation that
+    the command runs in; ``slurm``: worker jobs that it submits (section ``slurm``); an address or a
+    scheduler file: a dask cluster that is there already."""
+    insecure_cluster: bool = False
+    """Whether a cluster without TLS may be used (also ``--insecure-cluster``): who reaches it over
+    the network can run code as you."""
+    interface: str = ""
+    """Network interface over which nodes reach each other, e.g. ``ib0`` (``srun``, ``slurm``); left
+    out: the one that the node's name stands for, and loopback in an allocation of one node."""
     source: Literal["streamed", "stored"] = "streamed"
     """Inference reads from the slide (``streamed``), or from a tile store that is filled first
     (``stored``). A complete store that was kept is always used."""
     workers: Count | None = None
     """Worker processes of a command (also ``-j``); left out: as many as the job, or the machine,
-    has CPUs and memory for. In Python, ``run(..., workers=N)``."""
+    has CPUs and memory for. ``srun``: of each node; ``slurm``: worker jobs (1). In Python,
+    ``run(..., workers=N)``."""
     threads: Count = 1
     """Threads of torch per worker."""
     device: Annotated[
@@ -354,6 +373,36 @@ class RunSection:
     """A job that runs longer is ended, and its slide fails."""
     keep: tuple[Literal["tiles", "predictions"], ...] = ()
     """What is kept under ``run/`` after a slide is done, until the folder is deleted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
+class SlurmSection:
+    """What a worker job asks SLURM for (``run.cluster: slurm``). Each has as many workers as its
+    CPUs and memory allow."""
+
+    partition: str = ""
+    """Partition; left out: the site's default."""
+    account: str = ""
+    """Account; left out: your default."""
+    walltime: Annotated[
+        str,
+        Field(
+            pattern=r"^(\d+-)?\d+(:\d{2}){1,2}$",
+            json_schema_extra={"values": "a time as HH:MM:SS or D-HH:MM:SS"},
+        ),
+    ] = "04:00:00"
+    """How long a worker job may run. Its workers leave a little earlier, and another job takes its
+    place."""
+    cpus: Count = 4
+    """CPUs of a worker job."""
+    memory_gb: Annotated[float, Field(gt=0), _unit("GB")] = 16.0
+    """Memory of a worker job."""
+    gpus: NotNegative = 0
+    """GPUs of a worker job."""
+    directives: tuple[str, ...] = ()
+    """Further lines, each what comes after ``#SBATCH``."""
+    prologue: tuple[str, ...] = ()
+    """Shell commands before the workers start, e.g. ``module load cuda``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
@@ -421,6 +470,8 @@ class Pipeline:
     """How slides are read."""
     run: RunSection = field(default_factory=RunSection)
     """The machine's side."""
+    slurm: SlurmSection = field(default_factory=SlurmSection)
+    """What a worker job asks SLURM for."""
     outputs: OutputsSection = field(default_factory=OutputsSection)
     """Which results are written."""
     thresholds: Thresholds = field(default_factory=dict)

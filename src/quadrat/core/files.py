@@ -179,6 +179,24 @@ def make_folder(path: Path) -> None:
 
 
 @contextlib.contextmanager
+def private_folder(path: Path) -> Iterator[Path]:
+    """A folder for secrets that goes when the block ends: only this user can look into it. What
+    was there is removed first.
+
+    Raises:
+        WriteError: it cannot be made.
+    """
+    remove(path)
+    make_folder(path.parent)
+    with _reported(path):
+        path.mkdir(mode=0o700)
+    try:
+        yield path
+    finally:
+        remove(path)
+
+
+@contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """A temporary folder to write files into (with this module); it takes its place, whole, when
     the block ends without an exception, and replaces what was there (see :func:`place_folder`).

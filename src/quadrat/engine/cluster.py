@@ -1,44 +1,61 @@
-"""Opens the executor of a run: a loop in this process, or worker processes."""
+"""The one way to open the executor of a run: a loop in this process, worker processes on this
+machine, or those of a cluster."""
 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import sys
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from quadrat.config.pipeline import RunSection
+from quadrat.config.pipeline import RunSection, SlurmSection
 from quadrat.core.allocation import cpus, memory_bytes
 from quadrat.core.errors import EXIT_USAGE, ConfigError
 from quadrat.engine.executor import Executor, Serial
 
 WORKER_BYTES = 3 << 30
 """What a worker may need: with the shipped networks 2.2 GB were measured."""
-
-
-class _SerialContext(AbstractContextManager[Executor]):
-    def __enter__(self) -> Executor:
-        return Serial()
-
-    def __exit__(self, *_: object) -> None:
-        return None
+HERE = ("local", "serial")
+"""Values of ``run.cluster`` that use nothing but this machine."""
 
 
 def processes(run: RunSection) -> int:
-    """How many worker processes a command starts; 0: it does all in its own.
+    """How many workers a command starts (see ``run.workers``); 0: it does all in its own process,
+    or the workers are there already.
 
     Raises:
         ConfigError: what the job may use is said by a variable of the scheduler that is no number.
     """
-    if run.executor == "serial":
-        return 0
-    return run.workers or default_workers(threads=run.threads)
+    if run.cluster == "local":
+        return run.workers or default_workers(threads=run.threads)
+    if run.cluster == "srun":
+        from quadrat.engine.srun import cpus_of_node
+
+        there = cpus_of_node(os.environ)
+        return run.workers or default_workers(threads=run.threads, cpus_there=there)
+    return run.workers or 1 if run.cluster == "slurm" else 0
 
 
-def default_workers(*, threads: int) -> int:
-    """As many workers of so many threads as this process may use CPUs and memory for; 1 or
-    more."""
-    return max(1, min(cpus().value // threads, memory_bytes().value // WORKER_BYTES))
+def processes_here(run: RunSection) -> int:
+    """The same for a command that cannot use a cluster.
+
+    Raises:
+        ConfigError: it is asked to.
+    """
+    if run.cluster not in HERE:
+        raise ConfigError(
+            f"run.cluster is {run.cluster}, but this command uses this machine only: "
+            "--cluster local or serial"
+        )
+    return processes(run)
+
+
+def default_workers(*, threads: int, cpus_there: int | None = None) -> int:
+    """As many workers of so many threads as this process may use CPUs and memory for; 1 or more.
+    ``cpus_there``: CPUs of a node that is like this one."""
+    number = cpus().value if cpus_there is None else cpus_there
+    return max(1, min(number // threads, memory_bytes().value // WORKER_BYTES))
 
 
 def check_workers(workers: int) -> None:
@@ -57,7 +74,7 @@ def check_workers(workers: int) -> None:
     if workers and here.daemon:
         raise ConfigError(
             f"{workers} worker processes are asked for inside a worker of another pool or cluster "
-            f"({here.name}), which may start none; use workers=0 (--set run.executor=serial)"
+            f"({here.name}), which may start none; use workers=0 (--cluster serial)"
         )
     if workers and getattr(here, "_inheriting", False):
         sys.exit(EXIT_USAGE)
@@ -69,19 +86,85 @@ def check_workers(workers: int) -> None:
         )
 
 
-def open_executor(
-    *, workers: int, threads: int, logs: str = ""
-) -> AbstractContextManager[Executor]:
-    """A context that gives an executor: a loop in this process (``workers`` 0), or an embedded dask
-    cluster of worker processes on loopback. ``logs``: folder of the workers' logs; "": they go with
-    the workers.
+def check_cluster(cluster: str, *, workers: int, insecure: bool = False) -> None:
+    """Refuse a cluster that cannot be used; call it before anything is done.
 
     Raises:
-        ConfigError: see :func:`check_workers`; or, when it is entered, the workers do not start.
+        ConfigError: see :func:`check_workers`; no SLURM is here; or it is one without TLS.
     """
-    check_workers(workers)
-    if not workers:
-        return _SerialContext()
-    from quadrat.engine.local import local_cluster
+    if cluster in HERE:
+        check_workers(workers if cluster == "local" else 0)
+    elif cluster == "srun":
+        from quadrat.engine.srun import check_srun
 
-    return local_cluster(workers=workers, threads=threads, logs=logs)
+        check_srun()
+    elif cluster == "slurm":
+        from quadrat.engine.slurm import check_slurm
+
+        check_slurm()
+    else:
+        from quadrat.engine.remote import check_remote
+
+        check_remote(cluster, insecure=insecure)
+
+
+def open_executor(
+    *,
+    workers: int,
+    threads: int,
+    cluster: str = "local",
+    device: str = "auto",
+    folder: Path | None = None,
+    logs: str = "",
+    interface: str = "",
+    insecure: bool = False,
+    ask: SlurmSection | None = None,
+) -> AbstractContextManager[Executor]:
+    """A context that gives an executor, and ends only what it started.
+
+    ``cluster``: see ``run.cluster``. ``workers``: see ``run.workers``; 0 with "local": a loop in
+    this process. ``folder``: of the run, which all workers see; not needed on this machine.
+    ``logs``: folder of the workers' logs on this machine; "": they go with the workers.
+    ``interface``, ``insecure``: see ``run.interface`` and ``run.insecure_cluster``. ``ask``: what a
+    worker job asks SLURM for.
+
+    Raises:
+        ConfigError: see :func:`check_cluster`; or, when it is entered, the workers do not start.
+        ClusterError: when it is entered: the cluster does not answer.
+    """
+    check_cluster(cluster, workers=workers, insecure=insecure)
+    if cluster == "serial" or (cluster == "local" and not workers):
+        return nullcontext(Serial())
+    if cluster == "local":
+        from quadrat.engine.local import local_cluster
+
+        return local_cluster(workers=workers, threads=threads, device=device, logs=logs)
+    if folder is None:
+        raise ConfigError(f"run.cluster is {cluster}, which needs a folder that all nodes share")
+    folder = folder.absolute()
+    if cluster == "srun":
+        from quadrat.engine.srun import srun_cluster
+
+        return srun_cluster(
+            workers=workers, threads=threads, folder=folder, interface=interface, device=device
+        )
+    if cluster == "slurm":
+        from quadrat.engine.slurm import slurm_cluster
+
+        ask = ask or SlurmSection()
+        room = int(ask.memory_gb * 1e9) // WORKER_BYTES
+        return slurm_cluster(
+            jobs=workers,
+            each=max(1, min(ask.cpus // threads, room)),
+            threads=threads,
+            ask=ask,
+            folder=folder,
+            interface=interface,
+            device=device,
+        )
+    from quadrat.engine.remote import remote_cluster
+    from quadrat.engine.workers import log_folder
+
+    return remote_cluster(
+        cluster, threads=threads, insecure=insecure, device=device, logs=log_folder(folder)
+    )

@@ -13,6 +13,7 @@ import os
 import socket
 import tempfile
 import time
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,6 @@ from quadrat.core.numerics import Numerics, device_numerics
 from quadrat.engine.executor import Failure, Job, Outcome, guarded
 from quadrat.models.device import DEVICE
 
-PLUGIN = "quadrat"
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
@@ -45,18 +45,19 @@ class Member:
     """What it computes the network with."""
     version: str
     """Of quadrat there."""
+    sees_run: bool = True
+    """Whether it sees the folder of the run."""
 
 
 class Crew(WorkerPlugin):
     """Makes a worker ready: it takes a device of its machine if one is free, says so, and opens its
     log. ``logs``: the folder of the logs; "": none. ``threads``: of torch for one job. ``device``:
-    ``run.device``, which says whether to look for a GPU, and for which."""
-
-    name = PLUGIN
-    idempotent = True
+    ``run.device``, which says whether to look for a GPU, and for which. Each driver has its own, so
+    that two can use one cluster."""
 
     def __init__(self, logs: str, *, threads: int, device: str = "auto") -> None:
         self.logs, self.threads, self.device = logs, threads, device
+        self.name = f"quadrat-{uuid.uuid4().hex}"
 
     async def setup(self, worker: Worker) -> None:
         kind, _, number = self.device.partition(":")
@@ -65,11 +66,12 @@ class Crew(WorkerPlugin):
         os.environ[DEVICE] = device or "cpu"
         name = device or (kind if kind == "mps" else "cpu")
         numerics = device_numerics(name, self.threads)
-        member = Member(socket.gethostname(), os.getpid(), device, numerics, __version__)
-        Station.open(worker.address, self.logs, member)
+        sees_run = not self.logs or Path(self.logs).is_dir()
+        member = Member(socket.gethostname(), os.getpid(), device, numerics, __version__, sees_run)
+        self.station = Station.open(worker.address, self.logs if sees_run else "", member)
 
     def teardown(self, worker: Worker) -> None:
-        Station.close()
+        self.station.close()
 
 
 class Station:
@@ -88,16 +90,15 @@ class Station:
             self.event("worker", host=member.host, pid=member.pid, device=member.device)
 
     @classmethod
-    def open(cls, address: str, logs: str, member: Member) -> None:
+    def open(cls, address: str, logs: str, member: Member) -> Station:
         """Make this process a worker."""
         cls.here = cls(address, logs, member)
+        return cls.here
 
-    @classmethod
-    def close(cls) -> None:
-        """It is none any more."""
-        if cls.here is not None and cls.here._log is not None:
-            cls.here._log.close()
-        cls.here = None
+    def close(self) -> None:
+        """It is none any more, unless another driver has made it one since."""
+        if Station.here is self:
+            Station.here = None
 
     def event(self, kind: str, **values: Any) -> None:
         """One JSON line in the worker's log."""
@@ -174,14 +175,17 @@ def last_begun(logs: str, address: str) -> str | None:
     return None
 
 
-_claims: list[OutputFile] = []
-"""Lock files of this process; they free themselves when it ends."""
+_claims: dict[int, OutputFile] = {}
+"""Lock files of this process by the number of the GPU; they free themselves when it ends."""
 
 
 def claim_device(only: int | None = None) -> str:
     """Take a GPU of this machine that no other worker of this user has, for life; "" if there is
     none. CUDA is not touched before a device file says that there is a GPU. ``only``: the one of
     that number."""
+    mine = [index for index in _claims if only in (None, index)]
+    if mine:  # by an earlier driver of the same cluster
+        return f"cuda:{mine[0]}"
     devices = visible_devices()
     folder = Path(tempfile.gettempdir()) / f"quadrat-devices-{os.getuid()}"
     for index, device in enumerate(devices):
@@ -194,7 +198,7 @@ def claim_device(only: int | None = None) -> str:
         except OSError:
             claim.close()
             continue
-        _claims.append(claim)
+        _claims[index] = claim
         return f"cuda:{index}"
     return ""
 

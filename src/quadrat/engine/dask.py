@@ -11,7 +11,7 @@ from __future__ import annotations
 import queue
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,8 @@ from distributed import Client, Future
 from distributed.protocol import pickle
 from distributed.scheduler import KilledWorker
 
-from quadrat.core.errors import ClusterError, QuadratError
+from quadrat import __version__
+from quadrat.core.errors import ClusterError, ConfigError, QuadratError
 from quadrat.core.numerics import Numerics
 from quadrat.engine import crew
 from quadrat.engine.crew import Crew, Member, last_begun, trace_of
@@ -97,19 +98,37 @@ class Workers:
 class DaskExecutor:
     """Feeds the workers of a cluster.
 
-    ``logs``: folder of the workers' logs, as they see it. ``threads``: of a job.
+    ``logs``: folder of the workers' logs, as they see it. ``threads``: of a job. ``patience_s``:
+    how long there may be no worker while work waits. ``lost``: why none will come any more, asked
+    while there is none; "": one may.
     """
 
     def __init__(
-        self, client: Client, *, logs: str = "", threads: int = 1, device: str = "auto"
+        self,
+        client: Client,
+        *,
+        logs: str = "",
+        threads: int = 1,
+        device: str = "auto",
+        patience_s: float = PATIENCE_S,
+        lost: Callable[[], str] = lambda: "",
     ) -> None:
         self._client, self._logs = client, logs
+        self._patience_s, self._lost = patience_s, lost
         self._workers = Workers()
         self._before: frozenset[str] = frozenset()
         """The workers at the look before."""
+        self._unfit: dict[str, str] = {}
+        """Why a worker takes no part, by its address."""
         self._looked, self._seen = -float("inf"), time.monotonic()
-        client.register_plugin(Crew(logs, threads=threads, device=device))
+        self._crew = Crew(logs, threads=threads, device=device)
+        client.register_plugin(self._crew)
         self._look()
+
+    def leave(self) -> None:
+        """Take leave of workers that go on without this driver."""
+        if self._client.status == "running":
+            self._client.unregister_worker_plugin(self._crew.name)
 
     @property
     def ahead(self) -> int:
@@ -117,6 +136,13 @@ class DaskExecutor:
         self._look()
         apart = self._workers.kinds[NETWORK] != ANYWHERE
         return EACH * len(self._workers.of(NETWORK)) if apart else 0
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where scheduler and workers listen."""
+        self._look()
+        there: dict[str, Any] = self._client.scheduler_info(n_workers=-1)
+        return [str(there["address"]), *self._workers.members]
 
     @property
     def members(self) -> list[Member]:
@@ -129,12 +155,17 @@ class DaskExecutor:
 
         Raises:
             ClusterError: no worker came.
+            ConfigError: a worker cannot take part.
             QuadratError: no worker has the device that is asked for.
         """
-        until = time.monotonic() + PATIENCE_S
-        while self._workers.numerics is None:
+        until = time.monotonic() + self._patience_s
+        while self._workers.numerics is None or self._unfit:
+            if self._unfit:
+                raise ConfigError(next(iter(self._unfit.values())))
+            if reason := self._lost():
+                raise ClusterError(f"no worker came to the cluster: {reason}")
             if time.monotonic() > until:
-                raise ClusterError(f"no worker came to the cluster within {PATIENCE_S:.0f} s")
+                raise ClusterError(f"no worker came to the cluster within {self._patience_s:.0f} s")
             time.sleep(0.1)
             self._look(again=True)
         found = self._workers.numerics
@@ -232,10 +263,14 @@ class DaskExecutor:
         kinds = {flight.kind for flight in pending} or {NETWORK}
         if self._client.status == "running" and all(map(self._workers.of, kinds)):
             self._seen = now
-        elif now - self._seen > PATIENCE_S:
+            return
+        reason = "" if self._workers.members else self._lost()
+        limit_s = self._patience_s if self._client.status == "running" else PATIENCE_S
+        if not reason and now - self._seen > limit_s:
+            reason = f"no scheduler, or no worker for what is to be done, for {limit_s:.0f} s"
+        if reason:
             raise ClusterError(
-                f"the cluster has had no scheduler, or no worker for what is to be done, for "
-                f"{PATIENCE_S:.0f} s; what is done is kept: run the same command again"
+                f"the cluster is lost ({reason}); what is done is kept: run the same command again"
             )
 
     def _outcome(self, future: Future[Any], flight: _Flight) -> Outcome[Any] | None:
@@ -294,11 +329,27 @@ class DaskExecutor:
         self._before = frozenset(known)
         there = self._client.scheduler_info(n_workers=-1)["workers"]
         new = [address for address in there if address not in known]
+        new = [address for address in new if address not in self._unfit]
         told = self._client.run(crew.member, workers=new, on_error="ignore") if new else {}
+        said = {address: member for address, member in told.items() if member is not None}
+        self._unfit |= {a: reason for a, member in said.items() if (reason := _unfit(a, member))}
         self._workers.update(
             {address: known[address] for address in there if address in known}
-            | {address: member for address, member in told.items() if member is not None}
+            | {address: said[address] for address in said if address not in self._unfit}
         )
+
+
+def _unfit(address: str, member: Member) -> str:
+    """Why a worker cannot take part; "" if it can."""
+    name = f"the worker {address} on {member.host}"
+    if member.version != __version__:
+        return (
+            f"{name} has quadrat {member.version}, this command {__version__}; start workers and "
+            "command from the same environment"
+        )
+    if not member.sees_run:
+        return f"{name} does not see the folder of the run; give an --out that all nodes share"
+    return ""
 
 
 def _lost(job: Job, reason: str, *, trace: str = "") -> Outcome[Any]:

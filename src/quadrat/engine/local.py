@@ -13,24 +13,11 @@ import dask
 from distributed import Client, LocalCluster
 from distributed.security import Security
 
+from quadrat.core.allocation import temporary_folder
 from quadrat.core.errors import ConfigError
-from quadrat.core.native import worker_environment
 from quadrat.engine.dask import DaskExecutor
 from quadrat.engine.executor import Executor
-
-SETTINGS = {
-    "distributed.scheduler.allowed-failures": 0,
-    "distributed.worker.daemon": False,
-    "distributed.worker.profile.enabled": False,  # 5 % of a core in every worker
-    "distributed.worker.memory.pause": False,
-    "distributed.worker.memory.target": False,
-    "distributed.worker.memory.spill": False,
-    "distributed.comm.timeouts.connect": "60s",
-    "distributed.scheduler.worker-ttl": None,
-    # else a worker that is down 15 s after a crash is dropped for good
-    "distributed.deploy.lost-worker-timeout": "1000h",
-    "distributed.logging.distributed": "error",
-}
+from quadrat.engine.workers import PLACES, memory_of_each, settings
 
 
 @contextmanager
@@ -43,11 +30,10 @@ def local_cluster(
 
     ``logs``: folder for the workers' logs; "": one that goes with the cluster.
     """
-    environment = worker_environment(threads)
     security = Security.temporary()
     with (
-        TemporaryDirectory(prefix="quadrat-") as folder,
-        dask.config.set(SETTINGS | {"distributed.nanny.pre-spawn-environ": environment}),
+        TemporaryDirectory(prefix="quadrat-", dir=temporary_folder().path) as folder,
+        dask.config.set(settings(threads)),
         _deaf_to_ctrl_c(partial(_start, workers, folder, security)) as cluster,
         Client(cluster, security=security) as client,
     ):
@@ -66,10 +52,9 @@ def _start(workers: int, folder: str, security: Security) -> LocalCluster:
             threads_per_worker=1,
             processes=True,
             host="tls://127.0.0.1",
-            # without it the status server listens on every interface
-            dashboard_address="127.0.0.1:0",
-            worker_dashboard_address="127.0.0.1:0",
-            memory_limit=0,
+            dashboard_address=PLACES,
+            worker_dashboard_address=PLACES,
+            memory_limit=memory_of_each(workers),
             silence_logs=50,
             local_directory=folder,
             security=security,
@@ -78,7 +63,7 @@ def _start(workers: int, folder: str, security: Security) -> LocalCluster:
         raise ConfigError(
             f"{workers} worker processes could not be started ({error}); a script that asks for "
             "workers does so below 'if __name__ == \"__main__\":', because each worker imports it; "
-            "or use workers=0 (--set run.executor=serial), or fewer"
+            "or use workers=0 (--cluster serial), or fewer"
         ) from None
 
 

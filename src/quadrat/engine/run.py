@@ -30,7 +30,7 @@ from quadrat.core.kernel import is_kept
 from quadrat.core.numerics import Numerics
 from quadrat.core.unit import PX
 from quadrat.engine.batch import Batch
-from quadrat.engine.cluster import check_workers, open_executor
+from quadrat.engine.cluster import HERE, check_cluster, open_executor
 from quadrat.engine.drivers import at_work, drop_logs, note_asked
 from quadrat.engine.executor import Executor, Failure
 from quadrat.engine.failures import (
@@ -146,7 +146,7 @@ class _Run:
             threads=self.pipeline.run.threads,
             device=numerics.device,
         )
-        return RunSettings(self.pipeline, str(self.package), provenance, str(self.out))
+        return RunSettings(self.pipeline, str(self.package.absolute()), provenance, str(self.out))
 
 
 def run(
@@ -160,6 +160,7 @@ def run(
     retry_failed: bool = False,
     max_failures: int | None = None,
     workers: int = 0,
+    cluster: str = "local",
     reporter: Reporter | None = None,
     executor: Executor | None = None,
 ) -> RunReport:
@@ -170,7 +171,8 @@ def run(
     driver works on in the same folder is waited for. Without ``infer`` the predictions must be
     there already (kept by an earlier run). After ``max_failures`` failed slides no other is begun.
     ``workers``: processes to start for it, whatever the pipeline says of its command; 0: all is
-    done in this one. ``executor``: one that is open already, in their place.
+    done in this one. ``cluster``: where they are, as ``run.cluster`` may say it. ``executor``: one
+    that is open already, in their place.
 
     Raises:
         ConfigError, PackageError: nothing was run, and nothing of earlier work was removed.
@@ -178,7 +180,10 @@ def run(
         ClusterError: the cluster is gone; run again to go on.
         KeyboardInterrupt: stopped on request; run again to go on.
     """
-    check_workers(workers)
+    section = pipeline.run
+    check_cluster(cluster, workers=workers, insecure=section.insecure_cluster)
+    if cluster not in HERE:  # workers may have another working folder
+        out, slides = out.absolute(), [ref.absolute() for ref in slides]
     asked = _asked(
         pipeline, out, until=until, overwrite=overwrite, infer=infer, retry_failed=retry_failed
     )
@@ -200,9 +205,19 @@ def run(
                 reporter.say(NOT_KEPT)
             here = stack.enter_context(at_work(out, digest, workers=workers))
             executor = executor or stack.enter_context(
-                open_executor(workers=workers, threads=pipeline.run.threads, logs=str(here.logs))
+                open_executor(
+                    workers=workers,
+                    threads=section.threads,
+                    cluster=cluster,
+                    device=section.device,
+                    folder=out / "run",
+                    logs=str(here.logs),
+                    interface=section.interface,
+                    insecure=section.insecure_cluster,
+                    ask=pipeline.slurm,
+                )
             )
-            numerics = executor.numerics(pipeline.run.device, pipeline.run.threads)
+            numerics = executor.numerics(section.device, section.threads)
             here.note(numerics=numerics.text)
             batch = Batch(asked.settings(numerics), executor, reporter)
             crossing = _Crossing(

@@ -17,17 +17,19 @@ def test_workers_and_device_come_last_and_stand_for_their_keys():
 def test_workers_that_are_asked_for_are_started_whatever_the_pipeline_says(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text(
-        "task: detection\nclasses: [{name: a}]\nmodel: {package: p}\nrun: {executor: serial}\n"
+        "task: detection\nclasses: [{name: a}]\nmodel: {package: p}\nrun: {cluster: serial}\n"
     )
 
     def asked(**options):
         run = Common(**options).pipeline(str(file)).run
-        return run.executor, run.workers
+        return run.cluster, run.workers
 
     assert asked() == ("serial", None)
-    assert asked(workers=3) == ("dask", 3)
-    serial, dask = ("run.executor=serial",), ("run.executor=dask",)
+    assert asked(workers=3) == ("local", 3)
+    serial, local = ("run.cluster=serial",), ("run.cluster=local",)
     assert asked(overrides=serial) == ("serial", None)
-    assert asked(overrides=dask, workers=3) == ("dask", 3)
-    with pytest.raises(ConfigError, match="--workers 3 asks for processes, and --set"):
-        asked(overrides=serial, workers=3)
+    assert asked(overrides=local, workers=3) == ("local", 3)
+    assert asked(cluster="srun", workers=3) == ("srun", 3)
+    for both in ({"overrides": serial}, {"cluster": "serial"}):
+        with pytest.raises(ConfigError, match="--workers 3 asks for processes"):
+            asked(**both, workers=3)

@@ -52,7 +52,7 @@ def test_what_is_left_out_has_its_default(tmp_path):
     pipeline = load_pipeline(written(tmp_path, LEAST))
     assert isinstance(pipeline, Pipeline)
     assert (pipeline.name, pipeline.folder) == ("mine", str(tmp_path))
-    assert (pipeline.model.core, pipeline.train.lr, pipeline.run.executor) == (512, 3e-3, "dask")
+    assert (pipeline.model.core, pipeline.train.lr, pipeline.run.cluster) == (512, 3e-3, "local")
     assert pipeline.thresholds == {}
 
 
@@ -65,7 +65,7 @@ def test_what_is_left_out_has_its_default(tmp_path):
             "model: unknown key 'haloo'; did you mean 'halo'",
         ),
         ({"train": {"stesp": 8}}, "train: unknown key 'stesp'; did you mean 'steps'"),
-        ({"run": {"zzz": 1}}, r"run: unknown key 'zzz' \(known: executor, source"),
+        ({"run": {"zzz": 1}}, r"run: unknown key 'zzz' \(known: cluster, "),
         (
             {"classes": [{"name": "a", "colour": [1, 2, 3]}]},
             "unknown key 'colour'; did you mean 'color'",

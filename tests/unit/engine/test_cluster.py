@@ -58,7 +58,7 @@ def test_a_run_without_a_number_of_workers_takes_what_the_job_has(monkeypatch):
     assert processes(RunSection(threads=4)) == 4
     assert processes(RunSection(threads=32)) == 1
     assert processes(RunSection(workers=3)) == 3
-    assert processes(RunSection(executor="serial", workers=3)) == 0
+    assert processes(RunSection(cluster="serial", workers=3)) == 0
     given(16, 20)
     assert processes(RunSection()) == 6
     given(16, 1)

@@ -77,7 +77,7 @@ def test_thresholds_and_outputs_leave_the_predictions_valid(tiny):
 
 
 def test_the_machines_side_changes_nothing(tiny):
-    other = tiny.pipeline(executor="dask", workers=7, threads=2, shards_per_unit=5, keep=("tiles",))
+    other = tiny.pipeline(cluster="local", workers=7, threads=2, shards_per_unit=5, keep=("tiles",))
     assert changed(tiny.prints(tiny.work()), tiny.prints(tiny.work(), other)) == []
 
 
