@@ -38,11 +38,12 @@ from quadrat.engine import steps
 from quadrat.engine.batch import Batch
 from quadrat.engine.executor import Serial
 from quadrat.engine.fingerprint import fingerprints
+from quadrat.engine.finished import package_folder
 from quadrat.engine.journal import Journal
 from quadrat.engine.local import local_cluster
 from quadrat.engine.opened import opened
 from quadrat.engine.progress import Reporter
-from quadrat.engine.run import package_folder, run, run_spec
+from quadrat.engine.run import run, run_spec
 from quadrat.engine.state import AnyStep, RunSettings, SlideState
 from quadrat.engine.view import WorkView, save_part
 from quadrat.engine.work import SlideWork

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from quadrat.engine import steps
-from quadrat.models.package import Package, read_card
+from quadrat.models.card import read_card
+from quadrat.models.package import Package
 from quadrat.models.spec import spec_from_dict
 
 SECONDS, GPU = "STANDIN_SECONDS", "STANDIN_GPU"

@@ -20,6 +20,7 @@ from quadrat.core.unit import PX, plain_area
 
 if TYPE_CHECKING:
     from quadrat.config.manifest import SlideRef
+    from quadrat.config.pipeline import Pipeline
     from quadrat.engine.report import RunReport
 
 Slide = Annotated[Path, Parameter(metavar="SLIDE")]
@@ -233,12 +234,31 @@ def _run(
             "is used; leave --mpp out"
         )
     slides = options.slides(given)
+    slides = list(part_of(slides, options.part) if options.part else slides)
+    from quadrat.engine.finished import finished_run
+
+    plain = until == "results" and infer and not (options.overwrite or options.retry_failed)
+    report = finished_run(pipeline, slides, options.out) if plain else None
+    if report is not None:
+        options.reporter().say(f"nothing to do: all {len(slides)} slides were finished before")
+    else:
+        report = _take(pipeline, slides, options, until=until, infer=infer)
+    for line in _table(report):
+        print(line)
+    if until == "results":
+        print(f"results: {options.out / 'results'}")
+    return report.exit_code
+
+
+def _take(
+    pipeline: Pipeline, slides: Sequence[SlideRef], options: Options, *, until: str, infer: bool
+) -> RunReport:
     from quadrat.engine.cluster import processes
     from quadrat.engine.run import run
 
-    report = run(
+    return run(
         pipeline,
-        part_of(slides, options.part) if options.part else slides,
+        slides,
         options.out,
         until=until,
         overwrite=options.overwrite,
@@ -249,11 +269,6 @@ def _run(
         cluster=pipeline.run.cluster,
         reporter=options.reporter(),
     )
-    for line in _table(report):
-        print(line)
-    if until == "results":
-        print(f"results: {options.out / 'results'}")
-    return report.exit_code
 
 
 def _table(report: RunReport) -> list[str]:

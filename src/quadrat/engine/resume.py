@@ -25,7 +25,7 @@ from quadrat.engine.journal import (
 from quadrat.engine.pictures import FINISH
 from quadrat.engine.state import AnyStep, RunSettings, SlideState, Step
 from quadrat.engine.steps import LAYOUT, PLAN, PREDICT, SEAL, SELECT, STITCH, TILE
-from quadrat.engine.work import SlideWork
+from quadrat.engine.work import SlideWork, results_folder
 from quadrat.store.predictions import PredictionStore
 from quadrat.store.shard import ShardReceipt
 from quadrat.store.tiles import TileStore
@@ -36,11 +36,6 @@ COMPLETE: Mapping[str, AnyStep] = {"tiles": SEAL, "predictions": LAYOUT}
 LEVELS: tuple[Level, ...] = ("tile", "predict", "result")
 REPLACED: Mapping[str, tuple[Level, ...]] = {"tile": ("tile",)}
 """By where a run ends: the levels of which it replaces what others made; elsewhere all."""
-
-
-def results_folder(out: Path, name: str) -> Path:
-    """Where a finished slide's results lie."""
-    return out / "results" / name
 
 
 def open_journal(

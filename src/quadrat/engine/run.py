@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,13 @@ from quadrat.core.errors import (
     SlideError,
     WriteError,
 )
-from quadrat.core.files import drop_partials, recover_folder
+from quadrat.core.files import recover_folder
 from quadrat.core.kernel import is_kept
 from quadrat.core.numerics import Numerics
 from quadrat.core.unit import PX
 from quadrat.engine.batch import Batch
 from quadrat.engine.cluster import HERE, check_cluster, open_executor
-from quadrat.engine.drivers import at_work, drop_logs, note_asked
+from quadrat.engine.drivers import at_work, note_asked
 from quadrat.engine.executor import Executor, Failure
 from quadrat.engine.failures import (
     FailedSlide,
@@ -41,6 +41,7 @@ from quadrat.engine.failures import (
     write_failure,
 )
 from quadrat.engine.fingerprint import Fingerprints, fingerprints
+from quadrat.engine.finished import POLL_S, alone, package_folder, spec_for, summary_in, tidy
 from quadrat.engine.journal import UNTIL, Journal
 from quadrat.engine.lease import Held, Lease, Leases
 from quadrat.engine.progress import Reporter
@@ -54,17 +55,17 @@ from quadrat.engine.resume import (
     is_predicted,
     keep_stores,
     open_journal,
-    results_folder,
 )
 from quadrat.engine.route import steps_of
-from quadrat.engine.seen import FOLDER, LEASES
+from quadrat.engine.seen import LEASES
 from quadrat.engine.state import RunSettings, SlideState
 from quadrat.engine.timings import Timing, note_timing
-from quadrat.engine.work import SlideWork, work_folder
-from quadrat.models.package import CARD, load_package
-from quadrat.models.spec import IN_PX, need_unit, spec_of, versions
+from quadrat.engine.work import SlideWork, results_folder, work_folder
+from quadrat.models.card import CARD
+from quadrat.models.package import load_package
+from quadrat.models.spec import IN_PX, spec_of, versions
 from quadrat.models.task import ModelSpec
-from quadrat.outputs.summary import SUMMARY, PackageNote, Provenance, Summary, read_summary
+from quadrat.outputs.summary import SUMMARY, PackageNote, Provenance, read_summary
 from quadrat.outputs.tables import SummaryRow
 from quadrat.slides.identity import slide_bytes, slide_identity
 from quadrat.tasks import build_network, get_task
@@ -73,17 +74,6 @@ NOT_KEPT = (
     "note: no folder for compiled functions can be written, so every process compiles them again "
     "(some ten seconds); NUMBA_CACHE_DIR can name one"
 )
-POLL_S = 2.0
-"""How often it is looked whether a slide that another driver works on is done."""
-
-
-def package_folder(pipeline: Pipeline) -> Path:
-    """The model package of a pipeline: as written if it is absolute or exists from here, else
-    next to the pipeline file."""
-    here, there = Path(pipeline.model.package), Path(pipeline.folder) / pipeline.model.package
-    for folder in (here, there):
-        recover_folder(folder)
-    return there if not (here / CARD).exists() and (there / CARD).exists() else here
 
 
 def run_spec(pipeline: Pipeline, package: Path) -> tuple[ModelSpec, dict[str, Any]]:
@@ -102,15 +92,7 @@ def run_spec(pipeline: Pipeline, package: Path) -> tuple[ModelSpec, dict[str, An
         )
     # whole and unaltered? It is better said now than by every worker
     loaded = load_package(package, build_network, task=pipeline.task)
-    need_unit(pipeline, loaded.spec, package)
-    spec, card = loaded.spec, dict(loaded.card)
-    wanted = tuple(c.name for c in pipeline.classes)
-    if spec.class_names != wanted:
-        raise PackageError(
-            f"{package} knows the classes {', '.join(spec.class_names)}, the pipeline wants "
-            f"{', '.join(wanted)}"
-        )
-    return replace(spec, thresholds=dict(spec.thresholds) | pipeline.thresholds), card
+    return spec_for(pipeline, loaded.spec, package), dict(loaded.card)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +171,7 @@ def run(
     )
     with contextlib.ExitStack() as stack:
         leases = stack.enter_context(Leases(out / "run" / LEASES))
-        _tidy(out, leases)
+        tidy(out, leases)
         log = out / "run" / "log.jsonl"
         reporter = stack.enter_context((reporter or Reporter()).into(log))
         if asked.spec.unit == PX:
@@ -226,32 +208,12 @@ def run(
             crossing.take(todo)
             unwritten = crossing.unwritten
             here.note(peak_mb=reporter.peak_mb)
-        with _alone(leases):
+        with alone(leases):
             summarise(out)
     ordered = tuple(rows[s.name] for s in slides if s.name in rows)
     failed = any(row.status == "failed" for row in ordered) or len(ordered) < len(slides)
     code = EXIT_OUTPUT if unwritten else EXIT_FAILED if failed else EXIT_OK
     return RunReport(rows=ordered, exit_code=code)
-
-
-def _tidy(out: Path, leases: Leases) -> None:
-    """Remove what killed processes left half written, unless another driver may be writing."""
-    with _alone(leases):
-        if set(leases.holders()) == {FOLDER}:
-            for folder in (out / "results", out / "run", out / "run" / "work"):
-                drop_partials(folder, deep=False)
-            drop_logs(out)
-
-
-@contextlib.contextmanager
-def _alone(leases: Leases) -> Iterator[None]:
-    """The folder's own files are written by one driver at a time; another one needs a moment."""
-    while isinstance(lease := leases.take(FOLDER), Held):
-        time.sleep(min(POLL_S, 0.1 + lease.again_in_s))
-    try:
-        yield
-    finally:
-        lease.release()
 
 
 def _asked(
@@ -333,7 +295,7 @@ def _look_at(asked: _Run, ref: SlideRef) -> _Todo | SummaryRow | FailedSlide:
         unit = asked.spec.unit
         return FailedSlide(ref.name, "open", str(error), asked.task, ref.path, unit=unit)
     place = results_folder(asked.out, ref.name)
-    summary = _summary_in(place)
+    summary = summary_in(place)
     # the file may be a better one now
     damaged = asked.overwrite and summary is not None and summary.damaged > 0
     if until == "results" and (place / SUMMARY).exists():
@@ -359,14 +321,6 @@ def _look_at(asked: _Run, ref: SlideRef) -> _Todo | SummaryRow | FailedSlide:
     if not asked.overwrite:
         check_kept(work, prints, until=until)
     return _Todo(work, prints, predicted, damaged and asked.infer)
-
-
-def _summary_in(folder: Path) -> Summary | None:
-    """The summary of a slide's results; None where there is none that can be read."""
-    try:
-        return read_summary(folder)
-    except (OSError, ValueError):
-        return None
 
 
 @dataclass(slots=True)
@@ -438,7 +392,7 @@ class _Crossing:
         work, prints = slide.work, slide.prints
         place = results_folder(self.asked.out, work.ref.name)
         recover_folder(place, tidy=True)
-        summary = _summary_in(place)
+        summary = summary_in(place)
         if summary is not None and summary.fingerprint == prints.result and not slide.anew:
             finish_commit(work, begun_on(work, prints), keep=self.asked.pipeline.run.keep)
         return _look_at(self.asked, work.ref)

@@ -28,9 +28,10 @@ from quadrat.engine.opened import Opened, damage_mode, opened
 from quadrat.engine.state import AnyStep, RunSettings, ShardStep, SlideState, Step
 from quadrat.engine.view import WorkView, save_part
 from quadrat.engine.work import SlidePlan, SlideWork
+from quadrat.models.card import CARD
 from quadrat.models.device import pick_device
 from quadrat.models.inference import predict_cells
-from quadrat.models.package import CARD, Package, load_package
+from quadrat.models.package import Package, load_package
 from quadrat.slides.protocol import Slide
 from quadrat.slides.source import PixelSource, SlideSource, believable_mpp
 from quadrat.slides.tissue.mask import TissueMap, find_tissue, tissue_cells, whole_slide

@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -33,7 +34,9 @@ from quadrat.core.objects import Frame
 from quadrat.core.records import from_json, to_json
 from quadrat.models.task import ModelSpec
 from quadrat.slides.identity import slide_identity
-from quadrat.slides.tissue.mask import TissueMap
+
+if TYPE_CHECKING:
+    from quadrat.slides.tissue.mask import TissueMap
 
 PLAN, CELLS, JOURNAL = "plan.json", "cells.npy", "journal.jsonl"
 
@@ -160,6 +163,8 @@ class SlideWork:
         return plan
 
     def load_tissue(self) -> TissueMap:
+        from quadrat.slides.tissue.mask import TissueMap  # here: who only plans a run needs none
+
         return TissueMap.of_codes(
             np.load(self.path / "tissue.npy"), frame=self.load_plan().tissue_frame
         )
@@ -179,6 +184,11 @@ def read_plan(folder: Path) -> SlidePlan | None:
 def work_folder(out: Path, name: str) -> Path:
     """Where the work on a slide lies in a run's folder (a :class:`SlideRef` sees to its name)."""
     return out / "run" / "work" / name
+
+
+def results_folder(out: Path, name: str) -> Path:
+    """Where a finished slide's results lie."""
+    return out / "results" / name
 
 
 @contextmanager

@@ -25,8 +25,9 @@ from quadrat.core.errors import (
 )
 from quadrat.core.text import aligned
 from quadrat.core.unit import renamed
+from quadrat.engine.finished import package_folder
 from quadrat.engine.progress import Reporter
-from quadrat.engine.run import package_folder, run, run_spec
+from quadrat.engine.run import run, run_spec
 from quadrat.evaluation.pooling import (
     Evaluation,
     ResultFolder,
@@ -43,7 +44,7 @@ from quadrat.evaluation.report import (
 from quadrat.evaluation.results import finished_summary
 from quadrat.metrics.bootstrap import DRAWS, LEAST_CASES, SEED
 from quadrat.metrics.protocol import DEFAULT_SETTINGS, MetricSettings, point_distance
-from quadrat.models.package import CARD, read_card
+from quadrat.models.card import CARD, read_card
 from quadrat.models.task import Task
 from quadrat.tasks import get_task
 

@@ -23,6 +23,7 @@ from quadrat.models.pretrained import (
     names_of_timm,
     read_state,
 )
+from quadrat.models.spec import Normalisation
 
 STEM = 2
 """The stride of the first feature."""
@@ -36,7 +37,6 @@ HUB = ("hub", "imagenet")
 """Sources of weights that name no file: timm downloads its own pretrained weights."""
 PROBE_PX = 64
 """Side of the image with which the sizes of features are checked."""
-Normalisation = tuple[tuple[float, float, float], tuple[float, float, float]]
 
 
 def conv_block(inputs: int, outputs: int) -> nn.Sequential:

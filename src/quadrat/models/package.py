@@ -15,13 +15,13 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from quadrat.core.errors import ConfigError, PackageError
-from quadrat.core.files import new_folder, recover_folder, sha256_of, write_file
+from quadrat.core.files import new_folder, sha256_of, write_file
+from quadrat.models.card import CARD, SCHEMA, read_card
 from quadrat.models.probe import least_radius, probe
 from quadrat.models.spec import spec_from_dict, spec_to_dict
 from quadrat.models.task import ModelSpec
 
-WEIGHTS, CARD = "weights.safetensors", "card.json"
-SCHEMA = 1
+WEIGHTS = "weights.safetensors"
 TILING_EXACT, SCHEDULE_EXACT = "tiling-exact", "schedule-exact"
 HEADS = ("head.", "regions.box_predictor.", "regions.mask_predictor.")
 """How the names of those weights begin that belong to a network's classes."""
@@ -268,33 +268,6 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def read_card(folder: Path) -> dict[str, Any]:
-    """The card of a package.
-
-    Raises:
-        PackageError: no folder, no card, a card that is not JSON, or one of another schema.
-    """
-    recover_folder(folder)
-    path = folder / CARD
-    if not path.is_file():
-        raise PackageError(
-            f"{folder} is not a model package (it has no {CARD}); train one with 'quadrat train "
-            "PIPELINE'"
-        )
-    try:
-        card: Any = json.loads(path.read_text())
-    except ValueError as error:
-        raise PackageError(f"{path} is not valid JSON ({error})") from error
-    if not isinstance(card, dict):
-        raise PackageError(f"{path} must hold keys and values, not {type(card).__name__}")
-    if card.get("schema") != SCHEMA:
-        raise PackageError(
-            f"{path} has schema {card.get('schema')}; this version of quadrat reads {SCHEMA}"
-        )
-    checked: dict[str, Any] = card
-    return checked
 
 
 def load_package(

@@ -8,17 +8,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-import torch
-
 from quadrat.config.pipeline import ModelSection, Pipeline
 from quadrat.core.errors import ConfigError, PackageError
 from quadrat.core.lattice import Lattice
 from quadrat.core.objects import ClassInfo
 from quadrat.core.records import to_json
 from quadrat.core.unit import MPP_OF_PX, PX, in_um, named, renamed
-from quadrat.models.encoders import Normalisation, encoder_normalisation
 from quadrat.models.task import Builds, ModelSpec
 
+Normalisation = tuple[tuple[float, float, float], tuple[float, float, float]]
 STAINED: Normalisation = (0.75, 0.6, 0.72), (0.2, 0.22, 0.18)
 """Mean and standard deviation of RGB of H&E tissue."""
 IN_PX = (
@@ -125,15 +123,19 @@ def normalisation(model: ModelSection) -> Normalisation:
         )
     if not model.encoder_weights:
         return STAINED
+    from quadrat.models.encoders import encoder_normalisation  # here: it needs torch
+
     return encoder_normalisation(model.encoder) or STAINED
 
 
 def versions() -> dict[str, str]:
     """Versions of what numbers depend on."""
+    from torch.backends.cpu import get_cpu_capability  # here: a card is read without torch
+
     found = {name: importlib.metadata.version(name) for name in VERSIONS}
     return found | {
         "python": platform.python_version(),
-        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "cpu": get_cpu_capability(),
     }
 
 

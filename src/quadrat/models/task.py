@@ -11,18 +11,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor, nn
 
 from quadrat.core.lattice import CoreIndex, Lattice, ShardIndex
 from quadrat.core.objects import ClassInfo, Frame, ObjectTable, Polygons
 from quadrat.core.predictions import Array, Arrays, Prediction, TileScores
 from quadrat.core.unit import Unit
-from quadrat.metrics.protocol import Metrics
-from quadrat.store.predictions import PredictionStore, Storage
+
+if TYPE_CHECKING:  # a specification is read without torch
+    from torch import Tensor, nn
+
+    from quadrat.metrics.protocol import Metrics
+    from quadrat.store.predictions import PredictionStore, Storage
 
 Output = Any
 """What a network answers to a batch: a tensor, batch first, or a structure of such tensors that
@@ -118,7 +121,7 @@ class Stitched:
     """The row of each analysed core; None if the task finds objects or regions."""
 
 
-Store_co = TypeVar("Store_co", bound=PredictionStore, covariant=True)
+Store_co = TypeVar("Store_co", bound="PredictionStore", covariant=True)
 
 
 class SlideView(Protocol[Store_co]):

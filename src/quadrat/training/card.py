@@ -13,7 +13,7 @@ from quadrat.config.manifest import SlideRef
 from quadrat.config.pipeline import Pipeline
 from quadrat.config.splits import case_of
 from quadrat.core.unit import renamed
-from quadrat.models.package import read_card
+from quadrat.models.card import read_card
 from quadrat.models.spec import versions
 from quadrat.training.loop import Trained
 from quadrat.training.thresholds import Trial

@@ -13,7 +13,7 @@ from typing import Any
 from quadrat.config.pipeline import Pipeline
 from quadrat.core.files import sha256_of
 from quadrat.engine.work import SlideWork
-from quadrat.models.package import read_card
+from quadrat.models.card import read_card
 from quadrat.models.task import ModelSpec
 from quadrat.slides.identity import regions_digest, slide_identity
 from quadrat.training.checkpoint import Key

@@ -24,7 +24,8 @@ from quadrat.engine.progress import Reporter
 from quadrat.engine.resume import open_journal
 from quadrat.engine.state import RunSettings, SlideState
 from quadrat.engine.work import SlideWork
-from quadrat.models.package import CARD, check_stride, read_card
+from quadrat.models.card import CARD, read_card
+from quadrat.models.package import check_stride
 from quadrat.models.spec import IN_PX, need_stated, spec_of
 from quadrat.slides.identity import slide_identity
 from quadrat.tasks import get_task

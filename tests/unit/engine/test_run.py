@@ -20,7 +20,7 @@ from quadrat.engine.executor import Serial
 from quadrat.engine.journal import Journal, write_journal
 from quadrat.engine.lease import Lease
 from quadrat.engine.progress import Reporter
-from quadrat.engine.resume import results_folder
+from quadrat.engine.work import results_folder
 
 KEEP = ("tiles", "predictions")
 
