@@ -23,7 +23,7 @@ from quadrat.models.pretrained import (
     names_of_timm,
     read_state,
 )
-from quadrat.models.spec import Normalisation
+from quadrat.models.task import Normalisation
 
 STEM = 2
 """The stride of the first feature."""

@@ -14,9 +14,8 @@ from quadrat.core.lattice import Lattice
 from quadrat.core.objects import ClassInfo
 from quadrat.core.records import to_json
 from quadrat.core.unit import MPP_OF_PX, PX, in_um, named, renamed
-from quadrat.models.task import Builds, ModelSpec
+from quadrat.models.task import Builds, ModelSpec, Normalisation
 
-Normalisation = tuple[tuple[float, float, float], tuple[float, float, float]]
 STAINED: Normalisation = (0.75, 0.6, 0.72), (0.2, 0.22, 0.18)
 """Mean and standard deviation of RGB of H&E tissue."""
 IN_PX = (

@@ -27,6 +27,8 @@ if TYPE_CHECKING:  # a specification is read without torch
     from quadrat.metrics.protocol import Metrics
     from quadrat.store.predictions import PredictionStore, Storage
 
+Normalisation = tuple[tuple[float, float, float], tuple[float, float, float]]
+"""Mean and standard deviation of RGB in 0-1."""
 Output = Any
 """What a network answers to a batch: a tensor, batch first, or a structure of such tensors that
 offers what the training loop and the inference need of one: cutting along the batch, ``float()``,
