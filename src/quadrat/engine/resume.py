@@ -76,6 +76,8 @@ def valid_receipts(
     until: str = "results",
 ) -> dict[Key, Receipt]:
     """Those of work that is there, on disk, and that this run would do the same or leaves alone."""
+    if not receipts:  # most slides of a batch: their stores need not be looked at
+        return {}
     on_disk, replaced = _OnDisk(work), REPLACED.get(until, LEVELS)
     found = {
         key: receipt
