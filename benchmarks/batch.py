@@ -267,24 +267,24 @@ def shard_cost(folder: Path, *, side: int) -> dict[str, object]:
     pipeline = load_pipeline(PIPELINE, SETTINGS)
     refs = slides_from_paths([str(slide)], mpp=MPP)
     module: Any = steps
-    real, timed = module.predict_cells, _Timed()
+    real, timed = module.predict_groups, _Timed()
     canned: list[Any] = []
 
     def free(*given: Any, **options: Any) -> Iterator[Any]:
         """The predictions of the first window, for all."""
-        cells = given[4]
+        groups = given[4]
         if not canned:
-            canned.extend(prediction for _, prediction in real(*given, **options))
-        yield from ((cell, canned[0]) for cell in cells)
+            canned.extend(p for found in real(*given, **options) for p in found.values())
+        yield from ({cell: canned[0] for cell in cells} for cells in groups)
 
-    module.predict_cells = free
+    module.predict_groups = free
     try:
         engine_run.run(
             pipeline, refs, folder / "out", until="predict", executor=timed,
             reporter=Reporter(quiet=True),
         )  # fmt: skip
     finally:
-        module.predict_cells = real
+        module.predict_groups = real
     jobs = [one for one in timed.outcomes if "/predict/" in one.key][1:]
     beside = sorted(1000 * (one.seconds - sum(one.spent.values())) for one in jobs)
     with open_executor(workers=1, threads=1, logs=str(folder / "logs")) as executor:

@@ -83,7 +83,7 @@ def test_a_slide_that_is_replaced_while_it_is_read_fails_and_is_begun_anew(
 ):
     path = tmp_path / "oblong.tiff"
     shutil.copyfile(lab.slides[0], path)
-    calls, real = [], steps.predict_cells
+    calls, real = [], steps.predict_groups
 
     def replaced(*values, **named):
         calls.append(1)
@@ -96,7 +96,7 @@ def test_a_slide_that_is_replaced_while_it_is_read_fails_and_is_begun_anew(
 
     words = ("run", lab.pipeline("semantic"), path, "--out", tmp_path / "out")
     with monkeypatch.context() as patch:
-        patch.setattr(steps, "predict_cells", replaced)
+        patch.setattr(steps, "predict_groups", replaced)
         done = quadrat(*words)
     assert done.code == 1
     assert "changed while" in done.err

@@ -125,7 +125,7 @@ def test_ctrl_c_in_a_terminal_reaches_all_processes_and_ends_with_75(
 def test_a_signal_in_the_middle_of_a_work_unit_stops_the_run_and_is_no_failure_of_the_slide(
     number, lab, reference, tmp_path, monkeypatch
 ):
-    calls, real = [], steps.predict_cells
+    calls, real = [], steps.predict_groups
 
     def signalled(*values, **named):
         calls.append(1)
@@ -133,7 +133,7 @@ def test_a_signal_in_the_middle_of_a_work_unit_stops_the_run_and_is_no_failure_o
             os.kill(os.getpid(), number)
         return real(*values, **named)
 
-    monkeypatch.setattr(steps, "predict_cells", signalled)
+    monkeypatch.setattr(steps, "predict_groups", signalled)
     words = ("run", lab.pipeline("semantic"), lab.slides[0], "--out", tmp_path)
     done = quadrat(*words)
     assert done.code == 75, done.err

@@ -23,6 +23,9 @@ from quadrat.engine.state import AnyStep, RunSettings, ShardStep, SlideState
 from quadrat.engine.steps import LAYOUT, PREDICT, STORE, planned, work_bytes
 from quadrat.tasks import get_task
 
+DEVICE_SHARDS = 4
+"""How many times larger units are for a worker with a device, which is done with one in a moment:
+it reads ahead and writes behind within a unit."""
 Begin = Callable[[], SlideState | None]
 """Gives the next slide, or None where there is none now."""
 Ended = Callable[[SlideState], None]
@@ -102,12 +105,15 @@ class _Driving:
         self._numbers = Counter[str]()
         self._over = 0
         section = batch.run.pipeline.run
+        ahead = batch.executor.ahead
+        network_unit = section.shards_per_unit * (DEVICE_SHARDS if ahead else 1)
         gate = next((s.name for s in steps if s in (STORE, LAYOUT)), "")
         self._flow = Flow(
             self._admit,
             most=section.slides_in_flight,
             per_unit=section.shards_per_unit,
-            ahead=batch.executor.ahead * section.shards_per_unit,
+            per_network_unit=network_unit,
+            ahead=ahead * network_unit,
             gate=gate,
             weight=self._weight,
             room=self._room,

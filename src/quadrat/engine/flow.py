@@ -221,9 +221,9 @@ class Flow:
     """All slides of a run on their way.
 
     ``admit`` gives the next slide, or None where there is none now. ``most``: how many slides are
-    underway at the same time. ``per_unit``: shards that make a unit. ``room``: free bytes for work,
-    and ``weight`` what a slide will take of it, asked before the step called ``gate``: a slide
-    waits there while others that passed it hold what it needs. ``ahead``: while less than so many
+    underway at the same time. ``per_unit``: shards that make a unit, and ``per_network_unit`` one
+    of the step for workers with a device. ``room``: free bytes for work, and ``weight`` what a
+    slide will take of it, asked before the step called ``gate``: a slide waits there while others that passed it hold what it needs. ``ahead``: while less than so many
     places are ready for workers with a device, other workers first do what leads there.
     """
 
@@ -233,6 +233,7 @@ class Flow:
         *,
         most: int,
         per_unit: int = 1,
+        per_network_unit: int = 0,
         ahead: int = 0,
         gate: str = "",
         weight: Callable[[str], int] = lambda name: 0,
@@ -243,6 +244,7 @@ class Flow:
         self._admit = admit
         self._most = most
         self._per_unit = per_unit
+        self._per_network_unit = per_network_unit or per_unit
         self._gate = gate
         self._weight = weight
         self._room = room
@@ -306,7 +308,8 @@ class Flow:
         step = slide.ready(needs, before=before)
         if step is None or not self._passes(slide, step):
             return None
-        return slide.take(step, self._per_unit if slide.steps[step].by_shard else 1)
+        most = self._per_network_unit if slide.steps[step].needs == "gpu" else self._per_unit
+        return slide.take(step, most)
 
     def _passes(self, slide: SlideFlow, step: int) -> bool:
         """Whether a slide may go beyond the gate: its work fits with that of those which did."""

@@ -6,7 +6,8 @@ writes, and may run twice without harm.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -30,7 +31,7 @@ from quadrat.engine.view import WorkView, save_part
 from quadrat.engine.work import SlidePlan, SlideWork
 from quadrat.models.card import CARD
 from quadrat.models.device import pick_device
-from quadrat.models.inference import predict_cells
+from quadrat.models.inference import predict_groups
 from quadrat.models.package import Package, load_package
 from quadrat.slides.protocol import Slide
 from quadrat.slides.source import PixelSource, SlideSource, believable_mpp
@@ -247,17 +248,27 @@ def infer_shards(
     *,
     device: torch.device,
 ) -> list[ShardReceipt]:
-    """Infer all analysed cores of some shards and store the quantised predictions."""
-    task, receipts = get_task(work.task), []
-    for shard in shards:
-        found: dict[CoreIndex, Prediction] = dict(
-            predict_cells(model, task, work.spec, source, at_hand.cells[shard], device=device)
-        )
-        lost = source.damage if isinstance(source, SlideSource) else ()
+    """Infer all analysed cores of some shards and store the quantised predictions: one shard is
+    written while the next one is inferred."""
+    task, store = get_task(work.task), at_hand.predictions
+
+    def write(shard: ShardIndex, found: Mapping[CoreIndex, Prediction]) -> ShardReceipt:
         with spent_on("write"):
-            receipt = at_hand.predictions.write(shard, found)
-        receipts.append(replace(receipt, lost=tuple(lost)))
-    return receipts
+            return store.write(shard, found)
+
+    groups = [at_hand.cells[shard] for shard in shards]
+    with ThreadPoolExecutor(1) as writer:
+        written = [
+            writer.submit(write, shard, found)
+            for shard, found in zip(
+                shards,
+                predict_groups(model, task, work.spec, source, groups, device=device),
+                strict=True,
+            )
+        ]
+        receipts = [future.result() for future in written]
+    lost = tuple(source.damage) if isinstance(source, SlideSource) else ()
+    return [replace(receipt, lost=lost) for receipt in receipts]
 
 
 def select_slide(work: SlideWork) -> Selected:

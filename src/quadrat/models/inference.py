@@ -52,20 +52,45 @@ def predict_cells(
     *,
     device: torch.device,
 ) -> Iterator[tuple[CoreIndex, Prediction]]:
-    """Predictions of the given cores, in order; the next batch is read while the network works.
+    """Predictions of the given cores, in order (see :func:`predict_groups`)."""
+    for found in predict_groups(model, task, spec, source, [cells], device=device):
+        yield from found.items()
+
+
+def predict_groups(
+    model: nn.Module,
+    task: Infers,
+    spec: ModelSpec,
+    source: PixelSource,
+    groups: Sequence[Sequence[CoreIndex]],
+    *,
+    device: torch.device,
+) -> Iterator[dict[CoreIndex, Prediction]]:
+    """Predictions of each group of cores, in order. No batch has cores of two groups. The next
+    batch is read while the network works, also that of the next group.
 
     Raises:
         QuadratError: the network answered with NaN or infinity.
     """
-    batches = [cells[i : i + spec.batch] for i in range(0, len(cells), spec.batch)]
+    size = spec.batch
+    batches = [
+        (number, cells[i : i + size])
+        for number, cells in enumerate(groups)
+        for i in range(0, len(cells), size)
+    ]
+    found: list[dict[CoreIndex, Prediction]] = [{} for _ in groups]
+    given = 0
     model = model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     with ThreadPoolExecutor(1) as reader, torch.inference_mode():
-        ahead = reader.submit(read_windows, source, batches[0], spec) if batches else None
-        for index, batch in enumerate(batches):
+        ahead = reader.submit(read_windows, source, batches[0][1], spec) if batches else None
+        for index, (number, batch) in enumerate(batches):
+            while given < number:
+                yield found[given]
+                given += 1
             assert ahead is not None
             windows = ahead.result()
             if index + 1 < len(batches):
-                ahead = reader.submit(read_windows, source, batches[index + 1], spec)
+                ahead = reader.submit(read_windows, source, batches[index + 1][1], spec)
             with spent_on("network"):
                 output = model(normalise(torch.from_numpy(windows).to(device), spec))[: len(batch)]
                 finite = is_finite(output)
@@ -74,7 +99,8 @@ def predict_cells(
                     f"the network gave NaN or infinity near core {batch[0]}; its weights are not "
                     "usable"
                 )
-            yield from zip(batch, task.decode(output, batch, spec), strict=True)
+            found[number].update(zip(batch, task.decode(output, batch, spec), strict=True))
+        yield from found[given:]
 
 
 def is_finite(output: Output) -> bool:
