@@ -275,7 +275,7 @@ def shard_cost(folder: Path, *, side: int) -> dict[str, object]:
         groups = given[4]
         if not canned:
             canned.extend(p for found in real(*given, **options) for p in found.values())
-        yield from ({cell: canned[0] for cell in cells} for cells in groups)
+        yield from (dict.fromkeys(cells, canned[0]) for cells in groups)
 
     module.predict_groups = free
     try:

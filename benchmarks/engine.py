@@ -129,6 +129,7 @@ def utilisation(
 ) -> dict[str, Any]:
     """Time in the network over wall time and ``network`` workers."""
     logs = out / "workers"
+    logs.mkdir(parents=True)
     with (
         Reporter(quiet=True) as reporter,
         local_cluster(workers=workers, threads=1, logs=str(logs)) as executor,

@@ -223,8 +223,9 @@ class Flow:
     ``admit`` gives the next slide, or None where there is none now. ``most``: how many slides are
     underway at the same time. ``per_unit``: shards that make a unit, and ``per_network_unit`` one
     of the step for workers with a device. ``room``: free bytes for work, and ``weight`` what a
-    slide will take of it, asked before the step called ``gate``: a slide waits there while others that passed it hold what it needs. ``ahead``: while less than so many
-    places are ready for workers with a device, other workers first do what leads there.
+    slide will take of it, asked before the step called ``gate``: a slide waits there while others
+    that passed it hold what it needs. ``ahead``: while less than so many places are ready for
+    workers with a device, other workers first do what leads there.
     """
 
     def __init__(
