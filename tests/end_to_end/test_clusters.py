@@ -163,7 +163,9 @@ def test_workers_of_another_version_are_refused(there, tmp_path, monkeypatch):
 
 
 def test_workers_that_do_not_see_the_run_are_refused(there, tmp_path, monkeypatch):
-    monkeypatch.setattr(remote, "make_folder", lambda path: None)  # as on another file system
+    monkeypatch.setattr(
+        "quadrat.engine.dask.make_folder", lambda path: None
+    )  # as on another file system
     with (
         opened(str(there / "scheduler.json"), tmp_path / "elsewhere") as executor,
         pytest.raises(ConfigError, match=r"does not see the folder of the run; give an --out"),

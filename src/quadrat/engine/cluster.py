@@ -124,7 +124,7 @@ def open_executor(
 
     ``cluster``: see ``run.cluster``. ``workers``: see ``run.workers``; 0 with "local": a loop in
     this process. ``folder``: of the run, which all workers see; not needed on this machine.
-    ``logs``: folder of the workers' logs on this machine; "": they go with the workers.
+    ``logs``: folder of the workers' logs; "": a folder that goes with them, or ``folder/workers``.
     ``interface``, ``insecure``: see ``run.interface`` and ``run.insecure_cluster``. ``ask``: what a
     worker job asks SLURM for.
 
@@ -141,12 +141,17 @@ def open_executor(
         return local_cluster(workers=workers, threads=threads, device=device, logs=logs)
     if folder is None:
         raise ConfigError(f"run.cluster is {cluster}, which needs a folder that all nodes share")
-    folder = folder.absolute()
+    folder, where = folder.absolute(), Path(logs or folder / "workers").absolute()
     if cluster == "srun":
         from quadrat.engine.srun import srun_cluster
 
         return srun_cluster(
-            workers=workers, threads=threads, folder=folder, interface=interface, device=device
+            workers=workers,
+            threads=threads,
+            folder=folder,
+            logs=where,
+            interface=interface,
+            device=device,
         )
     if cluster == "slurm":
         from quadrat.engine.slurm import slurm_cluster
@@ -159,12 +164,10 @@ def open_executor(
             threads=threads,
             ask=ask,
             folder=folder,
+            logs=where,
             interface=interface,
             device=device,
         )
     from quadrat.engine.remote import remote_cluster
-    from quadrat.engine.workers import log_folder
 
-    return remote_cluster(
-        cluster, threads=threads, insecure=insecure, device=device, logs=log_folder(folder)
-    )
+    return remote_cluster(cluster, threads=threads, insecure=insecure, device=device, logs=where)

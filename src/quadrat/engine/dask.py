@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from distributed import Client, Future
@@ -21,6 +22,7 @@ from distributed.scheduler import KilledWorker
 
 from quadrat import __version__
 from quadrat.core.errors import ClusterError, ConfigError, QuadratError
+from quadrat.core.files import make_folder
 from quadrat.core.numerics import Numerics
 from quadrat.engine import crew
 from quadrat.engine.crew import Crew, Member, last_begun, trace_of
@@ -114,6 +116,8 @@ class DaskExecutor:
         lost: Callable[[], str] = lambda: "",
     ) -> None:
         self._client, self._logs = client, logs
+        if logs:
+            make_folder(Path(logs))
         self._patience_s, self._lost = patience_s, lost
         self._workers = Workers()
         self._before: frozenset[str] = frozenset()

@@ -14,7 +14,6 @@ from distributed import Client
 from distributed.security import Security
 
 from quadrat.core.errors import ClusterError, ConfigError
-from quadrat.core.files import make_folder
 from quadrat.engine.certificates import CERTIFICATE, KEY, configured, read_certificates
 from quadrat.engine.dask import DaskExecutor
 from quadrat.engine.executor import Executor
@@ -41,7 +40,6 @@ def remote_cluster(
             workers have no quadrat, or another one.
         ClusterError: it does not answer.
     """
-    make_folder(logs)
     with dask.config.set(SETTINGS), _connected(where, insecure=insecure) as client:
         try:
             executor = DaskExecutor(client, logs=str(logs), threads=threads, device=device)

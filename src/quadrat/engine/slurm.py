@@ -30,7 +30,6 @@ from quadrat.engine.workers import (
     TEMPORARY,
     WITHOUT_SCHEDULER_S,
     inherited,
-    log_folder,
     settings,
 )
 
@@ -52,17 +51,17 @@ def slurm_cluster(
     threads: int,
     ask: SlurmSection,
     folder: Path,
+    logs: Path,
     interface: str = "",
     device: str = "auto",
 ) -> Iterator[Executor]:
     """``jobs`` worker jobs with ``each`` as many workers. ``folder``: of the run, which all nodes
-    see; certificates and the jobs' output lie in it.
+    see; certificates lie in it. ``logs``: of the workers and of their jobs.
 
     Raises:
         ConfigError: there is no SLURM here, or dask-jobqueue is not installed.
     """
     check_slurm()
-    logs = log_folder(folder)
     make_folder(logs)
     name = f"cluster-{socket.gethostname()}-{time.time_ns():x}"
     with (

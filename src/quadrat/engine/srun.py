@@ -28,7 +28,6 @@ from quadrat.engine.workers import (
     PLACES,
     TEMPORARY,
     inherited,
-    log_folder,
     memory_of_each,
     settings,
     worker_words,
@@ -43,16 +42,22 @@ LOOPBACK = "127.0.0.1"
 
 @contextmanager
 def srun_cluster(
-    *, workers: int, threads: int, folder: Path, interface: str = "", device: str = "auto"
+    *,
+    workers: int,
+    threads: int,
+    folder: Path,
+    logs: Path,
+    interface: str = "",
+    device: str = "auto",
 ) -> Iterator[Executor]:
     """``workers`` processes on each node of the allocation. ``folder``: of the run, which all
-    nodes see; what it takes to talk to the scheduler lies in a private folder in it.
+    nodes see; what it takes to talk to the scheduler lies in a private folder in it. ``logs``:
+    of the workers.
 
     Raises:
         ConfigError: this is no allocation, or its nodes cannot reach this one.
     """
     check_srun()
-    logs = log_folder(folder)
     make_folder(logs)
     job, life = os.environ["SLURM_JOB_ID"], os.environ.get("SLURM_RESTART_COUNT", "0")
     with (

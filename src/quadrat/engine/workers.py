@@ -6,7 +6,6 @@ from __future__ import annotations
 import base64
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import dask
 
@@ -67,8 +66,3 @@ def worker_words(*, workers: int, memory: int) -> Sequence[str]:
 
 TEMPORARY = '"${SLURM_TMPDIR:-${TMPDIR:-/tmp}}"'
 """The folder for temporary files, as a shell on the worker's node finds it."""
-
-
-def log_folder(folder: Path) -> Path:
-    """Where workers of a run write that are not started on this machine; all nodes see it."""
-    return folder / "workers"
