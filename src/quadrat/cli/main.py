@@ -15,6 +15,7 @@ from cyclopts import App, CycloptsError, Group, Parameter
 from quadrat import __version__
 from quadrat.cli import commands, hpc, pipelines, runs
 from quadrat.cli.annotations import check, export, stats
+from quadrat.cli.certify import certify
 from quadrat.cli.help import Columns
 from quadrat.cli.status import status
 from quadrat.core.errors import (
@@ -66,7 +67,7 @@ examples:
 COMMANDS: dict[str, Sequence[Callable[..., int]]] = {
     "Slides to results": (runs.run, runs.tile, runs.predict, runs.stitch, commands.inspect),
     "Models": (pipelines.pipelines, pipelines.init, pipelines.train, pipelines.evaluate),
-    "Checks": (status, commands.verify, commands.seams),
+    "Checks": (status, certify, commands.verify, commands.seams),
     "Phantoms": (commands.demo, commands.phantom),
 }
 GROUPS: dict[str, tuple[str, Sequence[Callable[..., int]]]] = {
