@@ -14,6 +14,7 @@ from cyclopts import App, CycloptsError, Group, Parameter
 
 from quadrat import __version__
 from quadrat.cli import commands, hpc, pipelines, runs
+from quadrat.cli.advise import advise
 from quadrat.cli.annotations import check, export, stats
 from quadrat.cli.certify import certify
 from quadrat.cli.help import Columns
@@ -62,7 +63,8 @@ ABOUT_HPC = """\
 Run a batch on a computing cluster (docs/hpc.md).
 
 examples:
-  quadrat hpc init nuclei slides.csv --out out --partition gpu --gpus 1"""
+  quadrat hpc init nuclei slides.csv --out out --partition gpu --gpus 1
+  quadrat hpc advise out --manifest slides.csv"""
 
 COMMANDS: dict[str, Sequence[Callable[..., int]]] = {
     "Slides to results": (runs.run, runs.tile, runs.predict, runs.stitch, commands.inspect),
@@ -72,7 +74,7 @@ COMMANDS: dict[str, Sequence[Callable[..., int]]] = {
 }
 GROUPS: dict[str, tuple[str, Sequence[Callable[..., int]]]] = {
     "annotations": (ABOUT_ANNOTATIONS, (check, stats, export)),
-    "hpc": (ABOUT_HPC, (hpc.init,)),
+    "hpc": (ABOUT_HPC, (hpc.init, advise)),
     "config": (ABOUT_CONFIG, (pipelines.schema, pipelines.docs)),
 }
 

@@ -185,7 +185,9 @@ def run(
         if todo:
             if not is_kept():
                 reporter.say(NOT_KEPT)
-            here = stack.enter_context(at_work(out, digest, workers=workers))
+            here = stack.enter_context(
+                at_work(out, digest, workers=workers, threads=section.threads)
+            )
             executor = executor or stack.enter_context(
                 open_executor(
                     workers=workers,
