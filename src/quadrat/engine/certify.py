@@ -21,11 +21,11 @@ from quadrat.core.records import to_json
 from quadrat.engine import run as engine_run
 from quadrat.engine.drivers import Asked, Driver, read_asked, read_drivers
 from quadrat.engine.fingerprint import fingerprints
+from quadrat.engine.finished import package_folder
 from quadrat.engine.progress import Reporter
-from quadrat.engine.resume import results_folder
 from quadrat.engine.timings import read_timings
 from quadrat.engine.unlike import unlike
-from quadrat.engine.work import SlideWork
+from quadrat.engine.work import SlideWork, results_folder
 from quadrat.models.spec import versions
 from quadrat.outputs.summary import read_summary
 from quadrat.slides.identity import slide_identity
@@ -209,7 +209,7 @@ def _as_it_was(out: Path, ref: SlideRef, asked: Asked) -> _Chosen:
         SlideError: its file, the model or the settings are others, or its summary is damaged.
     """
     pipeline = asked.pipeline
-    spec, card = engine_run.run_spec(pipeline, engine_run.package_folder(pipeline))
+    spec, card = engine_run.run_spec(pipeline, package_folder(pipeline))
     weights = str(card["weights_sha256"])
     identity = slide_identity(ref.path)
     work = SlideWork(ref, "", spec, pipeline.slide, pipeline.task, identity)

@@ -195,7 +195,7 @@ def run(
                     cluster=cluster,
                     device=section.device,
                     folder=out / "run",
-                    logs=str(here.logs),
+                    logs=str(here.logs.absolute()),
                     interface=section.interface,
                     insecure=section.insecure_cluster,
                     ask=pipeline.slurm,
