@@ -14,7 +14,9 @@ from cyclopts import App, CycloptsError, Group, Parameter
 
 from quadrat import __version__
 from quadrat.cli import commands, hpc, pipelines, runs
+from quadrat.cli.advise import advise
 from quadrat.cli.annotations import check, export, stats
+from quadrat.cli.certify import certify
 from quadrat.cli.help import Columns
 from quadrat.cli.status import status
 from quadrat.core.errors import (
@@ -61,17 +63,18 @@ ABOUT_HPC = """\
 Run a batch on a computing cluster (docs/hpc.md).
 
 examples:
-  quadrat hpc init nuclei slides.csv --out out --partition gpu --gpus 1"""
+  quadrat hpc init nuclei slides.csv --out out --partition gpu --gpus 1
+  quadrat hpc advise out --manifest slides.csv"""
 
 COMMANDS: dict[str, Sequence[Callable[..., int]]] = {
     "Slides to results": (runs.run, runs.tile, runs.predict, runs.stitch, commands.inspect),
     "Models": (pipelines.pipelines, pipelines.init, pipelines.train, pipelines.evaluate),
-    "Checks": (status, commands.verify, commands.seams),
+    "Checks": (status, certify, commands.verify, commands.seams),
     "Phantoms": (commands.demo, commands.phantom),
 }
 GROUPS: dict[str, tuple[str, Sequence[Callable[..., int]]]] = {
     "annotations": (ABOUT_ANNOTATIONS, (check, stats, export)),
-    "hpc": (ABOUT_HPC, (hpc.init,)),
+    "hpc": (ABOUT_HPC, (hpc.init, advise)),
     "config": (ABOUT_CONFIG, (pipelines.schema, pipelines.docs)),
 }
 

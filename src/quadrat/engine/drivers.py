@@ -65,6 +65,8 @@ class Driver:
     """What it was asked for: the name of a record under ``run/asked/``."""
     workers: int
     """Processes that computed; 0: it did all itself."""
+    threads: int = 1
+    """Of torch in each of them."""
     numerics: str = ""
     """What the network was computed with (:mod:`quadrat.core.numerics`)."""
     began: float = 0.0
@@ -169,7 +171,12 @@ class AtWork:
 
 @contextlib.contextmanager
 def at_work(
-    out: Path, asked: str, *, workers: int, environ: Mapping[str, str] = os.environ
+    out: Path,
+    asked: str,
+    *,
+    workers: int,
+    threads: int = 1,
+    environ: Mapping[str, str] = os.environ,
 ) -> Iterator[AtWork]:
     """This process drives slides in the block.
 
@@ -182,6 +189,7 @@ def at_work(
         holder=holder,
         asked=asked,
         workers=workers,
+        threads=threads,
         began=began,
         given={name: environ[name] for name in GIVEN if name in environ},
     )

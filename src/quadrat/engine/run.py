@@ -185,7 +185,9 @@ def run(
         if todo:
             if not is_kept():
                 reporter.say(NOT_KEPT)
-            here = stack.enter_context(at_work(out, digest, workers=workers))
+            here = stack.enter_context(
+                at_work(out, digest, workers=workers, threads=section.threads)
+            )
             executor = executor or stack.enter_context(
                 open_executor(
                     workers=workers,
@@ -193,7 +195,7 @@ def run(
                     cluster=cluster,
                     device=section.device,
                     folder=out / "run",
-                    logs=str(here.logs),
+                    logs=str(here.logs.absolute()),
                     interface=section.interface,
                     insecure=section.insecure_cluster,
                     ask=pipeline.slurm,

@@ -133,13 +133,13 @@ class Folder:
 
 
 def jobs_of(out: Path, drivers: Sequence[Driver]) -> list[AtJob]:
-    """What the workers of drivers that have not ended are at."""
-    found = []
-    for driver in drivers:
-        if driver.ended is None:
-            logs = sorted((out / "run" / WORKERS / driver.id).glob("*.jsonl"))
-            found += [job for log in logs if (job := last_job(_tail(log))) is not None]
-    return found
+    """What the workers of drivers that have not ended are at. (Those of a cluster have their logs
+    in one folder.)"""
+    folder, there = out / "run" / WORKERS, [d for d in drivers if d.ended is None]
+    logs = [log for driver in there for log in sorted((folder / driver.id).glob("*.jsonl"))]
+    logs += sorted(folder.glob("*.jsonl")) if there else []
+    found = [job for log in logs if (job := last_job(_tail(log))) is not None]
+    return [job for job in found if job.since >= min(driver.began for driver in there)]
 
 
 def last_job(lines: Sequence[bytes]) -> AtJob | None:

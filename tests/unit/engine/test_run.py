@@ -14,7 +14,7 @@ from quadrat.config.manifest import SlideRef
 from quadrat.core.errors import ConfigError
 from quadrat.core.files import place_folder, remove
 from quadrat.core.numerics import Numerics
-from quadrat.engine import resume, route
+from quadrat.engine import resume, route, steps
 from quadrat.engine import run as engine_run
 from quadrat.engine.executor import Serial
 from quadrat.engine.journal import Journal, write_journal
@@ -434,6 +434,38 @@ def test_after_so_many_failures_no_slide_is_begun(tiny):
     assert report.exit_code == 1
     assert [row.slide for row in report.rows] == ["b0", "b1"]
     assert tiny.run(*names).rows[-1].status == "done"
+
+
+def test_a_network_that_answers_with_nan_fails_its_slide_alone(tiny, monkeypatch):
+    broken, forward = [], tiny.case.model.forward
+
+    def predict(job):
+        broken[:] = [job.work.ref.name == "a"]
+        return steps.predict_shards(job)
+
+    def answer(windows):
+        return forward(windows) * (float("nan") if broken[0] else 1)
+
+    monkeypatch.setattr(tiny.case.model, "forward", answer)
+    monkeypatch.setattr(route, "PREDICT", replace(route.PREDICT, fn=predict))
+    report = tiny.run("a", "b")
+    assert [row.status for row in report.rows] == ["failed", "done"]
+    assert "NaN" in report.rows[0].reason
+
+
+def test_a_file_that_vanishes_while_it_is_read_fails_its_slide_alone(tiny, monkeypatch):
+    seen = []
+
+    def predict(job):
+        seen.append(job.work.ref.name)
+        if job.work.ref.name == "a" and seen.count("a") == 2:
+            os.remove(job.work.ref.path)
+        return steps.predict_shards(job)
+
+    monkeypatch.setattr(route, "PREDICT", replace(route.PREDICT, fn=predict))
+    report = tiny.run("a", "b")
+    assert [row.status for row in report.rows] == ["failed", "done"]
+    assert "a.png" in report.rows[0].reason
 
 
 # -- several drivers

@@ -74,7 +74,9 @@ def test_a_worker_is_at_the_job_that_it_has_begun_and_not_ended():
 def test_workers_of_drivers_that_are_not_over_are_seen(tmp_path):
     with at_work(tmp_path, "", workers=1) as here:
         here.logs.mkdir(parents=True)
-        log = [line("worker", host="n1", pid=7, device=""), line("begin", job="a/stitch/0")]
+        later = here.driver.began + 1
+        log = [line("worker", host="n1", pid=7, device="")]
+        log += [line("begin", job="a/stitch/0", time=later)]
         (here.logs / "w.jsonl").write_bytes(b"\n".join(log) + b"\n")
         assert [job.step for job in Folder(tmp_path).look().jobs] == ["stitch"]
     assert Folder(tmp_path).look().jobs == ()
