@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import dask
@@ -16,7 +15,6 @@ from distributed.security import Security
 
 from quadrat.core.allocation import temporary_folder
 from quadrat.core.errors import ConfigError
-from quadrat.core.files import make_folder
 from quadrat.engine.dask import DaskExecutor
 from quadrat.engine.executor import Executor
 from quadrat.engine.workers import PLACES, memory_of_each, settings
@@ -33,8 +31,6 @@ def local_cluster(
     ``logs``: folder for the workers' logs; "": one that goes with the cluster.
     """
     security = Security.temporary()
-    if logs:
-        make_folder(Path(logs))  # a worker that does not see it is refused
     with (
         TemporaryDirectory(prefix="quadrat-", dir=temporary_folder().path) as folder,
         dask.config.set(settings(threads)),
