@@ -23,7 +23,7 @@ from quadrat.engine.drivers import Asked, Driver, read_asked, read_drivers
 from quadrat.engine.fingerprint import fingerprints
 from quadrat.engine.finished import package_folder
 from quadrat.engine.progress import Reporter
-from quadrat.engine.timings import read_timings
+from quadrat.engine.timings import Timing, read_timings
 from quadrat.engine.unlike import unlike
 from quadrat.engine.work import SlideWork, results_folder
 from quadrat.models.spec import versions
@@ -126,34 +126,20 @@ def certify(
     Raises:
         ConfigError: no finished slide of the folder can be done again.
     """
-    timings, drivers = read_timings(out), {driver.id: driver for driver in read_drivers(out)}
     names = _finished(out)
     chosen = _choose(out, names, slides, seed)
+    random.Random(seed + 1).shuffle(chosen)
+    timings, drivers = read_timings(out), {driver.id: driver for driver in read_drivers(out)}
+    groups: dict[tuple[int, str], list[_Chosen]] = {}
+    for one in chosen:  # what one command made is done again by one command
+        timing = timings.get(one.ref.name)
+        groups.setdefault((id(one.asked), timing.driver if timing else ""), []).append(one)
     found: list[Certified] = []
     varied: list[Varied] = []
-    for asked in dict.fromkeys(id(one.asked) for one in chosen):
-        several = [one for one in chosen if id(one.asked) == asked]
-        random.Random(seed + 1).shuffle(several)
-        timing = timings.get(several[0].ref.name)
-        driver = drivers.get(timing.driver) if timing is not None else None
-        other = _varied(several[0].asked.pipeline, driver, workers, several)
-        varied.append(other)
+    for (_, driver), several in groups.items():
+        varied.append(_varied(several, drivers.get(driver), workers))
         with TemporaryDirectory(prefix=f".{out.name}.again-", dir=out.absolute().parent) as name:
-            again = Path(name)
-            pipeline = _pipeline(several[0].asked.pipeline, other)
-            refs = [one.ref for one in several]
-            report = engine_run.run(
-                pipeline, refs, again, workers=other.workers[1], reporter=reporter
-            )
-            reasons = {row.slide: row.reason for row in report.rows if row.status != "done"}
-            machines = {name: timing.machine for name, timing in timings.items()}
-            (here,) = read_drivers(again)[-1:]
-            then = "" if driver is None else driver.numerics
-            for one in several:
-                same = machines.get(one.ref.name, "") in ("", _machine_of(again, one.ref.name))
-                pair = (then, here.numerics)
-                reason = reasons.get(one.ref.name, "")
-                found.append(_compared(out, again, one, pair, same=same, reason=reason))
+            found += _again(out, Path(name), several, drivers.get(driver), varied[-1], reporter)
     certificate = Certificate(
         verdict=max((one.verdict for one in found), key=_WORST.index),
         made=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
@@ -167,6 +153,35 @@ def certify(
     write_file(out / f"{CERTIFICATE}.json", json.dumps(to_json(certificate), indent=1) + "\n")
     write_file(out / f"{CERTIFICATE}.md", as_text(certificate))
     return certificate
+
+
+def _again(
+    out: Path,
+    again: Path,
+    chosen: Sequence[_Chosen],
+    driver: Driver | None,
+    varied: Varied,
+    reporter: Reporter | None,
+) -> list[Certified]:
+    """Do slides again in an empty folder, and compare. ``driver``: who made them, if that is
+    known."""
+    pipeline, refs = _pipeline(chosen[0].asked.pipeline, varied), [one.ref for one in chosen]
+    report = engine_run.run(pipeline, refs, again, workers=varied.workers[1], reporter=reporter)
+    reasons = {row.slide: row.reason for row in report.rows if row.status != "done"}
+    here = read_drivers(again)  # none, if no slide could even be opened
+    numerics = driver.numerics if driver else "", here[-1].numerics if here else ""
+    before, after = read_timings(out), read_timings(again)
+
+    def machine(timings: Mapping[str, Timing], slide: str) -> str:
+        return timings[slide].machine if slide in timings else ""
+
+    found = []
+    for one in chosen:
+        slide = one.ref.name
+        same = machine(before, slide) in ("", machine(after, slide))
+        reason = reasons.get(slide, "")
+        found.append(_compared(out, again, one, numerics, same=same, reason=reason))
+    return found
 
 
 def _finished(out: Path) -> list[str]:
@@ -223,10 +238,9 @@ def _as_it_was(out: Path, ref: SlideRef, asked: Asked) -> _Chosen:
     return _Chosen(ref, asked, then, weights)
 
 
-def _varied(
-    pipeline: Pipeline, driver: Driver | None, workers: int | None, chosen: Sequence[_Chosen]
-) -> Varied:
+def _varied(chosen: Sequence[_Chosen], driver: Driver | None, workers: int | None) -> Varied:
     """Other values for all that must not be seen in results."""
+    pipeline = chosen[0].asked.pipeline
     before = None if driver is None else driver.workers
     now = workers if workers is not None else max(1, before // 2) if before and before > 1 else 2
     unit, flight = pipeline.run.shards_per_unit, pipeline.run.slides_in_flight
@@ -247,11 +261,6 @@ def _pipeline(pipeline: Pipeline, varied: Varied) -> Pipeline:
         keep=(),
     )
     return replace(pipeline, run=section)
-
-
-def _machine_of(out: Path, name: str) -> str:
-    timing = read_timings(out).get(name)
-    return "" if timing is None else timing.machine
 
 
 def _compared(

@@ -29,6 +29,8 @@ from quadrat.engine.executor import Failure, Job, Outcome, guarded
 from quadrat.models.device import DEVICE
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+LOG_BYTES = 16 << 20
+"""A worker's log is begun anew when it is larger: some hundred thousand jobs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,7 @@ class Station:
         if logs:
             self._log = open_append(log_of(logs, address))
             self._trace = open_append(trace_of(logs, address), length=0)
-            self.event("worker", host=member.host, pid=member.pid, device=member.device)
+            self._hello()
 
     @classmethod
     def open(cls, address: str, logs: str, member: Member) -> Station:
@@ -106,10 +108,22 @@ class Station:
             line = {"time": round(time.time(), 3), "event": kind} | values
             self._log.write(json.dumps(line, default=str).encode() + b"\n")
 
+    def _hello(self) -> None:
+        member = self.member
+        self.event("worker", host=member.host, pid=member.pid, device=member.device)
+
+    def _begin_log(self) -> None:
+        """Begin the log anew where it has grown too large; it has no more than a trace of the last
+        hours then."""
+        if self._log is not None and self._log.tell() > LOG_BYTES:
+            self._log.truncate(0)
+            self._hello()
+
     def work(self, job: Job) -> Outcome[Any]:
         """Run a job. One that is not done in time ends the process, which first writes where it
         hung: the watchdog is a thread of faulthandler that needs no interpreter, so a hang in
         native code ends as well."""
+        self._begin_log()
         self.event("begin", job=job.key)
         watched = job.deadline_s is not None and self._trace is not None
         if watched:

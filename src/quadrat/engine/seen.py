@@ -126,7 +126,7 @@ class Folder:
         if name not in self._tissue:
             try:
                 values = json.loads((self.out / "results" / name / SUMMARY).read_bytes())
-                self._tissue[name] = float(values["tissue_mm2"])
+                self._tissue[name] = float(values.get("tissue_mm2", values.get("tissue_mpx", 0.0)))
             except (OSError, ValueError, KeyError, TypeError):
                 return 0.0
         return self._tissue[name]

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from quadrat.core.errors import QuadratError
+from quadrat.core.numerics import cpu_numerics
 from quadrat.engine import crew
 from quadrat.engine.cluster import open_executor
-from quadrat.engine.crew import last_begun, log_of
+from quadrat.engine.crew import Member, last_begun, log_of
 from quadrat.engine.executor import Job, JobList
 from quadrat.models.device import DEVICE, pick_device
 
@@ -135,6 +136,19 @@ def test_the_log_of_a_worker_says_what_it_had_begun(tmp_path):
     assert write(("begin", "a"), ("worker", "")) is None, "another process at the same address"
     log_of(str(tmp_path), address).write_text('{"event": "begin", "job": "a"}\n{"event": "en')
     assert last_begun(str(tmp_path), address) == "a"
+
+
+def test_a_log_that_has_grown_too_large_is_begun_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(crew, "LOG_BYTES", 1000)
+    member = Member("n1", 7, "", cpu_numerics(1), "0")
+    station = crew.Station("tls://127.0.0.1:4000", str(tmp_path), member)
+    log = log_of(str(tmp_path), "tls://127.0.0.1:4000")
+    for i in range(50):
+        station.work(Job(f"job {i}", abs, -1))
+        assert log.stat().st_size < 1300
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert lines[0]["event"] == "worker"
+    assert (lines[-1]["event"], lines[-1]["job"]) == ("end", "job 49")
 
 
 def test_the_device_of_the_worker_is_the_one_that_auto_and_cuda_mean(monkeypatch):
