@@ -45,7 +45,7 @@ def from_json(kind: type[Record], values: object) -> Record:
 
 
 def _plain(value: Any, unit: Unit) -> Any:
-    """What :func:`dataclasses.asdict` makes of a field, in a third of the time."""
+    """A field as :func:`dataclasses.asdict` makes it, but in the names of ``unit``."""
     kind = type(value)
     if kind in _SCALARS:
         return value

@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,8 @@ from quadrat.outputs.tables import SummaryRow
 from quadrat.slides.identity import slide_bytes, slide_identity
 from quadrat.tasks import build_network, get_task
 
+LOOKING = 4
+"""Slides that are looked at at the same time."""
 NOT_KEPT = (
     "note: no folder for compiled functions can be written, so every process compiles them again "
     "(some ten seconds); NUMBA_CACHE_DIR can name one"
@@ -267,7 +270,9 @@ def _prepare(asked: _Run, slides: Sequence[SlideRef]) -> tuple[list[_Todo], dict
     """The slides that need work, and rows of the others (done or failed already, or not even
     readable). All that is to be refused is refused before anything is changed.
     """
-    found = {ref.name: _look_at(asked, ref) for ref in slides}
+    with ThreadPoolExecutor(LOOKING) as pool:  # most of it is reading and hashing
+        looks = pool.map(lambda ref: _look_at(asked, ref), slides)
+        found = {ref.name: look for ref, look in zip(slides, looks, strict=True)}
     todo = [one for one in found.values() if isinstance(one, _Todo)]
     over = {name: one for name, one in found.items() if not isinstance(one, _Todo)}
     return todo, {name: _row(asked, one) for name, one in over.items()}
