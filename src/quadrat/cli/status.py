@@ -13,6 +13,7 @@ from cyclopts import Parameter
 
 from quadrat.core.errors import EXIT_FAILED, EXIT_OK, ConfigError
 from quadrat.core.text import aligned
+from quadrat.core.unit import plain_area
 
 if TYPE_CHECKING:
     from quadrat.engine.status import Status
@@ -65,7 +66,9 @@ def status(
     try:
         while True:
             found = look()
-            text = json.dumps(to_json(found)) if as_json else "\n".join(lines(found))
+            text = (
+                json.dumps(to_json(found, unit=found.unit)) if as_json else "\n".join(lines(found))
+            )
             print(text, flush=True)
             if not watch:
                 break
@@ -123,9 +126,10 @@ def lines(status: Status) -> list[str]:
 
 
 def _speed(status: Status) -> str:
-    words = [f"{status.tissue_mm2:.2f} mm2 of tissue"]
-    if status.slides_per_h is not None and status.mm2_per_h is not None:
-        words += [f"{status.slides_per_h:.1f} slides/h", f"{status.mm2_per_h:.1f} mm2/h"]
+    area = plain_area(status.unit)
+    words = [f"{status.tissue_mm2:.2f} {area} of tissue"]
+    if status.slides_per_h is not None and status.area_per_h is not None:
+        words += [f"{status.slides_per_h:.1f} slides/h", f"{status.area_per_h:.1f} {area}/h"]
     left = len(status.running) + len(status.waiting) + len(status.interrupted)
     if status.eta_s is not None:
         words += [f"about {duration(status.eta_s)} to go"]

@@ -490,6 +490,7 @@ class _Crossing:
             peak_mb=state.peak_mb,
             driver=self.driver,
             machine=state.prints.machine,
+            unit=self.asked.spec.unit,
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from quadrat.core.unit import PX, Unit
 from quadrat.engine.drivers import Driver
 from quadrat.engine.failures import FailedSlide
 from quadrat.engine.holder import Holder
@@ -71,13 +72,15 @@ class Status:
     slides_per_h: float | None
     """Since the first of these drivers began; if none is at work, of the last one. None: not known
     yet."""
-    mm2_per_h: float | None
+    area_per_h: float | None
     """The same, in mm² of tissue."""
     eta_s: float | None
     """Seconds until all is done, if the slides that are left are like those that are done; None:
     nobody is at work, or it is not known yet."""
     spent: Spent
     """Where the time of workers went, on slides that are done."""
+    unit: Unit = "um"
+    """In px areas are in megapixels."""
 
 
 def status_of(seen: Seen) -> Status:
@@ -106,9 +109,10 @@ def status_of(seen: Seen) -> Status:
         tissue_mm2=round(sum(seen.tissue_mm2.values()), 4),
         drivers=len(places),
         slides_per_h=None if rate is None else round(rate.slides, 3),
-        mm2_per_h=None if rate is None else round(rate.mm2, 3),
+        area_per_h=None if rate is None else round(rate.mm2, 3),
         eta_s=None if eta is None else round(eta, 1),
         spent=spent(seen.timings.values()),
+        unit=PX if any(one.unit == PX for one in seen.timings.values()) else "um",
     )
 
 

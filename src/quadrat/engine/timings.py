@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from quadrat.core.files import open_append
+from quadrat.core.unit import Unit, in_um, named
 
 TIMINGS = "timings.jsonl"
 
@@ -36,6 +37,8 @@ class Timing:
     """The driver (see :mod:`quadrat.engine.drivers`)."""
     machine: str = ""
     """Of what it was inferred with (``Fingerprints.machine``)."""
+    unit: Unit = "um"
+    """In px the tissue is in megapixels."""
 
     @property
     def worker_s(self) -> float:
@@ -62,7 +65,7 @@ def note_timing(out: Path, timing: Timing) -> None:
     Raises:
         WriteError: it cannot be written.
     """
-    values = {name: getattr(timing, name) for name in sorted(_FIELDS)}
+    values = {named(name, timing.unit): getattr(timing, name) for name in sorted(_FIELDS)}
     with open_append(out / "run" / TIMINGS) as stream:
         stream.write(json.dumps(values | {"seconds": dict(timing.seconds)}).encode() + b"\n")
 
@@ -78,6 +81,7 @@ def read_timings(out: Path) -> dict[str, Timing]:
     for line in lines:
         try:
             values = json.loads(line)
+            values = {in_um(name, values.get("unit", "um")): v for name, v in values.items()}
             timing = Timing(**{name: values[name] for name in _FIELDS & values.keys()})
             sum(timing.seconds.values())
         except (ValueError, TypeError, AttributeError):

@@ -73,7 +73,7 @@ def test_speed_and_end_are_those_since_the_drivers_at_work_began():
     )
     status = status_of(seen)
     assert status.slides_per_h == 5.0, "two and a half in half an hour"
-    assert status.mm2_per_h == 8.0
+    assert status.area_per_h == 8.0
     assert status.eta_s == pytest.approx(2.5 / 5 * 3600)
 
 
@@ -86,7 +86,7 @@ def test_without_a_driver_there_is_no_end_and_the_speed_is_that_of_the_last_one(
         drivers=[DRIVER],
     )
     status = status_of(seen)
-    assert (status.slides_per_h, status.mm2_per_h, status.eta_s) == (2.0, 4.0, None)
+    assert (status.slides_per_h, status.area_per_h, status.eta_s) == (2.0, 4.0, None)
     assert (status.drivers, status.waiting) == (0, ("b",))
 
 
