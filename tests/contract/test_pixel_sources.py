@@ -13,7 +13,7 @@ from quadrat.config.pipeline import SlideSection
 from quadrat.core.geometry import Box
 from quadrat.core.lattice import Lattice
 from quadrat.core.objects import ClassInfo
-from quadrat.engine.opened import open_work_source
+from quadrat.engine.opened import Opened, open_work_source
 from quadrat.engine.steps import (
     TileJob,
     create_predictions,
@@ -72,7 +72,7 @@ def predictions_of(work, source):
     model = get_task("semantic").build(work.spec).eval()
     create_predictions(work)
     view = WorkView(work)
-    infer_shards(work, model, view.shards, source, device=torch.device("cpu"))
+    infer_shards(work, model, view.shards, source, Opened(work), device=torch.device("cpu"))
     return view.predictions.read(view.frame.box)
 
 

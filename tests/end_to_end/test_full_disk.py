@@ -123,7 +123,13 @@ def fails_once(place, task, out, whole, **fault):
 
 
 @pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("error", [NO_ROOM, FAULTY], ids=["full", "faulty"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(NO_ROOM, id="full"),
+        pytest.param(FAULTY, id="faulty", marks=pytest.mark.slow),
+    ],
+)
 def test_every_kind_of_write_fails_once_and_the_run_ends_with_the_same_bytes(
     place, undisturbed, tmp_path, task, error
 ):

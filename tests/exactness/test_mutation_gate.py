@@ -160,8 +160,8 @@ def closed_cores(patch):
 def merging_in_completion_order(patch):
     infer, finished = steps.infer_shards, {}
 
-    def recorded(work, model, shards, source, *, device):
-        receipts = infer(work, model, shards, source, device=device)
+    def recorded(work, model, shards, source, at_hand, *, device):
+        receipts = infer(work, model, shards, source, at_hand, device=device)
         order = finished.setdefault(work.folder, {})
         for shard in shards:
             order.pop(shard, None)

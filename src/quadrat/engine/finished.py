@@ -63,8 +63,8 @@ def _row(
     """The row of a slide that is done, or that failed and is not to be tried again."""
     folder = work_folder(out, ref.name)
     summary = summary_in(results_folder(out, ref.name))
-    failure = read_failure(out, ref.name) if summary is None else None
-    if summary is None and (failure is None or failure.again):
+    failure = read_failure(out, ref.name)
+    if (summary is None) == (failure is None) or (failure is not None and failure.again):
         return None
     identity = slide_identity(ref.path)
     work = SlideWork(ref, str(folder), spec, pipeline.slide, pipeline.task, identity)

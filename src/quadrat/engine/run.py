@@ -281,6 +281,7 @@ def _prepare(asked: _Run, slides: Sequence[SlideRef]) -> tuple[list[_Todo], dict
 def _row(asked: _Run, over: SummaryRow | FailedSlide) -> SummaryRow:
     """The row of a slide that is done, or of one that failed, which is put down."""
     if isinstance(over, SummaryRow):
+        forget_failure(asked.out, over.slide)  # its results may have come to their place after it
         return over
     return write_failure(asked.out, over).row(asked.out)
 
