@@ -113,7 +113,8 @@ def tidy(out: Path, leases: Leases) -> None:
     """Remove what killed processes left half written, unless another driver may be writing."""
     with alone(leases):
         if set(leases.holders()) == {FOLDER}:
-            for folder in (out / "results", out / "run", out / "run" / "work"):
+            own = (path for path in (out / "run").glob("*") if path.is_dir())
+            for folder in (out / "results", out / "run", *own):
                 drop_partials(folder, deep=False)
             drop_logs(out)
 
