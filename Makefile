@@ -6,6 +6,7 @@ SCALE ?= full
 PIP_ARGS ?=
 PYTEST_ARGS ?=
 JOBS ?= 2
+SLURM ?= slurm
 
 BIN := $(VENV)/bin
 RUN_STAMP := $(VENV)/.stamp-run
@@ -27,7 +28,7 @@ test: $(DEV_STAMP) ## run the tests (PYTEST_ARGS="-m slow" and the like are pass
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
 
 slurm: $(DEV_STAMP) ## run the tests that start a SLURM on this machine (root; apt install slurm-wlm munge)
-	$(BIN)/python -m pytest -m slurm
+	$(BIN)/python -m pytest -m "$(SLURM)"
 
 bench: $(DEV_STAMP) ## run every benchmark with --quick: does it still work?
 	$(BIN)/python benchmarks/run_all.py

@@ -325,9 +325,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="fewer slides: a minute or so")
-    parser.add_argument("--only", default="abcd", help="some of the four")
+    parser.add_argument("--only", help="some of the four (default: all; with --quick, not a)")
     args = parser.parse_args(argv)
     quick = args.quick
+    only = args.only or ("bcd" if quick else "abcd")
     parts: dict[str, tuple[str, Callable[[Path], dict[str, object]]]] = {
         "a": ("bad_slides", lambda folder: bad_slides(folder, number=16 if quick else 200)),
         "b": ("planning", lambda folder: planning(folder, number=1000 if quick else 10_000)),
@@ -336,7 +337,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     found: dict[str, object] = {}
     for letter, (name, measure) in parts.items():
-        if letter in args.only:
+        if letter in only:
             with tempfile.TemporaryDirectory() as folder:
                 found[name] = measure(Path(folder))
             print(f"({letter}) {name}: {found[name]}", flush=True)

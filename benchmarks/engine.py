@@ -54,7 +54,7 @@ from quadrat.slides.source import open_source
 from quadrat.tasks import get_task
 
 SIDES = {"full": [512] * 26 + [1024] * 8 + [2048] * 4 + [4096] + [8192],
-         "quick": [512] * 4 + [1024] * 2 + [2048]}  # fmt: skip
+         "quick": [512] * 3 + [1024]}  # fmt: skip
 REAL_S = 0.41
 """What the real network takes for a window on one thread."""
 SLIDE = Path("wsi") / "CMU-1-Small-Region.svs"

@@ -219,13 +219,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="20 moments, or 90 s of them")
+    parser.add_argument("--quick", action="store_true", help="20 moments, or 30 s of them")
     parser.add_argument("--moments", type=int, default=300, help="kills in all")
     parser.add_argument("--minutes", type=float, help="begin no more cases after this time")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     number = 20 if args.quick else args.moments
-    minutes = 1.5 if args.quick and args.minutes is None else args.minutes
+    minutes = 0.5 if args.quick and args.minutes is None else args.minutes
     random.seed(args.seed)
     began, totals = time.monotonic(), Counter[str]()
     with tempfile.TemporaryDirectory() as name:

@@ -105,6 +105,7 @@ def test_an_allocation_of_two_nodes_that_is_cancelled_goes_on_when_it_is_submitt
     assert len(list(batch.out.glob("run/workers/*/*.jsonl"))) >= 2
 
 
+@pytest.mark.slow
 def test_worker_jobs_come_and_go_and_one_that_ends_is_replaced(batch):
     words = ["run", batch.lab.pipeline(TASK), *batch.slides, "--out", batch.out, "--cluster",
              "slurm", "-j", 2, "--set", "run.interface=lo", "--set", "slurm.cpus=1", "--set",
@@ -139,6 +140,7 @@ def test_an_array_of_four_tasks_ends_in_one_table(batch):
     assert difference(contents(batch.out / "results"), want) == []
 
 
+@pytest.mark.slow
 def test_the_signal_before_the_walltime_ends_a_job_with_75_and_it_goes_on(batch):
     script = batch.init("--cluster", "srun", "--time", "01:00:00")
     job = batch.submit(script, "--signal=B:USR1@1800")
@@ -161,6 +163,7 @@ def test_the_signal_before_the_walltime_ends_a_job_with_75_and_it_goes_on(batch)
     assert any(before)
 
 
+@pytest.mark.slow
 def test_a_job_whose_node_fails_is_begun_again_on_another_and_goes_on(batch):
     script = batch.init("--cluster", "srun")
     job = batch.submit(script)
@@ -177,6 +180,7 @@ def test_a_job_whose_node_fails_is_begun_again_on_another_and_goes_on(batch):
         batch.farm.start_nodes(node)
 
 
+@pytest.mark.slow
 def test_a_job_that_is_put_back_into_the_queue_goes_on(batch):
     script = batch.init("--cluster", "srun")
     job = batch.submit(script)
@@ -187,6 +191,7 @@ def test_a_job_that_is_put_back_into_the_queue_goes_on(batch):
     batch.is_right()
 
 
+@pytest.mark.slow
 def test_workers_of_a_driver_that_is_killed_end_within_30_s(batch):
     """In an allocation that goes on: its shell is not the driver."""
     script = batch.folder / "shell.sh"
