@@ -156,17 +156,17 @@ from pathlib import Path
 from small_runs import PIPELINE, SETTINGS
 from quadrat.config.manifest import slides_from_paths
 from quadrat.config.pipeline import load_pipeline
-from quadrat.engine import run
+from quadrat.engine import run, todo
 paths = sorted(str(path) for path in Path(sys.argv[1]).glob("*.svs"))
 refs, pipeline = slides_from_paths(paths, mpp=0.5), load_pipeline(PIPELINE, SETTINGS)
 asked = run._asked(pipeline, Path(sys.argv[1]) / "out", until="results", overwrite=False,
                    infer=True, retry_failed=False)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 start, cpu = time.perf_counter(), time.process_time()
-todo, rows = run._prepare(asked, refs)
-assert len(todo) == len(paths), rows
+left, rows = todo.prepare(asked, refs)
+assert len(left) == len(paths), rows
 print(json.dumps({
-    "slides": len(todo),
+    "slides": len(left),
     "seconds": round(time.perf_counter() - start, 2),
     "cpu_s": round(time.process_time() - cpu, 2),
     "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,

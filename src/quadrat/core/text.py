@@ -6,6 +6,7 @@ from __future__ import annotations
 import codecs
 import csv
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -14,6 +15,11 @@ csv.field_size_limit(2**31 - 1)
 
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 """What a file of UTF-16 text begins with."""
+
+
+def utc_now() -> str:
+    """The date and time of now (UTC), to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def mark_of(line: str) -> str | None:

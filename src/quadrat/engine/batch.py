@@ -20,7 +20,7 @@ from quadrat.engine.journal import Receipt
 from quadrat.engine.progress import Phase, Reporter
 from quadrat.engine.route import steps_of
 from quadrat.engine.state import AnyStep, RunSettings, ShardStep, SlideState
-from quadrat.engine.steps import LAYOUT, PREDICT, STORE, planned, work_bytes
+from quadrat.engine.steps import LAYOUT, PREDICT, STORE, work_bytes
 from quadrat.tasks import get_task
 
 DEVICE_SHARDS = 4
@@ -100,6 +100,7 @@ class _Driving:
     ) -> None:
         self._batch, self._begin, self._ended, self._bar = batch, begin, ended, bar
         self._steps = steps
+        self._network = steps.index(PREDICT) if PREDICT in steps else None
         self._states: dict[str, SlideState] = {}
         self._units: dict[str, Unit] = {}
         self._numbers = Counter[str]()
@@ -154,8 +155,7 @@ class _Driving:
             try:
                 self._book(state, step, unit, outcome.receipt)
             except Exception as error:
-                self._batch.fail(state, step.name, Failure.of(error))
-                self._flow.slides[unit.slide].stop()
+                self._give_up(unit, Failure.of(error))
         self._show(state, step)
         self.leave()
 
@@ -202,17 +202,20 @@ class _Driving:
     def _lose(self, unit: Unit, failure: Failure, outcome: Outcome[Any] | None = None) -> None:
         """A unit failed: once more, if that may help; else its slide is set aside."""
         state, step = self._states[unit.slide], self._steps[unit.step]
-        again = self._flow.failed(unit) and failure.may_pass
-        if again:
+        if self._flow.failed(unit) and failure.may_pass:
             self._batch.reporter.event(
                 "again", slide=state.name, stage=step.name, reason=failure.message
             )
-        else:
-            self._flow.slides[unit.slide].stop()
-            if outcome is not None and state.failure is None:
-                state.worker = outcome.worker
-                state.tries = self._flow.slides[unit.slide].tries(unit)
-            self._batch.fail(state, step.name, failure)
+            return
+        if outcome is not None and state.failure is None:
+            state.worker = outcome.worker
+            state.tries = self._flow.slides[unit.slide].tries(unit)
+        self._give_up(unit, failure)
+
+    def _give_up(self, unit: Unit, failure: Failure) -> None:
+        """Set the slide of a unit aside: no more of its work is given out."""
+        self._flow.slides[unit.slide].stop()
+        self._batch.fail(self._states[unit.slide], self._steps[unit.step].name, failure)
 
     def _admit(self) -> SlideFlow | None:
         """The next slide; one with a journal that makes no sense has failed."""
@@ -245,8 +248,6 @@ class _Driving:
     def _share(self, name: str) -> float:
         """About how much of a slide is done: inference is nearly all of it."""
         slide = self._flow.slides.get(name)
-        at = next((i for i, step in enumerate(self._steps) if step is PREDICT), None)
-        left = slide.left(at) if slide is not None and at is not None else None
-        if left is None:
+        if slide is None or self._network is None:
             return 0.0
-        return 0.9 * (1 - left / max(1, len(planned(self._states[name]))))
+        return 0.9 * slide.share(self._network)

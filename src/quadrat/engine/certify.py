@@ -7,7 +7,7 @@ import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
@@ -18,17 +18,18 @@ from quadrat.config.pipeline import Pipeline
 from quadrat.core.errors import ConfigError, QuadratError, SlideError
 from quadrat.core.files import sha256_of, write_file
 from quadrat.core.records import to_json
+from quadrat.core.text import utc_now
 from quadrat.engine import run as engine_run
 from quadrat.engine.drivers import Asked, Driver, read_asked, read_drivers
-from quadrat.engine.fingerprint import fingerprints
+from quadrat.engine.fingerprint import identified
 from quadrat.engine.finished import package_folder
 from quadrat.engine.progress import Reporter
 from quadrat.engine.timings import Timing, read_timings
 from quadrat.engine.unlike import unlike
-from quadrat.engine.work import SlideWork, results_folder
+from quadrat.engine.work import results_folder
 from quadrat.models.spec import versions
+from quadrat.models.task import ModelSpec
 from quadrat.outputs.summary import read_summary
-from quadrat.slides.identity import slide_identity
 
 CERTIFICATE = "certificate"
 Verdict = Literal["equal", "another machine", "different", "not done"]
@@ -142,7 +143,7 @@ def certify(
             found += _again(out, Path(name), several, drivers.get(driver), varied[-1], reporter)
     certificate = Certificate(
         verdict=max((one.verdict for one in found), key=_WORST.index),
-        made=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        made=utc_now(),
         seed=seed,
         finished=len(names),
         versions=versions() | {"quadrat": __version__},
@@ -199,13 +200,14 @@ def _choose(out: Path, names: Sequence[str], number: int, seed: int) -> list[_Ch
     order, records = list(names), [one for one in read_asked(out) if one.until == "results"]
     random.Random(seed).shuffle(order)
     found, why = list[_Chosen](), ""
+    model_of = cache(lambda at: _model(records[at].pipeline))  # each is loaded once
     for name in order:
-        for asked in records:
+        for at, asked in enumerate(records):
             ref = next((ref for ref in asked.slides if ref.name == name), None)
             if ref is None:
                 continue
             try:
-                found.append(_as_it_was(out, ref, asked))
+                found.append(_as_it_was(out, ref, asked, *model_of(at)))
                 break
             except QuadratError as error:
                 why = str(error)
@@ -217,23 +219,24 @@ def _choose(out: Path, names: Sequence[str], number: int, seed: int) -> list[_Ch
     return found
 
 
-def _as_it_was(out: Path, ref: SlideRef, asked: Asked) -> _Chosen:
+def _model(pipeline: Pipeline) -> tuple[ModelSpec, str]:
+    """A pipeline's model, and the hash of its weights."""
+    spec, card = engine_run.run_spec(pipeline, package_folder(pipeline))
+    return spec, str(card["weights_sha256"])
+
+
+def _as_it_was(out: Path, ref: SlideRef, asked: Asked, spec: ModelSpec, weights: str) -> _Chosen:
     """A finished slide that would be done the same now.
 
     Raises:
         SlideError: its file, the model or the settings are others, or its summary is damaged.
     """
-    pipeline = asked.pipeline
-    spec, card = engine_run.run_spec(pipeline, package_folder(pipeline))
-    weights = str(card["weights_sha256"])
-    identity = slide_identity(ref.path)
-    work = SlideWork(ref, "", spec, pipeline.slide, pipeline.task, identity)
-    now = fingerprints(work, pipeline, weights_sha256=weights).result
+    _, now = identified(ref, Path(), spec, asked.pipeline, weights_sha256=weights)
     try:
         then = read_summary(results_folder(out, ref.name)).fingerprint
     except (OSError, ValueError) as error:
         raise SlideError(f"{ref.name}: its summary cannot be read: {error}") from error
-    if now != then:
+    if now.result != then:
         raise SlideError(f"{ref.name}: its file, its model or a setting is another one now")
     return _Chosen(ref, asked, then, weights)
 

@@ -224,7 +224,7 @@ class DaskExecutor:
                 again.remove(lonely)
                 self._send(lonely, pending, landed)
             return False
-        exhausted = bool(frozenset(self._workers.members))
+        exhausted = bool(self._workers.members)
         busy = Counter(flight.kind for flight in pending.values())
         for kind, needs in self._workers.kinds.items():
             while busy[kind] < EACH * len(self._workers.of(kind)):
@@ -314,7 +314,7 @@ class DaskExecutor:
     def _is_stranded(self, flight: _Flight) -> bool:
         """Whether no worker is left that may take a job. The scheduler fails what a dead worker had
         not finished, but keeps what it had, to be computed again by a worker that never comes."""
-        return not flight.addresses & (frozenset(self._workers.members) | self._before)
+        return not flight.addresses & (self._workers.members.keys() | self._before)
 
     def _trace(self, address: str) -> str:
         """Where a job hung that ran too long; "" if none did."""

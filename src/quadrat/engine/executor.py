@@ -90,8 +90,6 @@ class Outcome(Generic[Receipt_co]):
     """Largest size of its process so far, in MiB."""
     worker: str = ""
     """Where it ran: machine and process; "": unknown."""
-    tries: int = 1
-    """How often it was sent to a worker."""
     spent: Mapping[str, float] = field(default_factory=dict)
     """Seconds of it by what they went into (see :mod:`quadrat.core.clock`)."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from quadrat.core.files import remove, write_file
@@ -73,7 +73,7 @@ def write_failure(out: Path, failure: FailedSlide, *, trace: str = "") -> Failed
     if trace:
         name = f"{failure.slide}.trace.txt"
         write_file(folder / name, trace)
-        failure = from_json(FailedSlide, to_json(failure) | {"trace": name})
+        failure = replace(failure, trace=name)
     write_file(_place(out, failure.slide), json.dumps(to_json(failure), indent=1) + "\n")
     return failure
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from quadrat.config.manifest import SlideRef
 from quadrat.config.pipeline import Pipeline
 from quadrat.core.records import to_json
 from quadrat.core.unit import PX
 from quadrat.engine.journal import Key, Level
 from quadrat.engine.work import SlideWork
-from quadrat.slides.identity import regions_digest
+from quadrat.models.task import ModelSpec
+from quadrat.slides.identity import regions_digest, slide_identity
 
 RESULT_SCHEMA = 3
 SHOWN, MACHINE = 16, 4
@@ -84,6 +87,19 @@ def fingerprints(work: SlideWork, pipeline: Pipeline, *, weights_sha256: str) ->
     predict = _digest(tile, frozen, weights_sha256)
     result = _digest(predict, dict(spec.thresholds), asdict(pipeline.outputs))
     return Fingerprints(tile=tile, predict=predict, result=result)
+
+
+def identified(
+    ref: SlideRef, folder: Path, spec: ModelSpec, pipeline: Pipeline, *, weights_sha256: str
+) -> tuple[SlideWork, Fingerprints]:
+    """The work on a slide as its file is now, in ``folder``, and its fingerprints.
+
+    Raises:
+        SlideError: the file or the user's regions cannot be read.
+    """
+    identity = slide_identity(ref.path)
+    work = SlideWork(ref, str(folder), spec, pipeline.slide, pipeline.task, identity)
+    return work, fingerprints(work, pipeline, weights_sha256=weights_sha256)
 
 
 def _digest(*values: Any, schema: int = 0) -> str:

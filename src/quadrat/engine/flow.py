@@ -83,6 +83,8 @@ class _Open:
     """Shards that were tried early in vain."""
     left: int = 0
     """How many are not done, underway or not."""
+    size: int = 0
+    """How many there are, done ones among them."""
     failures: dict[Place, int] = field(default_factory=dict)
     """How often a place has failed."""
 
@@ -112,11 +114,12 @@ class SlideFlow:
         """Index of the first step that is not complete."""
         return self._complete
 
-    def left(self, step: int) -> int | None:
-        """How many jobs' worth of places of a step are not done; None: it has not begun."""
+    def share(self, step: int) -> float:
+        """How much of a step is done, 0 to 1."""
         if step < self._complete:
-            return 0
-        return self._open[step].left if step in self._open else None
+            return 1.0
+        opened = self._open.get(step)
+        return 1 - opened.left / max(1, opened.size) if opened is not None else 0.0
 
     def ready(self, needs: Collection[Needs], *, before: int | None = None) -> int | None:
         """The deepest step with work for such workers; None: there is none. ``before``: only steps
@@ -209,7 +212,7 @@ class SlideFlow:
         record = self._record
         every: Sequence[Place] = record.places(step) if self.steps[step].by_shard else (None,)
         todo = [place for place in every if not record.is_done(step, place)]
-        opened = self._open[step] = _Open(deque(todo), left=len(todo))
+        opened = self._open[step] = _Open(deque(todo), left=len(todo), size=len(every))
         if step > self._complete:
             missing = {p for p in every if not record.is_done(step - 1, p)}
             waits = {p: _around(p) & missing for p in todo if p is not None}
@@ -275,17 +278,6 @@ class Flow:
             del self.slides[name]
             self._held.pop(name, None)
         return names
-
-    @property
-    def network_left(self) -> bool:
-        """Whether a slide underway still has work for workers with a device."""
-        return any(
-            slide.at <= step
-            for slide in self.slides.values()
-            if not slide.stopped
-            for step in (_network(slide),)
-            if step is not None
-        )
 
     def _first(self, needs: frozenset[Needs], *, leading: bool = False) -> Unit | None:
         for slide in self.slides.values():

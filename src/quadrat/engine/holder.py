@@ -15,11 +15,11 @@ import socket
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
 from quadrat import __version__
+from quadrat.core.text import utc_now
 
 Fate = Literal["alive", "dead", "unknown"]
 _ENDED = "ZX"
@@ -75,7 +75,7 @@ def this_process(name: str, environ: Mapping[str, str] = os.environ) -> Holder:
         namespace=_link("/proc/self/ns/pid"),
         pid=os.getpid(),
         started=_state(os.getpid())[1],
-        since=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        since=utc_now(),
         version=__version__,
         cluster=environ.get("SLURM_CLUSTER_NAME", ""),
         job=environ.get("SLURM_JOB_ID", ""),

@@ -21,6 +21,8 @@ from quadrat.core.records import from_json, to_json
 from quadrat.outputs.summary import SlideFigures
 from quadrat.store.shard import ShardReceipt
 
+JOURNAL = "journal.jsonl"
+"""Its name in a slide's working folder."""
 FORMAT = b'{"quadrat journal": 2}\n'
 """The first line. A journal with another one is of another version, and none of it counts."""
 Level = Literal["tile", "predict", "result"]

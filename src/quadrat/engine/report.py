@@ -10,11 +10,12 @@ from pathlib import Path
 
 from quadrat.config.manifest import NO_FOLDERS
 from quadrat.core.files import write_file
+from quadrat.core.objects import Frame
 from quadrat.core.records import to_json
 from quadrat.core.unit import PX
 from quadrat.engine.failures import read_failures
-from quadrat.engine.journal import KEPT, Journal
-from quadrat.engine.work import JOURNAL, SlidePlan, read_plan
+from quadrat.engine.journal import JOURNAL, KEPT, Journal
+from quadrat.engine.work import SlidePlan, read_plan
 from quadrat.outputs.summary import SUMMARY, ObjectFigures, Summary, read_summary
 from quadrat.outputs.tables import ALL, SummaryRow, write_run_summary
 
@@ -46,7 +47,7 @@ def done_row(summary: Summary) -> SummaryRow:
         slide=summary.slide,
         status="done",
         task=summary.task,
-        mpp=None if summary.frame.unit == PX else summary.frame.mpp,
+        mpp=_mpp(summary.frame),
         tissue_mm2=summary.figures.area.tissue_mm2,
         figures=figures,
         reason="; ".join([*lost, *summary.notes]),
@@ -56,9 +57,13 @@ def done_row(summary: Summary) -> SummaryRow:
 
 def stage_row(status: str, task: str, plan: SlidePlan) -> SummaryRow:
     """The row of a slide that was taken to a stage before results."""
-    unit = plan.frame.unit
-    mpp = None if unit == PX else plan.frame.mpp
-    return SummaryRow(plan.name, status, task, mpp, plan.tissue_mm2, unit=unit)
+    frame = plan.frame
+    return SummaryRow(plan.name, status, task, _mpp(frame), plan.tissue_mm2, unit=frame.unit)
+
+
+def _mpp(frame: Frame) -> float | None:
+    """um per grid px; None where there are no um."""
+    return None if frame.unit == PX else frame.mpp
 
 
 def summarise(out: Path) -> list[SummaryRow]:

@@ -13,14 +13,12 @@ from pathlib import Path
 from quadrat.config.manifest import NO_FOLDERS
 from quadrat.engine.drivers import WORKERS, Driver, names_asked, read_drivers
 from quadrat.engine.failures import FailedSlide, read_failures
-from quadrat.engine.journal import KEPT, Journal, Planned
+from quadrat.engine.folder import FOLDER, LEASES
+from quadrat.engine.journal import JOURNAL, KEPT, Journal, Planned
 from quadrat.engine.lease import Held, Leases
 from quadrat.engine.timings import Timing, read_timings
 from quadrat.outputs.summary import SUMMARY
 
-LEASES, FOLDER = "leases", ".folder"
-"""Folder of the leases under ``run/``, and the name of the one for the folder's own files. A slide
-cannot be called so (see :class:`SlideRef`)."""
 _TAIL_BYTES = 1 << 14
 _KEPT = json.dumps({"step": KEPT})[1:-1].encode()
 
@@ -114,7 +112,7 @@ class Folder:
         )
 
     def _journal(self, name: str) -> Path:
-        return self.out / "run" / "work" / name / "journal.jsonl"
+        return self.out / "run" / "work" / name / JOURNAL
 
     def _finished(self) -> list[str]:
         found = _folders(self.out / "results")

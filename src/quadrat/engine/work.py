@@ -32,13 +32,14 @@ from quadrat.core.files import write_file
 from quadrat.core.lattice import CoreIndex, ShardIndex
 from quadrat.core.objects import Frame
 from quadrat.core.records import from_json, to_json
+from quadrat.engine.journal import JOURNAL
 from quadrat.models.task import ModelSpec
 from quadrat.slides.identity import slide_identity
 
 if TYPE_CHECKING:
     from quadrat.slides.tissue.mask import TissueMap
 
-PLAN, CELLS, JOURNAL = "plan.json", "cells.npy", "journal.jsonl"
+PLAN, CELLS = "plan.json", "cells.npy"
 
 
 @dataclass(frozen=True, slots=True)
