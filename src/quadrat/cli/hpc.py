@@ -16,6 +16,7 @@ from cyclopts import Parameter
 
 from quadrat.cli.options import Name
 from quadrat.core.errors import EXIT_OK, ConfigError
+from quadrat.core.limits import WALLTIME
 
 SIGNAL_S = 120
 """So long before the walltime a job is warned; it ends in well under a minute."""
@@ -57,7 +58,7 @@ class Ask:
                 raise ConfigError(f"{name} is {value}; it must be at least 1")
         if self.gpus < 0:
             raise ConfigError(f"--gpus is {self.gpus}; it must be 0 or more")
-        if not re.fullmatch(r"(\d+-)?\d+(:\d{2}){1,2}", self.time):
+        if not re.fullmatch(WALLTIME, self.time):
             raise ConfigError(f"--time is '{self.time}'; write it as HH:MM:SS or D-HH:MM:SS")
         if not re.fullmatch(r"[1-9]\d*[MG]", self.mem):
             raise ConfigError(f"--mem is '{self.mem}'; write it as 32G or 64000M")

@@ -23,7 +23,7 @@ from typing_extensions import TypedDict
 
 from quadrat.config.reference import faults
 from quadrat.core.errors import ConfigError
-from quadrat.core.limits import MPP_MAX, MPP_MIN
+from quadrat.core.limits import MPP_MAX, MPP_MIN, WALLTIME
 from quadrat.core.text import did_you_mean
 from quadrat.core.unit import MPP_OF_PX, PX, Mpp, Unit
 
@@ -387,7 +387,7 @@ class SlurmSection:
     walltime: Annotated[
         str,
         Field(
-            pattern=r"^(\d+-)?\d+(:\d{2}){1,2}$",
+            pattern=f"^{WALLTIME}$",
             json_schema_extra={"values": "a time as HH:MM:SS or D-HH:MM:SS"},
         ),
     ] = "04:00:00"
