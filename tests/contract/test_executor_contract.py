@@ -2,8 +2,12 @@
 
 import os
 import time
+from concurrent.futures import CancelledError
+from types import SimpleNamespace
 
 import pytest
+from distributed import Future
+from distributed.scheduler import KilledWorker
 
 from quadrat.core.errors import ConfigError
 from quadrat.engine.cluster import open_executor
@@ -176,6 +180,32 @@ def test_whatever_the_scheduler_blames_a_death_on_bystanders_answer_once(cluster
     for i, (what, _) in enumerate(payloads):
         assert (found[f"job {i}"].failure is None) == (what != "kill")
         assert what == "kill" or set((tmp_path / f"{i}").read_text()) == {"x"}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        KilledWorker("work", SimpleNamespace(address=""), 0),
+        CancelledError("the scheduler forgot it"),
+        TimeoutError("not fetched in time"),
+    ],
+    ids=["killed", "cancelled", "timeout"],
+)
+def test_a_result_that_dies_with_its_worker_while_it_is_fetched_is_computed_again(
+    cluster, monkeypatch, error
+):
+    fetch, lost = Future.result, []
+
+    def fetch_or_lose(future, timeout=None):
+        if not lost:
+            lost.append(future)
+            raise error
+        return fetch(future, timeout=timeout)
+
+    monkeypatch.setattr(Future, "result", fetch_or_lose)
+    outcomes = list(run(cluster, jobs(*[("value", i) for i in range(4)])))
+    assert lost
+    assert sorted(o.receipt["value"] for o in outcomes) == [0, 1, 2, 3]
 
 
 def test_two_deadly_jobs_do_not_drag_others_along(cluster):

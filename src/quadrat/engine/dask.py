@@ -12,6 +12,7 @@ import queue
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -280,19 +281,24 @@ class DaskExecutor:
     def _outcome(self, future: Future[Any], flight: _Flight) -> Outcome[Any] | None:
         """What became of a job; None: its process died, and it is tried again."""
         job = flight.job
-        if future.status == "finished":
-            try:
-                outcome: Outcome[Any] = pickle.loads(future.result(timeout=FETCH_S))
-            except TimeoutError:  # it died with its worker
-                return None
-            return outcome
-        if future.status != "error":  # cancelled or lost: the scheduler forgot it
+        if future.status not in ("finished", "error"):  # the scheduler forgot it
             return None
-        error = future.exception()
-        if not isinstance(error, KilledWorker):
+        try:  # a result may die with its worker until it is here, and is then computed again
+            receipt: bytes = future.result(timeout=FETCH_S)
+        except (TimeoutError, CancelledError):
+            return None
+        except KilledWorker as killed:
+            return self._died(killed, flight)
+        except Exception as error:
             failure = Failure(type(error).__name__, str(error), refused=False, trace="")
             return Outcome(job.key, 0.0, failure=failure)
-        address = getattr(error.last_worker, "address", "")
+        outcome: Outcome[Any] = pickle.loads(receipt)
+        return outcome
+
+    def _died(self, killed: KilledWorker, flight: _Flight) -> Outcome[Any] | None:
+        """What became of a job that was with a worker whose process died."""
+        job = flight.job
+        address = getattr(killed.last_worker, "address", "")
         self._looked = -float("inf")
         begun = last_begun(self._logs, address) if self._logs else job.key
         if begun is not None and begun != job.key:
