@@ -36,7 +36,7 @@ from quadrat.core.lattice import ShardIndex
 from quadrat.core.numerics import cpu_numerics
 from quadrat.engine import steps
 from quadrat.engine.batch import Batch
-from quadrat.engine.executor import Serial
+from quadrat.engine.executor import Equipment, Serial
 from quadrat.engine.fingerprint import fingerprints
 from quadrat.engine.finished import package_folder
 from quadrat.engine.journal import Journal
@@ -132,7 +132,7 @@ def utilisation(
     logs.mkdir(parents=True)
     with (
         Reporter(quiet=True) as reporter,
-        local_cluster(workers=workers, threads=1, logs=str(logs)) as executor,
+        local_cluster(workers=workers, equipment=Equipment(), logs=str(logs)) as executor,
     ):
         start = time.perf_counter()
         report = run(pipeline_of(), slides, out, reporter=reporter, executor=executor)

@@ -17,6 +17,7 @@ from quadrat.engine.cluster import open_executor
 from quadrat.engine.executor import Job, JobList
 from quadrat.engine.progress import Reporter
 from quadrat.engine.run import run
+from quadrat.slides.identity import slide_identity
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +76,30 @@ def test_every_way_of_running_gives_the_same_bytes(
     assert report.exit_code == 0
     assert difference(contents(tmp_path / "out" / "results"), contents(reference("semantic"))) == []
     assert alive(there) == 2, "it is left as it was found"
+
+
+@pytest.mark.parametrize("way", ["serial", "local"])
+def test_slides_that_are_copied_to_the_machine_first_give_the_same_bytes(
+    way, lab, reference, tmp_path, monkeypatch
+):
+    (tmp_path / "near").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "near"))
+    settings = ["run.stage_gb=1"]
+    with Reporter(quiet=True) as reporter:
+        report = run(
+            load_pipeline(str(lab.pipeline("semantic")), settings),
+            slides_from_paths([str(path) for path in lab.slides], mpp=None),
+            tmp_path / "out",
+            cluster=way,
+            workers=2 if way == "local" else 0,
+            reporter=reporter,
+        )
+    assert report.exit_code == 0
+    assert difference(contents(tmp_path / "out" / "results"), contents(reference("semantic"))) == []
+    (staged,) = (tmp_path / "near").glob("quadrat-staged-*")
+    used = {path.stem for path in staged.glob("*.lock")}
+    assert used == {"all", *(slide_identity(str(path)) for path in lab.slides)}
+    assert not [path for path in staged.iterdir() if path.is_dir()], "a copy was left behind"
 
 
 def test_two_drivers_after_each_other_use_one_cluster(there, tmp_path):

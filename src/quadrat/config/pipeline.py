@@ -365,6 +365,10 @@ class RunSection:
         ),
     ] = "auto"
     """Where the network runs; ``auto``: a GPU if there is one (also ``--device``)."""
+    stage_gb: Annotated[float, Field(ge=0), _unit("GB")] = 0.0
+    """How much of the slides may be copied to the temporary folder of each machine (``$TMPDIR``)
+    while workers there read them; 0: none. For file systems that are slow to read in many small
+    pieces."""
     shards_per_unit: Count = 1
     """Shards that a worker takes at once."""
     slides_in_flight: Count = 8

@@ -6,13 +6,16 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from quadrat.config.pipeline import RunSection, SlurmSection
 from quadrat.core.allocation import cpus, memory_bytes
 from quadrat.core.errors import EXIT_USAGE, ConfigError
-from quadrat.engine.executor import Executor, Serial
+from quadrat.engine.executor import Equipment, Executor, Serial
+from quadrat.engine.opened import leave_slides
+from quadrat.engine.staging import use_stage
 
 WORKER_BYTES = 3 << 30
 """What a worker may need: with the shipped networks 2.2 GB were measured."""
@@ -114,6 +117,7 @@ def open_executor(
     threads: int,
     cluster: str = "local",
     device: str = "auto",
+    stage_gb: float = 0.0,
     folder: Path | None = None,
     logs: str = "",
     interface: str = "",
@@ -125,7 +129,9 @@ def open_executor(
     ``cluster``: see ``run.cluster``. ``workers``: see ``run.workers``; 0 with "local": a loop in
     this process. ``folder``: of the run, which all workers see; not needed on this machine.
     ``logs``: folder of the workers' logs; "": a folder that goes with them, or ``folder/workers``.
-    ``interface``, ``insecure``: see ``run.interface`` and ``run.insecure_cluster``. ``ask``: what a
+    ``stage_gb``,
+    ``interface``, ``insecure``: see ``run.stage_gb``, ``run.interface`` and
+    ``run.insecure_cluster``. ``ask``: what a
     worker job asks SLURM for.
 
     Raises:
@@ -134,11 +140,12 @@ def open_executor(
     """
     check_cluster(cluster, workers=workers, insecure=insecure)
     if cluster == "serial" or (cluster == "local" and not workers):
-        return nullcontext(Serial())
+        return _serial(stage_gb)
+    equipment = Equipment(threads, device, stage_gb)
     if cluster == "local":
         from quadrat.engine.local import local_cluster
 
-        return local_cluster(workers=workers, threads=threads, device=device, logs=logs)
+        return local_cluster(workers=workers, equipment=equipment, logs=logs)
     if folder is None:
         raise ConfigError(f"run.cluster is {cluster}, which needs a folder that all nodes share")
     folder, where = folder.absolute(), Path(logs or folder / "workers").absolute()
@@ -147,11 +154,10 @@ def open_executor(
 
         return srun_cluster(
             workers=workers,
-            threads=threads,
+            equipment=equipment,
             folder=folder,
             logs=where,
             interface=interface,
-            device=device,
         )
     if cluster == "slurm":
         from quadrat.engine.slurm import slurm_cluster
@@ -161,13 +167,22 @@ def open_executor(
         return slurm_cluster(
             jobs=workers,
             each=max(1, min(ask.cpus // threads, room)),
-            threads=threads,
+            equipment=equipment,
             ask=ask,
             folder=folder,
             logs=where,
             interface=interface,
-            device=device,
         )
     from quadrat.engine.remote import remote_cluster
 
-    return remote_cluster(cluster, threads=threads, insecure=insecure, device=device, logs=where)
+    return remote_cluster(cluster, equipment=equipment, insecure=insecure, logs=where)
+
+
+@contextmanager
+def _serial(stage_gb: float) -> Iterator[Executor]:
+    """A loop in this process."""
+    use_stage(stage_gb)
+    try:
+        yield Serial()
+    finally:
+        leave_slides()

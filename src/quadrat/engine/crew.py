@@ -25,7 +25,9 @@ from distributed.protocol import pickle
 from quadrat import __version__
 from quadrat.core.files import OutputFile, open_append
 from quadrat.core.numerics import Numerics, device_numerics
-from quadrat.engine.executor import Failure, Job, Outcome, guarded
+from quadrat.engine.executor import Equipment, Failure, Job, Outcome, guarded
+from quadrat.engine.opened import leave_slides
+from quadrat.engine.staging import use_stage
 from quadrat.models.device import DEVICE
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -53,27 +55,31 @@ class Member:
 
 class Crew(WorkerPlugin):
     """Makes a worker ready: it takes a device of its machine if one is free, says so, and opens its
-    log. ``logs``: the folder of the logs; "": none. ``threads``: of torch for one job. ``device``:
-    ``run.device``, which says whether to look for a GPU, and for which. Each driver has its own, so
-    that two can use one cluster."""
+    log. ``logs``: the folder of the logs; "": none. Each driver has its own,
+    so that two can use one cluster."""
 
-    def __init__(self, logs: str, *, threads: int, device: str = "auto") -> None:
-        self.logs, self.threads, self.device = logs, threads, device
+    def __init__(self, logs: str, equipment: Equipment) -> None:
+        self.logs, self.equipment = logs, equipment
         self.name = f"quadrat-{uuid.uuid4().hex}"
 
     async def setup(self, worker: Worker) -> None:
-        kind, _, number = self.device.partition(":")
+        kind, _, number = self.equipment.device.partition(":")
         only = int(number) if number else None
         device = claim_device(only) if kind in ("auto", "cuda") else ""
         os.environ[DEVICE] = device or "cpu"
         name = device or (kind if kind == "mps" else "cpu")
-        numerics = device_numerics(name, self.threads)
+        numerics = device_numerics(name, self.equipment.threads)
         sees_run = not self.logs or Path(self.logs).is_dir()
         member = Member(socket.gethostname(), os.getpid(), device, numerics, __version__, sees_run)
         self.station = Station.open(worker.address, self.logs if sees_run else "", member)
+        use_stage(self.equipment.stage_gb, self._not_staged)
 
     def teardown(self, worker: Worker) -> None:
+        leave_slides()
         self.station.close()
+
+    def _not_staged(self, path: str, reason: str) -> None:
+        self.station.event("not staged", slide=path, reason=reason)
 
 
 class Station:

@@ -27,7 +27,7 @@ from quadrat.core.files import make_folder
 from quadrat.core.numerics import Numerics
 from quadrat.engine import crew
 from quadrat.engine.crew import Crew, Member, last_begun, trace_of
-from quadrat.engine.executor import Failure, Job, Outcome, Source
+from quadrat.engine.executor import Equipment, Failure, Job, Outcome, Source
 from quadrat.engine.flow import ANYWHERE, Needs
 
 POLL_S = 0.5
@@ -101,7 +101,7 @@ class Workers:
 class DaskExecutor:
     """Feeds the workers of a cluster.
 
-    ``logs``: folder of the workers' logs, as they see it. ``threads``: of a job. ``patience_s``:
+    ``logs``: folder of the workers' logs, as they see it. ``patience_s``:
     how long there may be no worker while work waits. ``lost``: why none will come any more, asked
     while there is none; "": one may.
     """
@@ -109,10 +109,9 @@ class DaskExecutor:
     def __init__(
         self,
         client: Client,
+        equipment: Equipment,
         *,
         logs: str = "",
-        threads: int = 1,
-        device: str = "auto",
         patience_s: float = PATIENCE_S,
         lost: Callable[[], str] = lambda: "",
     ) -> None:
@@ -126,7 +125,7 @@ class DaskExecutor:
         self._unfit: dict[str, str] = {}
         """Why a worker takes no part, by its address."""
         self._looked, self._seen = -float("inf"), time.monotonic()
-        self._crew = Crew(logs, threads=threads, device=device)
+        self._crew = Crew(logs, equipment)
         client.register_plugin(self._crew)
         self._look()
 

@@ -94,6 +94,18 @@ class Outcome(Generic[Receipt_co]):
     """Seconds of it by what they went into (see :mod:`quadrat.core.clock`)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Equipment:
+    """What every worker of a run is given."""
+
+    threads: int = 1
+    """Of torch, for one job."""
+    device: str = "auto"
+    """``run.device``: whether to look for a GPU, and for which."""
+    stage_gb: float = 0.0
+    """``run.stage_gb``: how much of the slides is copied to each machine."""
+
+
 class Source(Protocol):
     """Gives out jobs."""
 

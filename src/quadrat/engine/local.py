@@ -16,28 +16,26 @@ from distributed.security import Security
 from quadrat.core.allocation import temporary_folder
 from quadrat.core.errors import ConfigError
 from quadrat.engine.dask import DaskExecutor
-from quadrat.engine.executor import Executor
+from quadrat.engine.executor import Equipment, Executor
 from quadrat.engine.workers import PLACES, memory_of_each, settings
 
 
 @contextmanager
-def local_cluster(
-    *, workers: int, threads: int, logs: str = "", device: str = "auto"
-) -> Iterator[Executor]:
-    """``workers`` spawned processes on 127.0.0.1, one job at a time each, with ``threads`` native
-    threads per job; no dashboard. Connections are encrypted with a certificate of this run, so that
-    no other user of the machine can send work to them.
+def local_cluster(*, workers: int, equipment: Equipment, logs: str = "") -> Iterator[Executor]:
+    """``workers`` spawned processes on 127.0.0.1, one job at a time each, with the
+    threads of the equipment; no dashboard. Connections are encrypted with a certificate of this
+    run, so that no other user of the machine can send work to them.
 
     ``logs``: folder for the workers' logs; "": one that goes with the cluster.
     """
     security = Security.temporary()
     with (
         TemporaryDirectory(prefix="quadrat-", dir=temporary_folder().path) as folder,
-        dask.config.set(settings(threads)),
+        dask.config.set(settings(equipment.threads)),
         _deaf_to_ctrl_c(partial(_start, workers, folder, security)) as cluster,
         Client(cluster, security=security) as client,
     ):
-        yield DaskExecutor(client, logs=logs or folder, threads=threads, device=device)
+        yield DaskExecutor(client, equipment, logs=logs or folder)
 
 
 def _start(workers: int, folder: str, security: Security) -> LocalCluster:

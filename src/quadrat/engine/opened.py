@@ -17,11 +17,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from quadrat.core.errors import SlideError
 from quadrat.core.lattice import CoreIndex, ShardIndex
+from quadrat.engine.staging import Copy, clear_stage, staged
 from quadrat.engine.work import PLAN, SlidePlan, SlideWork, unchanged
 from quadrat.slides.source import SlideSource, open_source
 from quadrat.store.predictions import ABOUT, PredictionStore
-from quadrat.tasks import get_task
 
 MOST_OPEN = 4
 """Slides that a process keeps open."""
@@ -33,11 +34,13 @@ class Opened:
 
     def __init__(self, work: SlideWork) -> None:
         self._work = work
+        self._copy: Copy | None = None
 
     @cached_property
     def source(self) -> SlideSource:
-        """The slide at the model's mpp, by its one read plan."""
-        return open_work_source(self._work)
+        """The slide at the model's mpp, by its one read plan; or a copy of it on this machine."""
+        self._copy = staged(self._work.ref.path, self._work.identity)
+        return open_work_source(self._work, path=self._copy.path if self._copy else "")
 
     @cached_property
     def plan(self) -> SlidePlan:
@@ -50,6 +53,8 @@ class Opened:
 
     @cached_property
     def predictions(self) -> PredictionStore:
+        from quadrat.tasks import get_task  # here: a worker that starts is not to wait for torch
+
         storage: Any = get_task(self._work.task).storage(self._work.spec)
         store: PredictionStore = storage.open(self._work.predictions)
         return store
@@ -58,6 +63,14 @@ class Opened:
         """Close the slide's file, if it was opened."""
         if "source" in self.__dict__:
             self.source.close()
+        if self._copy is not None:
+            self._copy.release()
+
+    def name_the_slide(self, error: SlideError) -> None:
+        """Let an error name the slide's own file in place of that of its copy."""
+        if self._copy is not None:
+            text = str(error).replace(self._copy.path, self._work.ref.path)
+            error.args = (text, *error.args[1:])
 
 
 _open: OrderedDict[tuple[object, ...], Opened] = OrderedDict()
@@ -83,6 +96,10 @@ def opened(work: SlideWork, *, reading: bool = False) -> Iterator[Opened]:
                 yield found
         else:
             yield found
+    except SlideError as error:
+        found.close()
+        found.name_the_slide(error)
+        raise
     except BaseException:
         found.close()
         raise
@@ -105,13 +122,19 @@ def close_all() -> None:
         one.close()
 
 
+def leave_slides() -> None:
+    """Close every slide, and remove the copies on this machine that nobody else uses."""
+    close_all()
+    clear_stage()
+
+
 atexit.register(close_all)
 
 
-def open_work_source(work: SlideWork) -> SlideSource:
-    """The slide itself at the model's mpp, by its one read plan."""
+def open_work_source(work: SlideWork, *, path: str = "") -> SlideSource:
+    """The slide itself at the model's mpp, by its one read plan. ``path``: of a copy of it."""
     return open_source(
-        work.ref.path,
+        path or work.ref.path,
         scene=work.ref.scene,
         mpp=work.spec.mpp,
         slide_mpp=work.ref.mpp if work.ref.mpp is not None else work.slide.mpp,

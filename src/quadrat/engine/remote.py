@@ -16,7 +16,7 @@ from distributed.security import Security
 from quadrat.core.errors import ClusterError, ConfigError
 from quadrat.engine.certificates import CERTIFICATE, KEY, configured, read_certificates
 from quadrat.engine.dask import DaskExecutor
-from quadrat.engine.executor import Executor
+from quadrat.engine.executor import Equipment, Executor
 from quadrat.engine.workers import SETTINGS
 
 PATIENCE_S = 60.0
@@ -28,7 +28,7 @@ PLAIN = "tcp://"
 
 @contextmanager
 def remote_cluster(
-    where: str, *, threads: int, insecure: bool, logs: Path, device: str = "auto"
+    where: str, *, equipment: Equipment, insecure: bool, logs: Path
 ) -> Iterator[Executor]:
     """The workers of a scheduler that runs already. ``where``: its address, or a scheduler file
     (``*.json``); the certificates lie next to the file, or where dask's configuration says.
@@ -42,7 +42,7 @@ def remote_cluster(
     """
     with dask.config.set(SETTINGS), _connected(where, insecure=insecure) as client:
         try:
-            executor = DaskExecutor(client, logs=str(logs), threads=threads, device=device)
+            executor = DaskExecutor(client, equipment, logs=str(logs))
         except (ImportError, AttributeError) as error:
             raise ConfigError(
                 f"a worker of {where} cannot load quadrat ({error}); workers and this command need "

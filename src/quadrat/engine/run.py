@@ -119,6 +119,7 @@ def run(
                     threads=section.threads,
                     cluster=cluster,
                     device=section.device,
+                    stage_gb=section.stage_gb,
                     folder=out / "run",
                     logs=str(here.logs.absolute()),
                     interface=section.interface,

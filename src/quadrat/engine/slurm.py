@@ -23,7 +23,7 @@ from quadrat.core.errors import ConfigError
 from quadrat.core.files import make_folder, private_folder
 from quadrat.engine.certificates import write_certificates
 from quadrat.engine.dask import DaskExecutor
-from quadrat.engine.executor import Executor
+from quadrat.engine.executor import Equipment, Executor
 from quadrat.engine.workers import (
     INHERIT,
     PLACES,
@@ -48,12 +48,11 @@ def slurm_cluster(
     *,
     jobs: int,
     each: int,
-    threads: int,
+    equipment: Equipment,
     ask: SlurmSection,
     folder: Path,
     logs: Path,
     interface: str = "",
-    device: str = "auto",
 ) -> Iterator[Executor]:
     """``jobs`` worker jobs with ``each`` as many workers. ``folder``: of the run, which all nodes
     see; certificates lie in it. ``logs``: of the workers and of their jobs.
@@ -66,16 +65,15 @@ def slurm_cluster(
     name = f"cluster-{socket.gethostname()}-{time.time_ns():x}"
     with (
         private_folder(folder / name) as private,
-        dask.config.set(settings(threads)),
+        dask.config.set(settings(equipment.threads)),
         _cluster(ask, private, logs, each=each, interface=interface) as cluster,
         Client(cluster, security=cluster.security, set_as_default=False) as client,
         _Keeper(cluster, jobs, str(logs)) as keeper,
     ):
         yield DaskExecutor(
             client,
+            equipment,
             logs=str(logs),
-            threads=threads,
-            device=device,
             patience_s=PATIENCE_S,
             lost=keeper.lost,
         )

@@ -22,7 +22,7 @@ from quadrat.core.errors import ConfigError
 from quadrat.core.files import make_folder, open_append, private_folder, write_file
 from quadrat.engine.certificates import words_for_workers, write_certificates
 from quadrat.engine.dask import DaskExecutor
-from quadrat.engine.executor import Executor
+from quadrat.engine.executor import Equipment, Executor
 from quadrat.engine.workers import (
     INHERIT,
     PLACES,
@@ -44,11 +44,10 @@ LOOPBACK = "127.0.0.1"
 def srun_cluster(
     *,
     workers: int,
-    threads: int,
+    equipment: Equipment,
     folder: Path,
     logs: Path,
     interface: str = "",
-    device: str = "auto",
 ) -> Iterator[Executor]:
     """``workers`` processes on each node of the allocation. ``folder``: of the run, which all
     nodes see; what it takes to talk to the scheduler lies in a private folder in it. ``logs``:
@@ -62,13 +61,13 @@ def srun_cluster(
     job, life = os.environ["SLURM_JOB_ID"], os.environ.get("SLURM_RESTART_COUNT", "0")
     with (
         private_folder(folder / f"cluster-{job}-{life}-{os.getpid()}") as private,
-        dask.config.set(settings(threads)),
+        dask.config.set(settings(equipment.threads)),
         scheduler(private, interface=interface) as cluster,
         Client(cluster, security=cluster.security, set_as_default=False) as client,
         _workers(private, logs, workers=workers, interface=interface) as lost,
     ):
         try:
-            yield DaskExecutor(client, logs=str(logs), threads=threads, device=device, lost=lost)
+            yield DaskExecutor(client, equipment, logs=str(logs), lost=lost)
         finally:
             client.close()
             cluster.close()  # the scheduler tells the nannies to end
