@@ -81,23 +81,30 @@ class Crossing:
         return self.max_failures is not None and self.failures >= self.max_failures
 
     def _begin(self) -> SlideState | None:
-        """The next slide that no other driver has."""
+        """The next slide that no other driver has. One that cannot even be begun has failed."""
         while self.waiting and not self._enough:
             slide = self.waiting.popleft()
-            name = slide.work.ref.name
-            got = self.leases.take(name)
-            if isinstance(got, Held):
-                if name not in self.rows:
-                    self.batch.reporter.event("elsewhere", slide=name, holder=str(got))
-                self.elsewhere[name] = slide
-                continue
-            found = self._look_again(slide)
-            if not isinstance(found, Todo):
-                got.release()
-                self.rows[name] = row_of(self.asked, found)
-                self.batch.reporter.say(f"{name}: {self.rows[name].status} (by another driver)")
-                continue
-            return self._state(found, got)
+            name, lease = slide.work.ref.name, None
+            try:
+                got = self.leases.take(name)
+                if isinstance(got, Held):
+                    if name not in self.rows:
+                        self.batch.reporter.event("elsewhere", slide=name, holder=str(got))
+                    self.elsewhere[name] = slide
+                    continue
+                lease = got
+                found = self._look_again(slide)
+                if isinstance(found, Todo):
+                    return self._state(found, lease)
+                lease.release()
+            except Exception as error:
+                state = SlideState(
+                    slide.work, slide.prints, Journal(slide.work.journal), lease=lease
+                )
+                self.batch.fail(state, "open", Failure.of(error))
+                return state
+            self.rows[name] = row_of(self.asked, found)
+            self.batch.reporter.say(f"{name}: {self.rows[name].status} (by another driver)")
         return None
 
     def _look_again(self, slide: Todo) -> Todo | SummaryRow | FailedSlide:
@@ -112,8 +119,8 @@ class Crossing:
         return look_at(self.asked, work.ref)
 
     def _state(self, slide: Todo, lease: Lease) -> SlideState:
-        """Give up what of earlier work is outdated; if that fails, the slide has failed. What
-        another kind of machine has inferred is gone on with if it is complete, and else not."""
+        """Give up what of earlier work is outdated. What another kind of machine has inferred is
+        gone on with if it is complete, and else not."""
         work, prints = slide.work, slide.prints.on(self.numerics.text)
         if slide.predicted:
             prints = slide.prints
@@ -122,14 +129,9 @@ class Crossing:
                 f"{work.ref.name}: was begun on another kind of machine, or with another version "
                 f"of torch; its inference begins anew ({self.numerics.text})"
             )
-        try:
-            forget_failure(self.asked.out, work.ref.name)
-            journal = open_journal(work, prints, until=self.asked.until, anew=slide.anew)
-            return SlideState(work, prints, journal, lease=lease)
-        except WriteError as error:
-            state = SlideState(work, prints, Journal(work.journal), lease=lease)
-            self.batch.fail(state, "open", Failure.of(error))
-            return state
+        forget_failure(self.asked.out, work.ref.name)
+        journal = open_journal(work, prints, until=self.asked.until, anew=slide.anew)
+        return SlideState(work, prints, journal, lease=lease)
 
     def _ended(self, state: SlideState) -> None:
         """A slide is done or has failed: its row, and its lease is given back."""

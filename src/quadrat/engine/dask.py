@@ -126,7 +126,8 @@ class DaskExecutor:
         """Why a worker takes no part, by its address."""
         self._looked, self._seen = -float("inf"), time.monotonic()
         self._crew = Crew(logs, equipment)
-        client.register_plugin(self._crew)
+        self._scheduler = ""
+        """Which scheduler knows the crew: one that was started again does not."""
         self._look()
 
     def leave(self) -> None:
@@ -336,16 +337,26 @@ class DaskExecutor:
         self._looked = time.monotonic()
         known = self._workers.members
         self._before = frozenset(known)
-        there = self._client.scheduler_info(n_workers=-1)["workers"]
-        new = [address for address in there if address not in known]
-        new = [address for address in new if address not in self._unfit]
-        told = self._client.run(crew.member, workers=new, on_error="ignore") if new else {}
-        said = {address: member for address, member in told.items() if member is not None}
+        try:
+            there, said = self._ask(known)
+        except OSError:  # the scheduler goes just now: whether it comes back is seen later
+            return
         self._unfit |= {a: reason for a, member in said.items() if (reason := _unfit(a, member))}
         self._workers.update(
             {address: known[address] for address in there if address in known}
             | {address: said[address] for address in said if address not in self._unfit}
         )
+
+    def _ask(self, known: Mapping[str, Member]) -> tuple[Collection[str], Mapping[str, Member]]:
+        """The addresses of all workers, and what the new ones say of themselves."""
+        found = self._client.scheduler_info(n_workers=-1)
+        if found["id"] != self._scheduler:
+            self._client.register_plugin(self._crew)
+            self._scheduler = found["id"]
+        there: Collection[str] = found["workers"]
+        new = [a for a in there if a not in known and a not in self._unfit]
+        told = self._client.run(crew.member, workers=new, on_error="ignore") if new else {}
+        return there, {address: member for address, member in told.items() if member is not None}
 
 
 def _unfit(address: str, member: Member) -> str:

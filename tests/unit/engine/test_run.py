@@ -16,10 +16,12 @@ from quadrat.core.files import place_folder, remove
 from quadrat.core.numerics import Numerics
 from quadrat.engine import resume, route, steps
 from quadrat.engine import run as engine_run
+from quadrat.engine.crossing import Crossing
 from quadrat.engine.executor import Serial
 from quadrat.engine.journal import Journal, write_journal
-from quadrat.engine.lease import Lease
+from quadrat.engine.lease import Lease, Leases
 from quadrat.engine.progress import Reporter
+from quadrat.engine.todo import Todo
 from quadrat.engine.work import results_folder
 
 KEEP = ("tiles", "predictions")
@@ -469,6 +471,27 @@ def test_a_file_that_vanishes_while_it_is_read_fails_its_slide_alone(tiny, monke
 
 
 # -- several drivers
+
+
+@pytest.mark.parametrize("error", [ConfigError("other settings"), OSError(5, "I/O error")])
+@pytest.mark.parametrize("where", ["take", "_look_again"])
+def test_a_slide_that_cannot_be_begun_fails_alone(tiny, monkeypatch, where, error):
+    owner = Leases if where == "take" else Crossing
+    real = getattr(owner, where)
+
+    def fails_for_a(self, slide):
+        if slide == "a" or (isinstance(slide, Todo) and slide.work.ref.name == "a"):
+            raise error
+        return real(self, slide)
+
+    monkeypatch.setattr(owner, where, fails_for_a)
+    report = tiny.run("a", "b")
+    assert report.exit_code == 1
+    rows = {row.slide: row for row in report.rows}
+    assert (rows["a"].status, rows["b"].status) == ("failed", "done")
+    assert str(error) in rows["a"].reason
+    monkeypatch.setattr(owner, where, real)
+    assert tiny.run("a", "b", retry_failed=True).exit_code == 0
 
 
 def test_two_drivers_in_one_folder_share_the_slides_and_both_report_all(tiny):
