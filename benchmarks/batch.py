@@ -68,6 +68,10 @@ class Deadly:
 
     source: Source
 
+    @property
+    def network_left(self) -> bool:
+        return self.source.network_left
+
     def next(self, needs: Any) -> Job | None:
         job = self.source.next(needs)
         if job is None or "/predict/" not in job.key:

@@ -39,6 +39,8 @@ class Shuffled:
     rng: random.Random
     drawn: list[Job] = field(default_factory=list)
 
+    network_left = True
+
     def next(self, needs):
         while len(self.drawn) < 6 and (job := self.source.next(needs)) is not None:
             self.drawn.append(job)

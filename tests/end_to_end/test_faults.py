@@ -66,6 +66,7 @@ class Faulty:
 
     inner: Source | Executor
     ahead = 0
+    network_left = True
 
     def next(self, needs):
         job = self.inner.next(needs)

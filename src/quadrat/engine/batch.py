@@ -120,6 +120,10 @@ class _Driving:
             room=self._room,
         )
 
+    @property
+    def network_left(self) -> bool:
+        return self._flow.network_left
+
     def next(self, needs: frozenset[Needs]) -> Job | None:
         """A job for a worker that takes such jobs. A slide with a job that cannot even be made has
         failed."""

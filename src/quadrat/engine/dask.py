@@ -101,9 +101,9 @@ class Workers:
 class DaskExecutor:
     """Feeds the workers of a cluster.
 
-    ``logs``: folder of the workers' logs, as they see it. ``patience_s``:
-    how long there may be no worker while work waits. ``lost``: why none will come any more, asked
-    while there is none; "": one may.
+    ``logs``: folder of the workers' logs, as they see it. ``patience_s``: how long there may be no
+    worker while work waits. ``lost``: why none will come any more, asked while there is none; "":
+    one may. ``wanted``: gets whether workers with a device are of use still.
     """
 
     def __init__(
@@ -114,11 +114,12 @@ class DaskExecutor:
         logs: str = "",
         patience_s: float = PATIENCE_S,
         lost: Callable[[], str] = lambda: "",
+        wanted: Callable[[bool], None] = lambda devices: None,
     ) -> None:
         self._client, self._logs = client, logs
         if logs:
             make_folder(Path(logs))
-        self._patience_s, self._lost = patience_s, lost
+        self._patience_s, self._lost, self._wanted = patience_s, lost, wanted
         self._workers = Workers()
         self._before: frozenset[str] = frozenset()
         """The workers at the look before."""
@@ -184,6 +185,7 @@ class DaskExecutor:
         landed: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
         try:
             while True:
+                self._wanted(source.network_left)
                 exhausted = self._fill(source, pending, again, landed)
                 if exhausted and not pending and not again:
                     return

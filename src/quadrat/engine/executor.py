@@ -114,6 +114,11 @@ class Source(Protocol):
         may be one."""
         ...
 
+    @property
+    def network_left(self) -> bool:
+        """Whether there may still be jobs for workers with a device."""
+        ...
+
 
 class Executor(Protocol):
     """Runs jobs; a failing job never stops the others."""
@@ -142,6 +147,8 @@ class JobList:
     def __init__(self, jobs: Iterable[Job]) -> None:
         self._jobs = iter(jobs)
         self._first: Job | None = None
+
+    network_left = True
 
     def next(self, needs: frozenset[Needs]) -> Job | None:
         if self._first is None:

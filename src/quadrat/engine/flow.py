@@ -252,6 +252,8 @@ class Flow:
         self._gate = gate
         self._weight = weight
         self._room = room
+        self._exhausted = False
+        """Whether there was no next slide when it was last asked for."""
         self._held: dict[str, int] = {}
         """Bytes that each slide which passed the gate may take."""
 
@@ -262,6 +264,14 @@ class Flow:
             if unit is not None:
                 return unit
         return self._first(needs)
+
+    @property
+    def network_left(self) -> bool:
+        """Whether there is, or may be, work for workers with a device, also underway."""
+        return not self._exhausted or any(
+            (step := _network(slide)) is not None and slide.at <= step and not slide.over
+            for slide in self.slides.values()
+        )
 
     def finished(self, unit: Unit, done: Iterable[Place]) -> None:
         """A unit came back with these of its places done."""
@@ -286,6 +296,7 @@ class Flow:
                 return unit
         while "cpu" in needs and sum(not s.over for s in self.slides.values()) < self._most:
             entered = self._admit()
+            self._exhausted = entered is None
             if entered is None:
                 return None
             self.slides[entered.name] = entered

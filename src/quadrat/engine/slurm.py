@@ -76,6 +76,7 @@ def slurm_cluster(
             logs=str(logs),
             patience_s=PATIENCE_S,
             lost=keeper.lost,
+            wanted=keeper.want if ask.gpus else lambda devices: None,
         )
 
 
@@ -168,9 +169,10 @@ class _Keeper:
     cluster: Any
     """Of dask-jobqueue."""
     jobs: int
-    """How many there are to be."""
+    """How many there are to be, while there is work for the network."""
     logs: str
     """Where their output lies, for messages."""
+    _wanted: int = 0
     _ended: int = 0
     _came: bool = False
     _reason: str = ""
@@ -178,6 +180,7 @@ class _Keeper:
     _thread: threading.Thread | None = None
 
     def __enter__(self) -> _Keeper:
+        self._wanted = self.jobs
         self.cluster.scale(jobs=self.jobs)
         self._thread = threading.Thread(target=self._keep, daemon=True)
         self._thread.start()
@@ -191,6 +194,11 @@ class _Keeper:
     def lost(self) -> str:
         """Why no worker will come; "" if one may."""
         return self._reason
+
+    def want(self, devices: bool) -> None:
+        """Whether devices are of use still; if not, one job is enough to finish, and the others
+        give theirs back."""
+        self._wanted = self.jobs if devices else 1
 
     def _keep(self) -> None:
         while not self._stop.wait(LOOK_S):
@@ -213,7 +221,7 @@ class _Keeper:
                 )
                 return
         if self.cluster.status.name == "running":
-            self.cluster.scale(jobs=self.jobs)
+            self.cluster.scale(jobs=self._wanted)
 
     async def _forget(self, names: Sequence[str]) -> None:
         for name in names:

@@ -87,17 +87,22 @@ class Play:
         self.kinds, self.hopeless = kinds, set(hopeless)
         self.flying, self.ended, self.failures = [], [], Counter()
         self.most_open = 0
+        self.network_over = False
 
     def step(self):
         """Something happens; False: there is nothing left to happen."""
         for needs in self.kinds:
             while len(self.flying) < 6 and (unit := self.flow.next(needs)) is not None:
                 assert STEPS[unit.step].needs in needs
+                assert not (self.network_over and STEPS[unit.step].needs == "gpu")
                 self.slides[unit.slide].check_ready(unit)
                 busy = {(u.slide, u.step, p) for u in self.flying for p in u.places}
                 assert not busy & {(unit.slide, unit.step, p) for p in unit.places}
                 self.flying.append(unit)
         self.most_open = max(self.most_open, len(self.flow.slides))
+        left = self.flow.network_left
+        assert left or not any(STEPS[unit.step].needs == "gpu" for unit in self.flying)
+        self.network_over = self.network_over or not left
         if not self.flying:
             return False
         unit = self.flying.pop(self.rng.randrange(len(self.flying)))
@@ -122,6 +127,7 @@ class Play:
         while self.step():
             pass
         self.ended += self.flow.ended()
+        assert not self.flow.network_left
         return self
 
 

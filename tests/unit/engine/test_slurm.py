@@ -1,9 +1,12 @@
 """What worker jobs ask for; that they run is in tests/end_to_end/test_slurm.py."""
 
+from types import SimpleNamespace
+from typing import ClassVar
+
 import pytest
 
 from quadrat.core.errors import ConfigError
-from quadrat.engine.slurm import check_slurm, lifetime, seconds
+from quadrat.engine.slurm import _Keeper, check_slurm, lifetime, seconds
 
 
 @pytest.mark.parametrize(
@@ -17,6 +20,31 @@ def test_a_walltime_is_read_as_slurm_reads_it(walltime, whole):
 def test_workers_leave_before_the_walltime_and_not_all_at_once():
     assert lifetime("04:00:00") == ("--lifetime", "14100s", "--lifetime-stagger", "75s")
     assert lifetime("00:10:00") == ("--lifetime", "450s", "--lifetime-stagger", "37s")
+
+
+class Cluster:
+    """As far as the number of jobs goes."""
+
+    scheduler_info: ClassVar = {"workers": {}}
+    status = SimpleNamespace(name="running")
+    workers: ClassVar = {}
+
+    def __init__(self):
+        self.asked = []
+
+    def scale(self, jobs):
+        self.asked.append(jobs)
+
+
+def test_when_only_finishing_is_left_all_jobs_but_one_give_their_devices_back():
+    cluster = Cluster()
+    with _Keeper(cluster, 4, "") as keeper:
+        keeper._top_up(frozenset())
+        keeper.want(False)
+        keeper._top_up(frozenset())
+        keeper.want(True)  # a slide that another command began and left comes back
+        keeper._top_up(frozenset())
+    assert cluster.asked == [4, 4, 1, 4]
 
 
 def test_where_no_slurm_is_a_sentence_says_so(monkeypatch, tmp_path):
