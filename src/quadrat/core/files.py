@@ -220,6 +220,17 @@ def new_folder(path: Path) -> Iterator[Path]:
         raise
 
 
+def copy_file(source: Path, path: Path) -> None:
+    """Copy what a file holds, in a :func:`new_folder` that sees to the rest.
+
+    Raises:
+        WriteError: it cannot be written, or read.
+    """
+    make_folder(path.parent)
+    with _reported(path):
+        shutil.copyfile(source, path)
+
+
 def place_folder(source: Path, path: Path) -> None:
     """Give a finished folder its place by rename, replacing what was there.
 

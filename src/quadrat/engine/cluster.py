@@ -14,7 +14,6 @@ from quadrat.config.pipeline import RunSection, SlurmSection
 from quadrat.core.allocation import cpus, memory_bytes
 from quadrat.core.errors import EXIT_USAGE, ConfigError
 from quadrat.engine.executor import Equipment, Executor, Serial
-from quadrat.engine.opened import leave_slides
 from quadrat.engine.staging import use_stage
 
 WORKER_BYTES = 3 << 30
@@ -181,6 +180,8 @@ def open_executor(
 @contextmanager
 def _serial(stage_gb: float) -> Iterator[Executor]:
     """A loop in this process."""
+    from quadrat.engine.opened import leave_slides  # here: worker processes are not to wait for it
+
     use_stage(stage_gb)
     try:
         yield Serial()

@@ -26,7 +26,6 @@ from quadrat import __version__
 from quadrat.core.files import OutputFile, open_append
 from quadrat.core.numerics import Numerics, device_numerics
 from quadrat.engine.executor import Equipment, Failure, Job, Outcome, guarded
-from quadrat.engine.opened import leave_slides
 from quadrat.engine.staging import use_stage
 from quadrat.models.device import DEVICE
 
@@ -75,6 +74,8 @@ class Crew(WorkerPlugin):
         use_stage(self.equipment.stage_gb, self._not_staged)
 
     def teardown(self, worker: Worker) -> None:
+        from quadrat.engine.opened import leave_slides  # here: a start is not to wait for it
+
         leave_slides()
         self.station.close()
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from quadrat.core.allocation import temporary_folder
 from quadrat.core.errors import WriteError
 from quadrat.core.files import (
     OutputFile,
+    copy_file,
     drop_partials,
     free_bytes,
     make_folder,
@@ -40,11 +40,12 @@ class Copy:
 
     path: str
     """The slide's file, or its folder, in the copy."""
-    _lock: OutputFile
+    lock: OutputFile
+    """Held as long as it is in use."""
 
     def release(self) -> None:
         """It may make room for others."""
-        self._lock.close()
+        self.lock.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +103,7 @@ class Stage:
             )
         with new_folder(place) as part:
             for file in slide_files(path):
-                there = part / file.relative_to(path.parent)
-                make_folder(there.parent)
-                shutil.copyfile(file, there)
+                copy_file(file, part / file.relative_to(path.parent))
             if slide_identity(str(part / path.name)) != identity:
                 raise OSError("the file was changed meanwhile")
         return ""

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from quadrat.core import files
 from quadrat.core.errors import DamagedTileError
 from quadrat.engine import opened as opened_module
-from quadrat.engine import staging
 from quadrat.engine.staging import Copy, Stage, clear_stage, staged, use_stage
 from quadrat.slides.identity import slide_identity
 
@@ -83,7 +83,7 @@ def test_a_full_disk_is_said_and_leaves_nothing_half_copied(stage, slides, monke
         Path(target).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(staging.shutil, "copyfile", full)
+    monkeypatch.setattr(files.shutil, "copyfile", full)
     assert "No space left" in take(stage, slides / "a.svs")
     assert not [p for p in stage.folder.rglob("*") if p.is_file() and p.suffix != ".lock"]
 
