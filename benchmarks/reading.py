@@ -8,9 +8,11 @@ median of each reader is taken. *Aligned* tiles touch each source tile once. *Un
 (shifted by 100, 77 px) touch nine source tiles each and share them with their neighbours:
 `decoded_tiles` counts the source tiles that the reads need, each once, and the bare decoder decodes
 just those. CPU seconds are of the process, all threads; they are what to compare on a machine with
-other work.
+other work. *Resampled* tiles are of 512 px at twice the slide's mpp, next to the least that it
+takes: pread, the bare decoder, and OpenCV's area filter.
 
-    python benchmarks/reading.py [--quick] [--keep SLIDE]     peers: pip install tiffslide fastslide
+    python benchmarks/reading.py [--quick] [--keep SLIDE]
+    peers: pip install tiffslide fastslide opencv-python-headless
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -36,6 +39,8 @@ from samples import REAL_SLIDE, sample
 
 from quadrat.core.geometry import Box
 from quadrat.slides.opening import open_slide
+from quadrat.slides.protocol import TileGrid
+from quadrat.slides.source import believable_mpp, open_source
 
 TILE_PX, READ_PX = 256, 512
 SHIFT = 100, 77
@@ -218,6 +223,45 @@ def measure(path: Path, boxes: list[Box], names: list[str], *, rounds: int) -> d
     return result
 
 
+def at_least(grid: TileGrid, box: Box) -> np.ndarray:
+    """A box at half the resolution by pread, the bare decoder and OpenCV's area filter."""
+    import cv2
+
+    canvas = np.empty((2 * READ_PX, 2 * READ_PX, 3), np.uint8)
+    for row, col in box.scale_out(2, 2).cells(TILE_PX):
+        top, left = row * TILE_PX - 2 * box.row0, col * TILE_PX - 2 * box.col0
+        canvas[top : top + TILE_PX, left : left + TILE_PX] = grid.codec.decode(grid.data(row, col))
+    return np.asarray(cv2.resize(canvas, (READ_PX, READ_PX), interpolation=cv2.INTER_AREA))
+
+
+def measure_resampled(path: Path, boxes: list[Box], *, rounds: int) -> dict[str, object]:
+    """CPU seconds for tiles at twice the mpp, of quadrat and of the least that it takes, and the
+    largest difference of their pixels."""
+    whole = sorted({(box.row0 // 1024, box.col0 // 1024) for box in boxes})
+    half = [Box(r * 512, c * 512, (r + 1) * 512, (c + 1) * 512) for r, c in whole][1:-1]
+    ours, least = [], []
+    with open_slide(path) as slide:
+        mpp, grid = 2 * believable_mpp(slide), slide.tiles(0)
+        assert grid is not None
+        for _ in range(rounds + 1):
+            with open_source(path, mpp=mpp) as source:
+                ours.append(spread(half, source.read, 1).cpu_s)
+            least.append(spread(half, partial(at_least, grid), 1).cpu_s)
+        with open_source(path, mpp=mpp) as source:
+            difference = max(
+                int(np.abs(source.read(box).astype(int) - at_least(grid, box)).max())
+                for box in half
+            )
+    ratios = [one / other for one, other in zip(ours[1:], least[1:], strict=True)]
+    return {
+        "tiles": len(half),
+        "cpu_s": round(statistics.median(ours[1:]), 3),
+        "least_cpu_s": round(statistics.median(least[1:]), 3),
+        "cpu_over_least": round(statistics.median(ratios), 3),
+        "largest_difference": difference,
+    }
+
+
 def pixel_ratio(boxes: list[Box], data: list[bytes]) -> float:
     """Source pixels decoded for one pixel read."""
     return round(len(data) * TILE_PX**2 / sum(box.area for box in boxes), 3)
@@ -262,6 +306,9 @@ def main() -> None:
         ):
             print(f"{label}: {len(chosen)} tissue tiles of {READ_PX} px")
             summary[label] = measure(path, chosen, names, rounds=rounds)
+        if find_spec("cv2") is not None:
+            summary["resampled"] = measure_resampled(path, boxes, rounds=4 * rounds)
+            print("resampled:", summary["resampled"])
         with open_slide(path) as slide:
             summary["info"] = slide.info.reader
     print(json.dumps(summary))

@@ -74,70 +74,75 @@ def block_mean(pixels: Rgb, rows: int, cols: int) -> Rgb:
     if rows == 1 and cols == 1:
         return pixels
     height, width = pixels.shape[0] // rows, pixels.shape[1] // cols
-    out = np.empty((height, width, 3), np.uint8)
-    _block_mean(np.ascontiguousarray(pixels), rows, cols, out)
-    return out
+    out = np.empty((height, width * 3), np.uint8)
+    _block_mean(_lines(pixels), rows, cols, out)
+    return out.reshape(height, width, 3)
 
 
 def separable(pixels: Rgb, rows: Taps, cols: Taps) -> Rgb:
-    """Weighted mean along columns, then along rows. ``pixels`` cover input rows first to stop of
-    ``rows`` and the same of ``cols``."""
-    middle = np.empty((pixels.shape[0], len(cols.index), 3), np.int32)
-    _along_columns(np.ascontiguousarray(pixels), cols.index, cols.weight, middle)
+    """Weighted mean along rows and columns. ``pixels`` cover input rows first to stop of ``rows``
+    and the same of ``cols``."""
     out = np.empty((len(rows.index), len(cols.index), 3), np.uint8)
-    _along_rows(middle, rows.index, rows.weight, out)
+    _separable(_lines(pixels), rows.index, rows.weight, cols.index * 3, cols.weight, out)
     return out
 
 
+def _lines(pixels: Rgb) -> npt.NDArray[np.uint8]:
+    """(h, w, 3) as (h, w * 3): sums down the rows are then loops over plain memory, which the
+    compiler turns into vector instructions."""
+    return np.ascontiguousarray(pixels).reshape(pixels.shape[0], -1)
+
+
 @kernel
-def _block_mean(pixels, rows, cols, out):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
-    count = rows * cols
-    sums = np.empty((out.shape[1], 3), np.int64)
+def _block_mean(lines, rows, cols, out):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    count = np.uint32(rows * cols)
+    half, shift = count // np.uint32(2), np.uint32(math.log2(count))
+    down = np.empty(lines.shape[1], np.uint32)
+    sums = np.empty(out.shape[1], np.uint32)
     for r in range(out.shape[0]):
-        sums[:] = 0
+        down[:] = 0
         for dr in range(rows):
-            line = pixels[r * rows + dr]
-            for c in range(out.shape[1]):
-                red, green, blue = 0, 0, 0
-                for dc in range(cols):
-                    at = c * cols + dc
-                    red += line[at, 0]
-                    green += line[at, 1]
-                    blue += line[at, 2]
-                sums[c, 0] += red
-                sums[c, 1] += green
-                sums[c, 2] += blue
-        for c in range(out.shape[1]):
-            for k in range(3):
-                out[r, c, k] = (2 * sums[c, k] + count) // (2 * count)
+            line = lines[r * rows + dr]
+            for i in range(len(down)):
+                down[i] += line[i]
+        if cols == 2:  # the one that slides need most, in a loop that can be vectorised
+            for c in range(len(sums) // 3):
+                sums[3 * c] = down[6 * c] + down[6 * c + 3]
+                sums[3 * c + 1] = down[6 * c + 1] + down[6 * c + 4]
+                sums[3 * c + 2] = down[6 * c + 2] + down[6 * c + 5]
+        else:
+            for c in range(0, len(sums), 3):
+                red, green, blue = np.uint32(0), np.uint32(0), np.uint32(0)
+                for at in range(c * cols, (c + 3) * cols, 3):
+                    red += down[at]
+                    green += down[at + 1]
+                    blue += down[at + 2]
+                sums[c], sums[c + 1], sums[c + 2] = red, green, blue
+        if count & (count - np.uint32(1)):
+            for i in range(len(sums)):
+                out[r, i] = (sums[i] + half) // count
+        else:  # a division is several times a shift
+            for i in range(len(sums)):
+                out[r, i] = (sums[i] + half) >> shift
 
 
 @kernel
-def _along_columns(pixels, index, weight, out):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+def _separable(lines, row_index, row_weight, col_index, col_weight, out):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    half, shift = np.int32(1 << (2 * WEIGHT_BITS - 1)), np.int32(2 * WEIGHT_BITS)
+    down = np.empty(lines.shape[1], np.int32)
     for r in range(out.shape[0]):
-        for c in range(out.shape[1]):
-            red, green, blue = np.int32(0), np.int32(0), np.int32(0)
-            for t in range(index.shape[1]):
-                at, share = index[c, t], weight[c, t]
-                red += share * pixels[r, at, 0]
-                green += share * pixels[r, at, 1]
-                blue += share * pixels[r, at, 2]
-            out[r, c, 0], out[r, c, 1], out[r, c, 2] = red, green, blue
-
-
-@kernel
-def _along_rows(middle, index, weight, out):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
-    half, shift = 1 << (2 * WEIGHT_BITS - 1), 2 * WEIGHT_BITS
-    sums = np.empty((out.shape[1], 3), np.int32)
-    for r in range(out.shape[0]):
-        sums[:] = half
-        for t in range(index.shape[1]):
-            share = weight[r, t]
+        down[:] = 0
+        for t in range(row_index.shape[1]):
+            share = row_weight[r, t]
             if share:
-                line = middle[index[r, t]]
-                for c in range(out.shape[1]):
-                    for k in range(3):
-                        sums[c, k] += share * line[c, k]
+                line = lines[row_index[r, t]]
+                for i in range(len(down)):
+                    down[i] += share * np.int32(line[i])
         for c in range(out.shape[1]):
-            for k in range(3):
-                out[r, c, k] = sums[c, k] >> shift
+            red, green, blue = half, half, half
+            for t in range(col_index.shape[1]):
+                at, share = col_index[c, t], col_weight[c, t]
+                red += share * down[at]
+                green += share * down[at + 1]
+                blue += share * down[at + 2]
+            out[r, c, 0], out[r, c, 1], out[r, c, 2] = red >> shift, green >> shift, blue >> shift

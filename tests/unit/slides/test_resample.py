@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from quadrat.core.geometry import Box
 from quadrat.slides.array import ArraySlide
-from quadrat.slides.resample import WEIGHT_BITS, block_mean, taps
+from quadrat.slides.resample import WEIGHT_BITS, block_mean, separable, taps
 from quadrat.slides.source import SlideSource, open_source, source_of
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (211, 307, 3), np.uint8)
@@ -109,6 +109,32 @@ def test_an_integer_reduction_is_the_mean_rounded_half_up() -> None:
     crop = PICTURE[15:135, 21:180].reshape(40, 3, 53, 3, 3).astype(np.int64).sum(axis=(1, 3))
     np.testing.assert_array_equal(source.read(box), (2 * crop + 9) // 18)
     assert block_mean(np.array([[[0] * 3, [1] * 3]], np.uint8), 1, 2).tolist() == [[[1, 1, 1]]]
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("cols", [1, 2, 3, 4, 8])
+def test_a_block_mean_is_exact_for_every_shape_and_for_the_brightest_block(rows, cols) -> None:
+    blocks = np.random.default_rng(rows * 9 + cols).integers(
+        0, 256, (5, rows, 6, cols, 3), np.uint8
+    )
+    blocks[0] = 255
+    count = rows * cols
+    wanted = (2 * blocks.astype(np.int64).sum(axis=(1, 3)) + count) // (2 * count)
+    found = block_mean(blocks.reshape(5 * rows, 6 * cols, 3), rows, cols)
+    np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("ratio", [0.6, 1.0, 1.37, 2.004, 9.9])
+def test_the_weighted_mean_is_the_sum_of_its_taps_rounded_once(ratio) -> None:
+    down, across = (taps(i, i + 9, ratio=ratio, size=400) for i in (3, 11))
+    shape = down.stop - down.first, across.stop - across.first, 3
+    pixels = np.random.default_rng(4).integers(0, 256, shape, np.uint8)
+    wanted = np.full((9, 9, 3), 1 << (2 * WEIGHT_BITS - 1), np.int64)
+    for i, j in np.ndindex(9, 9):
+        for s, t in np.ndindex(down.index.shape[1], across.index.shape[1]):
+            share = int(down.weight[i, s]) * int(across.weight[j, t])
+            wanted[i, j] += share * pixels[down.index[i, s], across.index[j, t]].astype(np.int64)
+    np.testing.assert_array_equal(separable(pixels, down, across), wanted >> (2 * WEIGHT_BITS))
 
 
 def test_area_resampling_is_within_a_grey_level_of_the_exact_mean() -> None:
