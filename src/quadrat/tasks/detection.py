@@ -29,6 +29,7 @@ from quadrat.core.predictions import (
     quantise_score,
 )
 from quadrat.metrics.detection import METRICS
+from quadrat.models.found import Found
 from quadrat.models.task import (
     Crop,
     ModelSpec,
@@ -135,8 +136,10 @@ class DetectionTask(Task):
         return terms | {"loss": terms["heat"] + terms["box"]}
 
     def decode(
-        self, output: Tensor, cells: Sequence[CoreIndex], spec: ModelSpec
+        self, output: Tensor | Found, cells: Sequence[CoreIndex], spec: ModelSpec
     ) -> list[Prediction]:
+        if isinstance(output, Found):
+            return output.of_cores(cells, spec.lattice)
         k = len(spec.classes)
         score, class_id = torch.sigmoid(output[:, :k].double()).max(dim=1)
         sides = sides_of(output[:, k:].double())
