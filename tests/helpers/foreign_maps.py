@@ -106,7 +106,13 @@ def untiled(decoder, raw, head, lattice, shape, **thresholds) -> Answer:
     side = -(-max(shape) // lattice.core) * lattice.core
     one = Lattice(core=side, halo=lattice.halo, stride=lattice.stride, shard=side)
     spec = spec_of(decoder, head, one, **thresholds)
-    return renumbered(stitched(decoded(decoder, raw, head, spec, shape)), side=lattice.shard)
+    view = decoded(decoder, raw, head, spec, shape)
+    if spec.task == "instance_masks":  # masks overlap, so ids are needed before they are painted
+        found, shards = view.read((0, 0)), lattice.shards(view.frame.box)
+        own = found.cell // lattice.shard
+        stored = {s: {(0, 0): found.take((own == s).all(axis=1))} for s in shards}
+        return stitched(View(replace(spec, lattice=lattice), view.frame, stored))
+    return renumbered(stitched(view), side=lattice.shard)
 
 
 def matched(answer, labels):
@@ -129,7 +135,9 @@ def matched(answer, labels):
 
 def centres(labels):
     """(n, 2) means of the pixel centres of each label, corner-based."""
-    return np.array(ndimage.center_of_mass(labels > 0, labels, np.arange(1, labels.max() + 1))) + 0.5
+    return (
+        np.array(ndimage.center_of_mass(labels > 0, labels, np.arange(1, labels.max() + 1))) + 0.5
+    )
 
 
 def hover(labels):

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from quadrat.core.errors import ConfigError, PackageError
 from quadrat.core.geometry import Box
@@ -141,13 +140,6 @@ def crops(masks: Sequence[Array]) -> tuple[Array, Array]:
             bounds[i] = own.row0, own.col0, own.row1, own.col1
             pieces.append(mask[own.row0 : own.row1, own.col0 : own.col1].ravel().astype(np.uint8))
     return np.concatenate(pieces), bounds
-
-
-def listed_outputs(windows: Sequence[dict[str, Tensor]]) -> Outputs:
-    """What torchvision's detection models answer to a batch, one dictionary per window, as
-    outputs by name."""
-    names = [name for name in ("boxes", "scores", "labels", "masks") if name in windows[0]]
-    return {name: [window[name] for window in windows] for name in names}
 
 
 def adapt_boxes(outputs: Outputs, head: ForeignHead) -> FoundBoxes:

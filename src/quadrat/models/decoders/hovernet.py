@@ -35,7 +35,7 @@ from quadrat.models.decoders.maps import (
 )
 from quadrat.models.foreign.head import ForeignHead, Option
 
-OPTIONS: dict[str, Option | None] = {"sobel": 21.0, "open": 5.0, "edge_gain": 1.5}
+OPTIONS: dict[str, Option | None] = {"sobel": 21.0, "open": 5.0, "edge_gain": 2.0}
 
 
 def adapt(outputs: Outputs, head: ForeignHead) -> Tensor:
