@@ -250,11 +250,13 @@ def candidates_of(
 
 
 def select(view: Boxes, shard: ShardIndex) -> Candidates:
-    """A shard's candidates at or above the working threshold, where the user's
+    """A shard's candidates at or above the working threshold, on the slide and where the user's
     regions allow them.
     """
     candidates = view.predictions.read(shard)
     keep = candidates.score >= quantise_score(np.array([view.spec.thresholds["score"]]))[0]
+    # beyond the slide there is only fill, of which a network may make what it likes
+    keep &= (candidates.cell < view.frame.box.shape).all(axis=1)
     keep &= view.allows(*candidates.cell.T)
     return candidates.take(keep)
 

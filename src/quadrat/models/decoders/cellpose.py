@@ -43,6 +43,8 @@ OPTIONS: dict[str, Option | None] = {
 BITS = 8
 UNIT = 1 << BITS
 """Positions are in 1 / UNIT px."""
+LANE = 32
+"""Bits of one of the two components that are packed into one number."""
 INNER = 0.25
 """Marker energy of a pixel that is no seed and no border; the threshold for seeds lies above it."""
 
@@ -76,28 +78,38 @@ def follow(flow: Tensor, inside: Tensor, *, steps: int) -> Tensor:
     outside stay."""
     batch, rows, cols = inside.shape
     index, row, col = torch.nonzero(inside, as_tuple=True)
-    flat = flow.permute(0, 2, 3, 1).reshape(-1, 2)
-    limit = torch.tensor([rows - 1, cols - 1], dtype=torch.int32, device=flow.device) * UNIT
-    at = torch.stack([row, col], dim=1).to(torch.int32) * UNIT
+    packed = _packed(flow)
+    below = cols + 1  # from a pixel to the one below it
+    first, y, x = index * (rows + 1) * below, row * UNIT, col * UNIT
     for _ in range(steps):
-        low, part = at >> BITS, at & (UNIT - 1)
-        high = torch.minimum(low + 1, limit >> BITS)
-        moved = torch.zeros_like(at)
-        for r, weight_r in ((low[:, 0], UNIT - part[:, 0]), (high[:, 0], part[:, 0])):
-            for c, weight_c in ((low[:, 1], UNIT - part[:, 1]), (high[:, 1], part[:, 1])):
-                here = flat[(index * rows + r) * cols + c]
-                moved = moved + here * (weight_r * weight_c)[:, None]
-        step = (moved + (1 << (2 * BITS - 1))) >> (2 * BITS)
-        at = torch.minimum((at + step).clamp(min=0), limit)
-    ends = torch.stack(
-        torch.meshgrid(
-            torch.arange(rows, dtype=torch.int32, device=flow.device) * UNIT,
-            torch.arange(cols, dtype=torch.int32, device=flow.device) * UNIT,
-            indexing="ij",
-        )
-    ).repeat(batch, 1, 1, 1)
-    ends[index, :, row, col] = at
+        at = first + (y >> BITS) * below + (x >> BITS)
+        down, right = y & (UNIT - 1), x & (UNIT - 1)
+        left = UNIT - right
+        upper = packed[at] * left + packed[at + 1] * right
+        lower = packed[at + below] * left + packed[at + below + 1] * right
+        both = upper * (UNIT - down) + lower * down
+        y = (y + _rounded(both >> LANE)).clamp(0, (rows - 1) * UNIT)
+        x = (x + _rounded(both & ((1 << LANE) - 1))).clamp(0, (cols - 1) * UNIT)
+    grid = torch.meshgrid(
+        torch.arange(rows, dtype=torch.int32, device=flow.device) * UNIT,
+        torch.arange(cols, dtype=torch.int32, device=flow.device) * UNIT,
+        indexing="ij",
+    )
+    ends = torch.stack(grid).repeat(batch, 1, 1, 1)
+    ends[index, :, row, col] = torch.stack([y, x], dim=1).to(torch.int32)
     return ends
+
+
+def _packed(flow: Tensor) -> Tensor:
+    """Both components of each pixel's flow (b, 2, h, w) as one int64, made positive, so that they
+    are added and multiplied together; flat, with one more row and column."""
+    wide = functional.pad(flow.float(), (0, 1, 0, 1)).to(torch.int64) + UNIT
+    return ((wide[:, 0] << LANE) + wide[:, 1]).flatten()
+
+
+def _rounded(lane: Tensor) -> Tensor:
+    """An interpolated component, which carries two factors of UNIT, rounded half up."""
+    return ((lane + (1 << (2 * BITS - 1))) >> (2 * BITS)) - UNIT
 
 
 def markers(ends: Tensor, inside: Tensor, head: ForeignHead) -> Tensor:

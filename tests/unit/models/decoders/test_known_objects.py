@@ -185,3 +185,15 @@ def test_no_objects_are_found_where_there_are_none():
         beyond = {key: float(value.min()) for key, value in maps.items()}
         answer = answer_of(name, maps, beyond=beyond, options=options)
         assert len(answer) == 0, name
+
+
+@pytest.mark.parametrize("name", ["points", "stardist"])
+def test_what_a_network_makes_of_the_fill_beyond_the_slide_is_no_object(name):
+    one = np.zeros((1, *SHAPE), np.float32)
+    maps, options = {
+        "points": ({"heat": one}, {"box_um": 6.0}),
+        "stardist": ({"probability": one, "rays": np.repeat(one + 4, 8, 0)}, {}),
+    }[name]
+    beyond = {"heat": 0.9, "probability": 0.9, "rays": 4.0}
+    answer = answer_of(name, maps, beyond=beyond, activation="probabilities", options=options)
+    assert len(answer) == 0
