@@ -1,7 +1,7 @@
 """Maps as decoders need them: checked, turned into probabilities, and filtered.
 
 Filters are sums and comparisons of shifted maps in a fixed order. So a value depends on its
-neighbourhood alone, not on where it lies in the window, and CPU and GPU give the same bits.
+neighbourhood alone, to the bit, and not on where it lies in the window.
 """
 
 from __future__ import annotations

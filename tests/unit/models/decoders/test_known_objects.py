@@ -104,6 +104,29 @@ def test_cellpose_separates_what_touches(labels, classes, noise):
     )
 
 
+def test_cellpose_keeps_a_crescent_whole_and_what_lies_in_it_apart():
+    shape = (90, 90)
+    labels = np.zeros(shape, np.int32)
+    crescent = fields.ellipse(shape, (40, 40), (18, 18)) & ~fields.ellipse(
+        shape, (40, 52), (14, 12)
+    )
+    labels[crescent] = 1
+    labels[fields.ellipse(shape, (40, 54), (8, 8)) & (labels == 0)] = 2
+    labels[fields.ellipse(shape, (73, 50), (6, 26), 1.2) & (labels == 0)] = 3
+    labels = fields.connected(labels)
+    assert labels.max() == 3
+    noise = 0.3 * np.random.default_rng(0).standard_normal((2, *shape))
+    maps = {
+        "flows": (5 * (fm.diffused(labels) + noise)).astype(np.float32),
+        "probability": fm.logits(np.where(labels > 0, 0.95, 0.05))[None],
+    }
+    decoder = DECODERS["cellpose"]
+    head = fm.head_of(decoder)
+    lattice = Lattice(core=30, halo=decoder.reach(head), stride=1, shard=30)
+    raw = fm.Raw(maps, {"probability": -5.0})
+    has_all(fm.tiled(decoder, raw, head, lattice, shape), labels, iou=0.97)
+
+
 def test_cellpose_draws_the_border_where_flows_part_not_half_way_between_seeds(labels):
     """A large cell that touches a small one: half way between their middles lies inside the large
     one."""
