@@ -223,14 +223,17 @@ def from_one_pass(case):
     give."""
     prediction, whole = oracle.one_pass(case.model, case.spec, case.rgb)
     view = MemoryView(whole, case.source.frame, {(0, 0): {(0, 0): prediction}})
-    answer = stitched(view)
+    return view, renumbered(stitched(view), side=case.spec.lattice.shard)
+
+
+def renumbered(answer, *, side):
+    """An answer of one shard with the ids that shards of ``side`` px would give."""
     row, col = answer.table.anchor.T
-    side = case.spec.lattice.shard
     order = np.lexsort((col, row, col // side, row // side))
     image = answer.image
     if image is not None and image.dtype == np.uint32:
         image = np.concatenate([[0], np.argsort(order) + 1]).astype(np.uint32)[image]
-    return view, Answer(answer.table.take(order), take_polygons(answer.polygons, order), image)
+    return Answer(answer.table.take(order), take_polygons(answer.polygons, order), image)
 
 
 def differences(one, other):

@@ -443,6 +443,9 @@ else:  # a dictionary at run time too, with these keys and any other that holds 
         (0.4)."""
         class_aware: Share
         """detection, instance_masks: 1: only boxes of one class exclude each other (0)."""
+        by_mask: Share
+        """instance_masks: 1: of two objects that overlap, ``iou`` is that of their masks, not of
+        their boxes (0)."""
         min_area_um2: Annotated[float, Field(ge=0), _unit("um2")]
         """instance (8), instance_masks (8), semantic (400): smaller objects or regions are left
         out. Needed where ``model.mpp`` is px."""

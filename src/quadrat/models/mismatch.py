@@ -206,13 +206,18 @@ def _compare(
 
 def kept_boxes(found: Prediction, spec: ModelSpec) -> Candidates:
     """The objects that suppression leaves of one window's candidates at the working thresholds."""
-    candidates = found.boxes if isinstance(found, MaskCandidates) else found
-    assert isinstance(candidates, Candidates)
+    assert isinstance(found, Candidates)
     thresholds = spec.thresholds
-    enough = np.flatnonzero(candidates.score >= quantise_score(np.array([thresholds["score"]]))[0])
-    good = candidates.take(enough)
-    class_aware = thresholds.get("class_aware", 0.0) > 0
-    return good.take(suppress(good, iou=thresholds["iou"], class_aware=class_aware))
+    enough = np.flatnonzero(found.score >= quantise_score(np.array([thresholds["score"]]))[0])
+    good = found.take(enough)
+    kept = suppress(
+        good,
+        iou=thresholds["iou"],
+        class_aware=thresholds.get("class_aware", 0.0) > 0,
+        by_mask=thresholds.get("by_mask", 0.0) > 0,
+    )
+    boxes = good.boxes if isinstance(good, MaskCandidates) else good
+    return boxes.take(kept)
 
 
 def compare_maps(one: U8, other: U8, spec: ModelSpec) -> Disagreement:

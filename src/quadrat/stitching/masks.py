@@ -48,6 +48,27 @@ def paste(
     return area, starts, bits
 
 
+def pack(
+    inside: npt.NDArray[np.uint8], bounds: npt.NDArray[np.int64]
+) -> tuple[
+    npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.int64], npt.NDArray[np.uint8]
+]:
+    """Masks that are given pixel by pixel: 0 or 1 (m,), mask after mask, row by row over its bounds
+    (n, 4) row0, col0, row1, col1 in grid px, none of them empty.
+
+    Of several 4-connected components the largest stays, as in :func:`paste`.
+
+    Returns:
+        box (n, 4) int32 in 1/16 grid px, then area, starts and bits as in :func:`paste`.
+    """
+    box = (bounds[:, [1, 0, 3, 2]] * BOX_UNIT).astype(np.int32)
+    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(mask_bytes(box))])
+    bits = np.zeros(int(starts[-1]), np.uint8)
+    area = np.zeros(len(box), np.int32)
+    _pack(inside, bounds.astype(np.int64), starts, bits, area)
+    return box, area, starts, bits
+
+
 def outlines(masks: MaskCandidates) -> tuple[ObjectTable, Polygons, Runs]:
     """Each candidate as an object with its own whole mask: table, outlines and runs in grid px, in
     the given order.
@@ -142,9 +163,26 @@ def _paste(probability, box, pixels, starts, bits, area):  # type: ignore[no-unt
                         _value(probability[i], (y - y0) / (y1 - y0), (x - x0) / (x1 - x0)) >= LEVEL
                     )
         area[i] = _keep_largest(inside, height, width)
-        for at in range(height * width):
-            if inside[at]:
-                bits[starts[i] + (at >> 3)] |= 128 >> (at & 7)
+        _write(inside, bits, starts[i])
+
+
+@kernel
+def _pack(inside, bounds, starts, bits, area):  # type: ignore[no-untyped-def]
+    first = 0
+    for i in range(bounds.shape[0]):
+        height, width = bounds[i, 2] - bounds[i, 0], bounds[i, 3] - bounds[i, 1]
+        own = inside[first : first + height * width].copy()
+        area[i] = _keep_largest(own, height, width)
+        _write(own, bits, starts[i])
+        first += height * width
+
+
+@kernel
+def _write(inside, bits, start):  # type: ignore[no-untyped-def]
+    """Pack a flat mask (0 and 1) to bits from byte ``start``."""
+    for at in range(inside.shape[0]):
+        if inside[at]:
+            bits[start + (at >> 3)] |= 128 >> (at & 7)
 
 
 @kernel

@@ -29,6 +29,7 @@ from quadrat.core.predictions import (
     quantise_score,
 )
 from quadrat.metrics.detection import METRICS
+from quadrat.models.found import Found
 from quadrat.models.task import (
     Crop,
     ModelSpec,
@@ -135,8 +136,10 @@ class DetectionTask(Task):
         return terms | {"loss": terms["heat"] + terms["box"]}
 
     def decode(
-        self, output: Tensor, cells: Sequence[CoreIndex], spec: ModelSpec
+        self, output: Tensor | Found, cells: Sequence[CoreIndex], spec: ModelSpec
     ) -> list[Prediction]:
+        if isinstance(output, Found):
+            return output.of_cores(cells, spec.lattice)
         k = len(spec.classes)
         score, class_id = torch.sigmoid(output[:, :k].double()).max(dim=1)
         sides = sides_of(output[:, k:].double())
@@ -247,11 +250,13 @@ def candidates_of(
 
 
 def select(view: Boxes, shard: ShardIndex) -> Candidates:
-    """A shard's candidates at or above the working threshold, where the user's
+    """A shard's candidates at or above the working threshold, on the slide and where the user's
     regions allow them.
     """
     candidates = view.predictions.read(shard)
     keep = candidates.score >= quantise_score(np.array([view.spec.thresholds["score"]]))[0]
+    # beyond the slide there is only fill, of which a network may make what it likes
+    keep &= (candidates.cell < view.frame.box.shape).all(axis=1)
     keep &= view.allows(*candidates.cell.T)
     return candidates.take(keep)
 

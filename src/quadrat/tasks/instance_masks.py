@@ -38,6 +38,7 @@ from quadrat.core.predictions import (
 )
 from quadrat.core.runs import Runs, paint
 from quadrat.metrics.instance import METRICS
+from quadrat.models.found import NEAR_PX, Found
 from quadrat.models.mask_rcnn import MASK_SIDE, MaskRCNN, RegionOutput
 from quadrat.models.task import (
     Crop,
@@ -63,8 +64,6 @@ PROPOSAL_IOU = 0.7
 """Of proposals of one core that overlap by more, the better one becomes a region."""
 CANDIDATE_SCORE = 0.2
 """Regions below this score emit nothing; the working threshold lies above it."""
-REACH_PX = 4
-"""An object that comes so close to its window's border is taken to be cut by it."""
 LEAST_TRUTH_PX = 9
 """Smaller pieces of an object at the border of a patch are not learnt from."""
 
@@ -78,19 +77,24 @@ def select(view: Masks) -> Arrays:
     spec, frame = view.spec, view.frame
     least = max(1, round(spec.thresholds["min_area_um2"] / frame.mpp**2))
     score = quantise_score(np.array([spec.thresholds["score"]]))[0]
-    rows, parts = [np.zeros(0, np.int64)], [Candidates.empty()]
+    # a package from before there was a choice compares boxes
+    by_mask = spec.thresholds.get("by_mask", 0.0) > 0
+    rows, parts = [np.zeros(0, np.int64)], [MaskCandidates.empty()]
     for shard in view.shards:
-        found = view.predictions.read(shard, pixels=False)
+        found = view.predictions.read(shard, pixels=by_mask)
         centre = (found.box[:, :2] + found.box[:, 2:]) / (2 * BOX_UNIT)
         keep = (found.score >= score) & (found.area >= least)
         # beyond the slide there is only fill, of which a network may make what it likes
         keep &= ((centre >= 0) & (centre < (frame.width, frame.height))).all(axis=1)
         keep &= view.allows(*found.cell.T)
         rows.append(np.flatnonzero(keep))
-        parts.append(found.boxes.take(rows[-1]))
-    merged = Candidates.concatenate(parts)
+        parts.append(found.take(rows[-1]))
+    merged = MaskCandidates.concatenate(parts)
     kept = suppress(
-        merged, iou=spec.thresholds["iou"], class_aware=spec.thresholds["class_aware"] > 0
+        merged,
+        iou=spec.thresholds["iou"],
+        class_aware=spec.thresholds["class_aware"] > 0,
+        by_mask=by_mask,
     )
     cell = merged.cell[kept].astype(np.int64)
     shards = cell // spec.lattice.shard
@@ -148,6 +152,7 @@ class InstanceMasksTask(Task):
         "score": 0.5,
         "iou": 0.4,
         "class_aware": 0.0,
+        "by_mask": 0.0,
         "min_area_um2": 8.0,
     }
     learns_from_partial = False
@@ -182,8 +187,10 @@ class InstanceMasksTask(Task):
 
     @torch.no_grad()
     def decode(
-        self, output: RegionOutput, cells: Sequence[CoreIndex], spec: ModelSpec
+        self, output: RegionOutput | Found, cells: Sequence[CoreIndex], spec: ModelSpec
     ) -> list[Prediction]:
+        if isinstance(output, Found):
+            return output.of_cores(cells, spec.lattice)
         return [decode_window(output[i : i + 1], cell, spec) for i, cell in enumerate(cells)]
 
     def merge(self, view: Masks) -> Stitched:
@@ -267,8 +274,8 @@ def decode_window(output: RegionOutput, cell: CoreIndex, spec: ModelSpec) -> Mas
     probability = quantise(network.masks(output, final[on_device], class_id[on_device]))
     area, starts, bits = paste(probability.reshape(-1, MASK_SIDE, MASK_SIDE), integer[index])
     low, high = (
-        np.array([window.col0, window.row0]) + REACH_PX,
-        np.array([window.col1, window.row1]) - REACH_PX,
+        np.array([window.col0, window.row0]) + NEAR_PX,
+        np.array([window.col1, window.row1]) - NEAR_PX,
     )
     cut = (integer[index, :2] < low * BOX_UNIT).any(axis=1) | (
         integer[index, 2:] > high * BOX_UNIT

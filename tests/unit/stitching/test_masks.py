@@ -11,7 +11,7 @@ from quadrat.core.geometry import Box
 from quadrat.core.predictions import MaskCandidates, mask_boxes
 from quadrat.core.runs import paint
 from quadrat.stitching import masks as module
-from quadrat.stitching.masks import outlines, paste
+from quadrat.stitching.masks import outlines, pack, paste
 
 SOME = settings(deadline=None, derandomize=True, max_examples=60)
 
@@ -152,3 +152,20 @@ def test_candidates_whose_bits_do_not_fit_their_boxes_are_refused():
         replace(found, box=found.box + np.array([0, 0, 64, 64], np.int32))
     with pytest.raises(ValueError, match=r"MaskCandidates\.area"):
         replace(found, area=found.area.astype(np.int64))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_packed_masks_are_their_pixels_and_of_several_parts_the_largest(seed):
+    rng = np.random.default_rng(seed)
+    corner, side = rng.integers(-30, 30, (20, 2)), rng.integers(1, 20, (20, 2))
+    bounds = np.concatenate([corner, corner + side], axis=1)
+    images = [(rng.random(tuple(one)) < 0.6).astype(np.uint8) for one in side]
+    box, area, starts, bits = pack(np.concatenate([i.ravel() for i in images]), bounds)
+    assert np.array_equal(mask_boxes(box), bounds)
+    for i, image in enumerate(images):
+        own = np.unpackbits(bits[starts[i] : starts[i + 1]])[: image.size].reshape(image.shape)
+        parts, count = ndimage.label(image)
+        sizes = np.bincount(parts.ravel(), minlength=count + 1)[1:]
+        want = parts == np.argmax(sizes) + 1 if count else np.zeros(image.shape, bool)
+        assert np.array_equal(own, want)
+        assert area[i] == want.sum()

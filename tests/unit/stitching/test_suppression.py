@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quadrat.core.predictions import Candidates
+from quadrat.core.predictions import Candidates, MaskCandidates, mask_boxes
+from quadrat.stitching.masks import pack
 from quadrat.stitching.suppression import suppress
 
 SOME = settings(deadline=None, derandomize=True, max_examples=150)
@@ -164,3 +165,56 @@ def test_no_candidates_give_no_boxes(iou):
     kept = suppress(candidates(np.random.default_rng(0), 0), iou=iou)
     assert kept.dtype == np.int64
     assert kept.shape == (0,)
+
+
+def masks(rng, n):
+    """Random masks in boxes of whole px that overlap, and the pixels of each as a set."""
+    corner, side = rng.integers(0, 40, (n, 2)), rng.integers(1, 14, (n, 2))
+    bounds = np.concatenate([corner, corner + side], axis=1)
+    inside = (rng.random(int(side.prod(axis=1).sum())) < 0.8).astype(np.uint8)
+    box, area, starts, bits = pack(inside, bounds)
+    cells = rng.permutation(4 * n)[:n]
+    found = MaskCandidates(
+        box=box,
+        score=rng.integers(0, 4, n).astype(np.uint16),
+        class_id=rng.integers(0, 2, n).astype(np.uint8),
+        cell=np.stack([cells // 7, cells % 7], axis=1).astype(np.int32),
+        area=area,
+        flags=np.zeros(n, np.uint8),
+        starts=starts,
+        bits=bits,
+    ).take(area > 0)
+    pixels = []
+    for i, (row0, col0, row1, col1) in enumerate(mask_boxes(found.box)):
+        own = np.unpackbits(found.bits[found.starts[i] : found.starts[i + 1]])
+        shape = row1 - row0, col1 - col0
+        rows, cols = np.nonzero(own[: shape[0] * shape[1]].reshape(shape))
+        pixels.append(set(zip((rows + row0).tolist(), (cols + col0).tolist(), strict=True)))
+    return found, pixels
+
+
+@SOME
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(1, 40),
+    st.sampled_from([0, 100, 250, 500, 999]),
+    st.booleans(),
+)
+def test_suppression_by_masks_counts_the_pixels_that_both_hold(seed, n, thousandths, class_aware):
+    found, pixels = masks(np.random.default_rng(seed), n)
+    key = list(zip(-found.score.astype(int), *found.cell.T, found.class_id, strict=True))
+    kept = []
+    for i in sorted(range(len(found)), key=key.__getitem__):
+        rivals = [j for j in kept if not class_aware or found.class_id[i] == found.class_id[j]]
+        if not any(
+            1000 * len(pixels[i] & pixels[j]) > thousandths * len(pixels[i] | pixels[j])
+            for j in rivals
+        ):
+            kept.append(i)
+    result = suppress(found, iou=thousandths / 1000, class_aware=class_aware, by_mask=True)
+    assert result.tolist() == kept
+
+
+def test_boxes_without_masks_cannot_be_compared_by_masks():
+    with pytest.raises(TypeError, match="needs candidates with masks"):
+        suppress(candidates(np.random.default_rng(0), 3), iou=0.4, by_mask=True)

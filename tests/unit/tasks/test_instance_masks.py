@@ -16,9 +16,10 @@ from quadrat.core.objects import FLAG_CAPPED, FLAG_OCCLUDED, ClassInfo, Frame
 from quadrat.core.predictions import Candidates, MaskCandidates
 from quadrat.core.runs import paint
 from quadrat.models.mask_rcnn import MaskRCNN
+from quadrat.models.mismatch import kept_boxes
 from quadrat.models.package import exactness
 from quadrat.models.task import ModelSpec
-from quadrat.stitching.masks import outlines, paste
+from quadrat.stitching.masks import outlines, pack, paste
 from quadrat.stitching.suppression import suppress
 from quadrat.store.predictions import Layout, MaskStorage
 from quadrat.tasks import get_task
@@ -33,7 +34,7 @@ SPEC = ModelSpec(
     mpp=0.5,
     lattice=LATTICE,
     widths=(8, 12, 16),
-    thresholds={"score": 0.3, "iou": 0.4, "class_aware": 0.0, "min_area_um2": 4.0},
+    thresholds={"score": 0.3, "iou": 0.4, "class_aware": 0.0, "by_mask": 0.0, "min_area_um2": 4.0},
 )
 MASK_NAMES = (*MaskCandidates.COLUMNS, "starts", "bits")
 NONE = np.zeros(0, np.int64)
@@ -181,6 +182,36 @@ def test_an_object_that_later_ones_cover_is_counted_and_flagged():
     table, labels = slide.stitch(slide.shards)
     assert (table.flags & FLAG_OCCLUDED > 0).tolist() == [True, False]
     assert set(np.unique(labels)) == {0, 2}
+
+
+def test_boxes_that_overlap_exclude_each_other_and_masks_only_where_pixels_do():
+    """Two slanted rods next to each other: their boxes cover each other almost, their masks not at
+    all."""
+    row, col = np.indices((30, 30))
+    rod = ((row - col >= -1) & (row - col <= 1)).astype(np.uint8)
+    bounds = np.array([[40, 40, 70, 70], [40, 45, 70, 75], [41, 40, 71, 70]])
+    box, area, starts, bits = pack(np.tile(rod.ravel(), 3), bounds)
+    found = MaskCandidates(
+        box=box,
+        score=np.array([60000, 50000, 40000], np.uint16),
+        class_id=np.zeros(3, np.uint8),
+        cell=np.array([[40, 40], [40, 45], [41, 40]], np.int32),
+        area=area,
+        flags=np.zeros(3, np.uint8),
+        starts=starts,
+        bits=bits,
+    )
+    by_mask = replace(SPEC, thresholds={**SPEC.thresholds, "by_mask": 1.0})
+    before_there_was_a_choice = {k: v for k, v in SPEC.thresholds.items() if k != "by_mask"}
+    for spec, anchors in (
+        (SPEC, [[40, 40]]),
+        (replace(SPEC, thresholds=before_there_was_a_choice), [[40, 40]]),
+        (by_mask, [[40, 40], [40, 45]]),  # the third shares two thirds of its pixels with the first
+    ):
+        slide = Slide(found, spec)
+        table, _ = slide.stitch(slide.shards)
+        assert table.anchor.tolist() == anchors
+        assert len(kept_boxes(found, spec)) == len(anchors)
 
 
 def network(seed=0):

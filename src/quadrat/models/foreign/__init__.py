@@ -1,0 +1,1 @@
+"""Other people's networks: a file and a card become a package that runs like one trained here."""
