@@ -26,8 +26,9 @@ class ForeignHead:
     halo: int = 0
     """Border of a window in input px that no core of it has; what lies there is not kept."""
     out_stride: int = 1
-    """Input px per cell of the maps as the file gives them. Before a decoder sees a map, its cells
-    were repeated to input px, so lengths that are counted in cells have to be multiplied by it."""
+    """Input px per cell of the maps that a decoder is given: the network's own, not enlarged, and
+    padded to the window where the network answers for less. Cells of a map that a decoder returns
+    are repeated to input px after it; candidates that it returns are in input px."""
 
     def number(self, name: str, default: float) -> float:
         """An option that is a number."""
