@@ -39,7 +39,7 @@ def _unit(name: str) -> Any:
     return Field(json_schema_extra={"unit": name})
 
 
-def _model_mpp(value: object) -> Mpp:
+def model_mpp(value: object) -> Mpp:
     """The value of ``model.mpp``."""
     if value == PX:
         return PX
@@ -54,7 +54,7 @@ def _model_mpp(value: object) -> Mpp:
 MODEL_MPP = 0.01, 1000.0
 ModelMpp = Annotated[
     Mpp,
-    PlainValidator(_model_mpp),
+    PlainValidator(model_mpp),
     WithJsonSchema({
         "anyOf": [
             {"type": "number", "minimum": MODEL_MPP[0], "maximum": MODEL_MPP[1]},
