@@ -524,12 +524,15 @@ def shipped_pipelines() -> Path:
 
 
 def find_pipeline(name: str) -> Path:
-    """The file of a pipeline given by path or by the name of a shipped one.
+    """The file of a pipeline given by path, by the folder of an imported model, or by the name of
+    a shipped one.
 
     Raises:
         ConfigError: neither exists.
     """
     path = Path(name)
+    if (path / "pipeline.yaml").is_file():  # the package of an imported model
+        return path / "pipeline.yaml"
     if path.suffix in (".yaml", ".yml"):
         if path.is_file():
             return path

@@ -1,5 +1,6 @@
-"""The model package: a folder with ``weights.safetensors`` and ``card.json``. No pickles, nothing
-executed when loaded."""
+"""The model package: a folder with ``weights.safetensors`` and ``card.json``, or, if it was imported
+(:mod:`quadrat.models.foreign`), with the file of a network in place of the weights. No pickles,
+nothing executed when loaded."""
 
 from __future__ import annotations
 
@@ -249,12 +250,15 @@ def _notes_on_begin(folder: Path, theirs: ModelSpec, spec: ModelSpec) -> list[st
     return notes
 
 
-def write_card(folder: Path, spec: ModelSpec, *, about: Mapping[str, Any]) -> None:
-    """Write ``card.json`` next to finished weights; NaN and infinite figures become null."""
+def write_card(
+    folder: Path, spec: ModelSpec, *, about: Mapping[str, Any], weights_sha256: str = ""
+) -> None:
+    """Write ``card.json`` next to finished weights; NaN and infinite figures become null.
+    ``weights_sha256``: what stands for an imported network in place of the weights."""
     card = {
         "schema": SCHEMA,
         "spec": spec_to_dict(spec),
-        "weights_sha256": sha256_of(folder / WEIGHTS),
+        "weights_sha256": weights_sha256 or sha256_of(folder / WEIGHTS),
         "intended_use": "research use only, not for diagnosis",
     } | dict(about)
     text = json.dumps(_finite(card), indent=2, sort_keys=True, allow_nan=False)
@@ -273,7 +277,8 @@ def _finite(value: Any) -> Any:
 def load_package(
     folder: Path, build: Callable[[ModelSpec], nn.Module], *, task: str | None = None
 ) -> Package:
-    """Load and check a package. ``build`` makes its network (:func:`quadrat.tasks.build_network`).
+    """Load and check a package. ``build`` makes its network (:func:`quadrat.tasks.build_network`),
+    unless it was imported.
 
     Raises:
         PackageError: files missing, weights whose sha256 differs from the card's, a package of
@@ -291,6 +296,10 @@ def load_package(
         raise PackageError(
             f"{folder} holds a model for {spec.task}, but the pipeline's task is {task}"
         )
+    if "foreign" in card:
+        from quadrat.models.foreign.loading import load_foreign  # here: few packages need it
+
+        return Package(model=load_foreign(folder, card, spec), spec=spec, card=card)
     weights = folder / WEIGHTS
     if not weights.is_file():
         raise PackageError(f"{folder} has no {WEIGHTS}")

@@ -68,7 +68,7 @@ def probe(model: nn.Module, *, stride: int, out_stride: int) -> Reach:
     gap = stride * _widest_dilation(
         network
     )  # taps this far apart may jump over a narrower border unseen
-    with _one_thread():
+    with one_thread():
         return _measure(network, stride=stride, out_stride=out_stride, gap=gap)
 
 
@@ -123,7 +123,7 @@ def least_radius(model: nn.Module, *, stride: int, out_stride: int, stated: int)
     network = copy.deepcopy(model).to("cpu", torch.float32).eval()
     gap = stride * _widest_dilation(network)
     length = 2 * stride * math.ceil((stated + 2 * gap) / stride) + 2 * stride
-    with _one_thread():
+    with one_thread():
         radii = [
             _radius_at(
                 network, shape=shape, stride=stride, out_stride=out_stride, gap=gap, impulse=False
@@ -135,7 +135,7 @@ def least_radius(model: nn.Module, *, stride: int, out_stride: int, stated: int)
 
 
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Small images leave more threads nothing to do but wait for each other (ten times slower on a
     busy machine)."""
     before = torch.get_num_threads()

@@ -3,13 +3,11 @@ instance models."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
-from quadrat.core.errors import QuadratError
-from quadrat.models.decoders.decoder import Decoder
+from quadrat.core.errors import PackageError
+from quadrat.models.decoders.decoder import Decoder, Outputs, nothing
 from quadrat.models.foreign.head import ForeignHead
 
 LEAST = 1e-7
@@ -34,17 +32,17 @@ def two_classes(score: Tensor, head: ForeignHead) -> Tensor:
     return torch.cat([torch.zeros_like(logit), logit], dim=1)
 
 
-def adapt_classes(outputs: Mapping[str, Tensor], head: ForeignHead) -> Tensor:
+def adapt_classes(outputs: Outputs, head: ForeignHead) -> Tensor:
     """Scores (b, k), and perhaps an embedding (b, d), to (b, k + d). One score for two classes is
     that of the second, by sigmoid.
 
     Raises:
-        QuadratError: another number of scores than of classes.
+        PackageError: another number of scores than of classes.
     """
-    scores = outputs["scores"]
+    scores = _tensor(outputs, "scores", "classes")
     scores = scores.flatten(1) if scores.ndim == 4 and scores.shape[2:] == (1, 1) else scores
     if scores.ndim != 2 or scores.shape[1] not in ({1, 2} if head.classes == 2 else {head.classes}):
-        raise QuadratError(
+        raise PackageError(
             f"the network answers a tile with scores of the shape {tuple(scores.shape[1:])}; the "
             f"card names {head.classes} classes"
         )
@@ -52,20 +50,21 @@ def adapt_classes(outputs: Mapping[str, Tensor], head: ForeignHead) -> Tensor:
         logits = two_classes(scores, head)
     else:
         logits = log_shares(scores) if head.activation == "probabilities" else scores.float()
-    embedding = outputs.get("embedding")
-    return logits if embedding is None else torch.cat([logits, embedding.flatten(1).float()], dim=1)
+    if "embedding" not in outputs:
+        return logits
+    embedding = _tensor(outputs, "embedding", "classes")
+    return torch.cat([logits, embedding.flatten(1).float()], dim=1)
 
 
-def adapt_argmax(outputs: Mapping[str, Tensor], head: ForeignHead) -> Tensor:
+def adapt_argmax(outputs: Outputs, head: ForeignHead) -> Tensor:
     """Maps (b, c, h, w) to logits of background and each class. With one map per class, pixels are
     never background; one map of one class is that class by sigmoid. ``background``: the channel of
     the background (0).
 
     Raises:
-        QuadratError: another number of maps.
+        PackageError: another number of maps.
     """
-    maps, k = outputs["maps"], head.classes
-    _need_maps(maps, "the classes of pixels")
+    maps, k = _maps(outputs, "argmax"), head.classes
     if maps.shape[1] == 1 and k == 1:
         return two_classes(maps, head)
     logits = log_shares(maps) if head.activation == "probabilities" else maps.float()
@@ -73,7 +72,7 @@ def adapt_argmax(outputs: Mapping[str, Tensor], head: ForeignHead) -> Tensor:
         never = torch.full_like(logits[:, :1], NEVER)
         return torch.cat([never, logits], dim=1)
     if maps.shape[1] != k + 1:
-        raise QuadratError(
+        raise PackageError(
             f"the network gives {maps.shape[1]} maps; for the {k} classes of the card it must give "
             f"{k + 1} with background, or {k} without"
         )
@@ -82,17 +81,16 @@ def adapt_argmax(outputs: Mapping[str, Tensor], head: ForeignHead) -> Tensor:
     return logits if background == 0 else logits[:, order]
 
 
-def adapt_distance(outputs: Mapping[str, Tensor], head: ForeignHead) -> Tensor:
+def adapt_distance(outputs: Outputs, head: ForeignHead) -> Tensor:
     """Maps (b, 2 + classes, h, w): foreground, inner distance, classes. Without maps of classes, all
     objects are of the one class.
 
     Raises:
-        QuadratError: another number of maps.
+        PackageError: another number of maps.
     """
-    maps, k = outputs["maps"], head.classes
-    _need_maps(maps, "foreground, inner distance and classes")
+    maps, k = _maps(outputs, "distance"), head.classes
     if maps.shape[1] != 2 + k and (maps.shape[1], k) != (2, 1):
-        raise QuadratError(
+        raise PackageError(
             f"the network gives {maps.shape[1]} maps; for the {k} classes of the card it must give "
             f"{2 + k}: foreground, inner distance, and one for each class"
         )
@@ -102,19 +100,33 @@ def adapt_distance(outputs: Mapping[str, Tensor], head: ForeignHead) -> Tensor:
     return torch.cat([maps.float(), torch.zeros_like(maps[:, :missing]).float()], dim=1)
 
 
-def _need_maps(value: Tensor, what: str) -> None:
-    if value.ndim != 4 or not value.is_floating_point():
-        raise QuadratError(
-            f"{what} must be maps of real numbers, (batch, channels, rows, columns); the network "
-            f"gives {value.dtype} of the shape {tuple(value.shape)}"
+def _tensor(outputs: Outputs, name: str, decoder: str) -> Tensor:
+    value = outputs.get(name)
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        given = f"{value.dtype}" if isinstance(value, Tensor) else type(value).__name__
+        raise PackageError(
+            f"decoder {decoder}: the output '{name}' must be one tensor of real numbers, and it is "
+            f"{given}"
         )
+    return value
+
+
+def _maps(outputs: Outputs, decoder: str) -> Tensor:
+    maps = _tensor(outputs, "maps", decoder)
+    if maps.ndim != 4:
+        raise PackageError(
+            f"decoder {decoder}: the output 'maps' must be (batch, channels, rows, columns), and it "
+            f"is of the shape {tuple(maps.shape)}"
+        )
+    return maps
 
 
 CLASSES = Decoder(
     name="classes",
     task="classification",
-    outputs=("scores", "embedding"),
+    outputs=("scores",),
     optional=("embedding",),
+    reach=nothing,
     adapt=adapt_classes,
     local=False,
 )
@@ -122,7 +134,10 @@ ARGMAX = Decoder(
     name="argmax",
     task="semantic",
     outputs=("maps",),
+    options={"background": 0},
+    reach=nothing,
     adapt=adapt_argmax,
-    options=("background",),
 )
-DISTANCE = Decoder(name="distance", task="instance", outputs=("maps",), adapt=adapt_distance)
+DISTANCE = Decoder(
+    name="distance", task="instance", outputs=("maps",), reach=nothing, adapt=adapt_distance
+)

@@ -3,6 +3,7 @@ out, on the device of the batch."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,10 @@ class Loaded(Protocol):
         """Answer a batch (or a list of images), on the device that it is on."""
         ...
 
+    def doubled(self) -> Loaded | None:
+        """The same in float64, to measure it without rounding; None: it has one precision."""
+        ...
+
 
 class Module:
     """A network of torch: TorchScript, or an architecture with weights."""
@@ -66,6 +71,9 @@ class Module:
         with torch.jit.optimized_execution(False):
             return self.module(batch)
 
+    def doubled(self) -> Module:
+        return Module(copy.deepcopy(self.module).double())
+
 
 class Exported:
     """A graph of ``torch.export``."""
@@ -83,6 +91,11 @@ class Exported:
             moved = move_to_device_pass(torch.export.load(self.path), str(batch.device))
             self.module, self.device = moved.module(check_guards=False), batch.device
         return self.module(batch)
+
+    def doubled(self) -> Exported:
+        other = Exported(self.path)
+        other.module = other.module.double()
+        return other
 
 
 class Onnx:
@@ -126,6 +139,9 @@ class Onnx:
             name: torch.from_numpy(value).to(batch.device)
             for name, value in zip(self.names, found, strict=True)
         }
+
+    def doubled(self) -> None:
+        return None
 
     def _move(self, device: torch.device) -> None:
         provider = "CUDAExecutionProvider" if device.type == "cuda" else ""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from quadrat.config.import_card import PLACE, InputSection
-from quadrat.core.errors import QuadratError
+from quadrat.core.errors import PackageError
 from quadrat.models.decoders.decoder import Decoder
 from quadrat.models.foreign.files import Fixed, Loaded
 from quadrat.models.foreign.formats import Format
@@ -41,6 +41,8 @@ class ForeignSection:
     """Input px per cell of its maps; 0: it has no maps."""
     radius: int | None
     """Receptive radius in px with that of the decoder; None: unbounded."""
+    exact: bool = False
+    """Whether its answer was found not to depend on the window."""
     input: InputSection = field(default_factory=InputSection)
     """What is done to pixels."""
     outputs: Mapping[str, str] = field(default_factory=dict)
@@ -98,6 +100,16 @@ class ForeignNetwork(nn.Module):
         return {name: _joined([part[name] for part in parts]) for name in parts[0]}
 
     def _outputs(self, image: Tensor) -> Outputs:
+        rows, cols = image.shape[2:]
+        cell = max(1, self.head.out_stride)
+        return {
+            name: padded(value, (rows, cols), cell) if is_map(value) else value
+            for name, value in self.given(image).items()
+        }
+
+    def given(self, image: Tensor) -> Outputs:
+        """What the file gives for a batch, by the decoder's names; maps are (batch, channels, rows,
+        columns), of as many cells as they come in."""
         found = pick(self.loaded(self.prepared(image)), self.places, self.decoder)
         return {name: self._map(name, value, image.shape) for name, value in found.items()}
 
@@ -121,9 +133,9 @@ class ForeignNetwork(nn.Module):
         if not isinstance(value, Tensor):
             return value
         rows, cols = shape[2:]
-        if value.ndim == 3 and min(value.shape[1:]) > 4:
-            if value.shape[1] * cols == value.shape[2] * rows:
-                value = value[:, None]
+        like = value.ndim == 3 and value.shape[1] * cols == value.shape[2] * rows
+        if like and min(value.shape[1:]) > 4:  # not a list of boxes
+            value = value[:, None]
         if value.ndim != 4:
             return value
         if self.input.layout == "NHWC":
@@ -131,14 +143,19 @@ class ForeignNetwork(nn.Module):
         match = PLACE.match(self.places.get(name, ""))
         if match and match["first"]:
             value = value[:, int(match["first"]) : int(match["stop"])]
-        return padded(value, (rows, cols), max(1, self.head.out_stride))
+        return value
+
+
+def is_map(value: Any) -> bool:
+    """Whether an output is (batch, channels, rows, columns)."""
+    return isinstance(value, Tensor) and value.ndim == 4
 
 
 def pick(raw: Any, places: Mapping[str, str], decoder: Decoder) -> Outputs:
     """The outputs that a decoder reads, of what a file gives.
 
     Raises:
-        QuadratError: one is missing, or it is not clear which one is which.
+        PackageError: one is missing, or it is not clear which one is which.
     """
     found = _named(raw)
     if places:
@@ -148,20 +165,20 @@ def pick(raw: Any, places: Mapping[str, str], decoder: Decoder) -> Outputs:
             if (match := PLACE.match(place)) is None or match["name"] not in found
         ]
         if missing:
-            raise QuadratError(
+            raise PackageError(
                 f"the network has no output {missing[0]} (it gives {', '.join(found)}); name "
                 "them in the card's outputs"
             )
         return {name: found[place.partition("[")[0]] for name, place in places.items()}
-    needed = [name for name in decoder.outputs if name not in decoder.optional]
+    needed, known = decoder.outputs, (*decoder.outputs, *decoder.optional)
     if all(name in found for name in needed):
-        return {name: found[name] for name in decoder.outputs if name in found}
-    if len(needed) <= len(found) <= len(decoder.outputs):
+        return {name: found[name] for name in known if name in found}
+    if len(needed) <= len(found) <= len(known):
         numbered = all(name.isdecimal() for name in found)
         if numbered or len(found) == len(needed) == 1:
-            return dict(zip(decoder.outputs, found.values(), strict=False))
-    raise QuadratError(
-        f"the decoder {decoder.name} reads {', '.join(decoder.outputs)}, and the network gives "
+            return dict(zip(known, found.values(), strict=False))
+    raise PackageError(
+        f"the decoder {decoder.name} reads {', '.join(known)}, and the network gives "
         f"{', '.join(found) or 'nothing'}; say in the card's outputs which is which"
     )
 
@@ -178,7 +195,7 @@ def _named(raw: Any) -> dict[str, Any]:
         return {str(name): [one[name] for one in raw] for name in raw[0]}
     if isinstance(raw, Sequence):
         return {str(number): value for number, value in enumerate(raw)}
-    raise QuadratError(f"the network gives {type(raw).__name__}; it must give tensors")
+    raise PackageError(f"the network gives {type(raw).__name__}; it must give tensors")
 
 
 def _joined(parts: list[Any]) -> Any:
@@ -192,13 +209,13 @@ def padded(maps: Tensor, shape: tuple[int, int], cell: int) -> Tensor:
     added repeats the border, and lies in the halo.
 
     Raises:
-        QuadratError: they are larger than the window, or not in its middle.
+        PackageError: they are larger than the window, or not in its middle.
     """
     missing = [side - n * cell for side, n in zip(shape, maps.shape[2:], strict=True)]
     if not any(missing):
         return maps
     if min(missing) < 0 or any(m % (2 * cell) for m in missing):
-        raise QuadratError(
+        raise PackageError(
             f"the network answers a window of {shape[0]} x {shape[1]} px with maps of "
             f"{maps.shape[2]} x {maps.shape[3]} cells of {cell} px, which do not lie in its middle; "
             "choose another window, or state out_stride"
