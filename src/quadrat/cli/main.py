@@ -13,7 +13,7 @@ from typing import Literal
 from cyclopts import App, CycloptsError, Group, Parameter
 
 from quadrat import __version__
-from quadrat.cli import commands, hpc, pipelines, runs
+from quadrat.cli import commands, hpc, models, pipelines, runs
 from quadrat.cli.advise import advise
 from quadrat.cli.annotations import check, export, stats
 from quadrat.cli.certify import certify
@@ -59,6 +59,14 @@ examples:
   quadrat config schema > quadrat.schema.json
   quadrat config docs > pipeline.md"""
 
+ABOUT_MODELS = """\
+Models: import other people's, list, show, check and export them.
+
+examples:
+  quadrat models import net.pt --card card.yaml --out my_model
+  quadrat models check my_model slide.svs
+  quadrat models export my_model --to bioimage.io --out folder"""
+
 ABOUT_HPC = """\
 Run a batch on a computing cluster (docs/hpc.md).
 
@@ -74,6 +82,7 @@ COMMANDS: dict[str, Sequence[Callable[..., int]]] = {
 }
 GROUPS: dict[str, tuple[str, Sequence[Callable[..., int]]]] = {
     "annotations": (ABOUT_ANNOTATIONS, (check, stats, export)),
+    "models": (ABOUT_MODELS, (models.import_, models.list_, models.show)),
     "hpc": (ABOUT_HPC, (hpc.init, advise)),
     "config": (ABOUT_CONFIG, (pipelines.schema, pipelines.docs)),
 }

@@ -118,12 +118,23 @@ class InputSection:
     """Order of the axes, of the outputs too."""
     dtype: Literal["float32", "uint8"] = "float32"
     """Type of the values; ``uint8`` needs the range 0-255 and no mean and std."""
+    by_window: Literal["none", "mean_std", "percentiles"] = "none"
+    """What each channel of each window is normalised by after ``mean`` and ``std``: nothing; its
+    mean and standard deviation; or two of its ``percentiles``, which become 0 and 1. What depends
+    on the window cannot be tiling-exact."""
+    percentiles: Annotated[tuple[float, ...], Field(min_length=2, max_length=2)] = (1.0, 99.0)
+    """The two percentiles."""
     batched: Literal["tensor", "list"] = "tensor"
     """``list``: the network takes a list of images (detection models of torchvision)."""
 
     def __post_init__(self) -> None:
         if min(self.std) <= 0:
             raise ValueError(f"input.std is {list(self.std)}; each must be above 0")
+        low, high = self.percentiles
+        if not 0 <= low < high <= 100:
+            raise ValueError(
+                f"input.percentiles is {[low, high]}; they must rise, and lie in 0 to 100"
+            )
         plain = self.range == "0-255" and set(self.mean) == {0} and set(self.std) == {1}
         if self.dtype == "uint8" and not plain:
             raise ValueError(
@@ -156,8 +167,9 @@ class ImportCard:
     outputs: Places = field(default_factory=dict)
     """Which of the file's outputs is what the decoder wants. Left out: in the decoder's order, or
     by its names."""
-    activation: Literal["logits", "probabilities"] = "logits"
-    """What scores are: before softmax or sigmoid, or after it."""
+    activation: Literal["logits", "probabilities"] | None = None
+    """What scores are: before softmax or sigmoid, or after it. Left out: as is usual for the
+    decoder."""
     options: _scalars("options") = field(default_factory=dict)  # type: ignore[valid-type]
     """Options of the decoder."""
     thresholds: Mapping[str, float] = field(default_factory=dict)
@@ -193,11 +205,11 @@ class ImportCard:
                 )
 
 
-def read_import_card(path: Path) -> ImportCard:
-    """Read a card.
+def read_keys(path: Path) -> dict[str, Any]:
+    """The keys and values of a card's file, not yet checked.
 
     Raises:
-        ConfigError: no such file, broken YAML, or wrong keys and values; all of them are listed.
+        ConfigError: no such file, or broken YAML.
     """
     if not path.is_file():
         raise ConfigError(
@@ -210,7 +222,7 @@ def read_import_card(path: Path) -> ImportCard:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path} must hold keys and values, not {type(content).__name__}")
-    return import_card(content, where=str(path))
+    return content
 
 
 def import_card(content: Mapping[str, Any], *, where: str) -> ImportCard:

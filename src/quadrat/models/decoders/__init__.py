@@ -10,9 +10,12 @@ from quadrat.models.decoders.decoder import Decoder
 from quadrat.models.decoders.hovernet import HOVERNET
 from quadrat.models.decoders.labels import LABELS
 from quadrat.models.decoders.points import POINTS
+from quadrat.models.decoders.simple import ARGMAX, CLASSES, DISTANCE
 from quadrat.models.decoders.stardist import STARDIST
 
 DECODERS: Mapping[str, Decoder] = {
     decoder.name: decoder
-    for decoder in (BOXES, MASKS, POINTS, HOVERNET, STARDIST, CELLPOSE, LABELS)
+    for decoder in (
+        CLASSES, ARGMAX, DISTANCE, BOXES, MASKS, POINTS, HOVERNET, STARDIST, CELLPOSE, LABELS
+    )
 }

@@ -85,6 +85,7 @@ def import_model(
     if kind == "pickle":
         return from_module(_unpickled(path, card), card, out, task_named=task_named)
     decoder = decoder_named(card.decoder)
+    card = replace(card, activation=card.activation or decoder.activation)
     spec = _spec(card, decoder, task_named(decoder.task))
     loaded = load_file(
         path,
@@ -224,7 +225,7 @@ def _network(
         raise ConfigError(f"the decoder {decoder.name} needs outputs.{missing[0]} in the card")
     head = ForeignHead(
         classes=len(card.classes),
-        activation=card.activation,
+        activation=card.activation or "logits",
         options=card.options,
         mpp=spec.mpp,
     )
@@ -281,7 +282,7 @@ def _section(
         radius=reach,
         input=card.input,
         outputs=card.outputs,
-        activation=card.activation,
+        activation=card.activation or "logits",
         options=card.options,
         architecture=card.architecture,
         architecture_options=card.architecture_options,
@@ -298,13 +299,14 @@ def _exactness(
 ) -> dict[str, Any]:
     """What was measured, as :func:`quadrat.models.package.exactness` says it, and why no more is
     promised."""
-    lattice, why, differ = spec.lattice, "", None
+    lattice, why, differ, card_input = spec.lattice, "", None, network.input
     if measured.out_stride == 0:
         why = "each window is answered as a whole"
     elif not decoder.local:
         why = f"the decoder {decoder.name} reads each window by itself"
     elif measured.radius is None:
-        seen = ", ".join(traits.whole)
+        own = () if card_input.by_window == "none" else ("input.by_window of the card",)
+        seen = ", ".join((*own, *traits.whole))
         why = "each place depends on the whole window" + (f" ({seen})" if seen else "")
     elif measured.stride is None:
         why = "no shift of the picture only shifts the answer"

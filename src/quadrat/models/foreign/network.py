@@ -19,6 +19,8 @@ from quadrat.models.foreign.head import Activation, ForeignHead, Option
 from quadrat.models.task import Output
 
 WHITE = 255
+SMALL = 1e-6
+"""Added to what is divided by, so that a window of one colour can be normalised."""
 Outputs = dict[str, Any]
 """What a decoder reads, by its own names: tensors, batch first, or a list with one for each image."""
 
@@ -115,16 +117,21 @@ class ForeignNetwork(nn.Module):
 
     def prepared(self, image: Tensor) -> Any:
         """What the file is given for a batch of RGB in 0-1."""
+        if self.input.range == "0-255":
+            image = (image * WHITE).round()  # the very bytes again
+        return self.normalised(image)
+
+    def normalised(self, image: Tensor) -> Any:
+        """The same for a batch of RGB with values in the card's range."""
         section = self.input
         x = image if section.color == "RGB" else image.flip(1)
-        if section.range == "0-255":
-            x = (x * WHITE).round()  # the very bytes again
         if section.dtype == "uint8":
             x = x.clamp(0, WHITE).to(torch.uint8)
         if set(section.mean) != {0.0}:
             x = x - torch.tensor(section.mean, device=x.device).view(1, 3, 1, 1)
         if set(section.std) != {1.0}:
             x = x / torch.tensor(section.std, device=x.device).view(1, 3, 1, 1)
+        x = by_window(x, section)
         x = x.permute(0, 2, 3, 1) if section.layout == "NHWC" else x
         return list(x) if section.batched == "list" else x.contiguous()
 
@@ -144,6 +151,21 @@ class ForeignNetwork(nn.Module):
         if match and match["first"]:
             value = value[:, int(match["first"]) : int(match["stop"])]
         return value
+
+
+def by_window(x: Tensor, section: InputSection) -> Tensor:
+    """Each channel of each window (b, c, h, w) normalised by its own values."""
+    if section.by_window == "none":
+        return x
+    if section.by_window == "mean_std":
+        mean, std = x.mean(dim=(2, 3), keepdim=True), x.std(dim=(2, 3), keepdim=True, correction=0)
+        return (x - mean) / (std + SMALL)
+    shares = torch.tensor(section.percentiles, device=x.device, dtype=x.dtype) / 100
+    ranked = x.flatten(2).sort(dim=2).values  # torch.quantile takes 16 M values only
+    places = shares * (ranked.shape[2] - 1)
+    below, above = ranked[..., places.floor().long()], ranked[..., places.ceil().long()]
+    low, high = torch.lerp(below, above, places - places.floor()).unbind(dim=2)
+    return (x - low[..., None, None]) / (high - low + SMALL)[..., None, None]
 
 
 def is_map(value: Any) -> bool:

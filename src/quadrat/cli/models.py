@@ -1,0 +1,203 @@
+"""``quadrat models``: other people's models in, models out, and what is known of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from quadrat.core.errors import EXIT_OK, ConfigError, PackageError
+from quadrat.core.text import aligned
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+AsJson = Annotated[bool, Parameter(name="--json")]
+Package = Annotated[Path, Parameter(metavar="PACKAGE")]
+
+
+def import_(
+    file: Annotated[Path | None, Parameter(metavar="FILE")] = None,
+    /,
+    *,
+    card: Annotated[Path | None, Parameter(metavar="YAML")] = None,
+    out: Annotated[Path | None, Parameter(metavar="PACKAGE")] = None,
+    trust: bool = False,
+    example: Annotated[str, Parameter(metavar="DECODER")] = "",
+) -> int:
+    """Make a package of a network that was not trained here.
+
+    FILE is TorchScript (.pt), torch.export (.pt2), ONNX (.onnx, needs
+    quadrat[onnx]), or safetensors with an architecture in the card; or the
+    folder of a WSInfer model, a bioimage.io model or a MONAI bundle, which
+    need no card if they say enough. The network's stride and reach are
+    measured, and the package says what it promises (docs/models.md).
+
+    examples:
+      quadrat models import --example hovernet > card.yaml
+      quadrat models import net.pt --card card.yaml --out my_model
+      quadrat run my_model slide.svs
+      quadrat models import a_bioimage_io_folder --out my_model
+
+    Args:
+        file: file or folder of the model
+        card: what there is to know of it; its keys come before those that the
+            folder of a model states
+        out: folder of the package
+        trust: load a pickle, and with it whatever code it holds
+        example: print a card to begin with
+    """
+    from quadrat.cli.import_examples import example_card
+
+    if example:
+        print(example_card(example), end="")
+        return EXIT_OK
+    if file is None or out is None:
+        raise ConfigError("give the file of a model, and with --out the folder of its package")
+    from quadrat.models.foreign.importing import import_model
+    from quadrat.models.foreign.sources import source_of
+    from quadrat.tasks import get_task
+
+    source = source_of(file, card)
+    found = import_model(
+        source.network,
+        source.card,
+        out,
+        task_named=get_task,
+        trust=trust,
+        examples=source.examples,
+    )
+    for line in (*source.notes, *found.notes):
+        print(f"note: {line}")
+    print(_shown(found.folder))
+    print(f"run it: quadrat run {out} slide.svs")
+    return EXIT_OK
+
+
+def list_(*folders: Annotated[Path, Parameter(metavar="FOLDER")], as_json: AsJson = False) -> int:
+    """The shipped models, and those in given folders.
+
+    examples:
+      quadrat models list
+      quadrat models list models/
+
+    Args:
+        folders: packages, or folders of them
+        as_json: one JSON object per model
+    """
+    from quadrat.config.pipeline import shipped_pipelines
+    from quadrat.models.card import read_card
+
+    rows = [["package", "task", "mpp", "classes", "promise", "license"]]
+    for folder in (shipped_pipelines() / "packages", *folders):
+        for package in _packages(folder):
+            facts = _facts(package, read_card(package))
+            if as_json:
+                print(json.dumps(facts))
+            rows.append(
+                [
+                    str(package),
+                    facts["task"],
+                    str(facts["mpp"]),
+                    ", ".join(facts["classes"]),
+                    facts["promise"],
+                    facts["license"],
+                ]
+            )
+    if not as_json:
+        print("\n".join(aligned(rows)))
+    return EXIT_OK
+
+
+def show(package: Package, /, *, as_json: AsJson = False) -> int:
+    """What a model package says of itself.
+
+    examples:
+      quadrat models show my_model
+
+    Args:
+        package: folder of the package
+        as_json: the card itself
+    """
+    from quadrat.models.card import read_card
+
+    print(json.dumps(read_card(package), indent=2) if as_json else _shown(package))
+    return EXIT_OK
+
+
+def _packages(folder: Path) -> Sequence[Path]:
+    """A folder that is a package, or the packages in it.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if (folder / "card.json").is_file():
+        return [folder]
+    inside = sorted(path.parent for path in folder.glob("*/card.json"))
+    if not inside:
+        raise ConfigError(f"{folder} is no model package, and there is none in it")
+    return inside
+
+
+def _facts(package: Path, card: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        spec = card["spec"]
+        return {
+            "package": str(package),
+            "task": spec["task"],
+            "mpp": spec.get("mpp", "px"),
+            "classes": [one["name"] for one in spec["classes"]],
+            "lattice": spec["lattice"],
+            "promise": card["exactness"]["promise"],
+            "license": card.get("license", "not stated"),
+            "imported": "foreign" in card,
+        }
+    except (KeyError, TypeError) as error:
+        raise PackageError(f"{package}/card.json is incomplete ({error})") from error
+
+
+def _shown(package: Path) -> str:
+    """A card for people."""
+    from quadrat.models.card import read_card
+
+    card = read_card(package)
+    facts, exact, lattice = _facts(package, card), card["exactness"], card["spec"]["lattice"]
+    core, halo = lattice["core"], lattice["halo"]
+    scale = "px" if facts["mpp"] == "px" else f"{facts['mpp']:g} um/px"
+    lines = [
+        ("task", f"{facts['task']} at {scale}"),
+        ("classes", ", ".join(facts["classes"])),
+        ("network", _network(card)),
+        (
+            "window",
+            f"{core + 2 * halo} px: core {core}, halo {halo}, stride {lattice['stride']} "
+            f"(window over core {exact.get('window_over_core', '?')})",
+        ),
+        ("promise", _promise(exact)),
+        *((key, str(card[key])) for key in ("license", "source", "citation", "description", "limits")
+          if card.get(key)),
+        ("sha256", card["weights_sha256"]),
+        ("use", card.get("intended_use", "")),
+    ]  # fmt: skip
+    return "\n".join([str(package), *(f"  {name:<11} {text}" for name, text in lines)])
+
+
+def _network(card: Mapping[str, Any]) -> str:
+    foreign = card.get("foreign")
+    if foreign is None:
+        return f"trained by quadrat, encoder {card['spec']['encoder']}"
+    name = f", {foreign['architecture']}" if foreign["architecture"] else ""
+    return f"imported, {foreign['format']}{name}, decoder {foreign['decoder']}"
+
+
+def _promise(exact: Mapping[str, Any]) -> str:
+    radius = exact.get("receptive_radius_px")
+    reach = "" if radius is None else f", receptive radius {radius} px"
+    if exact["promise"] == "tiling-exact":
+        return f"tiling-exact: the answer does not depend on windows{reach}"
+    why = exact.get("why") or (
+        "the network sees its whole window" if radius is None else f"halo {exact['halo_px']} px"
+    )
+    return f"schedule-exact: the same bytes in any order of work, but windows are seen ({why}{reach})"
