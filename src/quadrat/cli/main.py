@@ -106,7 +106,8 @@ def build_app() -> App:
         for order, function in enumerate(functions):
             app.command(function, group=groups[title], sort_key=order, help_epilogue="")
     for name, (text, functions) in GROUPS.items():
-        several = App(name=name, help=text, group=groups["Checks"], help_epilogue="")
+        title = "Models" if name == "models" else "Checks"
+        several = App(name=name, help=text, group=groups[title], help_epilogue="")
         for order, function in enumerate(functions):
             several.command(function, sort_key=order)
         app.command(several)

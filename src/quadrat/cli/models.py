@@ -200,4 +200,6 @@ def _promise(exact: Mapping[str, Any]) -> str:
     why = exact.get("why") or (
         "the network sees its whole window" if radius is None else f"halo {exact['halo_px']} px"
     )
-    return f"schedule-exact: the same bytes in any order of work, but windows are seen ({why}{reach})"
+    return (
+        f"schedule-exact: the same bytes in any order of work, but windows are seen ({why}{reach})"
+    )

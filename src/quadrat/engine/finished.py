@@ -68,7 +68,10 @@ def _over(out: Path, ref: SlideRef) -> Over | None:
 
 def package_folder(pipeline: Pipeline) -> Path:
     """The model package of a pipeline: as written if it is absolute or exists from here, else
-    next to the pipeline file."""
+    next to the pipeline file; "." is the folder of that file."""
+    if Path(pipeline.model.package) == Path():  # of an imported model
+        recover_folder(Path(pipeline.folder))
+        return Path(pipeline.folder)
     here, there = Path(pipeline.model.package), Path(pipeline.folder) / pipeline.model.package
     for folder in (here, there):
         recover_folder(folder)

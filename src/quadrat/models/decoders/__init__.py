@@ -16,6 +16,15 @@ from quadrat.models.decoders.stardist import STARDIST
 DECODERS: Mapping[str, Decoder] = {
     decoder.name: decoder
     for decoder in (
-        CLASSES, ARGMAX, DISTANCE, BOXES, MASKS, POINTS, HOVERNET, STARDIST, CELLPOSE, LABELS
+        CLASSES,
+        ARGMAX,
+        DISTANCE,
+        BOXES,
+        MASKS,
+        POINTS,
+        HOVERNET,
+        STARDIST,
+        CELLPOSE,
+        LABELS,
     )
 }

@@ -13,8 +13,8 @@ import yaml
 from torch import Tensor
 
 from quadrat.core.errors import PackageError
+from quadrat.models.foreign.description import Described, Keys, named_classes
 from quadrat.models.foreign.network import ForeignNetwork
-from quadrat.models.foreign.sources import Described, Keys, named_classes
 
 WEIGHTS = {"torchscript": ".pt", "onnx": ".onnx"}
 """Kinds of weights that are read, the preferred one first."""
@@ -137,9 +137,7 @@ def _axes(given: Mapping[str, Any]) -> list[Keys]:
         size = axis.get("size")
         if axis["type"] == "channel":
             size = len(axis.get("channel_names") or []) or size
-        out.append(
-            {**axis, "id": short.get(axis["type"], str(axis.get("id"))), "size": size}
-        )
+        out.append({**axis, "id": short.get(axis["type"], str(axis.get("id"))), "size": size})
     return out
 
 
@@ -224,8 +222,10 @@ def _hold(
             image = image.permute(0, 3, 1, 2)
         with torch.inference_mode():
             raw = network.loaded(network.normalised(image))
-        answers = [raw] if isinstance(raw, Tensor) else list(
-            raw.values() if isinstance(raw, Mapping) else raw
+        answers = (
+            [raw]
+            if isinstance(raw, Tensor)
+            else list(raw.values() if isinstance(raw, Mapping) else raw)
         )
         for answer, place, about in zip(answers, wanted, outputs, strict=False):
             _compare(answer, torch.from_numpy(np.load(place, allow_pickle=False)), about, place)
@@ -253,3 +253,7 @@ def _compare(answer: Tensor, wanted: Tensor, about: Mapping[str, Any], place: Pa
             f"{place}: the network's answer to its test input differs from the example by {gap:.2g} "
             "of its range; weights or preprocessing are not what the description says"
         )
+
+
+def _line(text: object) -> str:
+    return " ".join(str(text or "").split())

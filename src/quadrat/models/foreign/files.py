@@ -4,6 +4,7 @@ out, on the device of the batch."""
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,7 +174,9 @@ def load_file(
         return Module(_with_weights(path, architecture, options or {}, classes=classes))
     try:
         if kind == "torchscript":
-            return Module(torch.jit.load(path, map_location="cpu"))
+            with warnings.catch_warnings():  # torch deprecates a format that people will have long
+                warnings.simplefilter("ignore", FutureWarning)
+                return Module(torch.jit.load(path, map_location="cpu"))
         return Exported(path)
     except PackageError:
         raise

@@ -100,9 +100,7 @@ def import_model(
     measured = _measured(raw, card, traits)
     reach = _reach(measured, raw, decoder)
     lattice = lattice_of(card, measured, fixed=raw.fixed.height, reach=reach)
-    spec = replace(
-        spec, lattice=lattice, batch=batch_of(card, lattice, fixed=raw.fixed.batch)
-    )
+    spec = replace(spec, lattice=lattice, batch=batch_of(card, lattice, fixed=raw.fixed.batch))
     section = _section(card, kind, path, lattice, measured, reach)
     network = put_together(loaded, section, spec)
     exact = _exactness(network, spec, measured, decoder, traits, reach)
@@ -151,12 +149,16 @@ def _unpickled(path: Path, card: ImportCard) -> nn.Module:
     try:
         found = torch.load(path, map_location="cpu", weights_only=False)
     except Exception as error:  # a pickle may raise whatever it likes
-        raise PackageError(f"{path} cannot be unpickled ({type(error).__name__}: {error})") from error
+        raise PackageError(
+            f"{path} cannot be unpickled ({type(error).__name__}: {error})"
+        ) from error
     if isinstance(found, nn.Module):
         return found.eval()
     weights = found.get("state_dict", found) if isinstance(found, dict) else found
     if not isinstance(weights, dict):
-        raise PackageError(f"{path} holds {type(found).__name__}; it must hold a network or weights")
+        raise PackageError(
+            f"{path} holds {type(found).__name__}; it must hold a network or weights"
+        )
     if not card.architecture:
         raise ConfigError(
             f"{path} holds weights alone; the card must name their architecture, such as "
@@ -196,9 +198,7 @@ def _spec(card: ImportCard, decoder: Decoder, task: Builds) -> ModelSpec:
             )
     return ModelSpec(
         task=decoder.task,
-        classes=tuple(
-            ClassInfo(c.name, cast(tuple[int, int, int], c.color)) for c in card.classes
-        ),
+        classes=tuple(ClassInfo(c.name, cast(tuple[int, int, int], c.color)) for c in card.classes),
         mpp=MPP_OF_PX if card.mpp == PX else float(card.mpp),
         lattice=Lattice(core=1, halo=0, stride=1, shard=1),
         widths=(),
@@ -210,9 +210,7 @@ def _spec(card: ImportCard, decoder: Decoder, task: Builds) -> ModelSpec:
     )
 
 
-def _network(
-    loaded: Loaded, card: ImportCard, decoder: Decoder, spec: ModelSpec
-) -> ForeignNetwork:
+def _network(loaded: Loaded, card: ImportCard, decoder: Decoder, spec: ModelSpec) -> ForeignNetwork:
     """The network before anything was measured of it."""
     unknown = [n for n in card.outputs if n not in (*decoder.outputs, *decoder.optional)]
     if unknown:
@@ -329,7 +327,8 @@ def _exactness(
         "receptive_radius_px": reach,
         "structural_radius_px": measured.structural,
         "impulse_radius_px": measured.impulse,
-        "decoder_reach_px": None if reach is None or measured.radius is None
+        "decoder_reach_px": None
+        if reach is None or measured.radius is None
         else reach - measured.radius,
         "windows_differ": differ,
         "halo_px": lattice.halo,

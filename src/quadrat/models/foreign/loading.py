@@ -109,9 +109,7 @@ def _section(folder: Path, card: Mapping[str, Any]) -> ForeignSection:
         raise PackageError(f"{where}: {FOREIGN}.{place}: {wrong['msg']}; {AGAIN}") from error
 
 
-def _check_promise(
-    folder: Path, stated: object, section: ForeignSection, spec: ModelSpec
-) -> None:
+def _check_promise(folder: Path, stated: object, section: ForeignSection, spec: ModelSpec) -> None:
     """Refuse a card whose promise is not what was measured of its network when it was imported."""
     lattice = spec.lattice
     if not isinstance(stated, dict) or "promise" not in stated:

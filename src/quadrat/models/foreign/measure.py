@@ -76,10 +76,14 @@ def measure(
     side = fixed or side
     cells = _cells(network, side or FIRST, stated=side is not None)
     if not cells:
-        return Measured(any_size=fixed is None and _takes_more(network, side or FIRST), out_stride=0)
+        return Measured(
+            any_size=fixed is None and _takes_more(network, side or FIRST), out_stride=0
+        )
     larger = None if fixed else _cells_or_none(network, (side or FIRST) + MORE)
     any_size = larger is not None and larger != cells
-    cell = out_stride or _cell_px(side or FIRST, cells[0], larger[0] if any_size and larger else None)
+    cell = out_stride or _cell_px(
+        side or FIRST, cells[0], larger[0] if any_size and larger else None
+    )
     found = Measured(any_size=any_size, out_stride=cell)
     with one_thread():
         probed = _precise(_with_cell(network, cell), side or FIRST)
@@ -176,7 +180,7 @@ def windows_disagree(network: ForeignNetwork, *, side: int, halo: int, shift: in
     if low >= high:
         return 0.0
     step = shift // cell
-    gap = (one[:, low:high, low:high] - other[:, low - step : high - step, low - step : high - step])
+    gap = one[:, low:high, low:high] - other[:, low - step : high - step, low - step : high - step]
     return float((gap.abs() / _range(one).clamp(min=1e-12)[:, None, None]).max())
 
 
@@ -218,9 +222,7 @@ def _precise(network: ForeignNetwork, side: int) -> ForeignNetwork:
 
 
 def _like(kind: type[ForeignNetwork], network: ForeignNetwork, loaded: Loaded) -> ForeignNetwork:
-    return kind(
-        loaded, network.decoder, network.head, input=network.input, outputs=network.places
-    )
+    return kind(loaded, network.decoder, network.head, input=network.input, outputs=network.places)
 
 
 def _range(maps: Tensor) -> Tensor:

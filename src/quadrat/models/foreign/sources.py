@@ -10,13 +10,10 @@ from typing import Any
 
 from quadrat.config.import_card import ImportCard, import_card, read_keys
 from quadrat.core.errors import ConfigError, PackageError
+from quadrat.models.foreign.bioimageio import described
+from quadrat.models.foreign.description import Described, Keys, named_classes
 from quadrat.models.foreign.network import ForeignNetwork
 
-COLOURS = (
-    (214, 39, 40), (31, 119, 180), (44, 160, 44), (255, 127, 14), (148, 103, 189), (140, 86, 75),
-    (227, 119, 194), (127, 127, 127), (188, 189, 34), (23, 190, 207),
-)  # fmt: skip
-"""Of classes for which nobody chose one."""
 DESCRIPTIONS = ("config.json", "rdf.yaml", "bioimageio.yaml", "metadata.json")
 """Names of the files in which others describe a model."""
 HOVER = {
@@ -25,7 +22,6 @@ HOVER = {
     "type": "type_prediction",
 }
 """What MONAI's HoVer-Net calls its outputs."""
-Keys = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,20 +36,6 @@ class Source:
     """What was made of the description, a line each."""
     examples: Callable[[ForeignNetwork], list[str]] | None = None
     """Holds the network against examples that came with it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Described:
-    """A model as its own description says it is."""
-
-    network: Path
-    """The file."""
-    keys: Keys
-    """Those of an import card that the description answers for."""
-    notes: tuple[str, ...] = ()
-    """What was made of it."""
-    examples: Callable[[ForeignNetwork], list[str]] | None = None
-    """Holds the network against its test tensors."""
 
 
 def source_of(path: Path, card: Path | None) -> Source:
@@ -82,13 +64,6 @@ def source_of(path: Path, card: Path | None) -> Source:
     return Source(described.network, whole, described.notes, described.examples)
 
 
-def named_classes(names: list[str]) -> list[Keys]:
-    """Classes of a card with colours of their own."""
-    return [
-        {"name": name, "color": list(COLOURS[i % len(COLOURS)])} for i, name in enumerate(names)
-    ]
-
-
 def _described(path: Path) -> Described | None:
     """A model that describes itself; None: it is a plain file.
 
@@ -109,8 +84,6 @@ def _described(path: Path) -> Described | None:
         return _monai(found)
     if found.name == "config.json":
         return _wsinfer(found)
-    from quadrat.models.foreign.bioimageio import described
-
     return described(found)
 
 

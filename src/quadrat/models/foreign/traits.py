@@ -125,6 +125,8 @@ def _onnx_operations(loaded: Onnx) -> Iterator[tuple[str, int]]:
 def _widest(dilation: object) -> int:
     if isinstance(dilation, int):
         return dilation
-    return max((one for one in dilation if isinstance(one, int)), default=1) if isinstance(
-        dilation, tuple | list
-    ) else 1
+    return (
+        max((one for one in dilation if isinstance(one, int)), default=1)
+        if isinstance(dilation, tuple | list)
+        else 1
+    )
