@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -124,6 +124,40 @@ def show(package: Package, /, *, as_json: AsJson = False) -> int:
     from quadrat.models.card import read_card
 
     print(json.dumps(read_card(package), indent=2) if as_json else _shown(package))
+    return EXIT_OK
+
+
+def export(
+    package: Package,
+    /,
+    *,
+    to: Annotated[Literal["torchscript", "onnx", "bioimage.io"], Parameter(metavar="FORMAT")],
+    out: Annotated[Path, Parameter(metavar="FOLDER")],
+) -> int:
+    """Write a model package for other programs.
+
+    RGB in 0-255 goes in, probabilities come out: normalisation and the last
+    activation are inside. An import card lies beside the network. ONNX
+    needs quadrat[onnx].
+
+    examples:
+      quadrat models export my_model --to onnx --out folder
+      quadrat models export my_model --to bioimage.io --out folder
+
+    Args:
+        package: folder of the package
+        to: what other programs read
+        out: folder to write, which must not be there yet
+    """
+    from quadrat.models.foreign.exporting import export_package
+    from quadrat.models.package import load_package
+    from quadrat.tasks import build_network
+
+    if out.exists():
+        raise ConfigError(f"--out {out} is there; name a folder that is not")
+    name = package.resolve().name
+    files = export_package(load_package(package, build_network), out, to=to, name=name)
+    print("\n".join(str(out / file) for file in files))
     return EXIT_OK
 
 

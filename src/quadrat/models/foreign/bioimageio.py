@@ -52,7 +52,9 @@ def described(path: Path) -> Described:
             f"{path} is incomplete or wrong ({type(error).__name__}: {error})"
         ) from error
     keys |= {"name": str(about.get("name", "")), "description": _line(about.get("description"))}
-    keys |= {"license": str(about["license"])} if about.get("license") else {}
+    licence = about.get("license")
+    licence = licence.get("source") if isinstance(licence, dict) else licence
+    keys |= {"license": str(licence)} if licence else {}
     keys |= {"source": str(about["id"])} if about.get("id") else {}
     cited = "; ".join(_line(one.get("text")) for one in about.get("cite") or [])
     keys |= {"citation": cited} if cited else {}
