@@ -179,7 +179,9 @@ def test_boxes_and_label_images_run_and_promise_schedule_exact(tmp_path, slide):
         assert promise(package) == "schedule-exact"
         first = run(package, slide, tmp_path / f"{package.name}_1")
         assert answers(first)[1] > 60
-        again = run(package, slide, tmp_path / f"{package.name}_2", "--set", "run.shards_per_unit=3")
+        again = run(
+            package, slide, tmp_path / f"{package.name}_2", "--set", "run.shards_per_unit=3"
+        )
         assert contents(first)["objects.parquet"] == contents(again)["objects.parquet"]
 
 
@@ -240,7 +242,9 @@ def test_weights_with_the_name_of_their_architecture_run(
 ):
     torch.manual_seed(0)
     module = build(architecture, options, classes=2)
-    save_file({k: v.contiguous() for k, v in module.state_dict().items()}, tmp_path / "w.safetensors")
+    save_file(
+        {k: v.contiguous() for k, v in module.state_dict().items()}, tmp_path / "w.safetensors"
+    )
     package = imported(
         tmp_path, decoder, tmp_path / "w.safetensors", architecture=architecture,
         architecture_options=options, **keys,

@@ -26,7 +26,7 @@ input:
 """
 TWO = "  - {name: tumour, color: [200, 0, 0]}\n  - {name: other, color: [0, 120, 200]}"
 ONE = "  - {name: nucleus, color: [200, 0, 0]}"
-ANY = "window: measure            # side of the input in px; measure: what the file fixes, else chosen"
+ANY = "window: measure            # side of the input in px; or what the file fixes, else chosen"
 TILE = "window: 224                # side of the tiles that it was trained on, in px"
 LISTED = "window: 512                # side of the input in px"
 LOGITS = "activation: logits         # or probabilities, if softmax or sigmoid is inside\n"

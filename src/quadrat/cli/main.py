@@ -82,7 +82,10 @@ COMMANDS: dict[str, Sequence[Callable[..., int]]] = {
 }
 GROUPS: dict[str, tuple[str, Sequence[Callable[..., int]]]] = {
     "annotations": (ABOUT_ANNOTATIONS, (check, stats, export)),
-    "models": (ABOUT_MODELS, (models.import_, models.list_, models.show, models.export)),
+    "models": (
+        ABOUT_MODELS,
+        (models.import_, models.list_, models.show, models.check, models.export),
+    ),
     "hpc": (ABOUT_HPC, (hpc.init, advise)),
     "config": (ABOUT_CONFIG, (pipelines.schema, pipelines.docs)),
 }

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from quadrat.cli.options import Mpp
 from quadrat.core.errors import EXIT_OK, ConfigError, PackageError
 from quadrat.core.text import aligned
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+ABOUT = ("license", "source", "citation", "description", "limits")
+"""What a card says in words."""
 AsJson = Annotated[bool, Parameter(name="--json")]
 Package = Annotated[Path, Parameter(metavar="PACKAGE")]
 
@@ -76,7 +79,9 @@ def import_(
     return EXIT_OK
 
 
-def list_(*folders: Annotated[Path, Parameter(metavar="FOLDER")], as_json: AsJson = False) -> int:
+def list_(*folders: Annotated[Path, Parameter(metavar="FOLDER")], as_json: ABOUT = ("license", "source", "citation", "description", "limits")
+"""What a card says in words."""
+AsJson = False) -> int:
     """The shipped models, and those in given folders.
 
     examples:
@@ -111,7 +116,9 @@ def list_(*folders: Annotated[Path, Parameter(metavar="FOLDER")], as_json: AsJso
     return EXIT_OK
 
 
-def show(package: Package, /, *, as_json: AsJson = False) -> int:
+def show(package: Package, /, *, as_json: ABOUT = ("license", "source", "citation", "description", "limits")
+"""What a card says in words."""
+AsJson = False) -> int:
     """What a model package says of itself.
 
     examples:
@@ -125,6 +132,76 @@ def show(package: Package, /, *, as_json: AsJson = False) -> int:
 
     print(json.dumps(read_card(package), indent=2) if as_json else _shown(package))
     return EXIT_OK
+
+
+def check(
+    package: Package,
+    slide: Annotated[Path, Parameter(metavar="SLIDE")],
+    /,
+    *,
+    out: Annotated[Path, Parameter(metavar="FOLDER")] = Path("model_check"),
+    mpp: Mpp = None,
+    scene: str = "",
+    device: Annotated[str, Parameter(metavar="NAME")] = "auto",
+    threads: Annotated[int, Parameter(metavar="N")] = 1,
+    as_json: ABOUT = ("license", "source", "citation", "description", "limits")
+"""What a card says in words."""
+AsJson = False,
+) -> int:
+    """Try a model on the three windows of a slide with most tissue.
+
+    Pictures of what it sees and answers, stride and reach, how much two
+    windows disagree at their seam, time and memory.
+
+    examples:
+      quadrat models check my_model slide.svs --out looks
+
+    Args:
+        package: folder of the package
+        slide: a slide
+        out: folder for the pictures
+        mpp: um/px of the slide, instead of what the file states
+        scene: which of several pictures in the file, by name or number
+        device: where the network runs: auto, cpu, cuda, cuda:1, mps
+        threads: threads of torch
+        as_json: one JSON object
+    """
+    from dataclasses import asdict
+
+    from quadrat.engine.trial import try_model
+    from quadrat.models.package import load_package
+    from quadrat.tasks import build_network
+
+    loaded = load_package(package, build_network)
+    trial = try_model(loaded, str(slide), out, mpp=mpp, scene=scene, device=device, threads=threads)
+    exact = loaded.card["exactness"]
+    if as_json:
+        print(json.dumps({"exactness": exact, **asdict(trial)}, indent=2))
+        return EXIT_OK
+    print(_shown(package))
+    speed = f"{trial.seconds:.3f} s a window"
+    if trial.seconds_per_mm2 is not None:
+        speed += f", {trial.seconds_per_mm2:.2f} s per mm2"
+    lines = [
+        *(("found", f"{text} ({path})")
+          for text, path in zip(trial.found, trial.pictures, strict=True)),
+        ("seams", _seams(trial.mismatch)),
+        ("network", f"{speed} ({trial.device}, {threads} threads)"),
+        ("memory", f"{trial.peak_mb} MiB at most, of this whole process"),
+    ]  # fmt: skip
+    print("\n".join(f"  {name:<11} {text}" for name, text in lines))
+    return EXIT_OK
+
+
+def _seams(mismatch: Mapping[str, Any] | None) -> str:
+    if mismatch is None:
+        return "no two windows answer for the same place"
+    seam = mismatch["at_seam"]
+    return (
+        f"{mismatch['pairs']} pairs of windows differ by {seam['mean_abs']:.4f} on average and "
+        f"{seam['max_abs']:.3f} at most (of 1); {100 * seam['flipped_share']:.2f} % of "
+        "decisions flip"
+    )
 
 
 def export(
@@ -210,8 +287,7 @@ def _shown(package: Path) -> str:
             f"(window over core {exact.get('window_over_core', '?')})",
         ),
         ("promise", _promise(exact)),
-        *((key, str(card[key])) for key in ("license", "source", "citation", "description", "limits")
-          if card.get(key)),
+        *((key, str(card[key])) for key in ABOUT if card.get(key)),
         ("sha256", card["weights_sha256"]),
         ("use", card.get("intended_use", "")),
     ]  # fmt: skip

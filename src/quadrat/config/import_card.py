@@ -23,15 +23,14 @@ STRICT = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 MEASURE = "measure"
 PLACE = re.compile(r"(?P<name>[^\[\]]+?)(\[(?P<first>\d+):(?P<stop>\d+)\])?$")
 """Where an output is in what the file gives: a name or a number, then perhaps channels."""
-Size = int | Literal["measure"]
 
 
 def _size(name: str) -> Any:
     """A whole number of px, or ``measure``."""
 
-    def check(value: object) -> Size:
-        if value == MEASURE:
-            return MEASURE
+    def check(value: object) -> int | Literal["measure"]:
+        if value == "measure":
+            return "measure"
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} is {value!r}; it must be a whole number of px, or {MEASURE}")
         return value
@@ -41,7 +40,7 @@ def _size(name: str) -> Any:
 
 
 def _places(value: object) -> dict[str, str]:
-    """The value of ``outputs``: a list is the decoder's names in the order of the file's outputs."""
+    """The value of ``outputs``: a list has the decoder's names in the order of the file's."""
     if isinstance(value, list):
         value = {name: number for number, name in enumerate(value)}
     if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):

@@ -1,6 +1,6 @@
-"""The model package: a folder with ``weights.safetensors`` and ``card.json``, or, if it was imported
-(:mod:`quadrat.models.foreign`), with the file of a network in place of the weights. No pickles,
-nothing executed when loaded."""
+"""The model package: a folder with ``weights.safetensors`` and ``card.json``, or, if it was
+imported (:mod:`quadrat.models.foreign`), with the file of a network in place of the weights. No
+pickles, nothing executed when loaded."""
 
 from __future__ import annotations
 

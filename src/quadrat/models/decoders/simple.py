@@ -1,5 +1,5 @@
-"""Decoders that only rename values: scores of tiles, classes of pixels, and the maps of quadrat's own
-instance models."""
+"""Decoders that only rename values: scores of tiles, classes of pixels, and the maps of quadrat's
+own instance models."""
 
 from __future__ import annotations
 
@@ -82,8 +82,8 @@ def adapt_argmax(outputs: Outputs, head: ForeignHead) -> Tensor:
 
 
 def adapt_distance(outputs: Outputs, head: ForeignHead) -> Tensor:
-    """Maps (b, 2 + classes, h, w): foreground, inner distance, classes. Without maps of classes, all
-    objects are of the one class.
+    """Maps (b, 2 + classes, h, w): foreground, inner distance, classes. Without maps of classes,
+    all objects are of the one class.
 
     Raises:
         PackageError: another number of maps.
@@ -115,8 +115,8 @@ def _maps(outputs: Outputs, decoder: str) -> Tensor:
     maps = _tensor(outputs, "maps", decoder)
     if maps.ndim != 4:
         raise PackageError(
-            f"decoder {decoder}: the output 'maps' must be (batch, channels, rows, columns), and it "
-            f"is of the shape {tuple(maps.shape)}"
+            f"decoder {decoder}: the output 'maps' must be (batch, channels, rows, columns), and "
+            f"it is of the shape {tuple(maps.shape)}"
         )
     return maps
 

@@ -23,8 +23,8 @@ def build(architecture: str, options: Mapping[str, Any], *, classes: int) -> nn.
     library, _, name = architecture.partition("/")
     if library not in LIBRARIES or not name:
         raise ConfigError(
-            f"architecture is '{architecture}'; write it as LIBRARY/NAME, with one of the libraries "
-            f"{', '.join(LIBRARIES)}"
+            f"architecture is '{architecture}'; write it as LIBRARY/NAME, with one of the "
+            f"libraries {', '.join(LIBRARIES)}"
         )
     make = {"timm": _timm, "torchvision": _torchvision, "smp": _smp}[library]
     try:

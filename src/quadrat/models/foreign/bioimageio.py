@@ -244,16 +244,16 @@ def _compare(answer: Tensor, wanted: Tensor, about: Mapping[str, Any], place: Pa
             return  # what it would be after that is not worked out here
     if answer.shape != wanted.shape:
         raise PackageError(
-            f"{place}: the network answers its test input with the shape {tuple(answer.shape)}, and "
-            f"the example is {tuple(wanted.shape)}"
+            f"{place}: the network answers its test input with the shape {tuple(answer.shape)}, "
+            f"and the example is {tuple(wanted.shape)}"
         )
     wanted = wanted.to(answer.dtype)
     spread = float(wanted.max() - wanted.min()) or 1.0
     gap = float((answer - wanted).abs().max()) / spread
     if gap > AGREES:
         raise PackageError(
-            f"{place}: the network's answer to its test input differs from the example by {gap:.2g} "
-            "of its range; weights or preprocessing are not what the description says"
+            f"{place}: the network's answer to its test input differs from the example by "
+            f"{gap:.2g} of its range; weights or preprocessing are not what the description says"
         )
 
 

@@ -38,7 +38,7 @@ def save_module(
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # its deprecation, and every shape that becomes fixed
-            script = torch.jit.trace(module, image, strict=False)
+            script = torch.jit.trace(module, image, strict=False)  # type: ignore[no-untyped-call]
         path = folder / "network.pt"
         with new_file(path) as file:
             torch.jit.save(script, file)

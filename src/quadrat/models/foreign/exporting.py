@@ -11,7 +11,7 @@ import io
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -72,6 +72,8 @@ class Standalone(nn.Module):
         super().__init__()
         self.model, self.classes = model, len(spec.classes)
         self.answer = ANSWERS[spec.task][0]
+        self.mean: Tensor
+        self.std: Tensor
         self.register_buffer("mean", torch.tensor(spec.mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(spec.std).view(1, 3, 1, 1))
 
@@ -104,7 +106,9 @@ def export_package(package: Package, folder: Path, *, to: Kind, name: str) -> li
         files |= {"test_input.npy": _npy(image), "test_output.npy": _npy(wanted)}
         files["LICENSE.md"] = f"{keys['license']}\n".encode()
         files["README.md"] = _readme(spec, card, name)
-        digests = {n: hashlib.sha256(c).hexdigest() for n, c in files.items() if isinstance(c, bytes)}
+        digests = {
+            n: hashlib.sha256(c).hexdigest() for n, c in files.items() if isinstance(c, bytes)
+        }
         about = _description(spec, card, keys, wanted, digests, name)
         files["rdf.yaml"] = yaml.safe_dump(about, sort_keys=False, allow_unicode=True)
     with new_folder(folder) as staging:
@@ -143,7 +147,7 @@ def _torchscript(module: nn.Module, image: Tensor) -> bytes:
     buffer = io.BytesIO()
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # its deprecation; the shapes are compared below
-        script = torch.jit.trace(module, image, check_trace=False)
+        script = torch.jit.trace(module, image, check_trace=False)  # type: ignore[no-untyped-call]
         torch.jit.save(script, buffer)
     _need_equal(script(image), module(image), "TorchScript")
     return buffer.getvalue()
@@ -164,7 +168,7 @@ def _onnx(module: nn.Module, image: Tensor) -> bytes:
         torch.onnx.export(
             module,
             (image,),
-            buffer,
+            cast(Any, buffer),
             dynamo=False,
             opset_version=OPSET,
             input_names=["image"],
@@ -216,8 +220,8 @@ def _npy(value: Tensor) -> bytes:
 def _readme(spec: ModelSpec, card: Mapping[str, Any], name: str) -> str:
     return (
         f"# {name}\n\nWritten by quadrat. RGB in 0-255 at "
-        f"{'the pixels of the picture' if spec.unit == PX else f'{spec.mpp:g} um/px'}; the answer is "
-        f"{(ANSWERS[spec.task][0].__doc__ or '').rstrip('.').lower()} "
+        f"{'the pixels of the picture' if spec.unit == PX else f'{spec.mpp:g} um/px'}; the answer "
+        f"is {(ANSWERS[spec.task][0].__doc__ or '').rstrip('.').lower()} "
         f"({', '.join(spec.class_names)}).\n\n{card.get('intended_use', '')}\n"
     )
 
@@ -255,7 +259,9 @@ def _description(
         "format_version": BIOIMAGE,
         "type": "model",
         "name": "".join(c if c.isalnum() or c in " _+-." else " " for c in name),
-        "description": str(card.get("description") or f"{spec.task}: {', '.join(spec.class_names)}"),
+        "description": str(
+            card.get("description") or f"{spec.task}: {', '.join(spec.class_names)}"
+        ),
         "authors": [{"name": "see license and source"}],
         "cite": [{"text": str(card.get("citation") or "quadrat"), "url": "https://bioimage.io"}],
         "license": licence,

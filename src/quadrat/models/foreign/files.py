@@ -61,7 +61,7 @@ class Module:
     dims: tuple[int | None, ...] = (None,) * 4
 
     def __init__(self, module: nn.Module) -> None:
-        self.module = module.eval()
+        self.module = module.eval().requires_grad_(False)
         self.device = torch.device("cpu")
 
     def __call__(self, batch: Any) -> Any:
@@ -69,7 +69,7 @@ class Module:
         if device != self.device:
             self.module, self.device = self.module.to(device), device
         # the optimiser of TorchScript may compute later calls by other kernels than the first ones
-        with torch.jit.optimized_execution(False):
+        with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
             return self.module(batch)
 
     def doubled(self) -> Module:
@@ -128,8 +128,8 @@ class Onnx:
         except Exception as error:  # onnxruntime raises types of its own
             first = str(error).partition("\n")[0]
             raise PackageError(
-                f"{self.path} cannot be read by onnxruntime ({first}); a model whose weights lie in "
-                "further files must be saved as one file"
+                f"{self.path} cannot be read by onnxruntime ({first}); a model whose weights lie "
+                "in further files must be saved as one file"
             ) from error
 
     def __call__(self, batch: Any) -> dict[str, Tensor]:
@@ -176,14 +176,16 @@ def load_file(
         if kind == "torchscript":
             with warnings.catch_warnings():  # torch deprecates a format that people will have long
                 warnings.simplefilter("ignore", FutureWarning)
-                return Module(torch.jit.load(path, map_location="cpu"))
+                script = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
+                return Module(script)
         return Exported(path)
     except PackageError:
         raise
     except Exception as error:  # the readers of torch raise whatever they like
         first = str(error).strip().partition("\n")[0][:200]
         raise PackageError(
-            f"{path} cannot be loaded by torch {torch.__version__} ({type(error).__name__}: {first})"
+            f"{path} cannot be loaded by torch {torch.__version__} ({type(error).__name__}: "
+            f"{first})"
         ) from error
 
 

@@ -1,11 +1,11 @@
 """Which format a network's file has, and whether it could run code when it is loaded.
 
 A file of weights alone (safetensors) and an ONNX graph hold no code. A TorchScript archive is a
-program of torch's own operators, which torch loads without unpickling Python objects; one that opens
-files is refused. A ``torch.export`` archive is a graph of operators, but its reader unpickles what
-the archive says is pickled, evaluates its expressions and looks its operators up by name: so an
-archive that has anything but plain tensors, sizes and tensor operators is refused here, before torch
-sees it. A pickle is code.
+program of torch's own operators, which torch loads without unpickling Python objects; one that
+opens files is refused. A ``torch.export`` archive is a graph of operators, but its reader unpickles
+what the archive says is pickled, evaluates its expressions and looks its operators up by name: so
+an archive that has anything but plain tensors, sizes and tensor operators is refused here, before
+torch sees it. A pickle is code.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ def recognise(path: Path) -> Format:
     if head[:1] == b"\x08" and path.suffix == ".onnx":
         return "onnx"
     raise PackageError(
-        f"{path} is no network that can be read: it must be TorchScript (.pt), torch.export (.pt2), "
-        "ONNX (.onnx), or safetensors with an architecture in the card"
+        f"{path} is no network that can be read: it must be TorchScript (.pt), torch.export "
+        "(.pt2), ONNX (.onnx), or safetensors with an architecture in the card"
     )
 
 
@@ -102,8 +102,8 @@ def _in_archive(path: Path) -> Format:
     if "data.pkl" in names:
         return "pickle"
     raise PackageError(
-        f"{path} is an archive, but no TorchScript, and no torch.export of torch 2.8 or newer; save "
-        "it again with torch.jit.save or torch.export.save"
+        f"{path} is an archive, but no TorchScript, and no torch.export of torch 2.8 or newer; "
+        "save it again with torch.jit.save or torch.export.save"
     )
 
 
@@ -154,14 +154,16 @@ def _suspicious(value: Any) -> Iterator[str]:
     for key, one in value.items():
         if key == "use_pickle" and one is not False:
             yield "a pickled value"
-        elif key == "target" and isinstance(one, str) and not OPERATORS.fullmatch(one):
-            yield f"the operator {one!r}"
-        elif key == "target" and isinstance(one, str) and "from_file" in one:
+        elif key == "target" and isinstance(one, str) and not _is_operator(one):
             yield f"the operator {one!r}"
         elif key == "expr_str" and not _is_expression(one):
             yield f"the expression {str(one)[:80]!r}"
         else:
             yield from _suspicious(one)
+
+
+def _is_operator(name: str) -> bool:
+    return OPERATORS.fullmatch(name) is not None and "from_file" not in name
 
 
 def _is_expression(text: object) -> bool:

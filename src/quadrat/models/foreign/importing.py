@@ -18,9 +18,9 @@ from quadrat.core.files import new_folder, private_folder, sha256_of, write_file
 from quadrat.core.lattice import Lattice
 from quadrat.core.objects import ClassInfo
 from quadrat.core.text import did_you_mean
-from quadrat.core.unit import MPP_OF_PX, PX, in_um, named
-from quadrat.models.decoders.decoder import Decoder
+from quadrat.core.unit import MPP_OF_PX, PX, Unit, in_um, named
 from quadrat.models.card import CARD
+from quadrat.models.decoders.decoder import Decoder
 from quadrat.models.foreign.export import save_module
 from quadrat.models.foreign.files import Loaded, load_file
 from quadrat.models.foreign.formats import ABOUT, SUFFIX, Format, recognise, refuse_code
@@ -75,7 +75,8 @@ def import_model(
 
     Raises:
         ConfigError: the card asks for what is not there.
-        PackageError: the file cannot be loaded, could run code, or does not answer as its card says.
+        PackageError: the file cannot be loaded, could run code, or does not answer as its card
+            says.
         WriteError: the package cannot be written.
     """
     if out.exists() and not (out / CARD).is_file():
@@ -129,8 +130,8 @@ def import_model(
 def from_module(
     module: nn.Module, card: ImportCard, out: Path, *, task_named: Callable[[str], Builds]
 ) -> Imported:
-    """A package of a network that is there as a module of torch: it is exported by ``torch.export``,
-    and traced as TorchScript where that cannot be done.
+    """A package of a network that is there as a module of torch: it is exported by
+    ``torch.export``, and traced as TorchScript where that cannot be done.
 
     Raises:
         PackageError: neither can be done; and what :func:`import_model` raises.
@@ -174,7 +175,7 @@ def _unpickled(path: Path, card: ImportCard) -> nn.Module:
 
 def _spec(card: ImportCard, decoder: Decoder, task: Builds) -> ModelSpec:
     """The specification without its lattice."""
-    unit = "px" if card.mpp == PX else "um"
+    unit: Unit = "px" if card.mpp == PX else "um"
     known = task.default_thresholds
     for name in card.thresholds:
         if in_um(name, unit) not in known:

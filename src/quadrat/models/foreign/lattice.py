@@ -27,8 +27,8 @@ def step_of(measured: Measured) -> int:
 def lattice_of(
     card: ImportCard, measured: Measured, *, fixed: int | None, reach: int | None
 ) -> Lattice:
-    """The lattice of a network. ``fixed``: the side that its file fixes; ``reach``: the radius in px
-    that the halo has to cover, None if none can.
+    """The lattice of a network. ``fixed``: the side that its file fixes; ``reach``: the radius in
+    px that the halo has to cover, None if none can.
 
     Raises:
         ConfigError: the card asks for a window or a core that the network cannot have.

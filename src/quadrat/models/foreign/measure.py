@@ -24,6 +24,8 @@ from quadrat.models.probe import one_thread
 
 FIRST, LARGEST = 256, 1024
 """Sides in px of the windows in which a network is measured, if it takes any."""
+FIRST_STEP = 16
+"""A window that is a multiple of it in px may be measured in one of FIRST."""
 MORE = 64
 """px by which a window is made larger to see how the maps grow."""
 SHIFTS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 48, 64, 128)
@@ -66,8 +68,8 @@ class Measured:
 def measure(
     network: ForeignNetwork, *, side: int | None, out_stride: int | None, dilation: int = 1
 ) -> Measured:
-    """Measure a network. ``side``: of the window that it is meant for, if that is known; ``dilation``:
-    the widest of its convolutions.
+    """Measure a network. ``side``: of the window that it is meant for, if that is known;
+    ``dilation``: the widest of its convolutions.
 
     Raises:
         PackageError: it cannot answer a window.
@@ -130,7 +132,8 @@ def find_radii(
     network: ForeignNetwork, side: int, *, stride: int, gap: int, phases: int = 0
 ) -> tuple[int | None, int] | None:
     """Radii (by NaN, by an impulse) in a window of ``side`` px, at every phase of the stride (or
-    the first ``phases``). The first is None where no NaN arrives. None: a pixel reaches to within ``gap`` px of the border."""
+    the first ``phases``). The first is None where no NaN arrives. None: a pixel reaches to within
+    ``gap`` px of the border."""
     image = picture(side, side)
     base = answer(network, image)
     middle = side // 2 // stride * stride
@@ -251,6 +254,8 @@ def _with_cell(network: ForeignNetwork, cell: int) -> ForeignNetwork:
 
 
 def _lengths(side: int, *, any_size: bool) -> Iterator[int]:
+    """Sides of the windows to try, the cheap ones first."""
+    side = min(side, FIRST) if any_size and side % FIRST_STEP == 0 else side
     yield side
     while any_size and side < LARGEST:
         side *= 2
@@ -272,7 +277,7 @@ def _takes_more(network: ForeignNetwork, side: int) -> bool:
     return True
 
 
-def _cells_or_none(network: ForeignNetwork, side: int) -> tuple[int, int] | None:
+def _cells_or_none(network: ForeignNetwork, side: int) -> tuple[int, ...] | None:
     try:
         return _cells(network, side, stated=True) or None
     except PackageError:

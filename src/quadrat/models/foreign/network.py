@@ -1,4 +1,4 @@
-"""A foreign network as one module that runs like quadrat's own: preprocessing, the file, decoder."""
+"""A foreign network as one module that runs like quadrat's own: preprocessing, file, decoder."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WHITE = 255
 SMALL = 1e-6
 """Added to what is divided by, so that a window of one colour can be normalised."""
 Outputs = dict[str, Any]
-"""What a decoder reads, by its own names: tensors, batch first, or a list with one for each image."""
+"""What a decoder reads, by its own names: tensors, batch first, or lists with one per image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,8 +239,8 @@ def padded(maps: Tensor, shape: tuple[int, int], cell: int) -> Tensor:
     if min(missing) < 0 or any(m % (2 * cell) for m in missing):
         raise PackageError(
             f"the network answers a window of {shape[0]} x {shape[1]} px with maps of "
-            f"{maps.shape[2]} x {maps.shape[3]} cells of {cell} px, which do not lie in its middle; "
-            "choose another window, or state out_stride"
+            f"{maps.shape[2]} x {maps.shape[3]} cells of {cell} px, which do not lie in its "
+            "middle; choose another window, or state out_stride"
         )
     rows, cols = (m // (2 * cell) for m in missing)
     if maps.is_floating_point():

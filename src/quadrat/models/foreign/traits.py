@@ -1,4 +1,4 @@
-"""What a network's graph says of how far it sees: dilations, and operations over the whole window."""
+"""What a network's graph says of how far it sees: dilations, operations over the whole window."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
 from quadrat.models.foreign.files import Exported, Loaded, Module, Onnx
 
@@ -82,7 +81,7 @@ def _operations(loaded: Loaded) -> Iterator[tuple[str, int]]:
 
 
 def _script_operations(module: torch.jit.ScriptModule) -> Iterator[tuple[str, int]]:
-    nodes = module.inlined_graph.findAllNodes
+    nodes = module.inlined_graph.findAllNodes  # type: ignore[attr-defined]
     for kind in WHOLE:
         if nodes(f"aten::{kind}"):
             yield kind, 1

@@ -9,6 +9,7 @@ the overview, keeps the codes with the frame that places them on the slide, and 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -259,9 +260,24 @@ def tissue_cells(
     The fraction is that of the part of the core inside the slide. There are no cores beyond the
     slide.
     """
+    counted = _counted(tissue, lattice=lattice, frame=frame)
+    return [cell for cell, count, area in counted if count > min_fraction * area]
+
+
+def fullest_cells(
+    tissue: TissueMap, *, lattice: Lattice, frame: Frame, most: int
+) -> list[CoreIndex]:
+    """The cores with most tissue, up to ``most`` of them, the fullest first."""
+    counted = [one for one in _counted(tissue, lattice=lattice, frame=frame) if one[1]]
+    return [cell for cell, _, _ in sorted(counted, key=lambda one: (-one[1], one[0]))[:most]]
+
+
+def _counted(
+    tissue: TissueMap, *, lattice: Lattice, frame: Frame
+) -> Iterator[tuple[CoreIndex, int, int]]:
+    """Each core in raster order, with its pixels of the map that are tissue, and all of them."""
     sums = np.zeros((tissue.mask.shape[0] + 1, tissue.mask.shape[1] + 1), np.int64)
     sums[1:, 1:] = tissue.mask.cumsum(axis=0).cumsum(axis=1)
-    cells = []
     for cell in lattice.cores(frame.box):
         box = tissue.pixels_of(lattice.core_box(cell).intersect(frame.box), frame)
         count = (
@@ -270,6 +286,4 @@ def tissue_cells(
             - sums[box.row1, box.col0]
             + sums[box.row0, box.col0]
         )
-        if count > min_fraction * box.area:
-            cells.append(cell)
-    return cells
+        yield cell, int(count), box.area
