@@ -79,9 +79,7 @@ def import_(
     return EXIT_OK
 
 
-def list_(*folders: Annotated[Path, Parameter(metavar="FOLDER")], as_json: ABOUT = ("license", "source", "citation", "description", "limits")
-"""What a card says in words."""
-AsJson = False) -> int:
+def list_(*folders: Annotated[Path, Parameter(metavar="FOLDER")], as_json: AsJson = False) -> int:
     """The shipped models, and those in given folders.
 
     examples:
@@ -116,9 +114,7 @@ AsJson = False) -> int:
     return EXIT_OK
 
 
-def show(package: Package, /, *, as_json: ABOUT = ("license", "source", "citation", "description", "limits")
-"""What a card says in words."""
-AsJson = False) -> int:
+def show(package: Package, /, *, as_json: AsJson = False) -> int:
     """What a model package says of itself.
 
     examples:
@@ -144,9 +140,7 @@ def check(
     scene: str = "",
     device: Annotated[str, Parameter(metavar="NAME")] = "auto",
     threads: Annotated[int, Parameter(metavar="N")] = 1,
-    as_json: ABOUT = ("license", "source", "citation", "description", "limits")
-"""What a card says in words."""
-AsJson = False,
+    as_json: AsJson = False,
 ) -> int:
     """Try a model on the three windows of a slide with most tissue.
 

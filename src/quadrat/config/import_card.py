@@ -36,7 +36,7 @@ def _size(name: str) -> Any:
         return value
 
     schema = {"anyOf": [{"type": "integer", "minimum": 1}, {"const": MEASURE}]}
-    return Annotated[Size, PlainValidator(check), WithJsonSchema(schema)]
+    return Annotated[int | Literal["measure"], PlainValidator(check), WithJsonSchema(schema)]
 
 
 def _places(value: object) -> dict[str, str]:
