@@ -61,7 +61,9 @@ class Module:
     dims: tuple[int | None, ...] = (None,) * 4
 
     def __init__(self, module: nn.Module) -> None:
-        self.module = module.eval().requires_grad_(False)
+        self.module = module.eval()
+        for parameter in module.parameters():
+            parameter.requires_grad_(False)
         self.device = torch.device("cpu")
 
     def __call__(self, batch: Any) -> Any:

@@ -70,7 +70,7 @@ def _described(path: Path) -> Described | None:
     Raises:
         PackageError: a folder without a description.
     """
-    if path.is_file() and path.name not in DESCRIPTIONS:
+    if not path.is_dir() and path.name not in DESCRIPTIONS:
         return None
     folder = path if path.is_dir() else path.parent
     places = [folder / name for name in DESCRIPTIONS] + [folder / "configs" / "metadata.json"]

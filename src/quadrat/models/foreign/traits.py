@@ -41,6 +41,8 @@ WHOLE = {
     "Softmax": "a softmax, of attention perhaps",
 }
 """Operations that may make each place depend on the whole window, in words."""
+REDUCE = frozenset(("mean", "amax", "amin", "std", "var", "var_mean"))
+"""Those that may be over channels alone."""
 LAST = frozenset(("softmax", "Softmax"))
 """Those that are as often harmless."""
 
@@ -70,7 +72,9 @@ def _operations(loaded: Loaded) -> Iterator[tuple[str, int]]:
         for node in loaded.program.graph.nodes:
             if node.op == "call_function":
                 name = str(node.target).split(".")[1 if "." in str(node.target) else 0]
-                yield name.removesuffix("_"), _fx_dilation(name, node)
+                name = name.removesuffix("_")
+                if name not in REDUCE or _over_places(node.args[1] if node.args[1:] else None):
+                    yield name, _fx_dilation(name, node)
     elif isinstance(loaded, Onnx):
         yield from _onnx_operations(loaded)
     elif isinstance(loaded, Module) and isinstance(loaded.module, torch.jit.ScriptModule):
@@ -83,19 +87,33 @@ def _operations(loaded: Loaded) -> Iterator[tuple[str, int]]:
 def _script_operations(module: torch.jit.ScriptModule) -> Iterator[tuple[str, int]]:
     nodes = module.inlined_graph.findAllNodes  # type: ignore[attr-defined]
     for kind in WHOLE:
-        if nodes(f"aten::{kind}"):
-            yield kind, 1
+        for node in nodes(f"aten::{kind}"):
+            inputs = list(node.inputs())
+            if kind not in REDUCE or _over_places(_constants(inputs[1]) if inputs[1:] else None):
+                yield kind, 1
     for kind in ("aten::_convolution", "aten::conv2d", "aten::max_pool2d"):
         for node in nodes(kind):
             yield kind, max(_integers(list(node.inputs())[5]), default=1)
 
 
 def _integers(value: Any) -> list[int]:
-    """The constants that make up a list in a graph of TorchScript."""
+    """The numbers of a list in a graph of TorchScript; 1 for one that is no constant."""
+    return [one if isinstance(one, int) else 1 for one in _constants(value) or []]
+
+
+def _constants(value: Any) -> list[Any] | None:
+    """The constants that make up a list in a graph of TorchScript; None: it is no list."""
     constant = value.toIValue()
-    if isinstance(constant, list):
-        return [int(one) for one in constant]
-    return [int(one.toIValue() or 1) for one in value.node().inputs()]
+    if constant is None and value.node().kind() == "prim::ListConstruct":
+        return [one.toIValue() for one in value.node().inputs()]
+    return constant if isinstance(constant, list) else None
+
+
+def _over_places(dims: object) -> bool:
+    """Whether a reduction over dimensions of (batch, channels, rows, columns) is one over places."""
+    if not isinstance(dims, list | tuple):
+        return True
+    return not all(one in (0, 1, -3, -4) for one in dims)
 
 
 def _fx_dilation(name: str, node: Any) -> int:
