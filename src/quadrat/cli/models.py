@@ -179,6 +179,7 @@ def check(
     lines = [
         *(("found", f"{text} ({path})")
           for text, path in zip(trial.found, trial.pictures, strict=True)),
+        *([("moved", _moved(*trial.moved))] if trial.moved else []),
         ("seams", _seams(trial.mismatch)),
         ("network", f"{speed} ({trial.device}, {threads} threads)"),
         ("memory", f"{trial.peak_mb} MiB at most, of this whole process"),
@@ -187,13 +188,20 @@ def check(
     return EXIT_OK
 
 
+def _moved(differ: int, compared: int) -> str:
+    return (
+        f"windows that lie half a core further give {differ} of {compared} stored values otherwise"
+    )
+
+
 def _seams(mismatch: Mapping[str, Any] | None) -> str:
     if mismatch is None:
         return "no two windows answer for the same place"
     seam = mismatch["at_seam"]
     return (
-        f"{mismatch['pairs']} pairs of windows differ by {seam['mean_abs']:.4f} on average and "
-        f"{seam['max_abs']:.3f} at most (of 1); {100 * seam['flipped_share']:.2f} % of "
+        f"{mismatch['pairs']} pairs of windows differ within {mismatch['strip_px']} px of their seam "
+        f"by {seam['mean_abs']:.4f} on average and {seam['max_abs']:.3f} at most (of 1); "
+        f"{100 * seam['flipped_share']:.2f} % of "
         "decisions flip"
     )
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,9 @@ import numpy as np
 import torch
 
 from quadrat.core.errors import SlideError
+from quadrat.core.geometry import Box
 from quadrat.core.lattice import CoreIndex
+from quadrat.core.objects import Frame
 from quadrat.core.predictions import BOX_UNIT, Candidates, MaskCandidates, Prediction, TileScores
 from quadrat.core.unit import PX
 from quadrat.models.device import pick_device
@@ -54,9 +56,13 @@ class Trial:
     """What computed it."""
     peak_mb: int
     """Most memory of this process in MiB."""
+    moved: tuple[int, int] | None
+    """Of the values that are kept of a window, how many differ if the window lies elsewhere, and
+    how many were compared: 0 where an answer is tiling-exact. None: the model gives no maps."""
     mismatch: dict[str, Any] | None
-    """By how much neighbouring windows differ (see :func:`quadrat.models.mismatch.seam_mismatch`);
-    None: no two of them answer for the same place."""
+    """By how much neighbouring windows differ within a stride of their seam, where one of them sees
+    less than it needs (see :func:`quadrat.models.mismatch.seam_mismatch`); None: no two of them
+    answer for the same place."""
 
 
 def try_model(
@@ -87,6 +93,7 @@ def try_model(
             path = out / f"window_{number}.png"
             save_png(_picture(source, cell, found[cell], spec), path)
             pictures.append(str(path))
+        moved = _moved(package, source, cells, found, where)
         around = [*cells, *(CoreIndex((row, col + 1)) for row, col in cells)]
         mismatch = seam_mismatch(package.model, task, spec, [(source, around)], device=where)
     mm2 = None if spec.unit == PX else (spec.lattice.core * spec.mpp) ** 2 / 1e6
@@ -99,8 +106,50 @@ def try_model(
         seconds_per_mm2=None if mm2 is None else seconds / mm2,
         device=str(where),
         peak_mb=round(peak * (1 if sys.platform == "darwin" else 1024) / Mib),
+        moved=moved,
         mismatch=mismatch,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Moved:
+    """A slide whose lattice lies ``by`` px further down and to the right."""
+
+    source: SlideSource
+    by: int
+
+    @property
+    def frame(self) -> Frame:
+        return self.source.frame
+
+    def read(self, box: Box) -> Rgb:
+        row, col = box.row0 + self.by, box.col0 + self.by
+        return self.source.read(Box(row, col, row + box.height, col + box.width))
+
+
+def _moved(
+    package: Package,
+    source: SlideSource,
+    cells: Sequence[CoreIndex],
+    found: Mapping[CoreIndex, Prediction],
+    device: torch.device,
+) -> tuple[int, int] | None:
+    """Stored values that differ, and all that were compared, between windows and such that lie half
+    a core further."""
+    spec, task = package.spec, get_task(package.spec.task)
+    by = spec.lattice.core // 2 // spec.lattice.stride * spec.lattice.stride
+    if by == 0 or not isinstance(found[cells[0]], np.ndarray):
+        return None
+    differ = compared = 0
+    moved = _Moved(source, by)
+    for cell, other in predict_cells(package.model, task, spec, moved, cells, device=device):
+        one = found[cell]
+        assert isinstance(one, np.ndarray)
+        assert isinstance(other, np.ndarray)
+        step = by * one.shape[-1] // spec.lattice.core
+        gap = one[:, step:, step:] != other[:, : one.shape[1] - step, : one.shape[2] - step]
+        differ, compared = differ + int(gap.sum()), compared + gap.size
+    return differ, compared
 
 
 def _fullest(source: SlideSource, spec: ModelSpec) -> list[CoreIndex]:

@@ -110,7 +110,7 @@ def _constants(value: Any) -> list[Any] | None:
 
 
 def _over_places(dims: object) -> bool:
-    """Whether a reduction over dimensions of (batch, channels, rows, columns) is one over places."""
+    """Whether a reduction over some of (batch, channels, rows, columns) is one over places."""
     if not isinstance(dims, list | tuple):
         return True
     return not all(one in (0, 1, -3, -4) for one in dims)

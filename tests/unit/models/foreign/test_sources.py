@@ -168,7 +168,7 @@ def test_a_monai_bundle_of_hovernet_says_its_outputs_and_classes(tmp_path):
     assert [c.name for c in card.classes] == ["inflammatory", "epithelial"]
     assert card.outputs["hv"] == "horizontal_vertical"
     (root / "models" / "model.ts").unlink()
-    with pytest.raises(PackageError, match="has no models/model.ts"):
+    with pytest.raises(PackageError, match=r"has no models/model\.ts"):
         source_of(root, own)
 
 
