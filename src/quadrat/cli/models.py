@@ -199,10 +199,9 @@ def _seams(mismatch: Mapping[str, Any] | None) -> str:
         return "no two windows answer for the same place"
     seam = mismatch["at_seam"]
     return (
-        f"{mismatch['pairs']} pairs of windows differ within {mismatch['strip_px']} px of their seam "
-        f"by {seam['mean_abs']:.4f} on average and {seam['max_abs']:.3f} at most (of 1); "
-        f"{100 * seam['flipped_share']:.2f} % of "
-        "decisions flip"
+        f"{mismatch['pairs']} pairs of windows differ within {mismatch['strip_px']} px of their "
+        f"seam by {seam['mean_abs']:.4f} on average and {seam['max_abs']:.3f} at most (of 1); "
+        f"{100 * seam['flipped_share']:.2f} % of decisions flip"
     )
 
 
