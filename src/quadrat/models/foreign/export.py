@@ -7,9 +7,10 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.export import save
 
 from quadrat.core.errors import PackageError
-from quadrat.core.files import new_file
+from quadrat.core.files import new_file, write_file
 
 
 def save_module(
@@ -30,8 +31,8 @@ def save_module(
         program = torch.export.export(
             module, (image,), dynamic_shapes=({0: auto, rows: auto, cols: auto},)
         )
-        with new_file(path) as file:
-            torch.export.save(program, file)
+        with new_file(path) as stream:
+            save(program, stream)
         return path, ""
     except Exception as error:  # what cannot be exported says so in many ways
         why = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:160]}"
@@ -40,8 +41,7 @@ def save_module(
             warnings.simplefilter("ignore")  # its deprecation, and every shape that becomes fixed
             script = torch.jit.trace(module, image, strict=False)  # type: ignore[no-untyped-call]
         path = folder / "network.pt"
-        with new_file(path) as file:
-            torch.jit.save(script, file)
+        write_file(path, script.save_to_buffer())
     except Exception as error:
         raise PackageError(
             f"the network can neither be exported by torch.export ({why}) nor traced "

@@ -144,13 +144,12 @@ def _standalone(package: Package) -> nn.Module:
 
 
 def _torchscript(module: nn.Module, image: Tensor) -> bytes:
-    buffer = io.BytesIO()
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # its deprecation; the shapes are compared below
         script = torch.jit.trace(module, image, check_trace=False)  # type: ignore[no-untyped-call]
-        torch.jit.save(script, buffer)
     _need_equal(script(image), module(image), "TorchScript")
-    return buffer.getvalue()
+    content: bytes = script.save_to_buffer()
+    return content
 
 
 def _onnx(module: nn.Module, image: Tensor) -> bytes:
@@ -212,9 +211,9 @@ def _keys(spec: ModelSpec, card: Mapping[str, Any], name: str) -> dict[str, Any]
 
 
 def _npy(value: Tensor) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, value.numpy().astype(np.float32))
-    return buffer.getvalue()
+    stream = io.BytesIO()
+    np.save(stream, value.numpy().astype(np.float32))
+    return stream.getvalue()
 
 
 def _readme(spec: ModelSpec, card: Mapping[str, Any], name: str) -> str:
