@@ -13,6 +13,8 @@ from safetensors.torch import save_file
 from helpers import foreign
 from helpers.runs import contents, quadrat
 from quadrat.models.foreign.architectures import build
+from quadrat.models.package import load_package
+from quadrat.tasks import build_network
 
 SIDE = 512
 """A core as large as the slides: one window over all."""
@@ -138,6 +140,23 @@ def test_an_onnx_network_answers_as_the_module_that_it_was_made_of(tmp_path, sli
     # two runtimes round differently, so a pixel at the threshold may change sides
     assert one["class_id"] == other["class_id"]
     assert np.allclose(one["area_um2"], other["area_um2"], atol=1)
+
+
+def test_an_onnx_network_whose_weights_lie_beside_it_becomes_one_file(tmp_path):
+    pytest.importorskip("onnxruntime", reason="ONNX needs quadrat[onnx]")
+    onnx = pytest.importorskip("onnx", reason="ONNX needs quadrat[onnx]")
+    file = tmp_path / "net.onnx"
+    torch.onnx.export(
+        torch.nn.Conv2d(3, 3, 3, padding=1), (torch.rand(1, 3, 64, 64),), file, dynamo=False
+    )
+    onnx.save_model(
+        onnx.load(file), file, save_as_external_data=True, location="net.data", size_threshold=0
+    )
+    package = imported(tmp_path, "argmax", file, window=64)
+    (tmp_path / "net.data").unlink()
+    assert promise(package) == "tiling-exact"
+    assert quadrat("models", "show", package).code == 0
+    assert load_package(package, build_network).model(torch.rand(1, 3, 64, 64)).shape[1] == 3
 
 
 def test_a_network_that_normalises_each_window_is_named_and_promises_less(tmp_path, slide):

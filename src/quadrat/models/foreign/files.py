@@ -125,7 +125,7 @@ class Onnx:
         options.use_deterministic_compute = True
         options.log_severity_level = 3
         try:
-            content = self.path.read_bytes()  # from memory: no other file can be opened by it
+            content = self.path.read_bytes()  # from memory: its folder is not looked into
             return self.runtime.InferenceSession(content, options, providers=[provider])
         except Exception as error:  # onnxruntime raises types of its own
             first = str(error).partition("\n")[0]
@@ -153,6 +153,29 @@ class Onnx:
                 f"onnxruntime as it is installed here cannot compute on {device}; use --device cpu"
             )
         self.session, self.device = self._session(provider), device
+
+
+def joined(path: Path) -> bytes | None:
+    """An ONNX network whose weights lie in further files of its folder, with them in it; None: they
+    are in it already.
+
+    Raises:
+        PackageError: it cannot be read, or is too large for one file.
+    """
+    try:
+        import onnx
+        from onnx.external_data_helper import uses_external_data
+    except ImportError as error:
+        raise PackageError(f"{path}: {ONNX_MISSING}") from error
+    try:
+        alone = onnx.load(path, load_external_data=False)
+        if not any(uses_external_data(weight) for weight in alone.graph.initializer):
+            return None
+        content: bytes = onnx.load(path).SerializeToString()
+    except Exception as error:  # onnx and protobuf raise types of their own
+        first = str(error).partition("\n")[0]
+        raise PackageError(f"{path} cannot be read with its weights ({first})") from error
+    return content
 
 
 def load_file(

@@ -22,7 +22,7 @@ from quadrat.core.unit import MPP_OF_PX, PX, Unit, in_um, named
 from quadrat.models.card import CARD
 from quadrat.models.decoders.decoder import Decoder
 from quadrat.models.foreign.export import save_module
-from quadrat.models.foreign.files import Loaded, load_file
+from quadrat.models.foreign.files import Loaded, joined, load_file
 from quadrat.models.foreign.formats import ABOUT, SUFFIX, Format, recognise, refuse_code
 from quadrat.models.foreign.head import ForeignHead
 from quadrat.models.foreign.lattice import batch_of, lattice_of
@@ -83,6 +83,15 @@ def import_model(
         raise ConfigError(f"--out {out} is there, and is no model package; name another folder")
     kind = recognise(path)
     refuse_code(path, kind, trust=trust)
+    whole = joined(path) if kind == "onnx" else None
+    if whole is not None:
+        with private_folder(out.parent / f".{out.name}.joined") as folder:
+            write_file(folder / path.name, whole)
+            found = import_model(
+                folder / path.name, card, out, task_named=task_named, examples=examples
+            )
+        note = f"{path.name}: its weights lay in further files, and are in the package's file now"
+        return replace(found, notes=(note, *found.notes))
     if kind == "pickle":
         return from_module(_unpickled(path, card), card, out, task_named=task_named)
     decoder = decoder_named(card.decoder)
