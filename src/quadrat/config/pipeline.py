@@ -355,8 +355,9 @@ class RunSection:
     (``stored``). A complete store that was kept is always used."""
     workers: Count | None = None
     """Worker processes of a command (also ``-j``); left out: as many as the job, or the machine,
-    has CPUs and memory for. ``srun``: of each node; ``slurm``: worker jobs (1). In Python,
-    ``run(..., workers=N)``."""
+    has CPUs and memory for, and none, so that all is done in one process, for slides of 8 Mpx in
+    all or less, which are done before workers were ready. ``srun``: of each node; ``slurm``: worker
+    jobs (1). In Python, ``run(..., workers=N)``."""
     threads: Count = 1
     """Threads of torch per worker."""
     device: Annotated[

@@ -25,6 +25,7 @@ from quadrat.engine.journal import UNTIL
 from quadrat.engine.lease import Leases
 from quadrat.engine.progress import Reporter
 from quadrat.engine.report import RunReport, summarise
+from quadrat.engine.steps import keep_package
 from quadrat.engine.todo import RunRequest, prepare
 from quadrat.models.card import CARD
 from quadrat.models.inference import batch_of
@@ -60,6 +61,7 @@ def run_spec(pipeline: Pipeline, package: Path) -> tuple[ModelSpec, dict[str, An
         )
     # whole and unaltered? It is better said now than by every worker
     loaded = load_package(package, build_network, task=pipeline.task)
+    keep_package(package, loaded)
     return spec_for(pipeline, loaded.spec, package), dict(loaded.card)
 
 

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -219,11 +218,23 @@ def create_predictions(work: SlideWork) -> Done:
     return Done()
 
 
-@lru_cache(maxsize=2)
+_packages: dict[tuple[str, str], Package] = {}
+"""The last package of this process, by its folder and the text of its card, which names the
+weights."""
+
+
+def keep_package(folder: Path, package: Package) -> None:
+    """Have the jobs of this process use a package that was loaded and checked for them."""
+    _packages.clear()
+    _packages[str(folder.absolute()), (folder / CARD).read_text()] = package
+
+
 def _package(folder: str, card: str) -> Package:
-    """A package, loaded once per worker process; ``card``: the text of its card, which names the
-    weights."""
-    return load_package(Path(folder), build_network)
+    """A package, loaded once per worker process."""
+    if (folder, card) not in _packages:
+        _packages.clear()
+        _packages[folder, card] = load_package(Path(folder), build_network)
+    return _packages[folder, card]
 
 
 def predict_shards(job: PredictJob) -> list[ShardReceipt]:
