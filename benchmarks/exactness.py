@@ -143,7 +143,6 @@ def one_core(spec: ModelSpec, shape: tuple[int, int]) -> ModelSpec:
     return replace(
         spec,
         lattice=Lattice(core=side, halo=spec.lattice.halo, stride=spec.lattice.stride, shard=side),
-        batch=1,
     )
 
 

@@ -53,7 +53,7 @@ def package(folder: str, card: str) -> Package:
 def put_in() -> None:
     """Put the stand-in in the place of the network, in this process."""
     if os.environ.get(SECONDS):
-        steps._package = package  # type: ignore[assignment]
+        steps._package = package
     if os.environ.get(GPU):
         from quadrat.core.numerics import Numerics, device_numerics
         from quadrat.engine import crew

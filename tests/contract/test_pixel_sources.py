@@ -51,7 +51,6 @@ def spec_for(mpp):
         lattice=Lattice(core=128, halo=48, stride=8, shard=512),
         widths=(8, 12, 16),
         thresholds=dict(get_task("semantic").default_thresholds),
-        batch=3,
     )
 
 

@@ -42,7 +42,6 @@ def spec_for(name, classes=3, **changes):
         lattice=LATTICE,
         widths=(8, 12, 16),
         thresholds=dict(get_task(name).default_thresholds),
-        batch=3,
     )
     return replace(spec, **changes)
 
@@ -268,7 +267,7 @@ def untiled(name, spec, model, source):
     """(prediction, spec) of one forward pass over the whole slide: a lattice of a single core."""
     rows, cols = (-(-side // spec.lattice.core) for side in source.frame.box.shape)
     side = max(rows, cols) * spec.lattice.core
-    one = replace(spec, lattice=replace(spec.lattice, core=side, shard=side), batch=1)
+    one = replace(spec, lattice=replace(spec.lattice, core=side, shard=side))
     return get_task(name).decode(outputs(model, one, source, [(0, 0)]), [(0, 0)], one)[0]
 
 

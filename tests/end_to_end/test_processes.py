@@ -22,7 +22,7 @@ SMALL = {
     "calibrate": "none",
     "checkpoint_every_s": -1.0,
 }
-MODEL = {"core": 64, "halo": 32, "shard": 128, "mpp": 0.5, "batch": 1}
+MODEL = {"core": 64, "halo": 32, "shard": 128, "mpp": 0.5}
 SIDE = 128
 
 

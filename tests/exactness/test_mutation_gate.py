@@ -139,7 +139,7 @@ def closed_cores(patch):
     emit = detection.candidates_of
 
     def closed(score, class_id, sides, cell, spec):
-        if spec.batch == 1:  # the reference's one pass, which has no cores
+        if spec.lattice.core > SQUARE.shard:  # the reference's one pass, which has no cores
             return emit(score, class_id, sides, cell, spec)
         box, core = spec.lattice.window_box(cell), spec.lattice.core_box(cell)
         side = box.height
@@ -160,8 +160,8 @@ def closed_cores(patch):
 def merging_in_completion_order(patch):
     infer, finished = steps.infer_shards, {}
 
-    def recorded(work, model, shards, source, at_hand, *, device):
-        receipts = infer(work, model, shards, source, at_hand, device=device)
+    def recorded(work, model, shards, source, at_hand, **options):
+        receipts = infer(work, model, shards, source, at_hand, **options)
         order = finished.setdefault(work.folder, {})
         for shard in shards:
             order.pop(shard, None)

@@ -46,9 +46,7 @@ def test_any_schedule_gives_the_bytes_of_all_work_done_at_once(
     task, layout, kind, seed, edge, schedule, normed
 ):
     shape = planted.shape_of(layout, edge)
-    case = planted.case_for(
-        task, layout, kind, seed, shape=shape, plateaus=True, normed=normed, batch=4
-    )
+    case = planted.case_for(task, layout, kind, seed, shape=shape, plateaus=True, normed=normed)
     with planted.first_margin(5):
         want, found = (
             stitched(inferred(case, AT_ONCE)),
@@ -59,7 +57,7 @@ def test_any_schedule_gives_the_bytes_of_all_work_done_at_once(
 
 def two_schedules_on_disk(task, layout, kind, seed, edge, schedule, plateaus):
     case = planted.case_for(
-        task, layout, kind, seed, shape=planted.shape_of(layout, edge), plateaus=plateaus, batch=2
+        task, layout, kind, seed, shape=planted.shape_of(layout, edge), plateaus=plateaus
     )
     with (
         tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder,

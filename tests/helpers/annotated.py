@@ -130,7 +130,6 @@ def write_package(folder, task, *, training=None, seed=0):
         lattice=Lattice(core=64, halo=0 if task == "classification" else 48, stride=8, shard=64),
         widths=(8, 12, 16),
         thresholds=dict(get_task(task).default_thresholds),
-        batch=2,
     )
     torch.manual_seed(seed)
     torch.set_num_threads(1)

@@ -138,7 +138,7 @@ def detection_table():
     return torch.tensor(np.stack([score, side]), dtype=torch.float32)
 
 
-def spec_for(task, *, core, shard, stride, blocks, batch=5, thresholds=None):
+def spec_for(task, *, core, shard, stride, blocks, thresholds=None):
     """A package's specification whose halo is just what the oracle needs: ceil(R / s) * s."""
     return ModelSpec(
         task=task,
@@ -151,7 +151,6 @@ def spec_for(task, *, core, shard, stride, blocks, batch=5, thresholds=None):
         | (thresholds or {}),
         mean=(0.0, 0.0, 0.0),
         std=(1.0, 1.0, 1.0),
-        batch=batch,
     )
 
 
@@ -254,6 +253,6 @@ def one_pass(model, spec, rgb):
         image = torch.from_numpy(padded)[None].permute(0, 3, 1, 2).to(torch.float32) / 255
         output = model(image)
     whole = ModelSpec(
-        **{name: getattr(spec, name) for name in ModelSpec.__slots__} | {"lattice": one, "batch": 1}
+        **{name: getattr(spec, name) for name in ModelSpec.__slots__} | {"lattice": one}
     )
     return get_task(spec.task).decode(output, [(0, 0)], whole)[0], whole

@@ -15,7 +15,7 @@ from quadrat.training.job import train_package
 from quadrat.training.plan import train_all, training_of
 
 SIDE = 96
-MODEL = {"core": 64, "halo": 32, "shard": 128, "mpp": 0.5, "batch": 1, "widths": [4, 6, 8]}
+MODEL = {"core": 64, "halo": 32, "shard": 128, "mpp": 0.5, "widths": [4, 6, 8]}
 TRAIN = {
     "steps": 4,
     "batch": 2,

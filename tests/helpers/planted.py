@@ -147,14 +147,14 @@ def shape_of(layout, edge):
     return SHARDS * layout.shard + edge[0], SHARDS * layout.shard + edge[1]
 
 
-def case_for(task, layout, kind, seed, *, shape, plateaus=False, normed=False, batch=8):
+def case_for(task, layout, kind, seed, *, shape, plateaus=False, normed=False):
     """A slide of a kind, with the oracle and the specification to read it."""
     rng = np.random.default_rng(seed)
     planted = oracle.planted_for(task, FIELDS[kind](layout, shape, rng), rng, plateaus=plateaus)
-    return case_of(task, layout, planted, normed=normed, batch=batch)
+    return case_of(task, layout, planted, normed=normed)
 
 
-def case_of(task, layout, planted, *, normed=False, batch=8):
+def case_of(task, layout, planted, *, normed=False):
     """A slide that carries ``planted`` bytes (3, h, w)."""
     rgb = oracle.picture(planted, stride=layout.stride, blocks=layout.blocks)
     model = oracle.OracleNetwork(
@@ -166,7 +166,6 @@ def case_of(task, layout, planted, *, normed=False, batch=8):
         shard=layout.shard,
         stride=layout.stride,
         blocks=layout.blocks,
-        batch=batch,
     )
     return Case(rgb, model, spec)
 

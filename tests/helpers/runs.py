@@ -32,7 +32,7 @@ SMALL = {
         "train": {"patch": 128, "steps": 250},
     },
     "detection": {"model": {"core": 256, "halo": 16, "shard": 512}, "train": {"patch": 128}},
-    "semantic": {"model": {"core": 64, "shard": 128, "batch": 8}, "train": {"patch": 96}},
+    "semantic": {"model": {"core": 64, "shard": 128}, "train": {"patch": 96}},
     "instance_masks": {
         "model": {"core": 256, "halo": 32, "stride": 8, "shard": 512, "mpp": 0.5},
         "train": {"patch": 128, "steps": 120, "batch": 2, "lr": 2e-3},

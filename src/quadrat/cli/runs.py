@@ -255,7 +255,11 @@ def _take(
 ) -> RunReport:
     from quadrat.engine.cluster import processes
     from quadrat.engine.run import run
+    from quadrat.engine.small import are_small
 
+    section = pipeline.run
+    unasked = section.cluster == "local" and section.workers is None and options.cluster is None
+    alone = unasked and are_small(pipeline, slides)
     return run(
         pipeline,
         slides,
@@ -265,8 +269,8 @@ def _take(
         infer=infer,
         retry_failed=options.retry_failed,
         max_failures=1 if options.fail_fast else options.max_failures,
-        workers=processes(pipeline.run),
-        cluster=pipeline.run.cluster,
+        workers=0 if alone else processes(section),
+        cluster=section.cluster,
         reporter=options.reporter(),
     )
 

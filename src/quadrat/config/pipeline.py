@@ -106,8 +106,10 @@ class ModelSection:
     """Of the stored weights. float16 takes half the disk; all metrics are measured on it."""
     widths: Annotated[tuple[Count, ...], Field(min_length=1)] = (24, 48, 96)
     """Channels of the network's levels, the finest level first."""
-    batch: Count = 4
-    """Windows that are inferred together."""
+    inference: Literal["fp32", "bf16"] | None = None
+    """Precision of inference. ``bf16``: faster where the processor (AVX512-BF16, AMX) or the GPU
+    computes in it, and fp32 where it does not, which is said. Left out: as the package says, and
+    fp32 in training."""
     mean: tuple[float, ...] = ()
     """Mean of red, green and blue in 0 to 1, by which pixels are normalised. Left out: that of the
     encoder's weights, or else that of H&E."""
@@ -325,8 +327,8 @@ class SlideSection:
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
 class RunSection:
-    """The machine's side. Nothing here can be seen in ``results/``, except ``threads`` and
-    ``device``."""
+    """The machine's side. Nothing here can be seen in ``results/``, except ``threads``, ``device``
+    and ``batch``."""
 
     cluster: Annotated[
         str,
@@ -353,8 +355,9 @@ class RunSection:
     (``stored``). A complete store that was kept is always used."""
     workers: Count | None = None
     """Worker processes of a command (also ``-j``); left out: as many as the job, or the machine,
-    has CPUs and memory for. ``srun``: of each node; ``slurm``: worker jobs (1). In Python,
-    ``run(..., workers=N)``."""
+    has CPUs and memory for, and none, so that all is done in one process, for slides of 8 Mpx in
+    all or less, which are done before workers were ready. ``srun``: of each node; ``slurm``: worker
+    jobs (1). In Python, ``run(..., workers=N)``."""
     threads: Count = 1
     """Threads of torch per worker."""
     device: Annotated[
@@ -369,6 +372,9 @@ class RunSection:
     """How much of the slides may be copied to the temporary folder of each machine (``$TMPDIR``)
     while workers there read them; 0: none. For file systems that are slow to read in many small
     pieces."""
+    batch: Count | None = None
+    """Windows that a GPU infers together; left out: so many that they have about 4 Mpx. On a CPU
+    each is inferred alone."""
     shards_per_unit: Count = 1
     """Shards that a worker takes at once."""
     slides_in_flight: Count = 8

@@ -79,7 +79,8 @@ def package_folder(pipeline: Pipeline) -> Path:
 
 
 def spec_for(pipeline: Pipeline, spec: ModelSpec, package: Path) -> ModelSpec:
-    """A package's frozen specification with the thresholds that the pipeline file sets.
+    """A package's frozen specification with the thresholds and the precision of inference that the
+    pipeline file sets.
 
     Raises:
         PackageError: it is one for another unit or other classes.
@@ -91,7 +92,11 @@ def spec_for(pipeline: Pipeline, spec: ModelSpec, package: Path) -> ModelSpec:
             f"{package} knows the classes {', '.join(spec.class_names)}, the pipeline wants "
             f"{', '.join(wanted)}"
         )
-    return replace(spec, thresholds=dict(spec.thresholds) | pipeline.thresholds)
+    return replace(
+        spec,
+        thresholds=dict(spec.thresholds) | pipeline.thresholds,
+        inference=pipeline.model.inference or spec.inference,
+    )
 
 
 def summary_in(folder: Path) -> Summary | None:

@@ -11,7 +11,7 @@ import atexit
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +27,11 @@ from quadrat.store.predictions import ABOUT, PredictionStore
 MOST_OPEN = 4
 """Slides that a process keeps open."""
 Stamp = tuple[int, int, int]
+STAMPS: tuple[Callable[[SlideWork], Path], ...] = (
+    lambda work: work.path / PLAN,
+    lambda work: work.predictions / ABOUT,
+)
+"""Files that are kept open, or in memory, as they were."""
 
 
 class Opened:
@@ -66,6 +71,13 @@ class Opened:
         if self._copy is not None:
             self._copy.release()
 
+    def begin_again(self, work: SlideWork) -> bool:
+        """Forget plan and store; whether that is all that is to be forgotten."""
+        self._work = work
+        for name in ("plan", "cells", "predictions"):
+            self.__dict__.pop(name, None)
+        return "source" not in self.__dict__ or not self.source.damage
+
     def name_the_slide(self, error: SlideError) -> None:
         """Let an error name the slide's own file in place of that of its copy."""
         if self._copy is not None:
@@ -89,7 +101,7 @@ def opened(work: SlideWork, *, reading: bool = False) -> Iterator[Opened]:
     """
     key = _key(work)
     with _lock:
-        found = _open.pop(key, None) or Opened(work)
+        found = _open.pop(key, None) or _successor(key, work)
     try:
         if reading:
             with unchanged(work):
@@ -111,6 +123,20 @@ def opened(work: SlideWork, *, reading: bool = False) -> Iterator[Opened]:
             gone.append(_open.popitem(last=False)[1])
     for one in gone:
         one.close()
+
+
+def _successor(key: tuple[object, ...], work: SlideWork) -> Opened:
+    """A slide whose plan or store is another by now: its file stays open, unless damage was met in
+    it that the next receipts are not to name."""
+    same = (other for other in _open if other[: -len(STAMPS)] == key[: -len(STAMPS)])
+    before = next(same, None)
+    if before is None:
+        return Opened(work)
+    old = _open.pop(before)
+    if old.begin_again(work):
+        return old
+    old.close()
+    return Opened(work)
 
 
 def close_all() -> None:
@@ -157,8 +183,7 @@ def _key(work: SlideWork) -> tuple[object, ...]:
         *(work.ref.mpp, how.mpp, how.allow_upsampling, how.damaged, work.spec.mpp),
         work.spec.unit,
         work.spec.lattice,
-        _stamp(work.path / PLAN),
-        _stamp(work.predictions / ABOUT),
+        *(_stamp(of(work)) for of in STAMPS),
     )
 
 

@@ -12,6 +12,7 @@ from quadrat.config.manifest import SlideRef
 from quadrat.config.pipeline import Pipeline
 from quadrat.core.errors import EXIT_FAILED, EXIT_OK, EXIT_OUTPUT, ConfigError, PackageError
 from quadrat.core.kernel import is_kept
+from quadrat.core.numerics import BF16
 from quadrat.core.unit import PX
 from quadrat.engine.batch import Batch
 from quadrat.engine.cluster import HERE, check_cluster, open_executor
@@ -24,8 +25,10 @@ from quadrat.engine.journal import UNTIL
 from quadrat.engine.lease import Leases
 from quadrat.engine.progress import Reporter
 from quadrat.engine.report import RunReport, summarise
+from quadrat.engine.steps import keep_package
 from quadrat.engine.todo import RunRequest, prepare
 from quadrat.models.card import CARD
+from quadrat.models.inference import batch_of
 from quadrat.models.package import load_package
 from quadrat.models.spec import IN_PX, spec_of
 from quadrat.models.task import ModelSpec
@@ -34,6 +37,11 @@ from quadrat.tasks import build_network, get_task
 NOT_KEPT = (
     "note: no folder for compiled functions can be written, so every process compiles them again "
     "(some ten seconds); NUMBA_CACHE_DIR can name one"
+)
+
+NO_BF16 = (
+    "note: inference is in fp32, because what computes the network here does not compute in bf16, "
+    "which the model asks for (model.inference)"
 )
 
 
@@ -53,6 +61,7 @@ def run_spec(pipeline: Pipeline, package: Path) -> tuple[ModelSpec, dict[str, An
         )
     # whole and unaltered? It is better said now than by every worker
     loaded = load_package(package, build_network, task=pipeline.task)
+    keep_package(package, loaded)
     return spec_for(pipeline, loaded.spec, package), dict(loaded.card)
 
 
@@ -128,6 +137,10 @@ def run(
                 )
             )
             numerics = executor.numerics(section.device, section.threads)
+            if asked.spec.inference == BF16 and not numerics.bf16:
+                reporter.say(NO_BF16)
+            at_once = batch_of(numerics.device, asked.spec.lattice, section.batch)
+            numerics = numerics.of(asked.spec.inference, batch=at_once)
             here.note(numerics=numerics.text)
             batch = Batch(asked.settings(numerics), executor, reporter)
             crossing = Crossing(

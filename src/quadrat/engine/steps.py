@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -31,7 +30,7 @@ from quadrat.engine.view import WorkView, save_part
 from quadrat.engine.work import SlidePlan, SlideWork
 from quadrat.models.card import CARD
 from quadrat.models.device import pick_device
-from quadrat.models.inference import predict_groups
+from quadrat.models.inference import batch_of, predict_groups
 from quadrat.models.package import Package, load_package
 from quadrat.slides.protocol import Slide
 from quadrat.slides.source import PixelSource, SlideSource, believable_mpp
@@ -78,6 +77,8 @@ class PredictJob:
     """``run.device``; "auto" is the worker's own."""
     threads: int = 1
     """Of torch."""
+    batch: int | None = None
+    """``run.batch``."""
     stored: bool = False
     """Whether pixels come from the tile store instead of the slide."""
     lost: tuple[Box, ...] = ()
@@ -217,11 +218,23 @@ def create_predictions(work: SlideWork) -> Done:
     return Done()
 
 
-@lru_cache(maxsize=2)
+_packages: dict[tuple[str, str], Package] = {}
+"""The last package of this process, by its folder and the text of its card, which names the
+weights."""
+
+
+def keep_package(folder: Path, package: Package) -> None:
+    """Have the jobs of this process use a package that was loaded and checked for them."""
+    _packages.clear()
+    _packages[str(folder.absolute()), (folder / CARD).read_text()] = package
+
+
 def _package(folder: str, card: str) -> Package:
-    """A package, loaded once per worker process; ``card``: the text of its card, which names the
-    weights."""
-    return load_package(Path(folder), build_network)
+    """A package, loaded once per worker process."""
+    if (folder, card) not in _packages:
+        _packages.clear()
+        _packages[folder, card] = load_package(Path(folder), build_network)
+    return _packages[folder, card]
 
 
 def predict_shards(job: PredictJob) -> list[ShardReceipt]:
@@ -229,14 +242,19 @@ def predict_shards(job: PredictJob) -> list[ShardReceipt]:
     torch.set_num_threads(job.threads)
     card = (Path(job.package) / CARD).read_text()
     model, device = _package(job.package, card).model, pick_device(job.device)
+    batch = batch_of(device.type, job.work.spec.lattice, job.batch)
     if job.stored:
         tiles = TileStore.open(job.work.tiles)
         with opened(job.work) as at_hand:
-            receipts = infer_shards(job.work, model, job.shards, tiles, at_hand, device=device)
+            receipts = infer_shards(
+                job.work, model, job.shards, tiles, at_hand, device=device, batch=batch
+            )
         # the predictions may outlive the tile store
         return [replace(receipt, lost=job.lost) for receipt in receipts]
     with opened(job.work, reading=True) as at_hand:
-        return infer_shards(job.work, model, job.shards, at_hand.source, at_hand, device=device)
+        return infer_shards(
+            job.work, model, job.shards, at_hand.source, at_hand, device=device, batch=batch
+        )
 
 
 def infer_shards(
@@ -247,6 +265,7 @@ def infer_shards(
     at_hand: Opened,
     *,
     device: torch.device,
+    batch: int | None = None,
 ) -> list[ShardReceipt]:
     """Infer all analysed cores of some shards and store the quantised predictions: one shard is
     written while the next one is inferred."""
@@ -262,7 +281,7 @@ def infer_shards(
             writer.submit(write, shard, found)
             for shard, found in zip(
                 shards,
-                predict_groups(model, task, work.spec, source, groups, device=device),
+                predict_groups(model, task, work.spec, source, groups, device=device, batch=batch),
                 strict=True,
             )
         ]
@@ -330,10 +349,16 @@ def some_tiles(state: SlideState, run: RunSettings, shards: tuple[Cell, ...]) ->
 
 
 def _predict_job(state: SlideState, run: RunSettings, shards: tuple[ShardIndex, ...]) -> PredictJob:
-    threads, stored = run.pipeline.run.threads, state.done(SEAL)
-    lost = state.lost if stored else ()
+    section, stored = run.pipeline.run, state.done(SEAL)
     return PredictJob(
-        state.work, shards, run.package, run.pipeline.run.device, threads, stored, lost
+        state.work,
+        shards,
+        run.package,
+        device=section.device,
+        threads=section.threads,
+        batch=section.batch,
+        stored=stored,
+        lost=state.lost if stored else (),
     )
 
 

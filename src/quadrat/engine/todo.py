@@ -69,6 +69,7 @@ class RunRequest:
             versions=versions() | {"quadrat": __version__},
             threads=self.pipeline.run.threads,
             device=numerics.device,
+            inference=numerics.inference,
         )
         return RunSettings(self.pipeline, str(self.package.absolute()), provenance, str(self.out))
 

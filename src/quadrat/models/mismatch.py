@@ -29,7 +29,7 @@ from quadrat.core.predictions import (
     quantise_score,
 )
 from quadrat.metrics.matching import match_boxes
-from quadrat.models.inference import normalise, read_windows
+from quadrat.models.inference import forward, read_windows
 from quadrat.models.task import Infers, ModelSpec
 from quadrat.slides.source import PixelSource
 from quadrat.stitching.maps import argmax_classes
@@ -169,12 +169,10 @@ def _whole_windows(
     )
     network = model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     found: list[Prediction] = []
-    for start in range(0, len(pair), spec.batch):
-        cells = pair[start : start + spec.batch]
+    for cell in pair:
         with torch.inference_mode():
-            windows = torch.from_numpy(read_windows(source, cells, spec)).to(device)
-            output = network(normalise(windows, spec))[: len(cells)]
-        found.extend(task.decode(output, [CoreIndex((0, 0))] * len(cells), whole))
+            output = forward(network, read_windows(source, [cell], spec), spec, device=device)
+        found.extend(task.decode(output, [CoreIndex((0, 0))], whole))
     return found
 
 

@@ -6,11 +6,12 @@ import importlib.metadata
 import platform
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from quadrat.config.pipeline import ModelSection, Pipeline
 from quadrat.core.errors import ConfigError, PackageError
 from quadrat.core.lattice import Lattice
+from quadrat.core.numerics import Inference
 from quadrat.core.objects import ClassInfo
 from quadrat.core.records import to_json
 from quadrat.core.unit import MPP_OF_PX, PX, in_um, named, renamed
@@ -52,7 +53,7 @@ def spec_of(pipeline: Pipeline, task: Builds) -> ModelSpec:
         thresholds=dict(task.default_thresholds) | pipeline.thresholds,
         mean=mean,
         std=std,
-        batch=model.batch,
+        inference=model.inference or "fp32",
         encoder=model.encoder,
         dropout=model.dropout,
         unit=model.unit,
@@ -155,8 +156,14 @@ def spec_from_dict(values: Mapping[str, Any]) -> ModelSpec:
         thresholds={in_um(name, unit): value for name, value in values["thresholds"].items()},
         mean=tuple(values["mean"]),
         std=tuple(values["std"]),
-        batch=int(values["batch"]),
+        inference=_inference(values.get("inference", "fp32")),  # left out before it was there
         encoder=values["encoder"],
         dropout=float(values.get("dropout", 0.0)),  # cards of before it was there
         unit=unit,
     )
+
+
+def _inference(value: object) -> Inference:
+    if value not in get_args(Inference):
+        raise ValueError(f"inference is {value!r}; it must be {' or '.join(get_args(Inference))}")
+    return cast(Inference, value)

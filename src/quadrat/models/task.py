@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quadrat.core.lattice import CoreIndex, Lattice, ShardIndex
+from quadrat.core.numerics import Inference
 from quadrat.core.objects import ClassInfo, Frame, ObjectTable, Polygons
 from quadrat.core.predictions import Array, Arrays, Prediction, TileScores
 from quadrat.core.unit import Unit
@@ -56,8 +57,8 @@ class ModelSpec:
     """Of RGB in 0-1, for normalising."""
     std: tuple[float, float, float] = (0.2, 0.22, 0.18)
     """Standard deviation of RGB in 0-1, for normalising."""
-    batch: int = 4
-    """Windows per forward pass."""
+    inference: Inference = "fp32"
+    """Precision of the forward pass: "bf16" where the device computes in it, else fp32."""
     encoder: str = "small"
     """A name of :mod:`quadrat.models.encoders`."""
     dropout: float = 0.0

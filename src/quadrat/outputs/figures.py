@@ -3,7 +3,6 @@ bars (Pillow only)."""
 
 from __future__ import annotations
 
-import io
 import math
 import re
 import unicodedata
@@ -11,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -138,10 +138,13 @@ def compose_map(
 
 
 def save_png(image: Rgb, path: Path) -> None:
-    """Write a PNG without time or text chunks, whole or not at all."""
-    stream = io.BytesIO()
-    Image.fromarray(image).save(stream, format="PNG", compress_level=6)
-    write_file(path, stream.getvalue())
+    """Write a PNG without time or text chunks, whole or not at all. Of photographs, one filter and
+    runs alone come to the same size as all of zlib at its level 6, in a fifth of the time."""
+    png = imagecodecs.PNG
+    encoded = imagecodecs.png_encode(
+        np.ascontiguousarray(image), level=1, strategy=png.STRATEGY.RLE, filter=png.FILTER.PAETH
+    )
+    write_file(path, bytes(encoded))
 
 
 def _font(size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

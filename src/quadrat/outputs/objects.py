@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
 
+from quadrat.core.arrow import nullable, plain, varied
 from quadrat.core.errors import QuadratError
 from quadrat.core.files import new_file
 from quadrat.core.objects import ClassInfo, Frame, ObjectTable, Polygons
@@ -86,7 +87,7 @@ class ObjectWriter:
         self, path: Path, *, frame: Frame, classes: Sequence[ClassInfo], slide: str
     ) -> None:
         self._path, self._frame, self._classes = Path(path), frame, tuple(classes)
-        self._names = pa.array([c.name for c in self._classes], pa.string())
+        self._names = varied([c.name.encode() for c in self._classes], pa.string())
         self._schema = _schema(self._classes, frame.unit)
         self._slide = slide
         self._waiting: list[pa.Table] = []
@@ -157,7 +158,7 @@ class ObjectWriter:
         outlines = shapely.from_ragged_array(shapely.GeometryType.POLYGON, xy, offsets)
         columns: list[Any] = [
             ids,
-            pa.DictionaryArray.from_arrays(pa.array(table.class_id.astype(np.int32)), self._names),
+            pa.DictionaryArray.from_arrays(plain(table.class_id.astype(np.int32)), self._names),
             table.class_id,
             table.score,
             table.area_px * frame.mpp**2,
@@ -166,14 +167,12 @@ class ObjectWriter:
             *corners.T,
             table.flags,
             *(
-                _nullable(column)
+                nullable(column)
                 for column in (nearest[np.arange(len(table)), table.class_id], *nearest.T)
             ),
-            pa.array(shapely.to_wkb(outlines, byte_order=1), pa.binary()),
+            varied(shapely.to_wkb(outlines, byte_order=1).tolist(), pa.binary()),
         ]
-        arrays = [
-            c if isinstance(c, pa.Array) else pa.array(np.ascontiguousarray(c)) for c in columns
-        ]
+        arrays = [c if isinstance(c, pa.Array) else plain(c) for c in columns]
         return pa.table(arrays, schema=self._schema)
 
     def _hold(self, rows: pa.Table) -> None:
@@ -226,10 +225,6 @@ def _schema(classes: Sequence[ClassInfo], unit: Unit) -> pa.Schema:
             pa.field("geometry", pa.binary()),
         ]
     )
-
-
-def _nullable(column: npt.NDArray[np.float32]) -> pa.Array:
-    return pa.array(np.ascontiguousarray(column), mask=np.isnan(column))
 
 
 def object_columns(frame: Frame) -> list[str]:

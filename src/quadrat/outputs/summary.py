@@ -92,6 +92,8 @@ class Provenance:
     """Of torch, per forward pass."""
     device: str
     """Its type: "cpu" or "cuda"."""
+    inference: str = "fp32"
+    """Precision of the network: "fp32" or "bf16"."""
 
 
 @dataclass(frozen=True, slots=True)

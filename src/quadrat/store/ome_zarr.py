@@ -265,9 +265,14 @@ def build_shard(group: Path, level: int, cell: Cell, *, reduce: Reduce) -> Shard
         ShardedArray.open(group / str(level - 1)),
         ShardedArray.open(group / str(level), "r+"),
     )
-    return below.write_shard(
-        cell, halve(above.read(_above(below.shard_box(cell), above.box)), reduce)
-    )
+    return _build_shard(above, below, cell, reduce=reduce)
+
+
+def _build_shard(
+    above: ShardedArray, below: ShardedArray, cell: Cell, *, reduce: Reduce
+) -> ShardReceipt:
+    pixels = above.read(_above(below.shard_box(cell), above.box))
+    return below.write_shard(cell, halve(pixels, reduce))
 
 
 def finish_pyramid(group: Path, *, levels: int, reduce: Reduce) -> None:
@@ -309,12 +314,13 @@ def build_pyramid(
     Raises:
         StoreError: there is no image, or it is damaged.
     """
-    base = ShardedArray.open(group / "0")
-    levels = levels or pyramid_depth(*base.box.shape, min_size=min_size)
+    above = ShardedArray.open(group / "0")
+    levels = levels or pyramid_depth(*above.box.shape, min_size=min_size)
     for level in range(1, levels):
         below = create_level(group, level, chunk=chunk, shard=shard)
-        for cell in level_shards(ShardedArray.open(group / str(level - 1)), below):
-            build_shard(group, level, cell, reduce=reduce)
+        for cell in level_shards(above, below):
+            _build_shard(above, below, cell, reduce=reduce)
+        above = below
     if levels > 1:
         finish_pyramid(group, levels=levels, reduce=reduce)
     return levels

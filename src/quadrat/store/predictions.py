@@ -20,6 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from quadrat.core.arrow import numbers, plain
 from quadrat.core.errors import StoreError
 from quadrat.core.files import write_file
 from quadrat.core.geometry import Box
@@ -299,11 +300,9 @@ def _write_table(
     flat: dict[str, Any] = dict(more or {})
     for name, array in columns.items():
         if array.ndim == 1:
-            flat[name] = array
+            flat[name] = plain(array)
         else:
-            flat |= {
-                f"{name}.{i}": np.ascontiguousarray(array[:, i]) for i in range(array.shape[1])
-            }
+            flat |= {f"{name}.{i}": plain(array[:, i]) for i in range(array.shape[1])}
     stream = io.BytesIO()
     pq.write_table(pa.table(flat), stream, compression="zstd")
     content = stream.getvalue()
@@ -328,7 +327,7 @@ def _read_table(
     table = _read_parquet(path, list(columns))
     found: dict[str, npt.NDArray[Any]] = {}
     for name, (row, dtype) in columns.items():
-        parts = [table[c].to_numpy() for c in table.column_names if c.split(".")[0] == name]
+        parts = [numbers(table[c]) for c in table.column_names if c.split(".")[0] == name]
         if not row:
             found[name] = parts[0]
         else:  # a column of no width, such as an empty embedding, has left no trace

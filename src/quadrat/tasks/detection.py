@@ -14,7 +14,6 @@ from functools import partial
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchvision.ops import generalized_box_iou_loss
 
 from quadrat.core.kernel import kernel
 from quadrat.core.lattice import CoreIndex, ShardIndex
@@ -220,6 +219,8 @@ def box_loss(found: Tensor, wanted: Tensor) -> Tensor:
     """1 - generalised IoU (Rezatofighi et al. 2019), (b, h, w), of boxes given as distances (b, 4,
     h, w) from a point."""
     corners = [torch.stack([-s[:, 1], -s[:, 0], s[:, 3], s[:, 2]], dim=-1) for s in (found, wanted)]
+    from torchvision.ops import generalized_box_iou_loss  # here: inference does without torchvision
+
     loss: Tensor = generalized_box_iou_loss(corners[0], corners[1], reduction="none")
     return loss
 

@@ -251,14 +251,10 @@ def load_first_weights(network: torch.nn.Module, spec: ModelSpec, pipeline: Pipe
 def _inferred(
     slides: Material, spec: ModelSpec, model: torch.nn.Module, device: torch.device
 ) -> InferredSlides:
-    """Predictions of the validation slides, in their training folders, with their truth.
-
-    A slide of fewer windows than a batch gets batches of that size: small images would cost several
-    times what they are.
-    """
+    """Predictions of the validation slides, in their training folders, with their truth."""
     inferred = []
     for work, slide in slides.val:
-        of_model = replace(work, spec=replace(spec, batch=min(spec.batch, len(slide.cells))))
+        of_model = replace(work, spec=spec)
         create_predictions(of_model)
         view = WorkView(of_model)
         at_hand = Opened(of_model)

@@ -107,8 +107,8 @@ def validation_every(cfg: TrainSection) -> int:
 
 def key_of(spec: ModelSpec, cfg: TrainSection) -> Key:
     """What decides the weights besides the data, by the names of the pipeline file."""
-    # keyed elsewhere, or, as the batch of inference, of no influence on weights
-    elsewhere = ("task", "classes", "lattice", "thresholds", "batch")
+    # keyed elsewhere, or of no influence on weights
+    elsewhere = ("task", "classes", "lattice", "thresholds", "inference")
     model = {
         f"model.{name}": value for name, value in to_json(spec).items() if name not in elsewhere
     }

@@ -147,7 +147,7 @@ def test_a_choice_outside_the_list_is_refused_and_the_list_is_given(tmp_path, ke
         ),
         ({"run": {"workers": 0}}, "run.workers is 0; it must be at least 1"),
         ({"train": {"steps": 0}}, "train.steps is 0; it must be at least 1"),
-        ({"model": {"package": "p", "batch": 0}}, "model.batch is 0; it must be at least 1"),
+        ({"run": {"batch": 0}}, "run.batch is 0; it must be at least 1"),
         ({"model": {"package": "p", "mpp": 0}}, "model.mpp is 0; it must lie in 0.01 to 1000"),
         (
             {"model": {"package": "p", "dropout": 1}},

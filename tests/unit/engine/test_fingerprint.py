@@ -63,7 +63,7 @@ def test_the_model_and_how_it_computes_leave_the_tile_store_valid(tiny):
     work, before = tiny.work(), tiny.prints(tiny.work())
     after = [
         tiny.prints(work, weights="1" * 64),
-        tiny.prints(replace(work, spec=replace(work.spec, batch=7))),
+        tiny.prints(replace(work, spec=replace(work.spec, inference="bf16"))),
     ]
     assert [changed(before, found) for found in after] == [["predict", "result"]] * 2
 

@@ -10,6 +10,7 @@ import pytest
 
 from helpers.faults import FAULTY, disk
 from helpers.runs import contents, difference, lines_of, table
+from helpers.tiny import NUMERICS
 from quadrat.config.manifest import SlideRef
 from quadrat.core.errors import ConfigError
 from quadrat.core.files import place_folder, remove
@@ -23,6 +24,7 @@ from quadrat.engine.lease import Lease, Leases
 from quadrat.engine.progress import Reporter
 from quadrat.engine.todo import Todo
 from quadrat.engine.work import results_folder
+from quadrat.outputs.summary import read_summary
 
 KEEP = ("tiles", "predictions")
 
@@ -146,6 +148,33 @@ def test_a_slide_is_not_inferred_half_on_one_machine_and_half_on_another(tiny, e
     (machine,) = predicted_by(tiny)
     assert machine != state.prints.machine
     assert predicted_by(tiny)[machine] == 4
+
+
+def test_a_model_that_asks_for_bf16_gets_fp32_where_there_is_none_and_that_is_said_once(
+    tiny, monkeypatch, capsys
+):
+    tiny.spec = replace(tiny.spec, inference="bf16")
+    machine = Numerics("cpu", "an older processor")
+    monkeypatch.setattr(Serial, "numerics", lambda self, device, threads: machine)
+    slides = [tiny.slide("a"), tiny.slide("b")]
+    with Reporter() as loud:
+        engine_run.run(tiny.pipeline(), slides, tiny.out, executor=Serial(), reporter=loud)
+    assert capsys.readouterr().err.count("inference is in fp32") == 1
+    assert read_summary(results_folder(tiny.out, "a")).provenance.inference == "fp32"
+
+
+def test_what_was_begun_in_fp32_is_not_gone_on_with_in_bf16(tiny, monkeypatch, capsys):
+    tiny.spec = replace(tiny.spec, inference="bf16")
+    (state,) = tiny.advanced("a", until="predict")  # on a machine without
+    receipts = dict(list(state.journal.receipts.items())[:4])
+    state.journal.close()
+    write_journal(state.journal.path, receipts).close()
+    machine = Numerics("cpu", NUMERICS, bf16=True)
+    monkeypatch.setattr(Serial, "numerics", lambda self, device, threads: machine)
+    with Reporter() as loud:
+        engine_run.run(tiny.pipeline(), [tiny.slide()], tiny.out, executor=Serial(), reporter=loud)
+    assert f"its inference begins anew ({NUMERICS}, bf16)" in capsys.readouterr().err
+    assert read_summary(results_folder(tiny.out, "a")).provenance.inference == "bf16"
 
 
 def test_a_finished_slide_stays_finished_on_another_machine(tiny, elsewhere):

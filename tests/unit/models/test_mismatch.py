@@ -50,7 +50,6 @@ def spec_for(task, *, halo, widths=(4, 6, 8)):
         lattice=Lattice(core=64, halo=halo, stride=8, shard=64),
         widths=widths,
         thresholds=dict(get_task(task).default_thresholds),
-        batch=3,
     )
 
 

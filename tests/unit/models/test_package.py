@@ -41,7 +41,6 @@ def spec_for(task, *, widths=(4, 6, 8), lattice=LATTICE):
         thresholds=dict(get_task(task).default_thresholds),
         mean=(0.1, 0.2, 0.3),
         std=(0.4, 0.5, 0.6),
-        batch=3,
     )
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from quadrat.config.pipeline import ClassSection, DataSection, ModelSection, Pipeline, SlideSection
 from quadrat.core.errors import ConfigError, PackageError
+from quadrat.engine.finished import spec_for
 from quadrat.models.spec import need_stated, need_unit, spec_from_dict, spec_of, spec_to_dict
 from quadrat.tasks import get_task
 
@@ -48,6 +49,26 @@ def test_the_card_of_a_specification_in_um_is_as_it_was():
     assert "unit" not in values
     assert {"min_area_um2", "cap_um"} <= set(values["thresholds"])
     assert spec_from_dict(values) == spec
+
+
+def test_a_card_of_before_there_was_a_choice_of_precision_is_one_of_fp32():
+    spec = spec_of(pipeline_for("instance", mpp=0.5), get_task("instance"))
+    values = spec_to_dict(spec)
+    del values["inference"]
+    assert spec_from_dict(values | {"batch": 4}) == spec
+    assert spec_from_dict(values | {"inference": "bf16"}) == replace(spec, inference="bf16")
+    with pytest.raises(ValueError, match="inference is 'fp16'; it must be fp32 or bf16"):
+        spec_from_dict(values | {"inference": "fp16"})
+
+
+@pytest.mark.parametrize("asked", [None, "fp32", "bf16"])
+@pytest.mark.parametrize("theirs", ["fp32", "bf16"])
+def test_a_pipeline_that_states_a_precision_lays_it_over_the_packages(asked, theirs, tmp_path):
+    pipeline = pipeline_for("detection", mpp=0.5)
+    pipeline = replace(pipeline, model=replace(pipeline.model, inference=asked))
+    spec = replace(spec_of(pipeline, get_task("detection")), inference=theirs)
+    assert spec_for(pipeline, spec, tmp_path).inference == (asked or theirs)
+    assert spec_of(pipeline, get_task("detection")).inference == (asked or "fp32")
 
 
 @pytest.mark.parametrize("task", STATED)

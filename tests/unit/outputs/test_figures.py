@@ -36,6 +36,7 @@ def test_pages_are_written_as_the_same_png_each_time(tmp_path):
     with Image.open(tmp_path / "a.png") as picture:
         assert picture.size == page.shape[1::-1]
         assert picture.info == {}
+        assert np.array_equal(np.asarray(picture), page), "nothing is lost"
     page = figures.compose_map(
         overview,
         np.ones((3, 2)),
