@@ -204,7 +204,6 @@ def _keys(spec: ModelSpec, card: Mapping[str, Any], name: str) -> dict[str, Any]
         "input": {"range": "0-255"},
         "activation": "probabilities",
         "thresholds": renamed(spec.thresholds, spec.unit),
-        "batch": spec.batch,
         "name": name,
         "source": f"quadrat package {card['weights_sha256'][:12]}",
     }

@@ -25,7 +25,7 @@ from quadrat.models.foreign.export import save_module
 from quadrat.models.foreign.files import Loaded, joined, load_file
 from quadrat.models.foreign.formats import ABOUT, SUFFIX, Format, recognise, refuse_code
 from quadrat.models.foreign.head import ForeignHead
-from quadrat.models.foreign.lattice import batch_of, lattice_of
+from quadrat.models.foreign.lattice import lattice_of
 from quadrat.models.foreign.loading import FOREIGN, decoder_named, digest_of, put_together
 from quadrat.models.foreign.measure import AGREE, Measured, measure, picture, windows_disagree
 from quadrat.models.foreign.network import ForeignNetwork, ForeignSection
@@ -110,7 +110,7 @@ def import_model(
     measured = _measured(raw, card, traits)
     reach = _reach(measured, raw, decoder)
     lattice = lattice_of(card, measured, fixed=raw.fixed.height, reach=reach)
-    spec = replace(spec, lattice=lattice, batch=batch_of(card, lattice, fixed=raw.fixed.batch))
+    spec = replace(spec, lattice=lattice)
     section = _section(card, kind, path, lattice, measured, reach)
     network = put_together(loaded, section, spec)
     exact = _exactness(network, spec, measured, decoder, traits, reach)
@@ -353,7 +353,7 @@ def _check_answer(network: ForeignNetwork, spec: ModelSpec) -> None:
     from quadrat.models.inference import is_finite
 
     side = spec.lattice.window
-    image = picture(side, side).float().expand(spec.batch, -1, -1, -1)
+    image = picture(side, side).float().expand(network.batch or 1, -1, -1, -1)
     with torch.inference_mode():
         output = network(image)
     if not is_finite(output):
@@ -375,7 +375,6 @@ def _pipeline(card: ImportCard, spec: ModelSpec, *, name: str) -> str:
             "halo": lattice.halo,
             "stride": lattice.stride,
             "shard": lattice.shard,
-            "batch": spec.batch,
             "license": card.license,
         },
     }

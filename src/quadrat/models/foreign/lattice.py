@@ -58,13 +58,6 @@ def lattice_of(
     return _lattice(window - 2 * halo, halo, step)
 
 
-def batch_of(card: ImportCard, lattice: Lattice, *, fixed: int | None) -> int:
-    """Windows per forward pass."""
-    if fixed is not None:
-        return fixed
-    return max(1, min(card.batch, PIXELS // lattice.window**2))
-
-
 def _chosen(halo: int, step: int) -> Lattice:
     """The smallest core whose window is not too much larger."""
     wanted = max(LEAST_CORE, math.ceil(2 * halo / (math.sqrt(RATIO) - 1)))

@@ -80,6 +80,8 @@ class ForeignNetwork(nn.Module):
         self.input, self.places = input, dict(outputs)
         self.stride, self.out_stride = stride, head.out_stride
         self.fixed = Fixed.of(loaded.dims, input.layout)
+        self.batch = self.fixed.batch
+        """Windows that the file takes at once; None: any number."""
 
     def forward(self, image: Tensor) -> Output:
         answer = self.decoder.adapt(self.outputs(image), self.head)
@@ -90,7 +92,7 @@ class ForeignNetwork(nn.Module):
 
     def outputs(self, image: Tensor) -> Outputs:
         """What the decoder reads of a batch; maps are as large as the window, in cells."""
-        step = self.fixed.batch
+        step = self.batch
         if step is None or len(image) == step:
             return self._outputs(image)
         parts = []
