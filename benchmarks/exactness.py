@@ -181,7 +181,8 @@ def untiled(package: Package, source: SlideSource) -> Held:
     model = package.model.to(CPU, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     with torch.inference_mode():
         output = model(normalise(torch.from_numpy(source.read(window)[None]), spec))
-    prediction = get_task(spec.task).decode(output, [core], spec)[0]
+    task = get_task(spec.task)
+    prediction = task.decode(task.answer(output, spec), [core], spec)[0]
     return hold(package.spec, source, {core: prediction}, spec.lattice)
 
 

@@ -128,11 +128,13 @@ class PointDensity(Task):
         )
         return {"loss": entropy / weight.sum().clamp(min=1)}
 
+    def answer(self, output: Tensor, spec: ModelSpec) -> Tensor:
+        return crop_core(quantise(output.sigmoid()), halo=spec.lattice.halo)
+
     def decode(
-        self, output: Tensor, cells: Sequence[CoreIndex], spec: ModelSpec
+        self, answer: Tensor, cells: Sequence[CoreIndex], spec: ModelSpec
     ) -> list[Prediction]:
-        maps = crop_core(quantise(output.sigmoid()), halo=spec.lattice.halo)
-        return [maps[i] for i in range(len(cells))]
+        return list(answer.numpy())
 
     def storage(self, spec: ModelSpec) -> MapStorage:
         return MapStorage(len(spec.classes))

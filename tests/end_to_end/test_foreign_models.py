@@ -175,7 +175,6 @@ def test_a_file_that_fixes_its_window_and_batch_runs_with_both(tmp_path, slide):
     )
     package = imported(tmp_path, "distance", file)
     spec = json.loads((package / "card.json").read_text())["spec"]
-    assert spec["batch"] == 3
     assert (spec["lattice"]["core"], spec["lattice"]["halo"]) == (102, 5)
     assert promise(package) == "tiling-exact"
     free = foreign.traced(foreign.Distances(), tmp_path / "net.pt")

@@ -108,7 +108,7 @@ def one_window_a_work_unit(patch):
             output = model(inference.normalise(torch.from_numpy(source.read(window)[None]), spec))
         for cell in cells:
             part = output[(..., *lattice.window_box(cell).slices_in(window))]
-            yield cell, task.decode(part, [cell], spec)[0]
+            yield cell, task.decode(task.answer(part, spec), [cell], spec)[0]
 
     patch.setattr(inference, "predict_cells", predict)
 

@@ -255,4 +255,5 @@ def one_pass(model, spec, rgb):
     whole = ModelSpec(
         **{name: getattr(spec, name) for name in ModelSpec.__slots__} | {"lattice": one}
     )
-    return get_task(spec.task).decode(output, [(0, 0)], whole)[0], whole
+    task = get_task(spec.task)
+    return task.decode(task.answer(output, whole), [(0, 0)], whole)[0], whole

@@ -179,8 +179,6 @@ class ImportCard:
         default_factory=dict
     )
     """Further arguments of its constructor."""
-    batch: Count = 4
-    """Windows that are inferred together, if the file does not fix it."""
     name: str = ""
     """Name of the model."""
     description: str = ""

@@ -359,7 +359,7 @@ class RunSection:
     all or less, which are done before workers were ready. ``srun``: of each node; ``slurm``: worker
     jobs (1). In Python, ``run(..., workers=N)``."""
     threads: Count = 1
-    """Threads of torch per worker."""
+    """Threads of torch per worker; of one with a GPU, threads that read windows for it."""
     device: Annotated[
         str,
         Field(

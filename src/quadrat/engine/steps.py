@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -30,7 +31,7 @@ from quadrat.engine.view import WorkView, save_part
 from quadrat.engine.work import SlidePlan, SlideWork
 from quadrat.models.card import CARD
 from quadrat.models.device import pick_device
-from quadrat.models.inference import batch_of, predict_groups
+from quadrat.models.inference import predict_groups
 from quadrat.models.package import Package, load_package
 from quadrat.slides.protocol import Slide
 from quadrat.slides.source import PixelSource, SlideSource, believable_mpp
@@ -242,19 +243,23 @@ def predict_shards(job: PredictJob) -> list[ShardReceipt]:
     torch.set_num_threads(job.threads)
     card = (Path(job.package) / CARD).read_text()
     model, device = _package(job.package, card).model, pick_device(job.device)
-    batch = batch_of(device.type, job.work.spec.lattice, job.batch)
+    infer = partial(
+        infer_shards,
+        job.work,
+        model,
+        job.shards,
+        device=device,
+        batch=job.batch,
+        readers=job.threads if device.type == "cuda" else 1,
+    )
     if job.stored:
         tiles = TileStore.open(job.work.tiles)
         with opened(job.work) as at_hand:
-            receipts = infer_shards(
-                job.work, model, job.shards, tiles, at_hand, device=device, batch=batch
-            )
+            receipts = infer(tiles, at_hand)
         # the predictions may outlive the tile store
         return [replace(receipt, lost=job.lost) for receipt in receipts]
     with opened(job.work, reading=True) as at_hand:
-        return infer_shards(
-            job.work, model, job.shards, at_hand.source, at_hand, device=device, batch=batch
-        )
+        return infer(at_hand.source, at_hand)
 
 
 def infer_shards(
@@ -266,24 +271,24 @@ def infer_shards(
     *,
     device: torch.device,
     batch: int | None = None,
+    readers: int = 1,
 ) -> list[ShardReceipt]:
     """Infer all analysed cores of some shards and store the quantised predictions: one shard is
     written while the next one is inferred."""
     task, store = get_task(work.task), at_hand.predictions
+    groups = [at_hand.cells[shard] for shard in shards]
+    predicted = predict_groups(
+        model, task, work.spec, source, groups, device=device, batch=batch, readers=readers
+    )
 
     def write(shard: ShardIndex, found: Mapping[CoreIndex, Prediction]) -> ShardReceipt:
         with spent_on("write"):
             return store.write(shard, found)
 
-    groups = [at_hand.cells[shard] for shard in shards]
     with ThreadPoolExecutor(1) as writer:
         written = [
             writer.submit(write, shard, found)
-            for shard, found in zip(
-                shards,
-                predict_groups(model, task, work.spec, source, groups, device=device, batch=batch),
-                strict=True,
-            )
+            for shard, found in zip(shards, predicted, strict=True)
         ]
         receipts = [future.result() for future in written]
     lost = tuple(source.damage) if isinstance(source, SlideSource) else ()

@@ -30,6 +30,7 @@ from quadrat.core.predictions import (
 )
 from quadrat.metrics.matching import match_boxes
 from quadrat.models.inference import forward, read_windows
+from quadrat.models.lane import Lane
 from quadrat.models.task import Infers, ModelSpec
 from quadrat.slides.source import PixelSource
 from quadrat.stitching.maps import argmax_classes
@@ -168,11 +169,13 @@ def _whole_windows(
         spec, lattice=Lattice(core=side, halo=0, stride=spec.lattice.stride, shard=side)
     )
     network = model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    lane = Lane(device)
     found: list[Prediction] = []
     for cell in pair:
         with torch.inference_mode():
-            output = forward(network, read_windows(source, [cell], spec), spec, device=device)
-        found.extend(task.decode(output, [CoreIndex((0, 0))], whole))
+            windows = lane.up(read_windows(source, [cell], spec))
+            answer = lane.down(task.answer(forward(network, windows, spec), whole))
+        found.extend(task.decode(answer.wait(), [CoreIndex((0, 0))], whole))
     return found
 
 

@@ -245,10 +245,15 @@ class Trains(Builds, Protocol):
 class Infers(Protocol):
     """A task as inference calls it."""
 
-    def decode(
-        self, output: Output, cells: Sequence[CoreIndex], spec: ModelSpec
-    ) -> list[Prediction]:
-        """A batch of windows to one quantised prediction per core."""
+    def answer(self, output: Output, spec: ModelSpec) -> Any:
+        """What of the network's output for a batch is needed to decode it, in few bytes, computed
+        on the device and without waiting for it: a tensor, or a tuple of them. Anything else stays
+        there."""
+        return output
+
+    def decode(self, answer: Any, cells: Sequence[CoreIndex], spec: ModelSpec) -> list[Prediction]:
+        """The answer for a batch of windows, in this process's memory, to one quantised prediction
+        per core."""
         ...
 
     def storage(self, spec: ModelSpec) -> Storage[Any]:

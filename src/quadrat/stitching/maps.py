@@ -8,18 +8,15 @@ import torch
 from torch import Tensor
 
 
-def quantise(values: Tensor) -> npt.NDArray[np.uint8]:
-    """Values in 0-1, any shape, to uint8, rounded half up."""
+def quantise(values: Tensor) -> Tensor:
+    """Values in 0-1, any shape, to uint8, rounded half up, on their device."""
     scaled = torch.floor(values.detach().to(torch.float32).clamp(0, 1) * 255 + 0.5)
-    result: npt.NDArray[np.uint8] = scaled.to(torch.uint8).cpu().numpy()
-    return result
+    return scaled.to(torch.uint8)
 
 
-def crop_core(maps: npt.NDArray[np.uint8], *, halo: int) -> npt.NDArray[np.uint8]:
-    """(..., window, window) to (..., core, core)."""
-    if halo == 0:
-        return maps
-    return np.ascontiguousarray(maps[..., halo:-halo, halo:-halo])
+def crop_core(maps: Tensor, *, halo: int) -> Tensor:
+    """(..., window, window) to (..., core, core), contiguous."""
+    return (maps[..., halo:-halo, halo:-halo] if halo else maps).contiguous()
 
 
 def argmax_classes(maps: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

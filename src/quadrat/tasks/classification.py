@@ -62,12 +62,14 @@ class ClassificationTask(Task):
             return {"loss": logits.sum() * 0}
         return {"loss": functional.cross_entropy(logits, targets["label"], ignore_index=IGNORE)}
 
-    def decode(
-        self, output: Tensor, cells: Sequence[CoreIndex], spec: ModelSpec
-    ) -> list[Prediction]:
+    def answer(self, output: Tensor, spec: ModelSpec) -> tuple[Tensor, Tensor]:
         k = len(spec.classes)
-        probability = quantise_score(torch.softmax(output[:, :k].double(), dim=1).cpu().numpy())
-        embedding = output[:, k:].to(torch.float16).cpu().numpy()
+        return torch.softmax(output[:, :k].double(), dim=1), output[:, k:].to(torch.float16)
+
+    def decode(
+        self, answer: tuple[Tensor, Tensor], cells: Sequence[CoreIndex], spec: ModelSpec
+    ) -> list[Prediction]:
+        probability, embedding = quantise_score(answer[0].numpy()), answer[1].numpy()
         return [
             TileScores(
                 cell=np.array([cell], np.int32),

@@ -134,22 +134,26 @@ class DetectionTask(Task):
         terms["box"] = 2 * (error * weight).sum() / weight.sum().clamp(min=1)
         return terms | {"loss": terms["heat"] + terms["box"]}
 
-    def decode(
-        self, output: Tensor | Found, cells: Sequence[CoreIndex], spec: ModelSpec
-    ) -> list[Prediction]:
+    def answer(
+        self, output: Tensor | Found, spec: ModelSpec
+    ) -> tuple[Tensor, Tensor, Tensor] | Found:
         if isinstance(output, Found):
-            return output.of_cores(cells, spec.lattice)
+            return output
         k = len(spec.classes)
         score, class_id = torch.sigmoid(output[:, :k].double()).max(dim=1)
-        sides = sides_of(output[:, k:].double())
+        return score, class_id, sides_of(output[:, k:].double())
+
+    def decode(
+        self,
+        answer: tuple[Tensor, Tensor, Tensor] | Found,
+        cells: Sequence[CoreIndex],
+        spec: ModelSpec,
+    ) -> list[Prediction]:
+        if isinstance(answer, Found):
+            return answer.of_cores(cells, spec.lattice)
+        score, class_id, sides = (tensor.numpy() for tensor in answer)
         return [
-            candidates_of(
-                score[i].cpu().numpy(),
-                class_id[i].cpu().numpy(),
-                sides[i].cpu().numpy(),
-                cell,
-                spec,
-            )
+            candidates_of(score[i], class_id[i], sides[i], cell, spec)
             for i, cell in enumerate(cells)
         ]
 

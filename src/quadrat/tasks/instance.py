@@ -165,15 +165,17 @@ class InstanceTask(Task):
         terms["loss"] = torch.stack(list(terms.values())).sum()
         return terms
 
-    def decode(
-        self, output: Tensor, cells: Sequence[CoreIndex], spec: ModelSpec
-    ) -> list[Prediction]:
+    def answer(self, output: Tensor, spec: ModelSpec) -> Tensor:
         values = torch.cat(
             [torch.sigmoid(output[:, :FIRST_CLASS]), torch.softmax(output[:, FIRST_CLASS:], dim=1)],
             dim=1,
         )
-        maps = crop_core(quantise(values), halo=spec.lattice.halo)
-        return [maps[i] for i in range(len(cells))]
+        return crop_core(quantise(values), halo=spec.lattice.halo)
+
+    def decode(
+        self, answer: Tensor, cells: Sequence[CoreIndex], spec: ModelSpec
+    ) -> list[Prediction]:
+        return list(answer.numpy())
 
     def merge(self, view: Maps) -> Stitched:
         return Stitched(objects=[partial(part_of, view, shard) for shard in view.shards])

@@ -271,7 +271,9 @@ def decode_window(output: RegionOutput, cell: CoreIndex, spec: ModelSpec) -> Mas
         return MaskCandidates.empty()
     index = torch.where(good)[0].numpy()
     on_device = torch.from_numpy(index).to(final.device)
-    probability = quantise(network.masks(output, final[on_device], class_id[on_device]))
+    probability = (
+        quantise(network.masks(output, final[on_device], class_id[on_device])).cpu().numpy()
+    )
     area, starts, bits = paste(probability.reshape(-1, MASK_SIDE, MASK_SIDE), integer[index])
     low, high = (
         np.array([window.col0, window.row0]) + NEAR_PX,

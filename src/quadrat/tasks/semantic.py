@@ -105,11 +105,13 @@ class SemanticTask(Task):
         terms = {"cross_entropy": cross_entropy, "dice": 1 - dice.mean()}
         return terms | {"loss": terms["cross_entropy"] + terms["dice"]}
 
+    def answer(self, output: Tensor, spec: ModelSpec) -> Tensor:
+        return crop_core(quantise(torch.softmax(output, dim=1)), halo=spec.lattice.halo)
+
     def decode(
-        self, output: Tensor, cells: Sequence[CoreIndex], spec: ModelSpec
+        self, answer: Tensor, cells: Sequence[CoreIndex], spec: ModelSpec
     ) -> list[Prediction]:
-        maps = crop_core(quantise(torch.softmax(output, dim=1)), halo=spec.lattice.halo)
-        return [maps[i] for i in range(len(cells))]
+        return list(answer.numpy())
 
     def merge(self, view: Maps) -> Stitched:
         least = view.spec.thresholds["min_area_um2"] / view.frame.mpp**2

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from quadrat.core.errors import QuadratError
 from quadrat.core.geometry import Box
 from quadrat.core.lattice import Lattice
 from quadrat.core.numerics import computes_bf16
 from quadrat.models import inference
 from quadrat.models.inference import batch_of, forward, predict_groups
+from quadrat.models.lane import AHEAD, Landing, Lane
 from quadrat.models.package import load_package
 from quadrat.tasks import build_network, get_task
 
@@ -72,11 +74,11 @@ def test_the_company_of_a_window_changes_its_answer_by_no_more_than_rounding(fol
     if precision == "bf16" and not computes_bf16("cpu"):
         pytest.skip("this processor does not compute in bf16")
     model, spec = package(folder, inference=precision)
-    windows = pixels(5)
+    windows = torch.from_numpy(pixels(5))
     with torch.inference_mode():
-        alone = [tensors(forward(model, windows[i : i + 1], spec, device=CPU)) for i in range(5)]
+        alone = [tensors(forward(model, windows[i : i + 1], spec)) for i in range(5)]
         for size in (2, 5):
-            together = tensors(forward(model, windows[:size], spec, device=CPU))
+            together = tensors(forward(model, windows[:size], spec))
             for i in range(size):
                 for one, all_of_them in zip(alone[i], together, strict=True):
                     torch.testing.assert_close(one[0], all_of_them[i], rtol=1e-4, atol=1e-4)
@@ -125,10 +127,10 @@ def test_bf16_differs_from_fp32_by_its_rounding_and_is_given_back_as_fp32(monkey
     if not computes_bf16("cpu"):
         pytest.skip("this processor does not compute in bf16")
     model, spec = package(PACKAGES[2], inference="fp32")
-    windows = pixels(1)
+    windows = torch.from_numpy(pixels(1))
     with torch.inference_mode():
-        full = forward(model, windows, spec, device=CPU)
-        half = forward(model, windows, replace(spec, inference="bf16"), device=CPU)
+        full = forward(model, windows, spec)
+        half = forward(model, windows, replace(spec, inference="bf16"))
     assert half.dtype == torch.float32
     assert not torch.equal(full, half)
     assert float((full - half).abs().mean()) < 0.02 * float(full.abs().mean())
@@ -137,8 +139,70 @@ def test_bf16_differs_from_fp32_by_its_rounding_and_is_given_back_as_fp32(monkey
 def test_where_the_processor_has_no_bf16_the_network_computes_in_fp32(monkeypatch):
     monkeypatch.setattr(inference, "computes_bf16", lambda device: False)
     model, spec = package(PACKAGES[2], inference="fp32")
-    windows = pixels(1)
+    windows = torch.from_numpy(pixels(1))
     with torch.inference_mode():
-        full = forward(model, windows, spec, device=CPU)
-        asked = forward(model, windows, replace(spec, inference="bf16"), device=CPU)
+        full = forward(model, windows, spec)
+        asked = forward(model, windows, replace(spec, inference="bf16"))
     assert torch.equal(full, asked)
+
+
+class Slow(Lane):
+    """A lane on which answers arrive only when somebody waits for them, as on a GPU."""
+
+    def __init__(self, device):
+        super().__init__(device)
+        self.ahead, self.waited = AHEAD, []
+
+    def down(self, answer):
+        here = super().down(answer).answer
+
+        class Arrives:
+            def synchronize(event):
+                self.waited.append(answer)
+
+        return Landing(here, Arrives())
+
+
+@pytest.mark.parametrize("folder", PACKAGES[:5], ids=lambda folder: folder.name)
+@pytest.mark.parametrize("readers", [1, 3])
+def test_answers_that_arrive_late_are_decoded_in_order_and_are_the_same(
+    folder, readers, monkeypatch
+):
+    model, spec = package(folder, inference="fp32")
+    source, task = Picture(3 * spec.lattice.core), get_task(spec.task)
+    groups = [[(0, 0), (0, 1), (1, 0)], [], [(2, 2)], [(1, 1), (2, 0), (2, 1)], []]
+    plain = list(predict_groups(model, task, spec, source, groups, device=CPU))
+    lanes = []
+    monkeypatch.setattr(inference, "Lane", lambda device: lanes.append(Slow(device)) or lanes[-1])
+    late = list(predict_groups(model, task, spec, source, groups, device=CPU, readers=readers))
+    assert [list(found) for found in late] == groups
+    for one, other in zip(plain, late, strict=True):
+        assert all(same(one[cell], other[cell]) for cell in one)
+    assert len(lanes[0].waited) >= 7
+
+
+def test_an_answer_that_is_not_finite_is_noticed_however_late_it_arrives(monkeypatch):
+    model, spec = package(PACKAGES[2], inference="fp32")
+    source, task = Picture(2 * spec.lattice.core), get_task(spec.task)
+    calls = []
+
+    def spoil(module, given, output):
+        calls.append(len(calls))
+        return output * float("nan") if len(calls) == 2 else output
+
+    model.register_forward_hook(spoil)
+    monkeypatch.setattr(inference, "Lane", Slow)
+    groups = [[(0, 0)], [(0, 1)], [(1, 0)], [(1, 1)]]
+    found = predict_groups(model, task, spec, source, groups, device=CPU)
+    assert list(next(found)) == [(0, 0)]
+    with pytest.raises(QuadratError, match=r"NaN or infinity near core \(0, 1\)"):
+        next(found)
+
+
+def test_reading_never_runs_far_ahead_of_the_network():
+    model, spec = package(PACKAGES[2], inference="fp32")
+    source, task, ahead = Picture(4 * spec.lattice.core), get_task(spec.task), []
+    model.register_forward_hook(lambda *_: ahead.append(len(source.reads) - len(ahead)))
+    cells = [(row, col) for row in range(4) for col in range(4)]
+    list(predict_groups(model, task, spec, source, [cells], device=CPU, readers=2))
+    assert max(ahead) <= 2 + 2

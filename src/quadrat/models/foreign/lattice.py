@@ -13,8 +13,6 @@ RATIO = 1.5
 """Most that the window's area is to be over the core's, where both can be chosen."""
 LEAST_CORE, LARGEST_WINDOW = 256, 1536
 """px, where they can be chosen."""
-PIXELS = 1_500_000
-"""Of a batch, where the window is chosen."""
 SHARD = 2048
 """About the side of a shard in px."""
 

@@ -4,7 +4,7 @@ import pytest
 
 from quadrat.config.import_card import import_card
 from quadrat.core.errors import ConfigError
-from quadrat.models.foreign.lattice import RATIO, batch_of, lattice_of
+from quadrat.models.foreign.lattice import RATIO, lattice_of
 from quadrat.models.foreign.measure import Measured
 
 
@@ -50,10 +50,3 @@ def test_tiles_of_a_classifier_have_no_halo_and_must_be_stated():
     assert chosen(None, decoder="classes", out_stride=0, window=224, stride=None)[:2] == (224, 0)
     with pytest.raises(ConfigError, match="window is not stated"):
         chosen(None, decoder="classes", out_stride=0, stride=None)
-
-
-def test_the_batch_is_the_files_or_as_large_as_memory_allows():
-    measured = Measured(any_size=True, out_stride=1, stride=8)
-    lattice = lattice_of(card(core=1024), measured, fixed=None, reach=40)
-    assert batch_of(card(), lattice, fixed=None) == 1
-    assert batch_of(card(), lattice, fixed=7) == 7
