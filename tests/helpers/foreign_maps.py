@@ -89,9 +89,9 @@ def decoded(decoder, raw, head, spec, shape):
             if isinstance(found, torch.Tensor):
                 for dim in (2, 3):
                     found = found.repeat_interleave(head.out_stride, dim=dim)
-            stored.setdefault(lattice.shard_of(cell), {})[cell] = task.decode(found, [cell], spec)[
-                0
-            ]
+            stored.setdefault(lattice.shard_of(cell), {})[cell] = task.decode(
+                task.answer(found, spec), [cell], spec
+            )[0]
     return View(spec, frame, stored)
 
 

@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field, PlainValidator, TypeAdapter, ValidationE
 from pydantic.dataclasses import dataclass
 from pydantic.json_schema import WithJsonSchema
 
-from quadrat.config.pipeline import ClassSection, Count, model_mpp
+from quadrat.config.pipeline import ClassSection, model_mpp
 from quadrat.config.reference import faults
 from quadrat.core.errors import ConfigError
 from quadrat.core.unit import Mpp

@@ -21,7 +21,7 @@ from quadrat.core.objects import Frame
 from quadrat.core.predictions import BOX_UNIT, Candidates, MaskCandidates, Prediction, TileScores
 from quadrat.core.unit import PX
 from quadrat.models.device import pick_device
-from quadrat.models.inference import forward, predict_cells, read_windows, windows_of
+from quadrat.models.inference import forward, pass_size, predict_cells, read_windows
 from quadrat.models.mismatch import kept_boxes, seam_mismatch
 from quadrat.models.package import Package
 from quadrat.models.task import ModelSpec
@@ -169,7 +169,7 @@ def _seconds(
 ) -> float:
     """Of the network per window, in a full batch, after it has run once."""
     spec = package.spec
-    size = windows_of(package.model, device, spec)
+    size = pass_size(package.model, device, spec)
     full = [cells[i % len(cells)] for i in range(size)]
     windows = torch.from_numpy(read_windows(source, full, spec)).to(device)
     with torch.inference_mode():

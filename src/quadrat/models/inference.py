@@ -42,7 +42,7 @@ def batch_of(device: str, lattice: Lattice, asked: int | None = None) -> int:
     return asked or max(1, min(PASS_WINDOWS, PASS_PX // lattice.window**2))
 
 
-def windows_of(
+def pass_size(
     model: nn.Module, device: torch.device, spec: ModelSpec, *, asked: int | None = None
 ) -> int:
     """Windows of one forward pass of a network: what its file takes at once, if it is an imported
@@ -116,12 +116,12 @@ def predict_groups(
 
     While the network works on a batch, ``readers`` threads read the next ones, also those of the
     next groups; and a GPU has the next batch before the answer to this one is decoded. ``batch``:
-    ``run.batch`` (see :func:`windows_of`).
+    ``run.batch`` (see :func:`pass_size`).
 
     Raises:
         QuadratError: the network answered with NaN or infinity.
     """
-    size = windows_of(model, device, spec, asked=batch)
+    size = pass_size(model, device, spec, asked=batch)
     side = spec.lattice.window
     lane = Lane(device)
     found: list[dict[CoreIndex, Prediction]] = [{} for _ in groups]

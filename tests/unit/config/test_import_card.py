@@ -36,7 +36,6 @@ def test_four_keys_are_enough_and_a_list_of_outputs_is_in_the_order_of_the_file(
         ({"options": {"a": [1]}}, "options.a is [1]; it must be one number or text"),
         ({"thresholds": {"score": "high"}}, "thresholds.score is 'high'; it must be a number"),
         ({"classes": [{"name": "a"}, {"name": "a"}]}, "classes must have each name once"),
-        ({"stride": 0}, "stride is 0; it must be at least 1"),
     ],
 )
 def test_a_wrong_value_is_answered_with_one_sentence(wrong, sentence):
@@ -49,8 +48,8 @@ def test_a_wrong_value_is_answered_with_one_sentence(wrong, sentence):
 def test_a_missing_licence_is_asked_for_and_all_faults_are_told_at_once():
     with pytest.raises(ConfigError, match="the key 'license' is missing"):
         import_card({k: v for k, v in LEAST.items() if k != "license"}, where="x")
-    with pytest.raises(ConfigError, match=r"2 faults(.|\n)*window(.|\n)*stride"):
-        import_card(LEAST | {"stride": 0, "window": -1}, where="x")
+    with pytest.raises(ConfigError, match=r"2 faults(.|\n)*window(.|\n)*core"):
+        import_card(LEAST | {"core": 0, "window": -1}, where="x")
 
 
 def test_a_file_that_is_no_card_is_refused(tmp_path):

@@ -51,7 +51,7 @@ def emitted(objects, rng=None, **head):
     task, found = get_task("detection"), []
     for cell, outputs in windows_of(objects, rng):
         output = BOXES.adapt(outputs, fm.head_of(BOXES, classes=2, **head))
-        found += task.decode(output, [cell], spec)
+        found += task.decode(task.answer(output, spec), [cell], spec)
     return found
 
 
