@@ -8,6 +8,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import imagecodecs
@@ -147,6 +148,7 @@ def save_png(image: Rgb, path: Path) -> None:
     write_file(path, bytes(encoded))
 
 
+@cache
 def _font(size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size=size)
 

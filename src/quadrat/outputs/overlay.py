@@ -164,9 +164,12 @@ def draw_dots(
         cover = _stamp(points.reshape(height, width).astype(np.float32), radius)
         ink += cover[..., None] * color
         total += cover
-    share = (1 - (1 - alpha) ** total)[..., None]
     paper = image * np.float32(1 - fade) + np.float32(255 * fade)
-    return _to_bytes(paper * (1 - share) + ink / np.maximum(total, 1e-6)[..., None] * share)
+    inked = total > 0  # little of most pictures
+    over = total[inked][:, None]
+    share = 1 - (1 - alpha) ** over
+    paper[inked] = paper[inked] * (1 - share) + ink[inked] / np.maximum(over, 1e-6) * share
+    return _to_bytes(paper)
 
 
 def _stamp(points: npt.NDArray[np.float32], radius: float) -> npt.NDArray[np.float32]:

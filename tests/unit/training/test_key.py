@@ -62,7 +62,8 @@ def test_a_setting_that_decides_the_weights_is_in_the_key(setting, named, place)
     "setting",
     [
         "train.patience=3", "train.calibrate=count", "train.cache_mb=7", "train.source=stored",
-        "train.checkpoint_every_s=5", "model.license=mine", "model.batch=3", "run.threads=3",
+        "train.checkpoint_every_s=5", "model.license=mine", "model.inference=bf16", "run.batch=3",
+        "run.threads=3",
         "data.source=a lab", "data.license=mine", "name=another",
     ],
 )  # fmt: skip
