@@ -249,7 +249,7 @@ def predict_shards(job: PredictJob) -> list[ShardReceipt]:
         model,
         job.shards,
         device=device,
-        batch=job.batch,
+        batch=None if device.type == "cpu" else job.batch,
         readers=job.threads if device.type == "cuda" else 1,
     )
     if job.stored:

@@ -42,13 +42,11 @@ def batch_of(device: str, lattice: Lattice, asked: int | None = None) -> int:
     return asked or max(1, min(PASS_WINDOWS, PASS_PX // lattice.window**2))
 
 
-def pass_size(
-    model: nn.Module, device: torch.device, spec: ModelSpec, *, asked: int | None = None
-) -> int:
+def pass_size(model: nn.Module, device: torch.device, spec: ModelSpec) -> int:
     """Windows of one forward pass of a network: what its file takes at once, if it is an imported
     one that fixes it, or what :func:`batch_of` says."""
     fixed: int | None = getattr(model, "batch", None)
-    return fixed or batch_of(device.type, spec.lattice, asked)
+    return fixed or batch_of(device.type, spec.lattice)
 
 
 def normalise(rgb: Tensor, spec: ModelSpec) -> Tensor:
@@ -116,12 +114,12 @@ def predict_groups(
 
     While the network works on a batch, ``readers`` threads read the next ones, also those of the
     next groups; and a GPU has the next batch before the answer to this one is decoded. ``batch``:
-    ``run.batch`` (see :func:`pass_size`).
+    windows of a forward pass, in place of what :func:`pass_size` says.
 
     Raises:
         QuadratError: the network answered with NaN or infinity.
     """
-    size = pass_size(model, device, spec, asked=batch)
+    size = batch or pass_size(model, device, spec)
     side = spec.lattice.window
     lane = Lane(device)
     found: list[dict[CoreIndex, Prediction]] = [{} for _ in groups]
