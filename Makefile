@@ -31,7 +31,7 @@ slurm: $(DEV_STAMP) ## run the tests that start a SLURM on this machine (root; a
 	$(BIN)/python -m pytest -m "$(SLURM)"
 
 bench: $(DEV_STAMP) ## run every benchmark with --quick: does it still work?
-	$(BIN)/python benchmarks/run_all.py
+	$(BIN)/python benchmarks/run_all.py --jobs $(JOBS)
 
 oldest: ## run the unit tests with the oldest release of each dependency, in an environment of its own
 	$(PY) -m venv $(OLDEST)
