@@ -21,7 +21,6 @@ from quadrat.core.errors import QuadratError
 from quadrat.core.files import write_file
 from quadrat.core.objects import Frame
 from quadrat.core.records import from_json, to_json
-from quadrat.core.unit import MPP_OF_PX
 
 TISSUE = "tissue.png"
 _KEY = "quadrat"
@@ -72,7 +71,7 @@ def read_tissue(folder: Path) -> tuple[npt.NDArray[np.uint8], Frame] | None:
             f"{path} cannot be read as the tissue of a slide ({error}); run the slide again with "
             "--overwrite"
         ) from error
-    frame = from_json(Frame, {"mpp": MPP_OF_PX} | values)
+    frame = from_json(Frame, values)
     if codes.dtype != np.uint8 or codes.shape != (frame.height, frame.width):
         raise QuadratError(f"{path}: {codes.shape} px, but it states {frame}")
     return codes, frame

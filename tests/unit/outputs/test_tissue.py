@@ -13,7 +13,7 @@ CODES = np.arange(256, dtype=np.uint8).reshape(8, 32)
 
 @pytest.mark.parametrize("unit", ["um", "px"])
 def test_codes_and_place_are_read_as_they_were_written(tmp_path, unit):
-    frame = Frame(8, 32, 1.0 if unit == "px" else 8.03, 16.1, 15.9, unit)
+    frame = Frame(8, 32, 16.1 if unit == "px" else 8.03, 16.1, 15.9, unit)
     write_tissue(tmp_path, CODES, frame)
     codes, place = read_tissue(tmp_path)
     assert np.array_equal(codes, CODES)
