@@ -21,12 +21,25 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # the results that tests make up
+from quadrat.core.files import write_file
+from quadrat.core.objects import ClassInfo, Frame, ObjectTable, Polygons
+from quadrat.outputs.objects import ObjectWriter
+from quadrat.outputs.summary import (
+    AreaFigures,
+    MppNote,
+    ObjectFigures,
+    PackageNote,
+    Provenance,
+    ReaderNote,
+    SlideFigures,
+    Summary,
+    write_summary,
+)
+from quadrat.outputs.tissue import write_tissue
 
-from helpers.annotation_files import feature
-from helpers.measured import mask_frame, write_rois, write_slide
-from quadrat.core.objects import Frame, ObjectTable, Polygons
-
+CLASSES = (ClassInfo("a", (228, 26, 28)), ClassInfo("b", (55, 126, 184)))
+MASK = 16
+"""Grid px a pixel of the tissue mask."""
 YAML = """\
 ratios: {index: a / (a + b)}
 distances: [{of: a, to: b, within_um: [20]}]
@@ -58,28 +71,71 @@ def objects(n: int, frame: Frame) -> tuple[ObjectTable, Polygons]:
     return table, Polygons(xy, starts * (CORNERS + 1), starts)
 
 
+def write_slide(folder: Path, table: ObjectTable, polygons: Polygons, frame: Frame) -> None:
+    """The results of one slide: a tenth of the tissue is filled, an eighth is glass."""
+    nearest = np.full((len(table), 2), 5, np.float32)
+    with ObjectWriter(
+        folder / "objects.parquet", frame=frame, classes=CLASSES, slide=folder.name
+    ) as writer:
+        writer.append(table, polygons, nearest, first_id=1)
+    side, scale = frame.height // MASK, frame.scale_row * MASK
+    random = np.random.default_rng(1).uniform(size=(side, side))
+    codes = np.where(random < 0.9, 0, 6).astype(np.uint8)
+    codes[:, : side // 8] = 1
+    write_tissue(folder, codes, Frame(side, side, frame.mpp * MASK, scale, scale))
+    figures = SlideFigures(AreaFigures(1.0, {}, ()), ObjectFigures((), 0))
+    summary = Summary(
+        slide=folder.name,
+        task="instance",
+        fingerprint="f" * 64,
+        frame=frame,
+        reader=ReaderNote("made up", "none"),
+        slide_mpp=MppNote(0.25, "made up"),
+        cores=1,
+        thresholds={},
+        figures=figures,
+        provenance=Provenance(PackageNote("0" * 64), CLASSES, "made up", {}, 1, "cpu"),
+    )
+    write_summary(folder, summary)
+
+
+def write_regions(path: Path, side_l0: float) -> None:
+    """50 regions of 60 corners each."""
+    rng, turn, features = np.random.default_rng(2), np.linspace(0, 2 * np.pi, 61), []
+    for j in range(50):
+        x, y = rng.uniform(0.2, 0.8, 2) * side_l0
+        radius = rng.uniform(0.02, 0.15) * side_l0 * (1 + 0.2 * np.sin(5 * turn))
+        ring = np.stack([x + radius * np.cos(turn), y + radius * np.sin(turn)], axis=1).tolist()
+        ring[-1] = ring[0]
+        properties = {
+            "objectType": "annotation",
+            "name": f"region {j}",
+            "classification": {"name": "tumour" if j % 2 else "stroma"},
+        }
+        geometry = {"type": "Polygon", "coordinates": [ring]}
+        features.append({"type": "Feature", "geometry": geometry, "properties": properties})
+    write_file(path, json.dumps({"type": "FeatureCollection", "features": features}))
+
+
 def make(folder: Path, *, n: int, side: int, slides: int) -> None:
     """The results, and a file of regions a slide."""
     frame = Frame(side, side, 0.5, 2.0, 2.0)
-    rng = np.random.default_rng(1)
-    place = mask_frame(frame)
-    codes = np.where(rng.uniform(size=(place.height, place.width)) < 0.9, 0, 6).astype(np.uint8)
-    codes[:, : place.width // 8] = 1
     table, polygons = objects(n, frame)
     for k in range(slides):
-        write_slide(folder / "out", table, polygons, codes=codes, frame=frame, name=f"s{k:03}")
-        turn = np.linspace(0, 2 * np.pi, 61)
-        regions = []
-        for j in range(50):
-            x, y = rng.uniform(0.2, 0.8, 2) * side * 2
-            radius = rng.uniform(0.02, 0.15) * side * 2 * (1 + 0.2 * np.sin(5 * turn))
-            ring = np.stack([x + radius * np.cos(turn), y + radius * np.sin(turn)], axis=1)
-            ring[-1] = ring[0]
-            one = feature([ring.tolist()], "tumour" if j % 2 else "stroma")
-            one["properties"]["name"] = f"region {j}"
-            regions.append(one)
-        write_rois(folder / "rois" / f"s{k:03}.geojson", *regions)
-    (folder / "m.yaml").write_text(YAML)
+        place = folder / "out" / "results" / f"s{k:03}"
+        if k == 0:
+            write_slide(place, table, polygons, frame)
+        else:
+            shutil.copytree(place.with_name("s000"), place)
+            _rename(place)
+        write_regions(folder / "rois" / f"{place.name}.geojson", 2.0 * side)
+    write_file(folder / "m.yaml", YAML)
+
+
+def _rename(place: Path) -> None:
+    """Let a copy say its own name."""
+    summary = json.loads((place / "summary.json").read_text())
+    write_file(place / "summary.json", json.dumps(summary | {"slide": place.name}))
 
 
 def timed(folder: Path, *words: str) -> tuple[float, float]:

@@ -18,6 +18,7 @@ from quadrat.config.pipeline import STRICT, Count, checked, read_yaml
 from quadrat.core.errors import ConfigError
 
 Length = Annotated[float, Field(gt=0)]
+NotNegativeNumber = Annotated[float, Field(ge=0)]
 PRESETS = {"mitoses": ("circle", 2.0)}
 """Shape and mm² of a hotspot: mitoses are counted in 2 mm² (WHO, Breast Tumours, 5th edition)."""
 
@@ -68,6 +69,44 @@ class HotspotSection:
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)
+class StainSection:
+    """Optical density of haematoxylin and DAB in each object."""
+
+    vectors: Literal["given", "estimate"] = "given"
+    """``given``: the two below; ``estimate``: from each slide (Macenko)."""
+    hematoxylin: tuple[NotNegativeNumber, NotNegativeNumber, NotNegativeNumber] = (0.65, 0.70, 0.29)
+    """Density of red, green and blue of haematoxylin; their length does not matter."""
+    dab: tuple[NotNegativeNumber, NotNegativeNumber, NotNegativeNumber] = (0.27, 0.57, 0.78)
+    """The same of DAB."""
+    white: Length = 255.0
+    """Value of a channel where nothing absorbs."""
+    bands: tuple[float, float, float] = (0.2, 0.4, 0.6)
+    """Least mean DAB density of an object for 1+, 2+ and 3+."""
+
+    def __post_init__(self) -> None:
+        if not self.bands[0] < self.bands[1] < self.bands[2]:
+            raise ValueError(
+                f"stain.bands is {list(self.bands)}; each must be above the one before"
+            )
+        if min(sum(self.hematoxylin), sum(self.dab)) <= 0:
+            raise ValueError("stain.hematoxylin and stain.dab must not be all zero")
+
+
+@dataclass(frozen=True, slots=True, config=STRICT)
+class SpatialSection:
+    """Ripley's K from the objects of a class to those of another, against shuffled classes."""
+
+    of: str
+    """Class of the objects that are asked."""
+    to: str
+    """Class of their neighbours."""
+    radii_um: Annotated[tuple[Length, ...], Field(min_length=1)]
+    """Radii, in um (px in pixel work)."""
+    permutations: Count = 199
+    """How many times the classes are shuffled."""
+
+
+@dataclass(frozen=True, slots=True, config=STRICT)
 class MeasureFile:
     """A measurement file; every key may be left out."""
 
@@ -82,6 +121,10 @@ class MeasureFile:
     (px in pixel work)."""
     hotspots: tuple[HotspotSection, ...] = ()
     """Windows with most objects."""
+    stain: StainSection | None = None
+    """Stain of each object; the slides are read for it."""
+    spatial: tuple[SpatialSection, ...] = ()
+    """Whether classes attract each other."""
 
     def __post_init__(self) -> None:
         edges = self.bands_um

@@ -136,6 +136,8 @@ def distribution(
 
 
 def unit_of(measure: str) -> str:
-    """The unit at the end of a name; "1" for shares and ratios."""
+    """The unit that a name says; "1" for shares and ratios."""
+    if measure.startswith("od_"):
+        return "od"
     end = measure.partition(".")[0].rpartition("_")[2]
     return end if end in ("um", "um2", "px", "px2") else "1"

@@ -80,7 +80,7 @@ def measure(wanted: Wanted, *, say: Callable[[str], None] = lambda text: None) -
             regions, more = regions_of(result, rois, within, asked)
             notes += more
             case = case_of(asked.get(result.name, SlideRef(result.name, "")))
-            loaded = load_slide(result, plan)
+            loaded = load_slide(result, plan, ref=asked.get(result.name), to=folder)
             kept: list[Measured] = []
             for one in measure_slide(loaded, regions, plan):
                 place = Place(run, result.name, case, one.region.name, one.region.class_name)

@@ -55,6 +55,9 @@ def plan_for(
     for k, section in enumerate(file.distances):
         check_class(section.of, classes, where=f"distances[{k}].of")
         check_class(section.to, classes, where=f"distances[{k}].to")
+    for k, one in enumerate(file.spatial):
+        check_class(one.of, classes, where=f"spatial[{k}].of")
+        check_class(one.to, classes, where=f"spatial[{k}].to")
     for k, spot in enumerate(file.hotspots):
         if spot.of != ALL:
             check_class(spot.of, classes, where=f"hotspots[{k}].of")

@@ -25,7 +25,7 @@ COLUMNS = (
     "run", "slide", "case", "region", "region_class", "class", "measure", "value", "unit", "n",
     "low", "high", "flags",
 )  # fmt: skip
-DECIMALS = {"": 0, "1": 6, "mm2": 6, "1/mm2": 3, "um": 3, "um2": 3, "od": 4, "score": 3,
+DECIMALS = {"": 0, "1": 6, "mm2": 6, "1/mm2": 3, "um": 3, "um2": 3, "od": 4, "score": 3, "%": 3,
             "mpx": 6, "1/mpx": 3, "px": 3, "px2": 3}  # fmt: skip
 """Of each unit; "": a number of things, "1": a ratio."""
 _GROUP = 1 << 16

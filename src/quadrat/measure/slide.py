@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import shapely
 
+from quadrat.config.manifest import SlideRef
 from quadrat.core.errors import AnnotationError
 from quadrat.measure.area import Tissue
 from quadrat.measure.bands import band_figures
@@ -26,6 +28,9 @@ from quadrat.measure.plan import Plan
 from quadrat.measure.regions import MISSING, OUTSIDE, WHOLE, Region
 from quadrat.measure.results import Objects, SlideResult, read_objects, read_outlines
 from quadrat.measure.rows import Figure
+from quadrat.measure.spatial import ripley_figures
+from quadrat.measure.stain import stain_figures
+from quadrat.measure.stain_reading import stains_of_objects
 
 F64 = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.int64]
@@ -63,13 +68,16 @@ class Loaded:
     """Polygons of semantic regions in level-0 px; None where objects are counted."""
 
 
-def load_slide(result: SlideResult, plan: Plan) -> Loaded:
-    """Read what is measured of a slide.
+def load_slide(result: SlideResult, plan: Plan, *, ref: SlideRef | None, to: Path) -> Loaded:
+    """Read what is measured of a slide. ``ref``: its file, if anybody knows it; ``to``: where
+    tables of objects are written.
 
     Raises:
         QuadratError: a file cannot be read.
     """
     objects = read_objects(result, shapes=plan.shapes)
+    if plan.file.stain is not None:
+        objects.sizes.update(stains_of_objects(result, ref, plan.file.stain, to))
     tissue, on_filled = result.tissue(), None
     if tissue is not None:
         filled = tissue.on_filled(objects.xy_l0)
@@ -164,9 +172,15 @@ def _measured(loaded: Loaded, plan: Plan, part: Part, near: Neighbours) -> Measu
         *ratio_figures(tally, classes, plan.ratios, low_n=plan.file.low_n, flags=flags),
         *distance_figures(near, index, plan.distances, result, flags=flags),
     ]
+    if region.kind == "whole":
+        for section in plan.file.spatial:
+            figures += ripley_figures(objects, result, loaded.tissue, section, flags=flags)
     edges, shape = plan.file.bands_um, part.shape
     if edges and region.kind not in ("whole", "outside") and shape is not None:
         figures += band_figures(objects, result, loaded.tissue, shape, index, edges, flags=flags)
+    if plan.file.stain is not None:
+        dab = objects.sizes["od_dab_mean"][index]
+        figures += stain_figures(dab, class_id, classes, plan.file.stain.bands, flags=flags)
     if plan.distributions:
         sizes = {name: values[index] for name, values in objects.sizes.items()}
         figures += size_figures(sizes, class_id, classes, unit=unit, flags=flags)

@@ -156,6 +156,14 @@ def test_a_region_that_touches_itself_is_measured_and_flagged(out, tmp_path):
     assert value(rows, "count", region="t", key="flags") == "touches_itself"
 
 
+def test_a_region_that_reaches_beyond_the_slide_is_flagged(out, tmp_path):
+    rois = write_rois(tmp_path / "r.geojson", called("r", square(-100, -100, 300)))
+    rows = rows_of(out, rois=rois)
+    assert value(rows, "count", region="r") == "25"
+    assert value(rows, "count", region="r", key="flags") == "beyond_slide"
+    assert value(rows, "analysed_mm2", region="r", of="") == f"{200 * 200 * PX_MM2:.6f}"
+
+
 def test_cores_of_a_microarray_have_their_names_and_missing_ones_no_figures(out, tmp_path):
     cores = [
         called(n, square(x, 0, 200), "", kind="tmaCore") for n, x in (("A-1", 0), ("A-2", 400))
