@@ -125,6 +125,9 @@ class MeasureFile:
     """Stain of each object; the slides are read for it."""
     spatial: tuple[SpatialSection, ...] = ()
     """Whether classes attract each other."""
+    regions_origin: Literal["auto", "slide", "scanned"] = "auto"
+    """From which corner regions count where only a part of the slide was scanned (MIRAX): that of
+    the slide, or of the scanned part, as in QuPath; ``auto``: as their place tells."""
 
     def __post_init__(self) -> None:
         edges = self.bands_um

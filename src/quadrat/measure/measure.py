@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from quadrat.annotations.origin import Origin
 from quadrat.config.manifest import SlideRef
 from quadrat.config.measure import MeasureFile, load_measure_file
 from quadrat.config.splits import case_of
@@ -77,7 +78,7 @@ def measure(wanted: Wanted, *, say: Callable[[str], None] = lambda text: None) -
     with MeasurementWriter(folder) as writer, HotspotFiles(folder, plan.hotspots, unit) as spots:
         rows = 0
         for result in results:
-            regions, more = regions_of(result, rois, within, asked)
+            regions, more = regions_of(result, rois, within, asked, origin=file.regions_origin)
             notes += more
             case = case_of(asked.get(result.name, SlideRef(result.name, "")))
             loaded = load_slide(result, plan, ref=asked.get(result.name), to=folder)
@@ -100,6 +101,8 @@ def regions_of(
     rois: RoiFiles,
     within: Sequence[Within],
     asked: Mapping[str, SlideRef],
+    *,
+    origin: Origin,
 ) -> tuple[list[Region], list[str]]:
     """The regions of a slide, and notes on them."""
     regions: list[Region] = []
@@ -108,7 +111,9 @@ def regions_of(
     if path is not None:
         picture = asked[result.name].path if result.name in asked else ""
         frame = result.summary.frame
-        found, more = read_regions(path, frame=frame, picture=picture, slide=result.name)
+        found, more = read_regions(
+            path, frame=frame, picture=picture, slide=result.name, origin=origin
+        )
         regions, notes = list(found), list(more)
     elif rois.of:
         notes = [f"{result.name}: no file of regions; measured as a whole"]

@@ -19,9 +19,9 @@ import shapely
 
 from quadrat.annotations.faults import geometry_problems
 from quadrat.annotations.formats.geojson import Roi, read_rois
-from quadrat.annotations.orientation import turn_of, upright
-from quadrat.annotations.origin import placed
-from quadrat.annotations.record import Record, Rings, Sheet
+from quadrat.annotations.orientation import turn_of
+from quadrat.annotations.origin import Origin, move
+from quadrat.annotations.record import Record, Rings
 from quadrat.core.errors import AnnotationError
 from quadrat.core.objects import Frame, Polygons
 from quadrat.measure.inside import Edges
@@ -91,7 +91,7 @@ def _starts(counts: Sequence[int]) -> Ids:
 
 
 def read_regions(
-    path: Path, *, frame: Frame, picture: str, slide: str
+    path: Path, *, frame: Frame, picture: str, slide: str, origin: Origin = "auto"
 ) -> tuple[list[Region], tuple[str, ...]]:
     """The regions of a slide from a QuPath GeoJSON file, and notes on how it was understood.
 
@@ -102,6 +102,7 @@ def read_regions(
         frame: of the slide.
         picture: the slide's file, "" where nobody knows it.
         slide: its name, for messages.
+        origin: from which corner its regions count, where only a part was scanned.
 
     Raises:
         AnnotationError: the file cannot be read, has no region, or is that of another slide; or a
@@ -112,13 +113,21 @@ def read_regions(
         raise AnnotationError(
             f"{path}: holds no annotation and no TMA core; draw one, or leave the file away"
         )
-    sheet = Sheet(str(path), "QuPath GeoJSON", tuple(roi.record for roi in rois))
-    turned = upright(sheet, turn_of(picture), drawn_on="auto")
-    moved = placed(turned, scanned_part(picture), origin="auto")
-    rois = [replace(roi, record=r) for roi, r in zip(rois, moved.records, strict=True)]
+    if turn_of(picture) is not None:
+        raise AnnotationError(
+            f"{path}: the picture {picture} is shown turned, and nobody can tell whether the "
+            "regions were drawn on that or on the pixels as they are stored; save the picture "
+            "upright and draw on that"
+        )
+    records, part = tuple(roi.record for roi in rois), scanned_part(picture)
+    if part is not None:
+        key = "regions_origin in the measurement file"
+        records, moved = move(records, part, origin=origin, where=str(path), key=key)
+        notes = (*notes, f"{path}: {moved}") if moved else notes
+    rois = [replace(roi, record=record) for roi, record in zip(rois, records, strict=True)]
     width, height = frame.width * frame.scale_col, frame.height * frame.scale_row
     size = (round(height), round(width))
-    problems = geometry_problems(moved.records, size=size)
+    problems = geometry_problems(records, size=size)
     named = _names(rois)
     regions = []
     for roi, found, name in zip(rois, problems, named, strict=True):
@@ -141,8 +150,8 @@ def read_regions(
         kind: Kind = "core" if roi.core else "drawn"
         outline = polygons_of(roi.record.parts)
         regions.append(Region(name, roi.record.name, kind, outline, tuple(flags)))
-    _refuse_other_slide(path, moved.records, size, slide)
-    return regions, (*notes, *(f"{path}: {note}" for note in moved.notes))
+    _refuse_other_slide(path, records, size, slide)
+    return regions, notes
 
 
 def _names(rois: Sequence[Roi]) -> list[str]:

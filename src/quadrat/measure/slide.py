@@ -249,7 +249,7 @@ def _overlapping(drawn: Sequence[Region], shapes: Sequence[shapely.Geometry]) ->
     """Regions that share area with another one of their kind and class."""
     found = set()
     tree = shapely.STRtree(shapes)
-    for a, b in tree.query(np.array(shapes, object), predicate="intersects").T.tolist():
+    for a, b in tree.query(np.array(shapes, object)).T.tolist():
         one, other = drawn[a], drawn[b]
         alike = (one.kind, one.class_name) == (other.kind, other.class_name)
         if a < b and alike and shapely.area(shapely.intersection(shapes[a], shapes[b])) > 0:

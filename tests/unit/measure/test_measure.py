@@ -10,6 +10,7 @@ import pytest
 import shapely
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from helpers.annotation_files import feature, ring, square
 from helpers.measured import (
@@ -24,7 +25,9 @@ from helpers.measured import (
 )
 from quadrat.cli.main import main
 from quadrat.core.errors import AnnotationError, ConfigError
+from quadrat.core.geometry import Box
 from quadrat.core.objects import Frame, Polygons
+from quadrat.measure import regions
 from quadrat.measure.measure import Wanted, measure
 
 MM2 = 0.06
@@ -489,3 +492,30 @@ def test_the_command_prints_what_it_did(out, tmp_path, capsys):
     assert "1 slides, " in said
     assert main(["measure", str(tmp_path / "no")]) == 2
     assert "there are no results" in capsys.readouterr().err
+
+
+def test_regions_of_a_slide_of_which_a_part_was_scanned_are_moved(out, tmp_path, monkeypatch):
+    """As QuPath counts them, from the corner of the scanned part at x 600, y 400."""
+    monkeypatch.setattr(regions, "scanned_part", lambda path: Box(400, 600, 800, 1200))
+    rois = write_rois(tmp_path / "r.geojson", called("r", square(0, 0, 200)))
+    done = measure(Wanted(out=out, rois=rois, shapes=False))
+    assert any("count from the corner of the scanned part" in note for note in done.notes)
+    rows = rows_of(out, rois=rois, shapes=False)
+    assert value(rows, "count", region="r") == "25"
+    assert value(rows, "analysed_mm2", region="r", of="") == f"{200 * 200 * PX_MM2:.6f}"
+    monkeypatch.setattr(regions, "scanned_part", lambda path: Box(100, 200, 500, 800))
+    both = write_rois(tmp_path / "b.geojson", called("r", square(240, 160, 200)))
+    with pytest.raises(AnnotationError, match="set regions_origin in the measurement file"):
+        measure(Wanted(out=out, rois=both))
+    yaml = write_yaml(tmp_path / "m.yaml", "regions_origin: slide\n")
+    assert value(rows_of(out, rois=both, pipeline=yaml), "count", region="r") == "25"
+
+
+def test_regions_on_a_picture_that_is_shown_turned_are_refused(out, tmp_path):
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.new("RGB", (80, 60)).save(tmp_path / "s.jpg", exif=exif)
+    write_asked(out, {"name": "s", "path": str(tmp_path / "s.jpg")})
+    rois = write_rois(tmp_path / "r.geojson", called("r", square(0, 0, 200)))
+    with pytest.raises(AnnotationError, match="is shown turned"):
+        measure(Wanted(out=out, rois=rois))
