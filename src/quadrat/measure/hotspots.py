@@ -28,8 +28,11 @@ F64 = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.int64]
 REACH = 1 + 1e-12
 """How many times farther than the radius an object may be."""
-_CELLS, _GRID = 16, 2048
+_CELLS, _GRID = 4, 2048
 """Cells of the first look: in a radius, and at most along a side of the slide."""
+_FINE, _FINEST, _SHRINKS = 16, 512, 0.7
+"""Cells are quartered until so many are in a radius; from the first number on only as long as less
+than this share stays."""
 _DECIMALS = 6
 """Of centres: what differs by less is a tie."""
 
@@ -83,32 +86,49 @@ def _next_circle(points: F64, radius: float, taken: list[Window]) -> Window | No
 
 def _worth(points: F64, tree: cKDTree, radius: float, taken: F64) -> Ids:
     """The points that can be at the radius from the centre of a best circle: at that distance from
-    a cell of centres with at least as many points in reach as some circle surely holds."""
+    a cell of centres with at least as many points in reach as some circle surely holds. Cells are
+    quartered as long as that leaves many out."""
+    middle, side = _cells(points, radius)
+    floor, area = 1, math.inf
+    while True:
+        half = side * math.sqrt(0.5) * REACH
+        apart = np.full(len(middle), np.inf)
+        for centre in taken:
+            apart = np.minimum(apart, np.hypot(*(middle - centre).T))
+        free = middle[apart >= 2 * radius]
+        surely = tree.query_ball_point(free, radius, return_length=True)
+        floor = max(floor, int(surely.max(initial=0)))
+        middle = middle[apart >= 2 * radius - half]
+        at_most = tree.query_ball_point(middle, radius * REACH + half, return_length=True)
+        middle = middle[at_most >= floor]
+        before, area = area, len(middle) * side * side
+        stays = side <= radius / _FINE and area > _SHRINKS * before
+        if stays or side < radius / _FINEST or not len(middle):
+            break
+        side /= 2
+        quarter = np.array([(-1, -1), (-1, 1), (1, -1), (1, 1)]) * (side / 2)
+        middle = (middle[:, None] + quarter).reshape(-1, 2)
+    if not len(middle):
+        return np.zeros(0, np.int64)
+    near = cKDTree(middle)
+    outer = near.query_ball_point(points, radius * REACH + half, return_length=True)
+    if radius <= half:
+        return np.flatnonzero(outer)
+    inner = near.query_ball_point(points, radius - half, return_length=True)
+    return np.flatnonzero(outer > inner)
+
+
+def _cells(points: F64, radius: float) -> tuple[F64, float]:
+    """Middles of the cells in which a circle's centre can lie that holds a point, and their
+    side."""
     low, high = points.min(axis=0) - radius, points.max(axis=0) + radius
     side = max(radius / _CELLS, float((high - low).max()) / _GRID)
-    half = side * math.sqrt(0.5) * REACH
     shape = np.ceil((high - low) / side).astype(int) + 1
     grid = np.zeros(shape, np.bool_)
     grid[tuple(np.floor((points - low) / side).astype(int).T)] = True
     reach = 2 * (math.ceil(radius / side) + 1) + 1
     cells = np.argwhere(ndimage.maximum_filter(grid, size=reach, mode="constant"))
-    middle = low + (cells + 0.5) * side
-    free, allowed = np.ones(len(cells), np.bool_), np.ones(len(cells), np.bool_)
-    for centre in taken:
-        distance = np.hypot(*(middle - centre).T)
-        free &= distance >= 2 * radius
-        allowed &= distance >= 2 * radius - half
-    surely = tree.query_ball_point(middle[free], radius, return_length=True)
-    floor = int(surely.max()) if len(surely) else 0
-    middle = middle[allowed]
-    at_most = tree.query_ball_point(middle, radius * REACH + half, return_length=True)
-    middle = middle[at_most >= max(floor, 1)]
-    if not len(middle):
-        return np.zeros(0, np.int64)
-    near = cKDTree(middle)
-    outer = near.query_ball_point(points, radius * REACH + half, return_length=True)
-    inner = near.query_ball_point(points, max(radius - half, 0.0), return_length=True)
-    return np.flatnonzero(outer > inner) if radius > half else np.flatnonzero(outer)
+    return low + (cells + 0.5) * side, side
 
 
 @kernel
