@@ -39,7 +39,8 @@ def measure(
         out: folder of the run (quadrat_out)
         rois: regions drawn in QuPath (GeoJSON): a folder with a file a slide, a manifest with the
             column 'regions', or one file
-        pipeline: ratios, distances, bands and hotspots to measure
+        pipeline: what else to measure: ratios, distances, bands, hotspots, stain,
+            Ripley's K
         within: regions of a class that another run found on the same slides
         without_filled: leave out gaps and holes that were filled, and the objects on them
         no_shapes: no distributions of sizes and shapes (quicker)

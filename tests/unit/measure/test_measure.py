@@ -98,7 +98,7 @@ def test_any_regions_hold_what_shapely_and_the_mask_say(tmp_path, drawn, random)
     at = rng.uniform(0, (400, 600), (50, 2))
     kinds = rng.integers(0, 2, 50)
     write_slide(folder, *table_of(at, kinds), codes=codes)
-    shapes = [shapely.make_valid(shapely.Polygon(c), method="structure") for c in drawn]
+    shapes = [shapely.make_valid(shapely.Polygon(c)) for c in drawn]
     polygons = [shapely.convex_hull(s) for s in shapes]
     polygons = [p for p in polygons if p.area > 0 and p.intersects(shapely.box(0, 0, 1200, 800))]
     side = place.scale_row
