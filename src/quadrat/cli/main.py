@@ -18,6 +18,7 @@ from quadrat.cli.advise import advise
 from quadrat.cli.annotations import check, export, stats
 from quadrat.cli.certify import certify
 from quadrat.cli.help import Columns
+from quadrat.cli.measure import measure
 from quadrat.cli.status import status
 from quadrat.core.errors import (
     EXIT_AGAIN,
@@ -76,6 +77,7 @@ examples:
 
 COMMANDS: dict[str, Sequence[Callable[..., int]]] = {
     "Slides to results": (runs.run, runs.tile, runs.predict, runs.stitch, commands.inspect),
+    "Results": (measure,),
     "Models": (pipelines.pipelines, pipelines.init, pipelines.train, pipelines.evaluate),
     "Checks": (status, certify, commands.verify, commands.seams),
     "Phantoms": (commands.demo, commands.phantom),

@@ -10,10 +10,10 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError
@@ -27,6 +27,7 @@ from quadrat.core.limits import MPP_MAX, MPP_MIN, WALLTIME
 from quadrat.core.text import did_you_mean
 from quadrat.core.unit import MPP_OF_PX, PX, Mpp, Unit
 
+Content = TypeVar("Content")
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 Count = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[int, Field(ge=0)]
@@ -574,16 +575,41 @@ def load_pipeline(name: str, overrides: Sequence[str] = ()) -> Pipeline:
         each with its path and limits, and for an unknown key the nearest known one.
     """
     path = find_pipeline(name)
+    content = read_yaml(path)
+    for override in overrides:
+        _apply(content, override)
+    _analyse_all_in_px(content)
+    content = {"name": path.stem, "folder": str(path.resolve().parent)} | content
+    return checked(content, TypeAdapter(Pipeline), pipeline_schema, path=path)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The keys and values of a YAML file, not checked.
+
+    Raises:
+        ConfigError: it is broken, or holds something else.
+    """
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Yaml)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path} must hold keys and values, not {type(content).__name__}")
-    for override in overrides:
-        _apply(content, override)
-    _analyse_all_in_px(content)
-    content = {"name": path.stem, "folder": str(path.resolve().parent)} | content
+    return content
+
+
+def checked(
+    content: dict[str, Any],
+    adapter: TypeAdapter[Content],
+    schema: Callable[[], dict[str, Any]],
+    *,
+    path: Path,
+) -> Content:
+    """The content of a YAML file as typed sections. ``schema`` is asked only for what is wrong.
+
+    Raises:
+        ConfigError: wrong keys and values, all of them.
+    """
     try:
         text = json.dumps(content, default=str)  # JSON's lists and sections are what is strict here
     except (TypeError, ValueError) as error:
@@ -591,9 +617,9 @@ def load_pipeline(name: str, overrides: Sequence[str] = ()) -> Pipeline:
             f"{path}: keys must be text, and no value hold itself: {error}"
         ) from error
     try:
-        return TypeAdapter(Pipeline).validate_json(text)
+        return adapter.validate_json(text)
     except ValidationError as error:
-        wrong = faults(error, pipeline_schema())
+        wrong = faults(error, schema())
         if len(wrong) == 1:
             raise ConfigError(f"{path}: {wrong[0]}") from error
         raise ConfigError("\n  ".join([f"{path}: {len(wrong)} faults", *wrong])) from error

@@ -1,7 +1,8 @@
 """Frozen dataclasses to JSON values and back: receipts, plans and summaries go through here.
 
-A record with a field ``unit`` that is px has no field ``mpp`` in JSON; one of um does not state its
-unit. Fields with a um unit in their names are called otherwise where ``unit`` is px.
+A record with a field ``unit`` that is px has no field ``mpp`` in JSON (of a frame it is the scale,
+level-0 px per px); one of um does not state its unit. Fields with a um unit in their names are
+called otherwise where ``unit`` is px.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def _read(kind: Any, values: Any) -> Any:
             if key is not None:
                 own[name] = _read(of, values[key])
         if own.get("unit") == PX and "mpp" in _types(kind):
-            own.setdefault("mpp", MPP_OF_PX)
+            own.setdefault("mpp", values.get("scale_row", MPP_OF_PX))
         return own
     if isinstance(values, list | tuple):
         inner = next((of for of in get_args(kind) if is_dataclass(of)), None)

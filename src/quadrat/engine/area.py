@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from quadrat.core.geometry import Box
 from quadrat.core.objects import Frame
 from quadrat.engine.work import SlidePlan, SlideWork
 from quadrat.outputs.summary import AreaFigures
+from quadrat.slides.tissue.mask import TissueMap
 from quadrat.slides.tissue.overview import FILLED
 
 DAMAGED = "damaged tiles"
@@ -57,12 +59,7 @@ def analysed_area(work: SlideWork, plan: SlidePlan, lost: Sequence[Box]) -> Anal
     if not met:
         return AnalysedArea(plan.tissue_mm2, plan.excluded, (), plan.filled_mm2)
     tissue = work.load_tissue()
-    rows, cols = tissue.frame.centres_in(plan.frame)
-    gone = np.zeros(tissue.mask.shape, np.bool_)
-    for b in met:
-        gone |= ((rows >= b.row0) & (rows < b.row1))[:, None] & (
-            (cols >= b.col0) & (cols < b.col1)
-        )[None, :]
+    gone = lost_pixels(tissue, met, plan.frame)
     mm2 = float((gone & tissue.mask).sum()) * tissue.px_mm2
     filled = float((gone & (tissue.codes == FILLED)).sum()) * tissue.px_mm2
     return AnalysedArea(
@@ -71,3 +68,14 @@ def analysed_area(work: SlideWork, plan: SlidePlan, lost: Sequence[Box]) -> Anal
         tuple(met),
         plan.filled_mm2 - filled,
     )
+
+
+def lost_pixels(tissue: TissueMap, lost: Sequence[Box], frame: Frame) -> npt.NDArray[np.bool_]:
+    """The pixels of the mask with their centre in a damaged tile (px of ``frame``)."""
+    rows, cols = tissue.frame.centres_in(frame)
+    gone = np.zeros(tissue.mask.shape, np.bool_)
+    for b in lost:
+        gone |= ((rows >= b.row0) & (rows < b.row1))[:, None] & (
+            (cols >= b.col0) & (cols < b.col1)
+        )[None, :]
+    return gone

@@ -126,6 +126,19 @@ def names_asked(out: Path) -> dict[str, str]:
     return found
 
 
+def slides_asked(out: Path) -> dict[str, SlideRef]:
+    """The slides that commands were asked for, by name, as the last command gave them. (Cheap: no
+    pipeline is checked.)"""
+    found: dict[str, SlideRef] = {}
+    for path in _by_age(out / "run" / ASKED):
+        try:
+            slides = json.loads(path.read_bytes())["slides"]
+            found |= {str(slide["name"]): SlideRef(**slide) for slide in slides}
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return found
+
+
 def read_asked(out: Path) -> Iterator[Asked]:
     """What commands were asked for, the last one first. Records of another version are left
     out."""

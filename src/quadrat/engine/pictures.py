@@ -14,6 +14,7 @@ from quadrat.core.objects import Frame, ObjectTable, Polygons
 from quadrat.core.outlines import concatenate_polygons, take_polygons
 from quadrat.core.predictions import SCORE_MAX, TileScores
 from quadrat.core.unit import PX, Unit, large_area
+from quadrat.engine.area import lost_pixels
 from quadrat.engine.images import read_overview
 from quadrat.engine.journal import Done
 from quadrat.engine.opened import opened
@@ -25,6 +26,7 @@ from quadrat.models.task import LabelImage, ModelSpec, ObjectParts, Stitched
 from quadrat.outputs.figures import LegendEntry, compose_map, compose_overlay, save_png
 from quadrat.outputs.overlay import blend_classes, density_map, draw_dots, draw_overlay
 from quadrat.outputs.summary import (
+    AreaFigures,
     MppNote,
     ObjectFigures,
     Provenance,
@@ -34,6 +36,8 @@ from quadrat.outputs.summary import (
     write_summary,
 )
 from quadrat.outputs.tables import CountRow
+from quadrat.outputs.tissue import write_tissue
+from quadrat.slides.tissue.mask import LOST
 from quadrat.store.ome_zarr import open_label_image
 from quadrat.tasks import get_task
 
@@ -89,6 +93,7 @@ def finish_slide(job: FinishJob) -> Done:
             draw_tiles(job.work, stitched.tiles, plan, canvas, tissue_mm2)
         else:
             draw_objects(job, stitched, task.label_image, plan, canvas)
+    draw_tissue(job.work, job.figures.area)
     summary = Summary(
         slide=plan.name,
         task=task.name,
@@ -104,6 +109,16 @@ def finish_slide(job: FinishJob) -> Done:
     )
     write_summary(job.work.result, summary)
     return Done()
+
+
+def draw_tissue(work: SlideWork, area: AreaFigures) -> None:
+    """tissue.png: the mask without what lay in damaged tiles, as ``area`` counts it."""
+    tissue, frame = work.load_tissue(), work.load_plan().frame
+    lost = frame.scale.from_l0(np.array(area.damaged_tiles_l0, np.float64).reshape(-1, 4))
+    boxes = [Box(y0, x0, y1, x1) for x0, y0, x1, y1 in np.rint(lost).astype(int).tolist()]
+    gone = lost_pixels(tissue, boxes, frame)
+    codes = np.where(gone, tissue.codes | np.uint8(LOST), tissue.codes)
+    write_tissue(work.result, codes, tissue.frame)
 
 
 def draw_objects(

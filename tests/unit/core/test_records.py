@@ -110,3 +110,9 @@ def test_a_record_in_um_does_not_speak_of_units():
     del values["frame"]["mpp"]
     with pytest.raises(ValueError, match=r"frame\.mpp: field required"):
         from_json(Measured, values)
+
+
+def test_a_coarse_frame_in_px_has_its_scale_for_mpp():
+    """The mask of a large slide in pixel work: it used to come back with 1 px per px."""
+    coarse = Frame(height=3, width=4, mpp=5.0, scale_row=5.0, scale_col=5.0, unit="px")
+    assert from_json(Frame, json.loads(json.dumps(to_json(coarse)))) == coarse

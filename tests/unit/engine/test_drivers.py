@@ -13,6 +13,7 @@ from quadrat.engine.drivers import (
     note_asked,
     read_asked,
     read_drivers,
+    slides_asked,
 )
 
 
@@ -44,10 +45,20 @@ def test_a_command_that_is_given_again_leaves_one_record_which_is_then_the_last_
     assert [asked.until for asked in read_asked(tiny.out)] == ["predict", "results"]
 
 
+def test_slides_are_known_as_the_last_command_gave_them(tiny):
+    ask(tiny, "a", "b")
+    later = [replace(tiny.slide("b"), case="7")]
+    note_asked(tiny.out, tiny.pipeline(), later, package=tiny.folder, until="results")
+    found = slides_asked(tiny.out)
+    assert {name: ref.case for name, ref in found.items()} == {"a": "", "b": "7"}
+    assert found["a"] == tiny.slide("a").absolute()
+
+
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"slides": 1, "until": 2}'])
 def test_a_record_of_another_version_is_left_out(tiny, text):
     ask(tiny, "a")
     (tiny.out / "run" / "asked" / "0.json").write_text(text)
+    assert set(slides_asked(tiny.out)) == {"a"}
     assert names_asked(tiny.out) == {"a": "results"}
     assert len(list(read_asked(tiny.out))) == 1
 

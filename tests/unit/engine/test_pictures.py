@@ -24,6 +24,8 @@ from quadrat.engine.pictures import (
     sample_labels,
 )
 from quadrat.outputs.summary import read_summary
+from quadrat.outputs.tissue import read_tissue
+from quadrat.slides.tissue.mask import LOST
 from quadrat.store.ome_zarr import open_label_image
 
 FRAME = Frame(height=1000, width=1200, mpp=0.5, scale_row=1.0, scale_col=1.0)
@@ -110,6 +112,7 @@ PICTURES = {
     "semantic": {"overlay.png"},
     "classification": {"overlay.png", "heatmap.png"},
 }
+"""Without tissue.png, which every slide has."""
 
 
 @pytest.mark.parametrize("task", PICTURES)
@@ -118,7 +121,7 @@ def test_each_kind_of_answer_has_its_pictures_and_a_summary(tiny_of, task):
     (state,) = tiny.advanced("a", pipeline=tiny.pipeline(outputs={"overlay": True}))
     assert state.failure is None, state.failure
     result = state.work.result
-    assert {path.name for path in result.glob("*.png")} == PICTURES[task]
+    assert {path.name for path in result.glob("*.png")} == PICTURES[task] | {"tissue.png"}
     for name in PICTURES[task]:
         assert len(np.unique(np.asarray(Image.open(result / name)))) > 3
     summary = read_summary(result)
@@ -162,3 +165,18 @@ def test_regions_that_count_from_the_scanned_part_are_moved_and_the_result_says_
     assert report.rows[0].reason == note
     values = json.loads((tiny.out / "results" / "a" / "summary.json").read_text())
     assert values["notes"] == [note]
+
+
+def test_the_tissue_in_the_results_is_the_mask_without_damaged_tiles(tiny):
+    (state,) = tiny.advanced("a")
+    job = FINISH.job(state, tiny.batch().run)
+    tissue, frame = state.work.load_tissue(), state.work.load_plan().frame
+    assert np.array_equal(read_tissue(state.work.result)[0], tissue.codes)
+    half = (0.0, 0.0, frame.width * frame.scale_col, frame.height * frame.scale_row / 2)
+    area = replace(job.figures.area, damaged_tiles_l0=(half,))
+    pictures.draw_tissue(state.work, area)
+    codes, place = read_tissue(state.work.result)
+    rows = tissue.frame.height // 2
+    assert place == tissue.frame
+    assert (codes[:rows] == tissue.codes[:rows] | LOST).all()
+    assert np.array_equal(codes[rows:], tissue.codes[rows:])

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, TextIO
@@ -20,7 +21,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from quadrat.annotations.drawn import Annotations
-from quadrat.annotations.formats.qupath import left_out_note, meaning_of
+from quadrat.annotations.formats.qupath import is_core, left_out_note, meaning_of
 from quadrat.annotations.formats.text import parse_json, unpacked
 from quadrat.annotations.record import Record, Rings, Sheet, faulty, to_annotations
 from quadrat.annotations.types import Kind
@@ -55,6 +56,54 @@ def read_geojson(path: Path) -> Sheet:
                 aside[record] += 1
     notes = tuple(left_out_note(n, "features", sort) for sort, n in aside.items())
     return Sheet(str(path), "QuPath GeoJSON", tuple(records), left_out=aside.total(), notes=notes)
+
+
+@dataclass(frozen=True, slots=True)
+class Roi:
+    """A part of a slide that was drawn to be looked at by itself."""
+
+    record: Record
+    """Its outline, its class and its place in the file."""
+    title: str
+    """What it is called, apart from its class; "" for none."""
+    core: bool = False
+    """It is a core of a tissue microarray."""
+    missing: bool = False
+    """The core is marked as missing."""
+
+
+def read_rois(path: Path) -> tuple[list[Roi], tuple[str, ...]]:
+    """The annotations and the TMA cores of a QuPath GeoJSON file, in its order, and sentences on
+    what was left out. A feature without objectType is an annotation, as in QuPath.
+
+    Raises:
+        AnnotationError: the file is not GeoJSON, or a geometry in it cannot be used (a ring that is
+            not closed, ...).
+    """
+    rois: list[Roi] = []
+    aside = Counter[str]()
+    for number, top in enumerate(_features(path), start=1):
+        for place, feature in _with_children(top, f"feature {number}"):
+            stated = _object_type(feature) if isinstance(feature, dict) else None
+            core = stated is not None and is_core(stated)
+            record = _record(_as_annotation(feature) if core else feature, place)
+            if isinstance(record, str) or record.kind == "object":
+                aside[record if isinstance(record, str) else str(stated)] += 1
+            elif record.fault is not None:
+                raise AnnotationError(f"{path}, {place}: {record.fault.text}")
+            elif len(record.points):
+                aside["points"] += 1
+            else:
+                properties = feature.get("properties") or {}
+                title, missing = properties.get("name"), properties.get("isMissing") is True
+                rois.append(Roi(record, str(title or ""), core, core and missing))
+    notes = (f"{path}: {n} features of the type '{sort}' left out" for sort, n in aside.items())
+    return rois, tuple(notes)
+
+
+def _as_annotation(feature: dict[str, Any]) -> dict[str, Any]:
+    properties = feature.get("properties") or {}
+    return feature | {"properties": properties | {"objectType": "annotation"}}
 
 
 def records_of(path: Path, *, kind: Kind) -> list[Record]:

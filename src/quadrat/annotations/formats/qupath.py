@@ -17,9 +17,18 @@ def meaning_of(object_type: str) -> Kind | Literal["aside", "unknown"]:
 
     "aside": neither (a tile, a TMA core, the root of all objects). "unknown": no type of QuPath.
     """
-    word = re.sub(r"[\s_-]", "", object_type.casefold())
-    word = word.removeprefix("path").removesuffix("object")
+    word = _word(object_type)
     return _KINDS.get(word, "aside" if word in _ASIDE else "unknown")
+
+
+def is_core(object_type: str) -> bool:
+    """Whether a type is a core of a tissue microarray."""
+    return _word(object_type) == "tmacore"
+
+
+def _word(object_type: str) -> str:
+    word = re.sub(r"[\s_-]", "", object_type.casefold())
+    return word.removeprefix("path").removesuffix("object")
 
 
 def left_out_note(count: int, what: str, object_type: str) -> str:

@@ -47,8 +47,9 @@ STRIP_ROWS = 256
 MAX_MASK_PX = 4096
 """Longer side of the mask of a whole slide."""
 
-USER_EXCLUSION, OUTSIDE_INCLUSION = 64, 128
-"""Bits that user regions add to a code. The lower bits keep what the picture itself showed."""
+LOST, USER_EXCLUSION, OUTSIDE_INCLUSION = 32, 64, 128
+"""Bits that damaged tiles (in results) and user regions add to a code. The lower bits keep what the
+picture itself showed."""
 USER_REASONS = {USER_EXCLUSION: "user exclusion", OUTSIDE_INCLUSION: "outside user inclusion"}
 
 Mask = npt.NDArray[np.bool_]

@@ -1,0 +1,1 @@
+"""From results on disk to one tidy table: counts, areas, shapes, ratios and distances by region."""
