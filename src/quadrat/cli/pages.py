@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import webbrowser
 from pathlib import Path
+from threading import Thread
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -57,6 +58,8 @@ def view(
             f"--port {port} cannot be used ({error.strerror}); choose another, or leave it out"
         ) from error
     with server:
+        first = slide or next(iter(run.slides), "")
+        Thread(target=server.viewing.open_early, args=(first,), daemon=True).start()
         url = server.url(slide)
         print(f"{len(run.slides)} slides: {url}\nCtrl-C ends it.", flush=True)
         if browser:
@@ -64,7 +67,7 @@ def view(
         try:
             server.serve_forever()
         except KeyboardInterrupt:
-            print()
+            return EXIT_OK
     return EXIT_OK
 
 

@@ -68,9 +68,7 @@ class Entry:
 def robust_z(values: Sequence[float]) -> list[float]:
     """How far each value lies from the median, in standard deviations estimated by the median
     absolute deviation (by the mean one where more than half of the values are equal); zeros where
-    all are equal or there are fewer than LEAST."""
-    if len(values) < LEAST:
-        return [0.0] * len(values)
+    all are equal."""
     given = np.asarray(values, np.float64)
     away = given - np.median(given)
     spread = _TO_SIGMA * float(np.median(np.abs(away)))
@@ -80,13 +78,16 @@ def robust_z(values: Sequence[float]) -> list[float]:
 
 
 def compare(entries: Sequence[Entry]) -> None:
-    """Fill in the z of all slides, each among those of the same task and model."""
+    """Fill in the z of all slides, each among those of the same task and model, if at least LEAST
+    have the figure."""
     groups: dict[tuple[str, str], list[Entry]] = {}
     for one in entries:
         groups.setdefault(group_of(one), []).append(one)
     for group in groups.values():
         for name in dict.fromkeys(name for one in group for name in one.figures):
             having = [one for one in group if name in one.figures]
+            if len(having) < LEAST:
+                continue
             scores = robust_z([one.figures[name] for one in having])
             for one, z in zip(having, scores, strict=True):
                 one.z[name] = z

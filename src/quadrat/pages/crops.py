@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -86,15 +86,36 @@ def cut(slide: Finished, picture: Slide, things: Things, chosen: list[Chosen]) -
         box = _box(things.places, one.index, source)
         pixels = source.read(box)
         near = _meeting(things.places, source.frame.scale.box_l0(box))
-        outlines = _polygons(decoded(things.outlines(near)), box, source)
-        drawn = draw_overlay(
-            pixels,
-            polygons=outlines,
-            class_id=things.places.class_id[near],
-            colors=colors,
-            zoom=2 if box.height <= LEAST_PX else 1,
-        )
+        zoom = 2 if box.height <= LEAST_PX else 1
+        drawn = _drawn_over(pixels, things, near, box, source, colors, width=1.5, zoom=zoom)
+        mine = np.array([one.index])
+        drawn = _drawn_over(drawn, things, mine, box, source, colors, width=3, scale=zoom)
         yield Cut(one, pixels, drawn)
+
+
+def _drawn_over(
+    pixels: Rgb,
+    things: Things,
+    indices: Indices,
+    box: Box,
+    source: SlideSource,
+    colors: npt.NDArray[np.uint8],
+    *,
+    width: float,
+    zoom: int = 1,
+    scale: int = 1,
+) -> Rgb:
+    """Outlines over the pixels of a box, which are ``scale`` times as large already."""
+    outlines = _polygons(decoded(things.outlines(indices)), box, source)
+    return draw_overlay(
+        pixels,
+        polygons=replace(outlines, xy=outlines.xy * scale),
+        class_id=things.places.class_id[indices],
+        colors=colors,
+        width=width,
+        zoom=zoom,
+        corner_px=scale,
+    )
 
 
 def _fullest(slide: Finished, places: Places) -> Indices:

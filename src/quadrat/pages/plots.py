@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 WIDTH, HEIGHT = 460.0, 260.0
-LEFT, RIGHT, TOP, BOTTOM = 64.0, 12.0, 14.0, 42.0
+LEFT, RIGHT, TOP, BOTTOM = 64.0, 26.0, 14.0, 42.0
 BINS = 20
 
 

@@ -33,7 +33,8 @@ from quadrat.slides.protocol import Rgb, Slide
 from quadrat.slides.thumbnail import thumbnail
 
 REPORT = "report"
-THUMBNAIL_PX = 1024
+THUMBNAIL_PX, SMALL_PX = 1024, 132
+"""Longer side of the thumbnail on a slide's page, and in the overview."""
 WIDEST_PX = 1400
 """Pictures of the results are made no wider than this."""
 PICTURES = {"overlay": "overlay.png", "density": "density.png", "heatmap": "heatmap.png"}
@@ -96,8 +97,13 @@ def look_at(slide: Finished, folder: Path) -> Entry:
 
 def _of_picture(picture: Slide, entry: Entry, folder: Path) -> dict[str, float]:
     small, _ = thumbnail(picture, longer_px=THUMBNAIL_PX)
-    write_file(folder / "thumbnail.jpg", encoded(small))
-    entry.pictures = {"thumbnail": "thumbnail.jpg", **entry.pictures}
+    tiny = Image.fromarray(small)
+    tiny.thumbnail((SMALL_PX, SMALL_PX), Image.Resampling.BOX)
+    write_file(folder / "small.jpg", encoded(np.asarray(tiny)))
+    entry.pictures = {"small": "small.jpg", **entry.pictures}
+    if "overlay" not in entry.pictures:
+        write_file(folder / "thumbnail.jpg", encoded(small))
+        entry.pictures = {"thumbnail": "thumbnail.jpg", **entry.pictures}
     return stain(small)
 
 

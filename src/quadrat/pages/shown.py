@@ -3,6 +3,7 @@ open."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import threading
@@ -201,6 +202,11 @@ class Viewing:
     def __init__(self, run: RunFolder) -> None:
         self.run = run
         self._open: Kept[str, Shown] = Kept(OPEN)
+
+    def open_early(self, name: str) -> None:
+        """Open a slide before somebody asks for it; what is wrong with it is said then."""
+        with contextlib.suppress(QuadratError, OSError):
+            self.shown(name)
 
     def shown(self, name: str) -> Shown | None:
         """A slide by its name, opened; None: it has no results.
