@@ -47,7 +47,8 @@ class DeepZoom:
         return None if pixels is None else encoded(pixels)
 
     def tile(self, level: int, col: int, row: int) -> Rgb | None:
-        """Pixels of a tile, uint8 (h, w, 3); those of the last ones end with the slide."""
+        """Pixels of a tile, uint8 (h, w, 3). One that ends with the slide is stretched to whole
+        px, as a viewer that knows the slide's size squeezes it again."""
         if not (0 <= level < self.levels and col >= 0 and row >= 0):
             return None
         factor = 1 << (self.levels - 1 - level)

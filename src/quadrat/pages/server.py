@@ -156,7 +156,17 @@ def _of_slide(viewing: Viewing, shown: Shown, below: str, asked: Mapping[str, st
         )
     if below == "":
         names = list(viewing.run.slides)
-        return _html(page("viewer.html", slide=shown.slide, names=names, quote=_quoted))
+        pictures = [name for name in PICTURES if (shown.slide.folder / name).is_file()]
+        return _html(
+            page(
+                "viewer.html",
+                slide=shown.slide,
+                kind=shown.kind,
+                names=names,
+                pictures=pictures,
+                quote=_quoted,
+            )
+        )
     if below == "about.json":
         return _json(json.dumps(shown.about()))
     if below in ("pick", "heat"):

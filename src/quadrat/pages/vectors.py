@@ -107,7 +107,8 @@ def drawable(
     if not len(polygons):
         return polygons
     seen = shapely.simplify(polygons, tolerance, preserve_topology=False) if tolerance else polygons
-    seen = np.where(shapely.is_empty(seen), shapely.envelope(polygons), seen)
+    seen, lost = seen.copy(), shapely.is_empty(seen)
+    seen[lost] = shapely.envelope(polygons[lost])
     low, high = corner - _PAD * scale, corner + (TILE + _PAD) * scale
     x0, y0, x1, y1 = shapely.bounds(seen).T
     over = (x0 < low[0]) | (y0 < low[1]) | (x1 > high[0]) | (y1 > high[1])

@@ -3,6 +3,7 @@
 
 const Vectors = (() => {
   const STEP = 32, CELL = 4;
+  const ORDER = [0, 10, 2, 8, 5, 15, 7, 13, 1, 11, 3, 9, 4, 14, 6, 12]; // px of a cell, far from each other
 
   function parse(buffer) {
     const head = new Uint32Array(buffer, 0, 4);
@@ -31,21 +32,38 @@ const Vectors = (() => {
     if (tile.polygons) drawPolygons(tile, context, style);
   }
 
-  /* A mark that stands for several things fills its cell, the darker the more they are; one alone is a dot. */
+  /* One thing is a dot. Several in a cell fill it: its px are dealt to the classes by their numbers, each has one at
+     least, and they are the darker the more things there are. */
   function drawMarks(tile, context, side, style) {
     const image = context.createImageData(side, side), pixels = new Uint32Array(image.data.buffer);
-    const inks = style.colours.map(shades);
+    const inks = style.colours.map(shades), cells = new Map(), across = side / CELL + 2;
     for (let i = 0; i < tile.marks; i++) {
-      const kind = tile.kind[i];
-      if (!style.on[kind] || tile.score[i] < style.least) continue;
-      const weight = tile.weight[i], ink = inks[kind][Math.min(7, weight >> 4)];
-      let x = tile.x[i] / STEP, y = tile.y[i] / STEP, n = 3;
-      if (weight) { x = Math.floor(x / CELL) * CELL; y = Math.floor(y / CELL) * CELL; n = CELL; }
-      else { x = Math.round(x - 1.5); y = Math.round(y - 1.5); }
-      for (let row = Math.max(0, y); row < Math.min(side, y + n); row++)
-        for (let col = Math.max(0, x); col < Math.min(side, x + n); col++) pixels[row * side + col] = ink;
+      if (!style.on[tile.kind[i]] || tile.score[i] < style.least) continue;
+      const x = Math.floor(tile.x[i] / STEP / CELL), y = Math.floor(tile.y[i] / STEP / CELL), key = (y + 1) * across + x + 1;
+      const there = cells.get(key);
+      if (there) there.push(i); else cells.set(key, [i]);
+    }
+    for (const [key, marks] of cells) {
+      const x = ((key % across) - 1) * CELL, y = (Math.floor(key / across) - 1) * CELL, first = marks[0];
+      if (marks.length === 1 && !tile.weight[first]) {
+        const left = Math.round(tile.x[first] / STEP - 1.5), top = Math.round(tile.y[first] / STEP - 1.5);
+        for (let n = 0; n < 9; n++) put(left + (n % 3), top + Math.floor(n / 3), inks[tile.kind[first]][0]);
+        continue;
+      }
+      const numbers = marks.map((i) => 2 ** (tile.weight[i] / 16)), all = numbers.reduce((a, b) => a + b);
+      const shade = Math.min(7, Math.round(Math.log2(all))), spare = CELL * CELL - marks.length;
+      let taken = 0, passed = 0;
+      marks.forEach((i, n) => {
+        passed += numbers[n];
+        const end = n + 1 + Math.round((spare * passed) / all);
+        for (; taken < end; taken++) put(x + (ORDER[taken] % CELL), y + Math.floor(ORDER[taken] / CELL), inks[tile.kind[i]][shade]);
+      });
     }
     context.putImageData(image, 0, 0);
+
+    function put(col, row, ink) {
+      if (col >= 0 && row >= 0 && col < side && row < side) pixels[row * side + col] = ink;
+    }
   }
 
   /* Eight inks of a colour, each for twice as many things as the one before. */

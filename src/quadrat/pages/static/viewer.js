@@ -113,7 +113,7 @@
     else context.clearRect(0, 0, width, height);
     const at = place(), x0 = at.x * ratio, y0 = at.y * ratio, zoom = at.zoom * ratio;
     let late = false;
-    if (heat && $("heat").checked) drawHeat(x0, y0, zoom);
+    if (heat && $("heat")?.checked) drawHeat(x0, y0, zoom);
     if ($("things").checked) late = drawThings(x0, y0, zoom, width, height);
     if (picked) drawPicked(x0, y0, zoom, ratio);
     counters.drawn++;
@@ -134,7 +134,7 @@
       if (bitmap) { put(bitmap, 0, 0, side, x0 + x * step, y0 + y * step, step); continue; }
       missing++;
       if (!tile.asked) waiting.push(tile);
-      for (let up = 1; level + up <= coarsest; up++) {
+      for (let up = 1; up <= 2; up++) {
         const parent = kept.get(`${level + up}/${x >> up}_${y >> up}`);
         if (!parent || !parent.canvas) continue;
         const part = side / 2 ** up, mask = 2 ** up - 1;
@@ -201,8 +201,9 @@
   let timer = 0;
   function wanted() {
     clearTimeout(timer);
-    $("legend").hidden = !$("heat").checked;
-    if ($("heat").checked) timer = setTimeout(fetchHeat, 120);
+    const on = $("heat")?.checked;
+    $("legend").hidden = !on;
+    if (on) timer = setTimeout(fetchHeat, 120);
   }
 
   /* ---- one object ---- */
@@ -284,7 +285,7 @@
   });
   $("opacity").addEventListener("input", () => { opacity = +$("opacity").value; redraw(); });
   $("things").addEventListener("change", redraw);
-  $("heat").addEventListener("change", () => { wanted(); redraw(); });
+  $("heat")?.addEventListener("change", () => { wanted(); redraw(); });
   $("safe").addEventListener("change", colour);
   const middle = () => pick({ x: viewer.container.clientWidth / 2, y: viewer.container.clientHeight / 2 });
   const keys = { o: () => flip("things"), h: () => flip("heat"), b: () => flip("safe"), s: shot, 0: whole, Enter: middle,
