@@ -146,7 +146,8 @@ def stairs(down: float, across: float) -> npt.NDArray[np.int64]:
     turn = np.any(ring[2:] - ring[1:-1] != ring[1:-1] - ring[:-2], axis=1)
     same = np.all(ring[1:] == ring[:-1], axis=1)
     keep = np.concatenate([[True], turn, [True]]) & ~np.concatenate([[False], same])
-    return ring[keep]
+    kept: npt.NDArray[np.int64] = ring[keep]
+    return kept
 
 
 def shoelace(ring: npt.NDArray[np.int64]) -> float:
