@@ -4,7 +4,7 @@ their files lie, and the cards of the models that made them."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from quadrat.slides.protocol import Slide
 OBJECTS, TILES = "objects.parquet", "tiles.csv"
 REGIONS = "semantic"
 """The task of which the objects are regions."""
+OVERRIDE = "override"
+"""Source of a slide's mpp that the user gave."""
 UNREADABLE = "summary"
 """The step of a :class:`Lost` slide with results that cannot be read."""
 SIZE_TOLERANCE = 0.01
@@ -144,7 +146,9 @@ def read_run(out: Path, *, slides: Path | None = None) -> RunFolder:
         except (OSError, ValueError) as error:
             unreadable.append(_unreadable(folder.name, error))
             continue
-        found[folder.name] = Finished(folder, summary, _placed(refs.get(folder.name), slides))
+        found[folder.name] = Finished(
+            folder, summary, _placed(summary, refs.get(folder.name), slides)
+        )
     failed = [
         Lost(one.slide, one.stage, one.row(out).reason.removeprefix(f"{one.stage}: "), one.remedy)
         for one in read_failures(out)
@@ -183,11 +187,16 @@ def _unreadable(name: str, error: Exception) -> Lost:
     )
 
 
-def _placed(ref: SlideRef | None, slides: Path | None) -> SlideRef | None:
-    """The slide where it was, or else the file of that name in another folder."""
-    if ref is None or slides is None or Path(ref.path).exists():
+def _placed(summary: Summary, ref: SlideRef | None, slides: Path | None) -> SlideRef | None:
+    """The slide where it was, or else in another folder: the file that is called the same; where
+    nobody noted a file, the only one that is called like the slide."""
+    if slides is None or (ref is not None and Path(ref.path).exists()):
         return ref
-    other = slides / Path(ref.path).name
-    if not other.exists():
-        return ref
-    return SlideRef(name=ref.name, path=str(other), mpp=ref.mpp, scene=ref.scene)
+    if ref is not None:
+        other = slides / Path(ref.path).name
+        return replace(ref, path=str(other)) if other.exists() else ref
+    alike = [path for path in slides.iterdir() if summary.slide in (path.name, path.stem)]
+    if len(alike) != 1:
+        return None
+    given = summary.slide_mpp.value if summary.slide_mpp.source == OVERRIDE else None
+    return SlideRef(name=summary.slide, path=str(alike[0]), mpp=given)

@@ -35,6 +35,7 @@ HOSTS = ("127.0.0.1", "localhost", "[::1]")
 PICTURES = ("overlay.png", "density.png", "heatmap.png")
 """Files of a slide's results that are handed out."""
 HEADERS = {
+    # OpenSeadragon writes styles into the elements that it makes
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self' "
     "'unsafe-inline'; img-src 'self' data: blob:; connect-src 'self'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'",
@@ -115,7 +116,10 @@ class _Handler(BaseHTTPRequestHandler):
         host = self.headers.get("Host", "")
         if re.sub(r":\d+$", "", host) not in HOSTS:
             return _text(403, "this server answers to 127.0.0.1 and localhost alone")
-        at = urlsplit(self.path)
+        try:
+            at = urlsplit(self.path)
+        except ValueError as error:
+            return _text(400, f"this is no address ({error})")
         token, _, rest = at.path.removeprefix("/").partition("/")
         if not hmac.compare_digest(token.encode(), self.server.token.encode()):
             return _text(403, "the address has no valid token; copy it from the terminal")

@@ -45,6 +45,18 @@ def test_results_that_nobody_noted_a_file_for_are_shown_without_one(out):
         read_run(out).slides["one"].open()
 
 
+def test_a_copy_of_results_alone_finds_slides_that_are_called_like_it(out, tmp_path):
+    for path in (out / "run" / "asked").iterdir():
+        path.unlink()
+    shown.write_slide(tmp_path / "elsewhere" / "one.png", shown.planted(10, 0))
+    run = read_run(out, slides=tmp_path / "elsewhere")
+    with run.slides["one"].open() as slide:
+        assert slide.path == str(tmp_path / "elsewhere" / "one.png")
+    assert run.slides["gone"].ref is None
+    shown.write_slide(tmp_path / "elsewhere" / "one.tif", shown.planted(10, 0))
+    assert read_run(out, slides=tmp_path / "elsewhere").slides["one"].ref is None  # which of both?
+
+
 def test_a_summary_that_cannot_be_read_counts_as_lost(out):
     (out / "results" / "one" / "summary.json").write_text("{}")
     run = read_run(out)
