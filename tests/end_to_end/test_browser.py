@@ -38,7 +38,7 @@ def out(tmp_path_factory):
     plants = shown.planted(900, 99)
     shown.write_objects(out / "results" / "six", plants)
     save_png(shown.picture(plants), out / "results" / "six" / "density.png")
-    write_report(read_run(out))
+    write_report(read_run(out), capsule_mpp=0.5)
     return out
 
 
@@ -213,6 +213,32 @@ def test_the_next_slide_a_screenshot_and_markup(page, server):
     page.keyboard.press("n")
     page.wait_for_url("**/five/*")
     ready(page)
+
+
+def test_a_slide_in_the_report_is_looked_at_from_disk(page, out):
+    page.context.set_offline(True)
+    page.goto((out / "report" / "slides" / "two" / "index.html").as_uri())
+    page.click("text=deep zoom")
+    ready(page)
+    assert fits(page)
+    until(page, "quadratView.viewer.world.getItemAt(0).lastDrawn.length")
+    assert ink(page, shown.CLASSES[0].color) > 200
+    plants = shown.planted(OBJECTS, 1)
+    row, col = (plants.table.centroid[11] * shown.SCALE).tolist()
+    page.evaluate(f"location.hash = '#{col},{row},4'")
+    until(page, "Math.abs(quadratView.place().zoom - 4) < 0.01")
+    page.keyboard.press("Enter")
+    until(page, "quadratView.picked")
+    x0, y0, x1, y1 = page.evaluate("quadratView.picked.box")
+    assert x0 <= col <= x1
+    assert y0 <= row <= y1
+    classes = [one.name for one in shown.CLASSES]
+    assert page.evaluate("quadratView.picked.row.class") in classes
+    page.keyboard.press("1")
+    until(page, "!quadratView.style.on[0]")
+    page.click("#panel summary") if page.is_hidden("text=The slide's page") else None
+    page.click("text=The slide's page")
+    assert page.inner_text("h1") == "two"
 
 
 @pytest.mark.parametrize("task", ["semantic", "classification"])

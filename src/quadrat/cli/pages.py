@@ -9,9 +9,11 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from quadrat.cli.options import above_zero
 from quadrat.core.errors import EXIT_OK, ConfigError
 from quadrat.core.text import did_you_mean
 
+CAPSULE_MPP = 1.0
 Slides = Annotated[Path | None, Parameter(metavar="FOLDER")]
 
 
@@ -71,7 +73,14 @@ def view(
     return EXIT_OK
 
 
-def report(out: Path = Path("quadrat_out"), /, *, slides: Slides = None) -> int:
+def report(
+    out: Path = Path("quadrat_out"),
+    /,
+    *,
+    slides: Slides = None,
+    capsule: bool = False,
+    capsule_mpp: Annotated[float | None, above_zero("--capsule-mpp", "um/px")] = None,
+) -> int:
     """Write a report that opens from disk: OUT/report.
 
     An overview with outliers first, a page a slide, a text for the
@@ -80,15 +89,20 @@ def report(out: Path = Path("quadrat_out"), /, *, slides: Slides = None) -> int:
     examples:
       quadrat report out
       quadrat report out --slides /mnt/slides
+      quadrat report out --capsule                  the slides in it as well
+      quadrat report out --capsule-mpp 0.5          and sharper
 
     Args:
         out: folder of the run (quadrat_out)
         slides: folder to look in for files that are not where they were
+        capsule: with each slide in deep zoom and its objects, at 1 um/px
+        capsule_mpp: the same, at so many um/px
     """
     from quadrat.pages.folder import read_run
     from quadrat.pages.report import write_report
 
     run = read_run(out, slides=slides)
-    written = write_report(run)
+    mpp = capsule_mpp if capsule_mpp is not None else CAPSULE_MPP if capsule else None
+    written = write_report(run, capsule_mpp=mpp)
     print(f"{len(run.slides)} slides: {written}")
     return EXIT_OK

@@ -45,6 +45,8 @@ class Entry:
     """File by what it shows: "thumbnail", "overlay", "density", "heatmap"."""
     problem: str = ""
     """Why the picture itself could not be read."""
+    capsule: bool = False
+    """Whether the slide is in the report in deep zoom."""
     z: dict[str, float] = field(default_factory=dict)
     """Robust z of figures within the slides of the same model."""
 

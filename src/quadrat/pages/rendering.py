@@ -12,6 +12,7 @@ HERE = Path(__file__).parent
 STATIC = {
     "report.css": "text/css",
     "report.js": "text/javascript",
+    "capsule.js": "text/javascript",
     "viewer.css": "text/css",
     "viewer.js": "text/javascript",
     "vectors.js": "text/javascript",

@@ -20,6 +20,7 @@ from PIL import Image
 from quadrat.core.errors import QuadratError
 from quadrat.core.files import new_folder, write_file
 from quadrat.core.unit import PX, Unit, in_um, large_area, named, renamed
+from quadrat.pages.capsule import VIEW, write_capsule, write_shared
 from quadrat.pages.cohort import FLAG, LEAST, Crop, Entry, compare, group_of, outliers_first
 from quadrat.pages.crops import choose, cut
 from quadrat.pages.deep_zoom import encoded
@@ -44,8 +45,9 @@ _LONG = 40
 """Values of a card that are longer, or lists with more members, are cut in the table."""
 
 
-def write_report(run: RunFolder) -> Path:
-    """Write the report of a run; the page to open.
+def write_report(run: RunFolder, *, capsule_mpp: float | None = None) -> Path:
+    """Write the report of a run; the page to open. ``capsule_mpp``: with each slide in deep zoom, a
+    px of its finest pictures so many um (or px) wide.
 
     Raises:
         QuadratError: an object table cannot be read.
@@ -59,6 +61,11 @@ def write_report(run: RunFolder) -> Path:
         for one in entries:
             one.figures = renamed(one.figures, one.unit)
         compare(entries)
+        if capsule_mpp is not None:
+            write_shared(folder)
+            for one in entries:
+                write_capsule(one.slide, folder / "slides" / one.slide.name / VIEW, mpp=capsule_mpp)
+                one.capsule = True
         _write_pages(folder, run, outliers_first(entries))
     return target / "index.html"
 

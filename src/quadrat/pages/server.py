@@ -168,6 +168,8 @@ def _of_slide(viewing: Viewing, shown: Shown, below: str, asked: Mapping[str, st
                 kind=shown.kind,
                 names=names,
                 pictures=pictures,
+                files="../../file/",
+                capsule=False,
                 quote=_quoted,
             )
         )

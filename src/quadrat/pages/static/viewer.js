@@ -3,13 +3,23 @@
 
 (async () => {
   const $ = (id) => document.getElementById(id);
-  const answer = await fetch("about.json");
-  if (!answer.ok) {
-    $("gone").textContent = await answer.text();
+  /* where all comes from: the server, or the files of a capsule (capsule.js) */
+  const got = (path, how) => fetch(path).then((r) => (r.ok ? r[how]() : r.text().then((text) => { throw new Error(text); })));
+  const source = window.quadratSource ?? {
+    about: () => got("about.json", "json"),
+    image: (level, x, y) => `image/${level}/${x}_${y}.jpg`,
+    things: (key) => got(`things/${key}`, "arrayBuffer"),
+    pick: (x, y, reach) => got(`pick?x=${x}&y=${y}&reach=${reach}&${chosen()}`, "json"),
+    heat: () => got(`heat?${chosen()}`, "arrayBuffer"),
+  };
+  let about;
+  try {
+    about = await source.about();
+  } catch (error) {
+    $("gone").textContent = error.message;
     $("gone").hidden = false;
     return;
   }
-  const about = await answer.json();
   const narrow = matchMedia("(max-width: 760px)").matches;
   if (narrow) document.querySelector("#panel > details").open = false;
 
@@ -21,8 +31,9 @@
     imageLoaderLimit: 6, gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: true },
     tileSources: {
       width: about.width, height: about.height, tileSize: about.image_tile, tileOverlap: 0,
-      minLevel: 0, maxLevel: about.levels - 1,
-      getTileUrl: (level, x, y) => `image/${level}/${x}_${y}.jpg`,
+      minLevel: 0, maxLevel: about.finest ?? about.levels - 1,
+      getLevelScale: (level) => 2 ** (level - about.levels + 1),
+      getTileUrl: source.image,
       ...(about.gone ? { tileExists: () => false } : {}),
     },
   });
@@ -79,9 +90,7 @@
       if (tile.asked) continue;
       tile.asked = true;
       loading++;
-      fetch(`things/${tile.key}`).then((r) => (r.ok ? r.arrayBuffer() : null)).then((data) => {
-        if (data) { tile.data = Vectors.parse(data); counters.loaded++; } else tile.asked = false;
-      }).catch(() => { tile.asked = false; }).finally(() => { loading--; load(); redraw(); });
+      source.things(tile.key).then((data) => { tile.data = Vectors.parse(data); counters.loaded++; }).catch(() => { setTimeout(() => { tile.asked = false; redraw(); }, 2000); }).finally(() => { loading--; load(); redraw(); });
     }
   }
   function bitmapOf(tile, end) {
@@ -180,7 +189,7 @@
     [31, 152, 139], [34, 168, 132], [53, 183, 121], [84, 197, 104], [122, 209, 81], [165, 219, 54], [210, 226, 27], [253, 231, 37]];
   const chosen = () => `classes=${classes.map((_, i) => i).filter((i) => style.on[i]).join(",")}&score=${style.least / 255}`;
   async function fetchHeat() {
-    const buffer = await (await fetch(`heat?${chosen()}`)).arrayBuffer();
+    const buffer = await source.heat();
     const [cols, rows] = new Uint32Array(buffer, 0, 2), values = new Float32Array(buffer, 8);
     const sorted = Float32Array.from(values).filter((v) => v > 0).sort();
     const top = sorted.length ? sorted[Math.floor((sorted.length - 1) * 0.995)] : 1;
@@ -209,12 +218,12 @@
   /* ---- one object ---- */
   async function pick(pixel) {
     const at = place(), x = (pixel.x - at.x) / at.zoom, y = (pixel.y - at.y) / at.zoom;
-    picked = await (await fetch(`pick?x=${x}&y=${y}&reach=${8 / at.zoom}&${chosen()}`)).json();
+    picked = await source.pick(x, y, 8 / at.zoom, style);
     const section = $("picked"), body = section.querySelector("tbody");
     section.hidden = !picked;
     body.replaceChildren();
     if (picked) {
-      section.querySelector("h2").textContent = picked.row.id === undefined ? "Tile" : `Object ${picked.row.id}`;
+      section.querySelector("h2").textContent = picked.row.id ? `Object ${picked.row.id}` : about.kind.replace(/^./, (c) => c.toUpperCase()).slice(0, -1);
       for (const [name, value] of Object.entries(picked.row)) {
         const row = body.insertRow(), head = document.createElement("th");
         head.scope = "row"; head.textContent = name;
@@ -235,7 +244,7 @@
     const at = place(), box = viewer.container;
     const x = (box.clientWidth / 2 - at.x) / at.zoom, y = (box.clientHeight / 2 - at.y) / at.zoom;
     own = `#${x.toFixed(1)},${y.toFixed(1)},${at.zoom.toPrecision(4)}`;
-    history.replaceState(null, "", own);
+    try { history.replaceState(null, "", own); } catch { /* some browsers do not let files from disk have one */ }
   }
   function go(immediately) {
     const [x, y, zoom] = location.hash.slice(1).split(",").map(Number);
@@ -271,7 +280,7 @@
   const whole = () => viewer.viewport.goHome(false);
   const flip = (id) => { const box = $(id); if (box) box.click(); };
   const nudge = (by) => { $("score").value = +$("score").value + by; $("score").dispatchEvent(new Event("input")); };
-  $("shot").addEventListener("click", shot);
+  $("shot")?.addEventListener("click", shot);
   $("whole").addEventListener("click", whole);
   $("link").addEventListener("click", async () => {
     note();
@@ -288,7 +297,7 @@
   $("heat")?.addEventListener("change", () => { wanted(); redraw(); });
   $("safe").addEventListener("change", colour);
   const middle = () => pick({ x: viewer.container.clientWidth / 2, y: viewer.container.clientHeight / 2 });
-  const keys = { o: () => flip("things"), h: () => flip("heat"), b: () => flip("safe"), s: shot, 0: whole, Enter: middle,
+  const keys = { o: () => flip("things"), h: () => flip("heat"), b: () => flip("safe"), s: () => flip("shot"), 0: whole, Enter: middle,
     n: () => flip("next"), p: () => flip("previous"), "[": () => nudge(-0.05), "]": () => nudge(0.05) };
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || /^(INPUT|BUTTON|A|SUMMARY)$/.test(event.target.tagName)) return;
