@@ -230,8 +230,8 @@
         row.append(head);
         row.insertCell().textContent = typeof value === "number" ? +value.toPrecision(6) : value;
       }
-      if (!narrow) section.scrollIntoView({ block: "nearest" });
       document.querySelector("#panel > details").open = true;
+      section.scrollIntoView({ block: "nearest" });
     }
     $("status").textContent = picked ? "" : "No object there.";
     redraw();
