@@ -65,6 +65,20 @@ def test_the_wheel_carries_the_package_and_its_licence_and_nothing_else(
     assert {name.partition("/")[0].partition("-")[0] for name in wheel_names} == {"quadrat"}
 
 
+def test_the_wheel_carries_what_pages_are_made_of_and_the_licence_of_what_is_not_ours(
+    wheel_names: set[str],
+) -> None:
+    folder = REPOSITORY / "src" / "quadrat" / "pages"
+    parts = [*folder.glob("templates/*"), *folder.glob("static/*"), *folder.glob("vendor/*")]
+    expected = {f"quadrat/pages/{path.relative_to(folder).as_posix()}" for path in parts}
+    assert len(expected) > 10
+    assert expected <= wheel_names
+    assert any(
+        name.endswith("licenses/src/quadrat/pages/vendor/openseadragon.LICENSE.txt")
+        for name in wheel_names
+    )
+
+
 def test_importing_the_command_line_loads_nothing_slow() -> None:
     assert not imported_by("import quadrat.cli.main") & (HEAVY | SCIENTIFIC)
 

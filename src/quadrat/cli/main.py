@@ -19,6 +19,7 @@ from quadrat.cli.annotations import check, export, stats
 from quadrat.cli.certify import certify
 from quadrat.cli.help import Columns
 from quadrat.cli.measure import measure
+from quadrat.cli.pages import report, view
 from quadrat.cli.status import status
 from quadrat.core.errors import (
     EXIT_AGAIN,
@@ -37,6 +38,7 @@ examples:
   quadrat inspect slide.svs         what the file says: size, mpp, tissue
   quadrat run nuclei slide.svs      slide -> tissue -> model -> stitched counts
   quadrat run nuclei slides/ -j 8   all slides of a folder; again: go on
+  quadrat view out                  slides and objects in a browser
   quadrat init                      which of the four kinds of model to train
   quadrat train my.yaml             train the model package of a pipeline
   quadrat evaluate my.yaml          how good it is on slides it has not seen
@@ -77,7 +79,7 @@ examples:
 
 COMMANDS: dict[str, Sequence[Callable[..., int]]] = {
     "Slides to results": (runs.run, runs.tile, runs.predict, runs.stitch, commands.inspect),
-    "Results": (measure,),
+    "Results": (view, report, measure),
     "Models": (pipelines.pipelines, pipelines.init, pipelines.train, pipelines.evaluate),
     "Checks": (status, certify, commands.verify, commands.seams),
     "Phantoms": (commands.demo, commands.phantom),
