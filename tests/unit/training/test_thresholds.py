@@ -38,7 +38,6 @@ def spec_for(task, **thresholds):
         lattice=LATTICE,
         widths=(4, 6, 8),
         thresholds=dict(get_task(task).default_thresholds) | thresholds,
-        batch=4,
     )
 
 
