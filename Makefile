@@ -6,6 +6,7 @@ SCALE ?= full
 PIP_ARGS ?=
 PYTEST_ARGS ?=
 JOBS ?= 2
+BENCH_ARGS ?=
 SLURM ?= slurm
 
 BIN := $(VENV)/bin
@@ -30,8 +31,8 @@ test: $(DEV_STAMP) ## run the tests (PYTEST_ARGS="-m slow" and the like are pass
 slurm: $(DEV_STAMP) ## run the tests that start a SLURM on this machine (root; apt install slurm-wlm munge)
 	$(BIN)/python -m pytest -m "$(SLURM)"
 
-bench: $(DEV_STAMP) ## run every benchmark with --quick: does it still work?
-	$(BIN)/python benchmarks/run_all.py --jobs $(JOBS)
+bench: $(DEV_STAMP) ## run every benchmark with --quick: does it still work? (BENCH_ARGS="--minutes 5": as many as that allows)
+	$(BIN)/python benchmarks/run_all.py --jobs $(JOBS) $(BENCH_ARGS)
 
 oldest: ## run the unit tests with the oldest release of each dependency, in an environment of its own
 	$(PY) -m venv $(OLDEST)

@@ -5,7 +5,7 @@ code 0 and with one JSON object on its last line; one that finds no samples or n
 there. The figures of quick runs show that the benchmarks work, so two may run at a time; those of
 the documentation come from full runs on an idle machine.
 
-    python benchmarks/run_all.py [--jobs 2] [NAME ...]
+    python benchmarks/run_all.py [--jobs 2] [--minutes 5] [NAME ...]
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -96,10 +97,22 @@ def main() -> int:
     )
     parser.add_argument("names", nargs="*", help="paths below benchmarks/ (default: all)")
     parser.add_argument("--jobs", type=int, default=1, help="so many at a time (default 1)")
+    parser.add_argument(
+        "--minutes", type=float, help="begin none after so long; each day another one is the first"
+    )
     args = parser.parse_args()
-    start = time.perf_counter()
+    names, start = args.names or benchmarks(), time.perf_counter()
+    if args.minutes is not None:
+        first = date.today().toordinal() % len(names)
+        names = names[first:] + names[:first]
+
+    def in_time(name: str) -> Ended:
+        if args.minutes is not None and time.perf_counter() - start > 60 * args.minutes:
+            return Ended(name, 0.0, 0.0, f"left out: {args.minutes:g} minutes are over")
+        return run(name)
+
     with ThreadPoolExecutor(args.jobs) as pool:
-        ended = list(pool.map(run, args.names or benchmarks()))
+        ended = list(pool.map(in_time, names))
     print(f"\n{'benchmark':28} {'wall s':>7} {'CPU s':>7}  ended")
     for row in ended:
         print(f"{row.name:28} {row.wall_s:7.1f} {row.cpu_s:7.1f}  {row.verdict[:70]}")
