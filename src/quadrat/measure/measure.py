@@ -70,16 +70,16 @@ def measure(wanted: Wanted, *, say: Callable[[str], None] = lambda text: None) -
     plan = plan_for(results, file, shapes=wanted.shapes, without_filled=wanted.without_filled)
     rois = RoiFiles({}) if wanted.rois is None else find_rois(wanted.rois, names)
     within = [read_within(text) for text in wanted.within]
-    _check_names(within)
     asked = slides_asked(wanted.out) | dict(rois.refs or {})
-    folder, run = wanted.to or wanted.out, wanted.out.resolve().name
-    notes, pool = list(rois.notes), Pool()
+    read = {one.name: drawn_regions(one, rois, asked, file.regions_origin) for one in results}
+    _check_names(within, [region for regions, _ in read.values() for region in regions])
+    notes = [*rois.notes, *(note for _, more in read.values() for note in more)]
+    folder, run, pool = wanted.to or wanted.out, wanted.out.resolve().name, Pool()
     unit = results[0].summary.frame.unit
     with MeasurementWriter(folder) as writer, HotspotFiles(folder, plan.hotspots, unit) as spots:
         rows = 0
         for result in results:
-            regions, more = regions_of(result, rois, within, asked, origin=file.regions_origin)
-            notes += more
+            regions = [*read[result.name][0], *(one.region(result) for one in within)]
             case = case_of(asked.get(result.name, SlideRef(result.name, "")))
             loaded = load_slide(result, plan, ref=asked.get(result.name), to=folder)
             kept: list[Measured] = []
@@ -96,43 +96,28 @@ def measure(wanted: Wanted, *, say: Callable[[str], None] = lambda text: None) -
     return Written(len(results), rows, folder / f"{TABLE}.csv", tuple(dict.fromkeys(notes)))
 
 
-def regions_of(
-    result: SlideResult,
-    rois: RoiFiles,
-    within: Sequence[Within],
-    asked: Mapping[str, SlideRef],
-    *,
-    origin: Origin,
-) -> tuple[list[Region], list[str]]:
-    """The regions of a slide, and notes on them."""
-    regions: list[Region] = []
-    notes: list[str] = []
+def drawn_regions(
+    result: SlideResult, rois: RoiFiles, asked: Mapping[str, SlideRef], origin: Origin
+) -> tuple[list[Region], tuple[str, ...]]:
+    """The regions that were drawn on a slide, and notes on them."""
     path = rois.of.get(result.name)
-    if path is not None:
-        picture = asked[result.name].path if result.name in asked else ""
-        frame = result.summary.frame
-        found, more = read_regions(
-            path, frame=frame, picture=picture, slide=result.name, origin=origin
-        )
-        regions, notes = list(found), list(more)
-    elif rois.of:
-        notes = [f"{result.name}: no file of regions; measured as a whole"]
-    taken = {region.name for region in regions}
+    if path is None:
+        note = f"{result.name}: no file of regions; measured as a whole"
+        return [], (note,) if rois.of else ()
+    picture = asked[result.name].path if result.name in asked else ""
+    frame = result.summary.frame
+    return read_regions(path, frame=frame, picture=picture, slide=result.name, origin=origin)
+
+
+def _check_names(within: Sequence[Within], drawn: Sequence[Region]) -> None:
+    """Raises ConfigError where a region of another run is called as another region."""
+    taken = {region.name for region in drawn}
     for one in within:
         if one.name in taken:
             raise ConfigError(
-                f"--within {one.source}: the slide {result.name} has a region called '{one.name}' "
-                "already; choose another name"
+                f"--within {one.source}: another region is called '{one.name}'; choose another name"
             )
-        regions.append(one.region(result))
-    return regions, notes
-
-
-def _check_names(within: Sequence[Within]) -> None:
-    names = [one.name for one in within]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise ConfigError(f"--within: the name '{twice}' is given twice")
+        taken.add(one.name)
 
 
 def _write_pooled(

@@ -317,6 +317,27 @@ def test_regions_of_another_run_with_another_mpp_and_lattice(out, tmp_path):
             rows_of(out, within=(text,))
 
 
+def test_regions_of_other_runs_have_names_of_their_own(out, tmp_path):
+    more = {"names": ("tumour", "stroma"), "task": "semantic"}
+    write_slide(tmp_path / "o", *table_of([(5, 5)], [0]), **more)
+    text = f"r={tmp_path / 'o'}:tumour"
+    rois = write_rois(tmp_path / "r.geojson", called("r", square(0, 0, 100)))
+    for wanted in ({"within": (text, text)}, {"within": (text,), "rois": rois}):
+        with pytest.raises(ConfigError, match="another region is called 'r'"):
+            rows_of(out, **wanted)
+
+
+def test_a_bad_file_of_regions_is_found_before_any_slide_is_measured(tmp_path):
+    for name in ("one", "two"):
+        write_slide(tmp_path / "out", *table_of([(10, 10)], [0]), name=name)
+    write_rois(tmp_path / "rois" / "one.geojson", called("r", square(0, 0, 100)))
+    write_rois(tmp_path / "rois" / "two.geojson", called("r", [ring(0, 0, 100)[:-1]]))
+    heard = []
+    with pytest.raises(AnnotationError, match=r"two\.geojson, feature 1: a ring of 4"):
+        measure(Wanted(out=tmp_path / "out", rois=tmp_path / "rois"), say=heard.append)
+    assert heard == []
+
+
 def test_a_run_of_another_slide_of_the_same_name_is_refused(out, tmp_path):
     more = {"names": ("tumour", "stroma"), "task": "semantic"}
     write_slide(tmp_path / "o", *table_of([(5, 5)], [0]), frame=Frame(300, 600, 0.5, 2, 2), **more)
