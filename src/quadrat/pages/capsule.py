@@ -21,7 +21,7 @@ FILES = ("openseadragon.min.js", "openseadragon.LICENSE.txt", "vectors.js", "cap
          "viewer.js", "viewer.css")  # fmt: skip
 """What the pages of all slides share, at the top of the report."""
 VIEW = "view"
-"""Folder of a slide's capsule, beside its page."""
+"""Folder of a slide's capsule, next to its page."""
 TABLES = ("counts.csv", "classes.csv")
 FINER = 1
 """Levels by which objects are finer than the picture: outlines are small files."""

@@ -38,7 +38,7 @@ class Entry:
     slide: Finished
     """The slide."""
     figures: Mapping[str, float]
-    """Measured figures by name, those that are defined."""
+    """Measured figures by name; what is not defined is left out."""
     crops: Sequence[Crop] = ()
     """Pictures of objects."""
     pictures: Mapping[str, str] = field(default_factory=dict)

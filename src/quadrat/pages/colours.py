@@ -20,7 +20,7 @@ SAFE: tuple[Rgb, ...] = (
     (204, 121, 167),
     (0, 0, 0),
 )
-"""Eight colours that are told apart with any kind of colour vision (M. Okabe and K. Ito, Color
+"""Eight colours that differ for any kind of colour vision (M. Okabe and K. Ito, Color
 Universal Design, 2008)."""
 NEAR = 15.0
 """Colours that are nearer than this in CIELAB are easily confused in small marks."""

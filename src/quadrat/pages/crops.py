@@ -1,5 +1,5 @@
-"""Small pictures of a slide's objects at the model's mpp: some at random, those that the model is
-least sure of, and those of the fullest places."""
+"""Small pictures of a slide's objects at the model's mpp: some at random, some that the model is
+least sure of, and some of the fullest places."""
 
 from __future__ import annotations
 

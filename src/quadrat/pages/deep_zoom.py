@@ -22,6 +22,8 @@ TILE = 512
 QUALITY = 85
 PIECE_PX = 4096
 """Level px per side that are read at once for a tile of a slide without small levels (48 MiB)."""
+_REACH = 4
+"""Level px around a tile that resampling may look at, so that no line is seen between tiles."""
 _NEAR = 1.01
 """A level that is coarser than asked for by less than this is taken as it is."""
 
@@ -70,18 +72,15 @@ class DeepZoom:
             return self._joined(box, factor)
         left, top = x0 * across, y0 * down
         right, bottom = min(x1 * across, level.width), min(y1 * down, level.height)
-        wanted = Box(
-            math.floor(top), math.floor(left), math.ceil(bottom - 1e-6), math.ceil(right - 1e-6)
-        )
+        whole = across.is_integer() and down.is_integer()
+        wanted = Box(math.floor(top), math.floor(left), math.ceil(bottom), math.ceil(right))
+        wanted = wanted.pad(0 if whole else _REACH).intersect(level.box)
         pixels = self._sources[index].read(wanted)
         if pixels.shape[:2] == (y1 - y0, x1 - x0):
             return pixels
+        kind = Image.Resampling.BOX if whole else Image.Resampling.HAMMING
         inside = left - wanted.col0, top - wanted.row0, right - wanted.col0, bottom - wanted.row0
-        inside = (*inside[:2], min(inside[2], wanted.width), min(inside[3], wanted.height))
-        picture = Image.fromarray(pixels).resize(
-            (x1 - x0, y1 - y0), Image.Resampling.BOX, box=inside
-        )
-        return np.asarray(picture)
+        return np.asarray(Image.fromarray(pixels).resize((x1 - x0, y1 - y0), kind, box=inside))
 
     def _joined(self, box: tuple[int, int, int, int], factor: int) -> Rgb:
         """The same from up to four parts of it, so that memory stays bounded."""

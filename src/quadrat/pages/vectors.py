@@ -78,7 +78,7 @@ def thinned(
     corner: npt.NDArray[np.float64],
     scale: float,
 ) -> tuple[Indices, npt.NDArray[np.int64]]:
-    """Of the candidates with a centre in the tile or just beside it, the one with the highest score
+    """Of the candidates with a centre in the tile or just outside, the one with the highest score
     in each cell and class, and how many it stands for; sorted by class, then by cell."""
     column = np.floor((places.x - corner[0]) / (CELL * scale)).astype(np.int64)
     line = np.floor((places.y - corner[1]) / (CELL * scale)).astype(np.int64)
@@ -103,7 +103,7 @@ def drawable(
     polygons: Geometries, corner: npt.NDArray[np.float64], scale: float, *, tolerance: float
 ) -> Geometries:
     """Outlines without what cannot be seen in the tile: corners below ``tolerance``, and what lies
-    beside it. Some may be empty, or of several parts."""
+    outside. Some may be empty, or of several parts."""
     if not len(polygons):
         return polygons
     seen = shapely.simplify(polygons, tolerance, preserve_topology=False) if tolerance else polygons
@@ -161,7 +161,7 @@ def heat(
     shown: npt.NDArray[np.bool_],
 ) -> npt.NDArray[np.float32]:
     """Things in square cells of ``cell_l0`` level-0 px from the slide's corner, float32 (rows,
-    columns); those that are not ``shown`` (n,) do not count."""
+    columns); what is not ``shown`` (n,) does not count."""
     width, height = (max(1, int(np.ceil(side / cell_l0))) for side in size_l0)
     column = np.clip((places.x[shown] / cell_l0).astype(np.int64), 0, width - 1)
     line = np.clip((places.y[shown] / cell_l0).astype(np.int64), 0, height - 1)

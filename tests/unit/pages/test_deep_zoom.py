@@ -66,6 +66,20 @@ def test_coarser_tiles_show_every_place_where_it_is(rgb, kind, level):
     assert np.abs(tile[..., 1] + 0.5 - y * 255 / 1300).max() < 1 + early * 255 / 1300
 
 
+@pytest.mark.parametrize("level", [5, 6])
+def test_tiles_that_begin_between_px_of_a_level_are_not_moved(monkeypatch, level):
+    monkeypatch.setattr(deep_zoom, "TILE", 10)
+    y, x = np.mgrid[0:192, 0:240]
+    zoom = DeepZoom(Pyramid(np.stack([x, y, x], axis=2).astype(np.uint8)))
+    factor = 1 << (8 - level)
+    for row in range(1, 192 // factor // 10 - 1):
+        for col in range(1, 240 // factor // 10 - 1):
+            tile = zoom.tile(level, col, row).astype(float)
+            rows, cols = (np.indices((10, 10)) + 0.5) * factor
+            assert np.abs(tile[..., 0] + 0.5 - cols - col * 10 * factor).max() < 0.9
+            assert np.abs(tile[..., 1] + 0.5 - rows - row * 10 * factor).max() < 0.9
+
+
 def test_a_slide_without_small_levels_is_read_in_bounded_pieces(rgb, monkeypatch):
     whole = DeepZoom(ArraySlide(rgb, mpp=0.5)).tile(8, 0, 0)
     monkeypatch.setattr(deep_zoom, "PIECE_PX", 500)

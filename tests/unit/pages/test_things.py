@@ -5,8 +5,9 @@ import pyarrow.parquet as pq
 import pytest
 import shapely
 
-from helpers import shown
+from helpers import answers, shown
 from quadrat.core.errors import QuadratError
+from quadrat.core.objects import Polygons
 from quadrat.pages import things as module
 from quadrat.pages.folder import read_run
 from quadrat.pages.things import ObjectFile, at, decoded, read_things
@@ -43,6 +44,20 @@ def test_what_lies_at_a_place_is_the_smallest_that_covers_it_else_the_nearest(ta
             assert shapely.area(polygons[got]) == shapely.area(polygons[covering]).min()
         else:
             assert got == nearest
+
+
+def test_of_objects_within_each_other_the_innermost_is_found(tmp_path):
+    bbox = np.array([[10, 10, 90, 90], [20, 20, 60, 60], [15, 15, 80, 80.0]])
+    table = answers.table(bbox[:, [1, 0, 3, 2]], [0, 0, 0], [0.5, 0.5, 0.5])
+    shown.write_objects(tmp_path / "s", shown.Planted(table, Polygons.boxes(bbox)))
+    found = ObjectFile(tmp_path / "s" / "objects.parquet")
+    all_of_them = np.ones(3, bool)
+    assert [at(found, x, x, reach=1, shown=all_of_them) for x in (50, 130, 170, 10)] == [
+        1,
+        2,
+        0,
+        -1,
+    ]
 
 
 def test_what_is_hidden_is_not_found(table):

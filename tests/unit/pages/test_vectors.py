@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import shapely
 
-from helpers import shown
+from helpers import answers, shown
+from quadrat.core.objects import Polygons
 from quadrat.pages import vectors
 from quadrat.pages.things import ObjectFile, decoded
 from quadrat.pages.vectors import CELL, STEP, TILE, heat, scores_255, vector_tile
@@ -80,23 +81,41 @@ def test_a_mark_is_the_surest_of_its_cell_so_that_no_score_hides_one(things):
         assert set(got) == want
 
 
-def test_near_by_outlines_are_the_exact_ones(things):
-    level = -2
-    scale = 2.0**level
-    index = int(np.argmin(np.hypot(things.places.x - 400, things.places.y - 300)))
-    box = things.places.box[index]
-    col, row = (int(v // (TILE * scale)) for v in box[:2])
-    tile = parsed(vector_tile(things, level, col, row, grid_l0=2.0))
-    whole = []
-    ends = np.cumsum(tile["vertices"])
-    for first, last in zip(ends - tile["vertices"], ends, strict=True):
-        xy = np.stack([tile["vx"][first:last], tile["vy"][first:last]], axis=1) / STEP * scale
-        whole.append(shapely.Polygon(xy + np.array([col, row]) * TILE * scale))
-    (want,) = decoded(things.outlines(np.array([index])))
-    inside = want.intersection(
-        shapely.box(*(np.array([col, row, col + 1, row + 1]) * TILE * scale))
-    )
-    assert any(one.intersection(inside).area == pytest.approx(inside.area) for one in whole)
+def outlines_of(tile, level, col, row):
+    """Polygons without holes of a tile, in level-0 px."""
+    scale, ends = 2.0**level, np.cumsum(tile["vertices"])
+    corner = np.array([col, row]) * TILE * scale
+    xy = np.stack([tile["vx"], tile["vy"]], axis=1) / STEP * scale + corner
+    return [shapely.Polygon(xy[a:b]) for a, b in zip(ends - tile["vertices"], ends, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def discs(tmp_path_factory):
+    """Twenty discs of 9 grid px with 33 corners."""
+    centres = np.random.default_rng(2).uniform(20, 250, (20, 2))
+    rings = [shapely.Point(x, y).buffer(9).exterior.coords for y, x in centres.tolist()]
+    xy = np.concatenate([np.array(ring) for ring in rings])
+    bbox = np.concatenate([centres - 9, centres + 9], axis=1)
+    table = answers.table(bbox[:, [1, 0, 3, 2]], np.zeros(20), np.full(20, 0.5))
+    polygons = Polygons(xy, np.arange(21) * len(rings[0]), np.arange(21))
+    folder = tmp_path_factory.mktemp("discs") / "s"
+    shown.write_objects(folder, shown.Planted(table, polygons))
+    return ObjectFile(folder / "objects.parquet")
+
+
+@pytest.mark.parametrize(("level", "away"), [(-2, 0.01), (-1, 1.25), (0, 1.25), (1, 1.25)])
+def test_outlines_are_exact_near_by_and_else_within_their_tolerance(discs, level, away):
+    side, found = TILE * 2.0**level, 0
+    for index, (x, y) in enumerate(zip(discs.places.x, discs.places.y, strict=True)):
+        col, row = int(x // side), int(y // side)
+        data = vector_tile(discs, level, col, row, grid_l0=2.0)
+        tile = shapely.box(col * side, row * side, (col + 1) * side, (row + 1) * side)
+        (want,) = decoded(discs.outlines(np.array([index])))
+        if tile.contains(want):
+            drawn = outlines_of(parsed(data), level, col, row)
+            assert min(shapely.hausdorff_distance(want, one) for one in drawn) <= away
+            found += 1
+    assert found > 5
 
 
 def test_a_simplified_outline_stays_within_its_tolerance(things):

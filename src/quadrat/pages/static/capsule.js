@@ -1,5 +1,5 @@
 "use strict";
-/* The viewer's data from files beside the page: a page from disk may not fetch, but it may run scripts. */
+/* The viewer's data from files next to the page: a page from disk may not fetch, but it may run scripts. */
 
 window.quadratSource = (() => {
   const about = window.quadratAbout, there = new Set(about.tiles), waiting = new Map(), kept = new Map();
