@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,7 +57,7 @@ def write_capsule(slide: Finished, folder: Path, *, mpp: float) -> None:
     if about["gone"]:
         about["gone"] = "the slide's file could not be read when this page was made"
     for key, data in _tiles(shown, least):
-        text = base64.b64encode(data).decode()
+        text = base64.b64encode(zlib.compress(data)).decode()
         write_file(folder / "things" / f"{key}.js", f'quadratTile("{key}", "{text}");\n')
         about["tiles"].append(key)
     write_file(folder / "about.js", f"window.quadratAbout = {json.dumps(about)};\n")

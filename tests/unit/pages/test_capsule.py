@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import zlib
 
 import pytest
 from PIL import Image
@@ -45,7 +46,10 @@ def test_tiles_of_objects_are_those_that_the_viewer_is_sent(out):
         text = (folder / "things" / f"{key}.js").read_text(encoding="utf-8")
         name, data = re.fullmatch(r'quadratTile\("(.*)", "(.*)"\);\n', text).groups()
         level, col, row = (int(word) for word in re.split(r"[/_]", key))
-        assert (name, base64.b64decode(data)) == (key, served.vectors(level, col, row))
+        assert (name, zlib.decompress(base64.b64decode(data))) == (
+            key,
+            served.vectors(level, col, row),
+        )
 
 
 def test_a_slide_without_its_file_has_objects_and_says_so(out):

@@ -8,7 +8,8 @@ window.quadratSource = (() => {
   window.quadratTile = (key, text) => {
     const letters = atob(text), bytes = new Uint8Array(letters.length);
     for (let i = 0; i < letters.length; i++) bytes[i] = letters.charCodeAt(i);
-    waiting.get(key)(bytes.buffer);
+    const plain = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+    waiting.get(key)(new Response(plain).arrayBuffer());
     waiting.delete(key);
   };
 
