@@ -119,14 +119,16 @@ def show(package: Package, /, *, as_json: AsJson = False) -> int:
 
     examples:
       quadrat models show my_model
+      quadrat models show nuclei
 
     Args:
-        package: folder of the package
+        package: folder of the package, or the name of a shipped one
         as_json: the card itself
     """
     from quadrat.models.card import read_card
 
-    print(json.dumps(read_card(package), indent=2) if as_json else _shown(package))
+    folder = _folder(package)
+    print(json.dumps(read_card(folder), indent=2) if as_json else _shown(folder))
     return EXIT_OK
 
 
@@ -151,7 +153,7 @@ def check(
       quadrat models check my_model slide.svs --out looks
 
     Args:
-        package: folder of the package
+        package: folder of the package, or the name of a shipped one
         slide: a slide
         out: folder for the pictures
         mpp: um/px of the slide, instead of what the file states
@@ -166,13 +168,14 @@ def check(
     from quadrat.models.package import load_package
     from quadrat.tasks import build_network
 
-    loaded = load_package(package, build_network)
+    folder = _folder(package)
+    loaded = load_package(folder, build_network)
     trial = try_model(loaded, str(slide), out, mpp=mpp, scene=scene, device=device, threads=threads)
     exact = loaded.card["exactness"]
     if as_json:
         print(json.dumps({"exactness": exact, **asdict(trial)}, indent=2))
         return EXIT_OK
-    print(_shown(package))
+    print(_shown(folder))
     speed = f"{trial.seconds:.3f} s a window"
     if trial.seconds_per_mm2 is not None:
         speed += f", {trial.seconds_per_mm2:.2f} s per mm2"
@@ -223,7 +226,7 @@ def export(
       quadrat models export my_model --to bioimage.io --out folder
 
     Args:
-        package: folder of the package
+        package: folder of the package, or the name of a shipped one
         to: what other programs read
         out: folder to write, which must not be there yet
     """
@@ -233,10 +236,20 @@ def export(
 
     if out.exists():
         raise ConfigError(f"--out {out} is there; name a folder that is not")
-    name = package.resolve().name
-    files = export_package(load_package(package, build_network), out, to=to, name=name)
+    folder = _folder(package)
+    name = folder.resolve().name
+    files = export_package(load_package(folder, build_network), out, to=to, name=name)
     print("\n".join(str(out / file) for file in files))
     return EXIT_OK
+
+
+def _folder(package: Path) -> Path:
+    """The folder of a package; a name alone may be that of a shipped one."""
+    from quadrat.config.pipeline import shipped_pipelines
+
+    shipped = shipped_pipelines() / "packages" / package.name
+    alone = package == Path(package.name) and not package.exists()
+    return shipped if alone and shipped.is_dir() else package
 
 
 def _packages(folder: Path) -> Sequence[Path]:

@@ -1,6 +1,7 @@
 """``quadrat models``: cards to begin with, what is listed and shown, and a trial on a slide."""
 
 import json
+import shutil
 
 import pytest
 import yaml
@@ -76,6 +77,18 @@ def test_a_card_is_shown_for_people_and_as_it_is(package):
         assert words in shown
     card = json.loads(quadrat("models", "show", package, "--json").out)
     assert card["weights_sha256"] in shown
+
+
+def test_a_shipped_model_is_shown_by_its_name_unless_a_folder_here_has_it(
+    package, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert "DSB2018" in quadrat("models", "show", "nuclei").out
+    shutil.copytree(package, tmp_path / "nuclei")
+    assert "DSB2018" not in quadrat("models", "show", "nuclei").out
+    done = quadrat("models", "show", "other")
+    assert done.code == 2
+    assert "other is not a model package" in done.err
 
 
 def test_a_trial_shows_pictures_seams_time_and_memory(package, tmp_path):
