@@ -4,8 +4,8 @@
   they are, in fp32 and bf16.
 - ``padding``: a shard of five windows, each alone, and as batches of four of which the last is
   padded: CPU time of the second over that of the first.
-- ``slide``, ``fields``: ``quadrat run`` as a process, for a slide of 2,048 px and for a folder of
-  fields of 1,000 px: CPU time of the command over that of the network alone on as many windows
+- ``slide``, ``fields``, ``large`` (not with --quick): ``quadrat run`` as a process, for a slide of
+  2,048 px, a folder of fields of 1,000 px, and a slide of 8,192 px: CPU time of the command over that of the network alone on as many windows
   (``over_network``), seconds before the first job (``start_s``) and after the last window
   (``after_s``), and what each field costs beside its windows (``beside_s``).
 
@@ -50,7 +50,7 @@ from quadrat.tasks import build_network, get_task
 MPP = 0.5
 BEFORE = {"nuclei": 640, "cells": 512}
 """Cores of the shipped packages before they were chosen by measurement."""
-SLIDE, FIELD = 2048, 1000
+SLIDE, FIELD, LARGE = 2048, 1000, 8192
 """Sides in px."""
 
 
@@ -89,6 +89,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         slides = {"slide": [SLIDE], "fields": [FIELD] * (4 if quick else 40)}
+        if not quick:
+            slides["large"] = [LARGE]
         for kind, sides in slides.items():
             place = write(tissue, folder / kind, sides)
             figures[kind] = commands(nuclei, place, folder, fields=len(sides))
