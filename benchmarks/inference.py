@@ -7,7 +7,8 @@
 - ``slide``, ``fields``, ``large`` (not with --quick): ``quadrat run`` as a process, for a slide of
   2,048 px, a folder of fields of 1,000 px, and a slide of 8,192 px: CPU time of the command over
   that of the network alone on as many windows (``over_network``), seconds before
-  the first job (``start_s``) and after the last window (``after_s``), and what each field costs beside its windows (``beside_s``).
+  the first job (``start_s``) and after the last window (``after_s``), and what each field costs
+  beside its windows (``beside_s``).
 
 Times are CPU seconds where other processes would disturb; ``start_s`` and ``after_s`` are seconds
 on the wall and mean something on an idle machine only. The last line is one JSON object.
