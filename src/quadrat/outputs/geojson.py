@@ -66,7 +66,7 @@ class GeoJSONWriter:
         object_type: Literal["detection", "annotation"] = "detection",
     ) -> None:
         self._path, self._frame, self._slide = Path(path), frame, slide
-        self._n_classes = len(classes)
+        self.n_classes = len(classes)
         score = "Detection probability" if object_type == "detection" else "Probability"
         self._heads = [_class_json(c, object_type=object_type, score=score) for c in classes]
         unit = frame.unit
@@ -108,7 +108,7 @@ class GeoJSONWriter:
             ValueError: parts that do not agree, an object without outline, or a score that is
             not a number.
         """
-        check_append(table, polygons, nearest, n_classes=self._n_classes, first_id=first_id)
+        check_append(table, polygons, nearest, n_classes=self.n_classes, first_id=first_id)
         if not np.isfinite(table.score).all():
             raise ValueError(
                 f"score of object {first_id + int(np.argmin(np.isfinite(table.score)))} is not a "

@@ -254,6 +254,24 @@ def row_groups(path: Path) -> int:
     return int(pq.read_metadata(path).num_row_groups)
 
 
+def take_rows(path: Path, columns: Sequence[str], index: npt.NDArray[np.integer]) -> pa.Table:
+    """Rows of an object table by their ascending indices (n,), read row group by row group.
+
+    Raises:
+        QuadratError: see :func:`read_rows`.
+    """
+    about = pq.read_metadata(path)
+    sizes = [about.row_group(group).num_rows for group in range(about.num_row_groups)]
+    parts = [read_rows(path, columns).slice(0, 0)] if not len(index) else []
+    start = 0
+    for group, size in enumerate(sizes):
+        mine = index[(index >= start) & (index < start + size)]
+        if len(mine):
+            parts.append(read_rows(path, columns, group=group).take(plain(mine - start)))
+        start += size
+    return pa.concat_tables(parts)
+
+
 def object_table(rows: pa.Table, frame: Frame) -> ObjectTable:
     """Rows with the columns of :func:`object_columns` as a table in px of ``frame``, in their
     order.
