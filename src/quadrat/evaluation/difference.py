@@ -276,9 +276,11 @@ def _digests(path: Path, names: list[str]) -> npt.NDArray[np.uint64]:
 
 def _equal(before: npt.NDArray[np.uint64], after: npt.NDArray[np.uint64]) -> Pairs:
     """Pairs of equal digests; of several equal ones, the first with the first."""
-    keys = [
-        np.rec.fromarrays([one, _occurrence(one)], names="digest,nth") for one in (before, after)
-    ]
+    keys = []
+    for digest in (before, after):
+        key = np.empty(len(digest), [("digest", np.uint64), ("nth", np.int64)])
+        key["digest"], key["nth"] = digest, _occurrence(digest)
+        keys.append(key)
     _, old, new = np.intersect1d(keys[0], keys[1], assume_unique=True, return_indices=True)
     order = np.argsort(old)
     return Pairs(
