@@ -59,3 +59,49 @@ def diff(
     else:
         print("\n".join(difference_text(result)))
     return EXIT_OK if result.equal else EXIT_FAILED
+
+
+def compare(
+    out: Path,
+    reference: Path,
+    /,
+    *,
+    slides: Slides = (),
+    to: Annotated[Path | None, Parameter(name="--out")] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Whether counts agree with those of people, or of another run.
+
+    Bias and limits of agreement (Bland-Altman), ICC(2,1), Spearman's rank
+    correlation, Passing-Bablok line; of all objects and of each class.
+
+    examples:
+      quadrat compare out manual.csv                 slide,count
+      quadrat compare out manual.csv --out compared  also CSV, JSON, PNG, PDF
+      quadrat compare out_v2 out_v1
+
+    Args:
+        out: the folder of a run
+        reference: a CSV (slide, and count or a column a class; or slide, class, count), or the
+            folder of another run
+        slides: only these slides, by name
+        to: folder for tables and plots
+        as_json: one JSON object
+    """
+    from quadrat.evaluation.compare import (
+        compare,
+        comparison_json,
+        comparison_text,
+        write_comparison,
+    )
+
+    if out.resolve() == reference.resolve():
+        raise ConfigError(f"{out} is given twice; name two runs, or a table of counts")
+    found = compare(out, reference, named=slides)
+    if to is not None:
+        write_comparison(to, found)
+    if as_json:
+        print(json.dumps(comparison_json(found), indent=2))
+    else:
+        print("\n".join(comparison_text(found)))
+    return EXIT_OK

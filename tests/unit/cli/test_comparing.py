@@ -75,3 +75,16 @@ def test_what_cannot_be_compared_is_refused_in_one_sentence(tmp_path):
     assert "there is no objects.parquet" in quadrat("diff", one, two).err
     (one / "results" / "other" / "summary.json").write_text("{}")
     assert "another version of quadrat may have written it" in quadrat("diff", one, two).err
+
+
+def test_compare_prints_figures_a_class_and_writes_plots_on_request(tmp_path):
+    one, two = two_runs(tmp_path)
+    (tmp_path / "manual.csv").write_text("slide,count\nequal,42\nother,39\n")
+    done = quadrat("compare", one, tmp_path / "manual.csv", "--out", tmp_path / "to")
+    assert done.code == 0, done.err
+    assert done.out.splitlines()[0].split() == ["all"]
+    assert (tmp_path / "to" / "bland_altman.pdf").is_file()
+    values = json.loads(quadrat("compare", one, two, "--json").out)
+    assert values["classes"]["all"]["bias"]["value"] == 1
+    assert quadrat("compare", one, one).code == 2
+    assert "there is no file" in quadrat("compare", one, tmp_path / "none.csv").err
