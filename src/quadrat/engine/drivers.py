@@ -88,12 +88,23 @@ def note_asked(
         WriteError: it cannot be written.
     """
     model = replace(pipeline.model, package=os.path.abspath(package))
-    values = {
-        "until": until,
-        "pipeline": to_json(replace(pipeline, model=model)),
-        "slides": [_shown(ref) for ref in slides],
-    }
-    text = json.dumps(values)
+    return _note(out, until, to_json(replace(pipeline, model=model)), slides)
+
+
+def note_imported(out: Path, slide: SlideRef) -> str:
+    """Keep where the file of a slide with imported results lies; the name of the record.
+
+    Raises:
+        WriteError: it cannot be written.
+    """
+    return _note(out, "import", None, [slide])
+
+
+def _note(
+    out: Path, until: str, pipeline: dict[str, Any] | None, slides: Sequence[SlideRef]
+) -> str:
+    shown = [_shown(ref) for ref in slides]
+    text = json.dumps({"until": until, "pipeline": pipeline, "slides": shown})
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     place = out / "run" / ASKED / f"{digest}.json"
     if place.exists():
@@ -121,6 +132,19 @@ def names_asked(out: Path) -> dict[str, str]:
         try:
             values = json.loads(path.read_bytes())
             found |= {str(slide["name"]): str(values["until"]) for slide in values["slides"]}
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return found
+
+
+def slides_asked(out: Path) -> dict[str, SlideRef]:
+    """The slides that commands were asked for, by name, as the last command gave them. (Cheap: no
+    pipeline is checked.)"""
+    found: dict[str, SlideRef] = {}
+    for path in _by_age(out / "run" / ASKED):
+        try:
+            slides = json.loads(path.read_bytes())["slides"]
+            found |= {str(slide["name"]): SlideRef(**slide) for slide in slides}
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return found

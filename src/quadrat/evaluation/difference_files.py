@@ -29,9 +29,8 @@ from quadrat.evaluation.difference import (
     difference,
     shared_slides,
 )
-from quadrat.evaluation.seam_files import polygons_of
 from quadrat.outputs.geojson import GeoJSONWriter
-from quadrat.outputs.objects import object_columns, object_table, take_rows
+from quadrat.outputs.objects import object_columns, object_table, polygons_of, take_rows
 from quadrat.outputs.results import read_results
 from quadrat.outputs.tables import ALL
 

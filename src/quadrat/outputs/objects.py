@@ -272,6 +272,20 @@ def take_rows(path: Path, columns: Sequence[str], index: npt.NDArray[np.integer]
     return pa.concat_tables(parts)
 
 
+def polygons_of(outlines: npt.NDArray[Any]) -> Polygons:
+    """Shapely polygons as ragged arrays.
+
+    Raises:
+        QuadratError: other shapes are among them.
+    """
+    if not len(outlines):
+        return Polygons(np.zeros((0, 2)), np.zeros(1, np.int64), np.zeros(1, np.int64))
+    kind, xy, offsets = shapely.to_ragged_array(outlines)
+    if kind is not shapely.GeometryType.POLYGON:
+        raise QuadratError(f"outlines must be polygons, not {kind.name.lower()}")
+    return Polygons(xy[:, :2], offsets[0].astype(np.int64), offsets[1].astype(np.int64))
+
+
 def object_table(rows: pa.Table, frame: Frame) -> ObjectTable:
     """Rows with the columns of :func:`object_columns` as a table in px of ``frame``, in their
     order.

@@ -1,0 +1,65 @@
+"""Ways out and in: results of other tools, files for other tools, figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from quadrat.cli.options import MppOrPx, above_zero
+from quadrat.core.errors import EXIT_OK
+
+
+def import_(
+    objects: Path,
+    /,
+    *,
+    slide: Path,
+    out: Path,
+    mpp: MppOrPx = None,
+    scene: str = "",
+    name: str = "",
+    classes: Annotated[tuple[str, ...], Parameter(metavar="NAME", consume_multiple=True)] = (),
+    point_um: Annotated[float | None, above_zero("--point-um", "um")] = None,
+    bad_records: Literal["fail", "skip"] = "fail",
+    overwrite: bool = False,
+) -> int:
+    """Make results of a slide from objects that another tool found.
+
+    Other commands then read them as quadrat's own. QuPath GeoJSON (detections or
+    cells), COCO, label images, tables: all that annotations may be in.
+
+    examples:
+      quadrat import cells.geojson --slide a.svs --out stardist
+      quadrat import points.csv --slide a.svs --out other --point-um 8
+      quadrat import cells.geojson --slide a.svs --out other --classes tumour other
+
+    Args:
+        objects: the file of objects, in level-0 px
+        slide: the slide's file
+        out: folder of the run, with one slide after the other
+        mpp: um per level-0 px, instead of what the slide states; px: work in pixels
+        scene: which of several pictures in the slide's file
+        name: what the results are called, instead of as the slide's file
+        classes: all classes in their order, if a file need not have each
+        point_um: side of a square to draw around an object that is only a point
+        bad_records: what happens to objects that cannot be used
+        overwrite: replace results of the slide
+    """
+    from quadrat.exchange.importing import ImportOptions, import_objects
+
+    options = ImportOptions(
+        mpp=mpp,
+        scene=scene,
+        name=name,
+        classes=classes,
+        point_um=point_um,
+        bad_records=bad_records,
+        overwrite=overwrite,
+    )
+    done = import_objects(objects, slide, out, options=options)
+    for note in done.summary.notes:
+        print(f"note: {note}")
+    print(f"{done.count} objects: {done.folder}")
+    return EXIT_OK
