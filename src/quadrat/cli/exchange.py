@@ -63,3 +63,33 @@ def import_(
         print(f"note: {note}")
     print(f"{done.count} objects: {done.folder}")
     return EXIT_OK
+
+
+def export(
+    run: Path,
+    /,
+    *,
+    to: Literal["qupath", "csv", "coco", "napari", "anndata", "spatialdata", "omero-csv"],
+    slides: Annotated[tuple[str, ...], Parameter(name="--slide", metavar="NAME")] = (),
+    out: Path | None = None,
+    overwrite: bool = False,
+) -> int:
+    """Write the objects of a run for another tool.
+
+    examples:
+      quadrat export out --to qupath            GeoJSON and a script that loads it
+      quadrat export out --to napari --slide a
+      quadrat export out --to spatialdata       needs pip install 'quadrat[spatialdata]'
+
+    Args:
+        run: the folder of a run
+        to: for which tool
+        slides: only these slides, by name
+        out: folder to write (RUN/export/TO)
+        overwrite: write into a folder that is not empty
+    """
+    from quadrat.exchange.exporting import export_run
+
+    done = export_run(run, to, folder=out, named=slides, overwrite=overwrite)
+    print(f"{done.objects} objects of {done.slides} slides: {done.folder}")
+    return EXIT_OK

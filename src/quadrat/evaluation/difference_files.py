@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import shapely
 
 from quadrat.core.files import write_file
 from quadrat.core.objects import ClassInfo, Frame
@@ -29,8 +27,8 @@ from quadrat.evaluation.difference import (
     difference,
     shared_slides,
 )
-from quadrat.outputs.geojson import GeoJSONWriter
-from quadrat.outputs.objects import object_columns, object_table, polygons_of, take_rows
+from quadrat.outputs.geojson import GeoJSONWriter, append_rows
+from quadrat.outputs.objects import object_columns, take_rows
 from quadrat.outputs.results import read_results
 from quadrat.outputs.tables import ALL
 
@@ -160,24 +158,9 @@ def write_differences(
         for source, frame, index, kinds in parts:
             order = np.argsort(index)
             class_id = np.array([names.index(kind) for kind in kinds], np.uint8)[order]
-            _append(writer, source, _level0(frame), index[order], class_id, first_id=done + 1)
+            rows = take_rows(source, [*object_columns(frame), "geometry"], index[order])
+            append_rows(writer, rows, level0, first_id=done + 1, class_id=class_id)
             done += len(index)
-
-
-def _append(
-    writer: GeoJSONWriter,
-    source: Path,
-    frame: Frame,
-    index: npt.NDArray[np.int64],
-    class_id: npt.NDArray[np.uint8],
-    *,
-    first_id: int,
-) -> None:
-    rows = take_rows(source, [*object_columns(frame), "geometry"], index)
-    table = replace(object_table(rows, frame), class_id=class_id)
-    outlines = shapely.from_wkb(rows["geometry"].to_numpy(zero_copy_only=False))
-    nearest = np.zeros((len(table), writer.n_classes), np.float32)
-    writer.append(table, polygons_of(outlines), nearest, first_id=first_id)
 
 
 def _level0(frame: Frame) -> Frame:
