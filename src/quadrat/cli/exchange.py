@@ -93,3 +93,55 @@ def export(
     done = export_run(run, to, folder=out, named=slides, overwrite=overwrite)
     print(f"{done.objects} objects of {done.slides} slides: {done.folder}")
     return EXIT_OK
+
+
+def figure(
+    run: Path,
+    slide: str,
+    /,
+    *,
+    out: Path,
+    bbox: Annotated[str | None, Parameter(metavar="X0,Y0,X1,Y1")] = None,
+    object_id: Annotated[int | None, Parameter(name="--object", metavar="ID")] = None,
+    scale_bar: bool = False,
+    no_outlines: bool = False,
+    dpi: int = 300,
+    width_mm: float = 85.0,
+    slide_file: Path | None = None,
+) -> int:
+    """A part of a slide with its objects, for a paper.
+
+    Outlines are lines in PDF and SVG.
+
+    examples:
+      quadrat figure out a --bbox 1000,2000,3000,3500 --scale-bar --out f.pdf
+      quadrat figure out a --object 17 --dpi 600 --out one.png
+
+    Args:
+        run: the folder of a run
+        slide: name of a slide with results
+        out: the file, .png, .pdf or .svg
+        bbox: what to show, in level-0 px
+        object_id: show what is around the object with this id
+        scale_bar: draw a bar of a round length
+        no_outlines: the slide alone
+        dpi: pixels of the slide an inch
+        width_mm: width of the figure
+        slide_file: the slide's file, if it is not where it was
+    """
+    from quadrat.exchange.figure import FigureOptions, draw_figure, parse_bbox
+
+    options = FigureOptions(
+        bbox=None if bbox is None else parse_bbox(bbox),
+        object_id=object_id,
+        scale_bar=scale_bar,
+        outlines=not no_outlines,
+        dpi=dpi,
+        width_mm=width_mm,
+        slide_file=slide_file,
+    )
+    done = draw_figure(run, slide, out, options=options)
+    x0, y0, x1, y1 = done.box
+    bar = f", scale bar {done.bar}" if done.bar else ""
+    print(f"{out}: x {x0:g} to {x1:g}, y {y0:g} to {y1:g} px, {done.objects} objects{bar}")
+    return EXIT_OK

@@ -77,7 +77,10 @@ examples:
 COMMANDS: dict[str, Sequence[Callable[..., int]]] = {
     "Slides to results": (runs.run, runs.tile, runs.predict, runs.stitch, commands.inspect),
     "Models": (pipelines.pipelines, pipelines.init, pipelines.train, pipelines.evaluate),
-    "From results": (comparing.diff, comparing.compare, exchange.import_, exchange.export),
+    "From results": (
+        *(comparing.diff, comparing.compare),
+        *(exchange.figure, exchange.export, exchange.import_),
+    ),
     "Checks": (status, certify, commands.verify, commands.seams),
     "Phantoms": (commands.demo, commands.phantom),
 }

@@ -54,7 +54,9 @@ def export_run(
     check_installed(to)
     folder = folder or out / "export" / to
     results = list(read_results(out, named=named).values())
-    objects = sum(result.counts[-1].count for result in results if result.objects and result.counts)
+    for result in results:
+        _ = result.objects  # before anything is written
+    objects = sum(result.counts[-1].count for result in results)
     if folder.exists() and any(folder.iterdir()) and not overwrite:
         raise ConfigError(f"{folder} is not empty; choose another --out, or say --overwrite")
     files = {name: Path(ref.path).name for name, ref in slides_asked(out).items()}
