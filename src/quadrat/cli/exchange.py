@@ -23,6 +23,7 @@ def import_(
     classes: Annotated[tuple[str, ...], Parameter(metavar="NAME", consume_multiple=True)] = (),
     point_um: Annotated[float | None, above_zero("--point-um", "um")] = None,
     bad_records: Literal["fail", "skip"] = "fail",
+    tissue: Literal["auto", "all"] = "auto",
     overwrite: bool = False,
 ) -> int:
     """Make results of a slide from objects that another tool found.
@@ -45,6 +46,8 @@ def import_(
         classes: all classes in their order, if a file need not have each
         point_um: side of a square to draw around an object that is only a point
         bad_records: what happens to objects that cannot be used
+        tissue: what counts as analysed: the tissue that quadrat finds, or the whole
+            slide
         overwrite: replace results of the slide
     """
     from quadrat.exchange.importing import ImportOptions, import_objects
@@ -56,6 +59,7 @@ def import_(
         classes=classes,
         point_um=point_um,
         bad_records=bad_records,
+        tissue=tissue,
         overwrite=overwrite,
     )
     done = import_objects(objects, slide, out, options=options)
@@ -79,7 +83,7 @@ def export(
     examples:
       quadrat export out --to qupath            GeoJSON and a script that loads it
       quadrat export out --to napari --slide a
-      quadrat export out --to spatialdata       needs pip install 'quadrat[spatialdata]'
+      quadrat export out --to spatialdata       pip install 'quadrat[spatialdata]'
 
     Args:
         run: the folder of a run

@@ -63,8 +63,8 @@ def read_seams(
             if not isinstance(answer, ObjectFigures) or answer.seams is None:
                 raise QuadratError(
                     f"{result / SUMMARY} has no seam report (the task {summary.task} finds no "
-                    "objects, or an older version wrote it); state --tile to have one made from "
-                    "objects.parquet"
+                    "objects, they were imported, or an older version wrote it); state --tile to "
+                    "have one made from objects.parquet"
                 )
             return answer.seams
         frame = summary.frame

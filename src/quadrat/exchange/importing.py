@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-import shapely
-
 from quadrat import __version__
-from quadrat.annotations.faults import geometry_problems
 from quadrat.annotations.formats.geojson import probabilities
 from quadrat.annotations.formats.reading import Choice, read_sheet
-from quadrat.annotations.record import Problem, Record, Sheet, rectangle
-from quadrat.annotations.scale import scale_problems
-from quadrat.annotations.shapes import geometry_of
+from quadrat.annotations.record import Sheet
 from quadrat.config.manifest import SlideRef
 from quadrat.core.errors import ConfigError
 from quadrat.core.files import new_folder, sha256_of
@@ -27,8 +20,9 @@ from quadrat.core.unit import MPP_OF_PX, PX, Mpp, um_or_none
 from quadrat.engine.drivers import note_imported
 from quadrat.engine.report import summarise
 from quadrat.engine.work import results_folder
+from quadrat.exchange.drawn import NO_CLASS, Chosen, chosen, objects_of
 from quadrat.outputs.geojson import GeoJSONWriter
-from quadrat.outputs.objects import ObjectWriter, polygons_of
+from quadrat.outputs.objects import ObjectWriter
 from quadrat.outputs.results import OBJECTS, REGIONAL, read_results
 from quadrat.outputs.summary import (
     SUMMARY,
@@ -50,15 +44,11 @@ from quadrat.slides.tissue.mask import find_tissue
 from quadrat.stitching.features import nearest_distances
 
 GEOJSON = "QuPath GeoJSON"
-NO_CLASS = "object"
-"""Class of objects without one."""
 PALETTE = (
     *((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66)),
     *((0, 114, 178), (213, 94, 0), (204, 121, 167), (0, 0, 0)),
 )
 """Colours of classes, safe for readers without all cones (M. Okabe and K. Ito)."""
-SHOWN = 3
-"""So many bad objects are named."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +67,8 @@ class ImportOptions:
     """Side of the square around an object that is a point (px in pixel work)."""
     bad_records: Literal["fail", "skip"] = "fail"
     """What happens to objects that cannot be used."""
+    tissue: Literal["auto", "all"] = "auto"
+    """What counts as analysed: the tissue that quadrat finds, or the whole slide."""
     overwrite: bool = False
     """Replace results of the slide."""
 
@@ -106,8 +98,7 @@ def import_objects(path: Path, slide_path: Path, out: Path, *, options: ImportOp
             or there are results already.
         WriteError: the results cannot be written.
     """
-    unit_px = options.mpp == PX
-    stated = MPP_OF_PX if unit_px else um_or_none(options.mpp)
+    stated = MPP_OF_PX if options.mpp == PX else um_or_none(options.mpp)
     with open_slide(slide_path, mpp=stated, scene=options.scene) as slide:
         name = options.name or slide.name
         ref = SlideRef(
@@ -119,137 +110,50 @@ def import_objects(path: Path, slide_path: Path, out: Path, *, options: ImportOp
                 f"{folder}: there are results of the slide '{name}'; name another --out, or say "
                 "--overwrite"
             )
-        mpp = MPP_OF_PX if unit_px else believable_mpp(slide)
-        level = slide.levels[0]
-        frame = Frame(level.height, level.width, mpp, 1.0, 1.0, PX if unit_px else "um")
-        choice = Choice(picture=str(slide_path), called=name, mpp=options.mpp or mpp)
+        frame = _frame(slide, options)
+        choice = Choice(
+            picture=str(slide_path),
+            called=name,
+            classes=options.classes,
+            mpp=PX if frame.unit == PX else frame.mpp,
+        )
         sheet = read_sheet(path, choice=choice)
-        records, regional, notes = chosen(sheet, frame, path, options=options)
-        area = _area(slide, frame)
-        classes = _classes(records, out, name, options)
-        scores = probabilities(path) if sheet.format == GEOJSON else {}
-        point = (options.point_um or 0) / mpp
-        table, polygons = objects_of(records, classes, point=point, scores=scores)
-        summary = _summary(slide, name, frame, path, sheet, classes, area, (*sheet.notes, *notes))
-    task = REGIONAL if regional else "instance" if polygons_drawn(records) else "detection"
+        taken = chosen(
+            sheet,
+            frame,
+            points=options.point_um is not None,
+            skip_bad=options.bad_records == "skip",
+        )
+        classes = _classes(taken, out, name, options)
+        summary = _summary(slide, name, frame, sheet, taken, _area(slide, frame, options), classes)
+    scores = probabilities(path) if sheet.format == GEOJSON else {}
+    side = (options.point_um or 0) / frame.mpp
+    table, polygons = objects_of(taken.records, classes, point=side, scores=scores)
     with new_folder(folder) as staging:
-        rows = _write_tables(staging, table, polygons, replace(summary, task=task))
-        figures = SlideFigures(area, ObjectFigures(tuple(rows), 0))
-        summary = replace(summary, task=task, figures=figures)
+        rows = _write_tables(staging, table, polygons, summary)
+        figures = replace(summary.figures, answer=ObjectFigures(tuple(rows), 0))
+        summary = replace(summary, figures=figures)
         write_summary(staging, summary)
     note_imported(out, ref.absolute())
     summarise(out)
     return Imported(folder, summary, len(table))
 
 
-def polygons_drawn(records: Sequence[Record]) -> bool:
-    """Whether objects were outlined, and not only boxed or pointed at."""
-    return any(record.parts and not record.box for record in records)
+def _frame(slide: Slide, options: ImportOptions) -> Frame:
+    """Level 0 as the grid of the results."""
+    level = slide.levels[0]
+    if options.mpp == PX:
+        return Frame(level.height, level.width, MPP_OF_PX, 1.0, 1.0, PX)
+    return Frame(level.height, level.width, believable_mpp(slide), 1.0, 1.0)
 
 
-def chosen(
-    sheet: Sheet, frame: Frame, path: Path, *, options: ImportOptions
-) -> tuple[list[Record], bool, list[str]]:
-    """The records that become objects, whether they are regions, and what is to be said of them.
-
-    Raises:
-        ConfigError: some cannot be used and are not to be left out, or there are none.
-    """
-    size = frame.height, frame.width
-    records = [record for record in sheet.records if record.kind != "region"]
-    regional = not records and bool(sheet.records)
-    notes = []
-    if regional:
-        records = list(sheet.records)
-        notes.append(f"no objects in {path.name}: its {len(records)} regions were imported")
-    elif len(records) < len(sheet.records):
-        notes.append(f"{len(sheet.records) - len(records)} regions of {path.name} are left out")
-    if not records:
-        raise ConfigError(f"{path}: there is no object in it")
-    for problem in scale_problems(sheet, size=size, mpp=None if frame.unit == PX else frame.mpp_l0):
-        if not problem.warning:
-            raise ConfigError(f"{path}: {problem.text}")
-        notes.append(problem.text)
-    good, bad = [], []
-    for record, problems in zip(records, geometry_problems(records, size=size), strict=True):
-        wrong = next((p for p in (*problems, *_unfit(record, options)) if not p.warning), None)
-        if wrong is None:
-            good.append(record)
-        else:
-            bad.append(f"{record.place}: {wrong.text}")
-    if bad:
-        shown = "; ".join(bad[:SHOWN]) + ("; ..." if len(bad) > SHOWN else "")
-        if options.bad_records == "fail":
-            raise ConfigError(
-                f"{path}: {len(bad)} of {len(records)} objects cannot be used ({shown}); mend "
-                "them, or leave them out with --bad-records skip"
-            )
-        notes.append(f"{len(bad)} of {len(records)} objects of {path.name} left out ({shown})")
-    return good, regional, notes
-
-
-def _unfit(record: Record, options: ImportOptions) -> list[Problem]:
-    """What of a record is no object of a result."""
-    if len(record.parts) > 1:
-        return [Problem("no geometry", f"{len(record.parts)} parts, but an object has one outline")]
-    if len(record.points) and options.point_um is None:
-        return [Problem("no geometry", "a point; give points a size with --point-um")]
-    return []
-
-
-def objects_of(
-    records: Sequence[Record],
-    classes: Sequence[ClassInfo],
-    *,
-    point: float,
-    scores: Mapping[str, float],
-) -> tuple[ObjectTable, Polygons]:
-    """Records as objects in canonical order: by the pixel of the centroid, row by row.
-
-    ``point``: side in px of the square around a point; each point is an object. ``scores``: by
-    place of the record; 1 for others.
-    """
-    index = {info.name: k for k, info in enumerate(classes)}
-    shapes, class_id, score = list[shapely.Geometry](), list[int](), list[float]()
-    for record in records:
-        own = [geometry_of(record)] if record.parts else []
-        for x, y in record.points.tolist():
-            half = point / 2
-            ((ring,),) = rectangle(x - half, y - half, x + half, y + half)
-            own.append(shapely.Polygon(ring))
-        shapes += own
-        class_id += [index[record.name or NO_CLASS]] * len(own)
-        score += [scores.get(record.place, 1.0)] * len(own)
-    drawn = np.array(shapes, object)
-    bounds = shapely.bounds(drawn).reshape(-1, 4)
-    middle = shapely.centroid(drawn)
-    centroid = np.stack([shapely.get_y(middle), shapely.get_x(middle)], axis=1).reshape(-1, 2)
-    anchor = np.floor(centroid).astype(np.int64)
-    ids = np.array(class_id, np.uint8)
-    keys = (ids, *bounds.T[::-1], centroid[:, 1], centroid[:, 0], anchor[:, 1], anchor[:, 0])
-    order = np.lexsort(keys)
-    table = ObjectTable(
-        anchor=anchor,
-        class_id=ids,
-        score=np.array(score, np.float32),
-        bbox=bounds[:, [1, 0, 3, 2]],
-        centroid=centroid,
-        area_px=shapely.area(drawn).astype(np.float64),
-        perimeter_px=shapely.length(drawn).astype(np.float64),
-        flags=np.zeros(len(ids), np.uint8),
-    )
-    return table.take(order), polygons_of(drawn[order])
-
-
-def _classes(
-    records: Sequence[Record], out: Path, name: str, options: ImportOptions
-) -> tuple[ClassInfo, ...]:
+def _classes(taken: Chosen, out: Path, name: str, options: ImportOptions) -> tuple[ClassInfo, ...]:
     """The classes of the results.
 
     Raises:
         ConfigError: objects have others, or the folder's results have.
     """
-    found = sorted({record.name or NO_CLASS for record in records})
+    found = sorted({record.name or NO_CLASS for record in taken.records})
     before: tuple[ClassInfo, ...] = ()
     if any((out / "results").glob(f"*/{SUMMARY}")):
         others = [one for one in read_results(out).values() if one.name != name]
@@ -274,10 +178,11 @@ def _classes(
     )
 
 
-def _area(slide: Slide, frame: Frame) -> AreaFigures:
+def _area(slide: Slide, frame: Frame, options: ImportOptions) -> AreaFigures:
     """The tissue of a slide; in pixel work all of it."""
-    if frame.unit == PX:
-        return AreaFigures(frame.height * frame.width / 1e6, {}, (), 0.0)
+    if frame.unit == PX or options.tissue == "all":
+        px_mm2 = (frame.mpp / 1000) ** 2
+        return AreaFigures(frame.height * frame.width * px_mm2, {}, (), 0.0)
     tissue = find_tissue(slide, slide_mpp=frame.mpp)
     excluded = {part.reason: part.mm2 for part in tissue.excluded}
     return AreaFigures(tissue.area_mm2, excluded, (), tissue.filled_mm2)
@@ -287,17 +192,17 @@ def _summary(
     slide: Slide,
     name: str,
     frame: Frame,
-    path: Path,
     sheet: Sheet,
-    classes: tuple[ClassInfo, ...],
+    taken: Chosen,
     area: AreaFigures,
-    notes: tuple[str, ...],
+    classes: tuple[ClassInfo, ...],
 ) -> Summary:
+    path = Path(sheet.source)
     digest = "" if path.is_dir() else sha256_of(path)
     source = slide.info.mpp_source or "override"
     return Summary(
         slide=name,
-        task="",
+        task=taken.task,
         fingerprint=digest,
         frame=frame,
         reader=ReaderNote(slide.info.format, slide.info.reader),
@@ -315,7 +220,7 @@ def _summary(
             threads=0,
             device="",
         ),
-        notes=notes,
+        notes=(*sheet.notes, *taken.notes),
         made_by=f"{path.name} ({sheet.format}{digest and f', sha256 {digest[:16]}'})",
     )
 

@@ -110,6 +110,13 @@ def test_qupath_gets_outlines_classes_with_colours_and_a_script_that_loads_them(
     assert "'" not in code
 
 
+def test_regions_are_annotations_in_qupath(tmp_path):
+    write_slide(tmp_path / "out", "a", BOXES["b"], task="semantic")
+    export_run(tmp_path / "out", "qupath", folder=tmp_path / "q")
+    (one, *_) = json.loads((tmp_path / "q/objects/a.geojson").read_text())["features"]
+    assert one["properties"]["objectType"] == "annotation"
+
+
 def test_groovy_text_has_nothing_that_groovy_would_replace():
     assert groovy_text("a'b\\c$d\n") == "'a\\'b\\\\c$d\\n'"
 

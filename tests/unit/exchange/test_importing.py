@@ -176,3 +176,26 @@ def test_a_slide_without_scale_or_a_file_that_is_none_is_named(tmp_path, slide):
     assert (done.code, "--mpp" in done.err) == (2, True)
     done = quadrat("import", tmp_path / "none", "--slide", slide, "--out", tmp_path / "x")
     assert done.code == 2
+
+
+def test_all_of_a_slide_is_analysed_on_request(tmp_path, slide):
+    done = taken(tmp_path, slide, feature([SQUARE]), words=("--mpp", 0.5, "--tissue", "all"))
+    assert done.code == 0, done.err
+    area = read_summary(tmp_path / "out" / "results" / "a").figures.area
+    assert area.tissue_mm2 == pytest.approx(400 * 600 * 0.25e-6)
+
+
+def test_coco_and_label_images_are_imported_as_well(tmp_path, slide):
+    labels = np.zeros((400, 600), np.uint16)
+    labels[100:120, 200:240], labels[200:210, 300:310] = 1, 2
+    Image.fromarray(labels).save(tmp_path / "labels.png")
+    words = ("--slide", slide, "--mpp", 0.5, "--out")
+    done = quadrat("import", tmp_path / "labels.png", *words, tmp_path / "a")
+    assert done.code == 0, done.err
+    rows = geopandas.read_parquet(tmp_path / "a/results/a/objects.parquet")
+    assert rows["area_um2"].tolist() == [200, 25]
+    assert quadrat("export", tmp_path / "a", "--to", "coco").code == 0
+    coco = tmp_path / "a" / "export" / "coco" / "coco.json"
+    done = quadrat("import", coco, *words, tmp_path / "b")
+    assert done.code == 0, done.err
+    assert quadrat("diff", tmp_path / "a", tmp_path / "b").code == 0
