@@ -10,7 +10,8 @@ SRC = Path(__file__).parents[2] / "src" / "quadrat"
 FILES = sorted(path.relative_to(SRC).as_posix() for path in SRC.rglob("*.py"))
 FLOORS = (
     "core", "config slides outputs stitching", "annotations store", "metrics phantom", "models",
-    "tasks", "engine", "training", "evaluation measure pages", "cli", "__init__.py __main__.py",
+    "tasks", "engine", "training", "evaluation measure pages exchange", "cli",
+    "__init__.py __main__.py",
 )  # fmt: skip
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}
 DASK = tuple(

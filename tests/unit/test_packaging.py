@@ -83,6 +83,10 @@ def test_importing_the_command_line_loads_nothing_slow() -> None:
     assert not imported_by("import quadrat.cli.main") & (HEAVY | SCIENTIFIC)
 
 
+def test_importing_the_package_loads_nothing_slow_although_it_counts() -> None:
+    assert not imported_by("import quadrat; quadrat.count, quadrat.open_run") & (HEAVY | SCIENTIFIC)
+
+
 def test_reading_a_pipeline_or_a_manifest_loads_no_engine_and_no_numpy() -> None:
     modules = "quadrat.config.pipeline, quadrat.config.manifest"
     assert not imported_by(f"import {modules}") & (HEAVY | SCIENTIFIC)

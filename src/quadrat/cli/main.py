@@ -13,7 +13,7 @@ from typing import Literal
 from cyclopts import App, CycloptsError, Group, Parameter
 
 from quadrat import __version__
-from quadrat.cli import commands, hpc, models, pipelines, runs
+from quadrat.cli import commands, comparing, exchange, hpc, models, pipelines, runs
 from quadrat.cli.advise import advise
 from quadrat.cli.annotations import check, export, stats
 from quadrat.cli.certify import certify
@@ -81,6 +81,10 @@ COMMANDS: dict[str, Sequence[Callable[..., int]]] = {
     "Slides to results": (runs.run, runs.tile, runs.predict, runs.stitch, commands.inspect),
     "Results": (view, report, measure),
     "Models": (pipelines.pipelines, pipelines.init, pipelines.train, pipelines.evaluate),
+    "From results": (
+        *(comparing.diff, comparing.compare),
+        *(exchange.figure, exchange.export, exchange.import_),
+    ),
     "Checks": (status, certify, commands.verify, commands.seams),
     "Phantoms": (commands.demo, commands.phantom),
 }

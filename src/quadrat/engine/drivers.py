@@ -88,12 +88,23 @@ def note_asked(
         WriteError: it cannot be written.
     """
     model = replace(pipeline.model, package=os.path.abspath(package))
-    values = {
-        "until": until,
-        "pipeline": to_json(replace(pipeline, model=model)),
-        "slides": [_shown(ref) for ref in slides],
-    }
-    text = json.dumps(values)
+    return _note(out, until, to_json(replace(pipeline, model=model)), slides)
+
+
+def note_imported(out: Path, slide: SlideRef) -> str:
+    """Keep where the file of a slide with imported results lies; the name of the record.
+
+    Raises:
+        WriteError: it cannot be written.
+    """
+    return _note(out, "import", None, [slide])
+
+
+def _note(
+    out: Path, until: str, pipeline: dict[str, Any] | None, slides: Sequence[SlideRef]
+) -> str:
+    shown = [_shown(ref) for ref in slides]
+    text = json.dumps({"until": until, "pipeline": pipeline, "slides": shown})
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     place = out / "run" / ASKED / f"{digest}.json"
     if place.exists():

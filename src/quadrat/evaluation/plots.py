@@ -1,5 +1,5 @@
 """Pictures of an evaluation: count scatter, Bland-Altman plot, confusion matrix, precision-recall
-curves (PNG, Agg)."""
+curves (the suffix of the path says in which format)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from quadrat.metrics.counts import limits_of_agreement
+from quadrat.metrics.counts import Numbers, limits_of_agreement
 from quadrat.metrics.protocol import Confusion, Curve
-from quadrat.metrics.ratios import Ids
 from quadrat.outputs.plots import save_figure
 
 DOT, LINE, PALE = "#2c6fbb", "#b2182b", "#8a8d91"
@@ -27,12 +26,23 @@ LABELLED_CELLS = 16
 """A larger confusion matrix has no numbers in its cells."""
 
 
-def count_scatter(
-    path: Path, counts: Mapping[str, tuple[Ids, Ids]], *, unit: str, icc: Mapping[str, float]
-) -> None:
-    """PNG: found against planted, a panel per class, a dot per unit, with the line of identity.
+ANNOTATED = ("annotated", "found")
+"""What the two counts of a unit are called."""
 
-    counts: class -> (planted, found), both (n,). icc: class -> ICC(2,1), for the titles.
+
+def count_scatter(
+    path: Path,
+    counts: Mapping[str, tuple[Numbers, Numbers]],
+    *,
+    unit: str,
+    icc: Mapping[str, float],
+    names: tuple[str, str] = ANNOTATED,
+    lines: Mapping[str, tuple[float, float]] | None = None,
+) -> None:
+    """Found against planted, a panel per class, a dot per unit, with the line of identity.
+
+    counts: class -> (planted, found), both (n,). icc: class -> ICC(2,1), for the titles. names:
+    what both are called. lines: class -> slope and intercept of a line through the dots.
     """
     figure, panels = _panels(len(counts))
     for axes, (name, (planted, found)) in zip(panels, counts.items(), strict=True):
@@ -41,11 +51,16 @@ def count_scatter(
         axes.scatter(
             planted, found, s=_dot_size(len(planted)), color=DOT, alpha=0.7, lw=0, zorder=2
         )
+        slope, intercept = (lines or {}).get(name, (math.nan, math.nan))
+        if math.isfinite(slope):
+            ends = (intercept, intercept + slope * end)
+            axes.plot((0, end), ends, color=LINE, lw=1.1, label=f"{slope:.3g} x {intercept:+.3g}")
+            axes.legend(fontsize=8, loc="upper left")
         axes.set(
             xlim=(0, end),
             ylim=(0, end),
-            xlabel=f"annotated, per {unit}",
-            ylabel=f"found, per {unit}",
+            xlabel=f"{names[0]}, per {unit}",
+            ylabel=f"{names[1]}, per {unit}",
             aspect="equal",
         )
         _integer_ticks(axes)
@@ -56,9 +71,15 @@ def count_scatter(
     save_figure(figure, path, dpi=DPI)
 
 
-def bland_altman(path: Path, counts: Mapping[str, tuple[Ids, Ids]], *, unit: str) -> None:
-    """PNG: found - planted over their mean, a panel per class, with bias and limits of agreement
-    (Bland and Altman 1986). counts: class -> (planted, found), both (n,)."""
+def bland_altman(
+    path: Path,
+    counts: Mapping[str, tuple[Numbers, Numbers]],
+    *,
+    unit: str,
+    names: tuple[str, str] = ANNOTATED,
+) -> None:
+    """Found - planted over their mean, a panel per class, with bias and limits of agreement (Bland
+    and Altman 1986). counts: class -> (planted, found), both (n,). names: what both are called."""
     figure, panels = _panels(len(counts))
     for axes, (name, (planted, found)) in zip(panels, counts.items(), strict=True):
         mean, difference = (planted + found) / 2, (found - planted).astype(np.float64)
@@ -81,7 +102,10 @@ def bland_altman(path: Path, counts: Mapping[str, tuple[Ids, Ids]], *, unit: str
                 color=LINE,
                 zorder=3,
             )
-        axes.set(xlabel=f"mean of annotated and found, per {unit}", ylabel="found - annotated")
+        axes.set(
+            xlabel=f"mean of {names[0]} and {names[1]}, per {unit}",
+            ylabel=f"{names[1]} - {names[0]}",
+        )
         axes.set_title(name, fontsize=11)
         axes.margins(x=0.08, y=0.16)
     save_figure(figure, path, dpi=DPI)

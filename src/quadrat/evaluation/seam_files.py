@@ -6,10 +6,8 @@ import math
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import shapely
 
 from quadrat.annotations.formats.geojson import load_annotations
@@ -19,7 +17,13 @@ from quadrat.core.seams import SeamFigures
 from quadrat.core.text import aligned
 from quadrat.core.unit import MPP_OF_PX, PX, Mpp, Unit, plain_area
 from quadrat.evaluation.results import finished_summary
-from quadrat.outputs.objects import object_columns, object_table, read_rows, row_groups
+from quadrat.outputs.objects import (
+    object_columns,
+    object_table,
+    polygons_of,
+    read_rows,
+    row_groups,
+)
 from quadrat.outputs.summary import SUMMARY, ObjectFigures
 from quadrat.stitching.seams import Parts, seam_report, tile_lattice
 
@@ -59,8 +63,8 @@ def read_seams(
             if not isinstance(answer, ObjectFigures) or answer.seams is None:
                 raise QuadratError(
                     f"{result / SUMMARY} has no seam report (the task {summary.task} finds no "
-                    "objects, or an older version wrote it); state --tile to have one made from "
-                    "objects.parquet"
+                    "objects, they were imported, or an older version wrote it); state --tile to "
+                    "have one made from objects.parquet"
                 )
             return answer.seams
         frame = summary.frame
@@ -102,20 +106,6 @@ def read_objects(path: Path, frame: Frame) -> tuple[ObjectTable, Parts]:
 
     table = object_table(read_rows(path, object_columns(frame)), level0)
     return table, [partial(part, group) for group in range(row_groups(path))]
-
-
-def polygons_of(outlines: npt.NDArray[Any]) -> Polygons:
-    """Shapely polygons as ragged arrays.
-
-    Raises:
-        QuadratError: other shapes are among them.
-    """
-    if not len(outlines):
-        return Polygons(np.zeros((0, 2)), np.zeros(1, np.int64), np.zeros(1, np.int64))
-    kind, xy, offsets = shapely.to_ragged_array(outlines)
-    if kind is not shapely.GeometryType.POLYGON:
-        raise QuadratError(f"outlines must be polygons, not {kind.name.lower()}")
-    return Polygons(xy[:, :2], offsets[0].astype(np.int64), offsets[1].astype(np.int64))
 
 
 def read_geojson(path: Path) -> tuple[ObjectTable, Parts]:

@@ -9,6 +9,7 @@ and the model. True objects are called "planted", as in the files of an evaluati
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -62,19 +63,52 @@ def limits_of_agreement(planted: Numbers, found: Numbers) -> tuple[float, float]
     return float(difference.mean()) - spread, float(difference.mean()) + spread
 
 
+@dataclass(frozen=True, slots=True)
+class MeanSquares:
+    """A two-way analysis of variance of ratings (n units, k raters)."""
+
+    n: int
+    """Units."""
+    k: int
+    """Raters."""
+    units: float
+    """Mean square between units."""
+    raters: float
+    """Mean square between raters."""
+    error: float
+    """Residual mean square."""
+
+    @staticmethod
+    def of(ratings: Numbers) -> MeanSquares | None:
+        """Of ratings (n, k); None below two units or raters."""
+        n, k = ratings.shape
+        if n < 2 or k < 2:
+            return None
+        x = np.asarray(ratings, np.float64)
+        grand, rows, columns = x.mean(), x.mean(axis=1), x.mean(axis=0)
+        rest = x - rows[:, None] - columns[None, :] + grand
+        return MeanSquares(
+            n,
+            k,
+            k * float(((rows - grand) ** 2).sum()) / (n - 1),
+            n * float(((columns - grand) ** 2).sum()) / (k - 1),
+            float((rest**2).sum()) / ((n - 1) * (k - 1)),
+        )
+
+    @property
+    def icc_2_1(self) -> float:
+        """ICC(2,1); NaN where nothing varies."""
+        whole = (
+            self.units + (self.k - 1) * self.error + self.k * (self.raters - self.error) / self.n
+        )
+        return (self.units - self.error) / whole if whole else float("nan")
+
+
 def icc_2_1(ratings: Numbers) -> float:
     """ICC(2,1) of ratings (n units, k raters); NaN below two units or raters, or where nothing
     varies."""
-    n, k = ratings.shape
-    if n < 2 or k < 2:
-        return float("nan")
-    x = np.asarray(ratings, np.float64)
-    grand, rows, columns = x.mean(), x.mean(axis=1), x.mean(axis=0)
-    between = k * float(((rows - grand) ** 2).sum()) / (n - 1)
-    raters = n * float(((columns - grand) ** 2).sum()) / (k - 1)
-    error = float(((x - rows[:, None] - columns[None, :] + grand) ** 2).sum()) / ((n - 1) * (k - 1))
-    whole = between + (k - 1) * error + k * (raters - error) / n
-    return (between - error) / whole if whole else float("nan")
+    found = MeanSquares.of(ratings)
+    return float("nan") if found is None else found.icc_2_1
 
 
 def count_agreement(planted: Numbers, found: Numbers) -> dict[str, float]:

@@ -11,18 +11,21 @@ import json
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import shapely
 
 from quadrat.core.files import new_file
 from quadrat.core.kernel import kernel
 from quadrat.core.objects import ClassInfo, Frame, ObjectTable, Polygons
 from quadrat.core.unit import length, small_area
-from quadrat.outputs.objects import check_append, slice_polygons
+from quadrat.outputs.objects import check_append, object_table, polygons_of, slice_polygons
 
 DECIMALS = 2
 """Coordinates are rounded (half up) to this many decimals of a level-0 px. Trailing zeros are not
@@ -66,7 +69,7 @@ class GeoJSONWriter:
         object_type: Literal["detection", "annotation"] = "detection",
     ) -> None:
         self._path, self._frame, self._slide = Path(path), frame, slide
-        self._n_classes = len(classes)
+        self.n_classes = len(classes)
         score = "Detection probability" if object_type == "detection" else "Probability"
         self._heads = [_class_json(c, object_type=object_type, score=score) for c in classes]
         unit = frame.unit
@@ -108,7 +111,7 @@ class GeoJSONWriter:
             ValueError: parts that do not agree, an object without outline, or a score that is
             not a number.
         """
-        check_append(table, polygons, nearest, n_classes=self._n_classes, first_id=first_id)
+        check_append(table, polygons, nearest, n_classes=self.n_classes, first_id=first_id)
         if not np.isfinite(table.score).all():
             raise ValueError(
                 f"score of object {first_id + int(np.argmin(np.isfinite(table.score)))} is not a "
@@ -150,6 +153,27 @@ class GeoJSONWriter:
                     self._sizes % (area, perimeter),
                 )
             )
+
+
+def append_rows(
+    writer: GeoJSONWriter,
+    rows: pa.Table,
+    frame: Frame,
+    *,
+    first_id: int,
+    class_id: npt.NDArray[np.uint8] | None = None,
+) -> None:
+    """Add rows of an object table, with the columns of ``object_columns`` and the outline.
+
+    ``frame``: that of the writer. ``class_id``: (n,) classes, in place of their own.
+    """
+    table = object_table(rows, frame)
+    if class_id is not None:
+        table = replace(table, class_id=class_id)
+    outlines = polygons_of(shapely.from_wkb(rows["geometry"].to_numpy(zero_copy_only=False)))
+    xy = frame.scale.from_l0(outlines.xy)
+    nearest = np.zeros((len(table), writer.n_classes), np.float32)  # it is not written
+    writer.append(table, replace(outlines, xy=xy), nearest, first_id=first_id)
 
 
 def coordinates_json(polygons: Polygons, frame: Frame) -> Iterator[bytes]:

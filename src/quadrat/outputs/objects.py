@@ -254,6 +254,38 @@ def row_groups(path: Path) -> int:
     return int(pq.read_metadata(path).num_row_groups)
 
 
+def take_rows(path: Path, columns: Sequence[str], index: npt.NDArray[np.integer]) -> pa.Table:
+    """Rows of an object table by their ascending indices (n,), read row group by row group.
+
+    Raises:
+        QuadratError: see :func:`read_rows`.
+    """
+    about = pq.read_metadata(path)
+    sizes = [about.row_group(group).num_rows for group in range(about.num_row_groups)]
+    parts = [read_rows(path, columns).slice(0, 0)] if not len(index) else []
+    start = 0
+    for group, size in enumerate(sizes):
+        mine = index[(index >= start) & (index < start + size)]
+        if len(mine):
+            parts.append(read_rows(path, columns, group=group).take(plain(mine - start)))
+        start += size
+    return pa.concat_tables(parts)
+
+
+def polygons_of(outlines: npt.NDArray[Any]) -> Polygons:
+    """Shapely polygons as ragged arrays.
+
+    Raises:
+        QuadratError: other shapes are among them.
+    """
+    if not len(outlines):
+        return Polygons(np.zeros((0, 2)), np.zeros(1, np.int64), np.zeros(1, np.int64))
+    kind, xy, offsets = shapely.to_ragged_array(outlines)
+    if kind is not shapely.GeometryType.POLYGON:
+        raise QuadratError(f"outlines must be polygons, not {kind.name.lower()}")
+    return Polygons(xy[:, :2], offsets[0].astype(np.int64), offsets[1].astype(np.int64))
+
+
 def object_table(rows: pa.Table, frame: Frame) -> ObjectTable:
     """Rows with the columns of :func:`object_columns` as a table in px of ``frame``, in their
     order.

@@ -142,6 +142,9 @@ class Summary:
     """Package, versions and settings; in the file they are not nested."""
     notes: tuple[str, ...] = ()
     """What a user should know of how the slide was analysed; not in the file if there is none."""
+    made_by: str = ""
+    """What other tool's file the objects were imported from; not in the file if quadrat found
+    them."""
 
     @property
     def damaged(self) -> int:
@@ -158,8 +161,9 @@ def write_summary(folder: Path, summary: Summary) -> None:
     unit = summary.frame.unit
     values = to_json(summary, unit=unit) | {"thresholds": renamed(summary.thresholds, unit)}
     figures, provenance = values.pop("figures"), values.pop("provenance")
-    if not summary.notes:
-        del values["notes"]
+    for name in ("notes", "made_by"):
+        if not values[name]:
+            del values[name]
     answer = figures["answer"]
     if isinstance(summary.figures.answer, ScoreFigures):
         answer["class"] = answer.pop("top_class")

@@ -11,6 +11,7 @@ from quadrat.engine.drivers import (
     drop_logs,
     names_asked,
     note_asked,
+    note_imported,
     read_asked,
     read_drivers,
     slides_asked,
@@ -93,3 +94,14 @@ def test_the_oldest_logs_of_workers_go(tmp_path):
     drop_logs(tmp_path)
     assert sorted(path.name for path in workers.iterdir())[0] == "003"
     assert len(list(workers.iterdir())) == LOGS_KEPT
+
+
+def test_files_of_slides_are_known_by_name_imported_ones_too(tiny):
+    ask(tiny, "a", "b")
+    note_imported(tiny.out, SlideRef(name="c", path="/x/c.svs", mpp=0.25))
+    found = slides_asked(tiny.out)
+    assert found["a"] == tiny.slide("a")
+    assert (found["c"].path, found["c"].mpp) == ("/x/c.svs", 0.25)
+    assert sorted(found) == ["a", "b", "c"]
+    assert names_asked(tiny.out)["c"] == "import"
+    assert len(list(read_asked(tiny.out))) == 1  # there is no pipeline to do it again with

@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 
 from helpers.object_parts import CLASSES, FRAME, sample, write
 from quadrat.core.objects import Frame, Polygons
-from quadrat.outputs.geojson import GeoJSONWriter, coordinates_json, feature_ids
+from quadrat.outputs.geojson import (
+    GeoJSONWriter,
+    append_rows,
+    coordinates_json,
+    feature_ids,
+)
+from quadrat.outputs.objects import ObjectWriter, object_columns, read_rows
 
 
 @pytest.mark.parametrize("object_type", ["detection", "annotation"])
@@ -75,3 +81,18 @@ def test_an_object_without_outline_or_score_is_not_written_to_geojson(tmp_path):
         table.score[2] = np.nan
         with pytest.raises(ValueError, match="score of object 3"):
             out.append(table, polygons, nearest=nearest, first_id=1)
+
+
+@pytest.mark.parametrize("kind", ["detection", "annotation"])
+def test_rows_of_a_table_give_the_bytes_that_the_run_wrote(tmp_path, kind):
+    parts = [sample()]
+    own = write(GeoJSONWriter, tmp_path / "own.geojson", parts, object_type=kind)
+    write(ObjectWriter, tmp_path / "o.parquet", parts)
+    rows = read_rows(tmp_path / "o.parquet", [*object_columns(FRAME), "geometry"])
+    again = GeoJSONWriter(
+        tmp_path / "again.geojson", frame=FRAME, classes=CLASSES, slide="slide-1", object_type=kind
+    )
+    with again as writer:
+        append_rows(writer, rows.slice(0, 5), FRAME, first_id=1)
+        append_rows(writer, rows.slice(5), FRAME, first_id=6)
+    assert (tmp_path / "again.geojson").read_bytes() == own

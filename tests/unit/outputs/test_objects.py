@@ -127,3 +127,14 @@ def test_a_slide_without_objects_gives_files_that_open(tmp_path):
     write(ObjectWriter, tmp_path / "o.parquet", [])
     assert len(geopandas.read_parquet(tmp_path / "o.parquet")) == 0
     assert json.loads(write(GeoJSONWriter, tmp_path / "o.geojson", []))["features"] == []
+
+
+def test_rows_are_taken_by_index_over_row_groups(tmp_path, monkeypatch):
+    monkeypatch.setattr(objects, "ROW_GROUP", 4)
+    part = sample()
+    path, n = tmp_path / "o.parquet", len(part[0])
+    write(ObjectWriter, path, [part])
+    assert objects.row_groups(path) == -(-n // 4) > 2
+    index = np.array([0, 3, 4, n - 1])
+    assert objects.take_rows(path, ["id"], index)["id"].to_pylist() == [1, 4, 5, n]
+    assert objects.take_rows(path, ["id"], np.zeros(0, np.int64)).num_rows == 0

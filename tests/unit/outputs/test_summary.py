@@ -100,3 +100,11 @@ def test_what_a_later_version_adds_is_left_aside(tmp_path):
     values = written(tmp_path)
     (tmp_path / SUMMARY).write_text(json.dumps(values | {"mitoses": 4}))
     assert read_summary(tmp_path) == summary_of(FRAME)
+
+
+def test_what_was_imported_says_from_where_and_other_summaries_do_not(tmp_path):
+    frame = Frame(10, 20, 0.5, 1.0, 1.0)
+    write_summary(tmp_path, replace(summary_of(frame), made_by="cells.geojson"))
+    assert read_summary(tmp_path).made_by == "cells.geojson"
+    write_summary(tmp_path, summary_of(frame))
+    assert "made_by" not in (tmp_path / "summary.json").read_text()

@@ -30,6 +30,7 @@ from quadrat.core.text import not_utf8
 
 _DRAWN = ("Polygon", "MultiPolygon", "Point", "MultiPoint")
 _COLLECTION = "GeometryCollection"
+_PROBABILITY = ("Detection probability", "Probability")
 _DEEPEST = 50
 """So many levels of features in features, or of collections in collections, are gone through."""
 
@@ -104,6 +105,29 @@ def read_rois(path: Path) -> tuple[list[Roi], tuple[str, ...]]:
 def _as_annotation(feature: dict[str, Any]) -> dict[str, Any]:
     properties = feature.get("properties") or {}
     return feature | {"properties": properties | {"objectType": "annotation"}}
+
+
+def probabilities(path: Path) -> dict[str, float]:
+    """How sure a tool was of its objects, by place: the measurement "Detection probability" or
+    "Probability", where a feature has one.
+
+    Raises:
+        AnnotationError: not such a file, or one is no number from 0 to 1.
+    """
+    found = {}
+    for number, top in enumerate(_features(path), start=1):
+        for place, feature in _with_children(top, f"feature {number}"):
+            properties = feature.get("properties") if isinstance(feature, dict) else None
+            stated = (properties or {}).get("measurements") or {}
+            if isinstance(stated, list):  # as QuPath wrote it before 0.4
+                stated = {m["name"]: m["value"] for m in stated if {"name", "value"} <= set(m)}
+            own = next((stated[name] for name in _PROBABILITY if name in stated), None)
+            if own is None:
+                continue
+            if not isinstance(own, int | float) or not 0 <= own <= 1:
+                raise AnnotationError(f"{path}, {place}: its probability is {own}, not 0 to 1")
+            found[place] = float(own)
+    return found
 
 
 def records_of(path: Path, *, kind: Kind) -> list[Record]:

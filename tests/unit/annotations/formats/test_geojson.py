@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from helpers.annotation_files import ring as square
-from quadrat.annotations.formats.geojson import load_annotations, read_geojson
+from quadrat.annotations.formats.geojson import load_annotations, probabilities, read_geojson
 from quadrat.core.errors import AnnotationError
 
 
@@ -243,3 +243,16 @@ def test_children_that_are_no_list_or_are_nested_without_end_are_bad_records(tmp
     records = read_geojson(written(tmp_path, [deep])).records
     assert len(records) == 52
     assert records[-1].fault.text == "not a GeoJSON Feature"
+
+
+def test_probabilities_are_those_of_the_measurements_old_and_new(tmp_path):
+    new, old, none = (feature([square(0, 0, 9)]) for _ in range(3))
+    new["properties"]["measurements"] = {"Area": 3, "Detection probability": 0.25}
+    old["properties"]["measurements"] = [{"name": "Probability", "value": 1}]
+    new["childObjects"] = [old]
+    assert probabilities(written(tmp_path, [none, new])) == {
+        "feature 2": 0.25, "feature 2, child 1": 1.0,
+    }  # fmt: skip
+    new["properties"]["measurements"] = {"Probability": 7}
+    with pytest.raises(AnnotationError, match="feature 1: its probability is 7, not 0 to 1"):
+        probabilities(written(tmp_path, [new]))
