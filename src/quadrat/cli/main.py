@@ -79,12 +79,11 @@ examples:
 
 COMMANDS: dict[str, Sequence[Callable[..., int]]] = {
     "Slides to results": (runs.run, runs.tile, runs.predict, runs.stitch, commands.inspect),
-    "Results": (view, report, measure),
-    "Models": (pipelines.pipelines, pipelines.init, pipelines.train, pipelines.evaluate),
-    "From results": (
-        *(comparing.diff, comparing.compare),
+    "Results": (
+        *(view, report, measure, comparing.diff, comparing.compare),
         *(exchange.figure, exchange.export, exchange.import_),
     ),
+    "Models": (pipelines.pipelines, pipelines.init, pipelines.train, pipelines.evaluate),
     "Checks": (status, certify, commands.verify, commands.seams),
     "Phantoms": (commands.demo, commands.phantom),
 }
