@@ -17,8 +17,9 @@ from quadrat.core.unit import named
 from quadrat.measure.area import Tissue
 from quadrat.measure.borders import border_distance, segments_of
 from quadrat.measure.figures import ALL, NO_TISSUE_MAP, distribution
-from quadrat.measure.results import Objects, SlideResult
+from quadrat.measure.results import Objects
 from quadrat.measure.rows import Figure
+from quadrat.outputs.results import SlideResult
 
 F64 = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.int64]
@@ -38,7 +39,7 @@ def band_figures(
 ) -> Iterator[Figure]:
     """Distances of a region's own objects to its border (negative: inside), and counts in bands
     between ``edges`` (um, half-open) of all objects of the slide."""
-    unit, classes = result.summary.frame.unit, result.classes
+    unit, classes = result.summary.frame.unit, result.class_names
     distance = signed_distances(objects, result, shape, members, edges)
     own = distance[members]
     for k, name in enumerate((*classes, ALL)):

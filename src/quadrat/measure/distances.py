@@ -19,8 +19,9 @@ from quadrat.core.unit import named
 from quadrat.measure.area import Tissue
 from quadrat.measure.borders import border_distance, tissue_border
 from quadrat.measure.figures import NO_TISSUE_MAP, distribution
-from quadrat.measure.results import Objects, SlideResult
+from quadrat.measure.results import Objects
 from quadrat.measure.rows import Figure
+from quadrat.outputs.results import SlideResult
 
 F64 = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.int64]
@@ -54,8 +55,8 @@ class Neighbours:
         near, within = [], []
         asked = np.zeros(len(objects), np.bool_)
         for section in sections:
-            mine = objects.class_id == result.classes.index(section.of)
-            theirs = objects.class_id == result.classes.index(section.to)
+            mine = objects.class_id == result.class_names.index(section.of)
+            theirs = objects.class_id == result.class_names.index(section.to)
             asked |= mine
             distance, counts = neighbours(
                 xy, mine, theirs, same=section.of == section.to, radii=section.within_um

@@ -21,9 +21,9 @@ from quadrat.core.files import write_file
 from quadrat.core.unit import Unit, named
 from quadrat.measure.figures import ALL
 from quadrat.measure.hotspots import Window, best_circles, best_squares
-from quadrat.measure.results import SlideResult
 from quadrat.measure.rows import Figure, Place, written
 from quadrat.measure.slide import Loaded
+from quadrat.outputs.results import SlideResult
 
 CSV, FOLDER = "hotspots.csv", "hotspots"
 COLUMNS = ("run", "slide", "case", "class", "rank", "shape", "mm2", "count", "per_mm2",
@@ -58,7 +58,7 @@ def hotspots_of(loaded: Loaded, sections: Sequence[HotspotSection]) -> list[Hots
     for section in sections:
         mine = slice(None)
         if section.of != ALL:
-            mine = objects.class_id == result.classes.index(section.of)
+            mine = objects.class_id == result.class_names.index(section.of)
         xy = objects.xy_l0[mine] * um
         shape, mm2 = section.window
         for rank, window in enumerate(_windows(xy, shape, mm2, section.best), start=1):

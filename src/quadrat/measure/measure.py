@@ -16,10 +16,11 @@ from quadrat.measure.hotspot_files import HotspotFiles, hotspots_of
 from quadrat.measure.plan import Plan, plan_for
 from quadrat.measure.pooled import Pool, case_figures, cohort_figures
 from quadrat.measure.regions import Region, read_regions
-from quadrat.measure.results import SlideResult, read_results
+from quadrat.measure.results import finished
 from quadrat.measure.rois import RoiFiles, Within, find_rois, read_within
 from quadrat.measure.rows import TABLE, MeasurementWriter, Place
 from quadrat.measure.slide import Measured, load_slide, measure_slide
+from quadrat.outputs.results import SlideResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ def measure(wanted: Wanted, *, say: Callable[[str], None] = lambda text: None) -
         AnnotationError: a file of regions cannot be used. (In both cases no table is written.)
         WriteError: the table cannot be written.
     """
-    results = read_results(wanted.out)
+    results = finished(wanted.out)
     names = [one.name for one in results]
     file = MeasureFile() if wanted.pipeline is None else load_measure_file(wanted.pipeline)
     plan = plan_for(results, file, shapes=wanted.shapes, without_filled=wanted.without_filled)
@@ -124,7 +125,7 @@ def _write_pooled(
     writer: MeasurementWriter, pool: Pool, results: Sequence[SlideResult], plan: Plan, run: str
 ) -> int:
     """The rows of cases, by name, and of all cases."""
-    classes, unit = results[0].classes, results[0].summary.frame.unit
+    classes, unit = results[0].class_names, results[0].summary.frame.unit
     rows = 0
     for case in sorted(pool.tallies):
         for key, figures in case_figures(pool, case, classes, plan, unit=unit):

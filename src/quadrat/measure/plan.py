@@ -9,7 +9,8 @@ from quadrat.config.measure import DistanceSection, HotspotSection, MeasureFile
 from quadrat.core.errors import ConfigError
 from quadrat.measure.figures import ALL
 from quadrat.measure.ratios import Ratio, parse_ratio
-from quadrat.measure.results import SlideResult, check_class
+from quadrat.measure.results import check_class, tissue_of
+from quadrat.outputs.results import SlideResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ def plan_for(
     Raises:
         ConfigError: a class that the run does not know, or something that cannot be done of it.
     """
-    classes, first = results[0].classes, results[0]
+    classes, first = results[0].class_names, results[0]
     ratios = tuple(parse_ratio(n, text, classes=classes) for n, text in file.ratios.items())
     for k, section in enumerate(file.distances):
         check_class(section.of, classes, where=f"distances[{k}].of")
@@ -67,7 +68,7 @@ def plan_for(
             "regions, of which a part may lie on filled glass"
         )
     if without_filled:
-        old = next((one for one in results if one.tissue() is None), None)
+        old = next((one for one in results if tissue_of(one) is None), None)
         if old is not None:
             raise ConfigError(
                 f"{old.folder}: an older version wrote these results, without tissue.png, so "

@@ -20,47 +20,11 @@ from quadrat.core.unit import named
 from quadrat.measure.area import Tissue
 from quadrat.measure.shapes import Shapes, circularity, shapes_of
 from quadrat.outputs.objects import read_rows, row_groups
-from quadrat.outputs.summary import SUMMARY, Summary, read_summary
+from quadrat.outputs.results import SlideResult, read_results
+from quadrat.outputs.summary import SUMMARY
 from quadrat.outputs.tissue import read_tissue
 
-OBJECTS = "objects.parquet"
 F64 = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class SlideResult:
-    """The results of one slide."""
-
-    folder: Path
-    """Where they lie."""
-    summary: Summary
-    """What they say of themselves."""
-
-    @property
-    def name(self) -> str:
-        """The slide."""
-        return self.summary.slide
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the model's classes."""
-        return tuple(c.name for c in self.summary.provenance.classes)
-
-    @property
-    def regional(self) -> bool:
-        """Whether its objects are regions of a semantic map, which are measured and not counted."""
-        return self.summary.task == "semantic"
-
-    @property
-    def um_per_l0(self) -> tuple[float, float]:
-        """um per level-0 px, of x and of y (1 in pixel work)."""
-        frame = self.summary.frame
-        return frame.mpp / frame.scale_col, frame.mpp / frame.scale_row
-
-    def tissue(self) -> Tissue | None:
-        """What was analysed; None where an older version wrote the results."""
-        found = read_tissue(self.folder)
-        return None if found is None else Tissue(*found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,43 +49,34 @@ class Objects:
         return Objects(self.xy_l0[index], self.class_id[index], self.area_um2[index], sizes)
 
 
-def read_results(out: Path) -> list[SlideResult]:
-    """The finished slides of a run, by name.
+def finished(out: Path) -> list[SlideResult]:
+    """The slides of a run that can be measured, by name.
 
     Raises:
         ConfigError: there are none, they are of another version, without objects, or of several
             models.
     """
-    folders = sorted(path.parent for path in (out / "results").glob(f"*/{SUMMARY}"))
-    if not folders:
-        raise ConfigError(f"{out}: there are no results of a finished slide; run slides first")
-    found = []
-    for folder in folders:
-        try:
-            summary = read_summary(folder)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ConfigError(
-                f"{folder / SUMMARY} cannot be read ({error}); another version of quadrat may have "
-                "written it: run the slide again with --overwrite"
-            ) from error
-        if not (folder / OBJECTS).is_file():
-            raise ConfigError(
-                f"{folder}: there is no {OBJECTS}, so there are no objects to measure (the task is "
-                f"{summary.task}); measure runs of tasks that find objects or regions"
-            )
-        found.append(SlideResult(folder, summary))
+    found = list(read_results(out).values())
+    for one in found:
+        one.need_objects()
     return _of_one_model(found)
+
+
+def tissue_of(result: SlideResult) -> Tissue | None:
+    """What was analysed of a slide; None where an older version wrote the results."""
+    found = read_tissue(result.folder)
+    return None if found is None else Tissue(*found)
 
 
 def _of_one_model(found: list[SlideResult]) -> list[SlideResult]:
     first = found[0]
     for one in found[1:]:
-        mine, theirs = (first.classes, first.summary.task), (one.classes, one.summary.task)
+        mine, theirs = (first.class_names, first.summary.task), (one.class_names, one.summary.task)
         if mine != theirs or first.summary.frame.unit != one.summary.frame.unit:
             raise ConfigError(
                 f"{one.folder}: a run of {one.summary.task} with the classes "
-                f"{', '.join(one.classes)}, but {first.folder} is one of {first.summary.task} with "
-                f"{', '.join(first.classes)}; give each model a folder of its own"
+                f"{', '.join(one.class_names)}, but {first.folder} is one of {first.summary.task} "
+                f"with {', '.join(first.class_names)}; give each model a folder of its own"
             )
     return found
 
@@ -141,11 +96,11 @@ def read_objects(result: SlideResult, *, shapes: bool) -> Objects:
     Raises:
         QuadratError: the table cannot be read, or holds classes that the summary does not name.
     """
-    path, unit = result.folder / OBJECTS, result.summary.frame.unit
+    path, unit = result.objects, result.summary.frame.unit
     area, perimeter = named("area_um2", unit), named("perimeter_um", unit)
     rows = read_rows(path, ["x_l0", "y_l0", "class_id", area, perimeter])
     class_id = rows["class_id"].to_numpy().astype(np.uint8)
-    if len(class_id) and int(class_id.max()) >= len(result.classes):
+    if len(class_id) and int(class_id.max()) >= len(result.class_names):
         raise QuadratError(
             f"{path}: class {class_id.max()} has no name in {SUMMARY}; run the slide again with "
             "--overwrite"
@@ -175,7 +130,7 @@ def read_outlines(
     Raises:
         QuadratError: the table cannot be read.
     """
-    rows = read_rows(result.folder / OBJECTS, ["class_id", "geometry"], group=group)
+    rows = read_rows(result.objects, ["class_id", "geometry"], group=group)
     if class_id is not None:
         rows = rows.filter(rows["class_id"].to_numpy() == class_id)
     outlines = shapely.from_wkb(rows["geometry"].to_numpy(zero_copy_only=False))

@@ -12,7 +12,8 @@ from quadrat.core.errors import ConfigError
 from quadrat.core.objects import Frame
 from quadrat.core.text import did_you_mean
 from quadrat.measure.regions import Region
-from quadrat.measure.results import SlideResult, check_class, read_outlines, read_results
+from quadrat.measure.results import check_class, finished, read_outlines
+from quadrat.outputs.results import SlideResult
 
 SUFFIXES = (".geojson", ".json", ".geojson.gz", ".json.gz")
 
@@ -133,7 +134,7 @@ class Within:
                 f"{theirs[1]:.0f} px, here {mine[0]:.0f} x {mine[1]:.0f}; it is another slide of "
                 "the same name"
             )
-        outlines = read_outlines(other, class_id=other.classes.index(self.class_name))
+        outlines = read_outlines(other, class_id=other.class_names.index(self.class_name))
         return Region(self.name, self.class_name, "within", outlines)
 
 
@@ -157,8 +158,8 @@ def read_within(text: str) -> Within:
     folder, colon, class_name = rest.rpartition(":")
     if not (sign and colon and name and folder and class_name):
         raise ConfigError(f"--within {text}: write it as NAME=FOLDER:CLASS")
-    results = read_results(Path(folder))
-    check_class(class_name, results[0].classes, where=f"--within {text}")
+    results = finished(Path(folder))
+    check_class(class_name, results[0].class_names, where=f"--within {text}")
     if not results[0].regional:
         raise ConfigError(
             f"--within {text}: {folder} is a run of {results[0].summary.task}, whose objects are "

@@ -26,11 +26,12 @@ from quadrat.measure.figures import (
 from quadrat.measure.inside import Edges
 from quadrat.measure.plan import Plan
 from quadrat.measure.regions import MISSING, OUTSIDE, WHOLE, Region
-from quadrat.measure.results import Objects, SlideResult, read_objects, read_outlines
+from quadrat.measure.results import Objects, read_objects, read_outlines, tissue_of
 from quadrat.measure.rows import Figure
 from quadrat.measure.spatial import ripley_figures
 from quadrat.measure.stain import stain_figures
 from quadrat.measure.stain_reading import stains_of_objects
+from quadrat.outputs.results import SlideResult
 
 F64 = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.int64]
@@ -78,7 +79,7 @@ def load_slide(result: SlideResult, plan: Plan, *, ref: SlideRef | None, to: Pat
     objects = read_objects(result, shapes=plan.shapes)
     if plan.file.stain is not None:
         objects.sizes.update(stains_of_objects(result, ref, plan.file.stain, to))
-    tissue, on_filled = result.tissue(), None
+    tissue, on_filled = tissue_of(result), None
     if tissue is not None:
         filled = tissue.on_filled(objects.xy_l0)
         on_filled = objects.xy_l0[filled]
@@ -158,7 +159,7 @@ def _outside(n: int, members: Sequence[Ids | None]) -> Ids:
 def _measured(loaded: Loaded, plan: Plan, part: Part, near: Neighbours) -> Measured:
     """The figures of one part."""
     result, objects, region, index = loaded.result, loaded.objects, part.region, part.members
-    unit, classes = result.summary.frame.unit, result.classes
+    unit, classes = result.summary.frame.unit, result.class_names
     flags = (*region.flags, NO_TISSUE) if part.areas.analysed_mm2 == 0 else region.flags
     class_id = objects.class_id[index]
     tally = Tally(
@@ -190,7 +191,7 @@ def _measured(loaded: Loaded, plan: Plan, part: Part, near: Neighbours) -> Measu
 def _covered(loaded: Loaded, part: Part) -> tuple[float, ...]:
     """mm² that the objects of each class cover. Of counted objects: the areas of those in the
     region. Of semantic regions: what of them lies in the region, cut exactly."""
-    objects, shape, n = loaded.objects, part.shape, len(loaded.result.classes)
+    objects, shape, n = loaded.objects, part.shape, len(loaded.result.class_names)
     if loaded.outlines is None or shape is None:
         weights = objects.area_um2[part.members]
         sums = np.bincount(objects.class_id[part.members], weights=weights, minlength=n)

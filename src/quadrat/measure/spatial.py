@@ -23,8 +23,9 @@ from quadrat.core.unit import named
 from quadrat.measure.area import Tissue
 from quadrat.measure.borders import border_distance, tissue_border
 from quadrat.measure.figures import NO_TISSUE_MAP
-from quadrat.measure.results import Objects, SlideResult
+from quadrat.measure.results import Objects
 from quadrat.measure.rows import Figure
+from quadrat.outputs.results import SlideResult
 
 F64 = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.int64]
@@ -152,7 +153,7 @@ def ripley_figures(
 ) -> Iterator[Figure]:
     """L(r) - r and its test, of a whole slide. Objects outside of the analysed area are left
     out."""
-    unit, classes = result.summary.frame.unit, result.classes
+    unit, classes = result.summary.frame.unit, result.class_names
     name = named("um", unit)
     if tissue is None:
         for radius in section.radii_um:

@@ -17,9 +17,10 @@ from quadrat.core.errors import ConfigError, SlideError
 from quadrat.core.files import new_file
 from quadrat.core.geometry import Box
 from quadrat.core.objects import Frame, Polygons
-from quadrat.measure.results import OBJECTS, SlideResult, read_outlines
+from quadrat.measure.results import read_outlines
 from quadrat.measure.stain import Stains, add_pixels, estimated, means_and_deviations
 from quadrat.outputs.objects import row_groups
+from quadrat.outputs.results import SlideResult
 from quadrat.slides.source import SlideSource, open_source
 
 F64 = npt.NDArray[np.float64]
@@ -65,7 +66,7 @@ def stains_of_objects(
 
 
 def _groups(result: SlideResult) -> int:
-    return row_groups(result.folder / OBJECTS)
+    return row_groups(result.objects)
 
 
 def _check_frame(result: SlideResult, found: Frame, path: str) -> None:

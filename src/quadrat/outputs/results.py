@@ -39,6 +39,22 @@ class SlideResult:
         return self.summary.provenance.classes
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """Their names."""
+        return tuple(c.name for c in self.classes)
+
+    @property
+    def regional(self) -> bool:
+        """Whether its objects are regions of a semantic map, which are measured and not counted."""
+        return self.summary.task == REGIONAL
+
+    @property
+    def um_per_l0(self) -> tuple[float, float]:
+        """um per level-0 px, of x and of y (1 in pixel work)."""
+        frame = self.summary.frame
+        return frame.mpp / frame.scale_col, frame.mpp / frame.scale_row
+
+    @property
     def unit(self) -> Unit:
         """Of lengths."""
         return self.summary.frame.unit
@@ -62,13 +78,16 @@ class SlideResult:
         Raises:
             ConfigError: there is none.
         """
-        path = self.folder / OBJECTS
-        if not path.is_file():
+        self.need_objects()
+        return self.folder / OBJECTS
+
+    def need_objects(self) -> None:
+        """Refuse (ConfigError) results of a task that finds no objects."""
+        if not (self.folder / OBJECTS).is_file():
             raise ConfigError(
                 f"{self.folder}: there is no {OBJECTS}, so there are no objects (the task is "
                 f"{self.summary.task}); name a run of a task that finds objects or regions"
             )
-        return path
 
 
 def read_results(out: Path, *, named: Sequence[str] = ()) -> dict[str, SlideResult]:

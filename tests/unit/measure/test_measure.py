@@ -311,7 +311,7 @@ def test_regions_of_another_run_with_another_mpp_and_lattice(out, tmp_path):
         (f"t={tmp_path / 'other'}:tumor", "no class 'tumor'.*did you mean 'tumour'"),
         (f"t={out}:a", "whose objects are no regions"),
         ("tumour", "write it as NAME=FOLDER:CLASS"),
-        (f"t={tmp_path / 'no'}:tumour", "there are no results of a finished slide"),
+        (f"t={tmp_path / 'no'}:tumour", "holds no results"),
     ):
         with pytest.raises(ConfigError, match=says):
             rows_of(out, within=(text,))
@@ -415,7 +415,7 @@ class TestWrongInput:
         assert not (out / "measurements.csv").exists()
 
     def test_no_results(self, tmp_path):
-        self.refused(tmp_path, "there are no results of a finished slide")
+        self.refused(tmp_path, "holds no results")
 
     def test_results_of_another_version(self, out):
         path = out / "results" / "s" / "summary.json"
@@ -426,7 +426,7 @@ class TestWrongInput:
 
     def test_results_without_objects(self, out):
         (out / "results" / "s" / "objects.parquet").unlink()
-        self.refused(out, "there are no objects to measure")
+        self.refused(out, "so there are no objects")
 
     def test_a_class_that_the_run_does_not_know(self, out, tmp_path):
         for text, says in (
@@ -512,7 +512,7 @@ def test_the_command_prints_what_it_did(out, tmp_path, capsys):
     assert "s: 600 objects, 0 regions" in said
     assert "1 slides, " in said
     assert main(["measure", str(tmp_path / "no")]) == 2
-    assert "there are no results" in capsys.readouterr().err
+    assert "holds no results" in capsys.readouterr().err
 
 
 def test_regions_of_a_slide_of_which_a_part_was_scanned_are_moved(out, tmp_path, monkeypatch):
