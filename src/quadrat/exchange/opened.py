@@ -38,8 +38,10 @@ class LabelImage:
 
     def __getitem__(self, at: slice | tuple[slice, slice]) -> npt.NDArray[Any]:
         """Rows and columns; steps other than 1 are not taken."""
-        rows, cols = at if isinstance(at, tuple) else (at, slice(None))
-        spans = [one.indices(size) for one, size in zip((rows, cols), self.shape, strict=True)]
+        both = at if isinstance(at, tuple) else (at, slice(None))
+        if len(both) != 2 or not all(isinstance(one, slice) for one in both):
+            raise TypeError("a label image is read by slices of rows and columns: image[0:9, 0:9]")
+        spans = [one.indices(size) for one, size in zip(both, self.shape, strict=True)]
         if any(step != 1 for _, _, step in spans):
             raise ValueError("a label image is read in steps of 1")
         (row0, row1, _), (col0, col1, _) = spans

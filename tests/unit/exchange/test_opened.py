@@ -57,6 +57,8 @@ def test_a_label_image_is_read_by_parts_or_whole(out):
     assert image[5:5, :].size == 0
     with pytest.raises(ValueError, match="steps of 1"):
         image[::2, :]
+    with pytest.raises(TypeError, match="by slices of rows and columns"):
+        image[5]
     assert quadrat.open_run(out)["b"].label_image is None
 
 
