@@ -36,8 +36,8 @@ class LabelImage:
         self.shape: tuple[int, int] = (self._array.shape[-2], self._array.shape[-1])
         self.dtype: np.dtype[Any] = np.dtype(self._array.dtype)
 
-    def __getitem__(self, at: slice | tuple[slice, slice]) -> npt.NDArray[Any]:
-        """Rows and columns; steps other than 1 are not taken."""
+    def __getitem__(self, at: Any) -> npt.NDArray[Any]:
+        """Slices of rows and columns; steps other than 1 are not taken."""
         both = at if isinstance(at, tuple) else (at, slice(None))
         if len(both) != 2 or not all(isinstance(one, slice) for one in both):
             raise TypeError("a label image is read by slices of rows and columns: image[0:9, 0:9]")
