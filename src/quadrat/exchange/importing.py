@@ -37,10 +37,11 @@ from quadrat.outputs.summary import (
     write_summary,
 )
 from quadrat.outputs.tables import CountRow, count_rows, write_counts
+from quadrat.outputs.tissue import write_tissue
 from quadrat.slides.opening import open_slide
 from quadrat.slides.protocol import Slide
 from quadrat.slides.source import believable_mpp
-from quadrat.slides.tissue.mask import find_tissue
+from quadrat.slides.tissue.mask import TissueMap, find_tissue, whole_slide
 from quadrat.stitching.features import nearest_distances
 
 GEOJSON = "QuPath GeoJSON"
@@ -125,12 +126,14 @@ def import_objects(path: Path, slide_path: Path, out: Path, *, options: ImportOp
             skip_bad=options.bad_records == "skip",
         )
         classes = _classes(taken, out, name, options)
-        summary = _summary(slide, name, frame, sheet, taken, _area(slide, frame, options), classes)
+        tissue = _tissue(slide, frame, options)
+        summary = _summary(slide, name, frame, sheet, taken, tissue, classes)
     scores = probabilities(path) if sheet.format == GEOJSON else {}
     side = (options.point_um or 0) / frame.mpp
     table, polygons = objects_of(taken.records, classes, point=side, scores=scores)
     with new_folder(folder) as staging:
         rows = _write_tables(staging, table, polygons, summary)
+        write_tissue(staging, tissue.codes, tissue.frame)
         figures = replace(summary.figures, answer=ObjectFigures(tuple(rows), 0))
         summary = replace(summary, figures=figures)
         write_summary(staging, summary)
@@ -178,14 +181,11 @@ def _classes(taken: Chosen, out: Path, name: str, options: ImportOptions) -> tup
     )
 
 
-def _area(slide: Slide, frame: Frame, options: ImportOptions) -> AreaFigures:
-    """The tissue of a slide; in pixel work all of it."""
+def _tissue(slide: Slide, frame: Frame, options: ImportOptions) -> TissueMap:
+    """What counts as analysed; in pixel work all of the slide."""
     if frame.unit == PX or options.tissue == "all":
-        px_mm2 = (frame.mpp / 1000) ** 2
-        return AreaFigures(frame.height * frame.width * px_mm2, {}, (), 0.0)
-    tissue = find_tissue(slide, slide_mpp=frame.mpp)
-    excluded = {part.reason: part.mm2 for part in tissue.excluded}
-    return AreaFigures(tissue.area_mm2, excluded, (), tissue.filled_mm2)
+        return whole_slide(frame)
+    return find_tissue(slide, slide_mpp=frame.mpp)
 
 
 def _summary(
@@ -194,10 +194,12 @@ def _summary(
     frame: Frame,
     sheet: Sheet,
     taken: Chosen,
-    area: AreaFigures,
+    tissue: TissueMap,
     classes: tuple[ClassInfo, ...],
 ) -> Summary:
     path = Path(sheet.source)
+    excluded = {part.reason: part.mm2 for part in tissue.excluded}
+    area = AreaFigures(tissue.area_mm2, excluded, (), tissue.filled_mm2)
     digest = "" if path.is_dir() else sha256_of(path)
     source = slide.info.mpp_source or "override"
     return Summary(

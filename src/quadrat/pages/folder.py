@@ -13,7 +13,7 @@ from quadrat.config.manifest import NO_FOLDERS, SlideRef
 from quadrat.config.pipeline import shipped_pipelines
 from quadrat.core.errors import ConfigError, PackageError, QuadratError, SlideError
 from quadrat.core.unit import MPP_OF_PX, PX
-from quadrat.engine.drivers import Asked, read_asked
+from quadrat.engine.drivers import Asked, read_asked, slides_asked
 from quadrat.engine.failures import read_failures
 from quadrat.models.card import read_card
 from quadrat.outputs.summary import SUMMARY, ObjectFigures, Summary, read_summary
@@ -136,7 +136,7 @@ def read_run(out: Path, *, slides: Path | None = None) -> RunFolder:
     if slides is not None and not slides.is_dir():
         raise ConfigError(f"--slides is {slides}, which is no folder")
     asked = tuple(read_asked(out))
-    refs = {ref.name: ref for one in reversed(asked) for ref in one.slides}
+    refs = slides_asked(out)
     found, unreadable = dict[str, Finished](), list[Lost]()
     for folder in sorted((out / "results").glob("*/")):
         if NO_FOLDERS.fullmatch(folder.name) or not (folder / SUMMARY).exists():

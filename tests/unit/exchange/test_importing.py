@@ -10,6 +10,7 @@ from PIL import Image
 from helpers.runs import contents, quadrat, table
 from quadrat.engine.drivers import slides_asked
 from quadrat.outputs.summary import read_summary
+from quadrat.pages.folder import read_run
 
 SQUARE = [[100, 200], [140, 200], [140, 220], [100, 220], [100, 200]]
 HOLED = [
@@ -199,3 +200,29 @@ def test_coco_and_label_images_are_imported_as_well(tmp_path, slide):
     done = quadrat("import", coco, *words, tmp_path / "b")
     assert done.code == 0, done.err
     assert quadrat("diff", tmp_path / "a", tmp_path / "b").code == 0
+
+
+def test_other_commands_read_imported_results_as_those_of_a_run(tmp_path, slide):
+    cells = feature([SQUARE], "Tumor"), feature(HOLED, "Other")
+    assert taken(tmp_path, slide, *cells).code == 0
+    region = feature(
+        [[[80, 180], [160, 180], [160, 240], [80, 240], [80, 180]]], "Roi", kind="annotation"
+    )
+    (tmp_path / "rois").mkdir()
+    roi = {"type": "FeatureCollection", "features": [region]}
+    (tmp_path / "rois" / "a.geojson").write_text(json.dumps(roi))
+    done = quadrat("measure", tmp_path / "out", "--rois", tmp_path / "rois")
+    assert done.code == 0, done.err
+    rows = table(tmp_path / "out" / "measurements.csv")
+    found = {
+        (r["region_class"] or r["region"], r["class"], r["measure"]): float(r["value"])
+        for r in rows
+        if r["measure"] in ("count", "per_mm2") and r["value"]
+    }
+    assert found["whole slide", "Tumor", "count"] == found["Roi", "Tumor", "count"] == 1
+    assert found["Roi", "Other", "count"] == 0
+    assert found["Roi", "Tumor", "per_mm2"] == pytest.approx(1 / (80 * 60 * 0.25e-6))
+    with read_run(tmp_path / "out").slides["a"].open() as opened:
+        assert opened.path == str(slide)
+    done = quadrat("report", tmp_path / "out")
+    assert done.code == 0, done.err
