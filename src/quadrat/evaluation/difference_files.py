@@ -29,10 +29,11 @@ from quadrat.evaluation.difference import (
 )
 from quadrat.outputs.geojson import GeoJSONWriter, append_rows
 from quadrat.outputs.objects import object_columns, take_rows
+from quadrat.outputs.palette import BLUE, GREEN, ORANGE, VERMILION
 from quadrat.outputs.results import read_results
 from quadrat.outputs.tables import ALL
 
-COLOURS = {CAME: (0, 158, 115), WENT: (213, 94, 0), CLASS: (0, 114, 178), SHAPE: (230, 159, 0)}
+COLOURS = {CAME: GREEN, WENT: VERMILION, CLASS: BLUE, SHAPE: ORANGE}
 """Of what differs, in QuPath; safe for readers without all cones (M. Okabe and K. Ito)."""
 DIFF_JSON, DIFF_CSV = "diff.json", "diff.csv"
 _HEAD = ("slide", "class", *(field.name for field in fields(Tally)))

@@ -23,6 +23,7 @@ from quadrat.engine.work import results_folder
 from quadrat.exchange.drawn import NO_CLASS, Chosen, chosen, objects_of
 from quadrat.outputs.geojson import GeoJSONWriter
 from quadrat.outputs.objects import ObjectWriter
+from quadrat.outputs.palette import SAFE
 from quadrat.outputs.results import OBJECTS, REGIONAL, read_results
 from quadrat.outputs.summary import (
     SUMMARY,
@@ -45,11 +46,6 @@ from quadrat.slides.tissue.mask import TissueMap, find_tissue, whole_slide
 from quadrat.stitching.features import nearest_distances
 
 GEOJSON = "QuPath GeoJSON"
-PALETTE = (
-    *((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66)),
-    *((0, 114, 178), (213, 94, 0), (204, 121, 167), (0, 0, 0)),
-)
-"""Colours of classes, safe for readers without all cones (M. Okabe and K. Ito)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +173,7 @@ def _classes(taken: Chosen, out: Path, name: str, options: ImportOptions) -> tup
         raise ConfigError(f"there are {len(names)} classes; a result has at most 256")
     colours = {c.name: c.color for c in before}
     return tuple(
-        ClassInfo(one, colours.get(one, PALETTE[k % len(PALETTE)])) for k, one in enumerate(names)
+        ClassInfo(one, colours.get(one, SAFE[k % len(SAFE)])) for k, one in enumerate(names)
     )
 
 

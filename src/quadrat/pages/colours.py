@@ -9,19 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from skimage.color import rgb2lab
 
-Rgb = tuple[int, int, int]
-SAFE: tuple[Rgb, ...] = (
-    (230, 159, 0),
-    (86, 180, 233),
-    (0, 158, 115),
-    (240, 228, 66),
-    (0, 114, 178),
-    (213, 94, 0),
-    (204, 121, 167),
-    (0, 0, 0),
-)
-"""Eight colours that differ for any kind of colour vision (M. Okabe and K. Ito, Color
-Universal Design, 2008)."""
+from quadrat.outputs.palette import SAFE, Rgb
+
 NEAR = 15.0
 """Colours that are nearer than this in CIELAB are easily confused in small marks."""
 _DICHROMATS = (

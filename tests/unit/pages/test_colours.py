@@ -2,7 +2,8 @@
 
 import pytest
 
-from quadrat.pages.colours import SAFE, confusable, safe_colours
+from quadrat.outputs.palette import SAFE
+from quadrat.pages.colours import confusable, safe_colours
 
 
 def test_the_safe_palette_is_safe():
