@@ -166,8 +166,9 @@ def hold(
 
 
 def tiled(package: Package, source: SlideSource) -> Held:
-    """Every window of the lattice, each on its own."""
-    spec, task = package.spec, get_task(package.spec.task)
+    """Every window of the lattice, each on its own; in fp32, since one window as large as the
+    slide rounds otherwise in bf16."""
+    spec, task = replace(package.spec, inference="fp32"), get_task(package.spec.task)
     cells = spec.lattice.cores(source.frame.box)
     found = dict(predict_cells(package.model, task, spec, source, cells, device=CPU))
     return hold(spec, source, found, spec.lattice)
@@ -447,7 +448,7 @@ def main() -> int:
             package = load_package(place, build_network)
             spec, promise = package.spec, package.card["exactness"]["promise"]
             if promise == "tiling-exact":
-                side = 768 if options.quick else 2048
+                side = 1536 if options.quick else 2048
                 side = side if spec.mpp <= 1 else max(4 * spec.lattice.core, side // 2)
                 for slide, source in pictures(
                     Path(scratch), data, mpp=spec.mpp, side=side, quick=options.quick
