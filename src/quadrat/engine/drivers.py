@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -168,6 +168,9 @@ def read_asked(out: Path) -> Iterator[Asked]:
             continue
 
 
+Alone = Callable[[], contextlib.AbstractContextManager[None]]
+
+
 @dataclass(slots=True)
 class AtWork:
     """This process as a driver; its record is written again as more is known of it."""
@@ -176,6 +179,8 @@ class AtWork:
     """The run's folder."""
     driver: Driver
     """What is known of it."""
+    alone: Alone = contextlib.nullcontext
+    """Keeps other drivers from tidying the folder up while a file of it is half written."""
 
     @property
     def logs(self) -> Path:
@@ -190,7 +195,8 @@ class AtWork:
         """
         self.driver = replace(self.driver, **values)
         place = self.out / "run" / DRIVERS / f"{self.driver.id}.json"
-        write_file(place, json.dumps(to_json(self.driver), indent=1) + "\n")
+        with self.alone():
+            write_file(place, json.dumps(to_json(self.driver), indent=1) + "\n")
 
 
 @contextlib.contextmanager
@@ -201,8 +207,10 @@ def at_work(
     workers: int,
     threads: int = 1,
     environ: Mapping[str, str] = os.environ,
+    alone: Alone = contextlib.nullcontext,
 ) -> Iterator[AtWork]:
-    """This process drives slides in the block.
+    """This process drives slides in the block. ``alone``: entered around each writing of its
+    record (see :func:`quadrat.engine.folder.alone`).
 
     Raises:
         WriteError: its record cannot be written.
@@ -217,7 +225,7 @@ def at_work(
         began=began,
         given={name: environ[name] for name in GIVEN if name in environ},
     )
-    here = AtWork(out, driver)
+    here = AtWork(out, driver, alone)
     here.note()
     try:
         yield here

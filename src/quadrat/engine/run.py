@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,8 @@ def run(
         if asked.spec.unit == PX:
             reporter.say(IN_PX)
         todo, rows = prepare(asked, slides)
-        digest = note_asked(out, pipeline, slides, package=asked.package, until=until)
+        with alone(leases):
+            digest = note_asked(out, pipeline, slides, package=asked.package, until=until)
         for row in rows.values():
             why = "finished before" if row.status == "done" else row.reason
             reporter.say(f"{row.slide}: {row.status} ({why})")
@@ -120,7 +122,13 @@ def run(
             if not is_kept():
                 reporter.say(NOT_KEPT)
             here = stack.enter_context(
-                at_work(out, digest, workers=workers, threads=section.threads)
+                at_work(
+                    out,
+                    digest,
+                    workers=workers,
+                    threads=section.threads,
+                    alone=partial(alone, leases),
+                )
             )
             executor = executor or stack.enter_context(
                 open_executor(

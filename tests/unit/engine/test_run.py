@@ -15,12 +15,13 @@ from quadrat.config.manifest import SlideRef
 from quadrat.core.errors import ConfigError
 from quadrat.core.files import place_folder, remove
 from quadrat.core.numerics import Numerics
-from quadrat.engine import resume, route, steps
+from quadrat.engine import drivers, resume, route, steps
 from quadrat.engine import run as engine_run
 from quadrat.engine.crossing import Crossing
 from quadrat.engine.executor import Serial
+from quadrat.engine.folder import FOLDER, LEASES
 from quadrat.engine.journal import Journal, write_journal
-from quadrat.engine.lease import Lease, Leases
+from quadrat.engine.lease import Held, Lease, Leases
 from quadrat.engine.progress import Reporter
 from quadrat.engine.todo import Todo
 from quadrat.engine.work import results_folder
@@ -521,6 +522,22 @@ def test_a_slide_that_cannot_be_begun_fails_alone(tiny, monkeypatch, where, erro
     assert str(error) in rows["a"].reason
     monkeypatch.setattr(owner, where, real)
     assert tiny.run("a", "b", retry_failed=True).exit_code == 0
+
+
+def test_no_other_driver_can_tidy_the_folder_up_while_a_record_is_half_written(tiny, monkeypatch):
+    """Its tidying removes half-written files where it finds nobody else at work."""
+    write, places = drivers.write_file, []
+
+    def watched(path, data):
+        with Leases(tiny.out / "run" / LEASES) as other:
+            assert isinstance(other.take(FOLDER), Held), path
+        places.append(path.parent.name)
+        write(path, data)
+
+    monkeypatch.setattr(drivers, "write_file", watched)
+    assert tiny.run("a").exit_code == 0
+    assert places.count("asked") == 1
+    assert places.count("drivers") >= 3
 
 
 def test_two_drivers_in_one_folder_share_the_slides_and_both_report_all(tiny):
