@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from quadrat.core.version import __version__
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -12,7 +14,6 @@ if TYPE_CHECKING:
     from quadrat.exchange.opened import Run
 
 __all__ = ["__version__", "count", "open_run"]
-__version__ = "0.1.0"
 
 
 def open_run(out: str | Path) -> Run:

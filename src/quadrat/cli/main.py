@@ -12,7 +12,6 @@ from typing import Literal
 
 from cyclopts import App, CycloptsError, Group, Parameter
 
-from quadrat import __version__
 from quadrat.cli import commands, comparing, exchange, hpc, models, pipelines, runs
 from quadrat.cli.advise import advise
 from quadrat.cli.annotations import check, export, stats
@@ -32,6 +31,7 @@ from quadrat.core.errors import (
     StoreError,
 )
 from quadrat.core.native import keep_freed_memory
+from quadrat.core.version import __version__
 
 EXAMPLES = """\
 examples:

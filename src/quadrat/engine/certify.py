@@ -12,13 +12,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
-from quadrat import __version__
 from quadrat.config.manifest import SlideRef
 from quadrat.config.pipeline import Pipeline
 from quadrat.core.errors import ConfigError, QuadratError, SlideError
 from quadrat.core.files import sha256_of, write_file
 from quadrat.core.records import to_json
 from quadrat.core.text import utc_now
+from quadrat.core.version import __version__
 from quadrat.engine import run as engine_run
 from quadrat.engine.drivers import Asked, Driver, read_asked, read_drivers
 from quadrat.engine.fingerprint import identified

@@ -22,9 +22,9 @@ from typing import Any
 from distributed import Worker, WorkerPlugin
 from distributed.protocol import pickle
 
-from quadrat import __version__
 from quadrat.core.files import OutputFile, open_append
 from quadrat.core.numerics import Numerics, device_numerics
+from quadrat.core.version import __version__
 from quadrat.engine.executor import Equipment, Failure, Job, Outcome, guarded
 from quadrat.engine.staging import use_stage
 from quadrat.models.device import DEVICE

@@ -21,10 +21,10 @@ from distributed import Client, Future
 from distributed.protocol import pickle
 from distributed.scheduler import KilledWorker
 
-from quadrat import __version__
 from quadrat.core.errors import ClusterError, ConfigError, QuadratError
 from quadrat.core.files import make_folder
 from quadrat.core.numerics import Numerics
+from quadrat.core.version import __version__
 from quadrat.engine import crew
 from quadrat.engine.crew import Crew, Member, last_begun, trace_of
 from quadrat.engine.executor import Equipment, Failure, Job, Outcome, Source

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from quadrat import __version__
 from quadrat.core.text import utc_now
+from quadrat.core.version import __version__
 
 Fate = Literal["alive", "dead", "unknown"]
 _ENDED = "ZX"

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quadrat import __version__
 from quadrat.config.manifest import SlideRef
 from quadrat.config.pipeline import Pipeline
 from quadrat.core.errors import ConfigError, SlideError
 from quadrat.core.numerics import Numerics
+from quadrat.core.version import __version__
 from quadrat.engine.failures import FailedSlide, forget_failure, read_failure, write_failure
 from quadrat.engine.fingerprint import Fingerprints, identified
 from quadrat.engine.finished import summary_in

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from quadrat import __version__
 from quadrat.annotations.formats.geojson import probabilities
 from quadrat.annotations.formats.reading import Choice, read_sheet
 from quadrat.annotations.record import Sheet
@@ -17,6 +16,7 @@ from quadrat.core.files import new_folder, sha256_of
 from quadrat.core.objects import ClassInfo, Frame, ObjectTable, Polygons
 from quadrat.core.text import did_you_mean
 from quadrat.core.unit import MPP_OF_PX, PX, Mpp, um_or_none
+from quadrat.core.version import __version__
 from quadrat.engine.drivers import note_imported
 from quadrat.engine.report import summarise
 from quadrat.engine.work import results_folder

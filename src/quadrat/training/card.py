@@ -7,12 +7,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from quadrat import __version__
 from quadrat.config.leakage import Seen, seen_by
 from quadrat.config.manifest import SlideRef
 from quadrat.config.pipeline import Pipeline
 from quadrat.config.splits import case_of
 from quadrat.core.unit import renamed
+from quadrat.core.version import __version__
 from quadrat.models.card import read_card
 from quadrat.models.spec import versions
 from quadrat.training.loop import Trained
