@@ -9,17 +9,15 @@ from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError
+from pydantic import Field, PlainValidator, TypeAdapter
 from pydantic.dataclasses import dataclass
 from pydantic.json_schema import WithJsonSchema
 
-from quadrat.config.pipeline import ClassSection, model_mpp
-from quadrat.config.reference import faults
+from quadrat.config.pipeline import STRICT, ClassSection, model_mpp
+from quadrat.config.yaml_file import read_yaml, validated
 from quadrat.core.errors import ConfigError
 from quadrat.core.unit import Mpp
 
-STRICT = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 MEASURE = "measure"
 PLACE = re.compile(r"(?P<name>[^\[\]]+?)(\[(?P<first>\d+):(?P<stop>\d+)\])?$")
 """Where an output is in what the file gives: a name or a number, then perhaps channels."""
@@ -213,13 +211,7 @@ def read_keys(path: Path) -> dict[str, Any]:
             f"there is no import card {path}; print one to begin with by 'quadrat models import "
             "--example hovernet'"
         )
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} must hold keys and values, not {type(content).__name__}")
-    return content
+    return read_yaml(path)
 
 
 def import_card(content: Mapping[str, Any], *, where: str) -> ImportCard:
@@ -230,11 +222,7 @@ def import_card(content: Mapping[str, Any], *, where: str) -> ImportCard:
     """
     adapter = TypeAdapter(ImportCard)
     try:
-        return adapter.validate_json(json.dumps(content))
+        text = json.dumps(content)
     except TypeError as error:
         raise ConfigError(f"{where}: keys must be text, and values plain: {error}") from error
-    except ValidationError as error:
-        wrong = faults(error, adapter.json_schema())
-        if len(wrong) == 1:
-            raise ConfigError(f"{where}: {wrong[0]}") from error
-        raise ConfigError("\n  ".join([f"{where}: {len(wrong)} faults", *wrong])) from error
+    return validated(text, adapter, adapter.json_schema, where=where)

@@ -14,7 +14,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
-from quadrat.config.pipeline import STRICT, Count, checked, read_yaml
+from quadrat.config.pipeline import STRICT, Count
+from quadrat.config.yaml_file import checked, read_yaml
 from quadrat.core.errors import ConfigError
 
 Length = Annotated[float, Field(gt=0)]
@@ -146,7 +147,7 @@ def load_measure_file(path: Path) -> MeasureFile:
     """
     if not path.is_file():
         raise ConfigError(f"there is no measurement file {path}")
-    return checked(read_yaml(path), TypeAdapter(MeasureFile), measure_schema, path=path)
+    return checked(read_yaml(path), TypeAdapter(MeasureFile), measure_schema, where=str(path))
 
 
 def measure_schema() -> dict[str, Any]:

@@ -7,27 +7,24 @@ sentences on wrong values from it.
 
 from __future__ import annotations
 
-import json
 import math
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
-from pydantic import ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, PlainValidator, TypeAdapter
 from pydantic.dataclasses import dataclass
 from pydantic.json_schema import SkipJsonSchema, WithJsonSchema
 from typing_extensions import TypedDict
 
-from quadrat.config.reference import faults
+from quadrat.config.yaml_file import Yaml, checked, read_yaml
 from quadrat.core.errors import ConfigError
 from quadrat.core.limits import MPP_MAX, MPP_MIN, WALLTIME
 from quadrat.core.text import did_you_mean
 from quadrat.core.unit import MPP_OF_PX, PX, Mpp, Unit
 
-Content = TypeVar("Content")
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 Count = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[int, Field(ge=0)]
@@ -580,49 +577,7 @@ def load_pipeline(name: str, overrides: Sequence[str] = ()) -> Pipeline:
         _apply(content, override)
     _analyse_all_in_px(content)
     content = {"name": path.stem, "folder": str(path.resolve().parent)} | content
-    return checked(content, TypeAdapter(Pipeline), pipeline_schema, path=path)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The keys and values of a YAML file, not checked.
-
-    Raises:
-        ConfigError: it is broken, or holds something else.
-    """
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Yaml)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} must hold keys and values, not {type(content).__name__}")
-    return content
-
-
-def checked(
-    content: dict[str, Any],
-    adapter: TypeAdapter[Content],
-    schema: Callable[[], dict[str, Any]],
-    *,
-    path: Path,
-) -> Content:
-    """The content of a YAML file as typed sections. ``schema`` is asked only for what is wrong.
-
-    Raises:
-        ConfigError: wrong keys and values, all of them.
-    """
-    try:
-        text = json.dumps(content, default=str)  # JSON's lists and sections are what is strict here
-    except (TypeError, ValueError) as error:
-        raise ConfigError(
-            f"{path}: keys must be text, and no value hold itself: {error}"
-        ) from error
-    try:
-        return adapter.validate_json(text)
-    except ValidationError as error:
-        wrong = faults(error, schema())
-        if len(wrong) == 1:
-            raise ConfigError(f"{path}: {wrong[0]}") from error
-        raise ConfigError("\n  ".join([f"{path}: {len(wrong)} faults", *wrong])) from error
+    return checked(content, TypeAdapter(Pipeline), pipeline_schema, where=str(path))
 
 
 def _analyse_all_in_px(content: dict[str, Any]) -> None:
@@ -633,17 +588,6 @@ def _analyse_all_in_px(content: dict[str, Any]) -> None:
             section = content.setdefault(name, {})
             if isinstance(section, dict):
                 section.setdefault("tissue", "all")
-
-
-class _Yaml(yaml.SafeLoader):
-    """YAML 1.1 as PyYAML reads it, but 1e-3 is a number."""
-
-
-_Yaml.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+"),
-    list("-+.0123456789"),
-)
 
 
 def _apply(content: dict[str, Any], override: str) -> None:
@@ -657,7 +601,7 @@ def _apply(content: dict[str, Any], override: str) -> None:
         if not isinstance(place, dict):
             raise ConfigError(f"--set {override}: '{section}' is not a section")
     try:
-        place[last] = yaml.load(text, Loader=_Yaml)
+        place[last] = yaml.load(text, Loader=Yaml)
     except yaml.YAMLError as error:
         raise ConfigError(
             f"--set {override}: the value is not valid YAML ({' '.join(str(error).split())})"
