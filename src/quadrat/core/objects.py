@@ -56,6 +56,11 @@ class Frame:
         return Scale(self.scale_row, self.scale_col)
 
     @property
+    def size_l0(self) -> tuple[float, float]:
+        """Width and height in level-0 px."""
+        return self.width * self.scale_col, self.height * self.scale_row
+
+    @property
     def mpp_l0(self) -> float:
         """um per level-0 px, along rows."""
         return self.mpp / self.scale_row

@@ -128,10 +128,8 @@ def open_executor(
     ``cluster``: see ``run.cluster``. ``workers``: see ``run.workers``; 0 with "local": a loop in
     this process. ``folder``: of the run, which all workers see; not needed on this machine.
     ``logs``: folder of the workers' logs; "": a folder that goes with them, or ``folder/workers``.
-    ``stage_gb``,
-    ``interface``, ``insecure``: see ``run.stage_gb``, ``run.interface`` and
-    ``run.insecure_cluster``. ``ask``: what a
-    worker job asks SLURM for.
+    ``stage_gb``, ``interface``, ``insecure``: see ``run.stage_gb``, ``run.interface`` and
+    ``run.insecure_cluster``. ``ask``: what a worker job asks SLURM for.
 
     Raises:
         ConfigError: see :func:`check_cluster`; or, when it is entered, the workers do not start.

@@ -54,8 +54,8 @@ class Member:
 
 class Crew(WorkerPlugin):
     """Makes a worker ready: it takes a device of its machine if one is free, says so, and opens its
-    log. ``logs``: the folder of the logs; "": none. Each driver has its own,
-    so that two can use one cluster."""
+    log. ``logs``: the folder of the logs; "": none. Each driver has its own, so that two can use
+    one cluster."""
 
     def __init__(self, logs: str, equipment: Equipment) -> None:
         self.logs, self.equipment = logs, equipment

@@ -20,6 +20,7 @@ from quadrat.evaluation.results import finished_summary
 from quadrat.outputs.objects import (
     object_columns,
     object_table,
+    outlines_of,
     polygons_of,
     read_rows,
     row_groups,
@@ -101,7 +102,7 @@ def read_objects(path: Path, frame: Frame) -> tuple[ObjectTable, Parts]:
 
     def part(group: int) -> tuple[ObjectTable, Polygons]:
         rows = read_rows(path, [*object_columns(frame), "geometry"], group=group)
-        outlines = shapely.from_wkb(rows["geometry"].to_numpy(zero_copy_only=False))
+        outlines = outlines_of(rows)
         return object_table(rows, level0), polygons_of(outlines)
 
     table = object_table(read_rows(path, object_columns(frame)), level0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -116,7 +116,7 @@ def count(
             save_png(pixels, folder / f"{ARRAY}.png")
             path = str(folder / f"{ARRAY}.png")
             ref = SlideRef(name=ARRAY, path=path, mpp=None if in_px else mpp)
-        ref = SlideRef(name=ref.name, path=ref.path, mpp=ref.mpp, scene=scene)
+        ref = replace(ref, scene=scene)
         with Reporter(quiet=True) as reporter:
             report = run(pipeline, [ref], folder / "out", cluster="serial", reporter=reporter)
         if report.exit_code:

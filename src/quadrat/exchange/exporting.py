@@ -18,7 +18,7 @@ from quadrat.engine.drivers import slides_asked
 from quadrat.exchange.qupath import write_qupath
 from quadrat.exchange.scverse import check_installed, write_anndata, write_spatialdata
 from quadrat.exchange.tables import write_csv, write_napari, write_omero
-from quadrat.outputs.objects import read_rows, row_groups
+from quadrat.outputs.objects import outlines_of, read_rows, row_groups
 from quadrat.outputs.results import REGIONAL, SlideResult, read_results
 
 To = Literal["qupath", "csv", "coco", "napari", "anndata", "spatialdata", "omero-csv"]
@@ -55,7 +55,7 @@ def export_run(
     folder = folder or out / "export" / to
     results = list(read_results(out, named=named).values())
     for result in results:
-        _ = result.objects  # before anything is written
+        result.need_objects()  # before anything is written
     objects = sum(result.counts[-1].count for result in results)
     if folder.exists() and any(folder.iterdir()) and not overwrite:
         raise ConfigError(f"{folder} is not empty; choose another --out, or say --overwrite")
@@ -100,7 +100,7 @@ def _sheet(result: SlideResult) -> Sheet:
 def _outlined(path: Path) -> Iterator[tuple[int, str, shapely.Geometry]]:
     for group in range(row_groups(path)):
         rows = read_rows(path, ["id", "class", "geometry"], group=group)
-        outlines = shapely.from_wkb(rows["geometry"].to_numpy(zero_copy_only=False))
+        outlines = outlines_of(rows)
         yield from zip(rows["id"].to_pylist(), rows["class"].to_pylist(), outlines, strict=True)
 
 

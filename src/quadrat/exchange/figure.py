@@ -23,7 +23,7 @@ from quadrat.core.limits import MPP_MIN
 from quadrat.core.unit import PX, length
 from quadrat.engine.drivers import slides_asked
 from quadrat.outputs.figures import nice_length_um
-from quadrat.outputs.objects import read_rows, take_rows
+from quadrat.outputs.objects import outlines_of, read_rows, take_rows
 from quadrat.outputs.plots import check_format, save_figure
 from quadrat.outputs.results import SlideResult, read_results
 from quadrat.slides.opening import open_slide
@@ -226,7 +226,7 @@ def _within(result: SlideResult, box: BoxL0) -> pa.Table:
 
 
 def _outline(axes: Axes, rows: pa.Table, result: SlideResult, options: FigureOptions) -> None:
-    shapes = shapely.from_wkb(rows["geometry"].to_numpy(zero_copy_only=False))
+    shapes = outlines_of(rows)
     colours = np.array([c.color for c in result.classes], np.float64) / 255
     class_id: npt.NDArray[np.uint8] = rows["class_id"].to_numpy()
     paths = [

@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import shapely
 
 from quadrat.core.errors import ConfigError
 from quadrat.core.files import make_folder, new_file, place_folder
-from quadrat.outputs.objects import read_rows
+from quadrat.outputs.objects import outlines_of, read_rows
 from quadrat.outputs.results import SlideResult
 
 NEEDED = {"anndata": ("anndata",), "spatialdata": ("spatialdata",)}
@@ -100,7 +99,7 @@ def spatialdata_of(result: SlideResult) -> Any:
     from spatialdata.transformations import Identity, Scale
 
     rows = read_rows(result.objects, ["id", "geometry"])
-    outlines = shapely.from_wkb(rows["geometry"].to_numpy(zero_copy_only=False))
+    outlines = outlines_of(rows)
     drawn = geopandas.GeoDataFrame(geometry=outlines, index=rows["id"].to_numpy())
     frame = result.summary.frame
     um = Scale([frame.mpp / frame.scale_col, frame.mpp / frame.scale_row], axes=("x", "y"))

@@ -16,7 +16,7 @@ import shapely
 from quadrat.core.arrow import varied
 from quadrat.core.files import new_file
 from quadrat.core.unit import named
-from quadrat.outputs.objects import object_columns, read_rows, row_groups
+from quadrat.outputs.objects import object_columns, outlines_of, read_rows, row_groups
 from quadrat.outputs.results import SlideResult
 
 WKT_DECIMALS = 3
@@ -33,7 +33,7 @@ def write_csv(folder: Path, result: SlideResult) -> None:
     names = [n for n in pq.read_schema(path).names if n != "geometry"]
     with _stream(folder / f"{result.name}.csv") as write:
         for rows in _groups(path, [*names, "geometry"]):
-            outlines = shapely.from_wkb(rows["geometry"].to_numpy(zero_copy_only=False))
+            outlines = outlines_of(rows)
             texts = shapely.to_wkt(outlines, rounding_precision=WKT_DECIMALS).tolist()
             wkt = varied([text.encode() for text in texts], pa.string())
             write(_plain(rows.select(names)).append_column("wkt", wkt))
@@ -87,7 +87,7 @@ def _of_image(rows: pa.Table, image: str) -> pa.Table:
 
 def _shapes(rows: pa.Table) -> pa.Table:
     """The shells of outlines, a row a vertex; the last vertex, which is the first, is left out."""
-    outlines = shapely.from_wkb(rows["geometry"].to_numpy(zero_copy_only=False))
+    outlines = outlines_of(rows)
     shells = shapely.get_exterior_ring(outlines)
     xy, owner = shapely.get_coordinates(shells, return_index=True)
     last = np.append(owner[1:] != owner[:-1], True) if len(owner) else np.zeros(0, np.bool_)

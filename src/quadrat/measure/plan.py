@@ -22,9 +22,8 @@ class Plan:
     ratios: tuple[Ratio, ...] = ()
     """Its ratios, read."""
     shapes: bool = True
-    """Read outlines for axes, eccentricity, solidity and diameters."""
-    distributions: bool = True
-    """Distributions of sizes."""
+    """Read outlines for axes, eccentricity, solidity and diameters, and give the distributions of
+    all sizes."""
     without_filled: bool = False
     """Gaps and holes that were filled do not count as analysed."""
 
@@ -74,4 +73,4 @@ def plan_for(
                 f"{old.folder}: an older version wrote these results, without tissue.png, so "
                 "nobody can tell what was filled; run the slide again with --overwrite"
             )
-    return Plan(file, ratios, shapes, shapes, without_filled)
+    return Plan(file, ratios, shapes, without_filled)

@@ -125,7 +125,7 @@ def read_regions(
         records, moved = move(records, part, origin=origin, where=str(path), key=key)
         notes = (*notes, f"{path}: {moved}") if moved else notes
     rois = [replace(roi, record=record) for roi, record in zip(rois, records, strict=True)]
-    width, height = frame.width * frame.scale_col, frame.height * frame.scale_row
+    width, height = frame.size_l0
     size = (round(height), round(width))
     problems = geometry_problems(records, size=size)
     named = _names(rois)

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import shapely
 
 from quadrat.core.errors import ConfigError, QuadratError
 from quadrat.core.objects import Polygons
@@ -19,7 +18,7 @@ from quadrat.core.text import did_you_mean
 from quadrat.core.unit import named
 from quadrat.measure.area import Tissue
 from quadrat.measure.shapes import Shapes, circularity, shapes_of
-from quadrat.outputs.objects import read_rows, row_groups
+from quadrat.outputs.objects import outlines_of, polygons_of, read_rows, row_groups
 from quadrat.outputs.results import SlideResult, read_results
 from quadrat.outputs.summary import SUMMARY
 from quadrat.outputs.tissue import read_tissue
@@ -133,9 +132,4 @@ def read_outlines(
     rows = read_rows(result.objects, ["class_id", "geometry"], group=group)
     if class_id is not None:
         rows = rows.filter(rows["class_id"].to_numpy() == class_id)
-    outlines = shapely.from_wkb(rows["geometry"].to_numpy(zero_copy_only=False))
-    if not len(outlines):
-        zero = np.zeros(1, np.int64)
-        return Polygons(np.zeros((0, 2)), zero, zero)
-    _, xy, (ring_starts, polygon_starts) = shapely.to_ragged_array(outlines)
-    return Polygons(xy, ring_starts.astype(np.int64), polygon_starts.astype(np.int64))
+    return polygons_of(outlines_of(rows))

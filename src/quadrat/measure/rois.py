@@ -126,7 +126,7 @@ class Within:
                 f"--within {self.source}: there is no result of the slide {slide.name} "
                 f"{did_you_mean(slide.name, self.slides)}".rstrip()
             )
-        mine, theirs = _size(slide.summary.frame), _size(other.summary.frame)
+        mine, theirs = slide.size_l0, other.size_l0
         px = max(_grid_px(slide.summary.frame), _grid_px(other.summary.frame))
         if max(abs(a - b) for a, b in zip(mine, theirs, strict=True)) > px:
             raise ConfigError(
@@ -136,11 +136,6 @@ class Within:
             )
         outlines = read_outlines(other, class_id=other.class_names.index(self.class_name))
         return Region(self.name, self.class_name, "within", outlines)
-
-
-def _size(frame: Frame) -> tuple[float, float]:
-    """Width and height in level-0 px."""
-    return frame.width * frame.scale_col, frame.height * frame.scale_row
 
 
 def _grid_px(frame: Frame) -> float:

@@ -182,7 +182,7 @@ def _measured(loaded: Loaded, plan: Plan, part: Part, near: Neighbours) -> Measu
     if plan.file.stain is not None:
         dab = objects.sizes["od_dab_mean"][index]
         figures += stain_figures(dab, class_id, classes, plan.file.stain.bands, flags=flags)
-    if plan.distributions:
+    if plan.shapes:
         sizes = {name: values[index] for name, values in objects.sizes.items()}
         figures += size_figures(sizes, class_id, classes, unit=unit, flags=flags)
     return Measured(region, tally, figures)

@@ -19,13 +19,18 @@ from typing import Literal, Self
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import shapely
 
 from quadrat.core.files import new_file
 from quadrat.core.kernel import kernel
 from quadrat.core.objects import ClassInfo, Frame, ObjectTable, Polygons
 from quadrat.core.unit import length, small_area
-from quadrat.outputs.objects import check_append, object_table, polygons_of, slice_polygons
+from quadrat.outputs.objects import (
+    check_append,
+    object_table,
+    outlines_of,
+    polygons_of,
+    slice_polygons,
+)
 
 DECIMALS = 2
 """Coordinates are rounded (half up) to this many decimals of a level-0 px. Trailing zeros are not
@@ -170,7 +175,7 @@ def append_rows(
     table = object_table(rows, frame)
     if class_id is not None:
         table = replace(table, class_id=class_id)
-    outlines = polygons_of(shapely.from_wkb(rows["geometry"].to_numpy(zero_copy_only=False)))
+    outlines = polygons_of(outlines_of(rows))
     xy = frame.scale.from_l0(outlines.xy)
     nearest = np.zeros((len(table), writer.n_classes), np.float32)  # it is not written
     writer.append(table, replace(outlines, xy=xy), nearest, first_id=first_id)

@@ -272,6 +272,12 @@ def take_rows(path: Path, columns: Sequence[str], index: npt.NDArray[np.integer]
     return pa.concat_tables(parts)
 
 
+def outlines_of(rows: pa.Table) -> npt.NDArray[Any]:
+    """The outlines of rows of an object table, as shapely has them, in level-0 px."""
+    outlines: npt.NDArray[Any] = shapely.from_wkb(rows["geometry"].to_numpy(zero_copy_only=False))
+    return outlines
+
+
 def polygons_of(outlines: npt.NDArray[Any]) -> Polygons:
     """Shapely polygons as ragged arrays.
 

@@ -62,8 +62,7 @@ class SlideResult:
     @property
     def size_l0(self) -> tuple[float, float]:
         """Width and height in level-0 px."""
-        frame = self.summary.frame
-        return frame.width * frame.scale_col, frame.height * frame.scale_row
+        return self.summary.frame.size_l0
 
     @property
     def counts(self) -> tuple[CountRow, ...]:

@@ -70,8 +70,7 @@ class Finished:
     @property
     def size_l0(self) -> tuple[float, float]:
         """Width and height in level-0 px, as they were analysed."""
-        frame = self.summary.frame
-        return frame.width * frame.scale_col, frame.height * frame.scale_row
+        return self.summary.frame.size_l0
 
     @property
     def count(self) -> int | None:
