@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -15,7 +13,7 @@ import numpy as np
 
 from quadrat.core.errors import ConfigError
 from quadrat.core.files import write_file
-from quadrat.core.text import aligned, did_you_mean
+from quadrat.core.text import aligned, csv_text, did_you_mean
 from quadrat.evaluation.difference import shared_slides
 from quadrat.evaluation.manual_counts import of_slide, read_manual
 from quadrat.evaluation.plots import bland_altman, count_scatter
@@ -28,6 +26,8 @@ FEW = 10
 """With fewer slides the intervals say little, which is said."""
 COMPARE_JSON, COMPARE_CSV, PAIRS_CSV = "compare.json", "compare.csv", "slides.csv"
 _SUFFIXES = (".png", ".pdf")
+_PAIR = ("slide", "class", "reference", "found", "difference")
+_FIGURE = ("class", "figure", "value", "low", "high")
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +170,8 @@ def write_comparison(folder: Path, comparison: Comparison) -> None:
     Raises:
         WriteError: one cannot be written.
     """
-    write_file(folder / PAIRS_CSV, _csv(_pair_rows(comparison)))
-    write_file(folder / COMPARE_CSV, _csv(_figure_rows(comparison)))
+    write_file(folder / PAIRS_CSV, csv_text(_PAIR, _pair_rows(comparison)))
+    write_file(folder / COMPARE_CSV, csv_text(_FIGURE, _figure_rows(comparison)))
     counts = {name: (pair.reference, pair.found) for name, pair in comparison.pairs.items()}
     lines = {
         name: (own.slope.value, own.intercept.value) for name, own in comparison.figures.items()
@@ -192,25 +192,17 @@ def write_comparison(folder: Path, comparison: Comparison) -> None:
 
 
 def _pair_rows(comparison: Comparison) -> Iterator[list[str]]:
-    yield ["slide", "class", "reference", "found", "difference"]
     for name, pair in comparison.pairs.items():
         for slide, known, found in zip(pair.slides, pair.reference, pair.found, strict=True):
             yield [slide, name, *(f"{value:.10g}" for value in (known, found, found - known))]
 
 
 def _figure_rows(comparison: Comparison) -> Iterator[list[str]]:
-    yield ["class", "figure", "value", "low", "high"]
     for name, own in comparison.figures.items():
         for field in fields(Agreement):
             value = getattr(own, field.name)
             parts = value if isinstance(value, Estimate) else Estimate(value)
             yield [name, field.name, *(_number(getattr(parts, f.name)) for f in fields(Estimate))]
-
-
-def _csv(rows: Iterator[list[str]]) -> str:
-    stream = io.StringIO(newline="")
-    csv.writer(stream, lineterminator="\n").writerows(rows)
-    return stream.getvalue()
 
 
 def _number(value: float) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -91,7 +92,7 @@ class Tally:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Difference:
     """How the second result of a slide differs from the first."""
 
@@ -104,19 +105,19 @@ class Difference:
     changed: Pairs
     """Rows of both that were matched; the value is the IoU of boxes, or the distance in um."""
 
-    @property
+    @cached_property
     def went(self) -> Ids:
         """Rows of the first that are in no pair."""
         taken = np.concatenate([self.same.truth, self.changed.truth])
         return np.delete(np.arange(len(self.before)), taken)
 
-    @property
+    @cached_property
     def came(self) -> Ids:
         """Rows of the second that are in no pair."""
         taken = np.concatenate([self.same.found, self.changed.found])
         return np.delete(np.arange(len(self.after)), taken)
 
-    @property
+    @cached_property
     def of_class(self) -> npt.NDArray[np.bool_]:
         """Of the changed pairs: whether the class is another one."""
         return np.asarray(

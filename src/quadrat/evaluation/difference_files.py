@@ -3,8 +3,6 @@ QuPath; one slide after the other is in memory."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -15,7 +13,7 @@ import numpy as np
 
 from quadrat.core.files import write_file
 from quadrat.core.objects import ClassInfo, Frame
-from quadrat.core.text import aligned
+from quadrat.core.text import aligned, csv_text
 from quadrat.evaluation.difference import (
     CAME,
     CLASS,
@@ -100,7 +98,7 @@ def compare_runs(
         tuple(name for name in runs[1] if name not in both),
     )
     if folder is not None:
-        write_file(folder / DIFF_CSV, _csv(result))
+        write_file(folder / DIFF_CSV, csv_text(_HEAD, _rows(result)))
         text = json.dumps(difference_json(result), indent=2) + "\n"
         write_file(folder / DIFF_JSON, text)
     return result
@@ -173,10 +171,3 @@ def _rows(result: RunDifference) -> Iterator[list[str]]:
     for one in result.slides:
         for name, row in one.rows.items():
             yield [one.slide, name, *(str(value) for value in asdict(row).values())]
-
-
-def _csv(result: RunDifference) -> str:
-    stream = io.StringIO(newline="")
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerows([_HEAD, *_rows(result)])
-    return stream.getvalue()

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections import Counter
@@ -16,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from quadrat.core.files import write_file
+from quadrat.core.text import csv_text
 from quadrat.evaluation.plots import (
     bland_altman,
     confusion_plot,
@@ -146,7 +145,7 @@ def write_evaluation(
             )
             for c in evaluation.counts
         ]
-        write_file(folder / "counts.csv", _csv(COUNT_COLUMNS, lines))
+        write_file(folder / "counts.csv", csv_text(COUNT_COLUMNS, lines))
     pictures = _draw(folder, evaluation, details, confusion, curves)
     write_file(folder / "report.md", report_text(evaluation, details, pictures))
     text = json.dumps(metrics_json(evaluation, details), indent=2, sort_keys=True) + "\n"
@@ -238,15 +237,7 @@ def _figures_csv(
     lines = [
         (*key, *(_decimals(figures.get(name, math.nan)) for name in names)) for key, figures in rows
     ]
-    return _csv((*keys, *names), lines)
-
-
-def _csv(header: Sequence[str], lines: Sequence[Sequence[Any]]) -> str:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(lines)
-    return text.getvalue()
+    return csv_text((*keys, *names), lines)
 
 
 def _decimals(value: float) -> str:

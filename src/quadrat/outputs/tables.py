@@ -7,7 +7,6 @@ bytes.
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -19,6 +18,7 @@ import numpy.typing as npt
 from quadrat.core.files import write_file
 from quadrat.core.objects import ClassInfo, Frame, ObjectTable
 from quadrat.core.predictions import SCORE_MAX, TileScores
+from quadrat.core.text import csv_text
 from quadrat.core.unit import Unit, named
 
 ALL = "all"
@@ -265,8 +265,4 @@ def _decimal(value: float | None, decimals: int) -> str:
 
 
 def _write(path: Path, header: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(lines)
-    write_file(path, text.getvalue())
+    write_file(path, csv_text(header, lines))

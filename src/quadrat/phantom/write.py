@@ -3,8 +3,6 @@ its area."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -16,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quadrat.core.files import new_file, remove, write_file
+from quadrat.core.text import csv_text
 from quadrat.phantom.block import BLOCK_PX, Layout, make_layout, make_picture
 from quadrat.phantom.features import nucleus_line, region_lines
 from quadrat.phantom.field import Plan, make_plan, region_map
@@ -230,12 +229,12 @@ def _write_table(path: Path, areas: list[float], counts: NDArray[np.int64]) -> N
     rows += [
         ("region", name, int(counts[k + 1].sum()), areas[k]) for k, name in enumerate(REGION_NAMES)
     ]
-    text = io.StringIO(newline="")
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["kind", "class", "count", "area_mm2", "density_per_mm2"])
-    for kind, name, count, area in rows:
-        table.writerow([kind, name, count, f"{area:.6f}", f"{count / area if area else 0.0:.3f}"])
-    write_file(path, text.getvalue())
+    lines = [
+        (kind, name, count, f"{area:.6f}", f"{count / area if area else 0.0:.3f}")
+        for kind, name, count, area in rows
+    ]
+    head = ("kind", "class", "count", "area_mm2", "density_per_mm2")
+    write_file(path, csv_text(head, lines))
 
 
 def _write_facts(path: Path, spec: PhantomSpec, areas: list[float], nuclei: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -234,6 +234,30 @@ def _with_weights(
     from safetensors import SafetensorError
     from safetensors.torch import load_file as load_weights
 
+    def weights() -> Mapping[str, Tensor]:
+        try:
+            return load_weights(path)
+        except SafetensorError as error:
+            raise PackageError(f"{path} does not fit {architecture} ({error})") from error
+
+    return weighted(weights, path, architecture, options, classes=classes)
+
+
+def weighted(
+    weights: Callable[[], Mapping[str, Tensor]],
+    path: Path,
+    architecture: str,
+    options: Mapping[str, Any],
+    *,
+    classes: int,
+) -> nn.Module:
+    """An architecture by name, with the weights of a file; ``weights`` reads them, once the
+    architecture is known.
+
+    Raises:
+        ConfigError: no architecture is named.
+        PackageError: they do not fit it.
+    """
     if not architecture:
         raise ConfigError(
             f"{path} holds weights alone; the card must name their architecture, such as "
@@ -241,7 +265,7 @@ def _with_weights(
         )
     model = build(architecture, options, classes=classes)
     try:
-        model.load_state_dict(load_weights(path))
-    except (RuntimeError, SafetensorError) as error:
+        model.load_state_dict(weights())
+    except RuntimeError as error:
         raise PackageError(f"{path} does not fit {architecture} ({error})") from error
     return model

@@ -22,7 +22,7 @@ from quadrat.core.unit import MPP_OF_PX, PX, Unit, in_um, named
 from quadrat.models.card import CARD
 from quadrat.models.decoders.decoder import Decoder
 from quadrat.models.foreign.export import save_module
-from quadrat.models.foreign.files import Loaded, joined, load_file
+from quadrat.models.foreign.files import Loaded, joined, load_file, weighted
 from quadrat.models.foreign.formats import ABOUT, SUFFIX, Format, recognise, refuse_code
 from quadrat.models.foreign.head import ForeignHead
 from quadrat.models.foreign.lattice import lattice_of
@@ -154,8 +154,6 @@ def from_module(
 
 def _unpickled(path: Path, card: ImportCard) -> nn.Module:
     """The module of a pickle that is trusted, or the card's architecture with its weights."""
-    from quadrat.models.foreign.architectures import build
-
     try:
         found = torch.load(path, map_location="cpu", weights_only=False)
     except Exception as error:  # a pickle may raise whatever it likes
@@ -169,17 +167,9 @@ def _unpickled(path: Path, card: ImportCard) -> nn.Module:
         raise PackageError(
             f"{path} holds {type(found).__name__}; it must hold a network or weights"
         )
-    if not card.architecture:
-        raise ConfigError(
-            f"{path} holds weights alone; the card must name their architecture, such as "
-            "architecture: timm/resnet18"
-        )
-    model = build(card.architecture, card.architecture_options, classes=len(card.classes))
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise PackageError(f"{path} does not fit {card.architecture} ({error})") from error
-    return model.eval()
+    classes = len(card.classes)
+    options = card.architecture_options
+    return weighted(lambda: weights, path, card.architecture, options, classes=classes).eval()
 
 
 def _spec(card: ImportCard, decoder: Decoder, task: Builds) -> ModelSpec:
