@@ -12,13 +12,13 @@ import math
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from quadrat.core.files import new_file
+from quadrat.core.writer import Writer
 
 TABLE = "measurements"
 COLUMNS = (
@@ -67,38 +67,24 @@ class Figure(NamedTuple):
     """What a reader has to know (docs/measure.md)."""
 
 
-class MeasurementWriter:
+class MeasurementWriter(Writer):
     """Writes ``measurements.csv`` and ``measurements.parquet``; a context manager: both appear at
     its end, without error."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            stream = stack.enter_context(new_file(self._folder / f"{TABLE}.parquet"))
-            self._parquet = stack.enter_context(
-                pq.ParquetWriter(
-                    stream, SCHEMA, compression="zstd", compression_level=3, version="2.6"
-                )
-            )
-            raw = stack.enter_context(new_file(self._folder / f"{TABLE}.csv"))
-            self._text = io.TextIOWrapper(raw, encoding="utf-8", newline="", write_through=True)
-            stack.callback(self._text.detach)
-            self._csv = csv.writer(self._text, lineterminator="\n")
-            self._csv.writerow(COLUMNS)
-            self._waiting: list[tuple[object, ...]] = []
-            stack.push(self._finish)
-            self._open = stack.pop_all()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._open.__exit__(kind, error, trace)
+    def _begin(self, stack: ExitStack) -> None:
+        stream = stack.enter_context(new_file(self._folder / f"{TABLE}.parquet"))
+        self._parquet = stack.enter_context(
+            pq.ParquetWriter(stream, SCHEMA, compression="zstd", compression_level=3, version="2.6")
+        )
+        raw = stack.enter_context(new_file(self._folder / f"{TABLE}.csv"))
+        self._text = io.TextIOWrapper(raw, encoding="utf-8", newline="", write_through=True)
+        stack.callback(self._text.detach)
+        self._csv = csv.writer(self._text, lineterminator="\n")
+        self._csv.writerow(COLUMNS)
+        self._waiting: list[tuple[object, ...]] = []
 
     def add(self, place: Place, figures: Iterable[Figure]) -> int:
         """Write the figures of a place, in their order; how many there were."""
@@ -123,10 +109,9 @@ class MeasurementWriter:
             self._parquet.write_table(pa.table(arrays, schema=SCHEMA), row_group_size=_GROUP)
             self._waiting = []
 
-    def _finish(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self._flush()
-            self._text.flush()
+    def _end(self) -> None:
+        self._flush()
+        self._text.flush()
 
 
 def written(value: float | None, unit: str) -> str:

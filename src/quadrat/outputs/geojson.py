@@ -13,8 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +23,7 @@ from quadrat.core.files import new_file
 from quadrat.core.kernel import kernel
 from quadrat.core.objects import ClassInfo, Frame, ObjectTable, Polygons
 from quadrat.core.unit import length, small_area
+from quadrat.core.writer import Writer
 from quadrat.outputs.objects import (
     check_append,
     object_table,
@@ -53,7 +53,7 @@ def feature_ids(slide: str, ids: npt.NDArray[np.int64]) -> Iterator[str]:
         yield f"{h[:8]}-{h[8:12]}-5{h[13:16]}-{_VARIANTS[int(h[16], 16) & 3]}{h[17:20]}-{h[20:32]}"
 
 
-class GeoJSONWriter:
+class GeoJSONWriter(Writer):
     """Writes objects as GeoJSON features; a context manager, the file appears when it closes
     without error.
 
@@ -81,25 +81,12 @@ class GeoJSONWriter:
         self._sizes = f'"Area {small_area(unit)}":%.3f,"Perimeter {length(unit)}":%.3f'.encode()
         self._first = True
 
-    def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            self._stream = stack.enter_context(new_file(self._path))
-            self._stream.write(b'{"type":"FeatureCollection","features":[\n')
-            stack.push(self._finish)
-            self._open = stack.pop_all()
-        return self
+    def _begin(self, stack: ExitStack) -> None:
+        self._stream = stack.enter_context(new_file(self._path))
+        self._stream.write(b'{"type":"FeatureCollection","features":[\n')
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._open.__exit__(kind, error, trace)
-
-    def _finish(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self._stream.write(b"]}\n" if self._first else b"\n]}\n")
+    def _end(self) -> None:
+        self._stream.write(b"]}\n" if self._first else b"\n]}\n")
 
     def append(
         self,

@@ -12,8 +12,7 @@ import json
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +25,7 @@ from quadrat.core.errors import QuadratError
 from quadrat.core.files import new_file
 from quadrat.core.objects import ClassInfo, Frame, ObjectTable, Polygons
 from quadrat.core.unit import PX, Unit, named
+from quadrat.core.writer import Writer
 
 OBJECT_COLUMNS = (
     "id", "class", "class_id", "score", "area_um2", "perimeter_um",
@@ -72,7 +72,7 @@ def check_append(
         )
 
 
-class ObjectWriter:
+class ObjectWriter(Writer):
     """Writes objects to GeoParquet in canonical order; a context manager, the file appears at its
     end, without error.
 
@@ -94,25 +94,13 @@ class ObjectWriter:
         self._waiting_rows = 0
         self._bounds = np.array([np.inf, np.inf, -np.inf, -np.inf])
 
-    def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            stream = stack.enter_context(new_file(self._path))
-            self._writer = stack.enter_context(
-                pq.ParquetWriter(
-                    stream, self._schema, compression="zstd", compression_level=3, version="2.6"
-                )
+    def _begin(self, stack: ExitStack) -> None:
+        stream = stack.enter_context(new_file(self._path))
+        self._writer = stack.enter_context(
+            pq.ParquetWriter(
+                stream, self._schema, compression="zstd", compression_level=3, version="2.6"
             )
-            stack.push(self._finish)
-            self._open = stack.pop_all()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._open.__exit__(kind, error, trace)
+        )
 
     def append(
         self,
@@ -187,10 +175,8 @@ class ObjectWriter:
     def _write(self, rows: pa.Table) -> None:
         self._writer.write_table(rows.combine_chunks(), row_group_size=ROW_GROUP)
 
-    def _finish(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Write what waits, and what the file says of itself; nothing after an exception."""
-        if kind is not None:
-            return
+    def _end(self) -> None:
+        """Write what waits, and what the file says of itself."""
         if self._waiting_rows:
             self._write(pa.concat_tables(self._waiting))
         column: dict[str, Any] = {"encoding": "WKB", "geometry_types": ["Polygon"], "crs": None}
