@@ -67,7 +67,7 @@ def write_capsule(slide: Finished, folder: Path, *, mpp: float) -> None:
     write_file(
         folder / "index.html",
         page("viewer.html", slide=slide, kind=shown.kind, names=[slide.name], pictures=tables,
-             quote=str, files="../../../", capsule=True),
+             files="../../../", capsule=True),
     )  # fmt: skip
 
 

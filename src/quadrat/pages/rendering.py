@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -63,4 +64,5 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
     )
     made.filters |= {"whole": whole, "figure": figure}
+    made.globals["quote"] = functools.partial(quote, safe="")
     return made

@@ -12,7 +12,6 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 from PIL import Image
@@ -138,7 +137,7 @@ def _write_pages(folder: Path, run: RunFolder, entries: Sequence[Entry]) -> None
         groups.setdefault(group_of(one), []).append(one)
     models = [_model(run, key, group) for key, group in groups.items()]
     columns = _columns(entries)
-    common = {"title": run.out.resolve().name, "quote": _quoted, "lost": run.lost, "flag": FLAG}
+    common = {"title": run.out.resolve().name, "lost": run.lost, "flag": FLAG}
     write_file(
         folder / "index.html",
         page(
@@ -256,7 +255,3 @@ def _meanings(columns: Iterable[str]) -> dict[str, str]:
     known = {named(one.name, unit): one.meaning for one in FIGURES for unit in UNITS}
     of_class = {True: "objects of the class", False: "probability of the class"}
     return {name: known.get(name, of_class[name.startswith("count_")]) for name in columns}
-
-
-def _quoted(name: str) -> str:
-    return quote(name, safe="")

@@ -170,7 +170,6 @@ def _of_slide(viewing: Viewing, shown: Shown, below: str, asked: Mapping[str, st
                 pictures=pictures,
                 files="../../file/",
                 capsule=False,
-                quote=_quoted,
             )
         )
     if below == "about.json":
@@ -199,13 +198,7 @@ def _asked(shown: Shown, what: str, asked: Mapping[str, str]) -> Answer:
 
 def _list(viewing: Viewing) -> str:
     run = viewing.run
-    return page(
-        "slides.html", run=run, slides=list(run.slides.values()), lost=run.lost, quote=_quoted
-    )
-
-
-def _quoted(name: str) -> str:
-    return quote(name, safe="")
+    return page("slides.html", run=run, slides=list(run.slides.values()), lost=run.lost)
 
 
 def _html(text: str) -> Answer:

@@ -7,11 +7,9 @@ import contextlib
 import json
 import math
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +22,7 @@ from quadrat.pages.colours import confusable, safe_colours
 from quadrat.pages.deep_zoom import TILE as IMAGE_TILE
 from quadrat.pages.deep_zoom import DeepZoom, levels_of
 from quadrat.pages.folder import Finished, RunFolder
+from quadrat.pages.kept import Kept
 from quadrat.pages.things import Things, at, decoded, read_things
 from quadrat.pages.vectors import LEVELS, TILE, heat, vector_tile
 
@@ -33,30 +32,6 @@ TILES_KEPT = 400
 """Encoded tiles that are kept, of pictures and of objects each (about 60 kB a tile)."""
 HEAT_UM, HEAT_CELLS = 50.0, 512
 """Cells of the heat map: 50 um (or px) wide as in density.png, or as many along a side."""
-Key = TypeVar("Key", bound=Hashable)
-Value = TypeVar("Value")
-
-
-class Kept(Generic[Key, Value]):
-    """The last few values, made when they are asked for; for several threads."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._values: OrderedDict[Key, Value] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: Key, make: Callable[[], Value]) -> Value:
-        """The value of a key. Two threads that ask for it at once may both make it."""
-        with self._lock:
-            if key in self._values:
-                self._values.move_to_end(key)
-                return self._values[key]
-        value = make()
-        with self._lock:
-            self._values[key] = value
-            while len(self._values) > self._most:
-                self._values.popitem(last=False)
-        return value
 
 
 @dataclass(eq=False)

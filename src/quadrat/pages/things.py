@@ -3,10 +3,9 @@ columns that are small enough to keep (29 bytes each), with outlines and rows on
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -20,6 +19,7 @@ from quadrat.core.columns import Columns
 from quadrat.core.errors import QuadratError
 from quadrat.outputs.tables import TileRows, read_tiles
 from quadrat.pages.folder import TILES, Finished
+from quadrat.pages.kept import Kept
 
 F32 = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.intp]
@@ -85,8 +85,7 @@ class ObjectFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._lock = threading.Lock()
-        self._groups: OrderedDict[int, Geometries] = OrderedDict()
+        self._groups: Kept[int, Geometries] = Kept(GROUPS_KEPT)
         try:
             with pq.ParquetFile(path) as file:
                 columns = file.read(list(_PLACES))
@@ -110,22 +109,16 @@ class ObjectFile:
         group = np.searchsorted(self._starts, indices, side="right") - 1
         for one in np.unique(group):
             mine = np.flatnonzero(group == one)
-            out[mine] = self._group(int(one))[indices[mine] - self._starts[one]]
+            outlines = self._groups.get(int(one), partial(self._read, int(one)))
+            out[mine] = outlines[indices[mine] - self._starts[one]]
         return out
 
-    def _group(self, group: int) -> Geometries:
-        """The outlines of a row group as WKB, decoded by who asks; the last few groups are
-        kept."""
-        with self._lock:
-            if group in self._groups:
-                self._groups.move_to_end(group)
-            else:
-                with pq.ParquetFile(self._path) as file:
-                    column = file.read_row_group(group, ["geometry"])["geometry"]
-                self._groups[group] = column.to_numpy(zero_copy_only=False)
-                while len(self._groups) > GROUPS_KEPT:
-                    self._groups.popitem(last=False)
-            return self._groups[group]
+    def _read(self, group: int) -> Geometries:
+        """The outlines of a row group as WKB, decoded by who asks."""
+        with pq.ParquetFile(self._path) as file:
+            column = file.read_row_group(group, ["geometry"])["geometry"]
+        outlines: Geometries = column.to_numpy(zero_copy_only=False)
+        return outlines
 
     def row(self, index: int) -> dict[str, Any]:
         """Its row of the table, without the outline."""

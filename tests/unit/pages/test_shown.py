@@ -3,17 +3,7 @@
 from helpers import shown
 from quadrat.pages import shown as module
 from quadrat.pages.folder import read_run
-from quadrat.pages.shown import Kept, Viewing
-
-
-def test_the_least_recently_used_value_goes():
-    made, kept = [], Kept(2)
-
-    def get(key):
-        return kept.get(key, lambda: made.append(key) or key)
-
-    assert [get(key) for key in "abacab"] == list("abacab")
-    assert made == ["a", "b", "c", "b"]
+from quadrat.pages.shown import Viewing
 
 
 def test_a_slide_is_opened_once_and_forgotten_when_others_are_looked_at(tmp_path, monkeypatch):
