@@ -126,6 +126,15 @@ def test_a_network_that_cannot_answer_is_refused_with_what_it_says():
     assert not measured(Strict(), side=96).any_size
 
 
+def test_a_network_without_an_answer_of_its_own_is_refused_like_any_other():
+    class Unfinished(nn.Module):
+        def forward(self, x):
+            raise NotImplementedError("no such kernel")
+
+    with pytest.raises(PackageError, match=r"256 x 256 px \(NotImplementedError: no such kernel\)"):
+        measured(Unfinished())
+
+
 def test_the_test_picture_is_the_same_each_time_and_lies_in_0_to_1():
     image = picture(40, 50)
     assert torch.equal(image, picture(40, 50))
